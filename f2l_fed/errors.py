@@ -1,0 +1,127 @@
+"""Every error of F2L-Fed, as one sentence that says what to do.
+
+Outside data (files, messages, configuration, command line) is checked where it enters and
+answered with one of these. ``exit_code`` is what a command ends with: 2 for usage,
+configuration and data a user handed in, 1 for everything else.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AdmissionError",
+    "ConfigError",
+    "DataError",
+    "F2LError",
+    "LayoutMismatch",
+    "PolicyRefusal",
+    "ReleaseError",
+    "RoundError",
+    "TargetError",
+    "UsageError",
+    "WireError",
+    "ZooError",
+]
+
+
+class F2LError(Exception):
+    """Base of all errors that a user may see.
+
+    Args:
+        what: What is wrong, as a clause without a full stop.
+        where: File, key, site, round or tensor it concerns.
+        expected: What would have been right.
+        got: What was found.
+        remedy: What to do about it, as a sentence.
+
+    >>> str(F2LError("steps is negative", where="[recipe] steps", expected=">= 0", got="-1",
+    ...              remedy="Set it to 0 or more."))
+    '[recipe] steps: steps is negative: expected >= 0, got -1. Set it to 0 or more.'
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: str = "", expected: str = "", got: str = "", remedy: str = ""
+    ) -> None:
+        self.what, self.where, self.expected, self.got, self.remedy = (
+            what,
+            where,
+            expected,
+            got,
+            remedy,
+        )
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        found = [
+            f"{label} {value}"
+            for label, value in (("expected", self.expected), ("got", self.got))
+            if value
+        ]
+        if found:
+            text += ": " + ", ".join(found)
+        text = text.rstrip(".") + "."
+        return f"{text} {self.remedy}" if self.remedy else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
+        return (_rebuild, (type(self), self.what, self.where, self.expected, self.got, self.remedy))
+
+
+def _rebuild(
+    kind: type[F2LError], what: str, where: str, expected: str, got: str, remedy: str
+) -> F2LError:
+    return kind(what, where=where, expected=expected, got=got, remedy=remedy)
+
+
+class UsageError(F2LError):
+    """A command was called in a way that can't be carried out."""
+
+    exit_code = 2
+
+
+class ConfigError(F2LError):
+    """A configuration file or ``--set`` has an unknown key or a value that can't stand."""
+
+    exit_code = 2
+
+
+class DataError(F2LError):
+    """Data handed in by a user can't be used as it is."""
+
+    exit_code = 2
+
+
+class TargetError(F2LError):
+    """A target network can't be built or can't be generated."""
+
+    exit_code = 2
+
+
+class LayoutMismatch(F2LError):
+    """Weights have another layout than the one in force."""
+
+
+class WireError(F2LError):
+    """A message does not have the form that both sides agreed on."""
+
+
+class AdmissionError(F2LError):
+    """An update may not enter the zoo."""
+
+
+class ZooError(F2LError):
+    """The weight zoo is damaged, was misused or can't be written."""
+
+
+class ReleaseError(F2LError):
+    """A release is missing, damaged or may not be served."""
+
+
+class RoundError(F2LError):
+    """A round can't go on."""
+
+
+class PolicyRefusal(F2LError):
+    """The site's own policy forbids what was asked; ``code`` is all that leaves the site."""

@@ -1,0 +1,63 @@
+"""The context of a site: what a few gradient steps do to a network that both sides know.
+
+The anchor is rebuilt from the lineage by site and server, so it is never sent. Its output layer
+is zero: the network then treats all outputs alike, and permuting the labels of a task permutes
+its probe (`f2l_fed.symmetry`). The first step from there is the table of class means in the
+anchor's features, so the probe contains the usual class prototypes, as a parameter update.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from f2l_fed.finetune import Recipe, finetune
+from f2l_fed.seeds import generator_for
+from f2l_fed.targets import Target
+
+
+def anchor(target: Target, lineage: str) -> Tensor:
+    """The lineage's common start, with a zero output layer.
+
+    Returns:
+        (D,) float32, equal wherever the same target and lineage are used.
+    """
+    weights = target.initialise(generator_for(lineage, "anchor"))
+    tensors = target.layout.unflatten(weights)
+    tensors[target.output_weight].zero_()
+    if target.output_bias is not None:
+        tensors[target.output_bias].zero_()
+    return weights
+
+
+def support_set(y: Tensor, shots: int, rng: torch.Generator) -> Tensor:
+    """Draws up to ``shots`` examples of every class.
+
+    Args:
+        y: (n,) int64 labels.
+        shots: Examples per class.
+        rng: Draws them.
+
+    Returns:
+        (m,) int64 indices into ``y``, in ascending order.
+    """
+    order = torch.randperm(len(y), generator=rng)
+    chosen = [order[y[order] == label][:shots] for label in y.unique().tolist()]
+    return torch.cat(chosen).sort().values
+
+
+def probe_update(target: Target, anchored: Tensor, x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+    """GD(anchor; support set) - anchor, with full-batch steps.
+
+    Args:
+        target: The network.
+        anchored: (D,) float32, the anchor.
+        x: (m, *input_shape) float32, support examples.
+        y: (m,) int64.
+        recipe: Number of steps, learning rate, momentum; its batch is ignored.
+
+    Returns:
+        (D,) float32.
+    """
+    full = Recipe(steps=recipe.steps, lr=recipe.lr, momentum=recipe.momentum, batch=0)
+    return finetune(target, anchored, x, y, full, torch.Generator()) - anchored

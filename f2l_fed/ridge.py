@@ -1,0 +1,145 @@
+"""Ridge regression with many outputs, its strength by generalised cross-validation.
+
+One thin decomposition serves features and examples alike: with X = U S Vᵀ the fitted map is
+V diag(s / (s² + λ)) Uᵀ Y, of rank at most min(n, p), so neither a p x p nor an n x n system is
+ever solved for the larger of the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RidgeMap:
+    """x -> (x - x_mean) left right + y_mean.
+
+    Args:
+        x_mean: (p,) float32.
+        y_mean: (q,) float32.
+        left: (p, r) float32.
+        right: (r, q) float32.
+    """
+
+    x_mean: Tensor
+    y_mean: Tensor
+    left: Tensor
+    right: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, p) float32 to (…, q)."""
+        return (x - self.x_mean) @ self.left @ self.right + self.y_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RidgeFit:
+    """A fitted map and what its training says about it.
+
+    Args:
+        map: The map.
+        strength: λ that cross-validation chose.
+        held_out: (n, q) float32, for each example the prediction of the map fitted without that
+            example's group; exact, not refitted.
+    """
+
+    map: RidgeMap
+    strength: float
+    held_out: Tensor
+
+
+def fit_ridge(
+    x: Tensor,
+    y: Tensor,
+    *,
+    group: int = 1,
+    centre: bool = True,
+    strengths: int = 25,
+) -> RidgeFit:
+    """Fits y on x.
+
+    The strength λ is the largest whose cross-validation score lies within one standard error of
+    the best one. The best one alone under-smooths here: the score is flat around it, and weights
+    that are a little too detailed cost far more accuracy than weights that are a little too plain.
+
+    Args:
+        x: (n, p) features.
+        y: (n, q) outputs.
+        group: Examples come in runs of this many that are left out together; n is a multiple.
+        centre: Fit an unpenalised intercept. Without it both means are taken to be zero.
+        strengths: Number of λ on the grid, logarithmic from 1e-6 to 1e2 times the largest
+            squared singular value.
+
+    Returns:
+        See `RidgeFit`; computed in float64, returned in float32.
+
+    Reference:
+        Golub, Heath, Wahba: Generalized cross-validation as a method for choosing a good ridge
+        parameter. Technometrics 21, 1979, equation 1.4. Breiman et al.: Classification and
+        regression trees, 1984, section 3.4.3 (one standard error).
+
+    >>> x = torch.linspace(-1, 1, 9)[:, None]
+    >>> bool((fit_ridge(x, 3 * x + 1).map(x) - (3 * x + 1)).abs().max() < 0.1)
+    True
+    """
+    n, offset = len(x), 1.0 if centre else 0.0
+    x, y = x.double(), y.double()
+    x_mean, y_mean = (
+        (x.mean(0), y.mean(0)) if centre else (x.new_zeros(x.shape[1]), y.new_zeros(y.shape[1]))
+    )
+    xc, yc = x - x_mean, y - y_mean
+    u, s, v = _thin_svd(xc)
+    projected = u.T @ yc
+    grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
+    scores = torch.full((strengths, n // group), torch.inf, dtype=torch.float64)
+    for index, strength in enumerate(grid):
+        keep = s**2 / (s**2 + strength)
+        spare = 1 - (float(keep.sum()) + offset) / n
+        if spare > 1e-9:
+            missed = (yc - u @ (projected * keep[:, None])).square().sum(1) / spare**2
+            scores[index] = missed.view(-1, group).sum(1)
+    mean = scores.mean(1)
+    best = int(mean.argmin())
+    error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
+    chosen = int((mean <= mean[best] + error).nonzero().max())
+    strength = grid[chosen]
+    keep = s**2 / (s**2 + strength)
+    residual = yc - u @ (projected * keep[:, None])
+    held_out = y - _leave_out(u * keep.sqrt(), residual, group, offset / n)
+    return RidgeFit(
+        map=RidgeMap(
+            x_mean=x_mean.float(),
+            y_mean=y_mean.float(),
+            left=(v * (s / (s**2 + strength))).float(),
+            right=projected.float(),
+        ),
+        strength=float(strength),
+        held_out=held_out.float(),
+    )
+
+
+def _largest_square(s: Tensor) -> float:
+    return float(s.max()) ** 2 if len(s) else 1.0
+
+
+def _thin_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (n, r), s (r,), V (p, r) from the smaller Gram matrix; directions of no weight dropped."""
+    n, p = x.shape
+    gram = x @ x.T if n <= p else x.T @ x
+    values, vectors = torch.linalg.eigh(gram)
+    keep = values > values[-1].clamp(min=1e-300) * 1e-12
+    s, vectors = values[keep].sqrt(), vectors[:, keep]
+    if n <= p:
+        return vectors, s, x.T @ vectors / s
+    return x @ vectors / s, s, vectors
+
+
+def _leave_out(half_hat: Tensor, residual: Tensor, group: int, offset: float) -> Tensor:
+    """Residuals of the fits that leave a group out: (I - H_gg)⁻¹ e_g; (n, q) float64."""
+    blocks = half_hat.view(-1, group, half_hat.shape[1])
+    hat = blocks @ blocks.transpose(1, 2) + offset
+    errors = residual.view(-1, group, residual.shape[1])
+    eye = torch.eye(group, dtype=torch.float64)
+    return torch.linalg.solve(eye - hat, errors).reshape(residual.shape)

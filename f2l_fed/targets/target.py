@@ -1,0 +1,138 @@
+"""One target network as pure functions of its flat weight vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from f2l_fed.errors import TargetError
+from f2l_fed.layout import WeightLayout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A network architecture for inputs of one shape and a number of classes.
+
+    Args:
+        name: As in the configuration.
+        input_shape: Shape of one input, e.g. (1, 28, 28) or (10,).
+        classes: K, number of outputs.
+        factory: Builds a freshly initialised network from torch's global generator.
+        template: A network whose weights are never used, only its structure.
+        layout: Order of the parameters.
+        output_weight: Name of the (K, F) weight of the last linear layer.
+        output_bias: Name of its (K,) bias, or None.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    factory: Callable[[], nn.Module]
+    template: nn.Module
+    layout: WeightLayout
+    output_weight: str
+    output_bias: str | None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        factory: Callable[[], nn.Module],
+        input_shape: tuple[int, ...],
+        classes: int,
+    ) -> Target:
+        """Inspects and checks what a factory builds.
+
+        Raises:
+            TargetError: If its networks can't be generated as one vector of float32 weights.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            template = factory()
+        where = f"target {name!r}"
+        if not isinstance(template, nn.Module):
+            raise TargetError(
+                "the factory does not return a network",
+                where=where,
+                expected="a torch.nn.Module",
+                got=type(template).__name__,
+            )
+        if buffers := [key for key, _ in template.named_buffers()]:
+            raise TargetError(
+                "the network has state that is not a parameter",
+                where=where,
+                got=f"buffer {buffers[0]!r}",
+                remedy="Use GroupNorm or LayerNorm instead of BatchNorm.",
+            )
+        parameters = dict(template.named_parameters())
+        if odd := [key for key, value in parameters.items() if value.dtype != torch.float32]:
+            raise TargetError(
+                "a parameter is not float32", where=where, got=f"{odd[0]} {parameters[odd[0]].dtype}"
+            )
+        with torch.no_grad():
+            try:
+                shape = tuple(template(torch.zeros(2, *input_shape)).shape)
+            except RuntimeError as error:
+                raise TargetError(
+                    "the network does not accept the data's inputs",
+                    where=where,
+                    got=f"inputs of shape {input_shape}",
+                ) from error
+        if shape != (2, classes):
+            raise TargetError(
+                "the network has the wrong output shape",
+                where=where,
+                expected=f"(batch, {classes})",
+                got=f"(batch{''.join(f', {n}' for n in shape[1:])})",
+            )
+        heads = [
+            key
+            for key, module in template.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features == classes
+        ]
+        if not heads:
+            raise TargetError(
+                "no linear output layer found",
+                where=where,
+                expected=f"a last torch.nn.Linear with {classes} outputs",
+            )
+        prefix = f"{heads[-1]}." if heads[-1] else ""
+        bias = f"{prefix}bias"
+        return cls(
+            name=name,
+            input_shape=input_shape,
+            classes=classes,
+            factory=factory,
+            template=template,
+            layout=WeightLayout.of(parameters),
+            output_weight=f"{prefix}weight",
+            output_bias=bias if bias in parameters else None,
+        )
+
+    def initialise(self, generator: torch.Generator) -> Tensor:
+        """Random weights as the architecture's own initialisation draws them.
+
+        Returns:
+            (D,) float32; the same for equal generator states on every machine.
+        """
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.layout.flatten(dict(self.factory().named_parameters()))
+
+    def logits(self, weights: Tensor, x: Tensor) -> Tensor:
+        """Applies the network with the given weights; differentiable in both.
+
+        Args:
+            weights: (D,) float32.
+            x: (batch, *input_shape) float32.
+
+        Returns:
+            (batch, K) float32.
+        """
+        output: Tensor = functional_call(self.template, self.layout.unflatten(weights), (x,))
+        return output

@@ -1,0 +1,55 @@
+"""The weight zoo: every network that came back, kept for good and erasable by site.
+
+A zoo is a folder. The log is the truth, the shards hold the numbers, the index is a view::
+
+    zoo.json                    what the zoo is for; created exclusively
+    log/<20 digits>.json        commits, numbered from 1 without gaps; created exclusively
+    shards/<sha256>.safetensors rows of one site, named after the file's own content
+    index.sqlite                derived from the log; may be deleted at any time
+    lock, index.lock, tmp/      locks and unfinished writes; no content
+
+Format 1
+--------
+Both kinds of JSON are canonical (sorted keys, no spaces, ASCII) and sealed: ``digest`` is the
+sha256 of the same object without it.
+
+``zoo.json`` has ``format``, ``lineage``, ``layout_digest``, ``layout``, ``context_dim``.
+
+A log entry has ``format``, ``commit`` (its number), ``previous`` (sha256 of the previous entry's
+bytes, 64 zeros for the first), ``kind`` and ``shards``. ``kind`` is ``append``, or ``forget`` with
+the ``site`` whose earlier rows are void from then on and with no shards. A shard is
+``{sha256, site, rows}``; its rows, in file order, are ``{key, round, parent, metrics, status,
+reason, crc32}``, where ``crc32`` holds the checksums of the weights' and of the context's bytes.
+
+A shard is a safetensors file of two float32 matrices, first ``w`` (rows, D), then ``c`` (rows, C),
+with the metadata ``{"f2l_zoo": "1"}`` alone, so that equal content has an equal name. Its header
+is sorted JSON without spaces, padded with spaces to a multiple of 8 bytes.
+
+A write first makes the shard durable and then the log entry that names it, both through a
+temporary file, fsync, an exclusive hard link and fsync of the folder. A shard that no entry names
+was left by a writer that died and means nothing. Erasure goes the other way: first the tombstone,
+then the files; ``Zoo.open`` finishes what was interrupted. What remains of an erased site is its
+name and the entries' own fields (keys, metrics), never a row.
+
+Rule for changes: anything that format 1 does not say gets the next number in ``format`` and in the
+shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
+"""
+
+from f2l_fed.zoo.manifest import Manifest
+from f2l_fed.zoo.records import Commit, Fault, NewRecord, Record, ZooStats
+from f2l_fed.zoo.snapshot import Snapshot
+from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.zoo import Zoo
+
+__all__ = [
+    "Commit",
+    "Fault",
+    "LocalStore",
+    "Manifest",
+    "NewRecord",
+    "Record",
+    "Snapshot",
+    "Store",
+    "Zoo",
+    "ZooStats",
+]

@@ -1,0 +1,192 @@
+"""The index: the log folded into SQLite for quick questions. Never the truth."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import weakref
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo import log
+from f2l_fed.zoo.records import GENESIS, Commit, Record
+from f2l_fed.zoo.sealed import canonical
+from f2l_fed.zoo.store import Store, explained, locked
+
+T = TypeVar("T")
+
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE commits (number INTEGER PRIMARY KEY, kind TEXT, sha256 TEXT, rows INTEGER);
+CREATE TABLE forgotten (site TEXT, number INTEGER);
+CREATE TABLE records (number INTEGER, shard TEXT, row INTEGER, key TEXT, site TEXT, round INTEGER,
+                      status TEXT, body TEXT, crc32 INTEGER);
+CREATE INDEX records_by_key ON records (key);
+CREATE INDEX records_by_site ON records (site);
+CREATE INDEX records_by_shard ON records (shard);
+CREATE VIEW live AS SELECT * FROM records r WHERE NOT EXISTS
+    (SELECT 1 FROM forgotten f WHERE f.site = r.site AND f.number > r.number);
+PRAGMA user_version = {_VERSION};
+"""
+_TABLES = ("commits", "forgotten", "records")
+
+
+class Index:
+    """Answers questions about the log; brings itself up to date before each.
+
+    A file that is missing, damaged or of another history is built anew; where no file can be
+    written, the index lives in memory.
+
+    Args:
+        store: Of the zoo.
+        path: The file.
+    """
+
+    def __init__(self, store: Store, path: Path) -> None:
+        self._store = store
+        self._path = path
+        self._mutex = threading.Lock()
+        self._inspected = False
+        self._memory: sqlite3.Connection | None = None
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs a read-only question on an index that knows the whole log.
+
+        Raises:
+            ZooError: If the log is damaged, or lacks an entry that the index has seen.
+        """
+        with self._mutex:
+            if not self._inspected:
+                for number in log.gaps(self._store):
+                    raise log.missing(self._store, number)
+            answer = self._ask_memory(question) if self._memory else self._ask_file(question)
+            self._inspected = True
+            return answer
+
+    def head(self) -> Commit:
+        """The last commit."""
+        return self.ask(_head)
+
+    def discard(self) -> None:
+        """Deletes the file; the next question builds it anew."""
+        with self._mutex, self._alone(), explained(self._path):
+            self._delete()
+
+    def agrees_with_log(self) -> bool:
+        """Whether the index says what a new one would."""
+
+        def dump(db: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
+            return [db.execute(f"SELECT * FROM {t} ORDER BY rowid").fetchall() for t in _TABLES]
+
+        here = self.ask(dump)
+        with closing(sqlite3.connect(":memory:")) as db:
+            _catch_up(db, self._store)
+            # A commit may have come in between; all that was known must be said the same way.
+            return all(a == b[: len(a)] for a, b in zip(here, dump(db), strict=True))
+
+    def _ask_file(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._alone())
+            except ZooError:
+                # A zoo that this user can't write to can still be read.
+                return self._ask_memory(question)
+            try:
+                return self._ask_once(question)
+            except sqlite3.DatabaseError:
+                with suppress(OSError):
+                    self._delete()
+            try:
+                return self._ask_once(question)
+            except sqlite3.DatabaseError:
+                return self._ask_memory(question)
+
+    def _ask_once(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(sqlite3.connect(self._path)) as db:
+            if not self._inspected and db.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
+                raise sqlite3.DatabaseError("damaged")
+            _catch_up(db, self._store)
+            return question(db)
+
+    def _ask_memory(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        if self._memory is None:
+            self._memory = sqlite3.connect(":memory:", check_same_thread=False)
+            weakref.finalize(self, self._memory.close)
+        _catch_up(self._memory, self._store)
+        return question(self._memory)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        # SQLite's own locks don't cover the replacement of a damaged file.
+        return locked(self._path.with_name("index.lock"), alone=True)
+
+    def _delete(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
+
+
+def record_of(row: tuple[Any, ...]) -> Record:
+    """A record from all its columns.
+
+    Raises:
+        sqlite3.DatabaseError: If they aren't what was written; within a question, `Index.ask` then
+            builds the index anew and asks again.
+    """
+    *columns, checksum = row
+    if _checksum(columns) != checksum:
+        raise sqlite3.DatabaseError("damaged")
+    number, shard, position, _, site, _, _, body = columns
+    return Record.from_row(json.loads(body), commit=number, site=site, shard=shard, row=position)
+
+
+def _head(db: sqlite3.Connection) -> Commit:
+    row = db.execute(
+        "SELECT number, kind, sha256, rows FROM commits ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    return Commit(number=row[0], kind=row[1], sha256=row[2], rows=row[3]) if row else GENESIS
+
+
+def _catch_up(db: sqlite3.Connection, store: Store) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        db.executescript(_SCHEMA)
+    elif version != _VERSION:
+        raise sqlite3.DatabaseError("written by another version")
+    head = _head(db)
+    if head.number > 0:
+        if not store.exists(log.name(head.number)):
+            # The entry was durable before the index knew it, so it must have been lost since.
+            raise log.missing(store, head.number)
+        if log.read(store, head.number)[0] != head:
+            raise sqlite3.DatabaseError("made from another log")
+    with db:
+        for commit, entry in log.entries(store, after=head):
+            _fold(db, commit, entry)
+
+
+def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
+    db.execute(
+        "INSERT INTO commits VALUES (?, ?, ?, ?)",
+        (commit.number, commit.kind, commit.sha256, commit.rows),
+    )
+    if entry.kind == "forget":
+        db.execute("INSERT INTO forgotten VALUES (?, ?)", (entry.site, entry.number))
+    db.executemany(
+        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (_columns(record) for record in entry.records),
+    )
+
+
+def _columns(record: Record) -> tuple[object, ...]:
+    body = canonical(record.to_row()).decode()
+    place = (record.commit, record.shard, record.row)
+    columns = (*place, record.key, record.site, record.round, record.status, body)
+    return (*columns, _checksum(columns))
+
+
+def _checksum(columns: Sequence[object]) -> int:
+    return zlib.crc32(repr(tuple(columns)).encode())

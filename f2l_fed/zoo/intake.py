@@ -1,0 +1,123 @@
+"""What may become a row: every number and name is checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo import log, shards
+from f2l_fed.zoo.manifest import Manifest
+from f2l_fed.zoo.records import Commit, Floats, NewRecord, Record
+from f2l_fed.zoo.store import Store
+
+
+def check(new: Sequence[NewRecord], manifest: Manifest) -> None:
+    """Accepts only records that this zoo can hold.
+
+    Raises:
+        ZooError: Names the record and the first thing that is wrong with it.
+    """
+    for key, count in Counter(record.key for record in new).items():
+        if count > 1:
+            raise ZooError("the key comes twice in one append", where=f"record {key}")
+    for record in new:
+        where = f"record {record.key!r} of site {record.site!r}"
+        _check_names(record, where)
+        _check_row(record.weights, manifest.weight_dim, f"{where}, weights")
+        _check_row(record.context, manifest.context_dim, f"{where}, context")
+
+
+def write_rows(
+    store: Store, new: Sequence[NewRecord], head: Commit, rows_per_shard: int
+) -> log.Entry:
+    """Makes the shards durable, one site each, and drafts the entry that will name them.
+
+    Returns:
+        The entry that is to follow ``head``.
+    """
+    by_site: dict[str, list[NewRecord]] = {}
+    for record in new:
+        by_site.setdefault(record.site, []).append(record)
+    parts = [
+        rows[start : start + rows_per_shard]
+        for rows in by_site.values()
+        for start in range(0, len(rows), rows_per_shard)
+    ]
+    number = head.number + 1
+    return log.Entry(
+        number=number,
+        previous=head.sha256,
+        kind="append",
+        shards=tuple(_write_shard(store, part, number) for part in parts),
+    )
+
+
+def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> log.ShardRows:
+    w = np.stack([row.weights for row in rows])
+    c = np.stack([row.context for row in rows])
+    sha256, site = shards.write(store, w, c), rows[0].site
+    records = tuple(
+        Record(
+            key=row.key,
+            site=site,
+            round=int(row.round),
+            parent=row.parent,
+            metrics={name: float(value) for name, value in row.metrics.items()},
+            status=row.status,
+            reason=row.reason,
+            commit=commit,
+            shard=sha256,
+            row=index,
+            crc32=(shards.checksum(row.weights), shards.checksum(row.context)),
+        )
+        for index, row in enumerate(rows)
+    )
+    return log.ShardRows(sha256=sha256, site=site, records=records)
+
+
+def _check_names(record: NewRecord, where: str) -> None:
+    for field, value in (("key", record.key), ("site", record.site)):
+        if not value or not value.isprintable():
+            raise ZooError(
+                f"the {field} can't be", where=where, expected="printable text", got=repr(value)
+            )
+    if record.round < 0:
+        raise ZooError("the round can't be", where=where, expected=">= 0", got=str(record.round))
+    for name, number in record.metrics.items():
+        if not math.isfinite(number):
+            raise ZooError(
+                "a metric is not finite", where=f"{where}, metric {name}", got=str(number)
+            )
+    if record.status not in ("accepted", "quarantined") or bool(record.reason) != (
+        record.status == "quarantined"
+    ):
+        raise ZooError(
+            "status and reason don't fit",
+            where=where,
+            expected="accepted without a reason, or quarantined with one",
+            got=f"{record.status!r} with {record.reason!r}",
+        )
+
+
+def _check_row(row: Floats, width: int, where: str) -> None:
+    if row.shape != (width,) or row.dtype != np.float32:
+        raise ZooError(
+            "the dimensions or the type don't fit this zoo",
+            where=where,
+            expected=f"({width},) float32",
+            got=f"{row.shape} {row.dtype}",
+            remedy="Check that site and zoo use the same target network and the same layout.",
+        )
+    finite = np.isfinite(row)
+    if not finite.all():
+        position = int(np.argmin(finite))
+        raise ZooError(
+            "a number is not finite",
+            where=f"{where}[{position}]",
+            got=str(row[position]),
+            remedy="Turn this record away; its training has diverged.",
+        )

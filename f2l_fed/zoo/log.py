@@ -1,0 +1,213 @@
+"""The append-only commit log, a hash chain of sealed entries."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo.records import GENESIS, Commit, Record
+from f2l_fed.zoo.sealed import seal, unseal
+from f2l_fed.zoo.store import Store
+
+_NAME = re.compile(r"log/(\d{20})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """A shard as a log entry names it: its file, its one site, its records in row order."""
+
+    sha256: str
+    site: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One step of the log.
+
+    Args:
+        number: From 1.
+        previous: sha256 of the bytes of the entry before, 64 zeros for the first.
+        kind: "append" or "forget".
+        shards: What an append brought; empty for a forget.
+        site: Whom a forget erases; "" for an append.
+    """
+
+    number: int
+    previous: str
+    kind: Literal["append", "forget"]
+    shards: tuple[ShardRows, ...] = ()
+    site: str = ""
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All records of all shards, in order."""
+        return tuple(record for shard in self.shards for record in shard.records)
+
+
+def name(number: int) -> str:
+    """The file of an entry.
+
+    >>> name(7)
+    'log/00000000000000000007.json'
+    """
+    return f"log/{number:020d}.json"
+
+
+def encode(entry: Entry) -> bytes:
+    """The bytes of an entry, the same ones for the same entry on any machine."""
+    body: dict[str, Any] = {
+        "commit": entry.number,
+        "previous": entry.previous,
+        "kind": entry.kind,
+        "shards": [
+            {
+                "sha256": shard.sha256,
+                "site": shard.site,
+                "rows": [record.to_row() for record in shard.records],
+            }
+            for shard in entry.shards
+        ],
+    }
+    if entry.kind == "forget":
+        body["site"] = entry.site
+    return seal(body)
+
+
+def decode(data: bytes | memoryview, *, where: str) -> Entry:
+    """Reads what `encode` wrote.
+
+    Raises:
+        ZooError: If it is damaged, of another format, or sealed but no log entry.
+    """
+    body = unseal(data, where=where)
+    try:
+        return Entry(
+            number=body["commit"],
+            previous=body["previous"],
+            kind=body["kind"],
+            shards=tuple(_shard_rows(shard, body["commit"]) for shard in body["shards"]),
+            site=body["site"] if body["kind"] == "forget" else "",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ZooError("not a log entry", where=where, got=repr(error)) from error
+
+
+def read(store: Store, number: int) -> tuple[Commit, Entry]:
+    """Reads one entry without its neighbours.
+
+    Raises:
+        ZooError: If it is missing or damaged, or belongs at another place.
+    """
+    file = name(number)
+    data = store.get(file)
+    entry = decode(data, where=store.describe(file))
+    if entry.number != number:
+        raise ZooError(
+            "the log entry belongs at another place",
+            where=store.describe(file),
+            expected=f"commit {number}",
+            got=f"commit {entry.number}",
+            remedy="Restore the log folder from a backup.",
+        )
+    commit = Commit(
+        number=number,
+        kind=entry.kind,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(entry.records),
+    )
+    return commit, entry
+
+
+def entries(store: Store, after: Commit = GENESIS) -> Iterator[tuple[Commit, Entry]]:
+    """All entries that follow a commit, each checked against the one before.
+
+    Raises:
+        ZooError: At the first entry that is damaged or doesn't continue the chain.
+    """
+    while store.exists(name(after.number + 1)):
+        commit, entry = read(store, after.number + 1)
+        if entry.previous != after.sha256:
+            raise broken_chain(store, entry, after.sha256)
+        yield commit, entry
+        after = commit
+
+
+def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
+    """The error about an entry that does not continue the one before it."""
+    return ZooError(
+        "the log's chain is broken",
+        where=store.describe(name(entry.number)),
+        expected=f"previous {previous[:12]}…",
+        got=f"{entry.previous[:12]}…",
+        remedy="One of these two entries was exchanged; restore the log folder from a backup.",
+    )
+
+
+def numbers(store: Store) -> list[int]:
+    """The numbers of all entries that are there, sorted."""
+    matches = (_NAME.fullmatch(file) for file in store.list("log"))
+    return [int(match[1]) for match in matches if match]
+
+
+def gaps(store: Store) -> Iterator[int]:
+    """The numbers of entries that are missing below the last one, in order."""
+    for before, after in pairwise((0, *numbers(store))):
+        # A folder that is being written to may be listed without its newest but one.
+        yield from (n for n in range(before + 1, after) if not store.exists(name(n)))
+
+
+def missing(store: Store, number: int) -> ZooError:
+    """The error about an entry that was there once."""
+    return ZooError(
+        "a log entry is missing",
+        where=store.describe(name(number)),
+        expected=f"commit {number}",
+        remedy="Restore it from a backup: the records it names were accepted.",
+    )
+
+
+def publish(store: Store, entry: Entry) -> Commit | None:
+    """Makes an entry durable, or returns None if another writer took its number."""
+    data = encode(entry)
+    if not store.put_new(name(entry.number), data):
+        return None
+    return Commit(
+        number=entry.number,
+        kind=entry.kind,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(entry.records),
+    )
+
+
+def shards_in_use(store: Store) -> frozenset[str]:
+    """Hashes of all shards with a row that no later tombstone covers, from the log alone.
+
+    Raises:
+        ZooError: If the log is damaged anywhere.
+    """
+    for number in gaps(store):
+        raise missing(store, number)
+    in_use: dict[str, set[str]] = {}
+    for _, entry in entries(store):
+        in_use.pop(entry.site, None)
+        for shard in entry.shards:
+            in_use.setdefault(shard.site, set()).add(shard.sha256)
+    return frozenset().union(*in_use.values())
+
+
+def _shard_rows(value: dict[str, Any], commit: int) -> ShardRows:
+    sha256, site = value["sha256"], value["site"]
+    return ShardRows(
+        sha256=sha256,
+        site=site,
+        records=tuple(
+            Record.from_row(row, commit=commit, site=site, shard=sha256, row=index)
+            for index, row in enumerate(value["rows"])
+        ),
+    )

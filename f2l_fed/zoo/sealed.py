@@ -1,0 +1,69 @@
+"""JSON that has one spelling and notices when a bit of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from f2l_fed.errors import ZooError
+
+FORMAT = 1
+
+
+def canonical(value: object) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no spaces, ASCII, finite numbers.
+
+    >>> canonical({"b": 0.5, "a": ["ü"]})
+    b'{"a":["\\\\u00fc"],"b":0.5}'
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def seal(body: Mapping[str, Any]) -> bytes:
+    """Adds ``format`` and ``digest`` to an object and spells it canonically.
+
+    >>> unseal(seal({"a": 1}), where="here")["a"]
+    1
+    """
+    stamped = {**body, "format": FORMAT}
+    return canonical({**stamped, "digest": hashlib.sha256(canonical(stamped)).hexdigest()})
+
+
+def unseal(data: bytes | memoryview, *, where: str) -> dict[str, Any]:
+    """Reads what `seal` wrote.
+
+    Args:
+        data: The bytes of the file.
+        where: The file, for the message.
+
+    Raises:
+        ZooError: If the format is another one or any byte differs from what was written.
+    """
+    damaged = ZooError(
+        "the file is damaged",
+        where=where,
+        expected=f"sealed JSON of format {FORMAT}",
+        got=f"{len(data)} bytes that are not",
+        remedy="Restore this file from a backup.",
+    )
+    try:
+        value = json.loads(bytes(data))
+    except ValueError as error:
+        raise damaged from error
+    if not isinstance(value, dict):
+        raise damaged
+    if value.get("format", FORMAT) != FORMAT:
+        raise ZooError(
+            "the zoo has another format version",
+            where=where,
+            expected=f"format {FORMAT}",
+            got=f"format {value['format']}",
+            remedy="Use the version of this program that wrote it, or a newer one.",
+        )
+    body = {name: item for name, item in value.items() if name not in ("digest", "format")}
+    if seal(body) != data:
+        raise damaged
+    return body

@@ -1,0 +1,291 @@
+"""The zoo itself: append, read, forget, verify."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo import erasure, exchange, intake, log, manifest, shards
+from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.manifest import Manifest
+from f2l_fed.zoo.records import Commit, Fault, Floats, NewRecord, Record, Status, ZooStats
+from f2l_fed.zoo.snapshot import Snapshot
+from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.verify import verify
+
+ATTEMPTS = 100
+_LONGEST_PAUSE_S = 0.1
+_STATS = """
+SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
+       count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
+"""
+
+
+class Zoo:
+    """A zoo in a folder. Any number of processes and threads may use the same one.
+
+    Made by `Zoo.create` and `Zoo.open`.
+    """
+
+    def __init__(self, store: Store, about: Manifest, index: Index) -> None:
+        self._store = store
+        self._index = index
+        self.manifest = about
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        lineage: str,
+        layout_digest: str,
+        layout: Mapping[str, Any],
+        context_dim: int,
+    ) -> Zoo:
+        """Creates an empty zoo.
+
+        Args:
+            path: A folder without a zoo; created if need be.
+            lineage: Name of the networks' common ancestry.
+            layout_digest: Digest of the weight layout.
+            layout: The layout's JSON value.
+            context_dim: C, length of a context.
+
+        Raises:
+            ZooError: If there is a zoo already, or the folder can't be written.
+        """
+        about = Manifest(
+            lineage=lineage, layout_digest=layout_digest, layout=layout, context_dim=context_dim
+        )
+        store = LocalStore(Path(path))
+        store.make_folders()
+        manifest.write(store, about)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Zoo:
+        """Opens a zoo and finishes erasures that were interrupted.
+
+        A zoo with a damaged log opens too, so that it can be verified; reading it raises.
+
+        Raises:
+            ZooError: If there is no zoo, or its format is another one.
+        """
+        store = LocalStore(Path(path))
+        zoo = cls(store, manifest.read(store), Index(store, store.root / "index.sqlite"))
+        with suppress(ZooError):
+            erasure.resume(zoo._store, zoo._index)
+        return zoo
+
+    def append(self, new: Sequence[NewRecord]) -> Commit:
+        """Adds records; they are durable on return.
+
+        Keys that the log knows, those of erased records included, are left out, so that a message
+        that comes twice counts once and erased rows don't come back.
+
+        Returns:
+            The new commit, or the last one if there was nothing to add.
+
+        Raises:
+            ZooError: If a record can't be, or can't be written. Then no record was added.
+        """
+        intake.check(new, self.manifest)
+        limit = shards.rows_per_shard(self.manifest.weight_dim, self.manifest.context_dim)
+
+        def draft(head: Commit) -> log.Entry | None:
+            known = self._known([record.key for record in new])
+            fresh = [record for record in new if record.key not in known]
+            return intake.write_rows(self._store, fresh, head, limit) if fresh else None
+
+        with self._store.lock(alone=False):
+            return self._commit(draft)
+
+    def snapshot(self, commit: int | None = None) -> Snapshot:
+        """The zoo as of a commit, by default the last.
+
+        Raises:
+            ZooError: If there is no such commit, or the log is damaged.
+        """
+        head = self._index.head().number
+        if commit is not None and not 0 <= commit <= head:
+            raise ZooError(
+                "no such commit",
+                where=self._store.describe("log"),
+                expected=f"0 to {head}",
+                got=str(commit),
+            )
+        return Snapshot(
+            commit=head if commit is None else commit,
+            manifest=self.manifest,
+            store=self._store,
+            index=self._index,
+        )
+
+    def forget(self, site: str) -> Commit:
+        """Erases all rows of a site for good: first the tombstone, then the files.
+
+        Returns:
+            The tombstone's commit; the last one if nothing was left to erase.
+
+        Raises:
+            ZooError: If the zoo never held a record of this site.
+        """
+
+        def draft(head: Commit) -> log.Entry | None:
+            if not self._count("records", site):
+                raise ZooError(
+                    "no such site",
+                    where=self._store.describe("log"),
+                    got=repr(site),
+                    remedy="Check the name; the zoo never held a record of it.",
+                )
+            if not self._count("live", site):
+                return None
+            return log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site=site)
+
+        with self._store.lock(alone=True):
+            commit = self._commit(draft)
+            erasure.sweep(self._store, self._index)
+        return commit
+
+    def verify(self) -> tuple[Fault, ...]:
+        """Reads everything and names what is wrong; empty if nothing is."""
+        faults = verify(self._store, self.manifest)
+        if faults:
+            return faults
+        try:
+            if self._index.agrees_with_log():
+                return ()
+        except ZooError as error:
+            return (Fault(file=error.where, what=error.what),)
+        return (Fault(file="index.sqlite", what="disagrees with the log; reindex the zoo"),)
+
+    def reindex(self) -> None:
+        """Builds the index anew from the log.
+
+        Raises:
+            ZooError: If the log is damaged.
+        """
+        self._index.discard()
+        self._index.head()
+
+    def stats(self) -> ZooStats:
+        """How much there is now."""
+        records, quarantined, sites, rounds, commits = self._index.ask(
+            lambda db: db.execute(_STATS).fetchone()
+        )
+        forgotten = self._index.ask(
+            lambda db: db.execute("SELECT DISTINCT site FROM forgotten ORDER BY site").fetchall()
+        )
+        return ZooStats(
+            records=records,
+            quarantined=quarantined,
+            sites=sites,
+            rounds=rounds,
+            commits=commits,
+            size_bytes=4 * records * (self.manifest.weight_dim + self.manifest.context_dim),
+            forgotten=tuple(site for (site,) in forgotten),
+        )
+
+    def export(
+        self, dest_dir: Path | str, records: Sequence[Record], *, with_context: bool = False
+    ) -> tuple[Path, ...]:
+        """Writes one safetensors file per record, with the layout's tensors.
+
+        Args:
+            dest_dir: Is created if need be.
+            records: Of this zoo.
+            with_context: Whether to add the context as the tensor "f2l.context".
+
+        Returns:
+            The files, one per record, in their order.
+        """
+        view = self.snapshot()
+        return tuple(
+            exchange.write_file(
+                Path(dest_dir),
+                self.manifest,
+                record,
+                view.weights([record])[0],
+                view.contexts([record])[0] if with_context else None,
+            )
+            for record in records
+        )
+
+    def import_file(
+        self,
+        path: Path | str,
+        *,
+        site: str,
+        round: int,
+        key: str | None = None,
+        parent: str = "",
+        context: Floats | None = None,
+        metrics: Mapping[str, float] | None = None,
+        status: Status = "accepted",
+        reason: str = "",
+    ) -> Commit:
+        """Appends a network from a safetensors file with the layout's tensors.
+
+        Args:
+            key: By default made from round, site and the file's content.
+            context: (C,) float32; by default the file's tensor "f2l.context".
+
+        Raises:
+            ZooError: If a tensor doesn't fit the layout, or there is no context.
+        """
+        path = Path(path)
+        weights, found, sha256 = exchange.read_file(path, self.manifest)
+        chosen = found if context is None else context
+        if chosen is None:
+            raise ZooError(
+                "the file has no context",
+                where=str(path),
+                expected=f"a tensor {exchange.CONTEXT} ({self.manifest.context_dim},) F32",
+                remedy="Pass a context, or export the network with its context.",
+            )
+        record = NewRecord(
+            key=key or f"{round}/{site}/{sha256[:16]}",
+            site=site,
+            round=round,
+            parent=parent,
+            weights=weights,
+            context=chosen,
+            metrics=metrics or {},
+            status=status,
+            reason=reason,
+        )
+        return self.append([record])
+
+    def _commit(self, draft: Callable[[Commit], log.Entry | None]) -> Commit:
+        for attempt in range(ATTEMPTS):
+            # The head comes first: keys that enter later then cost us the number, not the truth.
+            head = self._index.head()
+            entry = draft(head)
+            if entry is None:
+                return head
+            commit = log.publish(self._store, entry)
+            if commit is not None:
+                return commit
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
+        raise ZooError(
+            "other writers were always faster",
+            where=self._store.describe("log"),
+            got=f"{ATTEMPTS} lost races",
+            remedy="Repeat; nothing was added.",
+        )
+
+    def _known(self, keys: Sequence[str]) -> set[str]:
+        query = "SELECT 1 FROM records WHERE key = ?"
+        return self._index.ask(
+            lambda db: {key for key in keys if db.execute(query, (key,)).fetchone()}
+        )
+
+    def _count(self, table: str, site: str) -> int:
+        query = f"SELECT count(*) FROM {table} WHERE site = ?"
+        return int(self._index.ask(lambda db: db.execute(query, (site,)).fetchone()[0]))

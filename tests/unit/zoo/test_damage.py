@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo import Fault, Zoo, log, sealed, shards
+from tests.unit.zoo.samples import (
+    CONTEXT,
+    WEIGHTS,
+    flip_bit,
+    keys_of,
+    new_record,
+    new_records,
+    new_zoo,
+    shard_files,
+)
+
+
+def filled(path: Path) -> Zoo:
+    zoo = new_zoo(path)
+    zoo.append(new_records("0/a/0", "1/a/0"))
+    zoo.append(new_records("0/b/0"))
+    zoo.append(new_records("2/a/0"))
+    return zoo
+
+
+def test_every_flipped_bit_of_a_record_or_log_entry_is_found_in_its_file(path: Path):
+    zoo = filled(path)
+    assert zoo.verify() == ()
+    stream = np.random.default_rng(0)
+    for file in (*shard_files(path), *sorted((path / "log").iterdir())):
+        sound = file.read_bytes()
+        for position in stream.choice(len(sound), 12, replace=False):
+            flip_bit(file, int(position))
+            faults = zoo.verify()
+            assert {fault.file for fault in faults} == {str(file.relative_to(path))}, position
+            file.write_bytes(sound)
+    assert zoo.verify() == ()
+
+
+def test_a_flipped_bit_of_a_row_is_found_with_the_row(path: Path):
+    zoo = filled(path)
+    record = zoo.snapshot().records(site="a")[1]
+    name = shards.name(record.shard)
+    flip_bit(path / name, len(shards.header(2, WEIGHTS, CONTEXT)) + 4 * WEIGHTS + 1)
+    assert zoo.verify() == (Fault(file=name, row=1, what="the weights of 1/a/0 are damaged"),)
+    view = Zoo.open(path).snapshot()
+    with pytest.raises(ZooError, match=f"{name}, row 1: the shard is damaged"):
+        view.weights([record])
+    assert view.contexts([record]).shape == (1, CONTEXT)
+
+
+def test_a_change_that_keeps_the_row_s_checksum_is_found_by_the_name(path: Path):
+    zoo = new_zoo(path)
+    zoo.append([new_record("0/a/0", weights=np.ones(WEIGHTS, np.float32))])
+    (file,) = shard_files(path)
+    data = bytearray(file.read_bytes())
+    start = len(shards.header(1, WEIGHTS, CONTEXT))
+    # A multiple of CRC-32's generator polynomial leaves the checksum as it is.
+    for offset, byte in enumerate((0x1DB710641).to_bytes(5, "little")):
+        data[start + offset] ^= byte
+    file.write_bytes(data)
+    assert [str(fault).split(": ")[1] for fault in zoo.verify()] == [
+        "the content doesn't match the name"
+    ]
+
+
+def test_a_truncated_shard_is_found(path: Path):
+    zoo = filled(path)
+    record = zoo.snapshot().records(site="b")[0]
+    file = path / shards.name(record.shard)
+    file.write_bytes(file.read_bytes()[:-4])
+    assert [fault.file for fault in zoo.verify()] == [shards.name(record.shard)]
+    with pytest.raises(ZooError, match=r"damaged or made for another zoo: expected .* got \d+ b"):
+        zoo.snapshot().weights([record])
+
+
+def test_a_missing_shard_is_found(path: Path):
+    zoo = filled(path)
+    record = zoo.snapshot().records(site="b")[0]
+    (path / shards.name(record.shard)).unlink()
+    assert zoo.verify() == (Fault(file=shards.name(record.shard), what="the file is missing"),)
+    with pytest.raises(ZooError, match=r"the file is missing\. Restore it from a backup"):
+        zoo.snapshot().weights([record])
+
+
+def test_a_row_that_is_not_finite_is_found(path: Path):
+    zoo = new_zoo(path)
+    row = np.full((1, WEIGHTS), np.inf, np.float32)
+    sane = new_record("0/a/0")
+    zoo.append([sane])
+    entry = next(log.entries(zoo.snapshot().store))[1]
+    data = shards.encode(row, sane.context[None])
+    (shard_files(path)[0]).write_bytes(data)
+    faults = zoo.verify()
+    assert [fault.row for fault in faults] == [0]
+    assert entry.records[0].key in faults[0].what
+
+
+def test_an_append_onto_a_damaged_shard_is_refused(path: Path):
+    zoo = new_zoo(path)
+    same = new_record("0/a/0")
+    zoo.append([same])
+    flip_bit(shard_files(path)[0], -1)
+    with pytest.raises(ZooError, match="the shard is damaged"):
+        zoo.append([new_record("1/a/0", weights=same.weights, context=same.context)])
+
+
+def test_a_gap_in_the_log_is_found(path: Path):
+    filled(path)
+    (path / log.name(2)).unlink()
+    zoo = Zoo.open(path)
+    assert zoo.verify() == (Fault(file=log.name(2), what="the log entry is missing"),)
+    for read in (zoo.snapshot, zoo.stats, lambda: zoo.append(new_records("9/a/0"))):
+        with pytest.raises(ZooError, match=r"0002\.json: a log entry is missing"):
+            read()
+
+
+def test_the_index_remembers_a_lost_end_of_the_log_until_it_is_rebuilt(path: Path):
+    filled(path).snapshot()
+    (path / log.name(3)).unlink()
+    zoo = Zoo.open(path)
+    assert [fault.what for fault in zoo.verify()] == ["a log entry is missing"]
+    with pytest.raises(ZooError, match=r"0003\.json: a log entry is missing: expected commit 3"):
+        zoo.snapshot()
+    zoo.reindex()
+    assert zoo.snapshot().commit == 2
+
+
+def test_an_exchanged_log_entry_breaks_the_chain(path: Path):
+    zoo = filled(path)
+    entry = log.read(zoo.snapshot().store, 2)[1]
+    forged = log.Entry(number=2, previous=entry.previous, kind="forget", site="b")
+    (path / log.name(2)).write_bytes(log.encode(forged))
+    assert Fault(file=log.name(3), what="the log's chain is broken") in zoo.verify()
+    with pytest.raises(ZooError, match=r"0003\.json: the log's chain is broken: expected previous"):
+        zoo.reindex()
+
+
+def test_a_log_entry_at_another_place_is_found(path: Path):
+    zoo = filled(path)
+    (path / log.name(2)).write_bytes((path / log.name(1)).read_bytes())
+    assert zoo.verify()[0] == Fault(file=log.name(2), what="the log entry belongs at another place")
+
+
+def test_another_format_version_is_named(path: Path):
+    new_zoo(path)
+    text = (path / "zoo.json").read_text().replace('"format":1', '"format":2')
+    (path / "zoo.json").write_text(text)
+    with pytest.raises(ZooError, match="another format version: expected format 1, got format 2"):
+        Zoo.open(path)
+
+
+def test_a_damaged_zoo_json_is_named(path: Path):
+    new_zoo(path)
+    text = (path / "zoo.json").read_text().replace("tiny", "tony")
+    (path / "zoo.json").write_text(text)
+    with pytest.raises(ZooError, match=r"zoo\.json: the file is damaged"):
+        Zoo.open(path)
+
+
+def test_a_folder_without_zoo_json_is_not_a_zoo(tmp_path: Path):
+    with pytest.raises(ZooError, match="not a zoo"):
+        Zoo.open(tmp_path)
+
+
+def test_sealed_json_of_something_else_is_not_a_zoo(path: Path):
+    new_zoo(path)
+    (path / "zoo.json").write_bytes(sealed.seal({"other": 1}))
+    with pytest.raises(ZooError, match="not a zoo"):
+        Zoo.open(path)
+
+
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    mode = folder.stat().st_mode
+    folder.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(os.getuid())
+        folder.chmod(mode)
+
+
+def test_a_folder_that_is_not_writable_can_be_read_but_not_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    filled(path)
+    for file in ("lock", "index.lock", "index.sqlite"):
+        (path / file).unlink()
+    # The parents of a test's folder are closed to other users, the working folder is open.
+    monkeypatch.chdir(path)
+    with unprivileged(path):
+        zoo = Zoo.open(".")
+        view = zoo.snapshot()
+        assert view.weights(view.records()).shape == (4, WEIGHTS)
+        assert zoo.verify() == ()
+        with pytest.raises(ZooError, match="the folder is not writable"):
+            zoo.append(new_records("9/a/0"))
+        with pytest.raises(ZooError, match="the folder is not writable"):
+            new_zoo(Path("below"))
+
+
+def append_without_room(path: Path) -> None:
+    zoo = Zoo.open(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
+    with pytest.raises(ZooError, match=r"no room left to write.*Free some space and repeat"):
+        zoo.append(new_records("9/a/0"))
+
+
+def test_a_full_disk_is_named_and_leaves_the_zoo_whole(path: Path):
+    zoo = filled(path)
+    process = multiprocessing.get_context("spawn").Process(target=append_without_room, args=(path,))
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert list((path / "tmp").iterdir()) == []
+    assert zoo.verify() == ()
+    zoo.append(new_records("9/a/0"))
+    assert keys_of(zoo.snapshot().records(round=9)) == ["9/a/0"]
