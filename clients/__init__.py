@@ -1,0 +1,1 @@
+"""What runs beside private data: the Flower ClientApp, the site's policy, its daemon."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.rules import positive, require, share
 from f2l_fed.targets import Target
 
 STEPS = (0, 1, 5, 10, 20, 50)
@@ -29,6 +30,12 @@ class Recipe:
     lr: float = 0.05
     momentum: float = 0.9
     batch: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, self, "steps", ">= 0")
+        positive(self, "lr")
+        share(self, "momentum")
+        require(self.batch >= 0, self, "batch", ">= 0")
 
 
 def iterates(

@@ -11,9 +11,10 @@ from torch import Tensor
 from f2l_fed.codec import PcaCodec, fit_pca
 from f2l_fed.codec.pca import Components
 from f2l_fed.errors import ReleaseError
-from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, draw, fit_flow, solve
+from f2l_fed.flow import SOLVERS, FlowConfig, FlowFit, VelocityField, draw, fit_flow, solve
 from f2l_fed.prior import Prior, fit_prior
 from f2l_fed.ridge import RidgeMap
+from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
 
 
@@ -26,8 +27,11 @@ class CodecConfig:
         rows: Largest number of components of one output's weights.
     """
 
-    common: int = 128
-    rows: int = 64
+    common: int = 64
+    rows: int = 32
+
+    def __post_init__(self) -> None:
+        positive(self, "common", "rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,12 @@ class SampleConfig:
     evaluations: int = 4
     guidance: float = 1.0
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        choice(self, "solver", SOLVERS)
+        positive(self, "evaluations")
+        require(self.guidance >= 0, self, "guidance", ">= 0")
+        require(self.temperature >= 0, self, "temperature", ">= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

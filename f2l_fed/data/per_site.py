@@ -29,8 +29,10 @@ def plan_dirichlet(
     """Skews the labels: each class is shared out over the sites by a Dirichlet draw.
 
     A Dirichlet draw over sites is a row of Gamma draws divided by their sum. The Gamma draws of
-    a site that would end up without two classes of four examples are drawn again, and those of
-    no other site, so the skew of the rest stays as it was drawn.
+    a site that would end up without two classes of four examples are drawn again, until every
+    site has them. This leaves out the most skewed sites: where there are few examples per site,
+    what remains is clearly less skewed than ``dirichlet_alpha`` by itself would make it.
+
     A held-out site draws its own class proportions from the same law and takes up to
     ``held_out_shots + test_per_class`` examples per class of the pool from held-out images.
 
@@ -45,7 +47,7 @@ def plan_dirichlet(
         DataError: If there are too few examples for so many sites or so much skew.
 
     Reference:
-        Hsu et al., arXiv 1909.06335, section 3, for the skew.
+        Hsu et al., arXiv 1909.06335, for Dirichlet label skew.
     """
     parts = [
         held_out_parts(pool, label, fraction=config.held_out_fraction, seed=seed)

@@ -64,7 +64,7 @@ class VelocityField(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.source, rows = shape, source, width // 2
-        self.register_buffer("spread", spread)
+        self.register_buffer("spread", spread, persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES + 1, width), nn.SiLU(), nn.Linear(width, width)
         )

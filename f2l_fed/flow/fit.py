@@ -15,7 +15,8 @@ from torch import Tensor
 
 from f2l_fed.codec.latent import LatentShape
 from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.source import draw
+from f2l_fed.flow.source import SOURCES, draw
+from f2l_fed.rules import choice, positive, require, share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,13 @@ class FlowConfig:
     dropout: float = 0.1
     held_out: float = 0.15
     check_every: int = 50
+
+    def __post_init__(self) -> None:
+        choice(self, "source", SOURCES)
+        positive(self, "width", "depth", "batch", "lr", "check_every")
+        require(self.steps >= 0, self, "steps", ">= 0")
+        require(self.weight_decay >= 0, self, "weight_decay", ">= 0")
+        share(self, "dropout", "held_out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,103 @@
+"""The Flower ClientApp: a thin adapter between Flower's messages and the trainer.
+
+Whatever goes wrong here, what the server hears is a code: exception texts stay at the site.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients import policy, trainer
+from clients.policy import SentLog
+from clients.site import Site, open_site
+from f2l_fed import wire
+from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
+
+SITES_ROOT = "F2L_SITES_ROOT"
+"""Environment variable: folder of the simulated sites' folders, set by the simulation."""
+
+_LOG = logging.getLogger("f2l_fed.site")
+
+app = ClientApp()
+
+
+@app.query("probe")
+def probe(message: Message, context: Context) -> Message:
+    """Answers a server that does not know this site's context yet."""
+
+    def respond(site: Site) -> tuple[str, int, RecordDict]:
+        frame = wire.unpack_probe_request(message.content)
+        policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
+        target = trainer.target_of(frame)
+        site.require_fit(frame.input_shape, frame.classes)
+        reply = wire.ProbeReply(
+            site=site.config.name, probe=trainer.probe_of(site, frame, target)
+        )
+        return "probe", 0, wire.pack_probe_reply(reply, target.layout)
+
+    return _answer(message, context, respond)
+
+
+@app.train("task")
+def task(message: Message, context: Context) -> Message:
+    """Fine-tunes a generated network and returns the updated parameters."""
+
+    def respond(site: Site) -> tuple[str, int, RecordDict]:
+        asked = wire.unpack_task(message.content)
+        policy.allow_request(
+            site.config.policy, asked.frame.target, asked.recipe, len(site.train.y)
+        )
+        target = trainer.target_of(asked.frame)
+        site.require_fit(asked.frame.input_shape, asked.frame.classes)
+        update = trainer.work(site, asked, target)
+        numbers = policy.allowed_numbers(site.config.policy, update.numbers)
+        update = replace(update, numbers=numbers)
+        return "update", asked.round, wire.pack_update(update, target.layout)
+
+    return _answer(message, context, respond)
+
+
+def _answer(
+    message: Message, context: Context, respond: Callable[[Site], tuple[str, int, RecordDict]]
+) -> Message:
+    name = ""
+    try:
+        site = open_site(site_path(context))
+        name = site.config.name
+        sent, now = SentLog(site.state / "sent.jsonl"), policy.utc_now()
+        kind, number, content = respond(site)
+        sent.allow(site.config.policy, content, now)
+        sent.record(kind, number, content, now)
+    except PolicyRefusal as refusal:
+        content = wire.pack_refusal(wire.Refusal(site=name, code=refusal.what))
+    except F2LError as error:
+        _LOG.error("%s", error)
+        content = wire.pack_refusal(wire.Refusal(site=name, code=type(error).__name__))
+    except Exception:
+        _LOG.exception("the task failed")
+        content = wire.pack_refusal(wire.Refusal(site=name, code="failed"))
+    return Message(content=content, reply_to=message)
+
+
+def site_path(context: Context) -> Path:
+    """The ``site.toml`` of this node.
+
+    In a deployment the operator names it in the SuperNode's node configuration; in a simulation
+    it follows from the partition, below a folder that the simulation names in the environment.
+    """
+    if path := context.node_config.get("site"):
+        return Path(str(path))
+    root, partition = os.environ.get(SITES_ROOT), context.node_config.get("partition-id")
+    if root and partition is not None:
+        return Path(root) / f"site-{int(partition):03d}" / "site.toml"
+    raise ConfigError(
+        "this node has no site",
+        expected='a node configuration with site="/path/of/site.toml"',
+    )

@@ -1,0 +1,124 @@
+"""What may leave a site, decided and recorded at the site, whatever the server asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flwr.app import RecordDict
+
+from f2l_fed.errors import PolicyRefusal
+from f2l_fed.finetune import Recipe
+from f2l_fed.rules import positive
+from f2l_fed.wire import NUMBERS
+
+BUILT_IN_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyConfig:
+    """Limits that only the site's operator can change.
+
+    Args:
+        targets: Networks the site is willing to build, by name and separated by spaces; one
+            written ``module:factory`` runs that code here.
+        numbers: Numbers that may leave, separated by spaces.
+        minimum_examples: Fewest training examples with which the site takes part.
+        maximum_steps: Most gradient steps in one task.
+        maximum_upload_bytes: Largest answer.
+        answers_per_day: Most answers in 24 hours.
+    """
+
+    targets: str = " ".join(BUILT_IN_TARGETS)
+    numbers: str = " ".join(NUMBERS)
+    minimum_examples: int = 10
+    maximum_steps: int = 1000
+    maximum_upload_bytes: int = 2**28
+    answers_per_day: int = 1000
+
+    def __post_init__(self) -> None:
+        positive(
+            self,
+            "minimum_examples",
+            "maximum_steps",
+            "maximum_upload_bytes",
+            "answers_per_day",
+        )
+
+
+def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: int) -> None:
+    """Raises PolicyRefusal if the site does not do what is asked; its text is a code."""
+    if target not in policy.targets.split():
+        raise PolicyRefusal("target-not-allowed")
+    if recipe.steps > policy.maximum_steps:
+        raise PolicyRefusal("too-many-steps")
+    if examples < policy.minimum_examples:
+        raise PolicyRefusal("too-few-examples")
+
+
+def allowed_numbers(policy: PolicyConfig, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that may leave."""
+    allowed = policy.numbers.split()
+    return {name: value for name, value in numbers.items() if name in allowed}
+
+
+@dataclass(frozen=True, slots=True)
+class SentLog:
+    """The record of everything that left, one JSON object a line.
+
+    Args:
+        path: The file.
+    """
+
+    path: Path
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All entries, oldest first; a torn last line is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def allow(self, policy: PolicyConfig, content: RecordDict, now: datetime) -> None:
+        """Raises PolicyRefusal if an answer is too large or comes too often."""
+        if _size(content) > policy.maximum_upload_bytes:
+            raise PolicyRefusal("upload-too-large")
+        since = (now - timedelta(days=1)).isoformat()
+        if sum(entry["time"] > since for entry in self.entries()) >= policy.answers_per_day:
+            raise PolicyRefusal("too-many-answers-today")
+
+    def record(self, kind: str, round: int, content: RecordDict, now: datetime) -> None:
+        """Writes down what is about to leave; nothing leaves unwritten."""
+        entry = {
+            "time": now.isoformat(),
+            "kind": kind,
+            "round": round,
+            "bytes": _size(content),
+            "tensors": {
+                record: {name: list(array.shape) for name, array in arrays.items()}
+                for record, arrays in content.array_records.items()
+            },
+            "numbers": {
+                name: value
+                for metrics in content.metric_records.values()
+                for name, value in metrics.items()
+            },
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+
+
+def utc_now() -> datetime:
+    """The clock of the audit log."""
+    return datetime.now(UTC)
+
+
+def _size(content: RecordDict) -> int:
+    return sum(record.count_bytes() for record in content.array_records.values()) + sum(
+        record.count_bytes() for record in content.metric_records.values()
+    )

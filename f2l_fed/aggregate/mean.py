@@ -1,0 +1,53 @@
+"""The weighted mean: federated averaging.
+
+Law: mean(x) = sum w_i x_i / sum w_i. One update alone can move it anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f2l_fed.aggregate.aggregator import Aggregator, no_updates
+from f2l_fed.aggregate.rows import Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sum:
+    """A running sum.
+
+    Args:
+        total: (D,) float64, sum of weight times update; in float64 because float32 loses the
+            small updates once many are in.
+        weight: Sum of the weights.
+    """
+
+    total: Tensor
+    weight: float
+
+
+def _init(size: int) -> Sum:
+    return Sum(total=torch.zeros(size, dtype=torch.float64), weight=0.0)
+
+
+def _accumulate(state: Sum, rows: Tensor, weights: Tensor) -> Sum:
+    given = Rows.of(len(state.total), rows, weights)
+    return Sum(
+        total=state.total + given.combine(given.weights),
+        weight=state.weight + float(given.weights.sum()),
+    )
+
+
+def _merge(a: Sum, b: Sum) -> Sum:
+    return Sum(total=a.total + b.total, weight=a.weight + b.weight)
+
+
+def _finalise(state: Sum) -> Tensor:
+    if not state.weight:
+        raise no_updates()
+    return (state.total / state.weight).float()
+
+
+MEAN = Aggregator(init=_init, accumulate=_accumulate, merge=_merge, finalise=_finalise)

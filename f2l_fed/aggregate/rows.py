@@ -1,0 +1,104 @@
+"""Updates as they arrived: matrices one below the other, read by blocks of columns.
+
+Rules that need all updates at once never copy them into one matrix: they ask for a few columns
+of all rows at a time, so they need memory for a block and not for the whole, and the parts may
+be views of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f2l_fed.errors import AdmissionError, UsageError
+
+BLOCK = 1 << 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """n updates with their weights.
+
+    Args:
+        size: D, the length of an update.
+        parts: Matrices (n_j, D) float32 whose rows are the updates.
+        weights: (n,) float64, positive, in the order of the rows.
+    """
+
+    size: int
+    parts: tuple[Tensor, ...]
+    weights: Tensor
+
+    @classmethod
+    def none(cls, size: int) -> Rows:
+        """No update of this length."""
+        return cls(size=size, parts=(), weights=torch.empty(0, dtype=torch.float64))
+
+    @classmethod
+    def of(cls, size: int, rows: Tensor, weights: Tensor) -> Rows:
+        """Checks what came in.
+
+        Args:
+            size: D.
+            rows: (n, D) float32, finite.
+            weights: (n,), finite and positive: leave out an update that is not to count.
+
+        Raises:
+            UsageError: If shape or type is wrong.
+            AdmissionError: If an update or a weight can't be used.
+        """
+        if rows.ndim != 2 or rows.shape[1] != size or rows.dtype != torch.float32:
+            raise UsageError(
+                "the updates don't form a matrix",
+                expected=f"(n, {size}) float32",
+                got=f"{tuple(rows.shape)} {str(rows.dtype).removeprefix('torch.')}",
+            )
+        if weights.shape != (len(rows),):
+            raise UsageError(
+                "there must be one weight for each update",
+                expected=str((len(rows),)),
+                got=str(tuple(weights.shape)),
+            )
+        weights = weights.double()
+        _require(rows.isfinite().all(dim=1), "the update holds numbers that are not finite")
+        _require(weights.isfinite() & (weights > 0), "the update's weight is not positive")
+        return cls(size=size, parts=(rows,), weights=weights)
+
+    def __len__(self) -> int:
+        """n."""
+        return len(self.weights)
+
+    def __add__(self, other: Rows) -> Rows:
+        """These updates and then the others."""
+        if self.size != other.size:
+            raise UsageError(
+                "updates of different length don't go together",
+                expected=str(self.size),
+                got=str(other.size),
+            )
+        return Rows(
+            size=self.size,
+            parts=self.parts + other.parts,
+            weights=torch.cat([self.weights, other.weights]),
+        )
+
+    def blocks(self, block: int = BLOCK) -> Iterator[Tensor]:
+        """Yields (n, at most ``block``) float64: some columns of all rows, left to right."""
+        for start in range(0, self.size, block):
+            yield torch.cat([part[:, start : start + block] for part in self.parts]).double()
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """The sum of the rows times their coefficients, (n,) float64 to (D,) float64."""
+        sums = [coefficients @ block for block in self.blocks()]
+        return torch.cat(sums) if sums else torch.zeros(0, dtype=torch.float64)
+
+
+def _require(good: Tensor, what: str) -> None:
+    if not good.all():
+        first = int((~good).nonzero()[0])
+        raise AdmissionError(
+            what, where=f"update {first}", remedy="Screen updates before they are aggregated."
+        )

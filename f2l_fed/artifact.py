@@ -1,0 +1,126 @@
+"""A generator as one safetensors file: named tensors, and its configuration as metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from f2l_fed.codec.pca import Components, PcaCodec
+from f2l_fed.config import from_mapping
+from f2l_fed.errors import ReleaseError
+from f2l_fed.flow import VelocityField
+from f2l_fed.generator import Generator, GeneratorConfig
+from f2l_fed.prior import Prior
+from f2l_fed.ridge import RidgeMap
+from f2l_fed.symmetry import OutputSymmetry
+
+_VERSION = "1"
+_VELOCITY = "velocity."
+
+
+def save_generator(generator: Generator, path: Path) -> None:
+    """Writes a generator; the caller makes the file durable."""
+    tensors = {
+        **_fields("prior.common.", generator.prior.common),
+        **_fields("prior.rows.", generator.prior.rows),
+        **_fields("codec.common.", generator.codec.common),
+        **_fields("codec.rows.", generator.codec.rows),
+        **{_VELOCITY + name: value for name, value in generator.velocity.state_dict().items()},
+        "spread": generator.spread,
+        "mean": generator.mean,
+        "symmetry.hidden": generator.codec.symmetry.hidden,
+        "symmetry.output": generator.codec.symmetry.output,
+    }
+    metadata = {
+        "format": _VERSION,
+        "config": json.dumps(dataclasses.asdict(generator.config), sort_keys=True),
+    }
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+
+
+def load_generator(path: Path) -> Generator:
+    """Reads what `save_generator` wrote.
+
+    Raises:
+        ReleaseError: If the file is missing, damaged or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(
+            "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
+        ) from error
+    if metadata.get("format") != _VERSION:
+        raise ReleaseError(
+            "the generator has another format",
+            where=str(path),
+            expected=_VERSION,
+            got=str(metadata.get("format")),
+        )
+    config = from_mapping(GeneratorConfig, json.loads(metadata["config"]), where=str(path))
+    hidden = tensors["symmetry.hidden"]
+    output = tensors["symmetry.output"]
+    symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
+    codec = PcaCodec(
+        symmetry=symmetry,
+        common=_read(Components, "codec.common.", tensors),
+        rows=_read(Components, "codec.rows.", tensors),
+    )
+    field = VelocityField(
+        codec.shape,
+        tensors["spread"],
+        config.flow.source,
+        width=config.flow.width,
+        depth=config.flow.depth,
+    )
+    field.load_state_dict(
+        {
+            name.removeprefix(_VELOCITY): value
+            for name, value in tensors.items()
+            if name.startswith(_VELOCITY)
+        }
+    )
+    return Generator(
+        prior=Prior(
+            common=_read(RidgeMap, "prior.common.", tensors),
+            rows=_read(RidgeMap, "prior.rows.", tensors),
+        ),
+        codec=codec,
+        velocity=field.requires_grad_(False),
+        spread=tensors["spread"],
+        mean=tensors["mean"],
+        config=config,
+    )
+
+
+def save_matrix(rows: Tensor, path: Path) -> None:
+    """Writes one (n, D) float32 matrix."""
+    save_file({"w": rows.contiguous()}, path)
+
+
+def load_matrix(path: Path) -> Tensor:
+    """Reads what `save_matrix` wrote."""
+    with safe_open(path, framework="pt") as file:
+        matrix: Tensor = file.get_tensor("w")
+    return matrix
+
+
+def _fields(prefix: str, value: Any) -> dict[str, Tensor]:
+    return {prefix + f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+
+
+def _read(kind: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
+    missing = [f.name for f in dataclasses.fields(kind) if prefix + f.name not in tensors]
+    if missing:
+        raise ReleaseError("the generator is incomplete", expected=prefix + missing[0])
+    return kind(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(kind)})
+
+

@@ -1,0 +1,306 @@
+"""Probes for collapse, copying and dead conditioning, and the verdict of the release gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, sqrt
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from f2l_fed.errors import UsageError
+from f2l_fed.rules import require
+
+_BLOCK = 1 << 14
+
+
+def dispersion(generated: Tensor, real: Tensor) -> float:
+    """Spread of generated over spread of real networks or latents, each around its own mean.
+
+    0 is collapse onto one network, 1 is as it should be.
+
+    Args:
+        generated: (m, D) float32; m >= 2.
+        real: (n, D) float32; n >= 2.
+
+    Raises:
+        UsageError: If there are too few, or the real ones are all equal.
+
+    >>> real = torch.tensor([[0.0], [2.0], [4.0]])
+    >>> dispersion(7 + real / 2, real)
+    0.5
+    """
+    _require_several(generated, "generated", 2)
+    _require_several(real, "real", 2)
+    spread = _spread(real)
+    if spread == 0:
+        raise UsageError("the real networks are all equal, so there is no spread to compare with")
+    return _spread(generated) / spread
+
+
+def nearest_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance from each row of one matrix to the nearest row of another.
+
+    Args:
+        a: (m, D) float32.
+        b: (n, D) float32; n >= 1.
+
+    Returns:
+        (m,) float64; exactly 0 for a copy.
+
+    >>> nearest_distances(torch.tensor([[0.0], [5.0]]), torch.tensor([[1.0], [5.0]])).tolist()
+    [1.0, 0.0]
+    """
+    _require_several(b, "b", 1)
+    return _distances_to(a, b, _squared_distances(a, b).argmin(dim=1))
+
+
+def leave_one_out_distances(real: Tensor) -> Tensor:
+    """Euclidean distance from each row to the nearest other row, the yardstick for copies.
+
+    Args:
+        real: (n, D) float32; n >= 2.
+
+    Returns:
+        (n,) float64.
+    """
+    _require_several(real, "real", 2)
+    others = _squared_distances(real, real).fill_diagonal_(torch.inf)
+    return _distances_to(real, real, others.argmin(dim=1))
+
+
+def memorisation_z(generated: Tensor, train: Tensor, held_out: Tensor) -> float:
+    """Whether generated networks lie nearer to the training records than new networks do.
+
+    The Mann-Whitney statistic of the distances to the nearest training record, as a z-score
+    corrected for ties. Around 0 is innocent, far below 0 is copying, far above 0 is underfitting.
+    Fewer than 7 networks on both sides can't fall below -3, so ask for more.
+
+    Args:
+        generated: (m, D) float32; m >= 1.
+        train: (n, D) float32, what the generator was fitted on; n >= 1.
+        held_out: (h, D) float32, equally real, but never fitted on; h >= 1.
+
+    Reference:
+        Meehan, Chaudhuri, Dasgupta: A non-parametric test to detect data-copying in generative
+        models. AISTATS 2020. Zeng et al., arXiv 2506.07998.
+    """
+    _require_several(generated, "generated", 1)
+    _require_several(held_out, "held_out", 1)
+    near = torch.cat([nearest_distances(generated, train), nearest_distances(held_out, train)])
+    m, h = len(generated), len(held_out)
+    ranks = torch.from_numpy(rankdata(near.numpy()))
+    above = float(ranks[:m].sum()) - m * (m + 1) / 2 - m * h / 2
+    ties = torch.unique(ranks, return_counts=True)[1].double()
+    total = m + h
+    correction = float((ties**3 - ties).sum()) / (total * (total - 1))
+    variance = m * h / 12 * (total + 1 - correction)
+    return above / sqrt(variance) if variance > 0 else 0.0
+
+
+def max_error_iou(errors_a: Tensor, errors_b: Tensor) -> Tensor:
+    """How much each network errs on the same inputs as the most similar of some others.
+
+    Networks with few errors overlap little by chance, so a value near 1 betrays a copy even where
+    symmetries hide it from a distance between weights.
+
+    Args:
+        errors_a: (m, t) bool, true where a network's prediction is wrong.
+        errors_b: (n, t) bool, the same inputs, the networks to compare with; n >= 1.
+
+    Returns:
+        (m,) float64, largest |A ∩ B| / |A ∪ B|; 0 where neither errs.
+
+    >>> a = torch.tensor([[True, True, False, False]])
+    >>> max_error_iou(a, torch.tensor([[False, True, True, False]])).tolist()
+    [0.3333333333333333]
+    """
+    _require_several(errors_b, "errors_b", 1)
+    a, b = errors_a.double(), errors_b.double()
+    both = a @ b.T
+    either = a.sum(1)[:, None] + b.sum(1) - both
+    return (both / either.clamp(min=1)).max(dim=1).values
+
+
+def explained(weights: Tensor, expected: Tensor) -> float:
+    """Share of the variance around the mean that predictions explain.
+
+    Args:
+        weights: (n, D) float32; n >= 2.
+        expected: (n, D) float32, a prediction for each row.
+
+    Returns:
+        1 is perfect, 0 is as good as the mean, negative is worse.
+    """
+    _require_several(weights, "weights", 2)
+    missed = (weights.double() - expected).square().sum()
+    return 1 - float(missed / (_spread(weights) ** 2 * (len(weights) - 1) or 1e-30))
+
+
+def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
+    """What the right context is worth: variance explained with it, less that with a wrong one.
+
+    The wrong context is that of the next site. 0 is dead conditioning.
+
+    Args:
+        weights: (n, D) float32, one network per site; n >= 2.
+        held_out_expected: (n, D) float32, each predicted from its context without its record.
+    """
+    right = explained(weights, held_out_expected)
+    return right - explained(weights, held_out_expected.roll(1, dims=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """The figures that the gate judges.
+
+    Args:
+        explained: See `explained`, on held-out predictions.
+        conditioning: See `conditioning`.
+        dispersion: See `dispersion`.
+        memorisation_z: See `memorisation_z`; None where no networks were held out.
+    """
+
+    explained: float
+    conditioning: float
+    dispersion: float
+    memorisation_z: float | None = None
+
+    @classmethod
+    def of(
+        cls, weights: Tensor, expected: Tensor, generated: Tensor, held_out: Tensor | None = None
+    ) -> Audit:
+        """Takes all figures.
+
+        Args:
+            weights: (n, D) float32, what the generator was fitted on, one network per site.
+            expected: (n, D) float32, each predicted without its record.
+            generated: (m, D) float32, networks drawn for the same contexts.
+            held_out: (h, D) float32, networks that the generator has never seen.
+        """
+        return cls(
+            explained=explained(weights, expected),
+            conditioning=conditioning(weights, expected),
+            dispersion=dispersion(generated, weights),
+            memorisation_z=(
+                None if held_out is None else memorisation_z(generated, weights, held_out)
+            ),
+        )
+
+    def figures(self) -> dict[str, float]:
+        """By name, without those that could not be taken."""
+        figures = {
+            "explained": self.explained,
+            "conditioning": self.conditioning,
+            "dispersion": self.dispersion,
+        }
+        return (
+            figures
+            if self.memorisation_z is None
+            else figures | {"memorisation_z": self.memorisation_z}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConfig:
+    """Limits that a release must keep.
+
+    Args:
+        min_explained: Smallest share of held-out variance explained.
+        min_conditioning: Smallest worth of the right context over a wrong one.
+        min_dispersion: Smallest spread of generated over real networks; below is collapse.
+        max_dispersion: Largest such spread; above is noise.
+        min_memorisation_z: Smallest z-score of copying, where it was taken.
+    """
+
+    min_explained: float = 0.0
+    min_conditioning: float = 0.0
+    min_dispersion: float = 0.5
+    max_dispersion: float = 1.5
+    min_memorisation_z: float = -3.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.min_dispersion <= self.max_dispersion,
+            self,
+            "min_dispersion",
+            ">= 0 and not above max_dispersion",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the gate says.
+
+    Args:
+        passed: Whether the release may reach sites.
+        reasons: Why not, a sentence each; empty if passed.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+def verdict(figures: Mapping[str, float], limits: GateConfig) -> Verdict:
+    """Judges a candidate release.
+
+    Args:
+        figures: By name: "explained", "conditioning" and "dispersion", perhaps "memorisation_z",
+            and any others, which only have to be finite.
+        limits: What the figures have to keep.
+
+    >>> good = {"explained": 0.3, "conditioning": 0.5, "dispersion": 0.9}
+    >>> verdict(good, GateConfig()).passed
+    True
+    >>> verdict(good | {"dispersion": 0.1}, GateConfig()).reasons
+    ('dispersion is 0.1, below the limit of 0.5.',)
+    """
+    floors = {
+        "explained": limits.min_explained,
+        "conditioning": limits.min_conditioning,
+        "dispersion": limits.min_dispersion,
+    }
+    reasons = [f"{name} was not measured." for name in floors if name not in figures]
+    floors["memorisation_z"] = limits.min_memorisation_z
+    ceilings = {"dispersion": limits.max_dispersion}
+    for name, figure in figures.items():
+        if not isfinite(figure):
+            reasons.append(f"{name} is {figure}, which is not a finite number.")
+        elif name in floors and figure < floors[name]:
+            reasons.append(f"{name} is {figure:.3g}, below the limit of {floors[name]:.3g}.")
+        elif name in ceilings and figure > ceilings[name]:
+            reasons.append(f"{name} is {figure:.3g}, above the limit of {ceilings[name]:.3g}.")
+    return Verdict(passed=not reasons, reasons=tuple(reasons))
+
+
+def _require_several(rows: Tensor, name: str, minimum: int) -> None:
+    if len(rows) < minimum:
+        raise UsageError(
+            f"{name} has too few rows", expected=f"{minimum} or more", got=str(len(rows))
+        )
+
+
+def _spread(rows: Tensor) -> float:
+    # Of the sample, not of a population: a handful of networks must not look collapsed.
+    centred = rows.double() - rows.double().mean(dim=0)
+    return sqrt(float(centred.square().sum()) / (len(rows) - 1))
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(m, n) float64, by blocks of columns; good for finding the nearest, not for its distance."""
+    squares = torch.zeros(len(a), len(b), dtype=torch.float64)
+    for start in range(0, a.shape[1], _BLOCK):
+        left, right = (rows[:, start : start + _BLOCK].double() for rows in (a, b))
+        centre = right.mean(dim=0)
+        left, right = left - centre, right - centre
+        squares += left.square().sum(1)[:, None] + right.square().sum(1) - 2 * left @ right.T
+    return squares
+
+
+def _distances_to(a: Tensor, b: Tensor, chosen: Tensor) -> Tensor:
+    """(m,) float64: from row i of a to row chosen[i] of b, without cancellation."""
+    pairs = zip(a, b[chosen], strict=True)
+    found = [(left.double() - right).norm() for left, right in pairs]
+    return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)

@@ -1,0 +1,297 @@
+"""The configuration of a federation: one frozen value from ``federation.toml`` and overrides.
+
+Every key has a default, so an empty file is a valid configuration. Unknown keys and values of
+the wrong type are refused with the nearest known name, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from f2l_fed.admission import AdmissionConfig
+from f2l_fed.audit import GateConfig
+from f2l_fed.data import SplitConfig
+from f2l_fed.errors import ConfigError, F2LError
+from f2l_fed.finetune import Recipe
+from f2l_fed.flow import FlowConfig
+from f2l_fed.generator import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.rules import positive, require, share
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetConfig:
+    """Which network is generated.
+
+    Args:
+        name: A known target or ``module:factory``.
+        input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
+        classes: Number of outputs; a simulation takes the scenario's.
+    """
+
+    name: str = "cnn-xs"
+    input_shape: tuple[int, ...] = (1, 28, 28)
+    classes: int = 5
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
+        )
+        require(self.classes >= 2, self, "classes", ">= 2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """How a site makes its context.
+
+    Args:
+        shots: Support examples per class.
+        steps: Full-batch gradient steps from the anchor.
+        lr: Learning rate.
+        momentum: Heavy-ball momentum.
+    """
+
+    shots: int = 5
+    steps: int = 10
+    lr: float = 0.05
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        positive(self, "shots", "steps", "lr")
+        share(self, "momentum")
+
+    @property
+    def recipe(self) -> Recipe:
+        """As a recipe."""
+        return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidatesConfig:
+    """What a site may choose its start from, besides prior, global mean and nearest record.
+
+    Args:
+        samples: Networks drawn from the flow.
+    """
+
+    samples: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 0, self, "samples", ">= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundConfig:
+    """When a round ends.
+
+    Args:
+        timeout_s: Seconds to wait for the sites' answers; later ones count for the next round.
+        quorum: Share of the asked sites that must have answered for a retraining.
+        minimum: Smallest number of sites in the zoo for a retraining.
+        in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
+        poll_s: Seconds between looks for answers.
+    """
+
+    timeout_s: float = 600.0
+    quorum: float = 0.5
+    minimum: int = 4
+    in_flight: int = 16
+    poll_s: float = 0.05
+
+    def __post_init__(self) -> None:
+        positive(self, "timeout_s", "poll_s", "in_flight")
+        share(self, "quorum")
+        require(self.minimum >= 4, self, "minimum", ">= 4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayConfig:
+    """Where the heavy work runs.
+
+    Args:
+        address: Address of a Ray cluster; "" starts one inside this process.
+        cpus: CPUs of the embedded Ray; 0 takes all.
+        task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
+        threads: torch threads in such a task.
+    """
+
+    address: str = ""
+    cpus: int = 0
+    task_cpus: float = 0.0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        positive(self, "threads")
+        require(self.cpus >= 0, self, "cpus", ">= 0")
+        require(self.task_cpus >= 0, self, "task_cpus", ">= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationConfig:
+    """Everything that can be set.
+
+    Args:
+        seed: Decides the lineage and with it every random draw.
+        shared_labels: Whether label k means the same at every site; switches the
+            output-permutation symmetry off. A simulation's scenario decides it.
+        first: What a site does in its first round, from the anchor.
+        later: What it does in later rounds, from a generated start.
+        local: What a site that only uses the service does; held-out sites are measured with it.
+    """
+
+    seed: int = 0
+    shared_labels: bool = False
+    target: TargetConfig = field(default_factory=TargetConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    first: Recipe = Recipe(steps=150, lr=0.05, momentum=0.9, batch=50)
+    later: Recipe = Recipe(steps=15, lr=0.03, momentum=0.9, batch=50)
+    local: Recipe = Recipe(steps=50, lr=0.05, momentum=0.9, batch=0)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    admission: AdmissionConfig = field(default_factory=AdmissionConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    round: RoundConfig = field(default_factory=RoundConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    @property
+    def lineage(self) -> str:
+        """Name of the family of networks that may be compared and averaged."""
+        return f"{self.target.name}/{self.seed}"
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """The generator's part."""
+        return GeneratorConfig(codec=self.codec, flow=self.flow, sample=self.sample)
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested plain values; `from_mapping` reads them back."""
+        return dataclasses.asdict(self)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationConfig:
+    """Reads a configuration.
+
+    Args:
+        path: A TOML file, or None for the defaults.
+        overrides: ``section.key=value`` texts; the value is TOML, or a bare word as a string.
+
+    Raises:
+        ConfigError: If the file can't be read, or a key or value can't stand.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError("can't read the configuration", where=str(path), got=str(error)) from error
+    for text in overrides:
+        _override(values, text)
+    return from_mapping(FederationConfig, values, where=str(path) if path else "--set")
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Builds a configuration dataclass from nested plain values, strictly.
+
+    Args:
+        kind: A dataclass whose fields are numbers, strings, booleans or such dataclasses.
+        values: By field name.
+        where: File or option, for the error.
+
+    Raises:
+        ConfigError: If a key is unknown or a value has the wrong type or range.
+    """
+    return _build(kind, values, where, "")
+
+
+def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
+    hints = typing.get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            raise ConfigError(
+                "unknown key",
+                where=where,
+                expected=f"one of {', '.join(sorted(hints))}" if not close else "",
+                got=name,
+                remedy=f"Did you mean {prefix}{close[0]}?" if close else "",
+            )
+        given[key] = _convert(hints[key], value, where, name)
+    missing = [
+        f.name
+        for f in dataclasses.fields(typing.cast(Any, kind))
+        if f.name not in given
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError("a key is missing", where=where, expected=prefix + missing[0])
+    try:
+        return kind(**given)
+    except F2LError as error:
+        raise ConfigError(
+            error.what,
+            where=f"{where}: {prefix}{error.where}".rstrip(": "),
+            expected=error.expected,
+            got=error.got,
+        ) from error
+
+
+def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return _build(typing.cast(type[Any], hint), value, where, name + ".")
+        fits = False
+    elif hint is float:
+        fits, value = _is_number(value), float(value) if _is_number(value) else value
+    elif hint == tuple[int, ...]:
+        fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
+        value = tuple(value) if fits else value
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, hint)
+    if not fits:
+        label = "a section" if dataclasses.is_dataclass(hint) else f"a value of type {_show(hint)}"
+        raise ConfigError(
+            f"{name} has the wrong type", where=where, expected=label, got=json.dumps(value)
+        )
+    return value
+
+
+def _show(hint: Any) -> str:
+    return "list of int" if hint == tuple[int, ...] else str(hint.__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, separator, raw = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError("not an override", where="--set", expected="section.key=value", got=text)
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError("not a section", where="--set", got=section)
+    values[last] = value
+

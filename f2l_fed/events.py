@@ -1,0 +1,49 @@
+"""What happens in a federation, one JSON object a line, and to whoever listens.
+
+Every event name stands here. Events carry names of sites and figures, never data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROUND_STARTED = "round.started"
+ROUND_FINISHED = "round.finished"
+ROUND_FAILED = "round.failed"
+SITE_PROBED = "site.probed"
+SITE_ACCEPTED = "site.accepted"
+SITE_REJECTED = "site.rejected"
+SITE_FAILED = "site.failed"
+RETRAINING_STARTED = "retraining.started"
+RETRAINING_FINISHED = "retraining.finished"
+RELEASE_PROMOTED = "release.promoted"
+RELEASE_HELD = "release.held"
+
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventLog:
+    """Appends events to a file and passes them on.
+
+    Args:
+        path: The file; created when needed.
+        clock: Seconds since the epoch.
+        listener: Called with name and fields after the line is written.
+    """
+
+    path: Path
+    clock: Callable[[], float]
+    listener: Listener | None = None
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Writes one line; a single write, so that readers see whole lines or a torn last one."""
+        line = json.dumps({"event": event, "time": round(self.clock(), 3), **fields})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if self.listener is not None:
+            self.listener(event, fields)

@@ -1,0 +1,216 @@
+"""Differential privacy of what a site sends: clipping, Gaussian noise, and what it has cost.
+
+The unit that is protected is whatever one clipped vector holds: one example where per-example
+gradients are clipped, the whole site where its update is. Neighbouring data differ by the
+presence of one unit. The accounting is Rényi differential privacy, which adds up over steps.
+
+References:
+    [M17] Mironov: Rényi differential privacy. CSF 2017, proposition 7 and corollary 3.
+    [MTZ19] Mironov, Talwar, Zhang: Rényi differential privacy of the sampled Gaussian mechanism.
+        arXiv 1908.10530, section 3.3.
+    [B20] Balle et al.: Hypothesis testing interpretations and Rényi differential privacy.
+        AISTATS 2020, theorem 21.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf, isfinite, log
+
+import torch
+from torch import Tensor
+
+from f2l_fed.errors import AdmissionError, UsageError
+
+# Small orders serve large budgets, large ones small budgets.
+ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
+
+# Rounding to float32 lengthens a vector by at most 2**-24 of itself: less than this takes off.
+_ROUNDING = 1 - 2.0**-23
+
+
+def clip(update: Tensor, max_norm: float) -> Tensor:
+    """Scales an update down to a length, if it is longer.
+
+    Args:
+        update: (D,) float32.
+        max_norm: Largest Euclidean length.
+
+    Returns:
+        (D,) float32, of a length that is not above ``max_norm`` even after rounding.
+
+    Raises:
+        AdmissionError: If the update isn't finite, so that no scaling could bound it.
+        UsageError: If the length isn't positive.
+
+    >>> clip(torch.tensor([3.0, 4.0]), 10.0).tolist()
+    [3.0, 4.0]
+    >>> round(float(clip(torch.tensor([3.0, 4.0]), 1.0).norm()), 6)
+    1.0
+    """
+    return _clip(update, max_norm).float()
+
+
+def noised(
+    update: Tensor, *, max_norm: float, noise_multiplier: float, rng: torch.Generator
+) -> Tensor:
+    """The Gaussian mechanism: clips an update, then hides it in noise.
+
+    Args:
+        update: (D,) float32.
+        max_norm: Largest Euclidean length that is not clipped.
+        noise_multiplier: Standard deviation of the noise in every coordinate, over ``max_norm``.
+        rng: Draws the noise. Seed it from the operating system and never from names that others
+            know: whoever can draw the same noise again can take it off.
+
+    Returns:
+        (D,) float32.
+
+    Raises:
+        AdmissionError: If the update isn't finite.
+        UsageError: If the length or the noise isn't positive.
+    """
+    _require_positive("noise_multiplier", noise_multiplier)
+    clipped = _clip(update, max_norm)
+    # In float64, so that the rounding of the sum hides the gaps between float32 draws.
+    noise = torch.randn(clipped.shape, generator=rng, dtype=torch.float64)
+    return (clipped + noise_multiplier * max_norm * noise).float()
+
+
+def _clip(update: Tensor, max_norm: float) -> Tensor:
+    _require_positive("max_norm", max_norm)
+    if not update.isfinite().all():
+        raise AdmissionError(
+            "the update holds numbers that are not finite",
+            remedy="Lower the learning rate, or look for damaged examples.",
+        )
+    exact = update.double()
+    norm = float(exact.norm())
+    return exact * (max_norm / norm * _ROUNDING) if norm > max_norm else exact
+
+
+def renyi(order: int, *, noise_multiplier: float, sampling_rate: float) -> float:
+    """Rényi divergence that one step of the sampled Gaussian mechanism may cause, in nats.
+
+    Every unit takes part in a step with probability ``sampling_rate``, independently (Poisson
+    sampling). Without sampling this is order / (2 noise_multiplier²) [M17]; with it, by [MTZ19],
+    log(sum_k C(a, k) (1 - q)^(a - k) q^k exp((k² - k) / (2 s²))) / (a - 1).
+
+    Args:
+        order: a >= 2.
+        noise_multiplier: s > 0.
+        sampling_rate: q in (0, 1].
+
+    >>> renyi(4, noise_multiplier=2.0, sampling_rate=1.0)
+    0.5
+    """
+    # Divided twice instead of squared, because the square of a legal multiplier may underflow.
+    rate = 0.5 / noise_multiplier / noise_multiplier
+    if sampling_rate == 1:
+        return order * rate
+    a = torch.tensor(order, dtype=torch.float64)
+    k = torch.arange(2, order + 1, dtype=torch.float64)
+    chance = (
+        (a + 1).lgamma()
+        - (k + 1).lgamma()
+        - (a - k + 1).lgamma()
+        + (a - k) * torch.tensor(-sampling_rate, dtype=torch.float64).log1p()
+        + k * log(sampling_rate)
+    )
+    growth = (k**2 - k) * rate
+    # The chances of all k add up to 1, so the sum is 1 plus terms in exp(growth) - 1, from k = 2
+    # on: in this form small divergences keep their digits.
+    excess = torch.logsumexp(chance + growth + torch.log(-torch.expm1(-growth)), dim=0)
+    return float(torch.logaddexp(excess, torch.zeros_like(excess))) / (order - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Steps of one mechanism.
+
+    Args:
+        noise_multiplier: Standard deviation of the noise over the clipping length.
+        sampling_rate: Probability in (0, 1] that a unit takes part in a step.
+        steps: Number of steps.
+    """
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        _require_positive("noise_multiplier", self.noise_multiplier)
+        if not 0 < self.sampling_rate <= 1:
+            raise UsageError(
+                "sampling_rate is not a probability",
+                expected="> 0 and <= 1",
+                got=str(self.sampling_rate),
+            )
+        if self.steps < 0:
+            raise UsageError("steps is negative", expected="0 or more", got=str(self.steps))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """All that was ever spent on the same data; a value, so that it can be stored and replayed.
+
+    Args:
+        spent: In the order of first use, one entry for each mechanism.
+    """
+
+    spent: tuple[Spending, ...] = ()
+
+    def spend(self, noise_multiplier: float, sampling_rate: float, steps: int) -> Ledger:
+        """The ledger after further steps.
+
+        Raises:
+            UsageError: If there can't be such steps.
+
+        >>> Ledger().spend(1.0, 0.1, 5).spend(1.0, 0.1, 2).spent[0].steps
+        7
+        """
+        new = Spending(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
+        for index, old in enumerate(self.spent):
+            if replace(old, steps=steps) == new:
+                more = replace(old, steps=old.steps + steps)
+                return Ledger(spent=(*self.spent[:index], more, *self.spent[index + 1 :]))
+        return Ledger(spent=(*self.spent, new))
+
+    def renyi(self, order: int) -> float:
+        """Rényi divergence of everything together, in nats."""
+        return sum(
+            spending.steps
+            * renyi(
+                order,
+                noise_multiplier=spending.noise_multiplier,
+                sampling_rate=spending.sampling_rate,
+            )
+            for spending in self.spent
+        )
+
+    def epsilon(self, delta: float) -> float:
+        """The ε of (ε, δ) differential privacy, by [B20] at the best of `ORDERS`.
+
+        Args:
+            delta: δ in (0, 1); well below one over the number of units.
+
+        Returns:
+            ε >= 0; 0 before anything is spent.
+
+        Raises:
+            UsageError: If δ is out of range.
+        """
+        if not 0 < delta < 1:
+            raise UsageError("delta is out of range", expected="> 0 and < 1", got=str(delta))
+        if not any(spending.steps for spending in self.spent):
+            return 0.0
+        best = inf
+        for order in ORDERS:
+            slack = log(1 - 1 / order) - (log(delta) + log(order)) / (order - 1)
+            best = min(best, self.renyi(order) + slack)
+        return max(best, 0.0)
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not (value > 0 and isfinite(value)):
+        raise UsageError(f"{name} is not positive", expected="> 0, finite", got=str(value))

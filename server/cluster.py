@@ -1,0 +1,125 @@
+"""The heavy work as Ray tasks: retraining, and candidates for many sites at once.
+
+Tasks get paths and names, not arrays: they read zoo and releases themselves, so the object store
+never holds anything that exists nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from f2l_fed.config import RayConfig
+from f2l_fed.evaluate import Records, candidates
+from f2l_fed.seeds import generator_for
+from server.federation import Federation
+from server.releases import Release
+from server.retrain import release_records, retrain
+
+_SITES_PER_TASK = 16
+_TASKS_AHEAD = 2
+
+
+def connect(config: RayConfig) -> None:
+    """Joins the cluster at the configured address, or starts one inside this process."""
+    if ray.is_initialized():
+        return
+    ray.init(
+        address=config.address or "local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        **({"num_cpus": config.cpus} if config.cpus and not config.address else {}),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A connected Ray, at work for one federation.
+
+    Args:
+        root: The federation's folder, on storage that all nodes of the cluster share.
+        config: Threads and CPUs of a task.
+    """
+
+    root: Path
+    config: RayConfig
+
+    def retrain(self, id: str, commit: int) -> Release:
+        """Fits a candidate release on a snapshot of the zoo; see `server.retrain`."""
+        release: Release = ray.get(self._task(_retrain).remote(self.root, id, commit, self.config))
+        return release
+
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Candidates for sites, as they are ready.
+
+        Args:
+            release: Id of the release that makes them.
+            probes: (D,) float32, context of each site.
+
+        Yields:
+            Site and its candidates by kind; chunks of sites are made while earlier ones are used.
+        """
+        sites = sorted(probes)
+        chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
+        task = self._task(_plan)
+        waiting: list[Any] = []
+        for chunk in chunks:
+            if len(waiting) == _TASKS_AHEAD:
+                yield from self._first(waiting)
+            contexts = torch.stack([probes[site] for site in chunk])
+            waiting.append(task.remote(self.root, release, chunk, contexts, self.config))
+        while waiting:
+            yield from self._first(waiting)
+
+    def _first(self, waiting: list[Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        yield from ray.get(waiting.pop(0)).items()
+
+    def _task(self, function: Any) -> Any:
+        return ray.remote(num_cpus=self.config.task_cpus)(function)
+
+
+def _retrain(root: Path, id: str, commit: int, config: RayConfig) -> Release:
+    torch.set_num_threads(config.threads)
+    return retrain(root, id, commit)
+
+
+def _plan(
+    root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
+) -> dict[str, dict[str, Tensor]]:
+    torch.set_num_threads(config.threads)
+    federation = Federation.open(root)
+    release = federation.releases.read(id)
+    generator = federation.releases.generator(id)
+    expected = generator.expect(probes)
+    records = release_records(federation, release)
+    known = {site: row for row, site in enumerate(release.sites)}
+    without = federation.releases.expected(id)
+    offered = {}
+    for index, site in enumerate(sites):
+        others, own = records, expected[index]
+        if site in known:
+            # A known site gets what a new site would get: its own record would only be repeated
+            # to it, and the next retraining would learn nothing from the answer.
+            row = known[site]
+            others = Records(
+                contexts=_without(records.contexts, row), weights=_without(records.weights, row)
+            )
+            own = without[row]
+        rng = generator_for(federation.config.lineage, id, site, "candidates")
+        offered[site] = candidates(
+            generator, others, probes[index], own, federation.config.candidates.samples, rng
+        )
+    return offered
+
+
+def _without(rows: Tensor, index: int) -> Tensor:
+    return torch.cat([rows[:index], rows[index + 1 :]])

@@ -1,0 +1,174 @@
+"""The held-out part of ``result.json`` as records: starts, accuracies, steps to the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from f2l_fed.errors import DataError
+
+__all__ = ["BASE", "GROUPS", "LEAD", "Arm", "Comparison", "Gap", "Target", "read_comparisons"]
+
+LEAD, BASE = "generated", "random"
+GROUPS = ("seen", "unseen")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One way to start, measured.
+
+    Args:
+        name: Key in the result, ``generated`` for what a site would really start from.
+        accuracy: Mean over sites for each number of steps, 0 to 1, NaN where not measured.
+        ci95: Half width of the 95% interval of each, NaN where not known.
+        reached_after: Steps to the target accuracy; None where it was not reached or not measured.
+        timed: Whether the steps to the target were measured.
+    """
+
+    name: str
+    accuracy: tuple[float, ...]
+    ci95: tuple[float, ...]
+    reached_after: int | None
+    timed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The accuracy that every start is timed to: that of the random start after many steps."""
+
+    steps: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How far one start is above another after the same number of steps.
+
+    Args:
+        steps: Number of local steps.
+        first: Accuracy of the one.
+        second: Accuracy of the other.
+        noise: 95% half width of the difference of independent means, NaN where not known.
+    """
+
+    steps: int
+    first: float
+    second: float
+    noise: float
+
+    @property
+    def size(self) -> float:
+        """Difference of the accuracies; above 0 where the first is better."""
+        return self.first - self.second
+
+    @property
+    def clear(self) -> bool:
+        """Whether the difference is larger than its uncertainty, which must be known."""
+        return abs(self.size) > self.noise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All starts at one kind of held-out sites.
+
+    Args:
+        group: ``seen`` or ``unseen``.
+        steps: Numbers of local steps, increasing.
+        arms: The starts, in the order of the result.
+        target: What starts are timed to, if they were.
+    """
+
+    group: str
+    steps: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    target: Target | None
+
+    def arm(self, name: str) -> Arm | None:
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def best(self, column: int) -> float:
+        """Highest accuracy after ``steps[column]`` steps, NaN where none was measured."""
+        known = [a.accuracy[column] for a in self.arms if not math.isnan(a.accuracy[column])]
+        return max(known, default=math.nan)
+
+    def gaps(self, first: str, second: str) -> tuple[Gap, ...]:
+        """The first start against the second, wherever both were measured."""
+        one, other = self.arm(first), self.arm(second)
+        if one is None or other is None:
+            return ()
+        gaps = (
+            Gap(
+                steps=n,
+                first=one.accuracy[i],
+                second=other.accuracy[i],
+                noise=math.hypot(one.ci95[i], other.ci95[i]),
+            )
+            for i, n in enumerate(self.steps)
+        )
+        return tuple(gap for gap in gaps if not math.isnan(gap.size))
+
+
+def read_comparisons(result: Mapping[str, Any]) -> dict[str, Comparison]:
+    """The comparisons that a result holds, by group.
+
+    Args:
+        result: Content of ``result.json``.
+
+    Raises:
+        DataError: A list is not as long as the list of steps, or is no list of numbers.
+    """
+    held_out = result.get("held_out") or {}
+    timings = result.get("steps_to_target") or {}
+    return {
+        group: _read_comparison(group, held_out[group], timings.get(group) or {})
+        for group in GROUPS
+        if held_out.get(group)
+    }
+
+
+def _read_comparison(
+    group: str, measured: Mapping[str, Any], timing: Mapping[str, Any]
+) -> Comparison:
+    where = f"held_out.{group}"
+    steps = tuple(int(n) for n in _numbers(measured.get("steps"), f"{where}.steps"))
+    if list(steps) != sorted(set(steps)):
+        raise DataError(
+            "numbers of steps are not increasing", where=f"{where}.steps", got=str(list(steps))
+        )
+    target, reached = timing.get("target"), timing.get("arms") or {}
+    return Comparison(
+        group=group,
+        steps=steps,
+        arms=tuple(
+            Arm(
+                name=name,
+                accuracy=_numbers(arm.get("accuracy"), f"{where}.arms.{name}.accuracy", len(steps)),
+                ci95=_numbers(
+                    arm.get("ci95", [None] * len(steps)), f"{where}.arms.{name}.ci95", len(steps)
+                ),
+                reached_after=reached.get(name),
+                timed=name in reached,
+            )
+            for name, arm in (measured.get("arms") or {}).items()
+        ),
+        target=Target(steps=target["steps"], accuracy=target["accuracy"]) if target else None,
+    )
+
+
+def _numbers(
+    values: Sequence[float | None] | None, where: str, count: int | None = None
+) -> tuple[float, ...]:
+    numeric = isinstance(values, list | tuple) and all(
+        value is None or isinstance(value, int | float) for value in values
+    )
+    if values is None or not numeric or (count is not None and len(values) != count):
+        raise DataError(
+            "a list of numbers does not fit",
+            where=where,
+            expected="numbers" if count is None else f"{count} numbers, one for each step count",
+            got=repr(values)[:80],
+            remedy="Write the result again with `f2l-admin simulate`.",
+        )
+    return tuple(math.nan if value is None else float(value) for value in values)

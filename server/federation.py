@@ -1,0 +1,107 @@
+"""A federation's folder: configuration, zoo, releases, rounds and events in one place."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from f2l_fed.config import FederationConfig, from_mapping
+from f2l_fed.errors import ConfigError
+from f2l_fed.events import EventLog, Listener
+from f2l_fed.files import write_atomically
+from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.targets import Target, build_target
+from f2l_fed.wire import Frame
+from f2l_fed.zoo import Zoo
+from server.releases import ReleaseRegistry
+
+_CONFIG = "federation.json"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """An opened folder.
+
+    Args:
+        root: The folder.
+        config: What it was created with.
+    """
+
+    root: Path
+    config: FederationConfig
+
+    @classmethod
+    def create(cls, root: Path, config: FederationConfig) -> Federation:
+        """Lays out a new federation in a folder without one."""
+        federation = cls(root, config)
+        layout = federation.target.layout
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "rounds").mkdir(exist_ok=True)
+        Zoo.create(
+            root / "zoo",
+            lineage=config.lineage,
+            layout_digest=layout.digest,
+            layout=layout.to_json(),
+            context_dim=layout.size,
+        )
+        write_atomically(root / _CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
+        return federation
+
+    @classmethod
+    def open(cls, root: Path) -> Federation:
+        """Raises ConfigError if the folder holds no federation."""
+        path = root / _CONFIG
+        try:
+            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "no federation in this folder",
+                where=str(root),
+                expected=f"a readable {_CONFIG}",
+                got=str(error),
+                remedy="Create one with f2l-server init.",
+            ) from error
+        return cls(root, from_mapping(FederationConfig, values, where=str(path)))
+
+    @cached_property
+    def target(self) -> Target:
+        """The network that is generated."""
+        shape = self.config.target
+        return build_target(shape.name, shape.input_shape, shape.classes)
+
+    @cached_property
+    def symmetry(self) -> OutputSymmetry:
+        """The output-permutation symmetry, off where labels are shared."""
+        return OutputSymmetry.of(self.target, enabled=not self.config.shared_labels)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What every request to a site says."""
+        config = self.config
+        return Frame(
+            lineage=config.lineage,
+            target=config.target.name,
+            classes=config.target.classes,
+            input_shape=config.target.input_shape,
+            layout=self.target.layout.digest,
+            shots=config.probe.shots,
+            probe=config.probe.recipe,
+        )
+
+    @cached_property
+    def zoo(self) -> Zoo:
+        """The weight zoo."""
+        return Zoo.open(self.root / "zoo")
+
+    @cached_property
+    def releases(self) -> ReleaseRegistry:
+        """The releases."""
+        return ReleaseRegistry(self.root / "releases")
+
+    def events(self, listener: Listener | None = None) -> EventLog:
+        """The event log."""
+        return EventLog(path=self.root / "events.jsonl", clock=time.time, listener=listener)

@@ -1,0 +1,137 @@
+"""What a comparison says about the generated start, in words that claim no more than it shows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from server.comparison import BASE, LEAD, Comparison
+
+__all__ = ["STARTS", "Rival", "Verdict", "factor", "label", "rivals", "speed", "start", "verdict"]
+
+Verdict = Literal["gain", "unclear", "loss", "missing"]
+
+STARTS = {
+    "random": "an untrained network, as a site would begin today",
+    "global_mean": "one average of all networks for every site, as in federated averaging",
+    "nearest": "the stored network of the site most like this one",
+    "soup": "the average of the stored networks of the sites most like this one",
+    "prior": "a linear prediction from the site's probe, without the flow",
+    "gaussian": "plain noise around the linear prediction, with the same selection",
+    "generated": "what a site gets from this release",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A start that is somewhere above the generated one.
+
+    Args:
+        name: Key of the arm.
+        steps: Where it is above.
+        lead: Its largest lead, a difference of accuracies.
+        clear: Whether it is anywhere ahead by more than the uncertainty.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+    lead: float
+    clear: bool
+
+
+def label(name: str) -> str:
+    """An arm's name for people.
+
+    >>> label("global_mean")
+    'global mean'
+    """
+    return name.replace("_", " ")
+
+
+def verdict(comparison: Comparison) -> Verdict:
+    """Whether the generated start beats the random one at the fewest steps measured."""
+    gaps = comparison.gaps(LEAD, BASE)
+    if not gaps:
+        return "missing"
+    if not gaps[0].clear:
+        return "unclear"
+    return "gain" if gaps[0].size > 0 else "loss"
+
+
+def start(comparison: Comparison) -> str:
+    """The sentence on top: where the generated network starts, and where a random one does."""
+    gaps = comparison.gaps(LEAD, BASE)
+    if not gaps:
+        return "The generated start was not compared with a random one: there is no number to give."
+    ours, theirs = f"{gaps[0].first:.1%}", f"{gaps[0].second:.1%}"
+    match verdict(comparison):
+        case "gain":
+            return (
+                f"A generated network is right in {ours} of cases {_moment(gaps[0].steps)}; "
+                f"a random one in {theirs}."
+            )
+        case "loss":
+            return (
+                f"A generated network is worse than a random one: right in {ours} of cases "
+                f"{_moment(gaps[0].steps)}, against {theirs}."
+            )
+        case _:
+            doubt = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
+            return (
+                f"No clear gain: a generated network is right in {ours} of cases "
+                f"{_moment(gaps[0].steps)}, a random one in {theirs}, and the difference is "
+                f"within {doubt}."
+            )
+
+
+def speed(comparison: Comparison) -> str:
+    """How many steps the generated start saves on the way to the target accuracy."""
+    lead, target = comparison.arm(LEAD), comparison.target
+    if lead is None or target is None or not lead.timed:
+        return "The steps to a common accuracy were not measured."
+    goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
+    reached = lead.reached_after
+    if reached is None:
+        return f"It did not reach {goal}."
+    if reached >= target.steps:
+        return f"It needs {reached} steps to {goal}: none saved."
+    if reached == 0:
+        return f"It has {goal} without a single step."
+    saved = (
+        f"{factor(target.steps, reached)} times fewer"
+        if 2 * reached <= target.steps
+        else f"{target.steps - reached} fewer"
+    )
+    return f"It reaches {goal} in {reached} step{'' if reached == 1 else 's'}: {saved}."
+
+
+def factor(slow: int, fast: int) -> str:
+    """How many times fewer, rounded down so that it never promises too much.
+
+    >>> factor(50, 3), factor(50, 6), factor(50, 1)
+    ('16', '8.3', '50')
+    """
+    ratio = slow / fast
+    return f"{math.floor(ratio)}" if ratio >= 10 else f"{math.floor(ratio * 10) / 10:g}"
+
+
+def rivals(comparison: Comparison) -> tuple[Rival, ...]:
+    """Every start that is above the generated one at some number of steps, largest lead first."""
+    found = []
+    for arm in comparison.arms:
+        ahead = [gap for gap in comparison.gaps(arm.name, LEAD) if gap.size > 0]
+        if ahead:
+            found.append(
+                Rival(
+                    name=arm.name,
+                    steps=tuple(gap.steps for gap in ahead),
+                    lead=max(gap.size for gap in ahead),
+                    clear=any(gap.clear for gap in ahead),
+                )
+            )
+    return tuple(sorted(found, key=lambda rival: -rival.lead))
+
+
+def _moment(steps: int) -> str:
+    return {0: "before any training", 1: "after one step"}.get(steps, f"after {steps} steps")

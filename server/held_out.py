@@ -1,0 +1,86 @@
+"""Measuring held-out sites: all arms of a federation's promoted release, as Ray tasks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from f2l_fed.errors import RoundError
+from f2l_fed.evaluate import HeldOutSite, measure, starts, summarise
+from server.federation import Federation
+from server.retrain import release_records
+
+
+def evaluate_held_out(
+    federation: Federation,
+    parts: Mapping[str, Sequence[HeldOutSite] | None],
+    *,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """The ``held_out`` part of a result.
+
+    Args:
+        federation: With a promoted release.
+        parts: Held-out sites by kind; None where there are none.
+        stop: Set from outside to give up.
+
+    Raises:
+        RoundError: If no release was promoted, or the run was stopped.
+    """
+    release = federation.releases.promoted()
+    if release is None:
+        raise RoundError(
+            "no release passed the gate, so there is nothing to measure",
+            where=str(federation.root),
+            remedy="Look at the releases' reasons; more sites or rounds may help.",
+        )
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(curves_of)
+    found: dict[str, Any] = {}
+    for kind, sites in parts.items():
+        if sites is None:
+            found[kind] = None
+            continue
+        shares = [sites[start::workers] for start in range(workers)]
+        waiting = [task.remote(federation.root, release.id, share) for share in shares if share]
+        while ray.wait(waiting, num_returns=len(waiting), timeout=0.5)[1]:
+            if stop.is_set():
+                raise RoundError("stopped")
+        curves = {name: curve for part in ray.get(waiting) for name, curve in part.items()}
+        found[kind] = summarise([curves[site.name] for site in sites])
+    return found
+
+
+def curves_of(
+    root: Path, id: str, sites: Sequence[HeldOutSite]
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracy curves of all arms for some sites, by site name; runs in a Ray worker."""
+    torch.set_num_threads(1)
+    federation = Federation.open(root)
+    config, target = federation.config, federation.target
+    generator = federation.releases.generator(id)
+    records = release_records(federation, federation.releases.read(id))
+    return {
+        site.name: measure(
+            target,
+            starts(
+                target,
+                generator,
+                records,
+                config.lineage,
+                site,
+                shots=config.probe.shots,
+                probe=config.probe.recipe,
+                samples=config.candidates.samples,
+            ),
+            site,
+            config.local,
+            config.lineage,
+        )
+        for site in sites
+    }

@@ -1,0 +1,119 @@
+"""Who someone is: a name and a role in the subject of a certificate, and the files that prove it.
+
+An identity is a folder of three PEM files: the authority's certificate, the identity's own and
+its private key. It is all that its owner needs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from f2l_fed.errors import ConfigError
+
+Role = Literal["server", "admin", "viewer", "site"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+AUTHORITY = "ca.crt"
+CERTIFICATE = "tls.crt"
+KEY = "tls.key"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def check_name(name: str) -> str:
+    """Returns a name that is fit for a folder, a host name and a certificate.
+
+    Raises:
+        ConfigError: If it is not.
+
+    >>> check_name("line-7")
+    'line-7'
+    """
+    if _NAME.fullmatch(name) is None:
+        raise ConfigError(
+            "the name can't be used",
+            expected="1 to 63 of a-z, 0-9 and '-', not starting with '-'",
+            got=ascii(name[:80]),
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A name and a role.
+
+    Args:
+        name: Common name of the certificate's subject.
+        role: Its organisational unit.
+    """
+
+    name: str
+    role: Role
+
+    def subject(self) -> x509.Name:
+        """As the subject of a certificate."""
+        return x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "F2L-Fed"),
+                x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, self.role),
+                x509.NameAttribute(NameOID.COMMON_NAME, self.name),
+            ]
+        )
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Identity:
+        """Reads the subject of a certificate whose signature has been verified.
+
+        Raises:
+            ConfigError: If it doesn't have exactly one name and one known role.
+        """
+        subject = certificate.subject
+        names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        units = subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        roles = [role for unit in units for role in ROLES if role == unit.value]
+        if len(names) != 1 or len(units) != 1 or len(roles) != 1:
+            raise ConfigError(
+                "the certificate's subject does not say who this is",
+                expected=f"one name and one role of {', '.join(ROLES)}",
+                got=ascii(subject.rfc4514_string()[:200]),
+            )
+        return cls(name=names[0], role=roles[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Credentials:
+    """The content of an identity's folder.
+
+    Args:
+        authority: PEM, the certificate that the other side's must descend from.
+        certificate: PEM.
+        key: PEM, private.
+    """
+
+    authority: bytes
+    certificate: bytes
+    key: bytes
+
+    @classmethod
+    def read(cls, folder: Path) -> Credentials:
+        """Raises ConfigError if a file can't be read."""
+        try:
+            return cls(
+                authority=(folder / AUTHORITY).read_bytes(),
+                certificate=(folder / CERTIFICATE).read_bytes(),
+                key=(folder / KEY).read_bytes(),
+            )
+        except OSError as error:
+            raise ConfigError(
+                "the identity can't be read",
+                where=str(folder),
+                expected=f"{AUTHORITY}, {CERTIFICATE} and {KEY}",
+                got=str(error.strerror),
+                remedy="Have the identity issued, and check that this user may read it.",
+            ) from error

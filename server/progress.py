@@ -1,0 +1,95 @@
+"""Progress of a federation on a terminal, from its events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from f2l_fed import events
+
+
+class ProgressView:
+    """A bar for what is going on, and a line for what has been decided.
+
+    Without a terminal only the lines appear.
+
+    Args:
+        console: Where to draw.
+        rounds: Number of rounds to come.
+    """
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self._console, self._rounds = console, rounds
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._sites = 0
+
+    def __enter__(self) -> ProgressView:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str, total: int | None = None) -> None:
+        """Shows what starts now."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(text, total=total)
+
+    def __call__(self, event: str, fields: dict[str, Any]) -> None:
+        """Takes one event."""
+        if event == events.SITE_PROBED:
+            if fields["done"] == 1:
+                self.stage("introductions", fields["sites"])
+            self._advance()
+        elif event == events.ROUND_STARTED:
+            self._sites = fields["sites"]
+            self.stage(f"round {fields['round']}/{self._rounds}: sites fine-tune", self._sites)
+        elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED):
+            self._advance()
+            if event == events.SITE_REJECTED:
+                self._say(f"[yellow]{fields['site']} rejected[/]: {fields['reason']}")
+        elif event == events.SITE_FAILED:
+            self._say(f"[yellow]a site did not answer[/]: {fields['reason']}")
+        elif event == events.RETRAINING_STARTED:
+            self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
+        elif event == events.RELEASE_HELD:
+            self._say(f"[yellow]release {fields['release']} held[/]: {'; '.join(fields['reasons'])}")
+        elif event == events.ROUND_FINISHED:
+            self._say(
+                f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "
+                f"{fields['rejected']} rejected; accuracy at the sites "
+                f"{fields['accuracy_before']:.3f} as generated, "
+                f"{fields['accuracy_after']:.3f} fine-tuned; {fields['seconds']:.0f} s"
+            )
+            if fields["round"] == self._rounds:
+                self.stage("held-out sites are measured")
+        elif event == events.ROUND_FAILED:
+            self._say(f"[red]round {fields['round']} failed[/]: {fields['reason']}")
+
+    def _advance(self) -> None:
+        if self._task is not None:
+            self._bar.advance(self._task)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False)

@@ -1,0 +1,161 @@
+"""A round as a state machine: pure transitions, one file per round.
+
+The state says what has been decided; what has come in is in the zoo, which is written first. So a
+round that was interrupted goes on where its file says, and repeating a step changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+from f2l_fed.config import RoundConfig
+from f2l_fed.errors import RoundError
+from f2l_fed.files import write_atomically
+
+Step = Literal["exchange", "retrain", "gate", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundState:
+    """One round.
+
+    Args:
+        number: From 1.
+        step: What comes next; "done" and "failed" are final.
+        parent: Release that made the candidates; "" in the first round.
+        sites: Number of sites asked.
+        accepted: Sites whose update is in the zoo.
+        rejected: Sites without one, each with the reason.
+        release: Candidate release, once there is one.
+        promoted: Whether it passed the gate.
+        reason: Why the round failed or the release was held; "" otherwise.
+        seconds: Time spent in each finished step.
+        bytes_up: Bytes of parameters and numbers that sites sent.
+        bytes_down: Bytes of candidates that they were sent.
+        accuracy_before: Mean over the accepted sites, of those that tell; 0 if none.
+        accuracy_after: Likewise, after fine-tuning.
+    """
+
+    number: int
+    step: Step
+    parent: str
+    sites: int
+    accepted: tuple[str, ...] = ()
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    release: str = ""
+    promoted: bool = False
+    reason: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+    accuracy_before: float = 0.0
+    accuracy_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """What an exchange brought."""
+
+    accepted: tuple[str, ...]
+    rejected: Mapping[str, str]
+    bytes_up: int
+    bytes_down: int
+    accuracy_before: float
+    accuracy_after: float
+    seconds: float
+
+
+def begun(number: int, parent: str, sites: int) -> RoundState:
+    """A round that has asked its sites."""
+    return RoundState(number=number, step="exchange", parent=parent, sites=sites)
+
+
+def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> RoundState:
+    """After the sites' answers: on to the retraining, or the end for want of a quorum.
+
+    >>> some = Exchange(accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
+    ...                 accuracy_before=0, accuracy_after=0, seconds=1)
+    >>> exchanged(begun(1, "", 4), some, RoundConfig(quorum=0.5)).reason
+    '1 of 4 sites answered, 2 are the quorum'
+    """
+    _require(state, "exchange")
+    needed = ceil(config.quorum * state.sites)
+    enough = len(exchange.accepted) >= max(needed, 1)
+    return dataclasses.replace(
+        state,
+        step="retrain" if enough else "failed",
+        accepted=exchange.accepted,
+        rejected=dict(exchange.rejected),
+        bytes_up=exchange.bytes_up,
+        bytes_down=exchange.bytes_down,
+        accuracy_before=exchange.accuracy_before,
+        accuracy_after=exchange.accuracy_after,
+        reason=""
+        if enough
+        else f"{len(exchange.accepted)} of {state.sites} sites answered, {needed} are the quorum",
+        seconds={**state.seconds, "exchange": exchange.seconds},
+    )
+
+
+def retrained(state: RoundState, release: str, seconds: float) -> RoundState:
+    """After the retraining: on to the gate."""
+    _require(state, "retrain")
+    return dataclasses.replace(
+        state, step="gate", release=release, seconds={**state.seconds, "retrain": seconds}
+    )
+
+
+def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:
+    """After the gate: done, with the release promoted unless there are reasons against it."""
+    _require(state, "gate")
+    return dataclasses.replace(
+        state, step="done", promoted=not reasons, reason="; ".join(reasons)
+    )
+
+
+def failed(state: RoundState, reason: str) -> RoundState:
+    """The end of a round that can't go on."""
+    return dataclasses.replace(state, step="failed", reason=reason)
+
+
+def save(folder: Path, state: RoundState) -> None:
+    """Writes a round's state durably."""
+    text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True) + "\n"
+    write_atomically(folder / f"{state.number:05d}.json", text)
+
+
+def load_all(folder: Path) -> list[RoundState]:
+    """All rounds, oldest first.
+
+    Raises:
+        RoundError: If a file is damaged.
+    """
+    states = []
+    for path in sorted(folder.glob("[0-9]*.json")):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            states.append(RoundState(**{**value, "accepted": tuple(value["accepted"])}))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RoundError(
+                "the round's file is damaged",
+                where=str(path),
+                got=str(error),
+                remedy="Delete it; the updates it lists are in the zoo.",
+            ) from error
+    return states
+
+
+def _require(state: RoundState, step: Step) -> None:
+    if state.step != step:
+        raise RoundError(
+            "the round is at another step",
+            where=f"round {state.number}",
+            expected=step,
+            got=state.step,
+        )

@@ -1,0 +1,74 @@
+"""The Flower ServerApp: a thin adapter between Flower's Grid and the rounds."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from f2l_fed.errors import ConfigError
+from f2l_fed.events import Listener
+from server import cluster
+from server.cluster import Cluster
+from server.conduct import Conductor
+from server.exchange import Talk
+from server.federation import Federation
+from server.rounds import RoundState
+
+
+def conduct(
+    grid: Grid,
+    root: Path,
+    *,
+    rounds: int,
+    sites: int,
+    stop: threading.Event | None = None,
+    listener: Listener | None = None,
+) -> list[RoundState]:
+    """Conducts rounds of the federation in a folder with the nodes of a grid.
+
+    Args:
+        grid: Flower's connection to the nodes.
+        root: The federation's folder.
+        rounds: How many.
+        sites: Nodes to wait for before the first.
+        stop: Set from outside to give up.
+        listener: Gets every event.
+    """
+    federation = Federation.open(root)
+    cluster.connect(federation.config.ray)
+    return Conductor(
+        federation=federation,
+        talk=Talk(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
+        engine=Cluster(root=root, config=federation.config.ray),
+        log=federation.events(listener),
+        names=_bound_names(grid),
+    ).run(rounds, sites)
+
+
+def _bound_names(grid: Grid) -> dict[int, str]:
+    """Names that the SuperLink has bound to the nodes' keys; none without authentication."""
+    return {node.node_id: node.name for node in grid.get_nodes() if getattr(node, "name", "")}
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One `flwr run`: the folder and the number of rounds come from the run's configuration."""
+    root = str(context.run_config.get("workdir", ""))
+    if not root:
+        raise ConfigError(
+            "the run does not say which federation it is for",
+            where="--run-config",
+            expected='workdir="/path/of/the/federation"',
+        )
+    conduct(
+        grid,
+        Path(root),
+        rounds=int(context.run_config.get("rounds", 1)),
+        sites=int(context.run_config.get("sites", 1)),
+    )
