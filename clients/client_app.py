@@ -37,9 +37,7 @@ def probe(message: Message, context: Context) -> Message:
         policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
-        reply = wire.ProbeReply(
-            site=site.config.name, probe=trainer.probe_of(site, frame, target)
-        )
+        reply = wire.ProbeReply(site=site.config.name, probe=trainer.probe_of(site, frame, target))
         return "probe", 0, wire.pack_probe_reply(reply, target.layout)
 
     return _answer(message, context, respond)

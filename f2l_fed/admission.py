@@ -38,9 +38,7 @@ class AdmissionConfig:
         positive(self, "deviations", "minimum", "floor")
 
 
-def objection(
-    weights: Tensor, start: Tensor, probe: Tensor, numbers: Mapping[str, float]
-) -> str:
+def objection(weights: Tensor, start: Tensor, probe: Tensor, numbers: Mapping[str, float]) -> str:
     """Why an update must be rejected, as a clause, or "" if it may enter the zoo.
 
     Args:

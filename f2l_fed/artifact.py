@@ -122,5 +122,3 @@ def _read(kind: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
     if missing:
         raise ReleaseError("the generator is incomplete", expected=prefix + missing[0])
     return kind(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(kind)})
-
-

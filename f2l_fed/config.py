@@ -195,7 +195,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError("can't read the configuration", where=str(path), got=str(error)) from error
+            raise ConfigError(
+                "can't read the configuration", where=str(path), got=str(error)
+            ) from error
     for text in overrides:
         _override(values, text)
     return from_mapping(FederationConfig, values, where=str(path) if path else "--set")
@@ -294,4 +296,3 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError("not a section", where="--set", got=section)
     values[last] = value
-

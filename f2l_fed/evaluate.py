@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import t
 from torch import Tensor
 
 from f2l_fed.finetune import STEPS, Recipe, accuracy_after, loss_and_accuracy
@@ -170,12 +171,12 @@ def summarise(
 
 def half_width(values: Tensor) -> Tensor:
     """Half-width of Student's 95% interval of the mean along dimension 0; 0 for one value."""
-    from scipy.stats import t
-
     n = len(values)
     if n < 2:
         return torch.zeros(values.shape[1:], dtype=torch.float64)
-    return values.std(0) / n**0.5 * float(t.ppf(0.975, n - 1))
+    quantile = float(t.ppf(0.975, n - 1))
+    error: Tensor = values.std(0) * (quantile / n**0.5)
+    return error
 
 
 def steps_to_target(part: Mapping[str, Any]) -> dict[str, Any]:

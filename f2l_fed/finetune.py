@@ -1,4 +1,4 @@
-"""The local recipe: plain SGD on a site's own examples, and what it reaches after how many steps."""
+"""The local recipe: plain SGD on a site's own examples, and what it reaches step by step."""
 
 from __future__ import annotations
 
@@ -78,10 +78,8 @@ def finetune(
     target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
 ) -> Tensor:
     """The weights after all steps of the recipe; (D,) float32. See `iterates`."""
-    theta = weights
-    for theta in iterates(target, weights, x, y, recipe, rng):
-        pass
-    return theta.clone()
+    *_, last = iterates(target, weights, x, y, recipe, rng)
+    return last.clone()
 
 
 @torch.no_grad()
@@ -103,9 +101,7 @@ def accuracy_after(
 ) -> list[float]:
     """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
     wanted = set(steps)
-    whole = Recipe(
-        steps=max(steps), lr=recipe.lr, momentum=recipe.momentum, batch=recipe.batch
-    )
+    whole = Recipe(steps=max(steps), lr=recipe.lr, momentum=recipe.momentum, batch=recipe.batch)
     found = {
         step: loss_and_accuracy(target, theta, *test)[1]
         for step, theta in enumerate(iterates(target, weights, *train, whole, rng))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from f2l_fed.codec import PcaCodec, fit_pca
-from f2l_fed.codec.pca import Components
-from f2l_fed.errors import ReleaseError
 from f2l_fed.flow import SOLVERS, FlowConfig, FlowFit, VelocityField, draw, fit_flow, solve
 from f2l_fed.prior import Prior, fit_prior
-from f2l_fed.ridge import RidgeMap
 from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
 
@@ -207,9 +203,7 @@ def _pooled_rms(errors: Tensor, codec: PcaCodec) -> Tensor:
     return torch.cat([common, rows.reshape(-1).repeat(codec.shape.classes)])
 
 
-def _held_out_round_trip(
-    weights: Tensor, symmetry: OutputSymmetry, config: CodecConfig
-) -> float:
+def _held_out_round_trip(weights: Tensor, symmetry: OutputSymmetry, config: CodecConfig) -> float:
     cut = max(2, len(weights) * 4 // 5)
     seen, unseen = weights[:cut], weights[cut:]
     codec = fit_pca(seen, symmetry, common=config.common, rows=config.rows)

@@ -142,4 +142,5 @@ def _leave_out(half_hat: Tensor, residual: Tensor, group: int, offset: float) ->
     hat = blocks @ blocks.transpose(1, 2) + offset
     errors = residual.view(-1, group, residual.shape[1])
     eye = torch.eye(group, dtype=torch.float64)
-    return torch.linalg.solve(eye - hat, errors).reshape(residual.shape)
+    solved: Tensor = torch.linalg.solve(eye - hat, errors)
+    return solved.reshape(residual.shape)

@@ -189,9 +189,7 @@ def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
 def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
     """A probe reply as records."""
     head: dict[str, Any] = {"site": reply.site, "layout": layout.digest}
-    return RecordDict(
-        {"reply": ConfigRecord(head), "probe": _pack_tensors(reply.probe, layout)}
-    )
+    return RecordDict({"reply": ConfigRecord(head), "probe": _pack_tensors(reply.probe, layout)})
 
 
 def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
@@ -205,9 +203,7 @@ def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
     """A refusal as records."""
-    return RecordDict(
-        {"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code})}
-    )
+    return RecordDict({"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code})})
 
 
 def unpack_refusal(content: RecordDict) -> Refusal | None:

@@ -107,7 +107,7 @@ class Authority:
             _draft(identity.subject(), self.certificate.subject, key.public_key(), now, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([_general_name(name) for name in names]),
                 critical=False,

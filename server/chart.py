@@ -16,8 +16,8 @@ from markupsafe import Markup
 __all__ = ["TONES", "Line", "line_chart", "spread_labels"]
 
 TONES = 8
-_WIDTH, _HEIGHT = 540.0, 360.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 398.0, 16.0, 312.0
+_WIDTH, _HEIGHT = 560.0, 360.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 390.0, 16.0, 312.0
 _LABEL_GAP, _LABEL_CHARS, _TICK_GAP = 17.0, 13, 26.0
 _MARGIN = 8.0
 
@@ -155,9 +155,7 @@ def _draw_axes(svg: ElementTree.Element, frame: _Frame, steps: Sequence[int]) ->
     _text(svg, "local steps", (_LEFT + _RIGHT) / 2, _BOTTOM + 42, "tick middle")
 
 
-def _draw_band(
-    svg: ElementTree.Element, frame: _Frame, line: Line, steps: Sequence[int]
-) -> None:
+def _draw_band(svg: ElementTree.Element, frame: _Frame, line: Line, steps: Sequence[int]) -> None:
     known = [
         (frame.x(n), max(0.0, value - half), min(1.0, value + half))
         for n, value, half in zip(steps, line.values, line.half_widths, strict=True)
@@ -169,9 +167,7 @@ def _draw_band(
         ElementTree.SubElement(svg, "polygon", {"class": f"band {_tone(line)}", "points": corners})
 
 
-def _draw_line(
-    svg: ElementTree.Element, frame: _Frame, line: Line, steps: Sequence[int]
-) -> None:
+def _draw_line(svg: ElementTree.Element, frame: _Frame, line: Line, steps: Sequence[int]) -> None:
     points = _points(frame, line, steps)
     group = ElementTree.SubElement(svg, "g", {"class": f"line {_tone(line)}"})
     ElementTree.SubElement(group, "title").text = ", ".join(
@@ -197,9 +193,7 @@ def _draw_labels(
     svg: ElementTree.Element, frame: _Frame, lines: Sequence[Line], steps: Sequence[int]
 ) -> None:
     ends = [_points(frame, line, steps)[-1] for line in lines]
-    places = spread_labels(
-        [y for _, y in ends], gap=_LABEL_GAP, low=_TOP + 4, high=_BOTTOM - 4
-    )
+    places = spread_labels([y for _, y in ends], gap=_LABEL_GAP, low=_TOP + 4, high=_BOTTOM - 4)
     for line, (x, y), place in zip(lines, ends, places, strict=True):
         ElementTree.SubElement(
             svg,
@@ -223,9 +217,7 @@ def _draw_labels(
         )
 
 
-def _points(
-    frame: _Frame, line: Line, steps: Sequence[int]
-) -> list[tuple[float, float]]:
+def _points(frame: _Frame, line: Line, steps: Sequence[int]) -> list[tuple[float, float]]:
     return [
         (frame.x(n), frame.y(value))
         for n, value in zip(steps, line.values, strict=True)

@@ -17,7 +17,10 @@ from f2l_fed.config import load_config
 from f2l_fed.errors import F2LError, UsageError
 
 admin_app = typer.Typer(
-    name="f2l-admin", help="Administers a federation.", no_args_is_help=True, add_completion=False,
+    name="f2l-admin",
+    help="Administers a federation.",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _err = Console(stderr=True)
@@ -43,9 +46,7 @@ def simulate(
     held_out: Annotated[int, typer.Option(help="Sites kept out, of each kind.")] = 30,
     rounds: Annotated[int, typer.Option(help="Rounds.")] = 3,
     seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for results, zoo and releases.")] = Path(
-        "out"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for results, zoo and releases.")] = Path("out"),
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting."),
@@ -93,7 +94,9 @@ def simulate(
     console = Console()
     for renderable in result_table(result):
         console.print(renderable)
-    console.print(f"\nresult  {out / 'result.json'}\nreport  {out / 'report.html'}", highlight=False)
+    console.print(
+        f"\nresult  {out / 'result.json'}\nreport  {out / 'report.html'}", highlight=False
+    )
 
 
 def admin() -> None:

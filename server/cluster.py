@@ -6,6 +6,7 @@ never holds anything that exists nowhere else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,10 @@ def connect(config: RayConfig) -> None:
         return
     ray.init(
         address=config.address or "local",
-        include_dashboard=False,
+        num_cpus=None if config.address else config.cpus or None,
+        include_dashboard=None if config.address else False,
         log_to_driver=False,
-        logging_level="ERROR",
-        **({"num_cpus": config.cpus} if config.cpus and not config.address else {}),
+        logging_level=logging.ERROR,
     )
 
 
@@ -53,7 +54,9 @@ class Cluster:
 
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot of the zoo; see `server.retrain`."""
-        release: Release = ray.get(self._task(_retrain).remote(self.root, id, commit, self.config))
+        release: Release = ray.get(
+            self._task(_retrain_on_worker).remote(self.root, id, commit, self.config)
+        )
         return release
 
     def plan(
@@ -70,7 +73,7 @@ class Cluster:
         """
         sites = sorted(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
-        task = self._task(_plan)
+        task = self._task(_plan_on_worker)
         waiting: list[Any] = []
         for chunk in chunks:
             if len(waiting) == _TASKS_AHEAD:
@@ -87,16 +90,29 @@ class Cluster:
         return ray.remote(num_cpus=self.config.task_cpus)(function)
 
 
-def _retrain(root: Path, id: str, commit: int, config: RayConfig) -> Release:
+def _retrain_on_worker(root: Path, id: str, commit: int, config: RayConfig) -> Release:
     torch.set_num_threads(config.threads)
     return retrain(root, id, commit)
 
 
-def _plan(
+def _plan_on_worker(
     root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
 ) -> dict[str, dict[str, Tensor]]:
     torch.set_num_threads(config.threads)
-    federation = Federation.open(root)
+    return candidates_for(Federation.open(root), id, sites, probes)
+
+
+def candidates_for(
+    federation: Federation, id: str, sites: Sequence[str], probes: Tensor
+) -> dict[str, dict[str, Tensor]]:
+    """Candidates by kind for some sites, by name.
+
+    Args:
+        federation: The folder.
+        id: Release that makes them.
+        sites: Names.
+        probes: (len(sites), D) float32, their contexts.
+    """
     release = federation.releases.read(id)
     generator = federation.releases.generator(id)
     expected = generator.expect(probes)

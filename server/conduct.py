@@ -166,9 +166,7 @@ class Conductor:
             self.log.emit(events.RELEASE_PROMOTED, release=release.id)
         else:
             registry.hold(release.id, judgement.reasons)
-            self.log.emit(
-                events.RELEASE_HELD, release=release.id, reasons=list(judgement.reasons)
-            )
+            self.log.emit(events.RELEASE_HELD, release=release.id, reasons=list(judgement.reasons))
         return rounds.judged(state, tuple(judgement.reasons))
 
 
@@ -222,9 +220,7 @@ class _Intake:
             self._rejected[site] = reason
             log.emit(events.SITE_REJECTED, round=state.number, site=site, reason=reason)
         else:
-            log.emit(
-                events.SITE_ACCEPTED, round=state.number, site=site, chosen=update.chosen
-            )
+            log.emit(events.SITE_ACCEPTED, round=state.number, site=site, chosen=update.chosen)
 
     def _admit(self, site: str, update: wire.Update, offered: Mapping[str, Tensor]) -> str:
         if update.round != self._state.number:
@@ -254,7 +250,8 @@ class _Intake:
         """What the exchange brought, read back from the zoo."""
         records = self._federation.zoo.snapshot().records(round=self._state.number)
         means = {
-            name: fmean(told) if (told := [r.metrics[name] for r in records if name in r.metrics])
+            name: fmean(told)
+            if (told := [r.metrics[name] for r in records if name in r.metrics])
             else 0.0
             for name in ("accuracy_before", "accuracy_after")
         }

@@ -107,9 +107,9 @@ class Talk:
 
 def size_bytes(content: RecordDict) -> int:
     """Bytes of all arrays and metrics in a message."""
-    return sum(
-        record.count_bytes()
-        for record in [*content.array_records.values(), *content.metric_records.values()]
+    arrays, metrics = content.array_records.values(), content.metric_records.values()
+    return sum(record.count_bytes() for record in arrays) + sum(
+        record.count_bytes() for record in metrics
     )
 
 

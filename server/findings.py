@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from server.comparison import BASE, LEAD, Comparison
 
-__all__ = ["STARTS", "Rival", "Verdict", "factor", "label", "rivals", "speed", "start", "verdict"]
+__all__ = [
+    "STARTS",
+    "Rival",
+    "Verdict",
+    "after",
+    "factor",
+    "label",
+    "one_step",
+    "rivals",
+    "speed",
+    "start",
+    "verdict",
+]
 
 Verdict = Literal["gain", "unclear", "loss", "missing"]
 
@@ -30,14 +43,14 @@ class Rival:
     Args:
         name: Key of the arm.
         steps: Where it is above.
+        clear: Where it is above by more than the uncertainty.
         lead: Its largest lead, a difference of accuracies.
-        clear: Whether it is anywhere ahead by more than the uncertainty.
     """
 
     name: str
     steps: tuple[int, ...]
+    clear: tuple[int, ...]
     lead: float
-    clear: bool
 
 
 def label(name: str) -> str:
@@ -85,6 +98,14 @@ def start(comparison: Comparison) -> str:
             )
 
 
+def one_step(comparison: Comparison) -> str:
+    """The same after a single step; empty where that was not measured."""
+    gaps = [gap for gap in comparison.gaps(LEAD, BASE) if gap.steps == 1]
+    return "".join(
+        f"After one step it is {gap.first:.1%} against {gap.second:.1%}." for gap in gaps
+    )
+
+
 def speed(comparison: Comparison) -> str:
     """How many steps the generated start saves on the way to the target accuracy."""
     lead, target = comparison.arm(LEAD), comparison.target
@@ -97,13 +118,24 @@ def speed(comparison: Comparison) -> str:
     if reached >= target.steps:
         return f"It needs {reached} steps to {goal}: none saved."
     if reached == 0:
-        return f"It has {goal} without a single step."
+        return f"Without a single step it has {goal}."
     saved = (
         f"{factor(target.steps, reached)} times fewer"
         if 2 * reached <= target.steps
         else f"{target.steps - reached} fewer"
     )
     return f"It reaches {goal} in {reached} step{'' if reached == 1 else 's'}: {saved}."
+
+
+def after(steps: Sequence[int]) -> str:
+    """When, as words.
+
+    >>> after([1]), after([0, 1, 20])
+    ('after 1 step', 'after 0, 1 and 20 steps')
+    """
+    *others, last = steps
+    counts = f"{', '.join(map(str, others))} and {last}" if others else f"{last}"
+    return f"after {counts} step{'' if list(steps) == [1] else 's'}"
 
 
 def factor(slow: int, fast: int) -> str:
@@ -126,12 +158,12 @@ def rivals(comparison: Comparison) -> tuple[Rival, ...]:
                 Rival(
                     name=arm.name,
                     steps=tuple(gap.steps for gap in ahead),
+                    clear=tuple(gap.steps for gap in ahead if gap.clear),
                     lead=max(gap.size for gap in ahead),
-                    clear=any(gap.clear for gap in ahead),
                 )
             )
     return tuple(sorted(found, key=lambda rival: -rival.lead))
 
 
 def _moment(steps: int) -> str:
-    return {0: "before any training", 1: "after one step"}.get(steps, f"after {steps} steps")
+    return "before any training" if steps == 0 else after([steps])

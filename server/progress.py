@@ -74,7 +74,9 @@ class ProgressView:
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_HELD:
-            self._say(f"[yellow]release {fields['release']} held[/]: {'; '.join(fields['reasons'])}")
+            self._say(
+                f"[yellow]release {fields['release']} held[/]: {'; '.join(fields['reasons'])}"
+            )
         elif event == events.ROUND_FINISHED:
             self._say(
                 f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "

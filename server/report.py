@@ -14,7 +14,18 @@ from markupsafe import Markup
 from f2l_fed.errors import DataError, UsageError
 from server.chart import TONES, Line, line_chart
 from server.comparison import BASE, LEAD, Comparison, read_comparisons
-from server.findings import STARTS, Rival, Verdict, label, rivals, speed, start, verdict
+from server.findings import (
+    STARTS,
+    Rival,
+    Verdict,
+    after,
+    label,
+    one_step,
+    rivals,
+    speed,
+    start,
+    verdict,
+)
 from server.page import render
 
 __all__ = ["render_report", "write_report"]
@@ -41,7 +52,7 @@ class _Section:
     chart: Markup | None
     verdict: Verdict
     start: str
-    speed: str
+    gain: str
     rivals: tuple[Rival, ...]
 
 
@@ -72,6 +83,7 @@ def render_report(result: Mapping[str, Any]) -> str:
         rounds=_totals(result.get("rounds") or []),
         starts=STARTS,
         label=label,
+        after=after,
         lead=LEAD,
         base=BASE,
     )
@@ -130,7 +142,7 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
         else None,
         verdict=verdict(comparison),
         start=start(comparison),
-        speed=speed(comparison),
+        gain=f"{one_step(comparison)} {speed(comparison)}".strip(),
         rivals=rivals(comparison),
     )
 

@@ -54,8 +54,7 @@ def result_of(
         "verdicts": verdicts,
         "held_out": dict(held_out),
         "steps_to_target": {
-            kind: None if part is None else steps_to_target(part)
-            for kind, part in held_out.items()
+            kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
         },
         "settings": federation.config.to_json(),
         "wall_seconds": round(wall_seconds, 2),

@@ -114,9 +114,7 @@ def retrained(state: RoundState, release: str, seconds: float) -> RoundState:
 def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:
     """After the gate: done, with the release promoted unless there are reasons against it."""
     _require(state, "gate")
-    return dataclasses.replace(
-        state, step="done", promoted=not reasons, reason="; ".join(reasons)
-    )
+    return dataclasses.replace(state, step="done", promoted=not reasons, reason="; ".join(reasons))
 
 
 def failed(state: RoundState, reason: str) -> RoundState:

@@ -154,7 +154,8 @@ def run(
     ended = threading.Event()
     app = ServerApp()
 
-    def main(grid: Grid, context: Context) -> None:
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
         try:
             outcome["rounds"] = conduct(
                 grid,
@@ -167,10 +168,7 @@ def run(
             _require_success(outcome["rounds"])
             outcome["held_out"] = evaluate_held_out(
                 federation,
-                {
-                    kind: None if sites is None else [_held_out(site) for site in sites]
-                    for kind, sites in divided.held_out.items()
-                },
+                held_out_sites(divided),
                 stop=stop,
             )
         except Exception as error:
@@ -179,7 +177,6 @@ def run(
         finally:
             ended.set()
 
-    app.main()(main)
     client_app: ClientApp = importlib.import_module(CLIENT_APP).app
     try:
         run_simulation(
@@ -245,12 +242,21 @@ def _require_success(states: Sequence[RoundState]) -> None:
         raise RoundError(last.reason, where=f"round {last.number}")
 
 
-def _held_out(site: SiteData) -> HeldOutSite:
-    return HeldOutSite(
-        name=site.name,
-        train=(torch.from_numpy(site.x_train), torch.from_numpy(site.y_train)),
-        test=(torch.from_numpy(site.x_test), torch.from_numpy(site.y_test)),
-    )
+def held_out_sites(divided: Partition) -> dict[str, list[HeldOutSite] | None]:
+    """The held-out sites of a partition by kind, as they are measured."""
+    return {
+        kind: None
+        if sites is None
+        else [
+            HeldOutSite(
+                name=site.name,
+                train=(torch.from_numpy(site.x_train), torch.from_numpy(site.y_train)),
+                test=(torch.from_numpy(site.x_test), torch.from_numpy(site.y_test)),
+            )
+            for site in sites
+        ]
+        for kind, sites in divided.held_out.items()
+    }
 
 
 def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:

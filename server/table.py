@@ -49,11 +49,11 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             ]
             table.add_row(LABELS.get(arm, arm), *cells)
         yield table
-        yield Text(_sentence(part, result["steps_to_target"][kind]))
+        yield Text(_sentence(result["steps_to_target"][kind]))
         yield Text()
 
 
-def _sentence(part: Mapping[str, Any], reached: Mapping[str, Any]) -> str:
+def _sentence(reached: Mapping[str, Any]) -> str:
     target, needed = reached["target"], reached["arms"]["generated"]
     goal = f"the {target['accuracy']:.3f} that a random start has after {target['steps']} steps"
     if needed is None:

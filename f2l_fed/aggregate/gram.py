@@ -129,15 +129,16 @@ def weiszfeld(
     sums = squared_distances(gram).sqrt() @ weights
     best = weights * (sums <= sums.min() * (1 + _TIE))
     c = best / best.sum()
-    # Seen from the start, lies of any size leave the honest updates' digits intact.
     to_start = gram @ c
+    # Nearer than this, in squares, rounding of the inner products can't tell two points apart.
+    blur = 1e-14 * (gram.diagonal() + c @ to_start)
+    # Seen from the start, lies of any size leave the honest updates' digits intact.
     gram = gram - to_start[:, None] - to_start + c @ to_start
     squares = gram.diagonal()
     for _ in range(limit):
         products = gram @ c
-        length = c @ products
-        distances = squares - 2 * products + length
-        here = distances <= 1e-13 * (squares + length)
+        distances = squares - 2 * products + c @ products
+        here = distances <= blur
         pulls = torch.where(here, 0.0, weights / torch.where(here, 1.0, distances).sqrt())
         if here.all():
             break

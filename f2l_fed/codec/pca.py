@@ -79,9 +79,7 @@ class PcaCodec:
         )
 
 
-def fit_pca(
-    weights: Tensor, symmetry: OutputSymmetry, *, common: int, rows: int
-) -> PcaCodec:
+def fit_pca(weights: Tensor, symmetry: OutputSymmetry, *, common: int, rows: int) -> PcaCodec:
     """Fits a codec.
 
     Args:

@@ -103,7 +103,7 @@ class VelocityField(nn.Module):
         pooled = (
             functional.silu(tokens).mean(1)
             if self.shape.classes
-            else tokens.new_zeros(len(x), tokens.shape[2])
+            else tokens.new_zeros(len(t), tokens.shape[2])
         )
         condition = self.time(_waves(t, known)) + self.context(given.common)
         common = self.common_in(torch.cat([states.common, given.common, pooled], dim=1))

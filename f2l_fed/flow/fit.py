@@ -93,15 +93,15 @@ def fit_flow(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-        field = VelocityField(
-            shape, spread, config.source, width=config.width, depth=config.depth
-        )
+        field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
     order = torch.randperm(len(targets), generator=rng)
     kept = max(1, round(config.held_out * len(targets)))
     # The same noise and times at every look, so that looks differ by the weights alone.
     check = _pairs(order[:kept].repeat_interleave(16), targets, expected, spread, config, rng)
     train = order[kept:]
-    optimiser = torch.optim.AdamW(field.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        field.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps))
     normal = best = _loss(field, check)
     best_step, best_state = 0, copy.deepcopy(field.state_dict())

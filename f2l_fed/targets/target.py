@@ -71,7 +71,9 @@ class Target:
         parameters = dict(template.named_parameters())
         if odd := [key for key, value in parameters.items() if value.dtype != torch.float32]:
             raise TargetError(
-                "a parameter is not float32", where=where, got=f"{odd[0]} {parameters[odd[0]].dtype}"
+                "a parameter is not float32",
+                where=where,
+                got=f"{odd[0]} {parameters[odd[0]].dtype}",
             )
         with torch.no_grad():
             try:

@@ -87,7 +87,8 @@ TOY_APP = """
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
 
-    client, server = ClientApp(), ServerApp()
+    client = ClientApp()
+    server = ServerApp()
 
     @client.query()
     def query(message, context):

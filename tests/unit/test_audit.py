@@ -1,4 +1,4 @@
-"""Collapse, copying and dead conditioning are found, innocence is left alone, and the gate says why."""
+"""Collapse, copying and dead conditioning are found, and the gate says why it holds a release."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_generator_that_copies_or_collapses_is_held():
     weights, held_out = draws(30), draws(30, seed=3)
     copied = Audit.of(weights, weights, weights, held_out)
     (reason,) = verdict(copied.figures(), GateConfig()).reasons
-    assert reason.startswith("memorisation_z is -6.")
+    assert reason.startswith("memorisation_z is -7.")
     collapsed = Audit.of(weights, weights, weights.mean(dim=0).expand(30, -1))
     (reason,) = verdict(collapsed.figures(), GateConfig()).reasons
     assert reason.startswith("dispersion is ")

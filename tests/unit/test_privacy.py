@@ -106,10 +106,11 @@ def test_without_sampling_the_divergence_is_that_of_two_gaussians(sigma):
 @pytest.mark.parametrize(("sigma", "q"), [(1.0, 0.1), (0.8, 0.5), (3.0, 0.01)])
 def test_with_sampling_the_divergence_is_the_integral_that_defines_it(order, sigma, q):
     def integrand(z):
-        ratio = 1 - q + q * exp((2 * z - 1) / (2 * sigma**2))
-        return norm.pdf(z, scale=sigma) * ratio**order
+        ratio = log(1 - q + q * exp((2 * z - 1) / (2 * sigma**2)))
+        return exp(norm.logpdf(z, scale=sigma) + order * ratio)
 
-    moment = quad(integrand, -15 * sigma, order + 15 * sigma, epsabs=0, epsrel=1e-11, limit=500)[0]
+    ends = (-15 * sigma, order + 15 * sigma)
+    moment = quad(integrand, *ends, epsabs=0, epsrel=1e-11, limit=500)[0]
     assert renyi(order, noise_multiplier=sigma, sampling_rate=q) == pytest.approx(
         log(moment) / (order - 1), rel=1e-6
     )

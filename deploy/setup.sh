@@ -1,0 +1,24 @@
+# Makes .venv in the project's folder and installs the project with the extras named in $1.
+# To be sourced, from anywhere; leaves the working directory at the project's folder.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+extras=$1
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "error: Python 3.11 or newer is needed; set PYTHON to one." >&2
+  exit 1
+fi
+
+stamp=.venv/.installed-$extras
+if ! sha256sum --check --status "$stamp" 2>/dev/null; then
+  echo "Installing into .venv (a few minutes the first time) …"
+  if [ ! -x .venv/bin/python ]; then
+    "$python" -m venv .venv
+  fi
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint deploy/constraints.txt torch
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint deploy/constraints.txt --editable ".[$extras]"
+  sha256sum pyproject.toml deploy/constraints.txt >"$stamp"
+fi

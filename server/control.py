@@ -1,0 +1,172 @@
+"""The client of the control service, for commands and programs of administrators and viewers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from f2l_fed.errors import F2LError
+from f2l_fed.zoo import ZooStats
+from server.identity import Credentials
+from server.messages import (
+    ServerHealth,
+    SiteRecord,
+    health_of,
+    release_of,
+    round_of,
+    site_of,
+    zoo_of,
+)
+from server.proto import control_pb2 as pb
+from server.proto.control_pb2_grpc import ControlStub
+from server.releases import Release
+from server.rounds import RoundState
+
+_LARGEST_REPLY_BYTES = 4 * 1024 * 1024
+
+
+class ControlError(F2LError):
+    """The control service refused, failed or can't be reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A way to a control service.
+
+    Args:
+        address: ``host:port``.
+        stub: Speaks its protocol.
+        timeout_s: Longest wait for an answer.
+    """
+
+    address: str
+    stub: Any
+    timeout_s: float
+
+
+@asynccontextmanager
+async def connect(
+    address: str, certificates: Path, name: str, *, timeout_s: float = 10.0
+) -> AsyncIterator[Connection]:
+    """Opens a connection for a block; the server is first spoken to by a call.
+
+    Args:
+        address: ``host:port``, the host as in the server's certificate.
+        certificates: The folder that holds the caller's identity.
+        name: Of this identity.
+        timeout_s: Longest wait for an answer.
+
+    Raises:
+        ConfigError: If the identity can't be read.
+    """
+    own = Credentials.read(certificates / name)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=own.authority, private_key=own.key, certificate_chain=own.certificate
+    )
+    options = (("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),)
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        stub = ControlStub(channel)  # type: ignore[no-untyped-call]
+        yield Connection(address=address, stub=stub, timeout_s=timeout_s)
+
+
+async def health(to: Connection) -> ServerHealth:
+    """Asks whether the server works; as all functions here, raises ControlError if not."""
+    with _explained(to):
+        return health_of(await to.stub.Health(pb.HealthRequest(), timeout=to.timeout_s))
+
+
+async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
+    """Rounds from a number on, oldest first."""
+    with _explained(to):
+        replies = to.stub.ListRounds(pb.ListRoundsRequest(first=first), timeout=to.timeout_s)
+        return [round_of(message) async for message in replies]
+
+
+async def watch_rounds(
+    to: Connection, *, first: int = 0, duration_s: float = 3600.0
+) -> AsyncIterator[RoundState]:
+    """Rounds from a number on as they are, and again whenever they change.
+
+    Args:
+        duration_s: When to stop; the server stops after an hour.
+    """
+    with _explained(to):
+        replies = to.stub.WatchRounds(pb.WatchRoundsRequest(first=first), timeout=duration_s)
+        try:
+            async for message in replies:
+                yield round_of(message)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            replies.cancel()
+
+
+async def list_releases(to: Connection) -> list[Release]:
+    """Releases, oldest first, without their `records`."""
+    with _explained(to):
+        replies = to.stub.ListReleases(pb.ListReleasesRequest(), timeout=to.timeout_s)
+        return [release_of(message) async for message in replies]
+
+
+async def show_release(to: Connection, id: str) -> Release:
+    """One release, without its `records`."""
+    with _explained(to):
+        request = pb.ShowReleaseRequest(id=id)
+        return release_of(await to.stub.ShowRelease(request, timeout=to.timeout_s))
+
+
+async def promote(to: Connection, id: str) -> Release:
+    """Makes a release the one that sites get; returns it as it is then."""
+    with _explained(to):
+        request = pb.PromoteReleaseRequest(id=id)
+        return release_of(await to.stub.PromoteRelease(request, timeout=to.timeout_s))
+
+
+async def rollback(to: Connection) -> Release:
+    """Goes back to the release before the promoted one; returns it."""
+    with _explained(to):
+        request = pb.RollbackReleaseRequest()
+        return release_of(await to.stub.RollbackRelease(request, timeout=to.timeout_s))
+
+
+async def list_sites(to: Connection) -> list[SiteRecord]:
+    """How each site has done, sorted by name."""
+    with _explained(to):
+        replies = to.stub.ListSites(pb.ListSitesRequest(), timeout=to.timeout_s)
+        return [site_of(message) async for message in replies]
+
+
+async def zoo_stats(to: Connection) -> ZooStats:
+    """How much the zoo holds."""
+    with _explained(to):
+        return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
+
+
+@contextmanager
+def _explained(to: Connection) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _control_error(error, to) from error
+
+
+def _control_error(error: grpc.aio.AioRpcError, to: Connection) -> ControlError:
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return ControlError(
+            "the server can't be reached, or one side does not accept the other's certificate",
+            where=to.address,
+            remedy="Check that it runs, the address, and that the certificates are still valid.",
+        )
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ControlError(
+            "the server did not answer in time",
+            where=to.address,
+            expected=f"an answer within {to.timeout_s:g} s",
+        )
+    return ControlError(error.details() or f"the call ended with {error.code().name}")

@@ -1,0 +1,53 @@
+"""What all benchmarks share: options, machine, seeds side by side, output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def options(description: str, seeds: int = 3) -> argparse.Namespace:
+    """--quick, --seeds and --json."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--data", default="mnist5k,fashion-mnist")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def side_by_side(job: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
+    """Runs jobs in one process per CPU, each with one torch thread; results in order."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        return [future.result() for future in [pool.submit(job, *args) for args in arguments]]
+
+
+def write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    """Writes the figures with the machine they were measured on."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
+        print(f"figures in {path}")

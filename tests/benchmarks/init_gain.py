@@ -1,0 +1,194 @@
+"""What a start is worth: accuracy at held-out sites after n local steps, for every arm.
+
+`python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json]`
+
+For each seed and each number of training sites a federation is run for three rounds with the
+real apps over the loopback grid, and the held-out sites are measured after the first and the
+third. Besides the product's own arms there are: FedAvg for as many rounds (``fedavg``), the prior
+without the output symmetry (``prior_plain``), one draw from the flow without selection
+(``sample``), and the null arm of the flow, a normal distribution around the prior with its
+held-out error, selected at the site in the same way (``gaussian``).
+
+The intervals are Student's 95% intervals over sites and seeds together; ``spread`` in the JSON is
+the standard deviation of the seeds' means.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from f2l_fed.config import FederationConfig
+from f2l_fed.data import Partition
+from f2l_fed.evaluate import measure, select, starts, summarise
+from f2l_fed.finetune import finetune
+from f2l_fed.generator import Generator
+from f2l_fed.prior import fit_prior
+from f2l_fed.probe import anchor, probe_update, support_set
+from f2l_fed.seeds import generator_for
+from f2l_fed.symmetry import OutputSymmetry
+from server.federation import Federation
+from server.retrain import release_records
+from server.simulate import Simulation, held_out_sites, prepare
+from tests.benchmarks.common import options, side_by_side, write_json
+from tests.support.inline import run_inline
+
+MEASURED = (1, 3)
+
+
+def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
+    """Curves of all held-out sites by round, kind and site."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulation = Simulation(
+            data=tuple(data.split(",")),
+            scenario="few-shot",
+            sites=sites,
+            held_out=held_out,
+            rounds=max(MEASURED),
+            out=Path(folder) / "out",
+            config=replace(FederationConfig(), seed=seed),
+        )
+        federation, divided = prepare(simulation, force=False)
+        averaged = fedavg(federation, divided, max(MEASURED))
+        found = {}
+        for round in range(1, max(MEASURED) + 1):
+            run_inline(federation, 1)
+            if round in MEASURED:
+                found[round] = curves(federation, divided, averaged[round])
+        return found
+
+
+def fedavg(federation: Federation, divided: Partition, rounds: int) -> dict[int, Tensor]:
+    """The global network after each round of federated averaging with the same local recipes."""
+    config, target = federation.config, federation.target
+    weights, found = anchor(target, config.lineage), {}
+    for round in range(1, rounds + 1):
+        recipe = config.first if round == 1 else config.later
+        returned = [
+            finetune(
+                target,
+                weights,
+                torch.from_numpy(site.x_train),
+                torch.from_numpy(site.y_train),
+                recipe,
+                generator_for(config.lineage, "fedavg", round, site.name),
+            )
+            for site in divided.sites
+        ]
+        weights = torch.stack(returned).mean(0)
+        found[round] = weights
+    return found
+
+
+def curves(
+    federation: Federation, divided: Partition, averaged: Tensor
+) -> dict[str, list[dict[str, list[float]]]]:
+    """Accuracy of all arms at every held-out site, by kind of site."""
+    config, target = federation.config, federation.target
+    release = federation.releases.promoted()
+    assert release is not None
+    generator = federation.releases.generator(release.id)
+    records = release_records(federation, release)
+    plain = OutputSymmetry.of(target, enabled=False)
+    plain_prior = fit_prior(records.contexts, records.weights, plain).prior
+    found: dict[str, list[dict[str, list[float]]]] = {}
+    for kind, sites in held_out_sites(divided).items():
+        for site in sites or ():
+            arms = starts(
+                target,
+                generator,
+                records,
+                config.lineage,
+                site,
+                shots=config.probe.shots,
+                probe=config.probe.recipe,
+                samples=config.candidates.samples,
+            )
+            support = support_set(
+                site.train[1], config.probe.shots, generator_for(config.lineage, site.name, "probe")
+            )
+            context = probe_update(
+                target,
+                anchor(target, config.lineage),
+                site.train[0][support],
+                site.train[1][support],
+                config.probe.recipe,
+            )
+            rng = generator_for(config.lineage, site.name, "benchmark")
+            normal = gaussian(generator, arms, config.candidates.samples, rng)
+            extra = {
+                "fedavg": averaged,
+                "prior_plain": plain.join(plain_prior(plain.split(context[None])))[0],
+                "sample": generator.sample(arms["prior"][None], rng)[0],
+                "gaussian": select(target, normal, *site.train)[1],
+            }
+            found.setdefault(kind, []).append(
+                measure(target, {**arms, **extra}, site, config.local, config.lineage)
+            )
+    return found
+
+
+def gaussian(
+    generator: Generator, arms: dict[str, Tensor], samples: int, rng: torch.Generator
+) -> dict[str, Tensor]:
+    """The candidates of ``generated`` with normal draws in place of the flow's."""
+    expected = arms["prior"].expand(samples, -1)
+    centre = generator.codec.encode(expected)
+    drawn = centre + generator.spread * torch.randn(centre.shape, generator=rng)
+    weights = expected + generator.codec.decode(drawn) - generator.codec.decode(centre)
+    kept = {name: arms[name] for name in ("prior", "global_mean", "nearest")}
+    return {**kept, **{f"sample-{index}": weights[index] for index in range(samples)}}
+
+
+def table(title: str, part: dict[str, Any]) -> None:
+    """Prints one part as the product's result has it."""
+    print(f"\n{title}")
+    print(f"{'start':<14}" + "".join(f"{f'{n} steps':>14}" for n in part["steps"]))
+    for arm, row in part["arms"].items():
+        cells = zip(row["accuracy"], row["ci95"], strict=True)
+        print(f"{arm:<14}" + "".join(f"{f'{a:.3f} ±{c:.3f}':>14}" for a, c in cells))
+
+
+def main() -> None:
+    """Runs all jobs and prints a table for each number of sites, round and kind of site."""
+    chosen = options(__doc__ or "")
+    sizes, held_out = ((20,), 6) if chosen.quick else ((40, 200), 30)
+    jobs = [
+        (seed, n, held_out, chosen.data) for n in reversed(sizes) for seed in range(chosen.seeds)
+    ]
+    results = dict(zip(jobs, side_by_side(job, jobs), strict=True))
+    figures: dict[str, Any] = {"seeds": chosen.seeds, "held_out": {}}
+    for sites in sizes:
+        for round in MEASURED:
+            parts = {}
+            for kind in ("seen", "unseen"):
+                of_seed = [
+                    results[seed, sites, held_out, chosen.data][round].get(kind)
+                    for seed in range(chosen.seeds)
+                ]
+                if any(curve is None for curve in of_seed):
+                    parts[kind] = None
+                    continue
+                part = summarise([curve for curves in of_seed for curve in curves])
+                for arm, row in part["arms"].items():
+                    means = torch.tensor(
+                        [[curve[arm] for curve in curves] for curves in of_seed]
+                    ).mean(1)
+                    row["spread"] = [round_(v) for v in means.std(0, correction=0).tolist()]
+                parts[kind] = part
+                table(f"{sites} training sites, after round {round}, {kind} classes", part)
+            figures["held_out"][f"{sites} sites, round {round}"] = parts
+    write_json(chosen.json, figures)
+
+
+def round_(value: float) -> float:
+    return int(value * 1e4 + 0.5) / 1e4
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Who gets into the control service, and how much of it anyone can use up."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import grpc
+import pytest
+
+from server import control
+from server.control import Connection, ControlError, connect
+from server.identity import Credentials
+from server.proto import control_pb2 as pb
+from server.provision import create_authority, issue
+from server.rounds import RoundState
+from server.service import LARGEST_REQUEST_BYTES, RULES
+from tests.support.control_service import (
+    CHANGES,
+    DONE,
+    READS,
+    RUNNING,
+    ask,
+    is_one_sentence,
+    make_certificates,
+    make_workdir,
+    states,
+    status_of,
+)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("identities") / "certificates")
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return make_workdir(tmp_path)
+
+
+def test_every_method_has_a_rule_and_a_question_here() -> None:
+    methods = {method.name for method in pb.DESCRIPTOR.services_by_name["Control"].methods}
+    assert {f"/f2l_fed.control.v1.Control/{method}" for method in methods} == set(RULES)
+    assert methods == {*READS, *CHANGES}
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("vic", method) for method in CHANGES] + [("line-7", method) for method in READS | CHANGES],
+)
+def test_a_role_without_the_right_is_refused(
+    workdir: Path, certificates: Path, name: str, method: str
+) -> None:
+    before = states(workdir)
+    with pytest.raises(ControlError, match=f"{method} is not for this role: expected") as refusal:
+        ask(workdir, certificates, name, (READS | CHANGES)[method])
+    assert status_of(refusal.value) is grpc.StatusCode.PERMISSION_DENIED
+    assert is_one_sentence(refusal.value)
+    assert states(workdir) == before
+
+
+def test_a_method_without_a_rule_is_for_nobody(workdir: Path, certificates: Path) -> None:
+    with pytest.raises(ControlError, match="expected nobody, got ada, admin"):
+        ask(workdir, certificates, "ada", control.health, rules={})
+
+
+@pytest.mark.parametrize("name", ["past", "server"])
+def test_a_certificate_that_is_expired_or_for_servers_is_refused(
+    workdir: Path, certificates: Path, name: str
+) -> None:
+    with pytest.raises(ControlError, match="does not accept the other's certificate") as refusal:
+        ask(workdir, certificates, name, control.health)
+    assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_another_authority_is_refused_by_both_sides(
+    workdir: Path, certificates: Path, tmp_path: Path
+) -> None:
+    stranger = tmp_path / "stranger"
+    create_authority(stranger)
+    issue(stranger, "ada", "admin")
+    identity = stranger / "ada"
+
+    async def refused(to: Connection) -> None:
+        async with connect(to.address, stranger, "ada") as other:
+            with pytest.raises(ControlError) as refusal:
+                await control.health(other)
+            assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
+
+    ask(workdir, certificates, "ada", refused)
+    # Now the stranger trusts the server, so that only the server can object.
+    (identity / "ca.crt").write_bytes((certificates / "ca.crt").read_bytes())
+    ask(workdir, certificates, "ada", refused)
+
+
+def test_without_a_certificate_nobody_gets_in(workdir: Path, certificates: Path) -> None:
+    root = (certificates / "ca.crt").read_bytes()
+
+    async def refused(to: Connection) -> None:
+        anonymous = grpc.ssl_channel_credentials(root_certificates=root)
+        for channel in (
+            grpc.aio.secure_channel(to.address, anonymous),
+            grpc.aio.insecure_channel(to.address),
+        ):
+            async with channel:
+                call = channel.unary_unary("/f2l_fed.control.v1.Control/Health")
+                with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                    await call(b"", timeout=5)
+                assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    ask(workdir, certificates, "ada", refused)
+
+
+def test_a_client_does_not_take_a_site_for_the_server(workdir: Path, certificates: Path) -> None:
+    assert ask(workdir, certificates, "ada", control.health, host="localhost")
+    with pytest.raises(ControlError) as refusal:
+        ask(workdir, certificates, "ada", control.health, host="localhost", name="localhost")
+    assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_server_ends_a_watch_in_its_own_time(workdir: Path, certificates: Path) -> None:
+    async def watch(to: Connection) -> list[RoundState]:
+        return [state async for state in control.watch_rounds(to, first=2)]
+
+    brief = {method: dataclasses.replace(rule, limit_s=0.3) for method, rule in RULES.items()}
+    assert ask(workdir, certificates, "vic", watch, rules=brief) == [RUNNING]
+
+
+def test_watches_are_limited_and_closing_one_makes_room(workdir: Path, certificates: Path) -> None:
+    async def watch_too_much(to: Connection) -> RoundState:
+        watches = [control.watch_rounds(to) for _ in range(16)]
+        await asyncio.gather(*(anext(watch) for watch in watches))
+        with pytest.raises(ControlError, match="too many rounds are being watched") as refusal:
+            await anext(control.watch_rounds(to))
+        assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for watch in watches:
+            await watch.aclose()
+        for _ in range(50):
+            try:
+                return await anext(control.watch_rounds(to))
+            except ControlError:
+                await asyncio.sleep(0.05)
+        raise AssertionError("no room again")
+
+    assert ask(workdir, certificates, "vic", watch_too_much) == DONE
+
+
+def test_an_oversized_request_is_refused(workdir: Path, certificates: Path) -> None:
+    with pytest.raises(ControlError, match="larger than max") as refusal:
+        ask(
+            workdir,
+            certificates,
+            "ada",
+            lambda to: control.promote(to, "x" * LARGEST_REQUEST_BYTES),
+        )
+    assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert is_one_sentence(refusal.value)
+
+
+def test_nobody_lists_the_methods(workdir: Path, certificates: Path) -> None:
+    own = Credentials.read(certificates / "ada")
+    credentials = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
+
+    async def reflect(to: Connection) -> grpc.StatusCode:
+        async with grpc.aio.secure_channel(to.address, credentials) as channel:
+            path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await channel.unary_unary(path)(b"", timeout=5)
+            return refusal.value.code()
+
+    assert ask(workdir, certificates, "ada", reflect) is grpc.StatusCode.UNIMPLEMENTED

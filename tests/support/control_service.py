@@ -1,0 +1,125 @@
+"""A control service on loopback, someone to ask it, and a federation's folder to ask about."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from server import control, rounds
+from server.control import Connection, ControlError, connect
+from server.provision import create_authority, issue
+from server.releases import Release, ReleaseRegistry
+from server.rounds import RoundState
+from server.service import serve
+
+LIMIT_S = 10.0
+DONE = RoundState(
+    number=1,
+    step="done",
+    parent="",
+    sites=3,
+    accepted=("site-1", "site-2"),
+    rejected={"site-3": "no answer"},
+    release="00001",
+    promoted=True,
+    seconds={"exchange": 1.5},
+    bytes_up=1000,
+    accuracy_after=0.75,
+)
+RUNNING = RoundState(number=2, step="exchange", parent="00001", sites=3)
+FIRST = Release(
+    id="00001",
+    state="promoted",
+    parent="",
+    snapshot=1,
+    sites=("site-1", "site-2"),
+    records=("1/site-1/0", "1/site-2/0"),
+    left_out={"site-3": "far from all others"},
+    figures={"loss": 0.25},
+    parameters=9,
+)
+SECOND = dataclasses.replace(
+    FIRST, id="00002", state="candidate", parent="00001", snapshot=2, reasons=("worse",)
+)
+READS: dict[str, Callable[[Connection], Awaitable[Any]]] = {
+    "Health": control.health,
+    "ListRounds": control.list_rounds,
+    "WatchRounds": lambda to: anext(control.watch_rounds(to)),
+    "ListReleases": control.list_releases,
+    "ShowRelease": lambda to: control.show_release(to, "00001"),
+    "ListSites": control.list_sites,
+    "ZooStats": control.zoo_stats,
+}
+CHANGES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
+    "PromoteRelease": lambda to: control.promote(to, "00002"),
+    "RollbackRelease": control.rollback,
+}
+
+
+def make_certificates(folder: Path) -> Path:
+    """An authority with a server, ada (admin), vic (viewer), sites, and past, an expired admin."""
+    long_ago = datetime.now(UTC) - timedelta(days=400)
+    create_authority(folder, now=long_ago)
+    issue(folder, "server", "server")
+    issue(folder, "ada", "admin")
+    issue(folder, "vic", "viewer")
+    issue(folder, "line-7", "site")
+    issue(folder, "localhost", "site")
+    issue(folder, "past", "admin", days=30, now=long_ago)
+    return folder
+
+
+def make_workdir(folder: Path) -> Path:
+    """Two rounds and two releases."""
+    (folder / "rounds").mkdir()
+    rounds.save(folder / "rounds", DONE)
+    rounds.save(folder / "rounds", RUNNING)
+    for release in (FIRST, SECOND):
+        home = folder / "releases" / release.id
+        home.mkdir(parents=True)
+        (home / "release.json").write_text(json.dumps(dataclasses.asdict(release)))
+    return folder
+
+
+def ask(
+    workdir: Path,
+    certificates: Path,
+    who: str,
+    question: Callable[[Connection], Awaitable[Any]],
+    *,
+    host: str = "127.0.0.1",
+    **settings: Any,
+) -> Any:
+    """What a new service answers to someone."""
+
+    async def conversation() -> Any:
+        async with (
+            asyncio.timeout(LIMIT_S),
+            serve(workdir, certificates, **settings) as port,
+            connect(f"{host}:{port}", certificates, who) as to,
+        ):
+            return await question(to)
+
+    return asyncio.run(conversation())
+
+
+def status_of(error: ControlError) -> grpc.StatusCode:
+    assert isinstance(error.__cause__, grpc.aio.AioRpcError)
+    return error.__cause__.code()
+
+
+def is_one_sentence(error: ControlError) -> bool:
+    text = str(error)
+    return text.endswith(".") and "\n" not in text and "Traceback" not in text
+
+
+def states(workdir: Path) -> dict[str, str]:
+    registry = ReleaseRegistry(workdir / "releases")
+    return {id: registry.read(id).state for id in registry.ids()}

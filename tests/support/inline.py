@@ -1,0 +1,60 @@
+"""A federation in one process: real apps, real zoo, real rounds, no Ray and no network."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clients.client_app import app
+from f2l_fed.events import Listener
+from server.cluster import candidates_for
+from server.conduct import Conductor
+from server.exchange import Talk
+from server.federation import Federation
+from server.releases import Release
+from server.retrain import retrain
+from server.rounds import RoundState
+from tests.support.loopback import LoopbackGrid
+
+
+class InlineEngine:
+    """Does in this process what `server.cluster.Cluster` does in Ray tasks."""
+
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
+
+    def retrain(self, id: str, commit: int) -> Release:
+        return retrain(self._federation.root, id, commit)
+
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        contexts = torch.stack([probes[site] for site in probes])
+        yield from candidates_for(self._federation, release, list(probes), contexts).items()
+
+
+def conductor(
+    federation: Federation, site_files: list[Path], *, listener: Listener | None = None
+) -> Conductor:
+    """A conductor whose nodes 1, 2, … are the sites of the given ``site.toml`` files."""
+    grid = LoopbackGrid(
+        app, {node: {"site": str(path)} for node, path in enumerate(site_files, start=1)}
+    )
+    return Conductor(
+        federation=federation,
+        talk=Talk(grid=grid, config=federation.config.round, stop=threading.Event()),
+        engine=InlineEngine(federation),
+        log=federation.events(listener),
+    )
+
+
+def run_inline(
+    federation: Federation, count: int, *, listener: Listener | None = None
+) -> list[RoundState]:
+    """Conducts rounds with the prepared sites of a simulation's folder."""
+    files = sorted((federation.root / "sites").glob("*/site.toml"))
+    return conductor(federation, files, listener=listener).run(count, len(files))
