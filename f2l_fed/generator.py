@@ -128,8 +128,7 @@ class GeneratorFit:
     Args:
         generator: The generator.
         held_out: (n, D) float32, expected weights of each record's site without that record.
-        explained: Share of the weights' variance that these explain; 0 is the global mean.
-        dispersion: rms of generated over rms of real latents around their common mean.
+        drawn: (n, D) float32, one network drawn around each of these.
         round_trip: Share of the weights' variance that decode(encode(.)) keeps on records that
             the codec never saw.
         flow: How the velocity field's fit went.
@@ -137,16 +136,13 @@ class GeneratorFit:
 
     generator: Generator
     held_out: Tensor
-    explained: float
-    dispersion: float
+    drawn: Tensor
     round_trip: float
     flow: FlowFit
 
     def figures(self) -> dict[str, float]:
         """The numbers a gate, an event or a report shows."""
         return {
-            "explained": self.explained,
-            "dispersion": self.dispersion,
             "round_trip": self.round_trip,
             "flow_loss": self.flow.loss,
             "flow_normal_loss": self.flow.normal_loss,
@@ -185,12 +181,10 @@ def fit_generator(
         mean=weights.mean(0),
         config=config,
     )
-    drawn = codec.encode(generator.sample(expected, rng))
     return GeneratorFit(
         generator=generator,
         held_out=expected,
-        explained=prior.explained,
-        dispersion=float(drawn.square().mean().sqrt() / targets.square().mean().sqrt()),
+        drawn=generator.sample(expected, rng),
         round_trip=_held_out_round_trip(weights, symmetry, config.codec),
         flow=flow,
     )

@@ -40,13 +40,10 @@ class PriorFit:
     Args:
         prior: The prior.
         held_out: For each record, the prediction without that record.
-        explained: Share of the weights' variance around their mean that the held-out
-            predictions explain; 0 is the global mean, negative is worse than it.
     """
 
     prior: Prior
     held_out: Parts
-    explained: float
 
 
 def fit_prior(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) -> PriorFit:
@@ -66,12 +63,9 @@ def fit_prior(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) -> Pr
             x.rows.flatten(0, 1), y.rows.flatten(0, 1), group=symmetry.classes, centre=False
         )
         held_out, rows = fit.held_out.view_as(y.rows), fit.map
-    missed = (y.common - common.held_out).square().sum() + (y.rows - held_out).square().sum()
-    spread = (y.common - y.common.mean(0)).square().sum() + y.rows.square().sum()
     return PriorFit(
         prior=Prior(common=common.map, rows=rows),
         held_out=Parts(common.held_out, held_out),
-        explained=1 - float(missed / spread.clamp(min=1e-30)),
     )
 
 

@@ -16,8 +16,8 @@ from markupsafe import Markup
 __all__ = ["TONES", "Line", "line_chart", "spread_labels"]
 
 TONES = 8
-_WIDTH, _HEIGHT = 560.0, 360.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 390.0, 16.0, 312.0
+_WIDTH, _HEIGHT = 500.0, 350.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 326.0, 16.0, 304.0
 _LABEL_GAP, _LABEL_CHARS, _TICK_GAP = 17.0, 13, 26.0
 _MARGIN = 8.0
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
+from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.evaluate import Records, candidates
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
@@ -54,7 +56,7 @@ class Cluster:
 
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot of the zoo; see `server.retrain`."""
-        release: Release = ray.get(
+        release: Release = _got(
             self._task(_retrain_on_worker).remote(self.root, id, commit, self.config)
         )
         return release
@@ -84,10 +86,28 @@ class Cluster:
             yield from self._first(waiting)
 
     def _first(self, waiting: list[Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        yield from ray.get(waiting.pop(0)).items()
+        yield from _got(waiting.pop(0)).items()
 
     def _task(self, function: Any) -> Any:
         return ray.remote(num_cpus=self.config.task_cpus)(function)
+
+
+def _got(reference: Any) -> Any:
+    """The value of a task; what went wrong in it or with its worker as one typed error."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, F2LError):
+            raise error.cause from None
+        raise RoundError(
+            "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
+        ) from error
+    except RayError as error:
+        raise RoundError(
+            "the cluster lost a task",
+            got=type(error).__name__,
+            remedy="Start the round again; what sites have sent is in the zoo.",
+        ) from error
 
 
 def _retrain_on_worker(root: Path, id: str, commit: int, config: RayConfig) -> Release:

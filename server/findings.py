@@ -115,16 +115,19 @@ def speed(comparison: Comparison) -> str:
     reached = lead.reached_after
     if reached is None:
         return f"It did not reach {goal}."
-    if reached >= target.steps:
-        return f"It needs {reached} steps to {goal}: none saved."
     if reached == 0:
         return f"Without a single step it has {goal}."
-    saved = (
-        f"{factor(target.steps, reached)} times fewer"
-        if 2 * reached <= target.steps
-        else f"{target.steps - reached} fewer"
-    )
-    return f"It reaches {goal} in {reached} step{'' if reached == 1 else 's'}: {saved}."
+    # A random start may have been there before, and fallen back by the last step.
+    base = comparison.arm(BASE)
+    slow = target.steps if base is None or base.reached_after is None else base.reached_after
+    found = f"{after([reached]).capitalize()} it has {goal}"
+    if slow < target.steps:
+        found += f" and first had after {slow}"
+    if reached >= slow:
+        return f"{found}: none saved."
+    if 2 * reached > slow:
+        return f"{found}: {slow - reached} fewer."
+    return f"{found}: {factor(slow, reached)} times fewer."
 
 
 def after(steps: Sequence[int]) -> str:

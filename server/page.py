@@ -103,6 +103,20 @@ def plain(value: Any) -> str:
     return (text if len(text) <= _LONGEST else text[:_LONGEST] + "…") or _ABSENT
 
 
+def by_reason(rejected: Any) -> list[str]:
+    """Who was rejected, one line for each reason.
+
+    >>> by_reason({"site-1": "stale", "site-2": "too large", "site-3": "stale"})
+    ['stale: site-1, site-3', 'too large: site-2']
+    """
+    if not isinstance(rejected, Mapping):
+        return []
+    sites: dict[str, list[str]] = {}
+    for site, reason in rejected.items():
+        sites.setdefault(plain(reason), []).append(str(site))
+    return [plain(f"{reason}: {', '.join(names)}") for reason, names in sites.items()]
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested settings as dotted keys.
 
@@ -143,7 +157,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for show in (percent, points, count, megabytes, duration, plain, flatten, moment):
+    for show in (percent, points, count, megabytes, duration, plain, by_reason, flatten, moment):
         environment.filters[show.__name__] = show
     return environment
 

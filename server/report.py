@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from f2l_fed.errors import DataError, UsageError
+from f2l_fed.files import write_atomically
 from server.chart import TONES, Line, line_chart
 from server.comparison import BASE, LEAD, Comparison, read_comparisons
 from server.findings import (
@@ -100,18 +99,9 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         DataError: As `render_report`.
         UsageError: The file can't be written.
     """
-    page = render_report(result).encode()
+    page = render_report(result)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            try:
-                part.write(page)
-                part.flush()
-                os.fsync(part.fileno())
-                Path(part.name).chmod(0o644)
-                Path(part.name).replace(path)
-            except BaseException:
-                Path(part.name).unlink()
-                raise
+        write_atomically(path, page)
     except OSError as error:
         raise UsageError(
             "report can't be written",
@@ -159,8 +149,5 @@ def _totals(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:
         key: sum(row.get(key) or 0 for row in rounds)
         for key in ("sites", "seconds", "bytes_up", "bytes_down")
     }
-    return {"rows": rounds, "per_site": None, **sums} | (
-        {"per_site": (sums["bytes_up"] + sums["bytes_down"]) / sums["sites"]}
-        if sums["sites"]
-        else {}
-    )
+    traffic, asked = sums["bytes_up"] + sums["bytes_down"], sums["sites"]
+    return {"rows": rounds, "per_site": traffic / asked if asked else None, **sums}

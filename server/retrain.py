@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from f2l_fed.admission import outliers
-from f2l_fed.audit import conditioning
+from f2l_fed.audit import Audit
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluate import Records
 from f2l_fed.generator import fit_generator
@@ -65,7 +65,7 @@ def retrain(root: Path, id: str, commit: int) -> Release:
         left_out=left_out,
         figures={
             **fit.figures(),
-            "conditioning": conditioning(records.weights, fit.held_out),
+            **Audit.of(records.weights, fit.held_out, fit.drawn).figures(),
         },
         parameters=federation.target.layout.size,
     )

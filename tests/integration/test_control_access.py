@@ -48,7 +48,8 @@ def test_every_method_has_a_rule_and_a_question_here() -> None:
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("vic", method) for method in CHANGES] + [("line-7", method) for method in READS | CHANGES],
+    [("viewer-1", method) for method in CHANGES]
+    + [("line-7", method) for method in READS | CHANGES],
 )
 def test_a_role_without_the_right_is_refused(
     workdir: Path, certificates: Path, name: str, method: str
@@ -62,11 +63,11 @@ def test_a_role_without_the_right_is_refused(
 
 
 def test_a_method_without_a_rule_is_for_nobody(workdir: Path, certificates: Path) -> None:
-    with pytest.raises(ControlError, match="expected nobody, got ada, admin"):
-        ask(workdir, certificates, "ada", control.health, rules={})
+    with pytest.raises(ControlError, match="expected nobody, got admin-1, admin"):
+        ask(workdir, certificates, "admin-1", control.health, rules={})
 
 
-@pytest.mark.parametrize("name", ["past", "server"])
+@pytest.mark.parametrize("name", ["expired", "server"])
 def test_a_certificate_that_is_expired_or_for_servers_is_refused(
     workdir: Path, certificates: Path, name: str
 ) -> None:
@@ -80,19 +81,19 @@ def test_another_authority_is_refused_by_both_sides(
 ) -> None:
     stranger = tmp_path / "stranger"
     create_authority(stranger)
-    issue(stranger, "ada", "admin")
-    identity = stranger / "ada"
+    issue(stranger, "admin-1", "admin")
+    identity = stranger / "admin-1"
 
     async def refused(to: Connection) -> None:
-        async with connect(to.address, stranger, "ada") as other:
+        async with connect(to.address, stranger, "admin-1") as other:
             with pytest.raises(ControlError) as refusal:
                 await control.health(other)
             assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
-    ask(workdir, certificates, "ada", refused)
+    ask(workdir, certificates, "admin-1", refused)
     # Now the stranger trusts the server, so that only the server can object.
     (identity / "ca.crt").write_bytes((certificates / "ca.crt").read_bytes())
-    ask(workdir, certificates, "ada", refused)
+    ask(workdir, certificates, "admin-1", refused)
 
 
 def test_without_a_certificate_nobody_gets_in(workdir: Path, certificates: Path) -> None:
@@ -110,13 +111,13 @@ def test_without_a_certificate_nobody_gets_in(workdir: Path, certificates: Path)
                     await call(b"", timeout=5)
                 assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
 
-    ask(workdir, certificates, "ada", refused)
+    ask(workdir, certificates, "admin-1", refused)
 
 
 def test_a_client_does_not_take_a_site_for_the_server(workdir: Path, certificates: Path) -> None:
-    assert ask(workdir, certificates, "ada", control.health, host="localhost")
+    assert ask(workdir, certificates, "admin-1", control.health, host="localhost")
     with pytest.raises(ControlError) as refusal:
-        ask(workdir, certificates, "ada", control.health, host="localhost", name="localhost")
+        ask(workdir, certificates, "admin-1", control.health, host="localhost", name="localhost")
     assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
 
@@ -125,7 +126,7 @@ def test_the_server_ends_a_watch_in_its_own_time(workdir: Path, certificates: Pa
         return [state async for state in control.watch_rounds(to, first=2)]
 
     brief = {method: dataclasses.replace(rule, limit_s=0.3) for method, rule in RULES.items()}
-    assert ask(workdir, certificates, "vic", watch, rules=brief) == [RUNNING]
+    assert ask(workdir, certificates, "viewer-1", watch, rules=brief) == [RUNNING]
 
 
 def test_watches_are_limited_and_closing_one_makes_room(workdir: Path, certificates: Path) -> None:
@@ -144,7 +145,7 @@ def test_watches_are_limited_and_closing_one_makes_room(workdir: Path, certifica
                 await asyncio.sleep(0.05)
         raise AssertionError("no room again")
 
-    assert ask(workdir, certificates, "vic", watch_too_much) == DONE
+    assert ask(workdir, certificates, "viewer-1", watch_too_much) == DONE
 
 
 def test_an_oversized_request_is_refused(workdir: Path, certificates: Path) -> None:
@@ -152,7 +153,7 @@ def test_an_oversized_request_is_refused(workdir: Path, certificates: Path) -> N
         ask(
             workdir,
             certificates,
-            "ada",
+            "admin-1",
             lambda to: control.promote(to, "x" * LARGEST_REQUEST_BYTES),
         )
     assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -160,7 +161,7 @@ def test_an_oversized_request_is_refused(workdir: Path, certificates: Path) -> N
 
 
 def test_nobody_lists_the_methods(workdir: Path, certificates: Path) -> None:
-    own = Credentials.read(certificates / "ada")
+    own = Credentials.read(certificates / "admin-1")
     credentials = grpc.ssl_channel_credentials(own.authority, own.key, own.certificate)
 
     async def reflect(to: Connection) -> grpc.StatusCode:
@@ -170,4 +171,4 @@ def test_nobody_lists_the_methods(workdir: Path, certificates: Path) -> None:
                 await channel.unary_unary(path)(b"", timeout=5)
             return refusal.value.code()
 
-    assert ask(workdir, certificates, "ada", reflect) is grpc.StatusCode.UNIMPLEMENTED
+    assert ask(workdir, certificates, "admin-1", reflect) is grpc.StatusCode.UNIMPLEMENTED

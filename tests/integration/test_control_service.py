@@ -47,7 +47,7 @@ def workdir(tmp_path: Path) -> Path:
     return make_workdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ada", "vic"])
+@pytest.mark.parametrize("name", ["admin-1", "viewer-1"])
 def test_admins_and_viewers_read(workdir: Path, certificates: Path, name: str) -> None:
     async def everything(to: Connection) -> list[Any]:
         return [
@@ -83,7 +83,7 @@ def test_the_zoo_is_counted(workdir: Path, certificates: Path) -> None:
     )
     row, context = np.ones(3, np.float32), np.ones(2, np.float32)
     zoo.append([NewRecord(key="1/a/0", site="a", round=1, weights=row, context=context)])
-    stats = ask(workdir, certificates, "vic", control.zoo_stats)
+    stats = ask(workdir, certificates, "viewer-1", control.zoo_stats)
     assert stats == zoo.stats()
     assert stats.records == 1
 
@@ -91,16 +91,16 @@ def test_the_zoo_is_counted(workdir: Path, certificates: Path) -> None:
 def test_an_admin_promotes_and_rolls_back_and_it_is_on_record(
     workdir: Path, certificates: Path
 ) -> None:
-    promoted = ask(workdir, certificates, "ada", CHANGES["PromoteRelease"])
+    promoted = ask(workdir, certificates, "admin-1", CHANGES["PromoteRelease"])
     assert (promoted.id, promoted.state) == ("00002", "promoted")
     assert states(workdir) == {"00001": "retired", "00002": "promoted"}
-    back = ask(workdir, certificates, "ada", CHANGES["RollbackRelease"])
+    back = ask(workdir, certificates, "admin-1", CHANGES["RollbackRelease"])
     assert (back.id, back.state) == ("00001", "promoted")
     assert states(workdir) == {"00001": "promoted", "00002": "retired"}
     events = [json.loads(line) for line in (workdir / "events.jsonl").read_text().splitlines()]
     assert [(e["event"], e["release"], e["by"], e["how"]) for e in events] == [
-        ("release.promoted", "00002", "ada", "promoted"),
-        ("release.promoted", "00001", "ada", "rolled back"),
+        ("release.promoted", "00002", "admin-1", "promoted"),
+        ("release.promoted", "00001", "admin-1", "rolled back"),
     ]
 
 
@@ -117,7 +117,7 @@ def test_a_watch_shows_what_is_and_then_each_change(workdir: Path, certificates:
                 break
         return seen
 
-    assert ask(workdir, certificates, "vic", watch) == [DONE, RUNNING, finished]
+    assert ask(workdir, certificates, "viewer-1", watch) == [DONE, RUNNING, finished]
 
 
 @pytest.mark.parametrize("id", ["00009", "../releases/00001", "", "1\n2", "é" * 500])
@@ -125,7 +125,7 @@ def test_an_unknown_release_is_not_found(workdir: Path, certificates: Path, id: 
     before = states(workdir)
     for question in (control.show_release, control.promote):
         with pytest.raises(ControlError, match=r"^no such release: got '") as refusal:
-            ask(workdir, certificates, "ada", lambda to, q=question: q(to, id))
+            ask(workdir, certificates, "admin-1", lambda to, q=question: q(to, id))
         assert status_of(refusal.value) is grpc.StatusCode.NOT_FOUND
         assert is_one_sentence(refusal.value)
     assert states(workdir) == before
@@ -133,11 +133,11 @@ def test_an_unknown_release_is_not_found(workdir: Path, certificates: Path, id: 
 
 def test_a_state_that_forbids_it_is_told_as_it_is(workdir: Path, certificates: Path) -> None:
     with pytest.raises(ControlError, match="no earlier release to go back to") as refusal:
-        ask(workdir, certificates, "ada", control.rollback)
+        ask(workdir, certificates, "admin-1", control.rollback)
     assert status_of(refusal.value) is grpc.StatusCode.FAILED_PRECONDITION
     (workdir / "rounds" / "00002.json").write_text("{")
     with pytest.raises(ControlError, match="the round's file is damaged") as refusal:
-        ask(workdir, certificates, "vic", control.list_rounds)
+        ask(workdir, certificates, "viewer-1", control.list_rounds)
     assert status_of(refusal.value) is grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -147,7 +147,7 @@ def test_an_unexpected_failure_is_in_the_log_and_not_in_the_answer(
     beyond_protocol = dataclasses.replace(RUNNING, bytes_up=-1)
     rounds.save(workdir / "rounds", beyond_protocol)
     with pytest.raises(ControlError) as failure:
-        ask(workdir, certificates, "vic", control.list_rounds)
+        ask(workdir, certificates, "viewer-1", control.list_rounds)
     assert status_of(failure.value) is grpc.StatusCode.INTERNAL
     assert str(failure.value) == "The server failed to answer; its log says why."
     assert "Traceback" in caplog.text
@@ -161,7 +161,7 @@ def test_a_server_that_is_gone_is_reported_with_its_address(
         async with asyncio.timeout(LIMIT_S):
             async with serve(workdir, certificates) as port:
                 pass
-            async with connect(f"127.0.0.1:{port}", certificates, "ada") as to:
+            async with connect(f"127.0.0.1:{port}", certificates, "admin-1") as to:
                 await control.health(to)
 
     with pytest.raises(ControlError, match=r"^127\.0\.0\.1:\d+: the server can't be reached"):
@@ -171,7 +171,7 @@ def test_a_server_that_is_gone_is_reported_with_its_address(
 def test_a_server_that_says_nothing_is_given_up(certificates: Path) -> None:
     async def call(port: int) -> None:
         address = f"127.0.0.1:{port}"
-        async with connect(address, certificates, "ada", timeout_s=0.3) as to:
+        async with connect(address, certificates, "admin-1", timeout_s=0.3) as to:
             await control.health(to)
 
     with (
@@ -187,9 +187,9 @@ def test_a_missing_identity_and_a_taken_port_are_configuration_errors(
     with pytest.raises(ConfigError, match=r"the identity can't be read: expected ca\.crt"):
         ask(workdir, certificates, "nobody", control.health)
     with pytest.raises(ConfigError, match="the identity can't be read"):
-        ask(workdir, certificates, "ada", control.health, name="nobody")
+        ask(workdir, certificates, "admin-1", control.health, name="nobody")
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
         pytest.raises(ConfigError, match="can't listen here"),
     ):
-        ask(workdir, certificates, "ada", control.health, port=taken.getsockname()[1])
+        ask(workdir, certificates, "admin-1", control.health, port=taken.getsockname()[1])

@@ -64,15 +64,15 @@ CHANGES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
 
 
 def make_certificates(folder: Path) -> Path:
-    """An authority with a server, ada (admin), vic (viewer), sites, and past, an expired admin."""
+    """An authority with a server, admin-1, viewer-1, two sites, and an expired admin."""
     long_ago = datetime.now(UTC) - timedelta(days=400)
     create_authority(folder, now=long_ago)
     issue(folder, "server", "server")
-    issue(folder, "ada", "admin")
-    issue(folder, "vic", "viewer")
+    issue(folder, "admin-1", "admin")
+    issue(folder, "viewer-1", "viewer")
     issue(folder, "line-7", "site")
     issue(folder, "localhost", "site")
-    issue(folder, "past", "admin", days=30, now=long_ago)
+    issue(folder, "expired", "admin", days=30, now=long_ago)
     return folder
 
 

@@ -49,10 +49,7 @@ class Deployment:
     daemons: dict[str, subprocess.Popen[bytes]]
 
     def run(self, run_config: Mapping[str, str | int], *, timeout_s: float = 90.0) -> RunResult:
-        """Submits the app and waits at most ``timeout_s`` for its end, or raises.
-
-        ``run_config`` overrides keys of the app's ``[tool.flwr.app.config]``.
-        """
+        """Runs the app with these ``[tool.flwr.app.config]`` values, for at most ``timeout_s``."""
         overrides = _write_toml(self.folder / "run-config.toml", run_config)
         started = self._flwr("run", str(self.app_dir), "loopback", "--run-config", str(overrides))
         run_id = str(started["run-id"])
@@ -63,11 +60,11 @@ class Deployment:
         self.wait_until(
             lambda: status().startswith("finished"), f"end of run {run_id}", timeout_s=timeout_s
         )
-        shown = self._command("log", run_id, "loopback", "--show")
-        return RunResult(run_id=run_id, status=status(), log_text=shown.stdout)
+        log_text = self._command("log", run_id, "loopback", "--show").stdout
+        return RunResult(run_id=run_id, status=status(), log_text=log_text)
 
     def open_ports(self) -> list[int]:
-        """Returns those of the deployment's ports that accept a connection."""
+        """Returns those of its ports that accept a connection."""
         return [port for port in self.ports if _accepts(port)]
 
     def stray_processes(self) -> dict[int, str]:
@@ -146,14 +143,14 @@ def deployment(
     Each of ``sites`` is a configuration file, which the ClientApp finds as
     ``context.node_config["site"]``; ``env`` is added to every process's environment.
     """
-    home = tmp_path / "flwr-home"
-    home.mkdir(parents=True)
+    (home := tmp_path / "flwr-home").mkdir(parents=True)
     link_port, *node_ports = ports = _free_ports(1 + len(sites))
     link = f"127.0.0.1:{link_port}"
     (home / "config.toml").write_text(f'superlink.loopback = {{address="{link}", insecure=true}}\n')
     offline = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    quick = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
     own = {"FLWR_HOME": str(home), "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"}
-    everything = {**os.environ, **offline, **env, **own}
+    everything = {**os.environ, **offline, **quick, **env, **own}
     running = Deployment(folder=tmp_path, app_dir=app_dir, env=everything, ports=ports, daemons={})
     try:
         running.start(

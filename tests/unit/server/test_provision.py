@@ -70,7 +70,7 @@ def test_a_client_is_verified_as_a_client_and_never_as_a_server(folder: Path) ->
 
 
 def test_a_certificate_ends_with_its_days(folder: Path) -> None:
-    certificate = certificate_in(issue(folder, "eve", "viewer", days=30, now=START))
+    certificate = certificate_in(issue(folder, "viewer-1", "viewer", days=30, now=START))
     assert policy(folder, days=29).build_client_verifier().verify(certificate, [])
     with pytest.raises(VerificationError):
         policy(folder, days=31).build_client_verifier().verify(certificate, [])
@@ -78,14 +78,14 @@ def test_a_certificate_ends_with_its_days(folder: Path) -> None:
 
 def test_nothing_outlives_the_authority(tmp_path: Path) -> None:
     create_authority(tmp_path / "short", days=10, now=START)
-    issued = issue(tmp_path / "short", "eve", "viewer", days=365, now=START)
+    issued = issue(tmp_path / "short", "viewer-1", "viewer", days=365, now=START)
     assert certificate_in(issued).not_valid_after_utc == START + timedelta(days=10)
     with pytest.raises(ConfigError, match="authority has expired: got ended 2026-01-11"):
-        issue(tmp_path / "short", "bob", "viewer", now=START + timedelta(days=11))
+        issue(tmp_path / "short", "viewer-2", "viewer", now=START + timedelta(days=11))
 
 
 def test_an_identity_folder_is_complete(folder: Path) -> None:
-    credentials = Credentials.read(issue(folder, "eve", "viewer", now=START))
+    credentials = Credentials.read(issue(folder, "viewer-1", "viewer", now=START))
     key = load_pem_private_key(credentials.key, password=None)
     certificate = load_pem_x509_certificate(credentials.certificate)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
@@ -96,21 +96,21 @@ def test_an_identity_folder_is_complete(folder: Path) -> None:
 
 
 def test_only_the_owner_can_read_what_is_written(folder: Path) -> None:
-    issue(folder, "eve", "viewer", now=START)
+    issue(folder, "viewer-1", "viewer", now=START)
     site_kit(folder, "line-7", server="hub:9092", now=START)
     assert {path.stat().st_mode & 0o777 for path in files_below(folder)} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in (folder, *folder.glob("*/"))} == {0o700}
 
 
 def test_nothing_is_ever_overwritten(folder: Path) -> None:
-    issue(folder, "eve", "viewer", now=START)
+    issue(folder, "viewer-1", "viewer", now=START)
     before = {path: path.read_bytes() for path in files_below(folder)}
     with pytest.raises(ConfigError, match="never overwritten"):
         create_authority(folder)
     with pytest.raises(ConfigError, match="never overwritten"):
-        issue(folder, "eve", "admin", now=START)
+        issue(folder, "viewer-1", "admin", now=START)
     with pytest.raises(ConfigError, match="never overwritten"):
-        site_kit(folder, "eve", server="hub:9092", now=START)
+        site_kit(folder, "viewer-1", server="hub:9092", now=START)
     assert {path: path.read_bytes() for path in files_below(folder)} == before
     assert not list(folder.parent.rglob(".*")), "drafts are cleared away"
 
@@ -170,7 +170,7 @@ def test_a_name_that_is_no_plain_label_is_refused(folder: Path, name: str) -> No
 )
 def test_what_can_not_stand_is_refused(folder: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        issue(folder, "eve", now=START, **arguments)
+        issue(folder, "viewer-1", now=START, **arguments)
 
 
 @pytest.mark.parametrize("server", ["hub", "hub:0", "hub:65536", "hub:1\n", "https://hub:1", ":1"])
@@ -181,11 +181,11 @@ def test_a_kit_needs_a_server_address(folder: Path, server: str) -> None:
 
 def test_without_a_sound_authority_nothing_is_issued(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no usable certificate authority"):
-        issue(tmp_path / "elsewhere", "eve", "viewer")
+        issue(tmp_path / "elsewhere", "viewer-1", "viewer")
     create_authority(tmp_path / "other")
     (folder / "ca.key").write_bytes((tmp_path / "other" / "ca.key").read_bytes())
     with pytest.raises(ConfigError, match="the key is not the certificate's"):
-        issue(folder, "eve", "viewer")
+        issue(folder, "viewer-1", "viewer")
 
 
 def test_a_subject_with_two_roles_is_nobody() -> None:
@@ -193,7 +193,7 @@ def test_a_subject_with_two_roles_is_nobody() -> None:
     unit = x509.NameOID.ORGANIZATIONAL_UNIT_NAME
     subject = x509.Name(
         [
-            x509.NameAttribute(x509.NameOID.COMMON_NAME, "eve"),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, "viewer-1"),
             x509.NameAttribute(unit, "viewer"),
             x509.NameAttribute(unit, "admin"),
         ]

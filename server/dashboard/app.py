@@ -1,0 +1,100 @@
+"""The web page of a federation: two views for people and machines, and no way to write."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from f2l_fed.errors import UsageError
+from server.dashboard.metrics import federation_registry
+from server.dashboard.state import read_view
+from server.page import render
+
+__all__ = ["create_app", "run_dashboard"]
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(workdir: Path) -> FastAPI:
+    """The dashboard of one federation.
+
+    Args:
+        workdir: The federation's folder; read anew for every answer.
+    """
+    app = FastAPI(title="F2L-Fed dashboard", docs_url=None, redoc_url=None, openapi_url=None)
+    registry = federation_registry(workdir)
+
+    @app.middleware("http")
+    async def harden(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.get("/")
+    def page() -> HTMLResponse:
+        return HTMLResponse(
+            render("dashboard.html.j2", view=read_view(workdir), name=workdir.resolve().name)
+        )
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        found = workdir.is_dir()
+        return JSONResponse(
+            {"status": "ok" if found else "folder is missing"}, status_code=200 if found else 503
+        )
+
+    return app
+
+
+def run_dashboard(workdir: Path, *, host: str = "127.0.0.1", port: int = 8765) -> None:
+    """Serves the dashboard until it is interrupted.
+
+    It has no log-in: on any other address than loopback, put a proxy with one in front of it.
+
+    Args:
+        workdir: The federation's folder.
+        host: Address to listen on.
+        port: Port to listen on, 0 for a free one.
+
+    Raises:
+        UsageError: There is no such folder, or the address can't be listened on.
+    """
+    if not workdir.is_dir():
+        raise UsageError(
+            "there is no such folder",
+            where=str(workdir),
+            remedy="Name the folder of a federation.",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UsageError(
+            "the dashboard can't listen",
+            where=f"{host}:{port}",
+            got=error.strerror or str(error),
+            remedy="Choose another address or port.",
+        ) from error
+    with listener:
+        config = uvicorn.Config(create_app(workdir), log_level="warning", server_header=False)
+        uvicorn.Server(config).run(sockets=[listener])

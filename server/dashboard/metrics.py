@@ -1,0 +1,75 @@
+"""A federation folder as Prometheus metrics, read at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from server.dashboard.state import read_view
+
+__all__ = ["federation_registry"]
+
+
+class _FederationCollector(Collector):
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+
+    def collect(self) -> Iterator[Metric]:
+        view = read_view(self._workdir)
+        # Gauges, not counters: a round that is repeated or whose file is removed may lower them.
+        steps: dict[str, int] = {}
+        for state in view.rounds:
+            step = str(state.get("step", "unknown"))
+            steps[step] = steps.get(step, 0) + 1
+        rounds = GaugeMetricFamily("f2l_rounds", "Rounds by the step they are at.", labels=["step"])
+        for step, number in sorted(steps.items()):
+            rounds.add_metric([step], number)
+        yield rounds
+        for key in ("accepted", "rejected"):
+            yield GaugeMetricFamily(
+                f"f2l_updates_{key}",
+                f"Updates of sites {key}, all rounds.",
+                value=sum(_size(state.get(key)) for state in view.rounds),
+            )
+        yield GaugeMetricFamily(
+            "f2l_unreadable", "Files or groups of lines that are damaged.", len(view.unreadable)
+        )
+        figures = GaugeMetricFamily(
+            "f2l_release_figure",
+            "Figures of the promoted release.",
+            labels=["release", "figure"],
+        )
+        promoted = view.promoted or {}
+        for name, value in _numbers(promoted.get("figures")):
+            figures.add_metric([str(promoted.get("id", "")), name], value)
+        yield figures
+
+
+def federation_registry(workdir: Path) -> CollectorRegistry:
+    """A registry with the metrics of one federation and nothing else.
+
+    Args:
+        workdir: The federation's folder.
+    """
+    registry = CollectorRegistry()
+    registry.register(_FederationCollector(workdir))
+    return registry
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, Sized) and not isinstance(value, str) else 0
+
+
+def _numbers(figures: Any) -> list[tuple[str, float]]:
+    if not isinstance(figures, dict):
+        return []
+    return [
+        (str(name), float(value))
+        for name, value in figures.items()
+        if isinstance(value, int | float)
+    ]

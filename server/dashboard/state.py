@@ -1,0 +1,97 @@
+"""What a federation folder says about itself, read while others write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FederationView", "read_view"]
+
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationView:
+    """A federation at one moment.
+
+    Args:
+        rounds: States of the rounds, latest first.
+        releases: Records of the releases, latest first.
+        events: The last events, latest first.
+        unreadable: Files that could not be read, and how many event lines.
+    """
+
+    rounds: tuple[dict[str, Any], ...]
+    releases: tuple[dict[str, Any], ...]
+    events: tuple[dict[str, Any], ...]
+    unreadable: tuple[str, ...]
+
+    @property
+    def promoted(self) -> dict[str, Any] | None:
+        """The release that sites get."""
+        return next((r for r in self.releases if r.get("state") == "promoted"), None)
+
+
+def read_view(workdir: Path, *, last_events: int = 40) -> FederationView:
+    """Reads a federation folder; what is missing is empty, what is damaged is named.
+
+    Args:
+        workdir: Folder with ``events.jsonl``, ``rounds`` and ``releases``, each of them optional.
+        last_events: Most events to return.
+    """
+    rounds, bad_rounds = _read_all(workdir, "rounds/[0-9]*.json")
+    releases, bad_releases = _read_all(workdir, "releases/[0-9]*/release.json")
+    events, bad_lines = _read_events(workdir / "events.jsonl")
+    return FederationView(
+        rounds=tuple(reversed(rounds)),
+        releases=tuple(reversed(releases)),
+        events=tuple(reversed(events[-last_events:])),
+        unreadable=(
+            *bad_rounds,
+            *bad_releases,
+            *([f"events.jsonl ({bad_lines} of its last lines)"] if bad_lines else []),
+        ),
+    )
+
+
+def _read_all(workdir: Path, pattern: str) -> tuple[list[dict[str, Any]], list[str]]:
+    found, bad = [], []
+    for path in sorted(workdir.glob(pattern)):
+        try:
+            record = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue  # replaced or removed since it was listed
+        except (OSError, ValueError):
+            record = None
+        if isinstance(record, dict):
+            found.append(record)
+        else:
+            bad.append(str(path.relative_to(workdir)))
+    return found, bad
+
+
+def _read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole events in the last part of the file, oldest first, and the number of bad lines."""
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+    except OSError:
+        return [], 0
+    # After the last newline there is nothing, or a line that is still being written.
+    whole = lines[1 if start else 0 : -1]
+    events, bad = [], 0
+    for line in whole:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            events.append(event)
+        elif line.strip():
+            bad += 1
+    return events, bad
