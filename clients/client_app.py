@@ -15,7 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import policy, trainer
-from clients.policy import SentLog
+from clients.model import save_model
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -45,7 +45,7 @@ def probe(message: Message, context: Context) -> Message:
 
 @app.train("task")
 def task(message: Message, context: Context) -> Message:
-    """Fine-tunes a generated network and returns the updated parameters."""
+    """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
     def respond(site: Site) -> tuple[str, int, RecordDict]:
         asked = wire.unpack_task(message.content)
@@ -55,6 +55,8 @@ def task(message: Message, context: Context) -> Message:
         target = trainer.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
         update = trainer.work(site, asked, target)
+        made = trainer.model_of(site, asked, target, update, policy.utc_now())
+        save_model(site.state, made)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
         return "update", asked.round, wire.pack_update(update, target.layout)
@@ -65,23 +67,35 @@ def task(message: Message, context: Context) -> Message:
 def _answer(
     message: Message, context: Context, respond: Callable[[Site], tuple[str, int, RecordDict]]
 ) -> Message:
-    name = ""
+    site = None
     try:
         site = open_site(site_path(context))
-        name = site.config.name
-        sent, now = SentLog(site.state / "sent.jsonl"), policy.utc_now()
+        now = policy.utc_now()
         kind, number, content = respond(site)
-        sent.allow(site.config.policy, content, now)
-        sent.record(kind, number, content, now)
+        site.sent.allow(site.config.policy, content, now)
+        site.sent.record(kind, number, content, now)
     except PolicyRefusal as refusal:
-        content = wire.pack_refusal(wire.Refusal(site=name, code=refusal.what))
+        content = _refusal(site, refusal.what)
     except F2LError as error:
         _LOG.error("%s", error)
-        content = wire.pack_refusal(wire.Refusal(site=name, code=type(error).__name__))
+        content = _refusal(site, type(error).__name__)
     except Exception:
         _LOG.exception("the task failed")
-        content = wire.pack_refusal(wire.Refusal(site=name, code="failed"))
+        content = _refusal(site, "failed")
     return Message(content=content, reply_to=message)
+
+
+def _refusal(site: Site | None, code: str) -> RecordDict:
+    """The site's name and a code, recorded where that can be done."""
+    name = site.config.name if site else ""
+    content = wire.pack_refusal(wire.Refusal(site=name, code=code))
+    try:
+        if site:
+            site.sent.record(policy.REFUSAL, 0, content, policy.utc_now())
+    except OSError:
+        # With a full disk no answer leaves, but the server should hear that none will come.
+        _LOG.exception("the refusal could not be recorded")
+    return content
 
 
 def site_path(context: Context) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,11 @@ from flwr.app import RecordDict
 
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.finetune import Recipe
-from f2l_fed.rules import positive
+from f2l_fed.rules import positive, require
 from f2l_fed.wire import NUMBERS
+
+REFUSAL = "refusal"
+"""Kind of the entries that count as no answer."""
 
 BUILT_IN_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
 
@@ -48,6 +52,8 @@ class PolicyConfig:
             "maximum_upload_bytes",
             "answers_per_day",
         )
+        known = set(self.numbers.split()) <= set(NUMBERS)
+        require(known, self, "numbers", f"some of {' '.join(NUMBERS)}")
 
 
 def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: int) -> None:
@@ -77,18 +83,19 @@ class SentLog:
     path: Path
 
     def entries(self) -> list[dict[str, Any]]:
-        """All entries, oldest first; a torn last line is left out."""
+        """All entries, oldest first, without torn lines: what they began to say never left."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        lines = self.path.read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines if line.endswith(b"}")]
 
     def allow(self, policy: PolicyConfig, content: RecordDict, now: datetime) -> None:
         """Raises PolicyRefusal if an answer is too large or comes too often."""
         if _size(content) > policy.maximum_upload_bytes:
             raise PolicyRefusal("upload-too-large")
         since = (now - timedelta(days=1)).isoformat()
-        if sum(entry["time"] > since for entry in self.entries()) >= policy.answers_per_day:
+        answers = [entry for entry in self.entries() if entry["kind"] != REFUSAL]
+        if sum(entry["time"] > since for entry in answers) >= policy.answers_per_day:
             raise PolicyRefusal("too-many-answers-today")
 
     def record(self, kind: str, round: int, content: RecordDict, now: datetime) -> None:
@@ -98,6 +105,11 @@ class SentLog:
             "kind": kind,
             "round": round,
             "bytes": _size(content),
+            "fields": {
+                name: value
+                for fields in content.config_records.values()
+                for name, value in fields.items()
+            },
             "tensors": {
                 record: {name: list(array.shape) for name, array in arrays.items()}
                 for record, arrays in content.array_records.items()
@@ -108,9 +120,13 @@ class SentLog:
                 for name, value in metrics.items()
             },
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        with self.path.open("ab+") as file:
+            file.seek(max(file.tell() - 1, 0))
+            torn = file.read() not in (b"", b"\n")
+            # One write, on a line of its own even where a crash has torn the one before.
+            file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
             file.flush()
+            os.fsync(file.fileno())
 
 
 def utc_now() -> datetime:
@@ -119,6 +135,4 @@ def utc_now() -> datetime:
 
 
 def _size(content: RecordDict) -> int:
-    return sum(record.count_bytes() for record in content.array_records.values()) + sum(
-        record.count_bytes() for record in content.metric_records.values()
-    )
+    return sum(record.count_bytes() for record in content.values())

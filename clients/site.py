@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,51 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clients.data import load_examples
-from clients.policy import PolicyConfig
+from clients.data import Source
+from clients.policy import PolicyConfig, SentLog
 from f2l_fed.config import from_mapping
 from f2l_fed.data import Dataset
 from f2l_fed.errors import ConfigError, DataError
-from f2l_fed.rules import share
+from f2l_fed.rules import require, share
 from f2l_fed.seeds import generator_for
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ADDRESS = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """How the site's daemon reaches the server.
+
+    Args:
+        address: ``host:port``; "" where no daemon is run.
+        root_certificates: PEM file of the authority that vouches for the server, relative to the
+            configuration's folder; "" trusts the system's authorities.
+        private_key: File of the site's own key in OpenSSH format; "" where the server knows its
+            sites by nothing.
+        insecure: Talks without TLS: on one machine, or inside a tunnel.
+    """
+
+    address: str = ""
+    root_certificates: str = ""
+    private_key: str = ""
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        require(not self.address or self.host_and_port[1] > 0, self, "address", "host:port")
+        if self.insecure and (self.root_certificates or self.private_key):
+            raise ConfigError(
+                "insecure can't stand beside root_certificates or private_key",
+                where="insecure",
+                remedy="Remove insecure, or both others.",
+            )
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The two parts of the address; port 0 where it isn't one."""
+        match = _ADDRESS.fullmatch(self.address)
+        port = int(match[2]) if match else 0
+        return (match[1].strip("[]"), port) if match and port < 2**16 else ("", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +66,33 @@ class SiteConfig:
         data: File or folder of labelled examples, relative to the configuration's folder.
         validation: Further examples to measure on; "" keeps a share of ``data`` aside.
         validation_fraction: That share.
+        labels: The labels in the order of the network's outputs, separated by commas; "" takes
+            whole numbers from 0 as they are and numbers others in sorted order.
         state: Folder for what the site keeps, relative likewise.
         policy: What may leave.
+        server: Where to.
     """
 
     name: str
     data: str
     validation: str = ""
     validation_fraction: float = 0.2
+    labels: str = ""
     state: str = "state"
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
 
     def __post_init__(self) -> None:
+        fits = _NAME.fullmatch(self.name) is not None
+        require(fits, self, "name", "1 to 63 of a-z, 0-9 and '-', not starting with '-'")
         share(self, "validation_fraction")
+        names = self.label_names
+        require(len(set(names)) == len(names), self, "labels", "different names")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The configured labels, one by one."""
+        return tuple(name.strip() for name in self.labels.split(",") if name.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +111,20 @@ class Site:
         config: Its configuration.
         train: Examples to learn from.
         validation: Examples to measure on; never learned from.
+        labels: What the network's outputs mean; empty where they are numbers in the data too.
         state: Its state folder.
     """
 
     config: SiteConfig
     train: Examples
     validation: Examples
+    labels: tuple[str, ...]
     state: Path
+
+    @property
+    def sent(self) -> SentLog:
+        """The record of everything that left."""
+        return sent_log(self.state)
 
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
@@ -76,12 +136,14 @@ class Site:
                 expected=str(input_shape),
                 got=str(tuple(self.train.x.shape[1:])),
             )
-        if int(self.train.y.max()) >= classes:
+        most = max(int(self.train.y.max()), int(self.validation.y.max())) + 1
+        if most > classes:
             raise DataError(
                 "the site has more classes than the network has outputs",
                 where=where,
                 expected=f"at most {classes}",
-                got=str(int(self.train.y.max()) + 1),
+                got=str(most),
+                remedy="Where labels are no output numbers, name them under labels in site.toml.",
             )
 
 
@@ -104,14 +166,42 @@ def open_site(path: Path) -> Site:
         DataError: If the examples can't be used.
     """
     config = read_config(path)
-    data = _examples(load_examples(path.parent / config.data))
-    if config.validation:
-        train, validation = data, _examples(load_examples(path.parent / config.validation))
-    else:
-        train, validation = _keep_aside(data, config)
+    train, validation, labels = read_examples(path.parent, config)
     state = path.parent / config.state
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Site(config=config, train=train, validation=validation, state=state)
+    return Site(config=config, train=train, validation=validation, labels=labels, state=state)
+
+
+def read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """The examples to learn from, those to measure on, and the names of the outputs.
+
+    Args:
+        folder: The configuration's folder.
+        config: What it says.
+
+    Raises:
+        DataError: If they can't be used.
+    """
+    source = Source.read(folder / config.data)
+    labels = config.label_names or source.labels
+    data = _examples(source.numbered(labels))
+    if not config.validation:
+        return *_keep_aside(data, config), labels
+    further = Source.read(folder / config.validation)
+    validation = _examples(further.numbered(labels))
+    if validation.x.shape[1:] != data.x.shape[1:]:
+        raise DataError(
+            "the validation examples have another shape",
+            where=further.where,
+            expected=str(tuple(data.x.shape[1:])),
+            got=str(tuple(validation.x.shape[1:])),
+        )
+    return data, validation, labels
+
+
+def sent_log(state: Path) -> SentLog:
+    """The audit log in a state folder."""
+    return SentLog(state / "sent.jsonl")
 
 
 def _examples(dataset: Dataset) -> Examples:
@@ -119,14 +209,14 @@ def _examples(dataset: Dataset) -> Examples:
 
 
 def _keep_aside(data: Examples, config: SiteConfig) -> tuple[Examples, Examples]:
-    """A fixed share of every class, at least one example of it where it has two."""
+    """A fixed share of every class: at least one example, but never the last to learn from."""
     rng = generator_for(config.name, "validation")
     order = torch.randperm(len(data.y), generator=rng)
     aside = []
     for label in data.y.unique().tolist():
         members = order[data.y[order] == label]
-        count = max(round(config.validation_fraction * len(members)), 1) if len(members) > 1 else 0
-        aside.append(members[:count])
+        wanted = max(round(config.validation_fraction * len(members)), 1)
+        aside.append(members[: min(wanted, len(members) - 1)])
     kept = torch.cat(aside)
     rest = torch.ones(len(data.y), dtype=torch.bool)
     rest[kept] = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 
 from torch import Tensor
 
+from clients.model import Facts, Model
 from clients.site import Examples, Site
 from f2l_fed.errors import LayoutMismatch
 from f2l_fed.evaluate import select
@@ -74,6 +76,28 @@ def work(site: Site, task: Task, target: Target) -> Update:
             "accuracy_after": accuracy_after,
         },
     )
+
+
+def model_of(site: Site, task: Task, target: Target, update: Update, now: datetime) -> Model:
+    """What the site keeps of its work: the network, with all that is known of it here."""
+    frame = task.frame
+    facts = Facts(
+        site=site.config.name,
+        time=now.isoformat(timespec="seconds"),
+        target=frame.target,
+        classes=frame.classes,
+        labels=",".join(site.labels),
+        input_shape=frame.input_shape,
+        lineage=frame.lineage,
+        round=task.round,
+        release=task.release,
+        chosen=update.chosen,
+        layout=frame.layout,
+        steps=task.recipe.steps,
+        accuracy_before=update.numbers["accuracy_before"],
+        accuracy=update.numbers["accuracy_after"],
+    )
+    return Model(weights=update.weights, layout=target.layout, facts=facts)
 
 
 def _measured(target: Target, weights: Tensor, examples: Examples) -> tuple[float, float]:

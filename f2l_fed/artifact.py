@@ -13,14 +13,14 @@ from torch import Tensor
 
 from f2l_fed.codec.pca import Components, PcaCodec
 from f2l_fed.config import from_mapping
-from f2l_fed.errors import ReleaseError
+from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
 from f2l_fed.generator import Generator, GeneratorConfig
 from f2l_fed.prior import Prior
 from f2l_fed.ridge import RidgeMap
 from f2l_fed.symmetry import OutputSymmetry
 
-_VERSION = "1"
+_VERSION = 1
 _VELOCITY = "velocity."
 
 
@@ -37,10 +37,9 @@ def save_generator(generator: Generator, path: Path) -> None:
         "symmetry.hidden": generator.codec.symmetry.hidden,
         "symmetry.output": generator.codec.symmetry.output,
     }
-    metadata = {
-        "format": _VERSION,
-        "config": json.dumps(dataclasses.asdict(generator.config), sort_keys=True),
-    }
+    about = {"format": _VERSION, "config": dataclasses.asdict(generator.config)}
+    # One entry only: safetensors writes several in any order, and equal generators would differ.
+    metadata = {"f2l": json.dumps(about, sort_keys=True)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
 
 
@@ -52,25 +51,35 @@ def load_generator(path: Path) -> Generator:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("f2l", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ReleaseError(
             "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
         ) from error
-    if metadata.get("format") != _VERSION:
+    if about.get("format") != _VERSION:
         raise ReleaseError(
             "the generator has another format",
             where=str(path),
-            expected=_VERSION,
-            got=str(metadata.get("format")),
+            expected=str(_VERSION),
+            got=str(about.get("format")),
         )
-    config = from_mapping(GeneratorConfig, json.loads(metadata["config"]), where=str(path))
-    hidden = tensors["symmetry.hidden"]
-    output = tensors["symmetry.output"]
-    symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
+    try:
+        return _assemble(about["config"], tensors)
+    except (KeyError, ValueError, RuntimeError, ConfigError) as error:
+        raise ReleaseError(
+            "the generator is incomplete or damaged",
+            where=str(path),
+            got=str(error),
+            remedy="Roll back.",
+        ) from error
+
+
+def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
+    config = from_mapping(GeneratorConfig, settings, where="config")
+    hidden, output = tensors["symmetry.hidden"], tensors["symmetry.output"]
     codec = PcaCodec(
-        symmetry=symmetry,
+        symmetry=OutputSymmetry(hidden, output, len(hidden) + output.numel()),
         common=_read(Components, "codec.common.", tensors),
         rows=_read(Components, "codec.rows.", tensors),
     )
@@ -118,7 +127,4 @@ def _fields(prefix: str, value: Any) -> dict[str, Tensor]:
 
 
 def _read(kind: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
-    missing = [f.name for f in dataclasses.fields(kind) if prefix + f.name not in tensors]
-    if missing:
-        raise ReleaseError("the generator is incomplete", expected=prefix + missing[0])
     return kind(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(kind)})

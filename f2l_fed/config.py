@@ -269,7 +269,10 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     if not fits:
         label = "a section" if dataclasses.is_dataclass(hint) else f"a value of type {_show(hint)}"
         raise ConfigError(
-            f"{name} has the wrong type", where=where, expected=label, got=json.dumps(value)
+            f"{name} has the wrong type",
+            where=where,
+            expected=label,
+            got=json.dumps(value, default=str),
         )
     return value
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import torch
@@ -89,7 +90,8 @@ def select(
 ) -> tuple[str, Tensor]:
     """The kind and weights of the candidate with the lowest loss on a site's own examples."""
     losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in offered.items()}
-    kind = min(losses, key=lambda name: losses[name])
+    # A network that overflows has the loss NaN, which compares as neither lower nor higher.
+    kind = min(losses, key=lambda name: (isnan(losses[name]), losses[name]))
     return kind, offered[kind]
 
 

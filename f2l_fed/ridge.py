@@ -1,4 +1,4 @@
-"""Ridge regression with many outputs, its strength by generalised cross-validation.
+"""Ridge regression with many outputs, its strength by leave-one-out cross-validation.
 
 One thin decomposition serves features and examples alike: with X = U S Vᵀ the fitted map is
 V diag(s / (s² + λ)) Uᵀ Y, of rank at most min(n, p), so neither a p x p nor an n x n system is
@@ -76,9 +76,9 @@ def fit_ridge(
         See `RidgeFit`; computed in float64, returned in float32.
 
     Reference:
-        Golub, Heath, Wahba: Generalized cross-validation as a method for choosing a good ridge
-        parameter. Technometrics 21, 1979, equation 1.4. Breiman et al.: Classification and
-        regression trees, 1984, section 3.4.3 (one standard error).
+        Allen: The relationship between variable selection and data augmentation and a method for
+        prediction. Technometrics 16, 1974 (leave-one-out residuals without refitting). Breiman et
+        al.: Classification and regression trees, 1984, section 3.4.3 (one standard error).
 
     >>> x = torch.linspace(-1, 1, 9)[:, None]
     >>> bool((fit_ridge(x, 3 * x + 1).map(x) - (3 * x + 1)).abs().max() < 0.1)
@@ -93,21 +93,19 @@ def fit_ridge(
     u, s, v = _thin_svd(xc)
     projected = u.T @ yc
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
-    scores = torch.full((strengths, n // group), torch.inf, dtype=torch.float64)
-    for index, strength in enumerate(grid):
+
+    def missed(strength: Tensor) -> Tensor:
         keep = s**2 / (s**2 + strength)
-        spare = 1 - (float(keep.sum()) + offset) / n
-        if spare > 1e-9:
-            missed = (yc - u @ (projected * keep[:, None])).square().sum(1) / spare**2
-            scores[index] = missed.view(-1, group).sum(1)
+        residual = yc - u @ (projected * keep[:, None])
+        return _leave_out(u * keep.sqrt(), residual, group, offset / n)
+
+    scores = torch.stack(
+        [missed(strength).square().sum(1).view(-1, group).sum(1) for strength in grid]
+    )
     mean = scores.mean(1)
     best = int(mean.argmin())
     error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
-    chosen = int((mean <= mean[best] + error).nonzero().max())
-    strength = grid[chosen]
-    keep = s**2 / (s**2 + strength)
-    residual = yc - u @ (projected * keep[:, None])
-    held_out = y - _leave_out(u * keep.sqrt(), residual, group, offset / n)
+    strength = grid[int((mean <= mean[best] + error).nonzero().max())]
     return RidgeFit(
         map=RidgeMap(
             x_mean=x_mean.float(),
@@ -116,7 +114,7 @@ def fit_ridge(
             right=projected.float(),
         ),
         strength=float(strength),
-        held_out=held_out.float(),
+        held_out=(y - missed(strength)).float(),
     )
 
 

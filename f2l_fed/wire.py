@@ -9,6 +9,7 @@ server does not know yet.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from f2l_fed.errors import LayoutMismatch, WireError
+from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
 from f2l_fed.finetune import Recipe
 from f2l_fed.layout import WeightLayout
 
@@ -26,6 +27,10 @@ PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
 _VERSION = 1
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': (\([\d, ]*\)), \} *\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +150,7 @@ def unpack_task(content: RecordDict) -> Task:
         release=_typed(head, "release", str),
         recipe=_unrecipe("recipe", head),
         candidates={
-            kind: torch.from_numpy(_numpy(array, kind).reshape(-1).copy())
+            kind: torch.from_numpy(_numpy(array, kind).reshape(-1))
             for kind, array in _arrays(content, "candidates").items()
         },
     )
@@ -261,12 +266,21 @@ def _recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def _unrecipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
-    return Recipe(
-        steps=_typed(head, f"{prefix}.steps", int),
-        lr=_typed(head, f"{prefix}.lr", float),
-        momentum=_typed(head, f"{prefix}.momentum", float),
-        batch=_typed(head, f"{prefix}.batch", int),
-    )
+    values = {
+        "steps": _typed(head, f"{prefix}.steps", int),
+        "lr": _typed(head, f"{prefix}.lr", float),
+        "momentum": _typed(head, f"{prefix}.momentum", float),
+        "batch": _typed(head, f"{prefix}.batch", int),
+    }
+    try:
+        return Recipe(**values)
+    except ConfigError as error:
+        raise WireError(
+            error.what,
+            where=f"{prefix}.{error.where}",
+            expected=error.expected,
+            got=error.got,
+        ) from error
 
 
 def _pack_tensors(vector: Tensor, layout: WeightLayout) -> ArrayRecord:
@@ -292,13 +306,15 @@ def _numpy(array: Array, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         raise WireError(
             "a tensor of another type", where=name, expected="float32", got=str(array.dtype)[:32]
         )
-    try:
-        value = array.numpy()
-    except (ValueError, OSError, EOFError) as error:
-        raise WireError("a tensor that can't be read", where=name) from error
-    if value.dtype != np.float32 or list(value.shape) != list(array.shape):
+    # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
+    shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
+    if (
+        header is None
+        or header[1] != repr(shape).encode()
+        or len(array.data) - header.end() != 4 * math.prod(shape)
+    ):
         raise WireError("a tensor that is not what it says", where=name)
-    return value
+    return np.frombuffer(array.data, np.float32, offset=header.end()).reshape(shape).copy()
 
 
 def _config(content: RecordDict, key: str) -> Mapping[str, Any]:

@@ -49,7 +49,8 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         choice(self, "source", SOURCES)
-        positive(self, "width", "depth", "batch", "lr", "check_every")
+        require(self.width >= 2, self, "width", ">= 2")
+        positive(self, "depth", "batch", "lr", "check_every")
         require(self.steps >= 0, self, "steps", ">= 0")
         require(self.weight_decay >= 0, self, "weight_decay", ">= 0")
         share(self, "dropout", "held_out")
@@ -95,7 +96,7 @@ def fit_flow(
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
     order = torch.randperm(len(targets), generator=rng)
-    kept = max(1, round(config.held_out * len(targets)))
+    kept = min(max(1, round(config.held_out * len(targets))), len(targets) - 1)
     # The same noise and times at every look, so that looks differ by the weights alone.
     check = _pairs(order[:kept].repeat_interleave(16), targets, expected, spread, config, rng)
     train = order[kept:]

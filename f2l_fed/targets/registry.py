@@ -70,7 +70,7 @@ def _imported(name: str) -> Factory:
     module_name, _, attribute = name.partition(":")
     try:
         factory: Factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise TargetError(
             "the target's factory can't be imported",
             where="[target] name",

@@ -61,6 +61,8 @@ class Target:
                 expected="a torch.nn.Module",
                 got=type(template).__name__,
             )
+        # Dropout would make the outputs depend on more than weights and inputs.
+        template.eval()
         if buffers := [key for key, _ in template.named_buffers()]:
             raise TargetError(
                 "the network has state that is not a parameter",
@@ -77,19 +79,21 @@ class Target:
             )
         with torch.no_grad():
             try:
-                shape = tuple(template(torch.zeros(2, *input_shape)).shape)
-            except RuntimeError as error:
+                output = template(torch.zeros(2, *input_shape))
+            except (RuntimeError, ValueError) as error:
                 raise TargetError(
                     "the network does not accept the data's inputs",
                     where=where,
                     got=f"inputs of shape {input_shape}",
                 ) from error
-        if shape != (2, classes):
+        if not isinstance(output, Tensor) or output.shape != (2, classes):
             raise TargetError(
                 "the network has the wrong output shape",
                 where=where,
                 expected=f"(batch, {classes})",
-                got=f"(batch{''.join(f', {n}' for n in shape[1:])})",
+                got=f"(batch{''.join(f', {n}' for n in output.shape[1:])})"
+                if isinstance(output, Tensor)
+                else type(output).__name__,
             )
         heads = [
             key

@@ -1,42 +1,50 @@
-"""A small federation on real data that needs no download: digits, a small network, few steps."""
+"""Targets, records and generators small enough to fit in a fraction of a second."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache, partial
 
-from f2l_fed.config import load_config
-from f2l_fed.data import Partition
-from server.federation import Federation
-from server.simulate import Simulation, prepare
+import torch
+from torch import Tensor
 
-SETTINGS = (
-    "target.name=mlp",
-    "split.shots=20",
-    "split.held_out_shots=5",
-    "split.test_per_class=10",
-    "split.validation_per_class=5",
-    "first.steps=40",
-    "flow.steps=40",
-    "flow.width=32",
-    "flow.check_every=20",
-    "codec.common=8",
-    "codec.rows=4",
-    "candidates.samples=2",
-)
+from f2l_fed.flow import FlowConfig
+from f2l_fed.generator import CodecConfig, GeneratorConfig, GeneratorFit, fit_generator
+from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.targets import Target
+from f2l_fed.targets.networks import mlp
 
 
-def small_federation(
-    out: Path, *, sites: int = 6, held_out: int = 2, seed: int = 1, settings: tuple[str, ...] = ()
-) -> tuple[Federation, Partition]:
-    """A prepared federation of few-shot sites with 5 of the 10 digits each."""
-    config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
-    simulation = Simulation(
-        data=("digits",),
-        scenario="few-shot",
-        sites=sites,
-        held_out=held_out,
-        rounds=1,
-        out=out,
-        config=config,
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small_target(features: int = 4, classes: int = 3, hidden: int = 5) -> Target:
+    factory = partial(mlp, (features,), classes, hidden)
+    return Target.of("small", factory, (features,), classes)
+
+
+def examples(target: Target, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """One cloud of points for each class, every class present."""
+    draws = rng(seed)
+    y = torch.arange(count) % target.classes
+    centres = 2 * torch.randn(target.classes, *target.input_shape, generator=draws)
+    return centres[y] + torch.randn(count, *target.input_shape, generator=draws), y
+
+
+def records(size: int, count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Contexts, and weights that depend on them linearly but for a little noise."""
+    draws = rng(seed)
+    contexts = torch.randn(count, size, generator=draws)
+    weights = contexts @ torch.randn(size, size, generator=draws) / size**0.5
+    return contexts, 1 + weights + 0.3 * torch.randn(count, size, generator=draws)
+
+
+@cache
+def small_fit(*, symmetric: bool = True, source: str = "prior") -> GeneratorFit:
+    """A generator of `small_target` with a latent space smaller than the weights."""
+    symmetry = OutputSymmetry.of(small_target(), enabled=symmetric)
+    config = GeneratorConfig(
+        codec=CodecConfig(common=6, rows=2),
+        flow=FlowConfig(source=source, width=16, depth=1, steps=60, lr=5e-3, check_every=20),
     )
-    return prepare(simulation, force=False)
+    return fit_generator(*records(symmetry.size), symmetry, config, rng(1))

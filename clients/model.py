@@ -1,0 +1,163 @@
+"""The network that a site has now: the latest one that was fine-tuned on its examples.
+
+::
+
+    model.safetensors   the parameters under their names, and as metadata what model.json says
+    model.json          the same facts, for reading
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from f2l_fed.config import from_mapping
+from f2l_fed.errors import DataError, UsageError
+from f2l_fed.files import write_atomically
+from f2l_fed.layout import WeightLayout
+from f2l_fed.targets import Target, build_target
+
+WEIGHTS = "model.safetensors"
+FACTS = "model.json"
+PROGRAM = "model.pt2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a fine-tuned network.
+
+    Args:
+        site: Whose it is.
+        time: When it was made, ISO 8601.
+        target: Name of the architecture.
+        classes: Its outputs.
+        labels: Their meaning, separated by commas; "" where they are numbers in the data too.
+        input_shape: Of one input.
+        lineage: The federation's.
+        round: Number of the round.
+        release: What generated the start; "" for none.
+        chosen: Kind of the start.
+        layout: Digest of the layout.
+        steps: Gradient steps from the start.
+        accuracy_before: At the start, on the validation examples, in [0, 1].
+        accuracy: After the steps.
+    """
+
+    site: str
+    time: str
+    target: str
+    classes: int
+    labels: str
+    input_shape: tuple[int, ...]
+    lineage: str
+    round: int
+    release: str
+    chosen: str
+    layout: str
+    steps: int
+    accuracy_before: float
+    accuracy: float
+
+    @property
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A fine-tuned network: (D,) float32 weights in a layout, and facts about them."""
+
+    weights: Tensor
+    layout: WeightLayout
+    facts: Facts
+
+
+def save_model(folder: Path, model: Model) -> None:
+    """Replaces the network in a folder; a crash leaves the old one or the new one."""
+    tensors = model.layout.unflatten(model.weights)
+    packed = save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        {"f2l_fed": model.facts.text},
+    )
+    draft = folder / f".{WEIGHTS}.{os.getpid()}.draft"
+    try:
+        with draft.open("wb") as file:
+            file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(folder / WEIGHTS)
+    finally:
+        draft.unlink(missing_ok=True)
+    write_atomically(folder / FACTS, model.facts.text, mode=0o600)
+
+
+def load_model(folder: Path) -> Model | None:
+    """Reads the network in a folder; None where none has been made yet.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        values: dict[str, Any] = json.loads(metadata["f2l_fed"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            "can't read the site's network",
+            where=str(path),
+            got=type(error).__name__,
+            remedy="Remove it; the next round makes another.",
+        ) from error
+    facts = from_mapping(Facts, values, where=str(path))
+    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
+    return Model(weights=layout.flatten(tensors), layout=layout, facts=facts)
+
+
+def export_model(model: Model, folder: Path) -> None:
+    """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
+
+    The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
+    number of inputs at a time.
+
+    Args:
+        model: The network.
+        folder: Created where absent.
+
+    Raises:
+        UsageError: If there is a network in the folder already.
+    """
+    for name in (WEIGHTS, FACTS, PROGRAM):
+        if (folder / name).exists():
+            raise UsageError(
+                "this is there already", where=str(folder / name), remedy="Choose another folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = model.facts
+    program = torch.export.export(
+        network(build_target(facts.target, facts.input_shape, facts.classes), model.weights),
+        (torch.zeros(2, *facts.input_shape),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    torch.export.save(program, folder / PROGRAM)
+    save_model(folder, model)
+
+
+def network(target: Target, weights: Tensor) -> nn.Module:
+    """The target as a module with these weights, (D,) float32, ready to predict."""
+    with torch.random.fork_rng(devices=[]):
+        module = target.factory()
+    module.load_state_dict(target.layout.unflatten(weights))
+    return module.eval()
