@@ -80,13 +80,17 @@ class CandidatesConfig:
     """What a site may choose its start from, besides prior, global mean and nearest record.
 
     Args:
-        samples: Networks drawn from the flow.
+        samples: Networks drawn from the flow for a site that uses the service.
+        training_samples: Likewise in a training round. Every draw that is chosen there makes the
+            returned network a little harder to predict from the site's context.
     """
 
     samples: int = 8
+    training_samples: int = 2
 
     def __post_init__(self) -> None:
         require(self.samples >= 0, self, "samples", ">= 0")
+        require(self.training_samples >= 0, self, "training_samples", ">= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,9 +101,9 @@ def spread_labels(
         low: No label is below.
         high: No label is above.
 
-    >>> spread_labels([50, 52, 10], gap=10, low=0, high=100)
+    >>> spread_labels([50.0, 52.0, 10.0], gap=10.0, low=0.0, high=100.0)
     (46.0, 56.0, 10.0)
-    >>> spread_labels([99, 98], gap=10, low=0, high=100)
+    >>> spread_labels([99.0, 98.0], gap=10.0, low=0.0, high=100.0)
     (100.0, 90.0)
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])

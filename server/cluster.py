@@ -152,7 +152,12 @@ def candidates_for(
             own = without[row]
         rng = generator_for(federation.config.lineage, id, site, "candidates")
         offered[site] = candidates(
-            generator, others, probes[index], own, federation.config.candidates.samples, rng
+            generator,
+            others,
+            probes[index],
+            own,
+            federation.config.candidates.training_samples,
+            rng,
         )
     return offered
 

@@ -63,7 +63,8 @@ class VelocityField(nn.Module):
         self, shape: LatentShape, spread: Tensor, source: str, *, width: int, depth: int
     ) -> None:
         super().__init__()
-        self.shape, self.source, rows = shape, source, width // 2
+        self.shape, self.source = shape, source
+        rows = width // 2 if shape.width else 0
         self.register_buffer("spread", spread, persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * _FREQUENCIES + 1, width), nn.SiLU(), nn.Linear(width, width)
@@ -72,9 +73,10 @@ class VelocityField(nn.Module):
         self.common_in = nn.Linear(2 * shape.common + rows, width)
         self.common_blocks = nn.ModuleList(FilmBlock(width, width) for _ in range(depth))
         self.common_out = _zero(nn.Linear(width, shape.common))
-        self.row_in = nn.Linear(2 * shape.width, rows)
-        self.row_blocks = nn.ModuleList(FilmBlock(rows, width) for _ in range(depth))
-        self.row_out = _zero(nn.Linear(rows, shape.width))
+        if rows:
+            self.row_in = nn.Linear(2 * shape.width, rows)
+            self.row_blocks = nn.ModuleList(FilmBlock(rows, width) for _ in range(depth))
+            self.row_out = _zero(nn.Linear(rows, shape.width))
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor, known: Tensor) -> Tensor:
         """The velocity.
@@ -99,24 +101,23 @@ class VelocityField(nn.Module):
 
     def _learned(self, t: Tensor, state: Tensor, context: Tensor, known: Tensor) -> Tensor:
         states, given = self.shape.split(state), self.shape.split(context)
-        tokens = self.row_in(torch.cat([states.rows, given.rows], dim=2))
-        pooled = (
-            functional.silu(tokens).mean(1)
-            if self.shape.classes
-            else tokens.new_zeros(len(t), tokens.shape[2])
-        )
         condition = self.time(_waves(t, known)) + self.context(given.common)
-        common = self.common_in(torch.cat([states.common, given.common, pooled], dim=1))
+        seen = [states.common, given.common]
+        if self.shape.width:
+            tokens = self.row_in(torch.cat([states.rows, given.rows], dim=2))
+            seen.append(functional.silu(tokens).mean(1))
+        common = self.common_in(torch.cat(seen, dim=1))
         for block in self.common_blocks:
             common = block(common, condition)
+        velocity: Tensor = self.common_out(common)
+        if not self.shape.width:
+            return velocity
         row_condition = (condition + common)[:, None].expand(-1, self.shape.classes, -1)
         for block in self.row_blocks:
             tokens = block(tokens, row_condition)
         rows = self.row_out(tokens)
-        if self.shape.classes:
-            # Deviations of the rows sum to zero, and so must their velocities.
-            rows = rows - rows.mean(1, keepdim=True)
-        return self.shape.join(Parts(self.common_out(common), rows))
+        # Deviations of the rows sum to zero, and so must their velocities.
+        return self.shape.join(Parts(velocity, rows - rows.mean(1, keepdim=True)))
 
 
 def _waves(t: Tensor, known: Tensor) -> Tensor:

@@ -96,5 +96,7 @@ def run_dashboard(workdir: Path, *, host: str = "127.0.0.1", port: int = 8765) -
             remedy="Choose another address or port.",
         ) from error
     with listener:
-        config = uvicorn.Config(create_app(workdir), log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            create_app(workdir), log_level="warning", server_header=False, ws="none"
+        )
         uvicorn.Server(config).run(sockets=[listener])

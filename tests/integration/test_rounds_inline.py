@@ -22,7 +22,7 @@ from server.rounds import RoundState
 from server.simulate import held_out_sites
 from tests.support.inline import conductor, run_inline
 from tests.support.loopback import LoopbackGrid
-from tests.support.small import small_federation
+from tests.support.small_federation import small_federation
 
 
 def site_files(root: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -65,9 +66,7 @@ def examples_of_each_step(count, batch, steps, seed=0):
         w.clone()
         for w in iterates(target, torch.zeros(target.layout.size), x, y, recipe, rng(seed))
     ]
-    changes = [
-        target.layout.unflatten(b - a)["weight"] for a, b in zip(path, path[1:], strict=False)
-    ]
+    changes = [target.layout.unflatten(b - a)["weight"] for a, b in pairwise(path)]
     return [set(change.abs().sum(0).nonzero().squeeze(1).tolist()) for change in changes]
 
 

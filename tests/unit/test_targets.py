@@ -125,7 +125,7 @@ def test_an_installed_package_may_register_a_name(installed):
 def test_an_unknown_name_is_answered_with_the_nearest_one():
     with pytest.raises(TargetError, match=r"'cnn_xs'.*Did you mean 'cnn-xs'\?"):
         build_target("cnn_xs", (1, 28, 28), 5)
-    with pytest.raises(TargetError, match="cnn-m.*mlp") as caught:
+    with pytest.raises(TargetError, match=r"cnn-m.*mlp") as caught:
         build_target("transformer", (1, 28, 28), 5)
     assert "Did you mean" not in str(caught.value)
 
@@ -184,7 +184,7 @@ def test_a_network_must_accept_the_inputs_and_end_in_a_linear_layer():
 
 @pytest.mark.parametrize("name", ["cnn-xs", "cnn-s", "cnn-m"])
 def test_image_targets_refuse_vectors_and_tiny_images(name):
-    with pytest.raises(TargetError, match="works on images.*'mlp'"):
+    with pytest.raises(TargetError, match=r"works on images.*'mlp'"):
         build_target(name, (10,), 3)
-    with pytest.raises(TargetError, match="too small.*'mlp'"):
+    with pytest.raises(TargetError, match=r"too small.*'mlp'"):
         build_target(name, (1, 4, 4), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_leading_line_lies_on_top():
 def test_labels_of_lines_that_end_together_do_not_overlap():
     svg = drawn(*(line(f"arm {i}", (0.5, 0.5, 0.5, 0.8 + i / 1000)) for i in range(9)))
     ys = heights(svg)
-    assert min(b - a for a, b in zip(ys, ys[1:], strict=False)) >= 16
+    assert min(b - a for a, b in pairwise(ys)) >= 16
 
 
 def test_a_missing_value_is_left_out():
@@ -105,7 +106,7 @@ def test_nothing_to_draw_is_refused(lines):
 def test_spread_labels_keep_order_distance_and_bounds(wanted):
     places = spread_labels(wanted, gap=17, low=0, high=300)
     ranked = [places[i] for i in sorted(range(len(wanted)), key=lambda i: wanted[i])]
-    assert all(b - a > 16.999 for a, b in zip(ranked, ranked[1:], strict=False))
+    assert all(b - a > 16.999 for a, b in pairwise(ranked))
     assert all(-1e-6 <= place <= 300 + 1e-6 for place in places)
 
 

@@ -265,7 +265,8 @@ def test_values_that_are_not_numbers_become_dashes(result):
     result["held_out"]["seen"]["arms"]["prior"]["accuracy"][1] = None
     page = render_report(result)
     assert "nan" not in page.split("</style>")[1]
-    assert "None" not in page
+    assert ">None<" not in page
+    assert page.count("<td>–</td>") >= 3
 
 
 def test_lists_that_do_not_fit_the_steps_are_refused(result):

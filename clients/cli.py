@@ -1,0 +1,195 @@
+"""The command f2l-site."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from f2l_fed.errors import F2LError, UsageError
+
+site_app = typer.Typer(
+    name="f2l-site",
+    help="Runs a site beside its private data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(
+    help="The network that this site has now.", no_args_is_help=True, add_completion=False
+)
+site_app.add_typer(model_app, name="model")
+_out = Console()
+_err = Console(stderr=True)
+
+SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+
+
+@site_app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")],
+    name: Annotated[str, typer.Option(help="The site's name in the federation.")],
+    data: Annotated[Path, typer.Option(help="Labelled examples: a file or a folder of images.")],
+) -> None:
+    """Writes a commented site.toml; a site's kit that was unpacked in the folder is used."""
+    from clients.setup import create_site
+
+    path = create_site(folder, name, data)
+    _out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
+
+
+@site_app.command()
+def check(
+    site_file: SiteFile,
+    target: Annotated[str, typer.Option(help="Also checks that this network fits.")] = "",
+    classes: Annotated[int, typer.Option(help="Outputs of that network.")] = 0,
+    offline: Annotated[bool, typer.Option(help="Does not connect to the server.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Finds what would keep the site from taking part; nothing is sent."""
+    from clients.check import check as check_site
+
+    report = check_site(site_file, target=target, classes=classes, connect=not offline)
+    if as_json:
+        print(json.dumps(asdict(report), indent=1))
+    else:
+        shape = "x".join(map(str, report.input_shape))
+        counts = ", ".join(f"{label}: {count}" for label, count in report.per_class.items())
+        if report.train:
+            _say(f"site {report.site}: {report.train} examples of shape {shape} to learn from")
+            _say(f"({counts}), {report.validation} to measure on")
+        for remark in report.remarks:
+            _say(f"remark: {remark}")
+        for problem in report.problems:
+            _say(f"problem: {problem}")
+        if not report.problems:
+            _say("Nothing is wrong.")
+    if report.problems:
+        sys.exit(2)
+
+
+@site_app.command()
+def run(site_file: SiteFile) -> None:
+    """Answers the server's tasks until it is stopped (SIGTERM, Ctrl-C)."""
+    from clients.daemon import run as run_daemon
+
+    run_daemon(site_file)
+
+
+@site_app.command()
+def status(site_file: SiteFile, as_json: AsJson = False) -> None:
+    """Shows the daemon, the latest answer and the site's network."""
+    from clients.daemon import read_status
+    from clients.model import load_model
+    from clients.site import read_config, sent_log
+
+    config = read_config(site_file)
+    state = site_file.parent / config.state
+    daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
+    if as_json:
+        shown = {
+            "site": config.name,
+            "daemon": asdict(daemon) if daemon else None,
+            "latest": entries[-1] if entries else None,
+            "model": asdict(model.facts) if model else None,
+        }
+        print(json.dumps(shown, indent=1))
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("site", config.name)
+    if daemon is None:
+        table.add_row("daemon", "has never run")
+    else:
+        table.add_row("daemon", f"{daemon.state} since {daemon.since}, for {daemon.server}")
+        table.add_row("restarts", str(daemon.restarts))
+        table.add_row("last end", daemon.last_end or "none")
+    latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
+    table.add_row("last sent", latest)
+    if model is None:
+        table.add_row("network", "none yet")
+    else:
+        facts = model.facts
+        table.add_row("network", f"{facts.target}, round {facts.round}, {facts.time}")
+        before, after = facts.accuracy_before, facts.accuracy
+        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {facts.steps} steps")
+    _out.print(table)
+
+
+@site_app.command()
+def sent(
+    site_file: SiteFile,
+    last: Annotated[int, typer.Option(min=1, help="Entries in the table.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Shows what has left this site, from the record written before anything leaves."""
+    from clients.site import read_config, sent_log
+
+    config = read_config(site_file)
+    entries = sent_log(site_file.parent / config.state).entries()
+    total = sum(entry["bytes"] for entry in entries)
+    if as_json:
+        print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
+        return
+    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "numbers and code")
+    for entry in entries[-last:]:
+        tensors = sum(map(len, entry["tensors"].values()))
+        numbers = [f"{name} {value:.4g}" for name, value in entry["numbers"].items()]
+        code = entry["fields"].get("code")
+        table.add_row(
+            entry["time"][:19],
+            entry["kind"],
+            str(entry["round"] or ""),
+            str(entry["bytes"]),
+            str(tensors or ""),
+            "\n".join([*numbers, *([code] if code else [])]),
+        )
+    _out.print(table)
+    _say(f"{len(entries)} messages, {total} bytes in all")
+
+
+@model_app.command("export")
+def export(
+    site_file: SiteFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
+) -> None:
+    """Writes the network as safetensors with its facts, and as a program for torch.export.load."""
+    from clients.model import export_model, load_model
+    from clients.site import read_config
+
+    config = read_config(site_file)
+    model = load_model(site_file.parent / config.state)
+    if model is None:
+        raise UsageError(
+            "this site has no network yet",
+            where=str(site_file),
+            remedy="It gets one with the first task.",
+        )
+    export_model(model, out)
+    _say(f"{model.facts.target} of round {model.facts.round} is in {out}")
+
+
+def site() -> None:
+    """Entry point of f2l-site."""
+    try:
+        site_app()
+    except F2LError as error:
+        if os.environ.get("F2L_DEBUG"):
+            raise
+        _err.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+def _say(text: str) -> None:
+    _out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    site()

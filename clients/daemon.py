@@ -1,0 +1,224 @@
+"""The site's daemon: keeps a Flower SuperNode running beside the data until it is told to stop.
+
+Its files in the state folder::
+
+    daemon.json    process ids and how things stand, see `Status`
+    daemon.log     what daemon and SuperNode have said; older parts end in .1 and .2
+    daemon.lock    held while the daemon runs
+    flower/        Flower's own files and the only commands that its SuperNode may start
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from clients import supernode
+from clients.link import require_address
+from clients.policy import utc_now
+from clients.site import read_config
+from f2l_fed.config import from_mapping
+from f2l_fed.errors import UsageError
+from f2l_fed.files import write_atomically
+
+STATUS = "daemon.json"
+LOG = "daemon.log"
+_LOCK = "daemon.lock"
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How the daemon deals with a SuperNode that ends or does not end.
+
+    Args:
+        first_s: Wait before the first restart; doubled for each further one.
+        longest_s: Longest wait.
+        steady_s: A SuperNode that ran so long starts the waits anew.
+        grace_s: From asking processes to end until they are killed.
+        log_bytes: Size at which a new log is begun; three are kept.
+    """
+
+    first_s: float = 1.0
+    longest_s: float = 60.0
+    steady_s: float = 120.0
+    grace_s: float = 10.0
+    log_bytes: int = 2**22
+
+    def wait_s(self, failures: int) -> float:
+        """The wait after so many ends in a row.
+
+        >>> [Patience().wait_s(failures) for failures in (1, 2, 3, 1000)]
+        [1.0, 2.0, 4.0, 60.0]
+        """
+        return min(self.first_s * 2.0 ** min(failures - 1, 30), self.longest_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a daemon stands.
+
+    Args:
+        state: "running", "waiting" before a restart, or "stopped".
+        since: When that began, ISO 8601.
+        daemon: Its process id.
+        supernode: Process id of the SuperNode, which leads its process group; 0 for none.
+        restarts: Of the SuperNode since the daemon began.
+        last_end: How the SuperNode last ended.
+        server: Where it connects to.
+    """
+
+    state: str
+    since: str
+    daemon: int
+    supernode: int
+    restarts: int
+    last_end: str
+    server: str
+
+
+def read_status(state: Path) -> Status | None:
+    """How the daemon of a state folder stands; None where there was never one.
+
+    One that has died without a word stands as stopped.
+    """
+    try:
+        text = (state / STATUS).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    status = from_mapping(Status, json.loads(text), where=str(state / STATUS))
+    if status.state != "stopped" and not _is_locked(state):
+        left = f"; SuperNode {status.supernode} may still run" if status.supernode else ""
+        return replace(status, state="stopped", last_end=f"the daemon was killed{left}")
+    return status
+
+
+def run(site_file: Path, patience: Patience | None = None) -> None:
+    """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP; whatever it started ends with it.
+
+    Must be called in the main thread.
+
+    Raises:
+        ConfigError: If the configuration can't stand or names no server.
+        UsageError: If a daemon runs for this site already.
+    """
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda got, _: asked.append(got))
+    supervise(site_file, lambda: bool(asked), patience or Patience())
+
+
+def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) -> None:
+    """As `run`, until ``stopped()``."""
+    config = read_config(site_file)
+    require_address(config.server)
+    state = site_file.parent.absolute() / config.state
+    (state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(state), _log(state / LOG, patience.log_bytes) as log:
+        _end_leftover(state, patience.grace_s)
+        supernode.prepare(state, site_file.absolute())
+        failures, restarts, last_end = 0, 0, ""
+
+        def tell(now: str, pid: int) -> None:
+            status = Status(
+                state=now,
+                since=utc_now().isoformat(timespec="seconds"),
+                daemon=os.getpid(),
+                supernode=pid,
+                restarts=restarts,
+                last_end=last_end,
+                server=config.server.address,
+            )
+            log.info("%s", f"{now}, SuperNode {pid}" if pid else now)
+            try:
+                write_atomically(state / STATUS, json.dumps(asdict(status), indent=1) + "\n")
+            except OSError as error:
+                # A full disk must not end what answers the server.
+                log.error("the status can't be written: %s", error)
+
+        try:
+            while not stopped():
+                began = time.monotonic()
+                command = supernode.command_line(config.server, site_file.parent, state)
+                last_end = supernode.run_once(
+                    command, state, log, stopped, patience.grace_s, lambda pid: tell("running", pid)
+                )
+                if stopped():
+                    break
+                lasted = time.monotonic() - began
+                failures = 1 if lasted >= patience.steady_s else failures + 1
+                log.warning("the SuperNode ended: %s", last_end)
+                tell("waiting", 0)
+                _sleep(patience.wait_s(failures), stopped)
+                restarts += 1
+        finally:
+            tell("stopped", 0)
+
+
+def _end_leftover(state: Path, grace_s: float) -> None:
+    """Ends the SuperNode of a daemon that was killed before it could do so."""
+    status = read_status(state)
+    if status is None or not status.supernode:
+        return
+    mark = f"FLWR_HOME={state / 'flower'}".encode()
+    # A process id is given out again after a while; only ours has this environment.
+    with suppress(OSError):
+        if mark in Path(f"/proc/{status.supernode}/environ").read_bytes().split(b"\0"):
+            supernode.end_group(status.supernode, grace_s)
+
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    with (state / _LOCK).open("w") as file:
+        # Whoever asks for the status holds the lock for a moment.
+        for attempt in range(5):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if attempt == 4:
+                    raise UsageError(
+                        "a daemon runs for this site already",
+                        where=str(state),
+                        remedy="Stop that one first.",
+                    ) from error
+                time.sleep(_POLL_S)
+        yield
+
+
+def _is_locked(state: Path) -> bool:
+    try:
+        with (state / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+@contextmanager
+def _log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
+    log = logging.Logger("f2l-site")
+    handler = RotatingFileHandler(path, maxBytes=size_bytes, backupCount=2, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield log
+    finally:
+        handler.close()
+
+
+def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not stopped():
+        time.sleep(_POLL_S)

@@ -1,0 +1,91 @@
+"""The way to the server: whether what the configuration says of it can be used."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+from clients.site import ServerConfig
+from f2l_fed.errors import ConfigError, F2LError
+
+
+def problems_of(server: ServerConfig, folder: Path, *, connect: bool) -> list[str]:
+    """What is wrong with the way to the server, as sentences.
+
+    Args:
+        server: What the configuration says.
+        folder: The configuration's folder.
+        connect: Also opens a connection, and over TLS shakes hands; no request is made.
+    """
+    problems = []
+    try:
+        require_address(server)
+    except ConfigError as error:
+        return [str(error)]
+    try:
+        context = _tls(server, folder)
+    except F2LError as error:
+        problems.append(str(error))
+    else:
+        if connect:
+            problems += _unreachable(server, context)
+    if server.private_key and (problem := _key_problem(folder / server.private_key)):
+        problems.append(problem)
+    return problems
+
+
+def require_address(server: ServerConfig) -> None:
+    """Raises ConfigError unless there is an address to connect to."""
+    if not server.address:
+        raise ConfigError(
+            "no address of the server",
+            where="[server] address",
+            expected="host:port",
+            remedy="Ask the federation's administrator for it.",
+        )
+
+
+def _tls(server: ServerConfig, folder: Path) -> ssl.SSLContext | None:
+    if server.insecure:
+        return None
+    roots = folder / server.root_certificates if server.root_certificates else None
+    try:
+        return ssl.create_default_context(cafile=roots)
+    except OSError as error:
+        raise ConfigError(
+            "can't read the root certificates",
+            where=f"[server] root_certificates = {server.root_certificates!r}",
+            expected="a file of certificates in PEM format",
+            got=type(error).__name__,
+        ) from error
+
+
+def _unreachable(server: ServerConfig, context: ssl.SSLContext | None) -> list[str]:
+    host, port = server.host_and_port
+    try:
+        with socket.create_connection((host, port), timeout=5.0) as connection:
+            if context is not None:
+                context.wrap_socket(connection, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        return [f"{server.address}: the server's certificate is refused: {error.verify_message}."]
+    except OSError as error:
+        return [f"{server.address}: the server can't be reached: {error.strerror or error}."]
+    return []
+
+
+def _key_problem(path: Path) -> str:
+    where = f"[server] private_key = {path.name!r}"
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+        if not isinstance(key, EllipticCurvePrivateKey):
+            return f"{where}: not a key of an elliptic curve, as Flower needs."
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        return f"{where}: can't be read as an OpenSSH private key ({type(error).__name__})."
+    if path.stat().st_mode & 0o077:
+        return f"{where}: others can read it; run chmod 600 on it."
+    return ""

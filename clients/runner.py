@@ -1,0 +1,43 @@
+"""The ``flwr-clientapp`` of a site's daemon: answers one message with the installed code.
+
+A Flower server sends its app along with every run, and Flower's own command imports it. Whoever
+controls the server could so run any program beside the private data, and no policy of the site
+would matter. This command takes the message and leaves the sent app aside.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from flwr.clientapp import ClientApp
+from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
+from flwr.supernode.runtime import run_clientapp
+
+from clients.client_app import app
+
+
+def _installed(**_: object) -> Callable[[str, str, str], ClientApp]:
+    return lambda *_: app
+
+
+def _left_aside(*_: object, **__: object) -> None:
+    """In the place of Flower's installation of the sent app."""
+
+
+def main() -> None:
+    """Takes the arguments of ``flwr-clientapp``."""
+    replaced: dict[str, object] = {
+        "get_load_client_app_fn": _installed,
+        "install_from_fab": _left_aside,
+        "get_project_dir": _left_aside,
+    }
+    for name, replacement in replaced.items():
+        if not hasattr(run_clientapp, name):
+            sys.exit(f"this version of Flower has no {name}; nothing is run")
+        setattr(run_clientapp, name, replacement)
+    flwr_clientapp()
+
+
+if __name__ == "__main__":
+    main()

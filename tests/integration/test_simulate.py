@@ -1,0 +1,192 @@
+"""`f2l-admin simulate` as a user runs it: a process, Flower's simulation runtime, a real Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.small_federation import SETTINGS
+
+BIN = Path(sys.executable).parent
+SMALL = [
+    *("--data", "digits", "--sites", "6", "--held-out", "2", "--rounds", "3"),
+    *(word for setting in SETTINGS for word in ("--set", setting)),
+]
+
+
+def simulate(*arguments: str, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / "f2l-admin", "simulate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+def without_times(result: dict) -> dict:
+    rounds = [{**row, "seconds": 0} for row in result["rounds"]]
+    return {**result, "rounds": rounds, "wall_seconds": 0}
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
+    out = tmp_path / "out"
+    done = simulate(*SMALL, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "round 3/3: 6 networks accepted, 0 rejected" in done.stderr
+    assert str(out / "report.html") in done.stdout
+    assert "generated" in done.stdout
+    result = json.loads((out / "result.json").read_text())
+    assert result["schema"] == 1
+    assert [row["accepted"] for row in result["rounds"]] == [6, 6, 6]
+    seen = result["held_out"]["seen"]
+    assert seen["steps"] == [0, 1, 5, 10, 20, 50]
+    assert set(seen["arms"]) == {
+        "random",
+        "global_mean",
+        "nearest",
+        "soup",
+        "prior",
+        "generated",
+    }
+    assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in seen["arms"].values())
+    assert result["held_out"]["unseen"] is None
+    assert "<html" in (out / "report.html").read_text()
+
+    refused = one_sentence(simulate(*SMALL, "--out", str(out)))
+    assert "--force" in refused
+    assert json.loads((out / "result.json").read_text()) == result
+
+    again = simulate(*SMALL, "--out", str(out), "--force", "--json")
+    assert again.returncode == 0, again.stderr
+    assert without_times(json.loads(again.stdout)) == without_times(result)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [BIN / "f2l-admin", "simulate", *SMALL, "--out", str(out), "--set", "first.steps=5000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not (out / "rounds/00001.json").exists():
+            assert time.monotonic() < deadline, "the first round did not begin"
+            assert process.poll() is None
+            time.sleep(0.2)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, errors
+    assert str(out) in errors
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + 15
+    while members := in_session(process.pid):
+        assert time.monotonic() < deadline, f"left behind: {members}"
+        time.sleep(0.2)
+
+
+def in_session(session: int) -> list[int]:
+    """Living processes of a session; Ray's daemons and workers are in that of their driver."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arrays", "arguments", "said"),
+    [
+        ({"x": np.zeros((40, 8, 8))}, (), "y"),
+        ({"x": np.zeros((40, 8, 8)), "y": np.zeros(39, int)}, (), "39"),
+        ({"x": np.full((40, 8, 8), np.nan), "y": np.arange(40) % 4}, (), "not finite"),
+        (
+            {"x": np.random.default_rng(0).random((40, 8, 8)), "y": np.zeros(40, int)},
+            (),
+            "one class",
+        ),
+        ({"x": np.zeros((40, 2, 2, 2, 2)), "y": np.arange(40) % 4}, (), "dimensions"),
+        (
+            {"x": np.random.default_rng(0).random((40, 8, 8)), "y": np.arange(40) % 8},
+            (),
+            "examples",
+        ),
+        (
+            {"x": np.random.default_rng(0).random((900, 12)), "y": np.arange(900) % 9},
+            ("--set", "target.name=cnn-xs"),
+            "mlp",
+        ),
+    ],
+    ids=["no y", "lengths", "nan", "one class", "dimensions", "too few", "target"],
+)
+def test_data_that_can_not_be_used_gets_one_sentence_and_code_2(tmp_path, arrays, arguments, said):
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    done = simulate("--data", str(path), "--out", str(tmp_path / "out"), *arguments)
+    assert said in one_sentence(done)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--set", "flow.stepz=3"), "flow.steps"),
+        (("--set", "flow.steps=many"), "flow.steps"),
+        (("--set", "later.momentum=2"), "momentum"),
+        (("--data", "minst5k"), "mnist5k"),
+        (("--scenario", "fewshot"), "few-shot"),
+        (("--set", "target.name=cnn-xl"), "cnn-xs"),
+        (("--rounds", "0"), "rounds"),
+        (("--data", "nowhere.npz"), "nowhere.npz"),
+    ],
+)
+def test_wrong_usage_gets_one_sentence_with_the_remedy_and_code_2(tmp_path, arguments, said):
+    base = ("--data", "digits", "--set", "target.name=mlp", "--out", str(tmp_path / "out"))
+    assert said in one_sentence(simulate(*base, *arguments))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_users_own_vectors_work_in_place_of_a_named_data_set(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(1200) % 6
+    np.savez(
+        tmp_path / "mine.npz", x=rng.normal(size=(6, 12))[y] + rng.normal(size=(1200, 12)), y=y
+    )
+    arguments = [word if word != "digits" else str(tmp_path / "mine.npz") for word in SMALL]
+    done = simulate(*arguments, "--scenario", "dirichlet", "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    arms = result["held_out"]["seen"]["arms"]
+    assert arms["generated"]["accuracy"][0] > arms["random"]["accuracy"][0] + 0.2

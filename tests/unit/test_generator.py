@@ -1,0 +1,149 @@
+"""Prior, codec and flow as one: what is kept, what moves, and what guidance and temperature do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from f2l_fed.errors import ConfigError
+from f2l_fed.flow import draw, solve
+from f2l_fed.generator import CodecConfig, SampleConfig
+from tests.support.small import records, rng, small_fit
+
+both = pytest.mark.parametrize("symmetric", [True, False])
+ONE_STEP = SampleConfig(evaluations=1)
+
+
+def expected_of(generator, count=6):
+    contexts, _ = records(generator.codec.symmetry.size, count, seed=3)
+    return generator.expect(contexts)
+
+
+@both
+def test_a_sample_differs_from_the_expectation_inside_the_latent_space_only(symmetric):
+    generator = small_fit(symmetric=symmetric).generator
+    expected, codec = expected_of(generator), generator.codec
+    drawn = generator.sample(expected, rng())
+    kept_by_codec = codec.decode(codec.encode(expected))
+    assert (expected - kept_by_codec).norm() > 0.1 * expected.norm()
+    assert (drawn - expected).norm() > 0.1 * expected.norm()
+    torch.testing.assert_close(
+        drawn - codec.decode(codec.encode(drawn)), expected - kept_by_codec, rtol=0, atol=1e-4
+    )
+
+
+@both
+def test_equal_seeds_draw_equal_networks_and_others_do_not(symmetric):
+    generator = small_fit(symmetric=symmetric).generator
+    expected = expected_of(generator)
+    drawn = generator.sample(expected, rng(1))
+    assert torch.equal(generator.sample(expected, rng(1)), drawn)
+    assert not torch.equal(generator.sample(expected, rng(2)), drawn)
+    assert not drawn.requires_grad
+
+
+@pytest.mark.parametrize("source", ["prior", "gaussian"])
+def test_without_temperature_every_draw_for_a_context_is_the_same(source):
+    generator = small_fit(source=source).generator
+    expected = expected_of(generator, 1).expand(20, -1)
+    cold, warm, hot = (
+        generator.sample(expected, rng(), SampleConfig(temperature=temperature)).std(0).norm()
+        for temperature in (0.0, 1.0, 2.0)
+    )
+    assert cold < 1e-5
+    assert hot > 1.5 * warm > 0.1
+
+
+def known_flags(generator, config):
+    """What the field is told at each evaluation, by torch's own hook."""
+    seen = []
+    hook = generator.velocity.register_forward_hook(
+        lambda _, inputs, __: seen.append(float(inputs[3].mean()))
+    )
+    try:
+        generator.sample(expected_of(generator), rng(), config)
+    finally:
+        hook.remove()
+    return seen
+
+
+def test_guidance_one_asks_only_the_field_that_knows_the_context():
+    generator = small_fit().generator
+    assert known_flags(generator, SampleConfig(evaluations=4)) == [1, 1, 1, 1]
+    assert known_flags(generator, SampleConfig(evaluations=2, guidance=2.0)) == [1, 0, 1, 0]
+
+
+def test_guidance_goes_on_along_the_line_from_not_knowing_to_knowing():
+    generator = small_fit().generator
+    expected = expected_of(generator)
+    free, guided, beyond = (
+        generator.sample(expected, rng(), replace(ONE_STEP, guidance=strength))
+        for strength in (0.0, 1.0, 3.0)
+    )
+    assert (guided - free).abs().max() > 1e-3
+    torch.testing.assert_close(beyond - free, 3 * (guided - free), rtol=0, atol=1e-4)
+
+
+def test_a_sample_is_what_the_solver_makes_of_the_source():
+    generator = small_fit().generator
+    expected, config = expected_of(generator), SampleConfig(solver="midpoint", evaluations=6)
+    context = generator.codec.encode(expected)
+    start = draw("prior", context, generator.spread, rng(4))
+    end = solve(
+        lambda t, x: generator.velocity(t, x, context, torch.ones(len(x))),
+        start,
+        solver="midpoint",
+        evaluations=6,
+    )
+    torch.testing.assert_close(
+        generator.sample(expected, rng(4), config),
+        expected + generator.codec.decode(end) - generator.codec.decode(context),
+    )
+
+
+@both
+def test_a_fit_reports_what_a_gate_looks_at(symmetric):
+    fit = small_fit(symmetric=symmetric)
+    assert set(fit.figures()) == {
+        "explained",
+        "dispersion",
+        "round_trip",
+        "flow_loss",
+        "flow_normal_loss",
+        "flow_step",
+    }
+    _, weights = records(fit.generator.codec.symmetry.size)
+    torch.testing.assert_close(fit.generator.mean, weights.mean(0))
+    assert 0.6 < fit.dispersion < 1.4
+    assert 0.1 < fit.round_trip < 1
+    assert fit.flow.loss <= fit.flow.normal_loss
+
+
+def test_with_symmetry_every_output_has_the_same_spread():
+    generator = small_fit().generator
+    rows = generator.codec.shape.split(generator.spread[None]).rows[0]
+    assert torch.equal(rows, rows[:1].expand_as(rows))
+    assert (generator.spread > 0).all()
+
+
+def test_shared_labels_are_told_apart():
+    generator = small_fit(symmetric=False).generator
+    assert generator.codec.shape.classes == 0
+    assert generator.spread.shape == (generator.codec.shape.common,)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"solver": "heun"}, {"evaluations": 0}, {"guidance": -0.5}, {"temperature": -1.0}]
+)
+def test_sampling_settings_that_cannot_stand_are_named(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        SampleConfig(**bad)
+
+
+def test_a_latent_space_has_at_least_one_dimension_of_each_kind():
+    with pytest.raises(ConfigError, match="common"):
+        CodecConfig(common=0)
+    with pytest.raises(ConfigError, match="rows"):
+        CodecConfig(rows=0)

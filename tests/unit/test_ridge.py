@@ -1,0 +1,114 @@
+"""The ridge map against the normal equations, its cross-validation against explicit refits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from f2l_fed.ridge import fit_ridge
+from tests.support.small import rng
+
+SIZES = [(40, 7), (20, 33)]
+GRID = 25
+
+
+def data(n, p, q=4, noise=0.5, seed=0):
+    draws = rng(seed)
+    x = torch.randn(n, p, generator=draws, dtype=torch.float64) + 1
+    slope = torch.randn(p, q, generator=draws, dtype=torch.float64) / p**0.5
+    return x, x @ slope + 2 + noise * torch.randn(n, q, generator=draws, dtype=torch.float64)
+
+
+def solved(x, y, strength, *, centre):
+    """The normal equations; a function of further features."""
+    x_mean, y_mean = (x.mean(0), y.mean(0)) if centre else (0 * x[0], 0 * y[0])
+    xc, yc = x - x_mean, y - y_mean
+    slope = torch.linalg.solve(xc.T @ xc + strength * torch.eye(x.shape[1]).double(), xc.T @ yc)
+    return lambda fresh: (fresh - x_mean) @ slope + y_mean
+
+
+def scores(x, y, *, group, centre):
+    """The grid of strengths, and the cross-validation score of each group, from hat matrices."""
+    n = len(x)
+    xc, yc = (x - x.mean(0), y - y.mean(0)) if centre else (x, y)
+    gram = xc @ xc.T
+    largest = torch.linalg.eigvalsh(gram)[-1]
+    grid = largest * torch.logspace(-6, 2, GRID, dtype=torch.float64)
+    rows = []
+    for strength in grid:
+        hat = gram @ torch.linalg.inv(gram + strength * torch.eye(n).double())
+        spare = 1 - (hat.trace() + centre) / n
+        rows.append(((yc - hat @ yc) / spare).square().sum(1).view(-1, group).sum(1))
+    return grid, torch.stack(rows)
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_map_solves_the_normal_equations_at_its_strength(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, centre=centre)
+    fresh, _ = data(5, p, seed=1)
+    expected = solved(x, y, fit.strength, centre=centre)(fresh)
+    torch.testing.assert_close(fit.map(fresh.float()), expected.float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("group", [1, 5])
+def test_held_out_predictions_are_those_of_refits_without_the_group(n, p, centre, group):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=group, centre=centre)
+    index = torch.arange(n)
+    for first in range(0, n, group):
+        out = (index >= first) & (index < first + group)
+        refit = solved(x[~out], y[~out], fit.strength, centre=centre)
+        torch.testing.assert_close(fit.held_out[out], refit(x[out]).float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("group", [1, 5])
+def test_the_strength_is_the_largest_within_one_standard_error_of_the_best(n, p, centre, group):
+    x, y = data(n, p, noise=1.5)
+    grid, score = scores(x, y, group=group, centre=centre)
+    mean = score.mean(1)
+    best = int(mean.argmin())
+    error = score[best].std(correction=0) / score.shape[1] ** 0.5
+    chosen = fit_ridge(x, y, group=group, centre=centre, strengths=GRID).strength
+    assert chosen >= float(grid[best]) * (1 - 1e-9)
+    within = grid[mean <= mean[best] + error]
+    assert chosen == pytest.approx(float(within.max()), rel=1e-6)
+
+
+def test_one_standard_error_makes_a_noisy_fit_plainer():
+    x, y = data(40, 7, noise=1.5)
+    grid, score = scores(x, y, group=1, centre=True)
+    assert fit_ridge(x, y).strength > 1.5 * float(grid[score.mean(1).argmin()])
+
+
+def test_what_features_say_nothing_about_is_predicted_by_its_mean():
+    x = torch.randn(60, 5, generator=rng(0))
+    y = 3 + torch.randn(60, 2, generator=rng(1))
+    fit = fit_ridge(x, y)
+    assert (fit.map(x) - y.mean(0)).std() < 0.15
+
+
+def test_what_is_linear_is_found_however_few_the_features():
+    x, y = data(60, 3, noise=0.0)
+    fit = fit_ridge(x, y)
+    residual = fit.held_out - y.float()
+    assert residual.square().mean() < 1e-3 * y.var()
+
+
+def test_without_an_intercept_zero_is_mapped_to_zero():
+    x, y = data(40, 7)
+    assert not fit_ridge(x, y, centre=False).map(torch.zeros(1, 7)).any()
+
+
+def test_constant_features_add_nothing_and_break_nothing():
+    x, y = data(20, 3)
+    torch.testing.assert_close(
+        fit_ridge(torch.cat([x, torch.ones(20, 2)], 1), y).held_out, fit_ridge(x, y).held_out
+    )
+    fit = fit_ridge(torch.ones(20, 2), y)
+    torch.testing.assert_close(fit.map(torch.ones(1, 2))[0], y.mean(0).float())
