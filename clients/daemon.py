@@ -103,7 +103,7 @@ def read_status(state: Path) -> Status | None:
 
 
 def run(site_file: Path, patience: Patience | None = None) -> None:
-    """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP; whatever it started ends with it.
+    """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP, and ends all it started.
 
     Must be called in the main thread.
 

@@ -40,6 +40,8 @@ class Source:
         Raises:
             DataError: If the examples can't be used as they are.
         """
+        if not path.exists():
+            raise DataError("there are no data", where=str(path), remedy="Check the path.")
         if path.suffix == ".npz":
             data = load_npz(path)
             with np.load(path, allow_pickle=False) as arrays:

@@ -56,7 +56,12 @@ def read_folder(path: Path) -> tuple[AnyArray, AnyArray]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            "the folder can't be read", where=str(folder), got=error.strerror or ""
+        ) from error
 
 
 def _read(file: Path) -> AnyArray:

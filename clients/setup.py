@@ -87,7 +87,8 @@ def create_site(folder: Path, name: str, data: Path) -> Path:
     }
     draft = folder / ".site.toml.draft"
     # JSON's strings and numbers are TOML's too.
-    draft.write_text(_TEMPLATE.format(**{key: json.dumps(v) for key, v in values.items()}), "utf-8")
+    written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    draft.write_text(_TEMPLATE.format(**written), "utf-8")
     try:
         read_config(draft)
         draft.rename(path)

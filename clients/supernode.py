@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from clients.site import ServerConfig
 from f2l_fed.files import write_atomically
@@ -34,7 +35,9 @@ def prepare(state: Path, site_file: Path) -> None:
     """
     flower = state / "flower"
     (flower / "bin").mkdir(exist_ok=True)
-    write_atomically(flower / "node.toml", f"site = {json.dumps(str(site_file))}\n")
+    write_atomically(
+        flower / "node.toml", f"site = {json.dumps(str(site_file), ensure_ascii=False)}\n"
+    )
     commands = {
         "flower-superexec": [sys.executable, str(_BIN / "flower-superexec")],
         "flwr-clientapp": [sys.executable, "-m", "clients.runner"],
@@ -109,13 +112,14 @@ def run_once(
     )
     said: list[str] = []
 
-    def listen() -> None:
-        for line in process.stdout or ():
-            if words := _COLOURS.sub("", line).strip():
-                log.info("%s", words)
-                said[:] = [words]
+    def listen(output: IO[str]) -> None:
+        with output:
+            for line in output:
+                if words := _COLOURS.sub("", line).strip():
+                    log.info("%s", words)
+                    said[:] = [words]
 
-    listener = threading.Thread(target=listen, daemon=True)
+    listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
     listener.start()
     try:
         started(process.pid)

@@ -107,7 +107,12 @@ class Generator:
         context = self.codec.encode(expected)
         known, unknown = torch.ones(len(context)), torch.zeros(len(context))
         start = draw(
-            self.config.flow.source, context, self.spread, rng, temperature=config.temperature
+            self.config.flow.source,
+            context,
+            self.spread,
+            self.codec.shape,
+            rng,
+            temperature=config.temperature,
         )
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:

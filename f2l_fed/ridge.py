@@ -136,7 +136,7 @@ def _thin_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _leave_out(half_hat: Tensor, residual: Tensor, group: int, offset: float) -> Tensor:
     """Residuals of the fits that leave a group out: (I - H_gg)⁻¹ e_g; (n, q) float64."""
-    blocks = half_hat.view(-1, group, half_hat.shape[1])
+    blocks = half_hat.view(len(half_hat) // group, group, half_hat.shape[1])
     hat = blocks @ blocks.transpose(1, 2) + offset
     errors = residual.view(-1, group, residual.shape[1])
     eye = torch.eye(group, dtype=torch.float64)

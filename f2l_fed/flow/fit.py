@@ -98,7 +98,9 @@ def fit_flow(
     order = torch.randperm(len(targets), generator=rng)
     kept = min(max(1, round(config.held_out * len(targets))), len(targets) - 1)
     # The same noise and times at every look, so that looks differ by the weights alone.
-    check = _pairs(order[:kept].repeat_interleave(16), targets, expected, spread, config, rng)
+    check = _pairs(
+        order[:kept].repeat_interleave(16), targets, expected, spread, shape, config, rng
+    )
     train = order[kept:]
     optimiser = torch.optim.AdamW(
         field.parameters(), lr=config.lr, weight_decay=config.weight_decay
@@ -108,7 +110,7 @@ def fit_flow(
     best_step, best_state = 0, copy.deepcopy(field.state_dict())
     for step in range(1, config.steps + 1):
         picks = train[torch.randint(len(train), (config.batch,), generator=rng)]
-        batch = _pairs(picks, targets, expected, spread, config, rng)
+        batch = _pairs(picks, targets, expected, spread, shape, config, rng)
         optimiser.zero_grad()
         _error(field, batch).backward()
         optimiser.step()
@@ -136,10 +138,11 @@ def _pairs(
     targets: Tensor,
     expected: Tensor,
     spread: Tensor,
+    shape: LatentShape,
     config: FlowConfig,
     rng: torch.Generator,
 ) -> _Batch:
-    start = draw(config.source, expected[picks], spread, rng)
+    start = draw(config.source, expected[picks], spread, shape, rng)
     end = targets[picks]
     t = torch.rand(len(picks), generator=rng)
     known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()

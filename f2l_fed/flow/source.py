@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 
 import torch
 from torch import Tensor
+
+from f2l_fed.codec.latent import LatentShape
+from f2l_fed.symmetry import Parts
 
 Source = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """From expected latents (n, k) and the prior's error (k,) to a normal's centre and width."""
@@ -28,6 +32,7 @@ def draw(
     source: str,
     expected: Tensor,
     spread: Tensor,
+    shape: LatentShape,
     rng: torch.Generator,
     *,
     temperature: float = 1.0,
@@ -38,6 +43,7 @@ def draw(
         source: A key of `SOURCES`.
         expected: (n, k) float32, the prior's predictions as latents.
         spread: (k,) float32, root mean square of the prior's held-out errors.
+        shape: Layout of the latents.
         rng: Draws the noise.
         temperature: Factor on the width.
 
@@ -45,4 +51,15 @@ def draw(
         (n, k) float32.
     """
     centre, width = SOURCES[source](expected, spread)
-    return centre + temperature * width * torch.randn(expected.shape, generator=rng)
+    return centre + temperature * width * _noise(len(expected), shape, rng)
+
+
+def _noise(count: int, shape: LatentShape, rng: torch.Generator) -> Tensor:
+    """Unit variance in every coordinate, within the space where deviations of rows sum to zero."""
+    noise = torch.randn(count, shape.size, generator=rng)
+    if not shape.width:
+        return noise
+    parts = shape.split(noise)
+    deviations = parts.rows - parts.rows.mean(1, keepdim=True)
+    lost = sqrt(1 - 1 / shape.classes)
+    return shape.join(Parts(parts.common, deviations / lost))

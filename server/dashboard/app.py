@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +19,7 @@ from server.dashboard.metrics import federation_registry
 from server.dashboard.state import read_view
 from server.page import render
 
-__all__ = ["create_app", "run_dashboard"]
+__all__ = ["create_app", "serve_dashboard"]
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
@@ -66,18 +68,21 @@ def create_app(workdir: Path) -> FastAPI:
     return app
 
 
-def run_dashboard(workdir: Path, *, host: str = "127.0.0.1", port: int = 8765) -> None:
-    """Serves the dashboard until it is interrupted.
+@asynccontextmanager
+async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
+    """Serves the dashboard on loopback until the block ends.
 
-    It has no log-in: on any other address than loopback, put a proxy with one in front of it.
+    It has no log-in: for any other address put a proxy with one in front of it.
 
     Args:
         workdir: The federation's folder.
-        host: Address to listen on.
-        port: Port to listen on, 0 for a free one.
+        port: 0 for any that is free.
+
+    Yields:
+        The port.
 
     Raises:
-        UsageError: There is no such folder, or the address can't be listened on.
+        UsageError: There is no such folder, or the port can't be listened on.
     """
     if not workdir.is_dir():
         raise UsageError(
@@ -85,18 +90,31 @@ def run_dashboard(workdir: Path, *, host: str = "127.0.0.1", port: int = 8765) -
             where=str(workdir),
             remedy="Name the folder of a federation.",
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family)
+        listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise UsageError(
             "the dashboard can't listen",
-            where=f"{host}:{port}",
+            where=f"127.0.0.1:{port}",
             got=error.strerror or str(error),
-            remedy="Choose another address or port.",
+            remedy="Choose another port.",
         ) from error
     with listener:
         config = uvicorn.Config(
             create_app(workdir), log_level="warning", server_header=False, ws="none"
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = _Quiet(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Quiet(uvicorn.Server):
+    """Leaves signals to the process that it is a part of."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -18,7 +18,7 @@ from f2l_fed.probe import anchor, probe_update
 from f2l_fed.ridge import fit_ridge
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target, build_target
-from tests.support.small import examples, records, rng, small_fit, small_target
+from tests.support.small import examples, records, rng, small_generator, small_target
 
 quick = settings(deadline=None, max_examples=15)
 orders = st.permutations(range(3)).map(torch.tensor)
@@ -145,7 +145,7 @@ def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
 @quick
 @given(order=orders, seed=seeds)
 def test_expectation_and_codec_commute_with_permutations(order, seed):
-    generator = small_fit().generator
+    generator = small_generator()
     symmetry, codec = generator.codec.symmetry, generator.codec
     x = torch.randn(4, symmetry.size, generator=rng(seed))
     relabelled_x = permuted(symmetry, x, order)
@@ -165,8 +165,8 @@ def test_expectation_and_codec_commute_with_permutations(order, seed):
 
 @quick
 @given(order=orders, seed=seeds)
-def test_the_fitted_field_commutes_with_permutations(order, seed):
-    field, draws = small_fit().generator.velocity, rng(seed)
+def test_the_fields_velocity_commutes_with_permutations(order, seed):
+    field, draws = small_generator().velocity, rng(seed)
     shape = field.shape
     t, known = torch.rand(6, generator=draws), (torch.rand(6, generator=draws) > 0.5).float()
     x, context = torch.randn(2, 6, shape.size, generator=draws)

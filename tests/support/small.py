@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from f2l_fed.flow import FlowConfig
-from f2l_fed.generator import CodecConfig, GeneratorConfig, GeneratorFit, fit_generator
+from f2l_fed.flow import FlowConfig, VelocityField
+from f2l_fed.generator import (
+    CodecConfig,
+    Generator,
+    GeneratorConfig,
+    GeneratorFit,
+    fit_generator,
+)
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target
 from f2l_fed.targets.networks import mlp
@@ -48,3 +56,18 @@ def small_fit(*, symmetric: bool = True, source: str = "prior") -> GeneratorFit:
         flow=FlowConfig(source=source, width=16, depth=1, steps=60, lr=5e-3, check_every=20),
     )
     return fit_generator(*records(symmetry.size), symmetry, config, rng(1))
+
+
+def stirred(field: VelocityField, seed: int = 0) -> VelocityField:
+    """A copy with random weights everywhere, as if it had learned something."""
+    field, draws = copy.deepcopy(field), rng(seed)
+    for parameter in field.parameters():
+        nn.init.normal_(parameter, std=0.3, generator=draws)
+    return field.requires_grad_(False)
+
+
+@cache
+def small_generator(*, symmetric: bool = True, source: str = "prior") -> Generator:
+    """That of `small_fit` with a field that is far from the normal one."""
+    generator = small_fit(symmetric=symmetric, source=source).generator
+    return replace(generator, velocity=stirred(generator.velocity))

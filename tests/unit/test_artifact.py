@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from f2l_fed.artifact import load_generator, load_matrix, save_generator, save_matrix
 from f2l_fed.errors import ReleaseError
-from tests.support.small import records, rng, small_fit
+from tests.support.small import records, rng, small_generator
 
 
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "generator.safetensors"
-    save_generator(small_fit().generator, path)
+    save_generator(small_generator(), path)
     return path
 
 
@@ -35,7 +35,7 @@ def rewritten(path, *, without=(), **changes):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("source", ["prior", "gaussian"])
 def test_a_loaded_generator_makes_the_same_bits(tmp_path, symmetric, source):
-    generator = small_fit(symmetric=symmetric, source=source).generator
+    generator = small_generator(symmetric=symmetric, source=source)
     path = tmp_path / "generator.safetensors"
     save_generator(generator, path)
     loaded = load_generator(path)

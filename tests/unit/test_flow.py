@@ -10,7 +10,7 @@ import torch
 from f2l_fed.codec import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import SOURCES, FlowConfig, VelocityField, draw, fit_flow, solve
-from tests.support.small import rng
+from tests.support.small import rng, stirred
 
 SHAPE = LatentShape(common=2, classes=3, width=2)
 PLAIN = LatentShape(common=2, classes=0, width=0)
@@ -58,14 +58,16 @@ def test_a_solver_evaluates_as_often_as_it_is_told_inside_the_unit_interval(solv
     torch.testing.assert_close(end, torch.ones(1, 3))
 
 
-def test_sources_are_centred_where_they_say_and_as_wide():
-    expected, spread = torch.tensor([[5.0, -5.0]]).expand(20_000, -1), torch.tensor([0.5, 2.0])
+@pytest.mark.parametrize("shape", [SHAPE, PLAIN])
+def test_sources_are_centred_where_they_say_and_as_wide(shape):
+    expected = torch.linspace(-5, 5, shape.size).expand(20_000, -1)
+    spread = torch.linspace(0.5, 2, shape.size)
     for source, centre, width in (
-        ("prior", [5.0, -5.0], spread),
-        ("gaussian", [0.0, 0.0], torch.ones(2)),
+        ("prior", expected[0], spread),
+        ("gaussian", torch.zeros(shape.size), torch.ones(shape.size)),
     ):
-        start = draw(source, expected, spread, rng(), temperature=1.5)
-        torch.testing.assert_close(start.mean(0), torch.tensor(centre), rtol=0, atol=0.1)
+        start = draw(source, expected, spread, shape, rng(), temperature=1.5)
+        torch.testing.assert_close(start.mean(0), centre, rtol=0, atol=0.1)
         torch.testing.assert_close(start.std(0), 1.5 * width, rtol=0.03, atol=0)
 
 
@@ -75,7 +77,7 @@ def test_an_untrained_field_carries_every_start_to_its_place_in_the_normal_targe
     spread = torch.tensor([0.3, 2.0, 0.7, 1.4, 0.7, 1.4, 0.7, 1.4])
     context = 3 * torch.randn(1_000, SHAPE.size, generator=draws)
     field = VelocityField(SHAPE, spread, source, width=8, depth=1)
-    start = draw(source, context, spread, draws)
+    start = draw(source, context, spread, SHAPE, draws)
     end = integrate(field, start, context, evaluations=60)
     centre, width = SOURCES[source](context, spread)
     # Between normals the flow is affine: so many deviations from the centre stay so many.
@@ -93,9 +95,8 @@ def test_any_field_commutes_with_permutations_of_the_outputs(source, shape):
     draws, order = rng(3), torch.randperm(shape.classes, generator=rng(4))
     rows = torch.tensor([0.5, 2.0]).repeat(shape.classes)
     spread = torch.cat([torch.tensor([0.4, 1.1]), rows])
-    field = VelocityField(shape, spread, source, width=8, depth=2)
-    for parameter in field.parameters():
-        torch.nn.init.normal_(parameter, std=0.5, generator=draws)
+    plain = VelocityField(shape, spread, source, width=8, depth=2)
+    field = stirred(plain)
     t, known = torch.rand(7, generator=draws), torch.ones(7)
     x, context = torch.randn(2, 7, shape.size, generator=draws)
 
@@ -107,19 +108,21 @@ def test_any_field_commutes_with_permutations_of_the_outputs(source, shape):
         torch.testing.assert_close(
             field(t, moved(x), moved(context), known), moved(velocity), rtol=1e-4, atol=1e-4
         )
-        plain = VelocityField(shape, spread, source, width=8, depth=2)
         assert (velocity - plain(t, x, context, known)).abs().max() > 0.1
 
 
-def test_the_learned_velocity_keeps_the_rows_deviations_summing_to_zero():
-    field = VelocityField(SHAPE, torch.ones(SHAPE.size), "prior", width=8, depth=1)
-    for parameter in field.parameters():
-        torch.nn.init.normal_(parameter, generator=rng())
-    context = torch.zeros(4, SHAPE.size)
-    with torch.no_grad():
-        rows = SHAPE.split(field(torch.rand(4), context, context, torch.ones(4))).rows
-    assert rows.abs().max() > 0.1
-    torch.testing.assert_close(rows.sum(1), torch.zeros(4, 2), rtol=0, atol=1e-4)
+def sums_of_rows(latents):
+    return SHAPE.split(latents).rows.sum(1)
+
+
+def test_neither_source_nor_velocity_leaves_the_space_where_the_rows_sum_to_zero():
+    ones, context = torch.ones(SHAPE.size), torch.zeros(4, SHAPE.size)
+    start = draw("gaussian", context, ones, SHAPE, rng())
+    field = stirred(VelocityField(SHAPE, ones, "gaussian", width=8, depth=1))
+    velocity = field(torch.rand(4, generator=rng()), start, context, torch.ones(4))
+    for latents in (start, velocity):
+        assert SHAPE.split(latents).rows.abs().max() > 0.1
+        torch.testing.assert_close(sums_of_rows(latents), torch.zeros(4, 2), rtol=0, atol=1e-5)
 
 
 def bimodal(count=400, seed=0):
@@ -133,9 +136,6 @@ def bimodal(count=400, seed=0):
     return expected + offset, expected, offset.square().mean(0).sqrt()
 
 
-CONFIG = FlowConfig(width=64, depth=1, steps=300, lr=5e-3, check_every=25)
-
-
 @pytest.fixture(scope="module", params=list(SOURCES))
 def fitted(request):
     config = FlowConfig(source=request.param, width=64, depth=1, steps=300, lr=5e-3, check_every=25)
@@ -144,7 +144,7 @@ def fitted(request):
 
 def test_training_finds_structure_that_normal_targets_do_not_have(fitted):
     fit, _ = fitted
-    assert fit.loss < 0.75 * fit.normal_loss
+    assert fit.loss < 0.85 * fit.normal_loss
     assert 0 < fit.step <= 300
 
 
@@ -152,7 +152,9 @@ def test_samples_reach_both_modes_and_little_lies_between(fitted):
     fit, source = fitted
     context = torch.randn(2_000, 2, generator=rng(7))
     spread = bimodal()[2]
-    end = integrate(fit.field, draw(source, context, spread, rng(8)), context, evaluations=32)
+    end = integrate(
+        fit.field, draw(source, context, spread, PLAIN, rng(8)), context, evaluations=32
+    )
     offset = (end - context)[:, 0]
     left, right = (offset + 2).abs() < 0.7, (offset - 2).abs() < 0.7
     assert left.float().mean() > 0.3

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from f2l_fed.codec import fit_pca
 from f2l_fed.errors import ConfigError
-from f2l_fed.flow import draw, solve
-from f2l_fed.generator import CodecConfig, SampleConfig
-from tests.support.small import records, rng, small_fit
+from f2l_fed.flow import FlowConfig, draw, solve
+from f2l_fed.generator import CodecConfig, GeneratorConfig, SampleConfig, fit_generator
+from tests.support.small import records, rng, small_fit, small_generator
 
 both = pytest.mark.parametrize("symmetric", [True, False])
 ONE_STEP = SampleConfig(evaluations=1)
@@ -23,7 +24,7 @@ def expected_of(generator, count=6):
 
 @both
 def test_a_sample_differs_from_the_expectation_inside_the_latent_space_only(symmetric):
-    generator = small_fit(symmetric=symmetric).generator
+    generator = small_generator(symmetric=symmetric)
     expected, codec = expected_of(generator), generator.codec
     drawn = generator.sample(expected, rng())
     kept_by_codec = codec.decode(codec.encode(expected))
@@ -36,7 +37,7 @@ def test_a_sample_differs_from_the_expectation_inside_the_latent_space_only(symm
 
 @both
 def test_equal_seeds_draw_equal_networks_and_others_do_not(symmetric):
-    generator = small_fit(symmetric=symmetric).generator
+    generator = small_generator(symmetric=symmetric)
     expected = expected_of(generator)
     drawn = generator.sample(expected, rng(1))
     assert torch.equal(generator.sample(expected, rng(1)), drawn)
@@ -46,7 +47,7 @@ def test_equal_seeds_draw_equal_networks_and_others_do_not(symmetric):
 
 @pytest.mark.parametrize("source", ["prior", "gaussian"])
 def test_without_temperature_every_draw_for_a_context_is_the_same(source):
-    generator = small_fit(source=source).generator
+    generator = small_generator(source=source)
     expected = expected_of(generator, 1).expand(20, -1)
     cold, warm, hot = (
         generator.sample(expected, rng(), SampleConfig(temperature=temperature)).std(0).norm()
@@ -70,13 +71,13 @@ def known_flags(generator, config):
 
 
 def test_guidance_one_asks_only_the_field_that_knows_the_context():
-    generator = small_fit().generator
+    generator = small_generator()
     assert known_flags(generator, SampleConfig(evaluations=4)) == [1, 1, 1, 1]
     assert known_flags(generator, SampleConfig(evaluations=2, guidance=2.0)) == [1, 0, 1, 0]
 
 
 def test_guidance_goes_on_along_the_line_from_not_knowing_to_knowing():
-    generator = small_fit().generator
+    generator = small_generator()
     expected = expected_of(generator)
     free, guided, beyond = (
         generator.sample(expected, rng(), replace(ONE_STEP, guidance=strength))
@@ -87,10 +88,10 @@ def test_guidance_goes_on_along_the_line_from_not_knowing_to_knowing():
 
 
 def test_a_sample_is_what_the_solver_makes_of_the_source():
-    generator = small_fit().generator
+    generator = small_generator()
     expected, config = expected_of(generator), SampleConfig(solver="midpoint", evaluations=6)
     context = generator.codec.encode(expected)
-    start = draw("prior", context, generator.spread, rng(4))
+    start = draw("prior", context, generator.spread, generator.codec.shape, rng(4))
     end = solve(
         lambda t, x: generator.velocity(t, x, context, torch.ones(len(x))),
         start,
@@ -106,30 +107,73 @@ def test_a_sample_is_what_the_solver_makes_of_the_source():
 @both
 def test_a_fit_reports_what_a_gate_looks_at(symmetric):
     fit = small_fit(symmetric=symmetric)
-    assert set(fit.figures()) == {
-        "explained",
-        "dispersion",
-        "round_trip",
-        "flow_loss",
-        "flow_normal_loss",
-        "flow_step",
-    }
     _, weights = records(fit.generator.codec.symmetry.size)
     torch.testing.assert_close(fit.generator.mean, weights.mean(0))
-    assert 0.6 < fit.dispersion < 1.4
+    assert fit.held_out.shape == fit.drawn.shape == weights.shape
+    assert fit.figures() == {
+        "round_trip": fit.round_trip,
+        "flow_loss": fit.flow.loss,
+        "flow_normal_loss": fit.flow.normal_loss,
+        "flow_step": fit.flow.step,
+    }
     assert 0.1 < fit.round_trip < 1
     assert fit.flow.loss <= fit.flow.normal_loss
 
 
+@both
+def test_draws_are_as_far_from_the_expectation_as_real_networks_in_every_kind_of_coordinate(
+    symmetric,
+):
+    generator = small_fit(symmetric=symmetric).generator
+    _, weights = records(generator.codec.symmetry.size)
+    held_out = small_fit(symmetric=symmetric).held_out
+    centres = held_out.repeat(50, 1)
+    config, codec = SampleConfig(solver="midpoint", evaluations=32), generator.codec
+    drawn = codec.shape.split(
+        codec.encode(generator.sample(centres, rng(), config)) - codec.encode(centres)
+    )
+    real = codec.shape.split(codec.encode(weights) - codec.encode(held_out))
+    for ours, theirs in ((drawn.common, real.common), (drawn.rows, real.rows)):
+        if ours.numel():
+            torch.testing.assert_close(
+                ours.square().mean().sqrt(), theirs.square().mean().sqrt(), rtol=0.05, atol=0
+            )
+
+
+@pytest.mark.parametrize("components", [1, 2, 100])
+def test_the_held_out_round_trip_is_over_networks_that_the_codec_has_not_seen(components):
+    symmetry = small_generator().codec.symmetry
+    _, weights = records(symmetry.size, 10)
+    config = GeneratorConfig(
+        codec=CodecConfig(common=components, rows=components),
+        flow=FlowConfig(width=8, depth=1, steps=0),
+    )
+    fit = fit_generator(weights, weights, symmetry, config, rng())
+    seen, unseen = weights[:8], weights[8:]
+    codec = fit_pca(seen, symmetry, common=components, rows=components)
+    lost = (codec.decode(codec.encode(unseen)) - unseen).square().sum()
+    kept = 1 - lost / (unseen - seen.mean(0)).square().sum()
+    assert fit.round_trip == pytest.approx(float(kept), abs=1e-5)
+    assert fit.round_trip < 0.9
+
+
+@both
+def test_four_records_are_enough(symmetric):
+    symmetry = small_generator(symmetric=symmetric).codec.symmetry
+    config = GeneratorConfig(flow=FlowConfig(width=8, depth=1, steps=3))
+    fit = fit_generator(*records(symmetry.size, 4), symmetry, config, rng())
+    assert torch.isfinite(fit.drawn).all()
+
+
 def test_with_symmetry_every_output_has_the_same_spread():
-    generator = small_fit().generator
+    generator = small_generator()
     rows = generator.codec.shape.split(generator.spread[None]).rows[0]
     assert torch.equal(rows, rows[:1].expand_as(rows))
     assert (generator.spread > 0).all()
 
 
 def test_shared_labels_are_told_apart():
-    generator = small_fit(symmetric=False).generator
+    generator = small_generator(symmetric=False)
     assert generator.codec.shape.classes == 0
     assert generator.spread.shape == (generator.codec.shape.common,)
 

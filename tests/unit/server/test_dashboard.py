@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
-import subprocess
-import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from f2l_fed.errors import UsageError
 from f2l_fed.events import EventLog
-from server.dashboard import create_app, run_dashboard
+from server.dashboard import create_app, serve_dashboard
 from server.dashboard.state import read_view
 
 
@@ -224,34 +223,25 @@ def test_there_is_nothing_else_to_see(workdir, path):
 
 def test_a_dashboard_of_no_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no such folder"):
-        run_dashboard(tmp_path / "missing")
+        asyncio.run(answer_of(tmp_path / "missing"))
 
 
 def test_a_port_that_is_taken_is_told(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match="can't listen") as caught:
-            run_dashboard(tmp_path, port=port)
+            asyncio.run(answer_of(tmp_path, port))
     assert caught.value.where == f"127.0.0.1:{port}"
 
 
-def test_run_dashboard_serves_until_it_is_stopped(workdir):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    code = (
-        "import sys; from pathlib import Path; from server.dashboard import run_dashboard; "
-        "run_dashboard(Path(sys.argv[1]), port=int(sys.argv[2]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(workdir), str(port)])
-    try:
-        deadline = time.monotonic() + 20
-        status = 0
-        while status != 200 and time.monotonic() < deadline:
-            try:
-                status = ask(f"http://127.0.0.1:{port}/health")[0]
-            except urllib.error.URLError:
-                time.sleep(0.1)
-        assert status == 200
-    finally:
-        process.terminate()
-        process.wait(10)
+def test_the_dashboard_serves_until_the_block_ends(workdir):
+    status, port = asyncio.run(answer_of(workdir))
+    assert status == 200
+    with pytest.raises(urllib.error.URLError):
+        ask(f"http://127.0.0.1:{port}/health")
+
+
+async def answer_of(folder: Path, port: int = 0) -> tuple[int, int]:
+    async with serve_dashboard(folder, port) as bound:
+        answer = await asyncio.to_thread(ask, f"http://127.0.0.1:{bound}/health")
+        return answer[0], bound

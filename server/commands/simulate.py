@@ -1,0 +1,85 @@
+"""f2l-admin simulate."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from f2l_fed.config import load_config
+from f2l_fed.errors import UsageError
+
+DataOption = Annotated[str, typer.Option(help="Datasets by name or .npz path, with commas.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for results, zoo and releases.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting."),
+]
+
+
+def simulate(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[FEDERATION.toml]", help="Configuration.")
+    ] = None,
+    data: DataOption = "mnist5k",
+    scenario: Annotated[
+        str, typer.Option(help="few-shot, dirichlet, camera or natural.")
+    ] = "few-shot",
+    sites: Annotated[int, typer.Option(help="Sites that take part.")] = 40,
+    held_out: Annotated[int, typer.Option(help="Sites kept out, of each kind.")] = 30,
+    rounds: Annotated[int, typer.Option(help="Rounds.")] = 3,
+    seed: Annotated[int, typer.Option(help="Decides every random draw.")] = 0,
+    out: OutOption = Path("out"),
+    set_: SetOption = None,
+    force: Annotated[bool, typer.Option(help="Replaces results that are in --out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Prints result.json.")] = False,
+) -> None:
+    """Runs a whole federation on this machine: real apps, real data, real zoo."""
+    from server import simulate as simulation
+    from server.progress import ProgressView
+    from server.report import write_report
+    from server.table import result_table
+
+    wanted = simulation.Simulation(
+        data=tuple(spec.strip() for spec in data.split(",") if spec.strip()),
+        scenario=scenario,
+        sites=sites,
+        held_out=held_out,
+        rounds=rounds,
+        out=out,
+        config=replace(load_config(config, set_ or []), seed=seed),
+    )
+    if not wanted.data:
+        raise UsageError("no data named", where="--data", expected="names or .npz paths")
+    console = Console(stderr=True)
+    try:
+        with ProgressView(console, rounds) as progress:
+            progress.stage("data are divided and sites are set up")
+            federation, divided = simulation.prepare(wanted, force=force)
+            progress.stage("Ray and Flower start")
+            result = simulation.run(
+                wanted, federation, divided, stop=threading.Event(), listener=progress
+            )
+    except KeyboardInterrupt:
+        print(
+            f"Interrupted. Partial results (zoo, releases, events) are in {out}.", file=sys.stderr
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Flower leaves threads behind that Python would wait for, for ever.
+        os._exit(130)
+    write_report(result, out / "report.html")
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    table = Console()
+    for part in result_table(result):
+        table.print(part)
+    print(f"result  {out / 'result.json'}\nreport  {out / 'report.html'}")

@@ -1,0 +1,155 @@
+"""f2l-server and f2l-admin as processes: the zoo's commands, the control service, the dashboard."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.federation import Federation
+from tests.support.inline import run_inline
+from tests.support.small_federation import small_federation
+
+BIN = Path(sys.executable).parent
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN / words[0], *words[1:]], capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    federation, _ = small_federation(tmp_path_factory.mktemp("federation") / "out")
+    run_inline(federation, 2)
+    return federation
+
+
+def test_zoo_stats_counts_what_is_there(finished):
+    done = command("f2l-admin", "zoo", "stats", str(finished.root / "zoo"), "--json")
+    found = json.loads(done.stdout)
+    assert (found["records"], found["sites"], found["rounds"]) == (12, 6, 2)
+
+
+def test_zoo_verify_is_silent_about_a_sound_zoo_and_names_a_flipped_bit(finished, tmp_path):
+    zoo = tmp_path / "zoo"
+    subprocess.run(["cp", "-r", finished.root / "zoo", zoo], check=True)
+    assert command("f2l-admin", "zoo", "verify", str(zoo)).returncode == 0
+    shard = sorted((zoo / "shards").iterdir())[0]
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(damaged)
+    done = command("f2l-admin", "zoo", "verify", str(zoo))
+    assert done.returncode == 1
+    assert shard.name in done.stdout
+
+
+def test_a_network_can_be_taken_out_of_a_zoo_and_into_another(finished, tmp_path):
+    source, files = finished.root / "zoo", tmp_path / "files"
+    done = command(
+        "f2l-admin", "zoo", "export", str(source), str(files), "--site", "site-001",
+        "--latest", "--context",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (file,) = files.iterdir()
+    assert file.suffix == ".safetensors"
+    other = Federation.create(tmp_path / "other", finished.config)
+    done = command(
+        "f2l-admin", "zoo", "import", str(other.root / "zoo"), str(file),
+        "--site", "elsewhere", "--round", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (record,) = other.zoo.snapshot().records()
+    assert (record.site, record.round) == ("elsewhere", 1)
+
+
+def test_forget_asks_to_be_told_twice_and_then_erases(finished, tmp_path):
+    zoo = tmp_path / "zoo"
+    subprocess.run(["cp", "-r", finished.root / "zoo", zoo], check=True)
+    refused = command("f2l-admin", "zoo", "forget", str(zoo), "site-002")
+    assert refused.returncode == 2
+    assert "--yes" in refused.stderr
+    assert command("f2l-admin", "zoo", "forget", str(zoo), "site-002", "--yes").returncode == 0
+    found = json.loads(command("f2l-admin", "zoo", "stats", str(zoo), "--json").stdout)
+    assert (found["sites"], found["forgotten"]) == (5, ["site-002"])
+
+
+def test_a_folder_that_is_no_zoo_gets_one_sentence(tmp_path):
+    done = command("f2l-admin", "zoo", "stats", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def service(finished: Federation) -> Iterator[dict[str, str]]:
+    """Addresses of a running f2l-server on the finished federation."""
+    from server.provision import create_authority, issue
+
+    certificates = finished.root / "certificates"
+    if not certificates.exists():
+        create_authority(certificates)
+        issue(certificates, "server", "server", hosts=("localhost", "127.0.0.1"))
+        issue(certificates, "admin", "admin")
+    process = subprocess.Popen(
+        [BIN / "f2l-server", "run", finished.root, "--port", "0", "--dashboard-port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        found = dict(re.findall(r"^(control|dashboard) +(\S+)$", "".join(lines), re.M))
+        assert set(found) == {"control", "dashboard"}
+        yield {**found, "certificates": str(certificates)}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        process.stdout.close()
+
+
+def ask(service: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return command(
+        "f2l-admin", *words, "--server", service["control"],
+        "--certificates", service["certificates"], "--name", "admin",
+    )  # fmt: skip
+
+
+def test_an_admin_sees_rounds_and_sites_and_rolls_a_release_back(service, finished):
+    listed = json.loads(ask(service, "round", "list", "--json").stdout)
+    assert [(row["number"], row["step"]) for row in listed] == [(1, "done"), (2, "done")]
+    sites = json.loads(ask(service, "site", "list", "--json").stdout)
+    assert len(sites) == 6
+    done = ask(service, "release", "rollback")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "00001 is promoted\n"
+    assert ask(service, "release", "promote", "00002").returncode == 0
+    assert finished.releases.promoted().id == "00002"
+    with urllib.request.urlopen(service["dashboard"], timeout=10) as answer:
+        assert "00002" in answer.read().decode()
+
+
+def test_without_a_server_the_admin_is_told_so(service, tmp_path):
+    done = ask({**service, "control": "127.0.0.1:9"}, "round", "list")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_init_lays_out_a_federation_and_refuses_to_do_it_twice(tmp_path):
+    folder = tmp_path / "central"
+    done = command("f2l-server", "init", str(folder), "--set", "target.classes=10")
+    assert done.returncode == 0, done.stderr
+    assert Federation.open(folder).config.target.classes == 10
+    key = folder / "certificates/ca.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    before = key.read_bytes()
+    assert command("f2l-server", "init", str(folder)).returncode != 0
+    assert key.read_bytes() == before

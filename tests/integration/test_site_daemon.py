@@ -1,0 +1,172 @@
+"""The site's daemon with real SuperNodes: without a server, and in a federation on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clients.daemon import Status, read_status
+from tests.support.deployment import deployment
+from tests.support.sites import digits_site
+
+pytestmark = [pytest.mark.deployment, pytest.mark.slow]
+
+PYPROJECT = """
+    [project]
+    name = "sent-app"
+    version = "1.0.0"
+    license = "Apache-2.0"
+    dependencies = []
+
+    [tool.flwr.app]
+    publisher = "test"
+
+    [tool.flwr.app.components]
+    serverapp = "sent_server:app"
+    clientapp = "sent_client:app"
+
+    [tool.flwr.app.config]
+    message = ""
+"""
+
+SENT_CLIENT = """
+    import pathlib
+    from flwr.clientapp import ClientApp
+
+    pathlib.Path(__file__).parent.joinpath("was-run").touch()
+    pathlib.Path("{ran}").touch()
+    app = ClientApp()
+"""
+
+SENT_SERVER = """
+    import time
+    from flwr.app import ConfigRecord, Message, RecordDict
+    from flwr.serverapp import ServerApp
+
+    app = ServerApp()
+
+    @app.main()
+    def main(grid, context):
+        while not (nodes := list(grid.get_node_ids())):
+            time.sleep(0.2)
+        content = RecordDict({"task": ConfigRecord({"nothing": "of use"})})
+        messages = [Message(content, node, "train.task") for node in nodes]
+        for reply in grid.send_and_receive(messages, timeout=40):
+            print("REPLY", dict(reply.content["refusal"]) if reply.has_content() else reply.error)
+"""
+
+
+def standing(site: Path) -> Status:
+    status = read_status(site.parent / "state")
+    assert status is not None, "the daemon has not begun"
+    return status
+
+
+def running(site: Path) -> int:
+    """Process id of the SuperNode, 0 while there is none."""
+    status = read_status(site.parent / "state")
+    return status.supernode if status and status.state == "running" else 0
+
+
+def holds(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+    end = time.monotonic() + timeout_s
+    while not (held := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return held
+
+
+def living(site: Path) -> dict[int, str]:
+    """All processes of a site's SuperNode, by the folder that only they are given."""
+    mark = f"FLWR_HOME={site.parent / 'state/flower'}".encode()
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+    return found
+
+
+@contextmanager
+def daemon(site: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "clients.cli", "run", str(site)]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for pid in living(site):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_daemon_restarts_its_supernode_until_it_is_stopped(tmp_path):
+    # Flower gives up at once: the root certificates are no file.
+    more = '[server]\naddress = "127.0.0.1:1"\nroot_certificates = "absent.crt"\n'
+    site = digits_site(tmp_path, more=more)
+    with daemon(site) as first:
+        assert holds(lambda: running(site) > 0 and standing(site).restarts > 0)
+        command = [sys.executable, "-m", "clients.cli", "run", str(site)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert second.returncode == 2
+        assert "a daemon runs for this site already" in second.stderr
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(15) == 0
+    status = standing(site)
+    assert (status.state, status.supernode, status.daemon) == ("stopped", 0, first.pid)
+    assert status.last_end.startswith("exit code 1, after saying: ")
+    assert "root-certificates" in (tmp_path / "state/daemon.log").read_text()
+    assert living(site) == {}
+
+
+def test_a_killed_daemon_stands_as_stopped_and_the_next_one_clears_up(tmp_path):
+    site = digits_site(tmp_path, more='[server]\naddress = "127.0.0.1:1"\ninsecure = true\n')
+    command = [sys.executable, "-m", "clients.cli", "run", str(site)]
+    with subprocess.Popen(command) as first:
+        assert holds(lambda: running(site) > 0)
+        orphan = running(site)
+        first.kill()
+    assert standing(site).state == "stopped"
+    assert f"SuperNode {orphan} may still run" in standing(site).last_end
+    with daemon(site) as second:
+        assert holds(lambda: running(site) not in (0, orphan))
+        assert orphan not in living(site)
+        second.send_signal(signal.SIGINT)
+        assert second.wait(20) == 0
+    assert living(site) == {}
+
+
+def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tmp_path):
+    app_dir, ran = tmp_path / "app", tmp_path / "ran"
+    app_dir.mkdir()
+    (app_dir / "pyproject.toml").write_text(textwrap.dedent(PYPROJECT))
+    (app_dir / "sent_client.py").write_text(textwrap.dedent(SENT_CLIENT).format(ran=ran))
+    (app_dir / "sent_server.py").write_text(textwrap.dedent(SENT_SERVER))
+    with deployment(tmp_path / "flower", sites=[], app_dir=app_dir, env={}) as link:
+        more = f'[server]\naddress = "127.0.0.1:{link.ports[0]}"\ninsecure = true\n'
+        site = digits_site(tmp_path / "site", more=more)
+        with daemon(site) as process:
+            assert holds(lambda: running(site) > 0)
+            first = running(site)
+            os.kill(first, signal.SIGKILL)
+            assert holds(lambda: running(site) not in (0, first))
+            assert standing(site).restarts == 1
+            assert standing(site).last_end.startswith("signal 9")
+            result = link.run({})
+            assert "'code': 'WireError'" in result.log_text, result.log_text
+            assert "'site': 'north'" in result.log_text
+            assert not ran.exists(), "the code that the server sent was run"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        assert living(site) == {}
+    assert standing(site).state == "stopped"

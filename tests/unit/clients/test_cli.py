@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from flwr.app import Message
+
+from clients.cli import site as entry_point
+from clients.client_app import app
+from clients.setup import create_site
+from clients.site import read_config
+from f2l_fed import wire
+from f2l_fed.errors import ConfigError, DataError, UsageError
+from f2l_fed.finetune import Recipe
+from tests.support.loopback import LoopbackGrid
+from tests.support.sites import digits_site, frame
+
+ROOT = Path(__file__).parents[3]
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+F2LSite = Callable[..., Ended]
+
+
+@pytest.fixture
+def f2l_site(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> F2LSite:
+    """The entry point in this process, which saves the start of another."""
+
+    def call(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["f2l-site", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def work(site: Path) -> None:
+    """One task at the site."""
+    task = wire.Task(frame=frame(), round=1, release="", recipe=Recipe(steps=3), candidates={})
+    grid = LoopbackGrid(app, {7: {"site": str(site)}})
+    assert list(grid.send_and_receive([Message(wire.pack_task(task), 7, wire.TASK_ACTION)]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run",), "[server] address: no address of the server: expected host:port."),
+        (("model", "export", "out"), "this site has no network yet."),
+        (("init", "--name", "a", "--data", "absent"), "absent: there are no data."),
+    ],
+)
+def test_what_can_not_be_done_ends_with_2_and_one_sentence(tmp_path, f2l_site, arguments, sentence):
+    site = digits_site(tmp_path)
+    subject = tmp_path / "new" if arguments[0] == "init" else site
+    depth = 2 if arguments[0] == "model" else 1
+    done = f2l_site(*arguments[:depth], subject, *arguments[depth:])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_of_its_own_ends_with_2_and_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "clients.cli", "status", str(tmp_path / "absent.toml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "can't read the site's configuration" in done.stderr
+
+
+def test_check_ends_with_2_and_every_problem(tmp_path, f2l_site):
+    site = digits_site(tmp_path, more='[policy]\ntargets = "nope"\nminimum_examples = 99\n')
+    done = f2l_site("check", site)
+    assert done.returncode == 2
+    assert done.stdout.count("problem: ") == 2
+    assert done.stderr == ""
+    report = json.loads(f2l_site("check", site, "--json").stdout)
+    assert len(report["problems"]) == 2
+    assert report["train"] == 30
+
+
+def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    shown = json.loads(f2l_site("sent", site, "--json").stdout)
+    assert shown["total"]["messages"] == len(shown["sent"]) == 1
+    assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
+    assert "1 messages" in f2l_site("sent", site).stdout
+    status = json.loads(f2l_site("status", site, "--json").stdout)
+    assert status["daemon"] is None
+    assert status["latest"] == shown["sent"][0]
+    assert status["model"]["round"] == 1
+
+
+def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):
+    digits_site(tmp_path / "data")
+    done = f2l_site(
+        "init", tmp_path / "new", "--name", "line-7", "--data", tmp_path / "data/train.npz"
+    )
+    assert done.returncode == 0, done.stderr
+    done = f2l_site("check", tmp_path / "new/site.toml", "--target", "mlp")
+    assert done.returncode == 0, done.stdout
+    assert "Nothing is wrong." in done.stdout
+
+
+def test_an_unpacked_kit_fills_in_the_server(tmp_path):
+    digits_site(tmp_path)
+    (tmp_path / "kit.json").write_text('{"format": 1, "site": "a", "server": "hub:9092"}')
+    (tmp_path / "site.toml").unlink()
+    config = read_config(create_site(tmp_path, "a", tmp_path / "train.npz"))
+    assert config.data == "train.npz"
+    assert config.server.address == "hub:9092"
+    assert config.server.root_certificates == "ca.crt"
+    assert config.server.private_key == "flower.key"
+    (tmp_path / "kit.json").write_text("[]")
+    (tmp_path / "site.toml").unlink()
+    with pytest.raises(ConfigError, match="kit can't be read"):
+        create_site(tmp_path, "a", tmp_path / "train.npz")
+
+
+def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):
+    site = digits_site(tmp_path / "a")
+    before = site.read_text()
+    with pytest.raises(UsageError, match="never overwritten"):
+        create_site(tmp_path / "a", "a", tmp_path / "a/train.npz")
+    assert site.read_text() == before
+    with pytest.raises(ConfigError, match="name is out of range"):
+        create_site(tmp_path / "b", "No Name", tmp_path / "a/train.npz")
+    with pytest.raises(DataError, match="there are no data"):
+        create_site(tmp_path / "c", "c", tmp_path / "absent")
+    assert list(tmp_path.rglob("*.draft")) == list((tmp_path / "b").iterdir()) == []

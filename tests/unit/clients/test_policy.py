@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from clients.policy import PolicyConfig, SentLog, allow_request, allowed_numbers
+from f2l_fed.errors import ConfigError, PolicyRefusal
+from f2l_fed.finetune import Recipe
+
+NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def answer() -> RecordDict:
+    return RecordDict(
+        {
+            "update": ConfigRecord({"site": "north", "round": 3}),
+            "weights": ArrayRecord({"w": Array(np.zeros((2, 5), np.float32))}),
+            "numbers": MetricRecord({"steps": 4.0}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "steps", "examples", "code"),
+    [
+        ("resnet", 1, 50, "target-not-allowed"),
+        ("evil:factory", 1, 50, "target-not-allowed"),
+        ("mlp", 101, 50, "too-many-steps"),
+        ("mlp", 1, 9, "too-few-examples"),
+    ],
+)
+def test_a_request_outside_the_policy_is_refused_with_a_code(target, steps, examples, code):
+    policy = PolicyConfig(maximum_steps=100)
+    with pytest.raises(PolicyRefusal, match=f"^{code}\\.$"):
+        allow_request(policy, target, Recipe(steps=steps), examples)
+
+
+def test_a_request_at_the_limits_is_allowed():
+    allow_request(PolicyConfig(maximum_steps=100), "mlp", Recipe(steps=100), 10)
+
+
+def test_only_listed_numbers_leave():
+    policy = PolicyConfig(numbers="steps accuracy_after")
+    numbers = {"examples": 9.0, "steps": 4.0, "accuracy_after": 0.5}
+    assert allowed_numbers(policy, numbers) == {"steps": 4.0, "accuracy_after": 0.5}
+    assert allowed_numbers(PolicyConfig(numbers=""), numbers) == {}
+
+
+def test_a_number_that_does_not_exist_is_refused_in_the_configuration():
+    with pytest.raises(ConfigError, match="got 'accurcy_after'"):
+        PolicyConfig(numbers="accurcy_after")
+
+
+def test_the_record_says_all_that_leaves(tmp_path):
+    log = SentLog(tmp_path / "sent.jsonl")
+    assert log.entries() == []
+    log.record("update", 3, answer(), NOW)
+    (entry,) = log.entries()
+    assert entry["time"] == "2026-01-02T12:00:00+00:00"
+    assert (entry["kind"], entry["round"]) == ("update", 3)
+    assert entry["fields"] == {"site": "north", "round": 3}
+    assert entry["tensors"] == {"weights": {"w": [2, 5]}}
+    assert entry["numbers"] == {"steps": 4.0}
+    assert entry["bytes"] > 40
+
+
+def test_a_torn_line_is_left_out_and_does_not_swallow_the_next(tmp_path):
+    log = SentLog(tmp_path / "sent.jsonl")
+    log.record("update", 1, answer(), NOW)
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + whole[: len(whole) // 2])
+    assert [entry["round"] for entry in log.entries()] == [1]
+    log.record("update", 2, answer(), NOW)
+    assert [entry["round"] for entry in log.entries()] == [1, 2]
+
+
+def test_answers_of_one_day_are_counted_without_refusals(tmp_path):
+    log, policy = SentLog(tmp_path / "sent.jsonl"), PolicyConfig(answers_per_day=2)
+    log.record("update", 1, answer(), NOW - timedelta(hours=25))
+    log.record("refusal", 0, answer(), NOW)
+    log.record("update", 2, answer(), NOW - timedelta(hours=23))
+    log.allow(policy, answer(), NOW)
+    log.record("probe", 0, answer(), NOW)
+    with pytest.raises(PolicyRefusal, match="too-many-answers-today"):
+        log.allow(policy, answer(), NOW)
+    log.allow(policy, answer(), NOW + timedelta(hours=2))
+
+
+def test_a_large_answer_is_refused(tmp_path):
+    with pytest.raises(PolicyRefusal, match="upload-too-large"):
+        SentLog(tmp_path / "sent.jsonl").allow(PolicyConfig(maximum_upload_bytes=40), answer(), NOW)
