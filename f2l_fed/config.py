@@ -204,7 +204,9 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
             ) from error
     for text in overrides:
         _override(values, text)
-    return from_mapping(FederationConfig, values, where=str(path) if path else "--set")
+    # A section that is set in part keeps its own defaults: `first` and `later` are both recipes.
+    whole = _overlay(FederationConfig().to_json(), values)
+    return from_mapping(FederationConfig, whole, where=str(path) if path else "--set")
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -303,3 +305,12 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError("not a section", where="--set", got=section)
     values[last] = value
+
+
+def _overlay(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _overlay(base[key], value)
+        for key, value in values.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **values, **inner}

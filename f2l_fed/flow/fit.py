@@ -34,6 +34,7 @@ class FlowConfig:
         dropout: Share of examples whose context is withheld.
         held_out: Share of records kept aside to choose the best weights by.
         check_every: Steps between looks at the records kept aside.
+        patience: Looks without an improvement after which the fit ends.
     """
 
     source: str = "prior"
@@ -46,11 +47,12 @@ class FlowConfig:
     dropout: float = 0.1
     held_out: float = 0.15
     check_every: int = 50
+    patience: int = 5
 
     def __post_init__(self) -> None:
         choice(self, "source", SOURCES)
         require(self.width >= 2, self, "width", ">= 2")
-        positive(self, "depth", "batch", "lr", "check_every")
+        positive(self, "depth", "batch", "lr", "check_every", "patience")
         require(self.steps >= 0, self, "steps", ">= 0")
         require(self.weight_decay >= 0, self, "weight_decay", ">= 0")
         share(self, "dropout", "held_out")
@@ -120,6 +122,8 @@ def fit_flow(
             if loss < best:
                 best, best_step = loss, step
                 best_state = copy.deepcopy(field.state_dict())
+            elif step >= best_step + config.patience * config.check_every:
+                break
     field.load_state_dict(best_state)
     return FlowFit(field=field.requires_grad_(False), loss=best, normal_loss=normal, step=best_step)
 

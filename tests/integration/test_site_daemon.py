@@ -42,7 +42,6 @@ SENT_CLIENT = """
     import pathlib
     from flwr.clientapp import ClientApp
 
-    pathlib.Path(__file__).parent.joinpath("was-run").touch()
     pathlib.Path("{ran}").touch()
     app = ClientApp()
 """
@@ -131,19 +130,19 @@ def test_a_daemon_restarts_its_supernode_until_it_is_stopped(tmp_path):
 
 def test_a_killed_daemon_stands_as_stopped_and_the_next_one_clears_up(tmp_path):
     site = digits_site(tmp_path, more='[server]\naddress = "127.0.0.1:1"\ninsecure = true\n')
-    command = [sys.executable, "-m", "clients.cli", "run", str(site)]
-    with subprocess.Popen(command) as first:
+    with daemon(site) as first:
         assert holds(lambda: running(site) > 0)
         orphan = running(site)
         first.kill()
-    assert standing(site).state == "stopped"
-    assert f"SuperNode {orphan} may still run" in standing(site).last_end
-    with daemon(site) as second:
-        assert holds(lambda: running(site) not in (0, orphan))
-        assert orphan not in living(site)
-        second.send_signal(signal.SIGINT)
-        assert second.wait(20) == 0
-    assert living(site) == {}
+        first.wait()
+        assert standing(site).state == "stopped"
+        assert f"SuperNode {orphan} may still run" in standing(site).last_end
+        with daemon(site) as second:
+            assert holds(lambda: running(site) not in (0, orphan))
+            assert orphan not in living(site)
+            second.send_signal(signal.SIGINT)
+            assert second.wait(20) == 0
+        assert living(site) == {}
 
 
 def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tmp_path):

@@ -188,6 +188,17 @@ def test_the_best_weights_are_kept_even_if_they_are_the_first_ones():
     assert not any(parameter.requires_grad for parameter in ruined.field.parameters())
 
 
+def test_a_fit_that_stays_without_improvement_ends_early():
+    def draws_after(**settings):
+        draws, config = rng(1), FlowConfig(width=8, depth=1, lr=1e3, check_every=5, **settings)
+        fit_flow(*bimodal(40), PLAIN, config, draws)
+        return draws.get_state()
+
+    ended = draws_after(steps=10)
+    assert torch.equal(draws_after(steps=500, patience=2), ended)
+    assert not torch.equal(draws_after(steps=500, patience=3), ended)
+
+
 def test_a_fit_without_steps_is_the_normal_one():
     fit = fit_flow(*bimodal(40), PLAIN, FlowConfig(width=8, depth=1, steps=0), rng())
     assert (fit.step, fit.loss) == (0, fit.normal_loss)
