@@ -125,13 +125,13 @@ class RayConfig:
         address: Address of a Ray cluster; "" starts one inside this process.
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
-        threads: torch threads in such a task.
+        threads: torch threads in such a task; more than there are idle cores makes it slow.
     """
 
     address: str = ""
     cpus: int = 0
     task_cpus: float = 0.0
-    threads: int = 2
+    threads: int = 1
 
     def __post_init__(self) -> None:
         positive(self, "threads")

@@ -111,6 +111,23 @@ def test_any_field_commutes_with_permutations_of_the_outputs(source, shape):
         assert (velocity - plain(t, x, context, known)).abs().max() > 0.1
 
 
+def test_a_withheld_context_moves_the_normal_path_but_says_nothing_to_the_network():
+    plain = VelocityField(SHAPE, torch.ones(SHAPE.size), "gaussian", width=8, depth=1)
+    field, offset = stirred(plain), torch.randn(1, SHAPE.size, generator=rng(1))
+    t = torch.tensor([0.3])
+
+    def learned(context, known):
+        # The same state relative to the path, so that only the context differs.
+        x = t[:, None] * context + offset
+        flags = torch.full((1,), known)
+        with torch.no_grad():
+            return field(t, x, context, flags) - plain(t, x, context, flags)
+
+    a, b = torch.randn(2, 1, SHAPE.size, generator=rng(2))
+    torch.testing.assert_close(learned(a, 0.0), learned(b, 0.0), rtol=0, atol=1e-5)
+    assert (learned(a, 1.0) - learned(b, 1.0)).abs().max() > 0.01
+
+
 def sums_of_rows(latents):
     return SHAPE.split(latents).rows.sum(1)
 

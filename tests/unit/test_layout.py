@@ -64,6 +64,12 @@ def test_a_mismatch_names_the_first_tensor_that_differs_and_both_digests():
     assert f"got c (2,) (digest {other.digest[:12]})" in text
 
 
+def test_a_tensor_of_another_shape_is_named_with_both_shapes():
+    other = WeightLayout(("w", "b"), ((3, 2), (2,)))
+    with pytest.raises(LayoutMismatch, match=r"expected w \(2, 3\).*got w \(3, 2\)"):
+        LAYOUT.require(other)
+
+
 def test_a_missing_or_further_tensor_is_named_too():
     shorter = WeightLayout(("w",), ((2, 3),))
     with pytest.raises(LayoutMismatch, match=r"expected b \(2,\).*got no further tensor"):

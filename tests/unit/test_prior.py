@@ -37,6 +37,19 @@ def test_without_symmetry_it_is_plain_ridge_regression():
     assert torch.equal(symmetry.join(fit.held_out), plain.held_out)
 
 
+def test_held_out_rows_are_predicted_without_any_row_of_their_record():
+    symmetry = symmetry_of(True)
+    contexts, weights = records(symmetry.size, 12)
+    x, y = symmetry.split(contexts).rows.double(), symmetry.split(weights).rows.double()
+    held_out = fit_prior(contexts, weights, symmetry).held_out.rows
+    strength = fit_ridge(x.flatten(0, 1), y.flatten(0, 1), group=3, centre=False).strength
+    for record in range(12):
+        others = torch.arange(12) != record
+        a, b = x[others].flatten(0, 1), y[others].flatten(0, 1)
+        slope = torch.linalg.solve(a.T @ a + strength * torch.eye(6).double(), a.T @ b)
+        torch.testing.assert_close(held_out[record], (x[record] @ slope).float(), rtol=0, atol=1e-4)
+
+
 @both
 def test_a_record_does_not_speak_in_its_own_held_out_prediction(symmetric):
     symmetry = symmetry_of(symmetric)
