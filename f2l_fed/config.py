@@ -22,7 +22,7 @@ from f2l_fed.data import SplitConfig
 from f2l_fed.errors import ConfigError, F2LError
 from f2l_fed.finetune import Recipe
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
 from f2l_fed.rules import positive, require, share
 
 T = TypeVar("T")
@@ -160,6 +160,7 @@ class FederationConfig:
     first: Recipe = Recipe(steps=150, lr=0.05, momentum=0.9, batch=50)
     later: Recipe = Recipe(steps=15, lr=0.03, momentum=0.9, batch=50)
     local: Recipe = Recipe(steps=50, lr=0.05, momentum=0.9, batch=0)
+    aggregate: AggregateConfig = field(default_factory=AggregateConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -177,7 +178,9 @@ class FederationConfig:
     @property
     def generator(self) -> GeneratorConfig:
         """The generator's part."""
-        return GeneratorConfig(codec=self.codec, flow=self.flow, sample=self.sample)
+        return GeneratorConfig(
+            aggregate=self.aggregate, codec=self.codec, flow=self.flow, sample=self.sample
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Nested plain values; `from_mapping` reads them back."""

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from f2l_fed.aggregate import AGGREGATORS, aggregate
 from f2l_fed.codec import PcaCodec, fit_pca
 from f2l_fed.flow import SOLVERS, FlowConfig, FlowFit, VelocityField, draw, fit_flow, solve
 from f2l_fed.prior import Prior, fit_prior
 from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
+
+
+_NARROWEST = 1e-6
+"""Smallest width of the source, where the prior's held-out errors vanish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +36,31 @@ class CodecConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateConfig:
+    """How all networks become the one that every site is offered.
+
+    Args:
+        rule: A key of `f2l_fed.aggregate.AGGREGATORS`.
+        byzantine: Number of networks that may be lies.
+    """
+
+    rule: str = "mean"
+    byzantine: int = 0
+
+    def __post_init__(self) -> None:
+        choice(self, "rule", AGGREGATORS)
+        require(self.byzantine >= 0, self, "byzantine", ">= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig:
     """How networks are drawn.
 
     Args:
         solver: "euler" or "midpoint".
         evaluations: Evaluations of the velocity field for one network.
-        guidance: 1 follows the context as learned, above 1 exaggerates it, 0 ignores it.
+        guidance: 1 follows the context as learned, above 1 exaggerates what was learned of it, 0
+            withholds it from the learned part.
         temperature: Width of the source, relative to the one the flow was fitted with.
     """
 
@@ -57,6 +80,7 @@ class SampleConfig:
 class GeneratorConfig:
     """Everything that decides what a retraining makes of a zoo."""
 
+    aggregate: AggregateConfig = field(default_factory=AggregateConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -71,7 +95,7 @@ class Generator:
         codec: Weights to latents and back.
         velocity: The flow's field.
         spread: (k,) float32, width of the source around the prior.
-        mean: (D,) float32, mean of the networks it was fitted on.
+        mean: (D,) float32, aggregate of the networks it was fitted on.
         config: As fitted.
     """
 
@@ -183,7 +207,12 @@ def fit_generator(
         codec=codec,
         velocity=flow.field,
         spread=spread,
-        mean=weights.mean(0),
+        mean=aggregate(
+            config.aggregate.rule,
+            weights,
+            torch.ones(len(weights)),
+            byzantine=config.aggregate.byzantine,
+        ),
         config=config,
     )
     return GeneratorFit(
@@ -199,7 +228,8 @@ def _pooled_rms(errors: Tensor, codec: PcaCodec) -> Tensor:
     parts = codec.shape.split(errors)
     common = parts.common.square().mean(0).sqrt()
     rows = parts.rows.square().mean((0, 1)).sqrt() if codec.shape.classes else parts.rows[0, 0:0]
-    return torch.cat([common, rows.reshape(-1).repeat(codec.shape.classes)])
+    pooled = torch.cat([common, rows.reshape(-1).repeat(codec.shape.classes)])
+    return pooled.clamp(min=_NARROWEST)
 
 
 def _held_out_round_trip(weights: Tensor, symmetry: OutputSymmetry, config: CodecConfig) -> float:

@@ -169,4 +169,4 @@ def rivals(comparison: Comparison) -> tuple[Rival, ...]:
 
 
 def _moment(steps: int) -> str:
-    return "before any training" if steps == 0 else after([steps])
+    return "before any fine-tuning" if steps == 0 else after([steps])

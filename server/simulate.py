@@ -208,7 +208,11 @@ def run(
 
 def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
     """What the result says about the data and the machine."""
-    notes = []
+    probe = simulation.config.probe
+    notes = [
+        f"A site's context costs it {probe.steps} gradient steps of its own on {probe.shots} "
+        "examples per class, once; they are not counted among the local steps."
+    ]
     if not divided.disjoint:
         notes.append(
             "The pool has too few images for all training sites, so some of them share examples."

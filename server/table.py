@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 LABELS = {
-    "random": "random start",
-    "global_mean": "mean of all networks",
-    "nearest": "nearest network",
-    "soup": "mean of 8 nearest",
+    "random": "random",
+    "global_mean": "mean of all",
+    "nearest": "nearest",
+    "soup": "mean of 8",
     "prior": "linear prior",
     "generated": "generated",
 }
 
 
 def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """A table for each kind of held-out site, and a sentence on what it says."""
+    """A table for each kind of held-out site, a sentence on what it says, and the notes."""
     for kind, part in result["held_out"].items():
         if part is None:
             continue
@@ -30,34 +30,38 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             else "Sites with classes that no training site has"
         )
         table = Table(
-            title=f"{title} ({result['held_out_sites'][kind]} held-out sites)",
+            title=f"{title}: {result['held_out_sites'][kind]} held out.\n"
+            "Accuracy in % after n local steps, ± half of its 95% interval over sites",
             title_justify="left",
-            caption="accuracy after n local steps, ± half of its 95% interval over sites",
-            caption_justify="left",
+            title_style="",
+            box=None,
+            padding=(0, 0, 0, 1),
+            pad_edge=False,
         )
-        table.add_column("start")
+        table.add_column("start", no_wrap=True)
         for step in part["steps"]:
-            table.add_column(f"{step} step{'' if step == 1 else 's'}", justify="right")
+            table.add_column(f"n = {step}", justify="right", no_wrap=True)
         best = [
             max(row["accuracy"][column] for row in part["arms"].values())
             for column in range(len(part["steps"]))
         ]
         for arm, row in part["arms"].items():
             cells = [
-                Text(f"{value:.3f} ±{error:.3f}", style="bold" if value == top else "")
+                Text(f"{100 * value:.1f} ±{100 * error:.1f}", style="bold" * (value == top))
                 for value, error, top in zip(row["accuracy"], row["ci95"], best, strict=True)
             ]
             table.add_row(LABELS.get(arm, arm), *cells)
         yield table
         yield Text(_sentence(result["steps_to_target"][kind]))
         yield Text()
+    for note in result["data_notes"]:
+        yield Text(note)
+    yield Text()
 
 
 def _sentence(reached: Mapping[str, Any]) -> str:
     target, needed = reached["target"], reached["arms"]["generated"]
-    goal = f"the {target['accuracy']:.3f} that a random start has after {target['steps']} steps"
+    goal = f"what a random start has after {target['steps']} ({target['accuracy']:.1%})"
     if needed is None:
         return f"A generated start does not reach {goal}."
-    if needed == 0:
-        return f"A generated start is above {goal} before its first step."
     return f"A generated start needs {needed} local steps for {goal}."

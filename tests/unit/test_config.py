@@ -12,7 +12,12 @@ from f2l_fed.errors import ConfigError
 from f2l_fed.finetune import Recipe
 
 DEFAULT = FederationConfig()
-WORDS = {"target.name": "mlp", "flow.source": "gaussian", "sample.solver": "midpoint"}
+WORDS = {
+    "target.name": "mlp",
+    "aggregate.rule": "median",
+    "flow.source": "gaussian",
+    "sample.solver": "midpoint",
+}
 
 
 def leaves(value, prefix=""):

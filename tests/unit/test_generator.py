@@ -10,7 +10,13 @@ import torch
 from f2l_fed.codec import fit_pca
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig, draw, solve
-from f2l_fed.generator import CodecConfig, GeneratorConfig, SampleConfig, fit_generator
+from f2l_fed.generator import (
+    AggregateConfig,
+    CodecConfig,
+    GeneratorConfig,
+    SampleConfig,
+    fit_generator,
+)
 from tests.support.small import records, rng, small_fit, small_generator
 
 both = pytest.mark.parametrize("symmetric", [True, False])
@@ -191,3 +197,19 @@ def test_a_latent_space_has_at_least_one_dimension_of_each_kind():
         CodecConfig(common=0)
     with pytest.raises(ConfigError, match="rows"):
         CodecConfig(rows=0)
+
+
+def test_a_robust_rule_keeps_one_wild_network_out_of_what_every_site_is_offered():
+    symmetry = small_generator().codec.symmetry
+    contexts, weights = records(symmetry.size, 9)
+    weights[3] = 1e6
+
+    def offered(rule: str, byzantine: int) -> torch.Tensor:
+        config = GeneratorConfig(
+            aggregate=AggregateConfig(rule=rule, byzantine=byzantine),
+            flow=FlowConfig(width=8, depth=1, steps=3),
+        )
+        return fit_generator(contexts, weights, symmetry, config, rng()).generator.mean
+
+    assert offered("mean", 0).abs().max() > 1e4
+    assert offered("median", 1).abs().max() < 100

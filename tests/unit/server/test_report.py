@@ -105,7 +105,7 @@ def read(result):
 
 def test_the_number_is_in_the_headline(result):
     page = read(result)
-    assert "right in 68.0% of cases before any training; a random one in 20.0%" in page.headline
+    assert "right in 68.0% of cases before any fine-tuning; a random one in 20.0%" in page.headline
     assert "After one step it is 72.0% against 21.0%." in page.text
     assert "After 1 step it has the 70.0% that a random start has after 50 steps" in page.text
     assert "50 times fewer" in page.text
