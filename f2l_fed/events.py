@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ RELEASE_HELD = "release.held"
 Listener = Callable[[str, dict[str, Any]], None]
 
 
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: such figures are written as text."""
+    return {
+        name: str(value) if isinstance(value, float) and not isfinite(value) else value
+        for name, value in fields.items()
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLog:
     """Appends events to a file and passes them on.
@@ -42,7 +51,8 @@ class EventLog:
 
     def emit(self, event: str, **fields: Any) -> None:
         """Writes one line; a single write, so that readers see whole lines or a torn last one."""
-        line = json.dumps({"event": event, "time": round(self.clock(), 3), **fields})
+        time = round(self.clock(), 3)
+        line = json.dumps({"event": event, "time": time, **_plain(fields)}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self.listener is not None:

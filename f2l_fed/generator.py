@@ -14,7 +14,6 @@ from f2l_fed.prior import Prior, fit_prior
 from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
 
-
 _NARROWEST = 1e-6
 """Smallest width of the source, where the prior's held-out errors vanish."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from f2l_fed.config import FederationConfig, from_mapping
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
 from f2l_fed.files import write_atomically
 from f2l_fed.symmetry import OutputSymmetry
@@ -19,7 +19,8 @@ from f2l_fed.wire import Frame
 from f2l_fed.zoo import Zoo
 from server.releases import ReleaseRegistry
 
-_CONFIG = "federation.json"
+FEDERATION_FILE = "federation.json"
+"""What makes a folder that of a federation."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,15 @@ class Federation:
         """Lays out a new federation in a folder without one."""
         federation = cls(root, config)
         layout = federation.target.layout
+        if (root / FEDERATION_FILE).exists():
+            raise UsageError(
+                "there is a federation in this folder already",
+                where=str(root),
+                remedy="Choose another folder.",
+            )
         root.mkdir(parents=True, exist_ok=True)
         (root / "rounds").mkdir(exist_ok=True)
+        write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
         Zoo.create(
             root / "zoo",
             lineage=config.lineage,
@@ -48,20 +56,19 @@ class Federation:
             layout=layout.to_json(),
             context_dim=layout.size,
         )
-        write_atomically(root / _CONFIG, json.dumps(config.to_json(), indent=1) + "\n")
         return federation
 
     @classmethod
     def open(cls, root: Path) -> Federation:
         """Raises ConfigError if the folder holds no federation."""
-        path = root / _CONFIG
+        path = root / FEDERATION_FILE
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 "no federation in this folder",
                 where=str(root),
-                expected=f"a readable {_CONFIG}",
+                expected=f"a readable {FEDERATION_FILE}",
                 got=str(error),
                 remedy="Create one with f2l-server init.",
             ) from error

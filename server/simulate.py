@@ -30,7 +30,7 @@ from f2l_fed.evaluate import HeldOutSite
 from f2l_fed.events import Listener
 from f2l_fed.files import write_atomically
 from server import cluster
-from server.federation import Federation
+from server.federation import FEDERATION_FILE, Federation
 from server.held_out import evaluate_held_out
 from server.result import result_of
 from server.rounds import RoundState
@@ -38,7 +38,6 @@ from server.server_app import conduct
 
 CLIENT_APP = "clients.client_app"
 _OURS = (
-    "federation.json",
     "events.jsonl",
     "result.json",
     "report.html",
@@ -46,6 +45,8 @@ _OURS = (
     "releases",
     "rounds",
     "sites",
+    # Last: a folder without it is not taken for ours.
+    FEDERATION_FILE,
 )
 
 
@@ -83,12 +84,7 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     if simulation.rounds < 1:
         raise UsageError("rounds is too small", expected=">= 1", got=str(simulation.rounds))
     out = simulation.out
-    if any((out / name).exists() for name in _OURS) and not force:
-        raise UsageError(
-            "there are results in this folder already",
-            where=str(out),
-            remedy="Choose another --out, or replace them with --force.",
-        )
+    _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
         [load(spec) for spec in simulation.data],
@@ -116,6 +112,24 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     for site in divided.sites:
         _write_site(out / "sites" / site.name, site, config)
     return federation, divided
+
+
+def _require_free(out: Path, *, force: bool) -> None:
+    """Raises UsageError unless nothing but our own results, if need be, will be replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / FEDERATION_FILE).exists()):
+        raise UsageError(
+            "this is neither an empty folder nor one of a federation",
+            where=str(out),
+            remedy="Choose another --out; nothing in it was touched.",
+        )
+    if any(out.iterdir()) and not force:
+        raise UsageError(
+            "there are results in this folder already",
+            where=str(out),
+            remedy="Choose another --out, or replace them with --force.",
+        )
 
 
 def run(

@@ -158,6 +158,14 @@ def test_data_that_can_not_be_used_gets_one_sentence_and_code_2(tmp_path, arrays
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_with_other_things_in_it_is_left_alone_even_with_force(tmp_path):
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites/mine.txt").write_text("keep me")
+    said = one_sentence(simulate(*SMALL, "--out", str(tmp_path), "--force"))
+    assert "neither an empty folder nor one of a federation" in said
+    assert (tmp_path / "sites/mine.txt").read_text() == "keep me"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from f2l_fed import events
 from f2l_fed.events import EventLog
 
@@ -47,3 +49,10 @@ def test_a_listener_hears_of_an_event_once_it_is_written(tmp_path):
 def test_event_names_are_distinct():
     declared = [value for name, value in vars(events).items() if name.isupper()]
     assert len(declared) == len(set(declared)) > 8
+
+
+def test_a_figure_that_is_not_finite_is_still_json(tmp_path):
+    log = EventLog(path=tmp_path / "events.jsonl", clock=lambda: 1.0)
+    log.emit("retraining.finished", explained=float("nan"))
+    line = json.loads((tmp_path / "events.jsonl").read_text(), parse_constant=pytest.fail)
+    assert line["explained"] == "nan"
