@@ -95,6 +95,15 @@ def select(
     return kind, offered[kind]
 
 
+def context_of(
+    target: Target, lineage: str, site: HeldOutSite, *, shots: int, probe: Recipe
+) -> Tensor:
+    """(D,) float32, the probe update of a held-out site."""
+    x, y = site.train
+    support = support_set(y, shots, generator_for(lineage, site.name, "probe"))
+    return probe_update(target, anchor(target, lineage), x[support], y[support], probe)
+
+
 def starts(
     target: Target,
     generator: Generator,
@@ -107,9 +116,7 @@ def starts(
     samples: int,
 ) -> dict[str, Tensor]:
     """The start of every arm for one held-out site, by name."""
-    x, y = site.train
-    support = support_set(y, shots, generator_for(lineage, site.name, "probe"))
-    context = probe_update(target, anchor(target, lineage), x[support], y[support], probe)
+    context = context_of(target, lineage, site, shots=shots, probe=probe)
     expected = generator.expect(context[None])[0]
     rng = generator_for(lineage, site.name, "candidates")
     offered = candidates(generator, records, context, expected, samples, rng)
@@ -121,7 +128,7 @@ def starts(
         "nearest": offered["nearest"],
         "soup": records.weights[near].mean(0),
         "prior": expected,
-        "generated": select(target, offered, x, y)[1],
+        "generated": select(target, offered, *site.train)[1],
     }
 
 

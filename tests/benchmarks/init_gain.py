@@ -25,11 +25,11 @@ from torch import Tensor
 
 from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
-from f2l_fed.evaluate import measure, select, starts, summarise
+from f2l_fed.evaluate import context_of, measure, select, starts, summarise
 from f2l_fed.finetune import finetune
 from f2l_fed.generator import Generator
 from f2l_fed.prior import fit_prior
-from f2l_fed.probe import anchor, probe_update, support_set
+from f2l_fed.probe import anchor
 from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import OutputSymmetry
 from server.federation import Federation
@@ -56,10 +56,10 @@ def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, 
         federation, divided = prepare(simulation, force=False)
         averaged = fedavg(federation, divided, max(MEASURED))
         found = {}
-        for round in range(1, max(MEASURED) + 1):
+        for number in range(1, max(MEASURED) + 1):
             run_inline(federation, 1)
-            if round in MEASURED:
-                found[round] = curves(federation, divided, averaged[round])
+            if number in MEASURED:
+                found[number] = curves(federation, divided, averaged[number])
         return found
 
 
@@ -67,8 +67,8 @@ def fedavg(federation: Federation, divided: Partition, rounds: int) -> dict[int,
     """The global network after each round of federated averaging with the same local recipes."""
     config, target = federation.config, federation.target
     weights, found = anchor(target, config.lineage), {}
-    for round in range(1, rounds + 1):
-        recipe = config.first if round == 1 else config.later
+    for number in range(1, rounds + 1):
+        recipe = config.first if number == 1 else config.later
         returned = [
             finetune(
                 target,
@@ -76,12 +76,12 @@ def fedavg(federation: Federation, divided: Partition, rounds: int) -> dict[int,
                 torch.from_numpy(site.x_train),
                 torch.from_numpy(site.y_train),
                 recipe,
-                generator_for(config.lineage, "fedavg", round, site.name),
+                generator_for(config.lineage, "fedavg", number, site.name),
             )
             for site in divided.sites
         ]
         weights = torch.stack(returned).mean(0)
-        found[round] = weights
+        found[number] = weights
     return found
 
 
@@ -109,15 +109,12 @@ def curves(
                 probe=config.probe.recipe,
                 samples=config.candidates.samples,
             )
-            support = support_set(
-                site.train[1], config.probe.shots, generator_for(config.lineage, site.name, "probe")
-            )
-            context = probe_update(
+            context = context_of(
                 target,
-                anchor(target, config.lineage),
-                site.train[0][support],
-                site.train[1][support],
-                config.probe.recipe,
+                config.lineage,
+                site,
+                shots=config.probe.shots,
+                probe=config.probe.recipe,
             )
             rng = generator_for(config.lineage, site.name, "benchmark")
             normal = gaussian(generator, arms, config.candidates.samples, rng)
@@ -164,30 +161,27 @@ def main() -> None:
     results = dict(zip(jobs, side_by_side(job, jobs), strict=True))
     figures: dict[str, Any] = {"seeds": chosen.seeds, "held_out": {}}
     for sites in sizes:
-        for round in MEASURED:
-            parts = {}
+        for measured in MEASURED:
+            title = f"{sites} training sites, after round {measured}"
+            figures["held_out"][title] = parts = {}
             for kind in ("seen", "unseen"):
-                of_seed = [
-                    results[seed, sites, held_out, chosen.data][round].get(kind)
+                by_seed = [
+                    results[seed, sites, held_out, chosen.data][measured].get(kind)
                     for seed in range(chosen.seeds)
                 ]
-                if any(curve is None for curve in of_seed):
-                    parts[kind] = None
-                    continue
-                part = summarise([curve for curves in of_seed for curve in curves])
-                for arm, row in part["arms"].items():
-                    means = torch.tensor(
-                        [[curve[arm] for curve in curves] for curves in of_seed]
-                    ).mean(1)
-                    row["spread"] = [round_(v) for v in means.std(0, correction=0).tolist()]
-                parts[kind] = part
-                table(f"{sites} training sites, after round {round}, {kind} classes", part)
-            figures["held_out"][f"{sites} sites, round {round}"] = parts
+                parts[kind] = None if None in by_seed else over_seeds(by_seed)
+                if parts[kind] is not None:
+                    table(f"{title}, {kind} classes", parts[kind])
     write_json(chosen.json, figures)
 
 
-def round_(value: float) -> float:
-    return int(value * 1e4 + 0.5) / 1e4
+def over_seeds(by_seed: list[list[dict[str, list[float]]]]) -> dict[str, Any]:
+    """The summary over all sites of all seeds, with the standard deviation of the seeds' means."""
+    part = summarise([curve for curves in by_seed for curve in curves])
+    for arm, row in part["arms"].items():
+        means = torch.tensor([[curve[arm] for curve in curves] for curves in by_seed]).mean(1)
+        row["spread"] = [round(value, 4) for value in means.std(0, correction=0).tolist()]
+    return part
 
 
 if __name__ == "__main__":
