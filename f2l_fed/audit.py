@@ -145,14 +145,17 @@ def explained(weights: Tensor, expected: Tensor) -> float:
 def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
     """What the right context is worth: variance explained with it, less that with a wrong one.
 
-    The wrong context is that of the next site. 0 is dead conditioning.
+    The wrong context is that of the next site. 0 is dead conditioning: the small advantage that the
+    mean of all others but the next one has, because it contains the network itself, is taken off.
 
     Args:
         weights: (n, D) float32, one network per site; n >= 2.
         held_out_expected: (n, D) float32, each predicted from its context without its record.
     """
+    n = len(weights)
     right = explained(weights, held_out_expected)
-    return right - explained(weights, held_out_expected.roll(1, dims=0))
+    wrong = explained(weights, held_out_expected.roll(1, dims=0))
+    return right - wrong + 2 * (n - 1) / n**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,14 +216,15 @@ class GateConfig:
     Args:
         min_explained: Smallest share of held-out error saved; a little below zero, because few
             sites can't tell it from zero, and no site has to start from the prediction.
-        min_conditioning: Smallest worth of the right context over a wrong one.
+        min_conditioning: Smallest worth of the right context over a wrong one; below zero for the
+            same reason.
         min_dispersion: Smallest spread of generated over real networks; below is collapse.
         max_dispersion: Largest such spread; above is noise.
         min_memorisation_z: Smallest z-score of copying, where it was taken.
     """
 
     min_explained: float = -0.1
-    min_conditioning: float = 0.0
+    min_conditioning: float = -0.1
     min_dispersion: float = 0.5
     max_dispersion: float = 1.5
     min_memorisation_z: float = -3.0

@@ -56,19 +56,20 @@ def fit_ridge(
     *,
     group: int = 1,
     centre: bool = True,
+    standard_errors: float = 1.0,
     strengths: int = 25,
 ) -> RidgeFit:
     """Fits y on x.
 
-    The strength λ is the largest whose cross-validation score lies within one standard error of
-    the best one. The best one alone under-smooths here: the score is flat around it, and weights
-    that are a little too detailed cost far more accuracy than weights that are a little too plain.
+    The strength λ is the largest whose cross-validation score lies within some standard errors of
+    the best one.
 
     Args:
         x: (n, p) features.
         y: (n, q) outputs.
         group: Examples come in runs of this many that are left out together; n is a multiple.
         centre: Fit an unpenalised intercept. Without it both means are taken to be zero.
+        standard_errors: How many; 0 takes the best one.
         strengths: Number of λ on the grid, logarithmic from 1e-6 to 1e2 times the largest
             squared singular value.
 
@@ -105,7 +106,7 @@ def fit_ridge(
     mean = scores.mean(1)
     best = int(mean.argmin())
     error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
-    strength = grid[int((mean <= mean[best] + error).nonzero().max())]
+    strength = grid[int((mean <= mean[best] + standard_errors * error).nonzero().max())]
     return RidgeFit(
         map=RidgeMap(
             x_mean=x_mean.float(),

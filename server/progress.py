@@ -48,7 +48,9 @@ class ProgressView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        # Stopping a bar that was never drawn would print an empty line.
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def stage(self, text: str, total: int | None = None) -> None:
         """Shows what starts now."""

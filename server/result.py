@@ -28,7 +28,11 @@ def result_of(
         wall_seconds: Whole duration.
     """
     target = federation.target
-    verdicts = []
+    verdicts, notes = [], list(facts["data_notes"])
+    if federation.releases.promoted() is None:
+        notes.append(
+            "No release passed the gate, so sites would not have got one; the newest was measured."
+        )
     for state in states:
         if state.release:
             release = federation.releases.read(state.release)
@@ -45,6 +49,7 @@ def result_of(
     return {
         "schema": 1,
         **facts,
+        "data_notes": notes,
         "target": {
             "name": target.name,
             "parameters": target.layout.size,

@@ -130,11 +130,11 @@ def in_session(session: int) -> list[int]:
     [
         ({"x": np.zeros((40, 8, 8))}, (), "y"),
         ({"x": np.zeros((40, 8, 8)), "y": np.zeros(39, int)}, (), "39"),
-        ({"x": np.full((40, 8, 8), np.nan), "y": np.arange(40) % 4}, (), "not finite"),
+        ({"x": np.full((40, 8, 8), np.nan), "y": np.arange(40) % 4}, (), "NaN"),
         (
             {"x": np.random.default_rng(0).random((40, 8, 8)), "y": np.zeros(40, int)},
             (),
-            "one class",
+            "two classes",
         ),
         ({"x": np.zeros((40, 2, 2, 2, 2)), "y": np.arange(40) % 4}, (), "dimensions"),
         (
@@ -143,7 +143,7 @@ def in_session(session: int) -> list[int]:
             "examples",
         ),
         (
-            {"x": np.random.default_rng(0).random((900, 12)), "y": np.arange(900) % 9},
+            {"x": np.random.default_rng(0).random((1800, 12)), "y": np.arange(1800) % 9},
             ("--set", "target.name=cnn-xs"),
             "mlp",
         ),

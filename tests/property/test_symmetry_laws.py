@@ -120,8 +120,10 @@ def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
     symmetry = OutputSymmetry.of(small_target(features=2, hidden=2), enabled=True)
     contexts, weights = records(symmetry.size, count)
     x, y = symmetry.split(contexts), symmetry.split(weights)
-    common = fit_ridge(x.common, y.common).strength
-    rows = fit_ridge(x.rows.flatten(0, 1), y.rows.flatten(0, 1), group=3, centre=False).strength
+    common = fit_ridge(x.common, y.common, standard_errors=1).strength
+    rows = fit_ridge(
+        x.rows.flatten(0, 1), y.rows.flatten(0, 1), group=3, centre=False, standard_errors=0
+    ).strength
 
     copies = [torch.tensor(order) for order in permutations(range(3))]
     X = torch.cat([permuted(symmetry, contexts, order) for order in copies]).double()

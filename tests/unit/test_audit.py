@@ -105,7 +105,8 @@ def test_predictions_explain_all_nothing_or_less():
 def test_conditioning_is_worth_something_only_if_the_context_matters():
     weights = draws(50)
     assert conditioning(weights, weights + 0.1 * draws(50, seed=1)) > 1.5
-    assert conditioning(weights, torch.zeros_like(weights)) == 0
+    of_others = (weights.sum(dim=0) - weights) / (len(weights) - 1)
+    assert conditioning(weights, of_others) == pytest.approx(0, abs=0.01)
     assert conditioning(weights, weights.roll(-1, dims=0)) < -1.5
 
 
@@ -130,7 +131,7 @@ def test_a_generator_that_copies_or_collapses_is_held():
 
 def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough():
     assert verdict(GOOD, GateConfig()).passed
-    edge = {"explained": -0.1, "conditioning": 0.0, "dispersion": 1.5, "memorisation_z": -3.0}
+    edge = {"explained": -0.1, "conditioning": -0.1, "dispersion": 1.5, "memorisation_z": -3.0}
     assert verdict(edge, GateConfig()).reasons == ()
 
 
@@ -138,7 +139,7 @@ def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough
     ("name", "figure", "reason"),
     [
         ("explained", -0.25, "explained is -0.25, below the limit of -0.1."),
-        ("conditioning", -0.01, "conditioning is -0.01, below the limit of 0."),
+        ("conditioning", -0.11, "conditioning is -0.11, below the limit of -0.1."),
         ("dispersion", 0.1, "dispersion is 0.1, below the limit of 0.5."),
         ("dispersion", 2.0, "dispersion is 2, above the limit of 1.5."),
         ("memorisation_z", -7.123, "memorisation_z is -7.12, below the limit of -3."),
