@@ -9,6 +9,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+TITLES = {
+    ("few-shot", "seen"): "Sites with classes that others have, in new combinations",
+    ("few-shot", "unseen"): "Sites with classes that no training site has",
+}
 LABELS = {
     "random": "random",
     "global_mean": "mean of all",
@@ -24,11 +28,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     for kind, part in result["held_out"].items():
         if part is None:
             continue
-        title = (
-            "Sites with classes that others have, in new combinations"
-            if kind == "seen"
-            else "Sites with classes that no training site has"
-        )
+        title = TITLES.get((result["scenario"], kind), "Sites like those that took part")
         table = Table(
             title=f"{title}: {result['held_out_sites'][kind]} held out.\n"
             "Accuracy in % after n local steps, ± half of its 95% interval over sites",
