@@ -52,7 +52,8 @@ def iterates(
         rng: Draws the batches: reshuffled whenever the examples are used up.
 
     Yields:
-        (D,) float32, a detached tensor that the next step overwrites: copy what you keep.
+        (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
+        statistics of batch normalisation are those of the start; see `Target.calibrated`.
     """
     theta = weights.detach().clone().requires_grad_()
     momentum = torch.zeros_like(weights)
@@ -66,7 +67,7 @@ def iterates(
             if len(order) < size:
                 order = torch.randperm(len(x), generator=rng)
             batch_x, batch_y, order = x[order[:size]], y[order[:size]], order[size:]
-        loss = functional.cross_entropy(target.logits(theta, batch_x), batch_y)
+        loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
             momentum.mul_(recipe.momentum).add_(gradient)
@@ -77,9 +78,12 @@ def iterates(
 def finetune(
     target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
 ) -> Tensor:
-    """The weights after all steps of the recipe; (D,) float32. See `iterates`."""
+    """The weights after all steps of the recipe; (D,) float32. See `iterates`.
+
+    After one step or more, batch normalisation has the statistics of the examples.
+    """
     *_, last = iterates(target, weights, x, y, recipe, rng)
-    return last.clone()
+    return target.calibrated(last, x).clone() if recipe.steps else last.clone()
 
 
 @torch.no_grad()
@@ -103,7 +107,9 @@ def accuracy_after(
     wanted = set(steps)
     whole = Recipe(steps=max(steps), lr=recipe.lr, momentum=recipe.momentum, batch=recipe.batch)
     found = {
-        step: loss_and_accuracy(target, theta, *test)[1]
+        step: loss_and_accuracy(
+            target, target.calibrated(theta, train[0]) if step else theta, *test
+        )[1]
         for step, theta in enumerate(iterates(target, weights, *train, whole, rng))
         if step in wanted
     }

@@ -26,7 +26,7 @@ class WeightLayout:
     """Names and shapes of all parameters of a network, in order; every one is float32.
 
     Args:
-        names: Parameter names, as in ``module.named_parameters()``.
+        names: As in ``module.named_parameters()``, and those of batch statistics after them.
         shapes: One shape per name.
 
     >>> layout = WeightLayout(("w", "b"), ((2, 3), (2,)))

@@ -25,7 +25,7 @@ def cnn_xs(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         "cnn-xs",
         input_shape,
         classes,
-        nn.Conv2d(_channels("cnn-xs", input_shape), 8, 3, stride=2, padding=1),
+        nn.Conv2d(image_channels("cnn-xs", input_shape), 8, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(8, 16, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -43,7 +43,7 @@ def cnn_s(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         "cnn-s",
         input_shape,
         classes,
-        nn.Conv2d(_channels("cnn-s", input_shape), 8, 5),
+        nn.Conv2d(image_channels("cnn-s", input_shape), 8, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Conv2d(8, 6, 5),
@@ -64,7 +64,7 @@ def cnn_m(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         "cnn-m",
         input_shape,
         classes,
-        nn.Conv2d(_channels("cnn-m", input_shape), 16, 3, stride=2, padding=1),
+        nn.Conv2d(image_channels("cnn-m", input_shape), 16, 3, stride=2, padding=1),
         nn.GroupNorm(4, 16),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
@@ -77,7 +77,8 @@ def cnn_m(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     )
 
 
-def _channels(name: str, input_shape: tuple[int, ...]) -> int:
+def image_channels(name: str, input_shape: tuple[int, ...]) -> int:
+    """The number of channels of images; a TargetError for inputs that are none."""
     if len(input_shape) != 3:
         raise TargetError(
             "this target works on images",

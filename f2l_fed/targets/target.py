@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from f2l_fed.errors import TargetError
 from f2l_fed.layout import WeightLayout
+from f2l_fed.targets.statistics import measuring, running_statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,10 @@ class Target:
         classes: K, number of outputs.
         factory: Builds a freshly initialised network from torch's global generator.
         template: A network whose weights are never used, only its structure.
-        layout: Order of the parameters.
+        trainee: The same where there is no batch normalisation; else a copy that normalises by
+            the batch.
+        layout: Order of the parameters, followed by the statistics of batch normalisation.
+        statistics: Names of the latter.
         output_weight: Name of the (K, F) weight of the last linear layer.
         output_bias: Name of its (K,) bias, or None.
     """
@@ -33,7 +37,9 @@ class Target:
     classes: int
     factory: Callable[[], nn.Module]
     template: nn.Module
+    trainee: nn.Module
     layout: WeightLayout
+    statistics: tuple[str, ...]
     output_weight: str
     output_bias: str | None
 
@@ -63,19 +69,14 @@ class Target:
             )
         # Dropout would make the outputs depend on more than weights and inputs.
         template.eval()
-        if buffers := [key for key, _ in template.named_buffers()]:
-            raise TargetError(
-                "the network has state that is not a parameter",
-                where=where,
-                got=f"buffer {buffers[0]!r}",
-                remedy="Use GroupNorm or LayerNorm instead of BatchNorm.",
-            )
         parameters = dict(template.named_parameters())
-        if odd := [key for key, value in parameters.items() if value.dtype != torch.float32]:
+        statistics = running_statistics(template, where=where)
+        tensors = {**parameters, **statistics}
+        if odd := [key for key, value in tensors.items() if value.dtype != torch.float32]:
             raise TargetError(
                 "a parameter is not float32",
                 where=where,
-                got=f"{odd[0]} {parameters[odd[0]].dtype}",
+                got=f"{odd[0]} {tensors[odd[0]].dtype}",
             )
         with torch.no_grad():
             try:
@@ -114,7 +115,9 @@ class Target:
             classes=classes,
             factory=factory,
             template=template,
-            layout=WeightLayout.of(parameters),
+            trainee=measuring(template) if statistics else template,
+            layout=WeightLayout.of(tensors),
+            statistics=tuple(statistics),
             output_weight=f"{prefix}weight",
             output_bias=bias if bias in parameters else None,
         )
@@ -128,7 +131,9 @@ class Target:
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.layout.flatten(dict(self.factory().named_parameters()))
+            network = self.factory()
+        statistics = running_statistics(network, where=f"target {self.name!r}")
+        return self.layout.flatten({**dict(network.named_parameters()), **statistics})
 
     def logits(self, weights: Tensor, x: Tensor) -> Tensor:
         """Applies the network with the given weights; differentiable in both.
@@ -140,5 +145,56 @@ class Target:
         Returns:
             (batch, K) float32.
         """
-        output: Tensor = functional_call(self.template, self.layout.unflatten(weights), (x,))
+        tensors = self.layout.unflatten(weights)
+        for name in self.statistics:
+            if name.endswith("running_var"):
+                # Nothing keeps a generated variance from falling below zero.
+                tensors[name] = tensors[name].clamp(min=0)
+        output: Tensor = functional_call(self.template, tensors, (x,))
         return output
+
+    def training_logits(self, weights: Tensor, x: Tensor) -> Tensor:
+        """`logits`, but where there is batch normalisation, by the statistics of these inputs.
+
+        Their gradient is zero at the stored statistics.
+
+        Raises:
+            TargetError: If there is batch normalisation, and a single input.
+        """
+        if not self.statistics:
+            return self.logits(weights, x)
+        return self._measured(weights, x)[0]
+
+    @torch.no_grad()
+    def calibrated(self, weights: Tensor, x: Tensor) -> Tensor:
+        """The weights with the statistics of batch normalisation as they are on some inputs.
+
+        Args:
+            weights: (D,) float32; returned as they are where there is no batch normalisation.
+            x: (n, *input_shape) float32, what the network was trained on; never test examples.
+
+        Returns:
+            (D,) float32.
+
+        Raises:
+            TargetError: If there is batch normalisation, and a single input.
+        """
+        if not self.statistics:
+            return weights
+        return self.layout.flatten(self._measured(weights, x)[1])
+
+    def _measured(self, weights: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(x) < 2:
+            raise TargetError(
+                "batch normalisation can't be trained on a single example",
+                where=f"target {self.name!r}",
+                expected="batches of 2 or more examples",
+                got=str(len(x)),
+                remedy="Use larger batches, or a target with GroupNorm.",
+            )
+        tensors = self.layout.unflatten(weights)
+        for name in self.statistics:
+            # The call overwrites them.
+            tensors[name] = tensors[name].detach().clone()
+        output: Tensor = functional_call(self.trainee, tensors, (x,))
+        return output, tensors
