@@ -33,11 +33,15 @@ def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
     def respond(site: Site) -> tuple[str, int, RecordDict]:
-        frame = wire.unpack_probe_request(message.content)
+        request = wire.unpack_probe_request(message.content)
+        frame = request.frame
         policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
-        reply = wire.ProbeReply(site=site.config.name, probe=trainer.probe_of(site, frame, target))
+        trainer.require_anchor(request, target)
+        reply = wire.ProbeReply(
+            site=site.config.name, probes=trainer.probes_of(site, request, target)
+        )
         return "probe", 0, wire.pack_probe_reply(reply, target.layout)
 
     return _answer(message, context, respond)
@@ -54,8 +58,9 @@ def task(message: Message, context: Context) -> Message:
         )
         target = trainer.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
-        update = trainer.work(site, asked, target)
-        made = trainer.model_of(site, asked, target, update, policy.utc_now())
+        trainer.require_anchor(asked, target)
+        update, best = trainer.work(site, asked, target)
+        made = trainer.model_of(site, asked, target, best, policy.utc_now())
         save_model(site.state, made)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)

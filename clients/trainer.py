@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from math import isnan
+from statistics import fmean
 
+import torch
 from torch import Tensor
 
 from clients.model import Facts, Model
@@ -15,7 +19,7 @@ from f2l_fed.finetune import finetune, loss_and_accuracy
 from f2l_fed.probe import anchor, probe_update, support_set
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target, build_target
-from f2l_fed.wire import Frame, Task, Update
+from f2l_fed.wire import Frame, ProbeRequest, Task, Update
 
 
 def target_of(frame: Frame) -> Target:
@@ -41,44 +45,74 @@ def _cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Tar
     return build_target(name, input_shape, classes)
 
 
-def probe_of(site: Site, frame: Frame, target: Target) -> Tensor:
-    """(D,) float32, the probe update on a fixed few examples of the site."""
-    rng = generator_for(frame.lineage, site.config.name, "probe")
-    support = support_set(site.train.y, frame.shots, rng)
-    start = anchor(target, frame.lineage)
-    return probe_update(target, start, site.train.x[support], site.train.y[support], frame.probe)
+def probes_of(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor:
+    """(E, D) float32, a probe update for each episode, on its fixed few examples of the site."""
+    frame, train = request.frame, site.train
+    start = anchor(target, frame.lineage) if request.anchor is None else request.anchor
+    found = []
+    for episode in range(frame.episodes):
+        rng = generator_for(frame.lineage, site.config.name, "probe", episode)
+        support = support_set(train.y, frame.shots, rng)
+        found.append(probe_update(target, start, train.x[support], train.y[support], frame.probe))
+    return torch.stack(found)
 
 
-def work(site: Site, task: Task, target: Target) -> Update:
-    """Chooses the best start on the site's own examples, fine-tunes it, and measures both.
+def require_anchor(request: ProbeRequest | Task, target: Target) -> None:
+    """Raises LayoutMismatch if an anchor that was sent is no network of this target."""
+    if request.anchor is not None and len(request.anchor) != target.layout.size:
+        raise LayoutMismatch(
+            "the anchor has another size",
+            expected=str(target.layout.size),
+            got=str(len(request.anchor)),
+        )
 
-    Loss and accuracy come from the validation examples, the choice from the training examples.
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """One start and what became of it; loss and accuracy on the validation examples."""
+
+    chosen: str
+    weights: Tensor
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+
+def work(site: Site, task: Task, target: Target) -> tuple[Update, Tuned]:
+    """For each episode chooses the best start on the site's own examples and fine-tunes it.
+
+    The choice is by the training examples.
+
+    Returns:
+        What is sent, with means over the episodes as numbers, and the best network by loss.
     """
     frame, train = task.frame, site.train
-    offered = task.candidates or {"anchor": anchor(target, frame.lineage)}
-    chosen, start = select(target, offered, train.x, train.y)
-    rng = generator_for(frame.lineage, task.round, site.config.name, "finetune")
-    weights = finetune(target, start, train.x, train.y, task.recipe, rng)
-    loss_before, accuracy_before = _measured(target, start, site.validation)
-    loss_after, accuracy_after = _measured(target, weights, site.validation)
-    return Update(
+    episodes = task.candidates or ({"anchor": anchor(target, frame.lineage)},)
+    tuned = []
+    for episode, offered in enumerate(episodes):
+        kind, start = select(target, offered, train.x, train.y)
+        rng = generator_for(frame.lineage, task.round, site.config.name, "finetune", episode)
+        weights = finetune(target, start, train.x, train.y, task.recipe, rng)
+        before, after = (_measured(target, w, site.validation) for w in (start, weights))
+        tuned.append(Tuned(kind, weights, before, after))
+    update = Update(
         site=site.config.name,
         round=task.round,
-        chosen=chosen,
-        weights=weights,
-        probe=probe_of(site, frame, target),
+        chosen=tuple(one.chosen for one in tuned),
+        weights=torch.stack([one.weights for one in tuned]),
+        probes=probes_of(site, task, target),
         numbers={
             "examples": float(len(train.y)),
             "steps": float(task.recipe.steps),
-            "loss_before": loss_before,
-            "loss_after": loss_after,
-            "accuracy_before": accuracy_before,
-            "accuracy_after": accuracy_after,
+            "loss_before": fmean(one.before[0] for one in tuned),
+            "loss_after": fmean(one.after[0] for one in tuned),
+            "accuracy_before": fmean(one.before[1] for one in tuned),
+            "accuracy_after": fmean(one.after[1] for one in tuned),
         },
     )
+    return update, min(tuned, key=lambda one: (isnan(one.after[0]), one.after[0]))
 
 
-def model_of(site: Site, task: Task, target: Target, update: Update, now: datetime) -> Model:
+def model_of(site: Site, task: Task, target: Target, best: Tuned, now: datetime) -> Model:
     """What the site keeps of its work: the network, with all that is known of it here."""
     frame = task.frame
     facts = Facts(
@@ -91,13 +125,13 @@ def model_of(site: Site, task: Task, target: Target, update: Update, now: dateti
         lineage=frame.lineage,
         round=task.round,
         release=task.release,
-        chosen=update.chosen,
+        chosen=best.chosen,
         layout=frame.layout,
         steps=task.recipe.steps,
-        accuracy_before=update.numbers["accuracy_before"],
-        accuracy=update.numbers["accuracy_after"],
+        accuracy_before=best.before[1],
+        accuracy=best.after[1],
     )
-    return Model(weights=update.weights, layout=target.layout, facts=facts)
+    return Model(weights=best.weights, layout=target.layout, facts=facts)
 
 
 def _measured(target: Target, weights: Tensor, examples: Examples) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from f2l_fed.prior import Prior
 from f2l_fed.ridge import RidgeMap
 from f2l_fed.symmetry import OutputSymmetry
 
-_VERSION = 1
+_VERSION = 2
 _VELOCITY = "velocity."
 
 
@@ -32,6 +32,7 @@ def save_generator(generator: Generator, path: Path) -> None:
         **_fields("codec.common.", generator.codec.common),
         **_fields("codec.rows.", generator.codec.rows),
         **{_VELOCITY + name: value for name, value in generator.velocity.state_dict().items()},
+        "anchor": generator.prior.anchor,
         "spread": generator.spread,
         "mean": generator.mean,
         "symmetry.hidden": generator.codec.symmetry.hidden,
@@ -99,6 +100,8 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
     )
     return Generator(
         prior=Prior(
+            symmetry=codec.symmetry,
+            anchor=tensors["anchor"],
             common=_read(RidgeMap, "prior.common.", tensors),
             rows=_read(RidgeMap, "prior.rows.", tensors),
         ),

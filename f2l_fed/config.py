@@ -23,6 +23,7 @@ from f2l_fed.errors import ConfigError, F2LError
 from f2l_fed.finetune import Recipe
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.prior import PriorConfig
 from f2l_fed.rules import positive, require, share
 
 T = TypeVar("T")
@@ -54,19 +55,26 @@ class ProbeConfig:
     """How a site makes its context.
 
     Args:
+        episodes: Probes of a training site, each on its own draw of examples, and with each one
+            network that it fine-tunes in a round.
+        anchors: Anchors of a lineage: after every release the mean network becomes the next one,
+            until there have been as many. Probes of different anchors can't be compared; from the
+            last one on, releases refine each other.
         shots: Support examples per class.
         steps: Full-batch gradient steps from the anchor.
         lr: Learning rate.
         momentum: Heavy-ball momentum.
     """
 
+    episodes: int = 4
+    anchors: int = 3
     shots: int = 5
     steps: int = 10
     lr: float = 0.05
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        positive(self, "shots", "steps", "lr")
+        positive(self, "episodes", "anchors", "shots", "steps", "lr")
         share(self, "momentum")
 
     @property
@@ -157,6 +165,7 @@ class FederationConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     first: Recipe = Recipe(steps=150, lr=0.05, momentum=0.9, batch=50)
     later: Recipe = Recipe(steps=15, lr=0.03, momentum=0.9, batch=50)
     local: Recipe = Recipe(steps=50, lr=0.05, momentum=0.9, batch=0)
@@ -179,7 +188,11 @@ class FederationConfig:
     def generator(self) -> GeneratorConfig:
         """The generator's part."""
         return GeneratorConfig(
-            aggregate=self.aggregate, codec=self.codec, flow=self.flow, sample=self.sample
+            aggregate=self.aggregate,
+            prior=self.prior,
+            codec=self.codec,
+            flow=self.flow,
+            sample=self.sample,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -18,12 +18,15 @@ from torch import Tensor
 
 from f2l_fed.finetune import STEPS, Recipe, accuracy_after, loss_and_accuracy
 from f2l_fed.generator import Generator
-from f2l_fed.probe import anchor, probe_update, support_set
+from f2l_fed.probe import probe_update, support_set
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target
 
-ARMS = ("random", "global_mean", "nearest", "soup", "prior", "generated")
+ARMS = ("random", "global_mean", "nearest", "soup", "probe", "prior", "generated")
 _SOUP = 8
+
+Offer = tuple[Mapping[str, Tensor], ...]
+"""For each episode of a site, candidates by kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +99,12 @@ def select(
 
 
 def context_of(
-    target: Target, lineage: str, site: HeldOutSite, *, shots: int, probe: Recipe
+    target: Target, anchor: Tensor, lineage: str, site: HeldOutSite, *, shots: int, probe: Recipe
 ) -> Tensor:
-    """(D,) float32, the probe update of a held-out site."""
+    """(D,) float32, the probe update of a held-out site from an anchor."""
     x, y = site.train
     support = support_set(y, shots, generator_for(lineage, site.name, "probe"))
-    return probe_update(target, anchor(target, lineage), x[support], y[support], probe)
+    return probe_update(target, anchor, x[support], y[support], probe)
 
 
 def starts(
@@ -116,7 +119,8 @@ def starts(
     samples: int,
 ) -> dict[str, Tensor]:
     """The start of every arm for one held-out site, by name."""
-    context = context_of(target, lineage, site, shots=shots, probe=probe)
+    anchor = generator.prior.anchor
+    context = context_of(target, anchor, lineage, site, shots=shots, probe=probe)
     expected = generator.expect(context[None])[0]
     rng = generator_for(lineage, site.name, "candidates")
     offered = candidates(generator, records, context, expected, samples, rng)
@@ -127,6 +131,7 @@ def starts(
         "global_mean": generator.mean,
         "nearest": offered["nearest"],
         "soup": records.weights[near].mean(0),
+        "probe": anchor + context,
         "prior": expected,
         "generated": select(target, offered, *site.train)[1],
     }

@@ -9,13 +9,20 @@ from torch import Tensor
 
 from f2l_fed.aggregate import AGGREGATORS, aggregate
 from f2l_fed.codec import PcaCodec, fit_pca
-from f2l_fed.flow import SOLVERS, FlowConfig, FlowFit, VelocityField, draw, fit_flow, solve
-from f2l_fed.prior import Prior, fit_prior
+from f2l_fed.flow import (
+    SOLVERS,
+    FlowConfig,
+    FlowFit,
+    VelocityField,
+    draw,
+    fit_flow,
+    guided,
+    pooled_rms,
+    solve,
+)
+from f2l_fed.prior import Prior, PriorConfig, PriorFit, fit_prior, refine_prior
 from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
-
-_NARROWEST = 1e-6
-"""Smallest width of the source, where the prior's held-out errors vanish."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ class SampleConfig:
     """How networks are drawn.
 
     Args:
-        solver: "euler" or "midpoint".
+        solver: "euler", "midpoint" or "heun".
         evaluations: Evaluations of the velocity field for one network.
         guidance: 1 follows the context as learned, above 1 exaggerates what was learned of it, 0
             withholds it from the learned part.
@@ -80,6 +87,7 @@ class GeneratorConfig:
     """Everything that decides what a retraining makes of a zoo."""
 
     aggregate: AggregateConfig = field(default_factory=AggregateConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -107,8 +115,7 @@ class Generator:
 
     def expect(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""
-        symmetry = self.codec.symmetry
-        return symmetry.join(self.prior(symmetry.split(contexts)))
+        return self.prior(contexts)
 
     @torch.no_grad()
     def sample(
@@ -128,7 +135,6 @@ class Generator:
         """
         config = config or self.config.sample
         context = self.codec.encode(expected)
-        known, unknown = torch.ones(len(context)), torch.zeros(len(context))
         start = draw(
             self.config.flow.source,
             context,
@@ -137,15 +143,14 @@ class Generator:
             rng,
             temperature=config.temperature,
         )
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            guided: Tensor = self.velocity(t, x, context, known)
-            if config.guidance != 1:
-                free = self.velocity(t, x, context, unknown)
-                guided = free + config.guidance * (guided - free)
-            return guided
-
-        end = solve(velocity, start, solver=config.solver, evaluations=config.evaluations)
+        # A field that was fitted without any context knows nothing to be guided by.
+        guidance = config.guidance if self.config.flow.dropout < 1 else 0.0
+        end = solve(
+            guided(self.velocity, context, guidance=guidance),
+            start,
+            solver=config.solver,
+            evaluations=config.evaluations,
+        )
         return expected + self.codec.decode(end) - self.codec.decode(context)
 
 
@@ -155,8 +160,8 @@ class GeneratorFit:
 
     Args:
         generator: The generator.
-        held_out: (n, D) float32, expected weights of each record's site without that record.
-        drawn: (n, D) float32, one network drawn around each of these.
+        held_out: (n, E, D) float32, what is expected of each record without those of its site.
+        drawn: (n, D) float32, one network drawn around the first of each site.
         round_trip: Share of the weights' variance that decode(encode(.)) keeps on records that
             the codec never saw.
         flow: How the velocity field's fit went.
@@ -178,29 +183,47 @@ class GeneratorFit:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What an earlier prior with the same anchor expected of the records.
+
+    Args:
+        prior: That prior.
+        expected: (n, E, D) float32, without the records of each one's own site.
+    """
+
+    prior: Prior
+    expected: Tensor
+
+
 def fit_generator(
     contexts: Tensor,
     weights: Tensor,
     symmetry: OutputSymmetry,
     config: GeneratorConfig,
     rng: torch.Generator,
+    *,
+    anchor: Tensor,
+    before: Expectation | None = None,
 ) -> GeneratorFit:
-    """Fits prior, codec and flow on one record per site.
+    """Fits prior, codec and flow on the records of all sites.
 
     Args:
-        contexts: (n, D) float32, probe updates; n >= 4.
-        weights: (n, D) float32, fine-tuned networks.
+        contexts: (n, E, D) float32, E probe updates of each of n >= 4 sites.
+        weights: (n, E, D) float32, the fine-tuned network of each.
         symmetry: Coordinates of prior, codec and flow.
         config: Sizes and schedules.
         rng: Draws everything random.
+        anchor: (D,) float32, where the probes start.
+        before: Refine this instead of fitting the prior anew.
     """
-    prior = fit_prior(contexts, weights, symmetry)
-    expected = symmetry.join(prior.held_out)
+    prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+    episodes = contexts.shape[1]
+    weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
     codec = fit_pca(weights, symmetry, common=config.codec.common, rows=config.codec.rows)
     targets, centres = codec.encode(weights), codec.encode(expected)
-    # One width per kind of coordinate: pooled over outputs, which are exchangeable.
-    spread = _pooled_rms(targets - centres, codec)
-    flow = fit_flow(targets, centres, spread, codec.shape, config.flow, rng)
+    spread = pooled_rms(targets - centres, codec.shape)
+    flow = fit_flow(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
     generator = Generator(
         prior=prior.prior,
         codec=codec,
@@ -216,19 +239,24 @@ def fit_generator(
     )
     return GeneratorFit(
         generator=generator,
-        held_out=expected,
-        drawn=generator.sample(expected, rng),
+        held_out=prior.held_out,
+        drawn=generator.sample(expected[::episodes], rng),
         round_trip=_held_out_round_trip(weights, symmetry, config.codec),
         flow=flow,
     )
 
 
-def _pooled_rms(errors: Tensor, codec: PcaCodec) -> Tensor:
-    parts = codec.shape.split(errors)
-    common = parts.common.square().mean(0).sqrt()
-    rows = parts.rows.square().mean((0, 1)).sqrt() if codec.shape.classes else parts.rows[0, 0:0]
-    pooled = torch.cat([common, rows.reshape(-1).repeat(codec.shape.classes)])
-    return pooled.clamp(min=_NARROWEST)
+def _fit_prior(
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    config: GeneratorConfig,
+    anchor: Tensor,
+    before: Expectation | None,
+) -> PriorFit:
+    if before is None:
+        return fit_prior(contexts, weights, symmetry, anchor)
+    return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 
 def _held_out_round_trip(weights: Tensor, symmetry: OutputSymmetry, config: CodecConfig) -> float:

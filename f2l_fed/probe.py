@@ -1,9 +1,11 @@
 """The context of a site: what a few gradient steps do to a network that both sides know.
 
-The anchor is rebuilt from the lineage by site and server, so it is never sent. Its output layer
-is zero: the network then treats all outputs alike, and permuting the labels of a task permutes
-its probe (`f2l_fed.symmetry`). The first step from there is the table of class means in the
-anchor's features, so the probe contains the usual class prototypes, as a parameter update.
+The first anchor is rebuilt from the lineage by site and server; later ones are the mean of the
+networks that came back (`recentred`), whose features tell far more of a task than random ones.
+An anchor's output layer is zero: the network then treats all outputs alike, and permuting the
+labels of a task permutes its probe (`f2l_fed.symmetry`). The first step from there is the table of
+class means in the anchor's features, so the probe contains the usual class prototypes, as a
+parameter update.
 """
 
 from __future__ import annotations
@@ -22,12 +24,20 @@ def anchor(target: Target, lineage: str) -> Tensor:
     Returns:
         (D,) float32, equal wherever the same target and lineage are used.
     """
-    weights = target.initialise(generator_for(lineage, "anchor"))
-    tensors = target.layout.unflatten(weights)
+    return recentred(target, target.initialise(generator_for(lineage, "anchor")))
+
+
+def recentred(target: Target, mean: Tensor) -> Tensor:
+    """A mean network as the anchor: with a zero output layer, as `anchor` has.
+
+    Returns:
+        (D,) float32.
+    """
+    tensors = target.layout.unflatten(mean.clone())
     tensors[target.output_weight].zero_()
     if target.output_bias is not None:
         tensors[target.output_bias].zero_()
-    return weights
+    return target.layout.flatten(tensors)
 
 
 def support_set(y: Tensor, shots: int, rng: torch.Generator) -> Tensor:

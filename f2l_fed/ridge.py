@@ -33,6 +33,26 @@ class RidgeMap:
         """(…, p) float32 to (…, q)."""
         return (x - self.x_mean) @ self.left @ self.right + self.y_mean
 
+    def plus(self, other: RidgeMap, weight: float) -> RidgeMap:
+        """x -> self(x) + weight * other(x), as one map of no higher rank than needed.
+
+        Maps that were fitted on the same features share their row space, so adding many of them
+        does not let the factors grow.
+        """
+        if not len(self.x_mean):
+            return self
+        moved = (self.x_mean - other.x_mean) @ other.left @ other.right
+        left, right = _trimmed(
+            torch.cat([self.left, other.left], dim=1).double(),
+            torch.cat([self.right, weight * other.right]).double(),
+        )
+        return RidgeMap(
+            x_mean=self.x_mean,
+            y_mean=self.y_mean + weight * (other.y_mean + moved),
+            left=left.float(),
+            right=right.float(),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RidgeFit:
@@ -117,6 +137,14 @@ def fit_ridge(
         strength=float(strength),
         held_out=(y - missed(strength)).float(),
     )
+
+
+def _trimmed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with orthonormal columns on the left, without directions of no weight."""
+    # Columns differ in size by many orders; only their directions decide what can be dropped.
+    size = left.norm(dim=0).clamp(min=1e-300)
+    basis, s, v = _thin_svd(left / size)
+    return basis, (s[:, None] * v.T) @ (size[:, None] * right)
 
 
 def _largest_square(s: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Messages between server and site as Flower records; the only file that names their keys.
 
 Down goes a `Task`: candidate networks and what to do with them. Up comes an `Update`: updated
-parameters in their layout's names and shapes, the probe update in the same form, and a short
+parameters in their layout's names and shapes, the probe updates in the same form, and a short
 fixed list of numbers. `ProbeRequest` and `ProbeReply` do the same for a site whose context the
 server does not know yet.
 """
@@ -9,28 +9,22 @@ server does not know yet.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
 from f2l_fed.finetune import Recipe
 from f2l_fed.layout import WeightLayout
+from f2l_fed.tensors import arrays_of, pack_rows, read_array, unpack_rows
 
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
-_VERSION = 1
-_NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': (\([\d, ]*\)), \} *\n",
-    re.DOTALL,
-)
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +37,8 @@ class Frame:
         classes: Its outputs.
         input_shape: Shape of its inputs.
         layout: Digest of its layout.
-        shots: Support examples per class for the probe.
+        episodes: Probes that the site makes, each on its own draw of examples.
+        shots: Support examples per class for a probe.
         probe: The probe's recipe.
     """
 
@@ -52,8 +47,23 @@ class Frame:
     classes: int
     input_shape: tuple[int, ...]
     layout: str
+    episodes: int
     shots: int
     probe: Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRequest:
+    """Down: send the probes alone.
+
+    Args:
+        frame: What to build.
+        anchor: (D,) float32, where the probes start; None for the lineage's first anchor, which
+            the site rebuilds.
+    """
+
+    frame: Frame
+    anchor: Tensor | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +72,20 @@ class Task:
 
     Args:
         frame: What to build.
+        anchor: As in `ProbeRequest`.
         round: Number of the round, from 1.
         release: The release that made the candidates; "" for the anchor.
         recipe: How to fine-tune.
-        candidates: (D,) float32 each, by kind ("prior", "sample-0", …); empty means the anchor,
-            which the site rebuilds.
+        candidates: For each episode, (D,) float32 by kind ("prior", "sample-0", …); the site
+            fine-tunes the best of each. Empty means one network, from the lineage's first anchor.
     """
 
     frame: Frame
+    anchor: Tensor | None
     round: int
     release: str
     recipe: Recipe
-    candidates: Mapping[str, Tensor]
+    candidates: tuple[Mapping[str, Tensor], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,26 +95,26 @@ class Update:
     Args:
         site: The name the site goes by; trusted only where names are not bound to keys.
         round: As in the task.
-        chosen: Kind of the candidate it started from; "anchor" where there was none.
-        weights: (D,) float32, the updated parameters.
-        probe: (D,) float32, the probe update.
+        chosen: Kind of the candidate that each network started from; "anchor" without any.
+        weights: (len(chosen), D) float32, the updated parameters.
+        probes: (E, D) float32, the probe updates.
         numbers: Some or all of `NUMBERS`, as the site's policy allows.
     """
 
     site: str
     round: int
-    chosen: str
+    chosen: tuple[str, ...]
     weights: Tensor
-    probe: Tensor
+    probes: Tensor
     numbers: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReply:
-    """Up: a site's context alone; a new site's first answer."""
+    """Up: a site's contexts alone, (E, D) float32; a new site's first answer."""
 
     site: str
-    probe: Tensor
+    probes: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +125,14 @@ class Refusal:
     code: str
 
 
-def pack_probe_request(frame: Frame) -> RecordDict:
-    """A request for the probe alone."""
-    return RecordDict({"frame": _pack_frame(frame)})
+def pack_probe_request(request: ProbeRequest) -> RecordDict:
+    """A request for the probes alone."""
+    return RecordDict({"frame": _pack_frame(request.frame), **_pack_anchor(request.anchor)})
 
 
-def unpack_probe_request(content: RecordDict) -> Frame:
+def unpack_probe_request(content: RecordDict) -> ProbeRequest:
     """Raises WireError if it isn't one."""
-    return _unpack_frame(content)
+    return ProbeRequest(frame=_unpack_frame(content), anchor=_unpack_anchor(content))
 
 
 def pack_task(task: Task) -> RecordDict:
@@ -128,15 +140,20 @@ def pack_task(task: Task) -> RecordDict:
     head: dict[str, Any] = {
         "round": task.round,
         "release": task.release,
+        "episodes": len(task.candidates),
         **_recipe("recipe", task.recipe),
     }
     return RecordDict(
         {
             "frame": _pack_frame(task.frame),
             "task": ConfigRecord(head),
-            "candidates": ArrayRecord(
-                {kind: Array(vector.numpy()) for kind, vector in task.candidates.items()}
-            ),
+            **_pack_anchor(task.anchor),
+            **{
+                f"candidates.{episode}": ArrayRecord(
+                    {kind: Array(vector.numpy()) for kind, vector in offered.items()}
+                )
+                for episode, offered in enumerate(task.candidates)
+            },
         }
     )
 
@@ -146,13 +163,17 @@ def unpack_task(content: RecordDict) -> Task:
     head = _config(content, "task")
     return Task(
         frame=_unpack_frame(content),
+        anchor=_unpack_anchor(content),
         round=_typed(head, "round", int),
         release=_typed(head, "release", str),
         recipe=_unrecipe("recipe", head),
-        candidates={
-            kind: torch.from_numpy(_numpy(array, kind).reshape(-1))
-            for kind, array in _arrays(content, "candidates").items()
-        },
+        candidates=tuple(
+            {
+                kind: read_array(array, kind).reshape(-1)
+                for kind, array in arrays_of(content, f"candidates.{episode}").items()
+            }
+            for episode in range(_typed(head, "episodes", int))
+        ),
     )
 
 
@@ -161,14 +182,15 @@ def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
     head: dict[str, Any] = {
         "site": update.site,
         "round": update.round,
-        "chosen": update.chosen,
+        "chosen": list(update.chosen),
+        "episodes": len(update.probes),
         "layout": layout.digest,
     }
     return RecordDict(
         {
             "update": ConfigRecord(head),
-            "weights": _pack_tensors(update.weights, layout),
-            "probe": _pack_tensors(update.probe, layout),
+            **pack_rows("weights", update.weights, layout),
+            **pack_rows("probe", update.probes, layout),
             "numbers": MetricRecord(dict(update.numbers)),
         }
     )
@@ -181,20 +203,27 @@ def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
     numbers = content.metric_records.get("numbers", MetricRecord())
     if odd := [name for name in numbers if name not in NUMBERS]:
         raise WireError("a number that is not on the list", got=repr(odd[0]))
+    chosen = _typed(head, "chosen", list)
+    if not chosen or not all(isinstance(kind, str) for kind in chosen):
+        raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
     return Update(
         site=_typed(head, "site", str),
         round=_typed(head, "round", int),
-        chosen=_typed(head, "chosen", str),
-        weights=_unpack_tensors(content, "weights", layout),
-        probe=_unpack_tensors(content, "probe", layout),
+        chosen=tuple(chosen),
+        weights=unpack_rows(content, "weights", len(chosen), layout),
+        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
         numbers={name: _number(name, value) for name, value in numbers.items()},
     )
 
 
 def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
     """A probe reply as records."""
-    head: dict[str, Any] = {"site": reply.site, "layout": layout.digest}
-    return RecordDict({"reply": ConfigRecord(head), "probe": _pack_tensors(reply.probe, layout)})
+    head: dict[str, Any] = {
+        "site": reply.site,
+        "episodes": len(reply.probes),
+        "layout": layout.digest,
+    }
+    return RecordDict({"reply": ConfigRecord(head), **pack_rows("probe", reply.probes, layout)})
 
 
 def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
@@ -202,7 +231,8 @@ def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
     head = _config(content, "reply")
     _require_layout(head, layout)
     return ProbeReply(
-        site=_typed(head, "site", str), probe=_unpack_tensors(content, "probe", layout)
+        site=_typed(head, "site", str),
+        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
     )
 
 
@@ -227,6 +257,7 @@ def _pack_frame(frame: Frame) -> ConfigRecord:
         "classes": frame.classes,
         "input_shape": list(frame.input_shape),
         "layout": frame.layout,
+        "episodes": frame.episodes,
         "shots": frame.shots,
         **_recipe("probe", frame.probe),
     }
@@ -251,6 +282,7 @@ def _unpack_frame(content: RecordDict) -> Frame:
         classes=_typed(head, "classes", int),
         input_shape=tuple(int(n) for n in shape),
         layout=_typed(head, "layout", str),
+        episodes=_typed(head, "episodes", int),
         shots=_typed(head, "shots", int),
         probe=_unrecipe("probe", head),
     )
@@ -283,50 +315,23 @@ def _unrecipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
         ) from error
 
 
-def _pack_tensors(vector: Tensor, layout: WeightLayout) -> ArrayRecord:
-    return ArrayRecord(
-        {name: Array(tensor.numpy()) for name, tensor in layout.unflatten(vector).items()}
-    )
+def _pack_anchor(anchor: Tensor | None) -> dict[str, ArrayRecord]:
+    return {} if anchor is None else {"anchor": ArrayRecord({"w": Array(anchor.numpy())})}
 
 
-def _unpack_tensors(content: RecordDict, key: str, layout: WeightLayout) -> Tensor:
-    arrays = _arrays(content, key)
-    tensors = {name: torch.from_numpy(_numpy(arrays[name], name)) for name in arrays}
-    layout.require(
-        WeightLayout.of({name: tensors[name] for name in [*layout.names] if name in tensors}),
-        where=key,
-    )
-    if extra := [name for name in tensors if name not in layout.names]:
-        raise LayoutMismatch("a tensor that the layout does not have", where=key, got=extra[0])
-    return layout.flatten(tensors)
-
-
-def _numpy(array: Array, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    if array.stype != "numpy.ndarray" or array.dtype != "float32":
-        raise WireError(
-            "a tensor of another type", where=name, expected="float32", got=str(array.dtype)[:32]
-        )
-    # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
-    shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
-    if (
-        header is None
-        or header[1] != repr(shape).encode()
-        or len(array.data) - header.end() != 4 * math.prod(shape)
-    ):
-        raise WireError("a tensor that is not what it says", where=name)
-    return np.frombuffer(array.data, np.float32, offset=header.end()).reshape(shape).copy()
+def _unpack_anchor(content: RecordDict) -> Tensor | None:
+    if "anchor" not in content.array_records:
+        return None
+    arrays = arrays_of(content, "anchor")
+    if list(arrays) != ["w"]:
+        raise WireError("the anchor is not one tensor", got=repr(list(arrays))[:32])
+    return read_array(arrays["w"], "anchor").reshape(-1)
 
 
 def _config(content: RecordDict, key: str) -> Mapping[str, Any]:
     if key not in content.config_records:
         raise WireError("a part of the message is missing", expected=key)
     return content.config_records[key]
-
-
-def _arrays(content: RecordDict, key: str) -> ArrayRecord:
-    if key not in content.array_records:
-        raise WireError("a part of the message is missing", expected=key)
-    return content.array_records[key]
 
 
 def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:

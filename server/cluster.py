@@ -19,7 +19,7 @@ from torch import Tensor
 
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import F2LError, RoundError
-from f2l_fed.evaluate import Records, candidates
+from f2l_fed.evaluate import Offer, Records, candidates
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
 from server.releases import Release
@@ -61,14 +61,12 @@ class Cluster:
         )
         return release
 
-    def plan(
-        self, release: str, probes: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates for sites, as they are ready.
 
         Args:
             release: Id of the release that makes them.
-            probes: (D,) float32, context of each site.
+            probes: (E, D) float32, contexts of each site.
 
         Yields:
             Site and its candidates by kind; chunks of sites are made while earlier ones are used.
@@ -85,7 +83,7 @@ class Cluster:
         while waiting:
             yield from self._first(waiting)
 
-    def _first(self, waiting: list[Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def _first(self, waiting: list[Any]) -> Iterator[tuple[str, Offer]]:
         yield from _got(waiting.pop(0)).items()
 
     def _task(self, function: Any) -> Any:
@@ -117,50 +115,48 @@ def _retrain_on_worker(root: Path, id: str, commit: int, config: RayConfig) -> R
 
 def _plan_on_worker(
     root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
-) -> dict[str, dict[str, Tensor]]:
+) -> dict[str, Offer]:
     torch.set_num_threads(config.threads)
     return candidates_for(Federation.open(root), id, sites, probes)
 
 
 def candidates_for(
     federation: Federation, id: str, sites: Sequence[str], probes: Tensor
-) -> dict[str, dict[str, Tensor]]:
-    """Candidates by kind for some sites, by name.
+) -> dict[str, Offer]:
+    """Candidates by kind for every episode of some sites, by name.
 
     Args:
         federation: The folder.
         id: Release that makes them.
         sites: Names.
-        probes: (len(sites), D) float32, their contexts.
+        probes: (len(sites), E, D) float32, their contexts.
     """
     release = federation.releases.read(id)
     generator = federation.releases.generator(id)
-    expected = generator.expect(probes)
+    expected = generator.expect(probes.flatten(0, 1)).view_as(probes)
     records = release_records(federation, release)
     known = {site: row for row, site in enumerate(release.sites)}
     without = federation.releases.expected(id)
-    offered = {}
+    offered: dict[str, Offer] = {}
     for index, site in enumerate(sites):
         others, own = records, expected[index]
         if site in known:
             # A known site gets what a new site would get: its own record would only be repeated
             # to it, and the next retraining would learn nothing from the answer.
             row = known[site]
+            mine = slice(row * without.shape[1], (row + 1) * without.shape[1])
             others = Records(
-                contexts=_without(records.contexts, row), weights=_without(records.weights, row)
+                contexts=_without(records.contexts, mine), weights=_without(records.weights, mine)
             )
             own = without[row]
         rng = generator_for(federation.config.lineage, id, site, "candidates")
-        offered[site] = candidates(
-            generator,
-            others,
-            probes[index],
-            own,
-            federation.config.candidates.training_samples,
-            rng,
+        samples = federation.config.candidates.training_samples
+        offered[site] = tuple(
+            candidates(generator, others, probe, start, samples, rng)
+            for probe, start in zip(probes[index], own, strict=True)
         )
     return offered
 
 
-def _without(rows: Tensor, index: int) -> Tensor:
-    return torch.cat([rows[:index], rows[index + 1 :]])
+def _without(rows: Tensor, left_out: slice) -> Tensor:
+    return torch.cat([rows[: left_out.start], rows[left_out.stop :]])

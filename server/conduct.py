@@ -16,6 +16,7 @@ from f2l_fed import events, wire
 from f2l_fed.admission import objection
 from f2l_fed.audit import verdict
 from f2l_fed.errors import F2LError
+from f2l_fed.evaluate import Offer
 from f2l_fed.events import EventLog
 from f2l_fed.probe import anchor
 from f2l_fed.zoo import NewRecord
@@ -32,10 +33,8 @@ class Engine(Protocol):
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot."""
 
-    def plan(
-        self, release: str, probes: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """Candidates by kind for each site."""
+    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
+        """Candidates by kind for every episode of each site."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +64,18 @@ class Conductor:
         """
         folder = self.federation.root / "rounds"
         known = rounds.load_all(folder)
-        probes = self.introduce(self.talk.nodes(expected_sites))
+        releases = self.federation.releases
+        anchored = self.federation.anchor(releases.promoted())
+        probes = self.introduce(self.talk.nodes(expected_sites), anchored)
         states = []
         last = known[-1].number if known else 0
         if known and known[-1].step not in ("done", "failed"):
             states.append(self.conduct(known[-1], probes))
         for number in range(last + 1, last + 1 + count):
-            promoted = self.federation.releases.promoted()
+            promoted = releases.promoted()
+            if not torch.equal(anchored, now := self.federation.anchor(promoted)):
+                anchored = now
+                probes = self.introduce(self.talk.nodes(expected_sites), anchored)
             state = rounds.begun(number, promoted.id if promoted else "", len(probes))
             self.log.emit(events.ROUND_STARTED, round=number, sites=len(probes))
             states.append(self.conduct(state, probes))
@@ -79,9 +83,11 @@ class Conductor:
                 break
         return states
 
-    def introduce(self, nodes: list[int]) -> dict[str, tuple[int, Tensor]]:
-        """Asks every node for its probe; node and context by site name."""
-        request = wire.pack_probe_request(self.federation.frame)
+    def introduce(self, nodes: list[int], anchored: Tensor) -> dict[str, tuple[int, Tensor]]:
+        """Asks every node for its probes from an anchor; node and (E, D) contexts by site name."""
+        request = wire.pack_probe_request(
+            wire.ProbeRequest(frame=self.federation.frame, anchor=anchored)
+        )
         found: dict[str, tuple[int, Tensor]] = {}
         for answer in self.talk.ask(wire.PROBE_ACTION, ((node, request) for node in nodes)):
             content, failure = _content(answer)
@@ -92,13 +98,16 @@ class Conductor:
                     failure = str(error)
                 else:
                     site = self.names.get(answer.node, reply.site)
-                    if site not in found:
-                        found[site] = (answer.node, reply.probe)
+                    if len(reply.probes) != self.federation.config.probe.episodes:
+                        failure = "another number of probes than was asked"
+                    elif site not in found:
+                        found[site] = (answer.node, reply.probes)
                         self.log.emit(
                             events.SITE_PROBED, site=site, done=len(found), sites=len(nodes)
                         )
                         continue
-                    failure = "a name that another site has"
+                    else:
+                        failure = "a name that another site has"
             self.log.emit(events.SITE_FAILED, node=str(answer.node), reason=failure)
         return dict(sorted(found.items()))
 
@@ -177,7 +186,7 @@ class _Intake:
         self._conductor, self._federation = conductor, conductor.federation
         self._state, self._site_of = state, site_of
         self._node_of = {site: node for node, site in site_of.items()}
-        self._offered: dict[str, Mapping[str, Tensor]] = {}
+        self._offered: dict[str, Offer] = {}
         self._rejected: dict[str, str] = {}
         self._up = self._down = 0
 
@@ -189,15 +198,18 @@ class _Intake:
             plan = self._conductor.engine.plan(state.parent, probes)
         else:
             start = {"anchor": anchor(federation.target, config.lineage)}
-            plan = ((site, start) for site in probes)
+            plan = ((site, (start,)) for site in probes)
+        promoted = federation.releases.read(state.parent) if state.parent else None
+        anchored = federation.next_anchor(promoted)
         for site, offered in plan:
             self._offered[site] = offered
             task = wire.Task(
                 frame=federation.frame,
+                anchor=anchored,
                 round=state.number,
                 release=state.parent,
                 recipe=config.later if state.parent else config.first,
-                candidates=offered if state.parent else {},
+                candidates=offered if state.parent else (),
             )
             content = wire.pack_task(task)
             self._down += size_bytes(content)
@@ -220,30 +232,38 @@ class _Intake:
             self._rejected[site] = reason
             log.emit(events.SITE_REJECTED, round=state.number, site=site, reason=reason)
         else:
-            log.emit(events.SITE_ACCEPTED, round=state.number, site=site, chosen=update.chosen)
+            log.emit(
+                events.SITE_ACCEPTED, round=state.number, site=site, chosen=" ".join(update.chosen)
+            )
 
-    def _admit(self, site: str, update: wire.Update, offered: Mapping[str, Tensor]) -> str:
+    def _admit(self, site: str, update: wire.Update, offered: Offer) -> str:
         if update.round != self._state.number:
             return f"an update for round {update.round}"
-        if update.chosen not in offered:
-            return "a start that was not offered"
-        start = offered[update.chosen]
-        if reason := objection(update.weights, start, update.probe, update.numbers):
-            return reason
-        norm = float(torch.linalg.vector_norm(update.weights - start))
-        self._federation.zoo.append(
-            [
+        episodes = self._federation.config.probe.episodes
+        if len(update.chosen) != len(offered) or len(update.probes) != episodes:
+            return "another number of networks or probes than was asked"
+        new = []
+        for episode, probe in enumerate(update.probes):
+            # Without a release all episodes have the same start, and share what became of it.
+            which = min(episode, len(offered) - 1)
+            if update.chosen[which] not in offered[which]:
+                return "a start that was not offered"
+            weights, start = update.weights[which], offered[which][update.chosen[which]]
+            if reason := objection(weights, start, probe, update.numbers):
+                return reason
+            norm = float(torch.linalg.vector_norm(weights - start))
+            new.append(
                 NewRecord(
-                    key=f"{self._state.number}/{site}/0",
+                    key=f"{self._state.number}/{site}/{episode}",
                     site=site,
                     round=self._state.number,
                     parent=self._state.parent,
-                    weights=update.weights.numpy(),
-                    context=update.probe.numpy(),
+                    weights=weights.numpy(),
+                    context=probe.numpy(),
                     metrics={**update.numbers, "update_norm": norm},
                 )
-            ]
-        )
+            )
+        self._federation.zoo.append(new)
         return ""
 
     def result(self, seconds: float) -> Exchange:
@@ -256,7 +276,7 @@ class _Intake:
             for name in ("accuracy_before", "accuracy_after")
         }
         return Exchange(
-            accepted=tuple(sorted(record.site for record in records)),
+            accepted=tuple(sorted({record.site for record in records})),
             rejected=dict(sorted(self._rejected.items())),
             bytes_up=self._up,
             bytes_down=self._down,

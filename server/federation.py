@@ -9,15 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from f2l_fed.config import FederationConfig, from_mapping
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
 from f2l_fed.files import write_atomically
+from f2l_fed.probe import anchor, recentred
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from f2l_fed.wire import Frame
 from f2l_fed.zoo import Zoo
-from server.releases import ReleaseRegistry
+from server.releases import Release, ReleaseRegistry
 
 FEDERATION_FILE = "federation.json"
 """What makes a folder that of a federation."""
@@ -95,9 +98,22 @@ class Federation:
             classes=config.target.classes,
             input_shape=config.target.input_shape,
             layout=self.target.layout.digest,
+            episodes=config.probe.episodes,
             shots=config.probe.shots,
             probe=config.probe.recipe,
         )
+
+    def anchor(self, release: Release | None) -> Tensor:
+        """(D,) float32, where probes start for a release; None for before the first."""
+        if release is None:
+            return anchor(self.target, self.config.lineage)
+        return self.releases.generator(release.id).prior.anchor
+
+    def next_anchor(self, release: Release | None) -> Tensor:
+        """(D,) float32, where the probes of the round after a release start."""
+        if release is None or release.anchors >= self.config.probe.anchors:
+            return self.anchor(release)
+        return recentred(self.target, self.releases.generator(release.id).mean)
 
     @cached_property
     def zoo(self) -> Zoo:

@@ -29,6 +29,7 @@ STARTS = {
     "random": "an untrained network, as a site would begin today",
     "global_mean": "one average of all networks for every site, as in federated averaging",
     "nearest": "the stored network of the site most like this one",
+    "probe": "the network that the probe's own gradient steps end at",
     "soup": "the average of the stored networks of the sites most like this one",
     "prior": "a linear prediction from the site's probe, without the flow",
     "gaussian": "plain noise around the linear prediction, with the same selection",

@@ -30,8 +30,9 @@ class Release:
         state: A candidate has not passed the gate; one release at a time is promoted.
         parent: The release that was promoted when it was made; "" for the first.
         snapshot: Commit of the zoo it was fitted on.
-        sites: The sites whose records it was fitted on, in the order of its expected weights.
-        records: Keys of these records.
+        sites: The sites whose records it was fitted on.
+        records: Keys of these records, as many for each site, in the order of its expected weights.
+        anchors: Anchors that the lineage has had; its probes start from the last of them.
         left_out: Sites whose records were left out as outliers, with the reason.
         figures: What the fit and the audit measured.
         reasons: Why the gate held it; empty if promoted.
@@ -44,6 +45,7 @@ class Release:
     snapshot: int
     sites: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
+    anchors: int = 1
     left_out: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
@@ -84,6 +86,10 @@ class ReleaseRegistry:
                 "the release's record is damaged", where=str(path), got=str(error)
             ) from error
 
+    def find(self, id: str) -> Release | None:
+        """`read`, or None if there is no such release."""
+        return self.read(id) if id in self.ids() else None
+
     def promoted(self) -> Release | None:
         """The release that sites get, or None before the first."""
         releases = [self.read(id) for id in self.ids()]
@@ -95,7 +101,7 @@ class ReleaseRegistry:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         save_generator(fit.generator, draft / "generator.safetensors")
-        save_matrix(fit.held_out, draft / "expected.safetensors")
+        save_matrix(fit.held_out.flatten(0, 1), draft / "expected.safetensors")
         write_atomically(draft / "release.json", _dump(release))
         for file in draft.iterdir():
             with file.open("rb") as handle:
@@ -111,8 +117,9 @@ class ReleaseRegistry:
         return load_generator(self.path / id / "generator.safetensors")
 
     def expected(self, id: str) -> Tensor:
-        """(n, D) float32, what the prior expects of each of `Release.sites` without its record."""
-        return load_matrix(self.path / id / "expected.safetensors")
+        """(n, E, D) float32, what the prior expects of `Release.records` without their site's."""
+        matrix = load_matrix(self.path / id / "expected.safetensors")
+        return matrix.view(len(self.read(id).sites), -1, matrix.shape[1])
 
     def promote(self, id: str) -> Release:
         """Makes a release the one that sites get and retires the one before."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 
 import torch
+from torch import Tensor
 
 from f2l_fed.admission import outliers
 from f2l_fed.audit import Audit
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluate import Records
-from f2l_fed.generator import fit_generator
+from f2l_fed.generator import Expectation, fit_generator
 from f2l_fed.seeds import generator_for
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.snapshot import Snapshot
@@ -32,12 +35,17 @@ def retrain(root: Path, id: str, commit: int) -> Release:
     federation = Federation.open(root)
     config = federation.config
     snapshot = federation.zoo.snapshot(commit)
-    newest = sorted(snapshot.records(latest_per_site=True), key=lambda record: record.site)
+    parent = federation.releases.promoted()
+    parent = parent if parent is not None and parent.id != id else None
+    newest = _newest(federation, snapshot, parent)
     left_out = outliers(
-        {record.site: record.metrics.get("update_norm", 0.0) for record in newest},
+        {
+            site: fmean(record.metrics.get("update_norm", 0.0) for record in records)
+            for site, records in newest.items()
+        },
         config.admission,
     )
-    used = [record for record in newest if record.site not in left_out]
+    used = {site: records for site, records in newest.items() if site not in left_out}
     if len(used) < config.round.minimum:
         raise RoundError(
             "too few sites for a retraining",
@@ -46,30 +54,81 @@ def retrain(root: Path, id: str, commit: int) -> Release:
             got=str(len(used)),
             remedy="Add sites, or lower round.minimum.",
         )
-    records = read_records(snapshot, used)
+    records = read_records(snapshot, [record for rows in used.values() for record in rows])
+    contexts = records.contexts.view(len(used), config.probe.episodes, -1)
+    weights = records.weights.view_as(contexts)
     fit = fit_generator(
-        records.contexts,
-        records.weights,
+        contexts,
+        weights,
         federation.symmetry,
         config.generator,
         generator_for(config.lineage, id, "retrain"),
+        anchor=federation.next_anchor(parent),
+        before=_expectation(federation, parent, list(used), contexts),
     )
-    parent = federation.releases.promoted()
     release = Release(
         id=id,
         state="candidate",
-        parent=parent.id if parent is not None and parent.id != id else "",
+        parent=parent.id if parent is not None else "",
         snapshot=commit,
-        sites=tuple(record.site for record in used),
-        records=tuple(record.key for record in used),
+        sites=tuple(used),
+        records=tuple(record.key for rows in used.values() for record in rows),
+        anchors=1 if parent is None else min(parent.anchors + 1, config.probe.anchors),
         left_out=left_out,
         figures={
             **fit.figures(),
-            **Audit.of(records.weights, fit.held_out, fit.drawn).figures(),
+            **Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn).figures(),
         },
         parameters=federation.target.layout.size,
     )
     return federation.releases.write_candidate(release, fit)
+
+
+def _newest(
+    federation: Federation, snapshot: Snapshot, parent: Release | None
+) -> dict[str, list[Record]]:
+    """The records of each site's newest round, by name, as far as their probes can be compared."""
+    by_site: dict[str, list[Record]] = {}
+    known = {"": _starts_from(federation, None)}
+    wanted = _starts_from(federation, parent)
+    for record in snapshot.records():
+        if record.parent not in known:
+            made_by = federation.releases.find(record.parent)
+            known[record.parent] = "" if made_by is None else _starts_from(federation, made_by)
+        if known[record.parent] == wanted:
+            rows = by_site.setdefault(record.site, [])
+            if rows and rows[0].round != record.round:
+                if rows[0].round > record.round:
+                    continue
+                rows.clear()
+            rows.append(record)
+    episodes = federation.config.probe.episodes
+    return {
+        site: sorted(rows, key=lambda record: int(record.key.rsplit("/", 1)[1]))
+        for site, rows in sorted(by_site.items())
+        if len(rows) == episodes
+    }
+
+
+def _starts_from(federation: Federation, release: Release | None) -> str:
+    """Digest of the anchor that probes start from after a release."""
+    return sha256(federation.next_anchor(release).numpy().tobytes()).hexdigest()
+
+
+def _expectation(
+    federation: Federation, parent: Release | None, sites: list[str], contexts: Tensor
+) -> Expectation | None:
+    """What the parent expected, if its probes start where the new ones do."""
+    if parent is None or parent.anchors < federation.config.probe.anchors:
+        return None
+    prior = federation.releases.generator(parent.id).prior
+    expected = prior(contexts.flatten(0, 1)).view_as(contexts)
+    without = federation.releases.expected(parent.id)
+    row = {site: index for index, site in enumerate(parent.sites)}
+    for index, site in enumerate(sites):
+        if site in row:
+            expected[index] = without[row[site]]
+    return Expectation(prior=prior, expected=expected)
 
 
 def read_records(snapshot: Snapshot, records: list[Record]) -> Records:

@@ -225,7 +225,8 @@ def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, An
     probe = simulation.config.probe
     notes = [
         f"A site's context costs it {probe.steps} gradient steps of its own on {probe.shots} "
-        "examples per class, once; they are not counted among the local steps."
+        "examples per class; they are not counted among the local steps. The start 'probe' is the "
+        "network that these steps end at."
     ]
     if not divided.disjoint:
         notes.append(

@@ -3,19 +3,28 @@
 The covariance of all K! permuted copies of the records commutes with the permutations, so its
 eigenvectors fall into the two blocks of `f2l_fed.symmetry`, and the components of one output row
 serve all K of them.
+
+The smaller of the two Gram matrices is decomposed. Weights are read a block of columns at a time,
+twice, and only a block is ever held in float64: beside the weights and the basis itself a fit
+needs memory for one block.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent import LatentShape
+from f2l_fed.codec.naming import above, below
 from f2l_fed.symmetry import OutputSymmetry, Parts
 
-_BLOCK = 65_536
+_WIDEST = 32_768
+_BLOCK = 2**25
+"""Numbers in a block, so that thousands of records make it narrower and not larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,15 @@ class Components:
         """(…, k) to (…, p)."""
         return (z * self.scale) @ self.basis + self.mean
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Components:
+        """The inverse of `tensors`."""
+        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PcaCodec:
@@ -50,6 +68,8 @@ class PcaCodec:
         common: Components of the common part.
         rows: Components of the output rows' deviations.
     """
+
+    kind: ClassVar[str] = "pca"
 
     symmetry: OutputSymmetry
     common: Components
@@ -78,45 +98,97 @@ class PcaCodec:
             Parts(self.common.decode(parts.common), self.rows.decode(parts.rows))
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """See `f2l_fed.codec.Codec`."""
+        return {
+            **above("common.", self.common.tensors()),
+            **above("rows.", self.rows.tensors()),
+        }
 
-def fit_pca(weights: Tensor, symmetry: OutputSymmetry, *, common: int, rows: int) -> PcaCodec:
+    @classmethod
+    def from_tensors(cls, symmetry: OutputSymmetry, tensors: Mapping[str, Tensor]) -> PcaCodec:
+        """See `f2l_fed.codec.Codec`."""
+        return cls(
+            symmetry=symmetry,
+            common=Components.from_tensors(below("common.", tensors)),
+            rows=Components.from_tensors(below("rows.", tensors)),
+        )
+
+
+def fit_pca(
+    weights: Tensor | Sequence[Tensor], symmetry: OutputSymmetry, *, common: int, rows: int
+) -> PcaCodec:
     """Fits a codec.
 
     Args:
-        weights: (n, D) float32, n >= 2.
+        weights: (n, D) float32, n >= 2; or blocks of its rows in order, each of which may be
+            mapped from a file that is larger than the memory.
         symmetry: Coordinates to work in.
         common: Largest number of components of the common part.
         rows: Largest number of components of an output row.
     """
-    parts = symmetry.split(weights)
+    blocks = [weights] if isinstance(weights, Tensor) else list(weights)
+
+    def read(index: Tensor) -> Tensor:
+        return torch.cat([block[:, index] for block in blocks])
+
+    head = OutputSymmetry(
+        symmetry.hidden[:0],
+        torch.arange(symmetry.output.numel()).view_as(symmetry.output),
+        symmetry.output.numel(),
+    ).split(read(symmetry.output.flatten()))
+    below = len(symmetry.hidden)
+
+    def common_columns(start: int, stop: int) -> Tensor:
+        hidden = read(symmetry.hidden[start:stop])
+        return torch.cat([hidden, head.common[:, max(0, start - below) : max(0, stop - below)]], 1)
+
+    n = sum(map(len, blocks))
     return PcaCodec(
         symmetry=symmetry,
-        common=_components(parts.common, common, centre=True),
-        rows=_components(parts.rows.flatten(0, 1), rows, centre=False),
+        common=_components(common_columns, n, below + head.common.shape[1], common, centre=True),
+        rows=components(head.rows.flatten(0, 1), rows, centre=False),
     )
 
 
-def _components(x: Tensor, count: int, *, centre: bool) -> Components:
+def components(x: Tensor, count: int, *, centre: bool) -> Components:
+    """Principal components of (n, p) float32, at most ``count``; without ``centre``, about zero."""
     n, p = x.shape
-    mean = x.mean(0) if centre else x.new_zeros(p)
+    return _components(lambda start, stop: x[:, start:stop], n, p, count, centre=centre)
+
+
+def _components(
+    columns: Callable[[int, int], Tensor], n: int, p: int, count: int, *, centre: bool
+) -> Components:
+    mean = torch.zeros(p)
     if not n or not p:
-        return Components(mean=mean, basis=x.new_zeros(0, p), scale=x.new_zeros(0))
+        return Components(mean=mean, basis=torch.zeros(0, p), scale=torch.zeros(0))
+    width = max(1, min(_WIDEST, _BLOCK // n))
+    blocks = [slice(start, min(start + width, p)) for start in range(0, p, width)]
+    gram = torch.zeros(min(n, p), min(n, p), dtype=torch.float64)
     if n <= p:
-        gram = torch.zeros(n, n, dtype=torch.float64)
-        for start in range(0, p, _BLOCK):
-            block = (x[:, start : start + _BLOCK] - mean[start : start + _BLOCK]).double()
-            gram += block @ block.T
+        for block in blocks:
+            x = columns(block.start, block.stop)
+            if centre:
+                mean[block] = x.mean(0)
+            centred = (x - mean[block]).double()
+            gram += centred @ centred.T
     else:
-        centred = (x - mean).double()
-        gram = centred.T @ centred
+        x = columns(0, p)
+        if centre:
+            mean = x.mean(0)
+        for rows in x.split(max(_WIDEST, _BLOCK // p)):
+            centred = (rows - mean).double()
+            gram += centred.T @ centred
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
     kept = values > values[:1].clamp(min=1e-30) * 1e-9
     values, vectors = values[kept], vectors[:, kept]
     if n <= p:
-        basis = ((x - mean).T @ (vectors / values.sqrt()).float()).T
+        mix = (vectors / values.sqrt()).float()
+        basis = torch.empty(len(values), p)
+        for block in blocks:
+            basis[:, block] = ((columns(block.start, block.stop) - mean[block]).T @ mix).T
     else:
-        basis = vectors.T.float()
-    return Components(
-        mean=mean, basis=basis.contiguous(), scale=(values / n).sqrt().float().contiguous()
-    )
+        basis = vectors.T.float().contiguous()
+    return Components(mean=mean, basis=basis, scale=(values / n).sqrt().float().contiguous())

@@ -1,17 +1,34 @@
-"""Conditional flow matching on latents: velocity field, its fit, and fixed-grid solvers."""
+"""Models on latents: flow matching, its rectification, and diffusion to compare it with."""
 
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.coupling import COUPLINGS
+from f2l_fed.flow.diffusion import SAMPLERS, Denoiser, DiffusionFit, fit_diffusion, sample_diffusion
 from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.fit import FlowConfig, FlowFit, fit_flow
+from f2l_fed.flow.fit import FlowFit, fit_flow
+from f2l_fed.flow.network import guided
+from f2l_fed.flow.reflow import ReflowFit, reflow
 from f2l_fed.flow.solve import SOLVERS, solve
-from f2l_fed.flow.source import SOURCES, draw
+from f2l_fed.flow.source import SOURCES, Initial, Normal, draw, pooled_rms
 
 __all__ = [
+    "COUPLINGS",
+    "SAMPLERS",
     "SOLVERS",
     "SOURCES",
+    "Denoiser",
+    "DiffusionFit",
     "FlowConfig",
     "FlowFit",
+    "Initial",
+    "Normal",
+    "ReflowFit",
     "VelocityField",
     "draw",
+    "fit_diffusion",
     "fit_flow",
+    "guided",
+    "pooled_rms",
+    "reflow",
+    "sample_diffusion",
     "solve",
 ]

@@ -7,55 +7,17 @@ Reference:
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent import LatentShape
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.coupling import couple
 from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.source import SOURCES, draw
-from f2l_fed.rules import choice, positive, require, share
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowConfig:
-    """How the velocity field is built and fitted.
-
-    Args:
-        source: Where the flow starts, "prior" or "gaussian".
-        width: Hidden units.
-        depth: Blocks.
-        steps: Largest number of gradient steps.
-        batch: Examples a step.
-        lr: Peak learning rate of AdamW; falls to zero along a cosine.
-        weight_decay: Of AdamW.
-        dropout: Share of examples whose context is withheld.
-        held_out: Share of records kept aside to choose the best weights by.
-        check_every: Steps between looks at the records kept aside.
-        patience: Looks without an improvement after which the fit ends.
-    """
-
-    source: str = "prior"
-    width: int = 128
-    depth: int = 2
-    steps: int = 600
-    batch: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    dropout: float = 0.1
-    held_out: float = 0.15
-    check_every: int = 50
-    patience: int = 5
-
-    def __post_init__(self) -> None:
-        choice(self, "source", SOURCES)
-        require(self.width >= 2, self, "width", ">= 2")
-        positive(self, "depth", "batch", "lr", "check_every", "patience")
-        require(self.steps >= 0, self, "steps", ">= 0")
-        require(self.weight_decay >= 0, self, "weight_decay", ">= 0")
-        share(self, "dropout", "held_out")
+from f2l_fed.flow.regression import CHECKS, Batch, kept_aside, regress, seeded
+from f2l_fed.flow.source import SOURCES, Initial, Normal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,82 +44,48 @@ def fit_flow(
     shape: LatentShape,
     config: FlowConfig,
     rng: torch.Generator,
+    *,
+    group: int = 1,
+    initial: Initial | None = None,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
 
     Args:
-        targets: (n, k) float32, latents of trained networks, one per site.
-        expected: (n, k) float32, what the prior predicts for each site without its record: the
-            context, and the centre of the source "prior".
+        targets: (n, k) float32, latents of trained networks.
+        expected: (n, k) float32, what the prior predicts for each of them without the records
+            of its site: the context, and the centre of the source "prior".
         spread: (k,) float32, width of that source.
         shape: Layout of a latent.
         config: See `FlowConfig`.
         rng: Draws everything random, the initial weights too.
+        group: Consecutive records that belong to one site, and are kept aside together.
+        initial: Makes random initialisations; only the source "kaiming" needs it.
+
+    Raises:
+        ConfigError: If the source is "kaiming" and nothing makes initialisations.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
-        field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
-    order = torch.randperm(len(targets), generator=rng)
-    kept = min(max(1, round(config.held_out * len(targets))), len(targets) - 1)
+    source = SOURCES[config.source]
+    near = initial.normal if initial else None
+    start = source.start(Normal(expected, spread), near)
+    size = {"width": config.width, "depth": config.depth}
+    field = seeded(rng, lambda: VelocityField(shape, spread, config.source, initial=near, **size))
+
+    def examples(picks: Tensor) -> Batch:
+        context, end = expected[picks], targets[picks]
+        centre = start.centre[picks] if source.follows_context else start.centre
+        off = start.width * source.noise(len(picks), shape, rng, initial)
+        t = torch.rand(len(picks), generator=rng)
+        known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
+        plan = couple(config.coupling, off, end - centre, context, known, batch=config.batch)
+        begin = centre + off[plan]
+        return Batch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
+
+    kept, train = kept_aside(len(targets), config, rng, group=group)
     # The same noise and times at every look, so that looks differ by the weights alone.
-    check = _pairs(
-        order[:kept].repeat_interleave(16), targets, expected, spread, shape, config, rng
-    )
-    train = order[kept:]
-    optimiser = torch.optim.AdamW(
-        field.parameters(), lr=config.lr, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps))
-    normal = best = _loss(field, check)
-    best_step, best_state = 0, copy.deepcopy(field.state_dict())
-    for step in range(1, config.steps + 1):
-        picks = train[torch.randint(len(train), (config.batch,), generator=rng)]
-        batch = _pairs(picks, targets, expected, spread, shape, config, rng)
-        optimiser.zero_grad()
-        _error(field, batch).backward()
-        optimiser.step()
-        schedule.step()
-        if step % config.check_every == 0 or step == config.steps:
-            loss = _loss(field, check)
-            if loss < best:
-                best, best_step = loss, step
-                best_state = copy.deepcopy(field.state_dict())
-            elif step >= best_step + config.patience * config.check_every:
-                break
-    field.load_state_dict(best_state)
-    return FlowFit(field=field.requires_grad_(False), loss=best, normal_loss=normal, step=best_step)
+    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
 
+    def batch() -> Batch:
+        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    t: Tensor
-    x: Tensor
-    context: Tensor
-    known: Tensor
-    velocity: Tensor
-
-
-def _pairs(
-    picks: Tensor,
-    targets: Tensor,
-    expected: Tensor,
-    spread: Tensor,
-    shape: LatentShape,
-    config: FlowConfig,
-    rng: torch.Generator,
-) -> _Batch:
-    start = draw(config.source, expected[picks], spread, shape, rng)
-    end = targets[picks]
-    t = torch.rand(len(picks), generator=rng)
-    known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
-    return _Batch(t, torch.lerp(start, end, t[:, None]), expected[picks], known, end - start)
-
-
-def _error(field: VelocityField, batch: _Batch) -> Tensor:
-    error: Tensor = field(batch.t, batch.x, batch.context, batch.known) - batch.velocity
-    return error.square().mean()
-
-
-@torch.no_grad()
-def _loss(field: VelocityField, batch: _Batch) -> float:
-    return float(_error(field, batch))
+    course = regress(field, batch, lambda: float(check.error(field)), config)
+    return FlowFit(field=field, loss=course.best, normal_loss=course.first, step=course.step)

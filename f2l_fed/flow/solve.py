@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
+"""From times (n,) or (1,) and states (n, k) to (n, k)."""
 Step = Callable[[Velocity, Tensor, Tensor, float], Tensor]
 
 
@@ -21,7 +22,17 @@ def midpoint(v: Velocity, t: Tensor, x: Tensor, h: float) -> Tensor:
     return x + h * v(t + h / 2, x + h / 2 * v(t, x))
 
 
-SOLVERS: dict[str, tuple[Step, int]] = {"euler": (euler, 1), "midpoint": (midpoint, 2)}
+def heun(v: Velocity, t: Tensor, x: Tensor, h: float) -> Tensor:
+    """One step of order 2, the explicit trapezoid; two evaluations, the second at its end."""
+    first = v(t, x)
+    return x + h / 2 * (first + v(t + h, x + h * first))
+
+
+SOLVERS: dict[str, tuple[Step, int]] = {
+    "euler": (euler, 1),
+    "heun": (heun, 2),
+    "midpoint": (midpoint, 2),
+}
 """Each solver's step and the evaluations it takes."""
 
 
@@ -29,7 +40,7 @@ def solve(v: Velocity, x: Tensor, *, solver: str, evaluations: int) -> Tensor:
     """Transports x along the velocity.
 
     Args:
-        v: (n,) times and (n, k) states to (n, k) velocities.
+        v: One time (1,) and (n, k) states to (n, k) velocities.
         x: (n, k) float32, states at t = 0.
         solver: A key of `SOLVERS`.
         evaluations: Number of velocity evaluations; a multiple of what one step takes.
@@ -44,5 +55,5 @@ def solve(v: Velocity, x: Tensor, *, solver: str, evaluations: int) -> Tensor:
     step, cost = SOLVERS[solver]
     steps = max(1, evaluations // cost)
     for index in range(steps):
-        x = step(v, torch.full((len(x),), index / steps), x, 1 / steps)
+        x = step(v, torch.full((1,), index / steps), x, 1 / steps)
     return x

@@ -101,7 +101,7 @@ class RollbackReleaseRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("id", "state", "parent", "snapshot", "figures", "reasons", "sites", "left_out", "parameters")
+    __slots__ = ("id", "state", "parent", "snapshot", "figures", "reasons", "sites", "left_out", "parameters", "anchors")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Release.State]
@@ -135,6 +135,7 @@ class Release(_message.Message):
     SITES_FIELD_NUMBER: _ClassVar[int]
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ANCHORS_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: Release.State
     parent: str
@@ -144,7 +145,8 @@ class Release(_message.Message):
     sites: _containers.RepeatedScalarFieldContainer[str]
     left_out: _containers.ScalarMap[str, str]
     parameters: int
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[Release.State, str]] = ..., parent: _Optional[str] = ..., snapshot: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., reasons: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[str]] = ..., left_out: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[int] = ...) -> None: ...
+    anchors: int
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[Release.State, str]] = ..., parent: _Optional[str] = ..., snapshot: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., reasons: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[str]] = ..., left_out: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[int] = ..., anchors: _Optional[int] = ...) -> None: ...
 
 class ListSitesRequest(_message.Message):
     __slots__ = ()

@@ -2,9 +2,10 @@
 
 `python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json]`
 
-For each seed and each number of training sites a federation is run for three rounds with the
-real apps over the loopback grid, and the held-out sites are measured after the first and the
-third. Besides the product's own arms there are: FedAvg for as many rounds (``fedavg``), the prior
+For each seed and each number of training sites a federation is run for eight rounds with the
+real apps over the loopback grid, and the held-out sites are measured after the first, the third
+and the eighth. Besides the product's own arms there are: FedAvg for as many rounds
+(``fedavg``), the prior
 without the output symmetry (``prior_plain``), one draw from the flow without selection
 (``sample``), and the null arm of the flow, a normal distribution around the prior with its
 held-out error, selected at the site in the same way (``gaussian``).
@@ -38,7 +39,7 @@ from server.simulate import Simulation, held_out_sites, prepare
 from tests.benchmarks.common import options, side_by_side, write_json
 from tests.support.inline import run_inline
 
-MEASURED = (1, 3)
+MEASURED = (1, 3, 8)
 
 
 def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
@@ -95,7 +96,13 @@ def curves(
     generator = federation.releases.generator(release.id)
     records = release_records(federation, release)
     plain = OutputSymmetry.of(target, enabled=False)
-    plain_prior = fit_prior(records.contexts, records.weights, plain).prior
+    shape = (len(release.sites), config.probe.episodes, -1)
+    plain_prior = fit_prior(
+        records.contexts.view(shape),
+        records.weights.view(shape),
+        plain,
+        generator.prior.anchor,
+    ).prior
     found: dict[str, list[dict[str, list[float]]]] = {}
     for kind, sites in held_out_sites(divided).items():
         for site in sites or ():
@@ -111,6 +118,7 @@ def curves(
             )
             context = context_of(
                 target,
+                generator.prior.anchor,
                 config.lineage,
                 site,
                 shots=config.probe.shots,
@@ -120,7 +128,7 @@ def curves(
             normal = gaussian(generator, arms, config.candidates.samples, rng)
             extra = {
                 "fedavg": averaged,
-                "prior_plain": plain.join(plain_prior(plain.split(context[None])))[0],
+                "prior_plain": plain_prior(context[None])[0],
                 "sample": generator.sample(arms["prior"][None], rng)[0],
                 "gaussian": select(target, normal, *site.train)[1],
             }

@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def test_zoo_stats_counts_what_is_there(finished):
     done = command("f2l-admin", "zoo", "stats", str(finished.root / "zoo"), "--json")
     found = json.loads(done.stdout)
-    assert (found["records"], found["sites"], found["rounds"]) == (12, 6, 2)
+    assert (found["records"], found["sites"], found["rounds"]) == (24, 6, 2)
 
 
 def test_zoo_verify_is_silent_about_a_sound_zoo_and_names_a_flipped_bit(finished, tmp_path):

@@ -39,7 +39,9 @@ def test_three_rounds_fill_the_zoo_and_improve_the_generated_start(tmp_path):
     assert [state.step for state in states] == ["done"] * 3
     records = federation.zoo.snapshot().records()
     names = [site.name for site in divided.sites]
-    assert sorted((r.round, r.site) for r in records) == [(n, s) for n in (1, 2, 3) for s in names]
+    assert sorted(r.key for r in records) == sorted(
+        f"{n}/{s}/{episode}" for n in (1, 2, 3) for s in names for episode in (0, 1)
+    )
     assert federation.zoo.verify() == ()
     assert federation.releases.ids() == ["00001", "00002", "00003"]
     assert [federation.releases.read(i).state for i in federation.releases.ids()] == [
@@ -66,6 +68,7 @@ def test_every_arm_is_measured_at_sites_that_no_round_has_seen(tmp_path):
         "global_mean",
         "nearest",
         "soup",
+        "probe",
         "prior",
         "generated",
     }
@@ -93,7 +96,7 @@ def test_an_interrupted_round_goes_on_without_asking_sites_again(tmp_path):
     )
     resumed, following = run_inline(federation, 1)
     assert (resumed.number, resumed.step, following.number) == (1, "done", 2)
-    assert len(federation.zoo.snapshot().records()) == before + 6
+    assert len(federation.zoo.snapshot().records()) == 2 * before == 24
 
 
 def test_a_round_that_died_mid_exchange_asks_only_the_sites_that_are_missing(tmp_path):
@@ -110,7 +113,7 @@ def test_a_round_that_died_mid_exchange_asks_only_the_sites_that_are_missing(tmp
     assert len(sent(files[0], "update")) == asked_before
     assert len(sent(files[5], "update")) == 1
     keys = [record.key for record in federation.zoo.snapshot().records()]
-    assert len(keys) == len(set(keys)) == 6
+    assert len(keys) == len(set(keys)) == 12
 
 
 def sent(site_file: Path, kind: str) -> list[dict]:
@@ -130,7 +133,7 @@ def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(t
     assert state.sites == 2
     assert state.step == "failed"
     assert "expected at least 4, got 2" in state.reason
-    assert len(federation.zoo.snapshot().records()) == 2
+    assert len(federation.zoo.snapshot().records()) == 4
 
 
 def with_grid(base: Conductor, grid: LoopbackGrid, config: object = None) -> Conductor:
@@ -179,10 +182,13 @@ def altered(**changes: object) -> Tamper:
             lambda u: dataclasses.replace(u, weights=u.weights * torch.nan),
             "weights that are not finite",
         ),
-        (lambda u: dataclasses.replace(u, probe=u.probe * torch.inf), "a probe that is not finite"),
-        (lambda u: dataclasses.replace(u, probe=u.probe * 0), "an empty probe"),
+        (
+            lambda u: dataclasses.replace(u, probes=u.probes * torch.inf),
+            "a probe that is not finite",
+        ),
+        (lambda u: dataclasses.replace(u, probes=u.probes * 0), "an empty probe"),
         (altered(round=7), "an update for round 7"),
-        (altered(chosen="sample-99"), "a start that was not offered"),
+        (altered(chosen=("sample-99",)), "a start that was not offered"),
         (altered(numbers={"accuracy_after": 1.5}), "accuracy_after outside [0, 1]"),
         (altered(numbers={"secret": 1.0}), "a number that is not on the list: got 'secret'."),
     ],
@@ -252,9 +258,15 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
     with_grid(conductor(federation, files), grid).run(1, 6)
     shapes = dict(zip(federation.target.layout.names, federation.target.layout.shapes, strict=True))
     for content in seen:
-        assert set(content) == {"update", "weights", "probe", "numbers"}
-        for part in ("weights", "probe"):
+        assert set(content) == {"update", "weights.0", "probe.0", "probe.1", "numbers"}
+        for part in ("weights.0", "probe.0", "probe.1"):
             arrays = content.array_records[part]
             assert {name: tuple(array.shape) for name, array in arrays.items()} == shapes
         assert set(content.metric_records["numbers"]) == set(wire.NUMBERS)
-        assert set(content.config_records["update"]) == {"site", "round", "chosen", "layout"}
+        assert set(content.config_records["update"]) == {
+            "site",
+            "round",
+            "chosen",
+            "episodes",
+            "layout",
+        }

@@ -64,6 +64,7 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
         "global_mean",
         "nearest",
         "soup",
+        "probe",
         "prior",
         "generated",
     }

@@ -18,7 +18,7 @@ from f2l_fed.probe import anchor, probe_update
 from f2l_fed.ridge import fit_ridge
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target, build_target
-from tests.support.small import examples, records, rng, small_generator, small_target
+from tests.support.small import examples, records, rng, single, small_generator, small_target
 
 quick = settings(deadline=None, max_examples=15)
 orders = st.permutations(range(3)).map(torch.tensor)
@@ -119,7 +119,9 @@ def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
     """The claim of `f2l_fed.symmetry`, with the strengths that the prior itself has chosen."""
     symmetry = OutputSymmetry.of(small_target(features=2, hidden=2), enabled=True)
     contexts, weights = records(symmetry.size, count)
-    x, y = symmetry.split(contexts), symmetry.split(weights)
+    # The prior adds to the probe itself, so that is what the regression has to explain.
+    missing = weights - contexts
+    x, y = symmetry.split(contexts), symmetry.split(missing)
     common = fit_ridge(x.common, y.common, standard_errors=1).strength
     rows = fit_ridge(
         x.rows.flatten(0, 1), y.rows.flatten(0, 1), group=3, centre=False, standard_errors=0
@@ -127,7 +129,7 @@ def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
 
     copies = [torch.tensor(order) for order in permutations(range(3))]
     X = torch.cat([permuted(symmetry, contexts, order) for order in copies]).double()
-    Y = torch.cat([permuted(symmetry, weights, order) for order in copies]).double()
+    Y = torch.cat([permuted(symmetry, missing, order) for order in copies]).double()
     x_mean, y_mean = X.mean(0), Y.mean(0)
     Xc, Yc = X - x_mean, Y - y_mean
     # Every record counts K! times in the invariant block. Its K rows share the K - 1 dimensions
@@ -139,8 +141,9 @@ def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
     slope = torch.linalg.solve(Xc.T @ Xc + penalty, Xc.T @ Yc)
 
     fresh, _ = records(symmetry.size, 5, seed=9)
-    expected = (fresh.double() - x_mean) @ slope + y_mean
-    found = symmetry.join(fit_prior(contexts, weights, symmetry).prior(symmetry.split(fresh)))
+    expected = fresh + (fresh.double() - x_mean) @ slope + y_mean
+    fit = fit_prior(*single(contexts, weights), symmetry, torch.zeros(symmetry.size))
+    found = fit.prior(fresh)
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clients.client_app import app
+from f2l_fed.evaluate import Offer
 from f2l_fed.events import Listener
 from server.cluster import candidates_for
 from server.conduct import Conductor
@@ -30,9 +31,7 @@ class InlineEngine:
     def retrain(self, id: str, commit: int) -> Release:
         return retrain(self._federation.root, id, commit)
 
-    def plan(
-        self, release: str, probes: Mapping[str, Tensor]
-    ) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         contexts = torch.stack([probes[site] for site in probes])
         yield from candidates_for(self._federation, release, list(probes), contexts).items()
 

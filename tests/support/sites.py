@@ -34,6 +34,7 @@ def frame(target: str = "mlp", classes: int = 3) -> Frame:
         classes=classes,
         input_shape=shape,
         layout=build_target(target, shape, classes).layout.digest,
+        episodes=2,
         shots=3,
         probe=PROBE,
     )

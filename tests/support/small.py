@@ -47,6 +47,11 @@ def records(size: int, count: int = 40, seed: int = 0) -> tuple[Tensor, Tensor]:
     return contexts, 1 + weights + 0.3 * torch.randn(count, size, generator=draws)
 
 
+def single(*rows: Tensor) -> tuple[Tensor, ...]:
+    """(n, D) rows as those of n sites with one episode each."""
+    return tuple(matrix[:, None] for matrix in rows)
+
+
 @cache
 def small_fit(*, symmetric: bool = True, source: str = "prior") -> GeneratorFit:
     """A generator of `small_target` with a latent space smaller than the weights."""
@@ -55,7 +60,13 @@ def small_fit(*, symmetric: bool = True, source: str = "prior") -> GeneratorFit:
         codec=CodecConfig(common=6, rows=2),
         flow=FlowConfig(source=source, width=16, depth=1, steps=60, lr=5e-3, check_every=20),
     )
-    return fit_generator(*records(symmetry.size), symmetry, config, rng(1))
+    return fit_generator(
+        *single(*records(symmetry.size)),
+        symmetry,
+        config,
+        rng(1),
+        anchor=torch.zeros(symmetry.size),
+    )
 
 
 def stirred(field: VelocityField, seed: int = 0) -> VelocityField:

@@ -15,6 +15,7 @@ SETTINGS = (
     "split.held_out_shots=5",
     "split.test_per_class=10",
     "split.validation_per_class=5",
+    "probe.episodes=2",
     "first.steps=40",
     "flow.steps=40",
     "flow.width=32",

@@ -211,7 +211,9 @@ def test_networks_of_different_starts_gain_from_canonical_weights():
 
 def test_no_change_and_a_tiny_gain_are_not_worth_it():
     weights = torch.randn(20, 9, generator=rng())
-    fit = partial(fit_pca, symmetry=OutputSymmetry(torch.arange(9), torch.empty(0, 0), 9))
+    fit = partial(
+        fit_pca, symmetry=OutputSymmetry(torch.arange(9), torch.empty(0, 0, dtype=torch.int64), 9)
+    )
     gain = held_out_gain(weights, lambda given: given, partial(fit, common=4, rows=1))
     assert gain.before == gain.after
     assert not gain.helps
@@ -224,7 +226,10 @@ def test_the_fit_never_sees_the_networks_it_is_judged_on():
     def fit(weights):
         seen.append(weights)
         return fit_pca(
-            weights, OutputSymmetry(torch.arange(9), torch.empty(0, 0), 9), common=4, rows=1
+            weights,
+            OutputSymmetry(torch.arange(9), torch.empty(0, 0, dtype=torch.int64), 9),
+            common=4,
+            rows=1,
         )
 
     weights = torch.randn(20, 9, generator=rng())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,41 @@ def test_weights_wider_than_one_block_are_encoded_whole():
     weights[:, :5] = torch.randn(3, 5, generator=rng(1))
     codec = fit_pca(weights, trivial(size), common=5, rows=1)
     assert codec.shape.size == 2
+    torch.testing.assert_close(codec.decode(codec.encode(weights)), weights, rtol=0, atol=1e-5)
+
+
+def same(one, other):
+    return all(torch.equal(other.tensors()[name], x) for name, x in one.tensors().items())
+
+
+@both
+def test_weights_in_blocks_of_rows_have_the_components_of_the_whole(symmetric):
+    for count in (12, 120):
+        weights, symmetry = weights_of(count), symmetry_of(symmetric)
+        whole = fit_pca(weights, symmetry, common=9, rows=3)
+        assert same(whole, fit_pca(weights.split([1, 4, count - 5]), symmetry, common=9, rows=3))
+
+
+def test_weights_may_stay_in_files(tmp_path):
+    weights, symmetry = weights_of(12), symmetry_of(True)
+    for index, block in enumerate(weights.split(6)):
+        np.save(tmp_path / f"{index}.npy", block.numpy())
+    mapped = [
+        torch.from_numpy(np.load(tmp_path / f"{index}.npy", mmap_mode="r+")) for index in range(2)
+    ]
+    found = fit_pca(mapped, symmetry, common=9, rows=3)
+    assert same(found, fit_pca(weights, symmetry, common=9, rows=3))
+
+
+def test_the_output_layer_is_found_however_many_blocks_lie_before_it():
+    # The second block of columns ends within the mean output row.
+    size = 2 * 32_768 + 5
+    symmetry = OutputSymmetry(torch.arange(size - 6), torch.arange(size - 6, size).view(3, 2), size)
+    weights = torch.zeros(4, size)
+    weights[:, symmetry.output] = torch.randn(4, 3, 2, generator=rng())
+    weights[:, 40_000] = torch.randn(4, generator=rng(1))
+    codec = fit_pca(weights, symmetry, common=9, rows=9)
+    assert codec.shape == LatentShape(common=3, classes=3, width=2)
     torch.testing.assert_close(codec.decode(codec.encode(weights)), weights, rtol=0, atol=1e-5)
 
 

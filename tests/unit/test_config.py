@@ -17,6 +17,7 @@ WORDS = {
     "aggregate.rule": "median",
     "flow.source": "gaussian",
     "sample.solver": "midpoint",
+    "flow.coupling": "ot",
 }
 
 
@@ -166,8 +167,8 @@ def test_a_value_of_the_wrong_type_is_refused(text, expected):
         "codec.rows=0",
         "flow.source=kaimin",
         "flow.width=1",
-        "flow.dropout=1",
-        "sample.solver=heun",
+        "flow.dropout=1.5",
+        "sample.solver=rk45",
         "sample.evaluations=0",
         "candidates.samples=-1",
         "admission.floor=0",

@@ -22,7 +22,7 @@ from f2l_fed.evaluate import (
     summarise,
 )
 from f2l_fed.finetune import Recipe, accuracy_after
-from f2l_fed.probe import anchor, probe_update, support_set
+from f2l_fed.probe import probe_update, support_set
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target
 from tests.support.small import examples, records, rng, small_generator, small_target
@@ -134,18 +134,19 @@ def test_every_arm_has_a_start(arms):
     assert tuple(found) == ARMS
     x, y = site.train
     support = support_set(y, 2, generator_for("lin", "h", "probe"))
-    context = probe_update(target, anchor(target, "lin"), x[support], y[support], recipe)
+    context = probe_update(target, generator.prior.anchor, x[support], y[support], recipe)
     order = (zoo.contexts - context).norm(dim=1).argsort()
     torch.testing.assert_close(found["prior"], generator.expect(context[None])[0])
     assert torch.equal(found["nearest"], zoo.weights[order[0]])
     torch.testing.assert_close(found["soup"], zoo.weights[order[:8]].mean(0))
+    assert torch.equal(found["probe"], generator.prior.anchor + context)
 
 
 def test_what_a_site_really_starts_from_is_the_best_offer_on_its_own_examples(arms):
     target, generator, zoo, site, recipe, found = arms
     x, y = site.train
     support = support_set(y, 2, generator_for("lin", "h", "probe"))
-    context = probe_update(target, anchor(target, "lin"), x[support], y[support], recipe)
+    context = probe_update(target, generator.prior.anchor, x[support], y[support], recipe)
     stream = generator_for("lin", "h", "candidates")
     offered = candidates(generator, zoo, context, found["prior"], 16, stream)
     kind, best = select(target, offered, x, y)

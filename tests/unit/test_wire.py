@@ -24,6 +24,7 @@ FRAME = wire.Frame(
     classes=2,
     input_shape=(3,),
     layout=LAYOUT.digest,
+    episodes=3,
     shots=5,
     probe=Recipe(steps=10, lr=0.05, momentum=0.9),
 )
@@ -35,17 +36,18 @@ def vector(seed):
 
 TASK = wire.Task(
     frame=FRAME,
+    anchor=vector(6),
     round=4,
     release="0003",
     recipe=Recipe(steps=15, lr=0.03, momentum=0.9, batch=50),
-    candidates={"prior": vector(0), "sample-0": vector(1)},
+    candidates=({"prior": vector(0), "sample-0": vector(1)}, {"prior": vector(4)}),
 )
 UPDATE = wire.Update(
     site="a",
     round=4,
-    chosen="sample-0",
-    weights=vector(2),
-    probe=vector(3),
+    chosen=("sample-0", "prior"),
+    weights=torch.stack([vector(2), vector(7)]),
+    probes=torch.stack([vector(3), vector(8), vector(9)]),
     numbers={"examples": 40.0, "loss_after": 0.25},
 )
 
@@ -56,7 +58,9 @@ def same(a, b):
         return torch.equal(a, b)
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, wire.Task | wire.Update | wire.ProbeReply):
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, wire.Task | wire.Update | wire.ProbeReply | wire.ProbeRequest):
         return all(same(getattr(a, name), getattr(b, name)) for name in type(a).__slots__)
     return a == b
 
@@ -71,17 +75,19 @@ def refused(content, match, error=WireError):
 
 
 def test_every_message_comes_through_as_it_was():
-    assert wire.unpack_probe_request(wire.pack_probe_request(FRAME)) == FRAME
+    for anchor in (None, vector(1)):
+        request = wire.ProbeRequest(frame=FRAME, anchor=anchor)
+        assert same(wire.unpack_probe_request(wire.pack_probe_request(request)), request)
     assert same(wire.unpack_task(wire.pack_task(TASK)), TASK)
     assert same(wire.unpack_update(packed(), LAYOUT), UPDATE)
-    reply = wire.ProbeReply(site="a", probe=vector(5))
+    reply = wire.ProbeReply(site="a", probes=vector(5)[None])
     assert same(wire.unpack_probe_reply(wire.pack_probe_reply(reply, LAYOUT), LAYOUT), reply)
     refusal = wire.Refusal(site="a", code="few_examples")
     assert wire.unpack_refusal(wire.pack_refusal(refusal)) == refusal
 
 
 def test_a_task_without_candidates_starts_from_the_anchor():
-    bare = replace(TASK, candidates={}, release="")
+    bare = replace(TASK, candidates=(), release="", anchor=None)
     assert same(wire.unpack_task(wire.pack_task(bare)), bare)
 
 
@@ -93,10 +99,11 @@ def test_an_answer_is_no_refusal_and_a_refusals_code_is_short():
 
 def test_an_update_carries_the_networks_tensors_and_the_declared_numbers_and_nothing_else():
     content = packed()
-    assert set(content) == {"update", "weights", "probe", "numbers"}
-    assert set(content["update"]) == {"site", "round", "chosen", "layout"}
+    tensors = {"weights.0", "weights.1", "probe.0", "probe.1", "probe.2"}
+    assert set(content) == {"update", "numbers"} | tensors
+    assert set(content["update"]) == {"site", "round", "chosen", "episodes", "layout"}
     assert dict(content["numbers"]) == UPDATE.numbers
-    for key in ("weights", "probe"):
+    for key in tensors:
         shapes = {name: tuple(array.shape) for name, array in content[key].items()}
         assert shapes == dict(zip(LAYOUT.names, LAYOUT.shapes, strict=True))
         assert {array.dtype for array in content[key].values()} == {"float32"}
@@ -105,19 +112,19 @@ def test_an_update_carries_the_networks_tensors_and_the_declared_numbers_and_not
 def test_unpacked_tensors_are_the_receivers_own():
     content = packed()
     wire.unpack_update(content, LAYOUT).weights.zero_()
-    wire.unpack_task(task := wire.pack_task(TASK)).candidates["prior"].zero_()
+    wire.unpack_task(task := wire.pack_task(TASK)).candidates[0]["prior"].zero_()
     assert same(wire.unpack_update(content, LAYOUT), UPDATE)
     assert same(wire.unpack_task(task), TASK)
 
 
-@pytest.mark.parametrize("key", ["update", "weights", "probe"])
+@pytest.mark.parametrize("key", ["update", "weights.1", "probe.0"])
 def test_a_missing_part_is_named(key):
     content = packed()
     del content[key]
     refused(content, f"missing: expected {key}")
 
 
-@pytest.mark.parametrize("key", ["frame", "task", "candidates"])
+@pytest.mark.parametrize("key", ["frame", "task", "candidates.1"])
 def test_a_missing_part_of_a_task_is_named(key):
     content = wire.pack_task(TASK)
     del content[key]
@@ -133,7 +140,15 @@ def test_an_update_may_keep_all_its_numbers_to_itself():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("site", 3), ("round", "4"), ("round", 4.0), ("round", True), ("chosen", [1]), ("layout", 0)],
+    [
+        ("site", 3),
+        ("round", "4"),
+        ("round", 4.0),
+        ("round", True),
+        ("chosen", "prior"),
+        ("episodes", "3"),
+        ("layout", 0),
+    ],
 )
 def test_a_field_of_the_wrong_type_is_named(key, value):
     content = packed()
@@ -145,19 +160,19 @@ def test_another_layout_is_refused_with_both_digests():
     content = packed()
     content["update"] = ConfigRecord({**content["update"], "layout": "f" * 64})
     refused(content, f"expected {LAYOUT.digest[:12]}, got ffffffffffff", LayoutMismatch)
-    reply = wire.pack_probe_reply(wire.ProbeReply(site="a", probe=vector(0)), LAYOUT)
+    reply = wire.pack_probe_reply(wire.ProbeReply(site="a", probes=vector(0)[None]), LAYOUT)
     other = WeightLayout(("w",), ((8,),))
     with pytest.raises(LayoutMismatch, match=other.digest[:12]):
         wire.unpack_probe_reply(reply, other)
 
 
-def with_tensor(name, array, key="weights"):
+def with_tensor(name, array, key="weights.0"):
     content = packed()
     content[key] = ArrayRecord({**content[key], name: array})
     return content
 
 
-@pytest.mark.parametrize("key", ["weights", "probe"])
+@pytest.mark.parametrize("key", ["weights.1", "probe.0"])
 def test_a_tensor_of_another_shape_or_name_is_refused(key):
     wrong = Array(np.zeros((3, 2), np.float32))
     refused(with_tensor("w", wrong, key), rf"{key}: .*expected w \(2, 3\)", LayoutMismatch)
@@ -212,7 +227,7 @@ def test_the_headers_that_numpy_writes_are_read():
     assert npy(header=HEADER % b"2,") != npy()
     plain = Array(dtype="float32", shape=(2,), stype="numpy.ndarray",
                   data=npy(header=HEADER % b"2,"))  # fmt: skip
-    assert wire.unpack_update(with_tensor("b", plain), LAYOUT).weights[-2:].tolist() == [0, 0]
+    assert wire.unpack_update(with_tensor("b", plain), LAYOUT).weights[0, -2:].tolist() == [0, 0]
 
 
 @settings(deadline=None, max_examples=200)
@@ -225,7 +240,7 @@ def test_no_damaged_header_ends_in_anything_but_a_typed_error(at, byte, shape):
         weights = wire.unpack_update(with_tensor("b", array), LAYOUT).weights
     except (WireError, LayoutMismatch):
         return
-    assert weights.shape == (LAYOUT.size,)
+    assert weights.shape == (2, LAYOUT.size)
 
 
 def test_tensors_packed_by_another_library_are_refused():
@@ -252,9 +267,9 @@ def with_frame(**changes):
     return content
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [0, 1, "2"])
 def test_another_version_of_the_protocol_is_refused(version):
-    with pytest.raises(WireError, match=rf"expected 1, got {version}\. Install"):
+    with pytest.raises(WireError, match=rf"expected 2, got {version}\. Install"):
         wire.unpack_task(with_frame(version=version))
 
 

@@ -47,7 +47,14 @@ def f2l_site(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def work(site: Path) -> None:
     """One task at the site."""
-    task = wire.Task(frame=frame(), round=1, release="", recipe=Recipe(steps=3), candidates={})
+    task = wire.Task(
+        frame=frame(),
+        anchor=None,
+        round=1,
+        release="",
+        recipe=Recipe(steps=3),
+        candidates=(),
+    )
     grid = LoopbackGrid(app, {7: {"site": str(site)}})
     assert list(grid.send_and_receive([Message(wire.pack_task(task), 7, wire.TASK_ACTION)]))
 

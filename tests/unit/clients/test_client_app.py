@@ -24,10 +24,11 @@ def task(target: str = "mlp", steps: int = 3, **changes: object) -> RecordDict:
     return wire.pack_task(
         wire.Task(
             frame=dataclasses.replace(frame(target), **changes),
+            anchor=None,
             round=1,
             release="",
             recipe=Recipe(steps=steps),
-            candidates={},
+            candidates=(),
         )
     )
 
@@ -66,7 +67,7 @@ def test_an_update_comes_back_and_the_record_says_the_same(tmp_path):
     assert entry["numbers"] == update.numbers
     assert entry["fields"] == dict(content.config_records["update"])
     shapes = {n: list(s) for n, s in zip(layout.names, layout.shapes, strict=True)}
-    assert entry["tensors"] == {"weights": shapes, "probe": shapes}
+    assert entry["tensors"] == {"weights.0": shapes, "probe.0": shapes, "probe.1": shapes}
 
 
 def test_the_site_keeps_its_network(tmp_path):
@@ -75,14 +76,18 @@ def test_the_site_keeps_its_network(tmp_path):
     update = wire.unpack_update(ask(site, task()), layout)
     model = load_model(tmp_path / "state")
     assert model is not None
-    assert model.weights.equal(update.weights)
+    assert model.weights.equal(update.weights[0])
     assert model.facts.accuracy == update.numbers["accuracy_after"]
     assert json.loads((tmp_path / "state/model.json").read_text())["round"] == 1
 
 
 def test_a_probe_is_answered_and_recorded(tmp_path):
     site = digits_site(tmp_path)
-    content = ask(site, wire.pack_probe_request(frame()), wire.PROBE_ACTION)
+    content = ask(
+        site,
+        wire.pack_probe_request(wire.ProbeRequest(frame=frame(), anchor=None)),
+        wire.PROBE_ACTION,
+    )
     layout = build_target("mlp", frame().input_shape, 3).layout
     assert wire.unpack_probe_reply(content, layout).site == "north"
     assert [entry["kind"] for entry in sent(site)] == ["probe"]
@@ -120,10 +125,11 @@ def test_a_target_that_names_code_is_never_imported(tmp_path, monkeypatch):
     content = wire.pack_task(
         wire.Task(
             frame=dataclasses.replace(frame(), target="evil:factory"),
+            anchor=None,
             round=1,
             release="",
             recipe=Recipe(steps=1),
-            candidates={},
+            candidates=(),
         )
     )
     assert refusal(ask(digits_site(tmp_path / "site"), content)).code == "target-not-allowed"

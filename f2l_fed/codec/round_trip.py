@@ -1,0 +1,67 @@
+"""How much of what networks do survives a codec that never saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from f2l_fed.codec.codec import Codec
+from f2l_fed.finetune import loss_and_accuracy
+from f2l_fed.targets import Target
+
+
+def functional_round_trip(
+    target: Target, fit: Callable[[Tensor], Codec], weights: Tensor, inputs: Tensor
+) -> float:
+    """Agreement of networks with their copies, on records that the codec never saw.
+
+    Args:
+        target: The networks' architecture.
+        fit: (n, D) weights to a codec; it gets the first four fifths.
+        weights: (n, D) float32, n >= 3.
+        inputs: (m, *input_shape) float32, for example `synthetic_inputs`.
+
+    Returns:
+        Share of equal predictions of ``decode(encode(w))`` and ``w``, over the last fifth.
+    """
+    cut = max(2, len(weights) * 4 // 5)
+    codec, unseen = fit(weights[:cut]), weights[cut:]
+    return agreement(target, unseen, codec.decode(codec.encode(unseen)), inputs)
+
+
+@torch.no_grad()
+def agreement(target: Target, weights: Tensor, others: Tensor, inputs: Tensor) -> float:
+    """Share of inputs on which networks and their counterparts predict the same class.
+
+    Args:
+        target: The networks' architecture.
+        weights: (n, D) float32.
+        others: (n, D) float32.
+        inputs: (m, *input_shape) float32.
+    """
+    same = [
+        (target.logits(a, inputs).argmax(1) == target.logits(b, inputs).argmax(1)).float().mean()
+        for a, b in zip(weights, others, strict=True)
+    ]
+    return float(torch.stack(same).mean())
+
+
+def accuracy_kept(
+    target: Target, codec: Codec, weights: Tensor, tests: Sequence[tuple[Tensor, Tensor]]
+) -> float:
+    """Accuracy of networks that went through a codec over that of the networks as they were.
+
+    Args:
+        target: The networks' architecture.
+        codec: A codec that never saw them.
+        weights: (n, D) float32.
+        tests: Inputs and labels of each network's own task.
+    """
+    copies = codec.decode(codec.encode(weights))
+    before, after = (
+        sum(loss_and_accuracy(target, w, x, y)[1] for w, (x, y) in zip(some, tests, strict=True))
+        for some in (weights, copies)
+    )
+    return after / max(before, 1e-9)
