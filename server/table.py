@@ -18,7 +18,7 @@ LABELS = {
     "global_mean": "mean of all",
     "nearest": "nearest",
     "soup": "mean of 8",
-    "probe": "the probe itself",
+    "probe": "probe itself",
     "prior": "linear prior",
     "generated": "generated",
 }
