@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clients.model import Facts, Model
 from clients.site import Examples, Site
+from f2l_fed.candidates import select
 from f2l_fed.errors import LayoutMismatch
-from f2l_fed.evaluate import select
 from f2l_fed.finetune import finetune, loss_and_accuracy
 from f2l_fed.probe import anchor, probe_update, support_set
 from f2l_fed.seeds import generator_for

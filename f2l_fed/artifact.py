@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from f2l_fed.codec.pca import Components, PcaCodec
+from f2l_fed.codec import CODECS
+from f2l_fed.codec.naming import above, below
 from f2l_fed.config import from_mapping
 from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
@@ -20,18 +21,16 @@ from f2l_fed.prior import Prior
 from f2l_fed.ridge import RidgeMap
 from f2l_fed.symmetry import OutputSymmetry
 
-_VERSION = 2
-_VELOCITY = "velocity."
+_VERSION = 3
 
 
 def save_generator(generator: Generator, path: Path) -> None:
     """Writes a generator; the caller makes the file durable."""
     tensors = {
-        **_fields("prior.common.", generator.prior.common),
-        **_fields("prior.rows.", generator.prior.rows),
-        **_fields("codec.common.", generator.codec.common),
-        **_fields("codec.rows.", generator.codec.rows),
-        **{_VELOCITY + name: value for name, value in generator.velocity.state_dict().items()},
+        **above("prior.common.", _factors(generator.prior.common)),
+        **above("prior.rows.", _factors(generator.prior.rows)),
+        **above("codec.", generator.codec.tensors()),
+        **above("velocity.", generator.velocity.state_dict()),
         "anchor": generator.prior.anchor,
         "spread": generator.spread,
         "mean": generator.mean,
@@ -79,11 +78,8 @@ def load_generator(path: Path) -> Generator:
 def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
     config = from_mapping(GeneratorConfig, settings, where="config")
     hidden, output = tensors["symmetry.hidden"], tensors["symmetry.output"]
-    codec = PcaCodec(
-        symmetry=OutputSymmetry(hidden, output, len(hidden) + output.numel()),
-        common=_read(Components, "codec.common.", tensors),
-        rows=_read(Components, "codec.rows.", tensors),
-    )
+    symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
+    codec = CODECS[config.codec.kind].from_tensors(symmetry, below("codec.", tensors))
     field = VelocityField(
         codec.shape,
         tensors["spread"],
@@ -91,19 +87,13 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
         width=config.flow.width,
         depth=config.flow.depth,
     )
-    field.load_state_dict(
-        {
-            name.removeprefix(_VELOCITY): value
-            for name, value in tensors.items()
-            if name.startswith(_VELOCITY)
-        }
-    )
+    field.load_state_dict(below("velocity.", tensors))
     return Generator(
         prior=Prior(
-            symmetry=codec.symmetry,
+            symmetry=symmetry,
             anchor=tensors["anchor"],
-            common=_read(RidgeMap, "prior.common.", tensors),
-            rows=_read(RidgeMap, "prior.rows.", tensors),
+            common=_ridge("prior.common.", tensors),
+            rows=_ridge("prior.rows.", tensors),
         ),
         codec=codec,
         velocity=field.requires_grad_(False),
@@ -125,9 +115,9 @@ def load_matrix(path: Path) -> Tensor:
     return matrix
 
 
-def _fields(prefix: str, value: Any) -> dict[str, Tensor]:
-    return {prefix + f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+def _factors(ridge: RidgeMap) -> dict[str, Tensor]:
+    return {field.name: getattr(ridge, field.name) for field in dataclasses.fields(ridge)}
 
 
-def _read(kind: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
-    return kind(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(kind)})
+def _ridge(prefix: str, tensors: dict[str, Tensor]) -> RidgeMap:
+    return RidgeMap(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(RidgeMap)})

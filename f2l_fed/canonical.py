@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from f2l_fed.channels import hidden_spaces
+from f2l_fed.codec import Codec, unseen_copies
 from f2l_fed.layout import WeightLayout
 from f2l_fed.permutation import Axis, Space, Tensors
 from f2l_fed.targets import Target
@@ -188,18 +188,6 @@ def _balanced(spaces: Sequence[Space], tensors: Tensors) -> tuple[Tensors, tuple
     return tensors, tuple(scales)
 
 
-class Codec(Protocol):
-    """What maps weights to latents and back."""
-
-    def encode(self, weights: Tensor) -> Tensor:
-        """(n, D) to (n, k)."""
-        ...
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """(n, k) to (n, D)."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
     """What canonical weights are worth to a codec.
@@ -239,8 +227,5 @@ def held_out_gain(
 
 
 def _lost(weights: Tensor, fit: Callable[[Tensor], Codec]) -> float:
-    cut = len(weights) * 4 // 5
-    unseen = weights[cut:]
-    codec = fit(weights[:cut])
-    error = (codec.decode(codec.encode(unseen)) - unseen).square().sum()
-    return float(error / unseen.square().sum().clamp(min=1e-30))
+    unseen, copies = unseen_copies(fit, weights)
+    return float((copies - unseen).square().sum() / unseen.square().sum().clamp(min=1e-30))

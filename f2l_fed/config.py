@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from f2l_fed.admission import AdmissionConfig
 from f2l_fed.audit import GateConfig
+from f2l_fed.candidates import CandidatesConfig
 from f2l_fed.data import SplitConfig
 from f2l_fed.errors import ConfigError, F2LError
 from f2l_fed.finetune import Recipe
@@ -81,24 +82,6 @@ class ProbeConfig:
     def recipe(self) -> Recipe:
         """As a recipe."""
         return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidatesConfig:
-    """What a site may choose its start from, besides prior, global mean and nearest record.
-
-    Args:
-        samples: Networks drawn from the flow for a site that uses the service.
-        training_samples: Likewise in a training round. Every draw that is chosen there makes the
-            returned network a little harder to predict from the site's context.
-    """
-
-    samples: int = 8
-    training_samples: int = 2
-
-    def __post_init__(self) -> None:
-        require(self.samples >= 0, self, "samples", ">= 0")
-        require(self.training_samples >= 0, self, "training_samples", ">= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

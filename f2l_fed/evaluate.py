@@ -1,45 +1,40 @@
 """Arms: the starts a site could have had, measured on sites that never took part.
 
 Every arm gets the same sites, the same few examples and the same local steps; only the start
-differs. ``generated`` is what a site would really start from: the candidate, among those a server
-would send, with the lowest loss on the site's own examples. No test example is used to choose.
+differs. ``generated`` is what a site would really start from: what it makes, by its own examples,
+of the candidates that a server would send. ``gaussian`` is the same with normal noise around the
+prior in place of what the flow makes of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import Any
 
 import torch
 from scipy.stats import t
 from torch import Tensor
 
-from f2l_fed.finetune import STEPS, Recipe, accuracy_after, loss_and_accuracy
+from f2l_fed.candidates import Records, for_service, select
+from f2l_fed.config import FederationConfig
+from f2l_fed.finetune import STEPS, Recipe, accuracy_after
 from f2l_fed.generator import Generator
 from f2l_fed.probe import probe_update, support_set
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target
 
-ARMS = ("random", "global_mean", "nearest", "soup", "probe", "prior", "generated")
+ARMS = (
+    "random",
+    "global_mean",
+    "nearest",
+    "soup",
+    "probe",
+    "prior",
+    "gaussian",
+    "generated",
+)
 _SOUP = 8
-
-Offer = tuple[Mapping[str, Tensor], ...]
-"""For each episode of a site, candidates by kind."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Records:
-    """The records that a generator was fitted on, for the arms that use them directly.
-
-    Args:
-        contexts: (n, D) float32.
-        weights: (n, D) float32.
-    """
-
-    contexts: Tensor
-    weights: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,83 +52,44 @@ class HeldOutSite:
     test: tuple[Tensor, Tensor]
 
 
-def candidates(
-    generator: Generator,
-    records: Records,
-    context: Tensor,
-    expected: Tensor,
-    samples: int,
-    rng: torch.Generator,
-) -> dict[str, Tensor]:
-    """What a server offers a site.
-
-    Args:
-        generator: The served generator.
-        records: What it was fitted on, without the site's own record if it has one.
-        context: (D,) float32, the site's probe.
-        expected: (D,) float32, what the prior expects of the site.
-        samples: Networks to draw from the flow.
-        rng: Draws them.
-
-    Returns:
-        (D,) float32 by kind: "prior", "global_mean", "nearest", "sample-0", ….
-    """
-    nearest = (records.contexts - context).square().sum(1).argmin()
-    drawn = generator.sample(expected.expand(samples, -1), rng) if samples else expected[:0]
-    return {
-        "prior": expected,
-        "global_mean": generator.mean,
-        "nearest": records.weights[nearest],
-        **{f"sample-{index}": drawn[index] for index in range(samples)},
-    }
-
-
-def select(
-    target: Target, offered: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[str, Tensor]:
-    """The kind and weights of the candidate with the lowest loss on a site's own examples."""
-    losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in offered.items()}
-    # A network that overflows has the loss NaN, which compares as neither lower nor higher.
-    kind = min(losses, key=lambda name: (isnan(losses[name]), losses[name]))
-    return kind, offered[kind]
-
-
 def context_of(
-    target: Target, anchor: Tensor, lineage: str, site: HeldOutSite, *, shots: int, probe: Recipe
+    config: FederationConfig, target: Target, anchor: Tensor, site: HeldOutSite
 ) -> Tensor:
     """(D,) float32, the probe update of a held-out site from an anchor."""
     x, y = site.train
-    support = support_set(y, shots, generator_for(lineage, site.name, "probe"))
-    return probe_update(target, anchor, x[support], y[support], probe)
+    rng = generator_for(config.lineage, site.name, "probe")
+    support = support_set(y, config.probe.shots, rng)
+    return probe_update(target, anchor, x[support], y[support], config.probe.recipe)
 
 
 def starts(
+    config: FederationConfig,
     target: Target,
     generator: Generator,
     records: Records,
-    lineage: str,
     site: HeldOutSite,
-    *,
-    shots: int,
-    probe: Recipe,
-    samples: int,
 ) -> dict[str, Tensor]:
     """The start of every arm for one held-out site, by name."""
-    anchor = generator.prior.anchor
-    context = context_of(target, anchor, lineage, site, shots=shots, probe=probe)
+    anchor, lineage, choice = generator.prior.anchor, config.lineage, config.candidates
+    context = context_of(config, target, anchor, site)
     expected = generator.expect(context[None])[0]
-    rng = generator_for(lineage, site.name, "candidates")
-    offered = candidates(generator, records, context, expected, samples, rng)
-    distances = (records.contexts - context).square().sum(1)
-    near = distances.topk(min(_SOUP, len(distances)), largest=False).indices
+
+    def chosen(evaluations: int | None) -> Tensor:
+        rng = generator_for(lineage, site.name, "candidates")
+        offered = for_service(
+            generator, records, context, expected, choice, rng, evaluations=evaluations
+        )
+        return select(target, offered, *site.train, keep=choice.keep)[1]
+
     return {
         "random": target.initialise(generator_for(lineage, site.name, "random")),
         "global_mean": generator.mean,
-        "nearest": offered["nearest"],
-        "soup": records.weights[near].mean(0),
+        "nearest": records.nearest(context, 1)[0],
+        "soup": records.nearest(context, _SOUP).mean(0),
         "probe": anchor + context,
         "prior": expected,
-        "generated": select(target, offered, *site.train)[1],
+        "gaussian": chosen(0),
+        "generated": chosen(None),
     }
 
 

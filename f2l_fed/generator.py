@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from f2l_fed.aggregate import AGGREGATORS, aggregate
-from f2l_fed.codec import PcaCodec, fit_pca
+from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
 from f2l_fed.flow import (
     SOLVERS,
     FlowConfig,
@@ -23,21 +24,28 @@ from f2l_fed.flow import (
 from f2l_fed.prior import Prior, PriorConfig, PriorFit, fit_prior, refine_prior
 from f2l_fed.rules import choice, positive, require
 from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.targets import Target
+
+_COMPARED = 32
+_INPUTS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """Size of the latent space.
+    """The latent space.
 
     Args:
+        kind: A key of `f2l_fed.codec.CODECS`.
         common: Largest number of components of the weights that all outputs share.
         rows: Largest number of components of one output's weights.
     """
 
+    kind: str = "pca"
     common: int = 64
     rows: int = 32
 
     def __post_init__(self) -> None:
+        choice(self, "kind", CODECS)
         positive(self, "common", "rows")
 
 
@@ -64,20 +72,21 @@ class SampleConfig:
 
     Args:
         solver: "euler", "midpoint" or "heun".
-        evaluations: Evaluations of the velocity field for one network.
+        evaluations: Evaluations of the velocity field for one network; 0 takes the source as it
+            is.
         guidance: 1 follows the context as learned, above 1 exaggerates what was learned of it, 0
             withholds it from the learned part.
         temperature: Width of the source, relative to the one the flow was fitted with.
     """
 
-    solver: str = "euler"
+    solver: str = "midpoint"
     evaluations: int = 4
     guidance: float = 1.0
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         choice(self, "solver", SOLVERS)
-        positive(self, "evaluations")
+        require(self.evaluations >= 0, self, "evaluations", ">= 0")
         require(self.guidance >= 0, self, "guidance", ">= 0")
         require(self.temperature >= 0, self, "temperature", ">= 0")
 
@@ -107,7 +116,7 @@ class Generator:
     """
 
     prior: Prior
-    codec: PcaCodec
+    codec: Codec
     velocity: VelocityField
     spread: Tensor
     mean: Tensor
@@ -151,7 +160,21 @@ class Generator:
             solver=config.solver,
             evaluations=config.evaluations,
         )
-        return expected + self.codec.decode(end) - self.codec.decode(context)
+        return expected + self.codec.displacement(context, end)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTrip:
+    """What decode(encode(.)) keeps of networks that the codec has not seen.
+
+    Args:
+        variance: Share of their variance around the seen ones' mean.
+        agreement: Share of inputs, made without data, on which a network and its copy predict the
+            same class.
+    """
+
+    variance: float
+    agreement: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,21 +185,21 @@ class GeneratorFit:
         generator: The generator.
         held_out: (n, E, D) float32, what is expected of each record without those of its site.
         drawn: (n, D) float32, one network drawn around the first of each site.
-        round_trip: Share of the weights' variance that decode(encode(.)) keeps on records that
-            the codec never saw.
+        round_trip: What a codec keeps of networks that it never saw.
         flow: How the velocity field's fit went.
     """
 
     generator: Generator
     held_out: Tensor
     drawn: Tensor
-    round_trip: float
+    round_trip: RoundTrip
     flow: FlowFit
 
     def figures(self) -> dict[str, float]:
         """The numbers a gate, an event or a report shows."""
         return {
-            "round_trip": self.round_trip,
+            "round_trip": self.round_trip.variance,
+            "round_trip_agreement": self.round_trip.agreement,
             "flow_loss": self.flow.loss,
             "flow_normal_loss": self.flow.normal_loss,
             "flow_step": float(self.flow.step),
@@ -199,6 +222,7 @@ class Expectation:
 def fit_generator(
     contexts: Tensor,
     weights: Tensor,
+    target: Target,
     symmetry: OutputSymmetry,
     config: GeneratorConfig,
     rng: torch.Generator,
@@ -211,6 +235,7 @@ def fit_generator(
     Args:
         contexts: (n, E, D) float32, E probe updates of each of n >= 4 sites.
         weights: (n, E, D) float32, the fine-tuned network of each.
+        target: What they are networks of.
         symmetry: Coordinates of prior, codec and flow.
         config: Sizes and schedules.
         rng: Draws everything random.
@@ -220,7 +245,12 @@ def fit_generator(
     prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
     episodes = contexts.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
-    codec = fit_pca(weights, symmetry, common=config.codec.common, rows=config.codec.rows)
+
+    def fit_codec(some: Tensor) -> Codec:
+        size = {"common": config.codec.common, "rows": config.codec.rows}
+        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, **size)
+
+    codec = fit_codec(weights)
     targets, centres = codec.encode(weights), codec.encode(expected)
     spread = pooled_rms(targets - centres, codec.shape)
     flow = fit_flow(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
@@ -241,7 +271,7 @@ def fit_generator(
         generator=generator,
         held_out=prior.held_out,
         drawn=generator.sample(expected[::episodes], rng),
-        round_trip=_held_out_round_trip(weights, symmetry, config.codec),
+        round_trip=_round_trip(target, fit_codec, weights, episodes, rng),
         flow=flow,
     )
 
@@ -259,9 +289,20 @@ def _fit_prior(
     return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 
-def _held_out_round_trip(weights: Tensor, symmetry: OutputSymmetry, config: CodecConfig) -> float:
-    cut = max(2, len(weights) * 4 // 5)
-    seen, unseen = weights[:cut], weights[cut:]
-    codec = fit_pca(seen, symmetry, common=config.common, rows=config.rows)
-    lost = (codec.decode(codec.encode(unseen)) - unseen).square().sum()
-    return 1 - float(lost / (unseen - seen.mean(0)).square().sum().clamp(min=1e-30))
+def _round_trip(
+    target: Target,
+    fit_codec: Callable[[Tensor], Codec],
+    weights: Tensor,
+    episodes: int,
+    rng: torch.Generator,
+) -> RoundTrip:
+    unseen, copies = unseen_copies(fit_codec, weights, group=episodes)
+    seen = weights[: len(weights) - len(unseen)]
+    lost = (copies - unseen).square().sum()
+    few = slice(0, episodes * _COMPARED, episodes)
+    return RoundTrip(
+        variance=1 - float(lost / (unseen - seen.mean(0)).square().sum().clamp(min=1e-30)),
+        agreement=agreement(
+            target, unseen[few], copies[few], synthetic_inputs(target.input_shape, _INPUTS, rng)
+        ),
+    )

@@ -17,9 +17,9 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
+from f2l_fed.candidates import Offer, Records, for_training
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import F2LError, RoundError
-from f2l_fed.evaluate import Offer, Records, candidates
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
 from server.releases import Release
@@ -150,9 +150,9 @@ def candidates_for(
             )
             own = without[row]
         rng = generator_for(federation.config.lineage, id, site, "candidates")
-        samples = federation.config.candidates.training_samples
+        config = federation.config.candidates
         offered[site] = tuple(
-            candidates(generator, others, probe, start, samples, rng)
+            for_training(generator, others, probe, start, config, rng)
             for probe, start in zip(probes[index], own, strict=True)
         )
     return offered

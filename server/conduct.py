@@ -15,8 +15,8 @@ from torch import Tensor
 from f2l_fed import events, wire
 from f2l_fed.admission import objection
 from f2l_fed.audit import verdict
+from f2l_fed.candidates import Offer
 from f2l_fed.errors import F2LError
-from f2l_fed.evaluate import Offer
 from f2l_fed.events import EventLog
 from f2l_fed.probe import anchor
 from f2l_fed.zoo import NewRecord

@@ -64,16 +64,7 @@ def curves_of(
     return {
         site.name: measure(
             target,
-            starts(
-                target,
-                generator,
-                records,
-                config.lineage,
-                site,
-                shots=config.probe.shots,
-                probe=config.probe.recipe,
-                samples=config.candidates.samples,
-            ),
+            starts(config, target, generator, records, site),
             site,
             config.local,
             config.lineage,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from f2l_fed.admission import outliers
 from f2l_fed.audit import Audit
+from f2l_fed.candidates import Records
 from f2l_fed.errors import RoundError
-from f2l_fed.evaluate import Records
 from f2l_fed.generator import Expectation, fit_generator
 from f2l_fed.seeds import generator_for
 from f2l_fed.zoo import Record
@@ -60,6 +60,7 @@ def retrain(root: Path, id: str, commit: int) -> Release:
     fit = fit_generator(
         contexts,
         weights,
+        federation.target,
         federation.symmetry,
         config.generator,
         generator_for(config.lineage, id, "retrain"),

@@ -7,7 +7,12 @@ from f2l_fed.codec.compose import PcaVaeCodec, fit_pca_vae
 from f2l_fed.codec.latent import LatentShape
 from f2l_fed.codec.pca import PcaCodec, fit_pca
 from f2l_fed.codec.registry import CODECS
-from f2l_fed.codec.round_trip import accuracy_kept, agreement, functional_round_trip
+from f2l_fed.codec.round_trip import (
+    accuracy_kept,
+    agreement,
+    functional_round_trip,
+    unseen_copies,
+)
 from f2l_fed.codec.synthetic import synthetic_inputs
 
 __all__ = [
@@ -26,4 +31,5 @@ __all__ = [
     "fit_pca_vae",
     "functional_round_trip",
     "synthetic_inputs",
+    "unseen_copies",
 ]

@@ -106,6 +106,10 @@ class ChunkVaeCodec:
         raw = Parts(self.common.decode(white.common), self.rows.decode(white.rows))
         return self.symmetry.join(self.network.decode(raw))
 
+    def displacement(self, start: Tensor, end: Tensor) -> Tensor:
+        """See `f2l_fed.codec.Codec`."""
+        return self.decode(end) - self.decode(start)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {

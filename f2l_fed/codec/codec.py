@@ -38,5 +38,8 @@ class Codec(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """(n, k) float32 to (n, D) float32."""
 
+    def displacement(self, start: Tensor, end: Tensor) -> Tensor:
+        """decode(end) - decode(start); (n, k) float32 each to (n, D)."""
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the symmetry, by name, for a file."""

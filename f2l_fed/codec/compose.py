@@ -62,6 +62,10 @@ class PcaVaeCodec:
         """(n, k) float32 to (n, D) float32."""
         return self.pca.decode(self.vae.decode(latents))
 
+    def displacement(self, start: Tensor, end: Tensor) -> Tensor:
+        """See `f2l_fed.codec.Codec`."""
+        return self.decode(end) - self.decode(start)
+
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {

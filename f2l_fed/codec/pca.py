@@ -47,7 +47,11 @@ class Components:
 
     def decode(self, z: Tensor) -> Tensor:
         """(…, k) to (…, p)."""
-        return (z * self.scale) @ self.basis + self.mean
+        return self.displacement(z) + self.mean
+
+    def displacement(self, z: Tensor) -> Tensor:
+        """(…, k) to (…, p), how far decoding moves if the latent moves by so much."""
+        return (z * self.scale) @ self.basis
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields by name."""
@@ -96,6 +100,13 @@ class PcaCodec:
         parts = self.shape.split(latents)
         return self.symmetry.join(
             Parts(self.common.decode(parts.common), self.rows.decode(parts.rows))
+        )
+
+    def displacement(self, start: Tensor, end: Tensor) -> Tensor:
+        """See `f2l_fed.codec.Codec`; one product, for the codec is linear."""
+        parts = self.shape.split(end - start)
+        return self.symmetry.join(
+            Parts(self.common.displacement(parts.common), self.rows.displacement(parts.rows))
         )
 
     def tensors(self) -> dict[str, Tensor]:

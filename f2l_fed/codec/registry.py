@@ -59,36 +59,32 @@ def _pca(
     return fit_pca(weights, symmetry, common=common, rows=rows)
 
 
-def _chunk_vae(
-    weights: Tensor,
-    symmetry: OutputSymmetry,
-    target: Target,
-    rng: torch.Generator,
-    *,
-    common: int,
-    rows: int,
-) -> Codec:
-    config = ChunkVaeConfig(common=common, rows=rows)
-    return fit_chunk_vae(weights, symmetry, Behaviour.of(target), config, rng)
+def _behavioural(
+    fit: Callable[[Tensor, OutputSymmetry, Behaviour, ChunkVaeConfig, torch.Generator], Codec],
+) -> Fit:
+    def sized(
+        weights: Tensor,
+        symmetry: OutputSymmetry,
+        target: Target,
+        rng: torch.Generator,
+        *,
+        common: int,
+        rows: int,
+    ) -> Codec:
+        config = ChunkVaeConfig(common=common, rows=rows)
+        return fit(weights, symmetry, Behaviour.of(target), config, rng)
 
-
-def _pca_vae(
-    weights: Tensor,
-    symmetry: OutputSymmetry,
-    target: Target,
-    rng: torch.Generator,
-    *,
-    common: int,
-    rows: int,
-) -> Codec:
-    config = ChunkVaeConfig(common=common, rows=rows)
-    return fit_pca_vae(weights, symmetry, Behaviour.of(target), config, rng)
+    return sized
 
 
 CODECS: Mapping[str, CodecKind] = MappingProxyType(
     {
         PcaCodec.kind: CodecKind(fit=_pca, from_tensors=PcaCodec.from_tensors),
-        ChunkVaeCodec.kind: CodecKind(fit=_chunk_vae, from_tensors=ChunkVaeCodec.from_tensors),
-        PcaVaeCodec.kind: CodecKind(fit=_pca_vae, from_tensors=PcaVaeCodec.from_tensors),
+        ChunkVaeCodec.kind: CodecKind(
+            fit=_behavioural(fit_chunk_vae), from_tensors=ChunkVaeCodec.from_tensors
+        ),
+        PcaVaeCodec.kind: CodecKind(
+            fit=_behavioural(fit_pca_vae), from_tensors=PcaVaeCodec.from_tensors
+        ),
     }
 )

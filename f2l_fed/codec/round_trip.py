@@ -11,24 +11,37 @@ from f2l_fed.codec.codec import Codec
 from f2l_fed.finetune import loss_and_accuracy
 from f2l_fed.targets import Target
 
+Fit = Callable[[Tensor], Codec]
+"""(n, D) weights to a codec."""
 
-def functional_round_trip(
-    target: Target, fit: Callable[[Tensor], Codec], weights: Tensor, inputs: Tensor
-) -> float:
-    """Agreement of networks with their copies, on records that the codec never saw.
+
+def unseen_copies(fit: Fit, weights: Tensor, *, group: int = 1) -> tuple[Tensor, Tensor]:
+    """Networks that a codec has not seen, and the copies of them that it makes.
+
+    Args:
+        fit: Gets the first four fifths of the weights.
+        weights: (n, D) float32, n >= 3 groups.
+        group: Consecutive networks that are seen together or not at all.
+
+    Returns:
+        The last fifth (m, D), and ``decode(encode(.))`` of it.
+    """
+    groups = len(weights) // group
+    cut = group * max(2, groups * 4 // 5)
+    codec, unseen = fit(weights[:cut]), weights[cut:]
+    return unseen, codec.decode(codec.encode(unseen))
+
+
+def functional_round_trip(target: Target, fit: Fit, weights: Tensor, inputs: Tensor) -> float:
+    """`agreement` of networks that a codec never saw with its copies.
 
     Args:
         target: The networks' architecture.
-        fit: (n, D) weights to a codec; it gets the first four fifths.
+        fit: See `unseen_copies`.
         weights: (n, D) float32, n >= 3.
         inputs: (m, *input_shape) float32, for example `synthetic_inputs`.
-
-    Returns:
-        Share of equal predictions of ``decode(encode(w))`` and ``w``, over the last fifth.
     """
-    cut = max(2, len(weights) * 4 // 5)
-    codec, unseen = fit(weights[:cut]), weights[cut:]
-    return agreement(target, unseen, codec.decode(codec.encode(unseen)), inputs)
+    return agreement(target, *unseen_copies(fit, weights), inputs)
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ def solve(v: Velocity, x: Tensor, *, solver: str, evaluations: int) -> Tensor:
         v: One time (1,) and (n, k) states to (n, k) velocities.
         x: (n, k) float32, states at t = 0.
         solver: A key of `SOLVERS`.
-        evaluations: Number of velocity evaluations; a multiple of what one step takes.
+        evaluations: Number of velocity evaluations; a multiple of what one step takes. 0 leaves x
+            where it is.
 
     Returns:
         (n, k) float32, states at t = 1.
@@ -53,7 +54,7 @@ def solve(v: Velocity, x: Tensor, *, solver: str, evaluations: int) -> Tensor:
     2.718
     """
     step, cost = SOLVERS[solver]
-    steps = max(1, evaluations // cost)
+    steps = max(1, evaluations // cost) if evaluations else 0
     for index in range(steps):
         x = step(v, torch.full((1,), index / steps), x, 1 / steps)
     return x

@@ -4,11 +4,12 @@
 
 For each seed and each number of training sites a federation is run for eight rounds with the
 real apps over the loopback grid, and the held-out sites are measured after the first, the third
-and the eighth. Besides the product's own arms there are: FedAvg for as many rounds
-(``fedavg``), the prior
-without the output symmetry (``prior_plain``), one draw from the flow without selection
-(``sample``), and the null arm of the flow, a normal distribution around the prior with its
-held-out error, selected at the site in the same way (``gaussian``).
+and the eighth. Besides the product's own arms there are null arms. With the same number of draws,
+the same choice at the site and the same mean of the best: ``fedavg_drawn``, networks around that
+of federated averaging, spread as the returned ones are, and ``diffusion``, a latent diffusion on
+the same latents and contexts with the flow's own size, schedule and evaluations. Without any
+choice: ``fedavg`` for as many rounds, the prior without the output symmetry (``prior_plain``),
+fitted anew on the last records, and one draw from the flow (``sample``).
 
 The intervals are Student's 95% intervals over sites and seeds together; ``spread`` in the JSON is
 the standard deviation of the seeds' means.
@@ -17,19 +18,21 @@ the standard deviation of the seeds' means.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from f2l_fed.candidates import Records, select
 from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
-from f2l_fed.evaluate import context_of, measure, select, starts, summarise
+from f2l_fed.evaluate import HeldOutSite, context_of, measure, starts, summarise
 from f2l_fed.finetune import finetune
+from f2l_fed.flow import Denoiser, fit_diffusion, sample_diffusion
 from f2l_fed.generator import Generator
-from f2l_fed.prior import fit_prior
+from f2l_fed.prior import Prior, fit_prior
 from f2l_fed.probe import anchor
 from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import OutputSymmetry
@@ -91,63 +94,103 @@ def curves(
 ) -> dict[str, list[dict[str, list[float]]]]:
     """Accuracy of all arms at every held-out site, by kind of site."""
     config, target = federation.config, federation.target
-    release = federation.releases.promoted()
-    assert release is not None
-    generator = federation.releases.generator(release.id)
-    records = release_records(federation, release)
-    plain = OutputSymmetry.of(target, enabled=False)
-    shape = (len(release.sites), config.probe.episodes, -1)
-    plain_prior = fit_prior(
-        records.contexts.view(shape),
-        records.weights.view(shape),
-        plain,
-        generator.prior.anchor,
-    ).prior
+    null = Null.of(federation, averaged)
     found: dict[str, list[dict[str, list[float]]]] = {}
     for kind, sites in held_out_sites(divided).items():
         for site in sites or ():
-            arms = starts(
-                target,
-                generator,
-                records,
-                config.lineage,
-                site,
-                shots=config.probe.shots,
-                probe=config.probe.recipe,
-                samples=config.candidates.samples,
-            )
-            context = context_of(
-                target,
-                generator.prior.anchor,
-                config.lineage,
-                site,
-                shots=config.probe.shots,
-                probe=config.probe.recipe,
-            )
-            rng = generator_for(config.lineage, site.name, "benchmark")
-            normal = gaussian(generator, arms, config.candidates.samples, rng)
-            extra = {
-                "fedavg": averaged,
-                "prior_plain": plain_prior(context[None])[0],
-                "sample": generator.sample(arms["prior"][None], rng)[0],
-                "gaussian": select(target, normal, *site.train)[1],
-            }
+            arms = starts(config, target, null.generator, null.records, site) | null.arms(site)
             found.setdefault(kind, []).append(
-                measure(target, {**arms, **extra}, site, config.local, config.lineage)
+                measure(target, arms, site, config.local, config.lineage)
             )
     return found
 
 
-def gaussian(
-    generator: Generator, arms: dict[str, Tensor], samples: int, rng: torch.Generator
-) -> dict[str, Tensor]:
-    """The candidates of ``generated`` with normal draws in place of the flow's."""
-    expected = arms["prior"].expand(samples, -1)
-    centre = generator.codec.encode(expected)
-    drawn = centre + generator.spread * torch.randn(centre.shape, generator=rng)
-    weights = expected + generator.codec.decode(drawn) - generator.codec.decode(centre)
-    kept = {name: arms[name] for name in ("prior", "global_mean", "nearest")}
-    return {**kept, **{f"sample-{index}": weights[index] for index in range(samples)}}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Null:
+    """What the null arms are made of.
+
+    Args:
+        federation: The folder.
+        generator: Of its promoted release.
+        records: What that was fitted on.
+        averaged: (D,) float32, the network of federated averaging.
+        plain: A prior without the output symmetry, on the same records.
+        denoiser: A latent diffusion on them.
+    """
+
+    federation: Federation
+    generator: Generator
+    records: Records
+    averaged: Tensor
+    plain: Prior
+    denoiser: Denoiser
+
+    @classmethod
+    def of(cls, federation: Federation, averaged: Tensor) -> Null:
+        """Fits them on the records of the promoted release."""
+        config = federation.config
+        release = federation.releases.promoted()
+        assert release is not None
+        generator = federation.releases.generator(release.id)
+        records = release_records(federation, release)
+        expected = federation.releases.expected(release.id).flatten(0, 1)
+        return cls(
+            federation=federation,
+            generator=generator,
+            records=records,
+            averaged=averaged,
+            plain=fit_prior(
+                records.contexts.view(len(release.sites), config.probe.episodes, -1),
+                records.weights.view(len(release.sites), config.probe.episodes, -1),
+                OutputSymmetry.of(federation.target, enabled=False),
+                generator.prior.anchor,
+            ).prior,
+            denoiser=fit_diffusion(
+                generator.codec.encode(records.weights),
+                generator.codec.encode(expected),
+                generator.codec.shape,
+                config.flow,
+                generator_for(config.lineage, release.id, "diffusion"),
+                group=config.probe.episodes,
+            ).model,
+        )
+
+    def arms(self, site: HeldOutSite) -> dict[str, Tensor]:
+        """The starts for one held-out site."""
+        config, target = self.federation.config, self.federation.target
+        context = context_of(config, target, self.generator.prior.anchor, site)
+        expected = self.generator.expect(context[None])
+        rng = generator_for(config.lineage, site.name, "benchmark")
+
+        def chosen(drawn: Tensor) -> Tensor:
+            offered = {f"sample-{index}": weights for index, weights in enumerate(drawn)}
+            return select(target, offered, *site.train, keep=config.candidates.keep)[1]
+
+        return {
+            "fedavg": self.averaged,
+            "fedavg_drawn": chosen(self._around_average(rng)),
+            "prior_plain": self.plain(context[None])[0],
+            "sample": self.generator.sample(expected, rng)[0],
+            "diffusion": chosen(self._diffused(expected, rng)),
+        }
+
+    def _around_average(self, rng: torch.Generator) -> Tensor:
+        off = self.records.weights - self.records.weights.mean(0)
+        mix = torch.randn(self.federation.config.candidates.samples, len(off), generator=rng)
+        return self.averaged + mix @ off / len(off) ** 0.5
+
+    def _diffused(self, expected: Tensor, rng: torch.Generator) -> Tensor:
+        choice, codec = self.federation.config.candidates, self.generator.codec
+        context = codec.encode(expected).expand(choice.samples, -1)
+        end = sample_diffusion(
+            self.denoiser,
+            context,
+            codec.shape,
+            rng,
+            evaluations=self.generator.config.sample.evaluations,
+            temperature=choice.temperature,
+        )
+        return expected + codec.displacement(context, end)
 
 
 def table(title: str, part: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
 from f2l_fed import wire
+from f2l_fed.evaluate import ARMS
 from f2l_fed.layout import WeightLayout
 from server import rounds
 from server.conduct import Conductor
@@ -63,15 +64,7 @@ def test_every_arm_is_measured_at_sites_that_no_round_has_seen(tmp_path):
     assert held_out_sites(divided)["unseen"] is None
     curves = curves_of(federation.root, "00001", sites)
     assert set(curves) == {"seen-000", "seen-001"}
-    assert set(curves["seen-000"]) == {
-        "random",
-        "global_mean",
-        "nearest",
-        "soup",
-        "probe",
-        "prior",
-        "generated",
-    }
+    assert set(curves["seen-000"]) == set(ARMS)
     known = {record.site for record in federation.zoo.snapshot().records()}
     assert not known & set(curves)
 

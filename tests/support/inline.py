@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clients.client_app import app
-from f2l_fed.evaluate import Offer
+from f2l_fed.candidates import Offer
 from f2l_fed.events import Listener
 from server.cluster import candidates_for
 from server.conduct import Conductor

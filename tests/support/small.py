@@ -62,6 +62,7 @@ def small_fit(*, symmetric: bool = True, source: str = "prior") -> GeneratorFit:
     )
     return fit_generator(
         *single(*records(symmetry.size)),
+        small_target(),
         symmetry,
         config,
         rng(1),

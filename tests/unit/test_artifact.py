@@ -75,7 +75,7 @@ def test_bytes_that_are_no_generator_are_refused(saved):
 def test_another_version_is_refused_by_number(saved):
     value = json.loads(about(saved)["f2l"]) | {"format": 7}
     save_file(load_file(saved), saved, {"f2l": json.dumps(value)})
-    with pytest.raises(ReleaseError, match="expected 2, got 7"):
+    with pytest.raises(ReleaseError, match="expected 3, got 7"):
         load_generator(saved)
 
 
@@ -93,7 +93,7 @@ def test_a_missing_tensor_is_named(saved, name):
     rewritten(saved, without=[name])
     with pytest.raises(ReleaseError, match="incomplete or damaged") as caught:
         load_generator(saved)
-    assert name.removeprefix("velocity.") in str(caught.value)
+    assert name.removeprefix("velocity.").removeprefix("codec.rows.") in str(caught.value)
 
 
 def test_a_tensor_of_another_shape_is_refused(saved):

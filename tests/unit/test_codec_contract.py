@@ -40,6 +40,15 @@ def test_latents_and_weights_have_the_announced_shapes(kind, symmetric):
 
 @every
 @both
+def test_a_displacement_is_the_difference_of_two_decoded_latents(kind, symmetric):
+    codec = fitted_codec(kind, symmetric)
+    start, end = codec.encode(trained_networks()[:20]).split(10)
+    expected = codec.decode(end) - codec.decode(start)
+    torch.testing.assert_close(codec.displacement(start, end), expected, rtol=1e-4, atol=1e-5)
+
+
+@every
+@both
 def test_latents_are_white_over_the_fitted_networks(kind, symmetric):
     codec = fitted_codec(kind, symmetric)
     parts = codec.shape.split(codec.encode(trained_networks()[:30]))

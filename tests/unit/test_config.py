@@ -16,7 +16,8 @@ WORDS = {
     "target.name": "mlp",
     "aggregate.rule": "median",
     "flow.source": "gaussian",
-    "sample.solver": "midpoint",
+    "sample.solver": "heun",
+    "codec.kind": "pca-vae",
     "flow.coupling": "ot",
 }
 
@@ -169,7 +170,7 @@ def test_a_value_of_the_wrong_type_is_refused(text, expected):
         "flow.width=1",
         "flow.dropout=1.5",
         "sample.solver=rk45",
-        "sample.evaluations=0",
+        "sample.evaluations=-1",
         "candidates.samples=-1",
         "admission.floor=0",
         "gate.min_dispersion=2.0",

@@ -7,8 +7,8 @@ import torch
 
 from clients import trainer
 from clients.site import open_site
+from f2l_fed.candidates import select
 from f2l_fed.errors import LayoutMismatch
-from f2l_fed.evaluate import select
 from f2l_fed.finetune import Recipe, loss_and_accuracy
 from f2l_fed.probe import anchor
 from f2l_fed.seeds import generator_for
