@@ -1,17 +1,15 @@
-"""Probes for collapse, copying and dead conditioning, and the verdict of the release gate."""
+"""Probes for collapse, copying and dead conditioning."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
-from f2l_fed.rules import require
 
 _BLOCK = 1 << 14
 
@@ -207,80 +205,6 @@ class Audit:
             if self.memorisation_z is None
             else figures | {"memorisation_z": self.memorisation_z}
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateConfig:
-    """Limits that a release must keep.
-
-    Args:
-        min_explained: Smallest share of held-out error saved; a little below zero, because few
-            sites can't tell it from zero, and no site has to start from the prediction.
-        min_conditioning: Smallest worth of the right context over a wrong one; below zero for the
-            same reason.
-        min_dispersion: Smallest spread of generated over real networks; below is collapse.
-        max_dispersion: Largest such spread; above is noise.
-        min_memorisation_z: Smallest z-score of copying, where it was taken.
-    """
-
-    min_explained: float = -0.1
-    min_conditioning: float = -0.1
-    min_dispersion: float = 0.5
-    max_dispersion: float = 1.5
-    min_memorisation_z: float = -3.0
-
-    def __post_init__(self) -> None:
-        require(
-            0 <= self.min_dispersion <= self.max_dispersion,
-            self,
-            "min_dispersion",
-            ">= 0 and not above max_dispersion",
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the gate says.
-
-    Args:
-        passed: Whether the release may reach sites.
-        reasons: Why not, a sentence each; empty if passed.
-    """
-
-    passed: bool
-    reasons: tuple[str, ...]
-
-
-def verdict(figures: Mapping[str, float], limits: GateConfig) -> Verdict:
-    """Judges a candidate release.
-
-    Args:
-        figures: By name: "explained", "conditioning" and "dispersion", perhaps "memorisation_z",
-            and any others, which only have to be finite.
-        limits: What the figures have to keep.
-
-    >>> good = {"explained": 0.3, "conditioning": 0.5, "dispersion": 0.9}
-    >>> verdict(good, GateConfig()).passed
-    True
-    >>> verdict(good | {"dispersion": 0.1}, GateConfig()).reasons
-    ('dispersion is 0.1, below the limit of 0.5.',)
-    """
-    floors = {
-        "explained": limits.min_explained,
-        "conditioning": limits.min_conditioning,
-        "dispersion": limits.min_dispersion,
-    }
-    reasons = [f"{name} was not measured." for name in floors if name not in figures]
-    floors["memorisation_z"] = limits.min_memorisation_z
-    ceilings = {"dispersion": limits.max_dispersion}
-    for name, figure in figures.items():
-        if not isfinite(figure):
-            reasons.append(f"{name} is {figure}, which is not a finite number.")
-        elif name in floors and figure < floors[name]:
-            reasons.append(f"{name} is {figure:.3g}, below the limit of {floors[name]:.3g}.")
-        elif name in ceilings and figure > ceilings[name]:
-            reasons.append(f"{name} is {figure:.3g}, above the limit of {ceilings[name]:.3g}.")
-    return Verdict(passed=not reasons, reasons=tuple(reasons))
 
 
 def _require_several(rows: Tensor, name: str, minimum: int) -> None:

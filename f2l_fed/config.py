@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from f2l_fed.admission import AdmissionConfig
-from f2l_fed.audit import GateConfig
 from f2l_fed.candidates import CandidatesConfig
 from f2l_fed.data import SplitConfig
 from f2l_fed.errors import ConfigError, F2LError
@@ -26,6 +25,7 @@ from f2l_fed.flow import FlowConfig
 from f2l_fed.generator import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
 from f2l_fed.prior import PriorConfig
 from f2l_fed.rules import positive, require, share
+from f2l_fed.verdict import GateConfig
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 Every arm gets the same sites, the same few examples and the same local steps; only the start
 differs. ``generated`` is what a site would really start from: what it makes, by its own examples,
 of the candidates that a server would send. ``gaussian`` is the same with normal noise around the
-prior in place of what the flow makes of it.
+prior in place of what the flow makes of it, ``wrong_context`` the prior for a stranger's context.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ ARMS = (
     "soup",
     "probe",
     "prior",
+    "wrong_context",
     "gaussian",
     "generated",
 )
@@ -73,6 +74,8 @@ def starts(
     anchor, lineage, choice = generator.prior.anchor, config.lineage, config.candidates
     context = context_of(config, target, anchor, site)
     expected = generator.expect(context[None])[0]
+    draws = generator_for(lineage, site.name, "stranger")
+    stranger = torch.randint(len(records.contexts), (1,), generator=draws)
 
     def chosen(evaluations: int | None) -> Tensor:
         rng = generator_for(lineage, site.name, "candidates")
@@ -88,6 +91,7 @@ def starts(
         "soup": records.nearest(context, _SOUP).mean(0),
         "probe": anchor + context,
         "prior": expected,
+        "wrong_context": generator.expect(records.contexts[stranger])[0],
         "gaussian": chosen(0),
         "generated": chosen(None),
     }

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from f2l_fed import events, wire
 from f2l_fed.admission import objection
-from f2l_fed.audit import verdict
 from f2l_fed.candidates import Offer
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
 from f2l_fed.probe import anchor
+from f2l_fed.verdict import verdict
 from f2l_fed.zoo import NewRecord
 from server import rounds
 from server.exchange import Answer, Talk, size_bytes

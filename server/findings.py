@@ -32,7 +32,8 @@ STARTS = {
     "probe": "the network that the probe's own gradient steps end at",
     "soup": "the average of the stored networks of the sites most like this one",
     "prior": "a linear prediction from the site's probe, without the flow",
-    "gaussian": "plain noise around the linear prediction, with the same selection",
+    "wrong_context": "the linear prediction from the probe of a stranger",
+    "gaussian": "plain noise around the linear prediction, with the same choice at the site",
     "generated": "what a site gets from this release",
 }
 

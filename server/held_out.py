@@ -32,9 +32,7 @@ def evaluate_held_out(
     Raises:
         RoundError: If the run was stopped.
     """
-    release = federation.releases.promoted() or federation.releases.read(
-        federation.releases.ids()[-1]
-    )
+    release = federation.releases.measured()
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(curves_of)
     found: dict[str, Any] = {}

@@ -95,6 +95,10 @@ class ReleaseRegistry:
         releases = [self.read(id) for id in self.ids()]
         return next((r for r in reversed(releases) if r.state == "promoted"), None)
 
+    def measured(self) -> Release:
+        """The promoted release, or the newest if none is; there must be one."""
+        return self.promoted() or self.read(self.ids()[-1])
+
     def write_candidate(self, release: Release, fit: GeneratorFit) -> Release:
         """Writes a release that no site gets yet; replaces one of the same id."""
         draft = self.path / f".{release.id}.draft"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from f2l_fed.evaluate import steps_to_target
+from f2l_fed.verdict import verdict
 from server.federation import Federation
 from server.rounds import RoundState
 
@@ -28,6 +29,8 @@ def result_of(
         wall_seconds: Whole duration.
     """
     target = federation.target
+    measured = federation.releases.measured()
+    judged = verdict(measured.figures, federation.config.gate, held_out)
     verdicts, notes = [], list(facts["data_notes"])
     if federation.releases.promoted() is None:
         notes.append(
@@ -58,6 +61,12 @@ def result_of(
         "rounds": [_round(state) for state in states],
         "verdicts": verdicts,
         "held_out": dict(held_out),
+        "held_out_verdict": {
+            "release": measured.id,
+            "passed": judged.passed,
+            "reasons": list(judged.reasons),
+            "figures": {name: round(figure, 6) for name, figure in judged.figures.items()},
+        },
         "steps_to_target": {
             kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
         },

@@ -20,6 +20,8 @@ LABELS = {
     "soup": "mean of 8",
     "probe": "probe itself",
     "prior": "linear prior",
+    "wrong_context": "wrong context",
+    "gaussian": "Gaussian",
     "generated": "generated",
 }
 
@@ -55,6 +57,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield table
         yield Text(_sentence(result["steps_to_target"][kind]))
         yield Text()
+    yield from map(Text, _judgement(result["held_out_verdict"]))
     for note in result["data_notes"]:
         yield Text(note)
     yield Text()
@@ -66,3 +69,11 @@ def _sentence(reached: Mapping[str, Any]) -> str:
     if needed is None:
         return f"A generated start does not reach {goal}."
     return f"A generated start needs {needed} local steps for {goal}."
+
+
+def _judgement(judged: Mapping[str, Any]) -> Iterator[str]:
+    if judged["passed"]:
+        yield "On these sites no other start is clearly above the generated one."
+    else:
+        yield "On these sites the release would not pass:"
+        yield from (f"  {reason}" for reason in judged["reasons"])

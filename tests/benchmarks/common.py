@@ -17,13 +17,15 @@ import torch
 T = TypeVar("T")
 
 
-def options(description: str, seeds: int = 3) -> argparse.Namespace:
-    """--quick, --seeds and --json."""
+def options(description: str, seeds: int = 3, *, plot: bool = False) -> argparse.Namespace:
+    """--quick, --seeds, --json, --data and perhaps --plot."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--data", default="mnist5k,fashion-mnist")
+    if plot:
+        parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
     return parser.parse_args()
 
 

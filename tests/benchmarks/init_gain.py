@@ -17,16 +17,13 @@ the standard deviation of the seeds' means.
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from f2l_fed.candidates import Records, select
-from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
 from f2l_fed.evaluate import HeldOutSite, context_of, measure, starts, summarise
 from f2l_fed.finetune import finetune
@@ -38,8 +35,9 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import OutputSymmetry
 from server.federation import Federation
 from server.retrain import release_records
-from server.simulate import Simulation, held_out_sites, prepare
+from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
+from tests.benchmarks.federated import few_shot
 from tests.support.inline import run_inline
 
 MEASURED = (1, 3, 8)
@@ -47,17 +45,7 @@ MEASURED = (1, 3, 8)
 
 def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
     """Curves of all held-out sites by round, kind and site."""
-    with tempfile.TemporaryDirectory() as folder:
-        simulation = Simulation(
-            data=tuple(data.split(",")),
-            scenario="few-shot",
-            sites=sites,
-            held_out=held_out,
-            rounds=max(MEASURED),
-            out=Path(folder) / "out",
-            config=replace(FederationConfig(), seed=seed),
-        )
-        federation, divided = prepare(simulation, force=False)
+    with few_shot(seed, sites, held_out, data) as (federation, divided):
         averaged = fedavg(federation, divided, max(MEASURED))
         found = {}
         for number in range(1, max(MEASURED) + 1):

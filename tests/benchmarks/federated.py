@@ -1,0 +1,40 @@
+"""A federation for a benchmark: real apps, sites and zoo in a folder that lasts as long as it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from f2l_fed.config import load_config
+from f2l_fed.data import Partition
+from server.federation import Federation
+from server.simulate import Simulation, prepare
+
+
+@contextmanager
+def few_shot(
+    seed: int, sites: int, held_out: int, data: str, overrides: Sequence[str] = ()
+) -> Iterator[tuple[Federation, Partition]]:
+    """The few-shot scenario, laid out but without a round.
+
+    Args:
+        seed: Decides everything.
+        sites: Training sites.
+        held_out: Held-out sites of each kind.
+        data: Names of data sets, with commas between them.
+        overrides: Of the configuration, as `load_config` takes them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        simulation = Simulation(
+            data=tuple(data.split(",")),
+            scenario="few-shot",
+            sites=sites,
+            held_out=held_out,
+            rounds=1,
+            out=Path(folder) / "out",
+            config=replace(load_config(None, overrides), seed=seed),
+        )
+        yield prepare(simulation, force=False)
