@@ -28,7 +28,7 @@ from f2l_fed.codec.latent import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.network import FilmNetwork, guided
-from f2l_fed.flow.regression import CHECKS, Batch, kept_aside, regress, seeded
+from f2l_fed.flow.regression import Batch, fit_to_examples, seeded
 from f2l_fed.flow.source import noise, pooled_rms
 
 
@@ -98,13 +98,7 @@ def fit_diffusion(
         state = angle.cos() * clean + angle.sin() * dirt
         return Batch(t, state, expected[picks], known, angle.cos() * dirt - angle.sin() * clean)
 
-    kept, train = kept_aside(len(targets), config, rng, group=group)
-    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
-
-    def batch() -> Batch:
-        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
-
-    course = regress(model, batch, lambda: float(check.error(model)), config)
+    course = fit_to_examples(model, examples, len(targets), config, rng, group=group)
     return DiffusionFit(model=model, loss=course.best, normal_loss=course.first, step=course.step)
 
 

@@ -16,7 +16,7 @@ from f2l_fed.codec.latent import LatentShape
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.coupling import couple
 from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.regression import CHECKS, Batch, kept_aside, regress, seeded
+from f2l_fed.flow.regression import Batch, fit_to_examples, seeded
 from f2l_fed.flow.source import SOURCES, Initial, Normal
 
 
@@ -80,12 +80,5 @@ def fit_flow(
         begin = centre + off[plan]
         return Batch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 
-    kept, train = kept_aside(len(targets), config, rng, group=group)
-    # The same noise and times at every look, so that looks differ by the weights alone.
-    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
-
-    def batch() -> Batch:
-        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
-
-    course = regress(field, batch, lambda: float(check.error(field)), config)
+    course = fit_to_examples(field, examples, len(targets), config, rng, group=group)
     return FlowFit(field=field, loss=course.best, normal_loss=course.first, step=course.step)

@@ -100,6 +100,35 @@ def _quietly(look: Callable[[], float]) -> float:
     return look()
 
 
+def fit_to_examples(
+    network: FilmNetwork,
+    examples: Callable[[Tensor], Batch],
+    count: int,
+    config: FlowConfig,
+    rng: torch.Generator,
+    *,
+    group: int = 1,
+) -> Course:
+    """Fits a network in place, with the sites that are kept aside as judges; see `regress`.
+
+    Args:
+        network: Its weights are the first candidate.
+        examples: Makes one example of each record whose index it gets.
+        count: Number of records.
+        config: Schedule, batch, and share of sites kept aside.
+        rng: Draws sites and batches.
+        group: Consecutive records that belong to one site.
+    """
+    kept, train = kept_aside(count, config, rng, group=group)
+    # The same noise and times at every look, so that looks differ by the weights alone.
+    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
+
+    def batch() -> Batch:
+        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
+
+    return regress(network, batch, lambda: float(check.error(network)), config)
+
+
 def kept_aside(
     count: int, config: FlowConfig, rng: torch.Generator, *, group: int = 1
 ) -> tuple[Tensor, Tensor]:
