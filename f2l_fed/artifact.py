@@ -21,7 +21,7 @@ from f2l_fed.prior import Prior
 from f2l_fed.ridge import RidgeMap
 from f2l_fed.symmetry import OutputSymmetry
 
-_VERSION = 3
+_VERSION = 4
 
 
 def save_generator(generator: Generator, path: Path) -> None:

@@ -2,7 +2,8 @@
 
 The covariance of all K! permuted copies of the records commutes with the permutations, so its
 eigenvectors fall into the two blocks of `f2l_fed.symmetry`, and the components of one output row
-serve all K of them.
+serve all K of them. Those of the common part are kept as weights, in the order of a network's own,
+so that decoding is one product which writes every weight where it belongs.
 
 The smaller of the two Gram matrices is decomposed. Weights are read a block of columns at a time,
 twice, and only a block is ever held in float64: beside the weights and the basis itself a fit
@@ -12,11 +13,12 @@ needs memory for one block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from f2l_fed.codec.latent import LatentShape
 from f2l_fed.codec.naming import above, below
@@ -47,7 +49,7 @@ class Components:
 
     def decode(self, z: Tensor) -> Tensor:
         """(…, k) to (…, p)."""
-        return self.displacement(z) + self.mean
+        return functional.linear(z * self.scale, self.basis.T, self.mean)
 
     def displacement(self, z: Tensor) -> Tensor:
         """(…, k) to (…, p), how far decoding moves if the latent moves by so much."""
@@ -69,8 +71,8 @@ class PcaCodec:
 
     Args:
         symmetry: Coordinates it works in.
-        common: Components of the common part.
-        rows: Components of the output rows' deviations.
+        common: Components of the common part, joined to weights: p = D, all outputs alike.
+        rows: Components of the output rows' deviations; p = R.
     """
 
     kind: ClassVar[str] = "pca"
@@ -90,24 +92,28 @@ class PcaCodec:
 
     def encode(self, weights: Tensor) -> Tensor:
         """(n, D) float32 to (n, k) float32."""
-        parts = self.symmetry.split(weights)
-        return self.shape.join(
-            Parts(self.common.encode(parts.common), self.rows.encode(parts.rows))
-        )
+        if len(weights) > 1 and not weights.stride(0):
+            # One network, expanded for many draws around it, takes one row of the product.
+            return self.encode(weights[:1]).expand(len(weights), -1)
+        rows = weights[:, self.symmetry.output]
+        deviations = rows - rows.mean(1, keepdim=True)
+        return self.shape.join(Parts(self.common.encode(weights), self.rows.encode(deviations)))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, k) float32 to (n, D) float32."""
         parts = self.shape.split(latents)
-        return self.symmetry.join(
-            Parts(self.common.decode(parts.common), self.rows.decode(parts.rows))
-        )
+        return self._placed(self.common.decode(parts.common), self.rows.decode(parts.rows))
 
     def displacement(self, start: Tensor, end: Tensor) -> Tensor:
         """See `f2l_fed.codec.Codec`; one product, for the codec is linear."""
         parts = self.shape.split(end - start)
-        return self.symmetry.join(
-            Parts(self.common.displacement(parts.common), self.rows.displacement(parts.rows))
+        return self._placed(
+            self.common.displacement(parts.common), self.rows.displacement(parts.rows)
         )
+
+    def _placed(self, weights: Tensor, deviations: Tensor) -> Tensor:
+        weights[:, self.symmetry.output] += deviations
+        return weights
 
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
@@ -155,11 +161,20 @@ def fit_pca(
         return torch.cat([hidden, head.common[:, max(0, start - below) : max(0, stop - below)]], 1)
 
     n = sum(map(len, blocks))
+    shared = _components(common_columns, n, below + head.common.shape[1], common, centre=True)
     return PcaCodec(
         symmetry=symmetry,
-        common=_components(common_columns, n, below + head.common.shape[1], common, centre=True),
+        common=replace(
+            shared,
+            mean=_joined(symmetry, shared.mean[None])[0],
+            basis=_joined(symmetry, shared.basis),
+        ),
         rows=components(head.rows.flatten(0, 1), rows, centre=False),
     )
+
+
+def _joined(symmetry: OutputSymmetry, common: Tensor) -> Tensor:
+    return symmetry.join(Parts(common, common.new_zeros(len(common), *symmetry.output.shape)))
 
 
 def components(x: Tensor, count: int, *, centre: bool) -> Components:

@@ -130,12 +130,13 @@ def guided(network: FilmNetwork, context: Tensor, *, guidance: float = 1.0) -> V
         guidance: 1 follows the context as learned, above 1 exaggerates what was learned of it, 0
             withholds it, which is all that a network fitted without contexts can do.
     """
-    withheld = network.given(context, context.new_zeros(1))
-    if guidance == 0:
-        return withheld
-    told = network.given(context, context.new_ones(1))
-    if guidance == 1:
-        return told
+
+    def given(known: float) -> Velocity:
+        return network.given(context, context.new_full((1,), known))
+
+    if guidance in (0, 1):
+        return given(guidance)
+    withheld, told = given(0), given(1)
     return lambda t, x: torch.lerp(withheld(t, x), told(t, x), guidance)
 
 

@@ -66,6 +66,8 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
         "soup",
         "probe",
         "prior",
+        "gaussian",
+        "wrong_context",
         "generated",
     }
     assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in seen["arms"].values())
@@ -86,7 +88,7 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
 def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [BIN / "f2l-admin", "simulate", *SMALL, "--out", str(out), "--set", "first.steps=5000"],
+        [BIN / "f2l-admin", "simulate", *SMALL, "--out", str(out), "--rounds", "1000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
