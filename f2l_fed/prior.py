@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.ridge import RidgeMap, fit_ridge
+from f2l_fed.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.rules import require
 from f2l_fed.symmetry import OutputSymmetry, Parts
 
@@ -72,10 +72,14 @@ class PriorFit:
     Args:
         prior: The prior.
         held_out: (n, E, D) float32, each predicted without the records of its site.
+        common: Fit of the common part, its examples in the order of the records.
+        rows: Fit of the rows, K examples for each record; None without symmetry.
     """
 
     prior: Prior
     held_out: Tensor
+    common: RidgeFit
+    rows: RidgeFit | None
 
 
 def fit_prior(
@@ -93,8 +97,8 @@ def fit_prior(
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     start = anchor + contexts
     common, rows, held_out = _regress(contexts, weights - start, symmetry, standard_errors=1)
-    prior = Prior(symmetry=symmetry, anchor=anchor, common=common, rows=rows)
-    return PriorFit(prior=prior, held_out=start + held_out)
+    prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
+    return PriorFit(prior=prior, held_out=start + held_out, common=common, rows=rows)
 
 
 def refine_prior(
@@ -115,36 +119,39 @@ def refine_prior(
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common, config.rate),
-        rows=before.rows.plus(rows, config.rate),
+        common=before.common.plus(common.map, config.rate),
+        rows=before.rows.plus(_map_of(rows), config.rate),
     )
-    return PriorFit(prior=prior, held_out=expected + config.rate * held_out)
+    held_out = expected + config.rate * held_out
+    return PriorFit(prior=prior, held_out=held_out, common=common, rows=rows)
 
 
 def _regress(
     contexts: Tensor, targets: Tensor, symmetry: OutputSymmetry, *, standard_errors: float
-) -> tuple[RidgeMap, RidgeMap, Tensor]:
+) -> tuple[RidgeFit, RidgeFit | None, Tensor]:
     episodes = contexts.shape[1]
     x, y = symmetry.split(contexts.flatten(0, 1)), symmetry.split(targets.flatten(0, 1))
     common = fit_ridge(x.common, y.common, group=episodes, standard_errors=standard_errors)
-    held_out, rows = y.rows, _no_rows()
+    held_out, rows = y.rows, None
     if symmetry.classes:
         # The mean row of a permutation-invariant fit is zero, so there is no intercept.
-        fit = fit_ridge(
+        rows = fit_ridge(
             x.rows.flatten(0, 1),
             y.rows.flatten(0, 1),
             group=episodes * symmetry.classes,
             centre=False,
             standard_errors=0,
         )
-        held_out, rows = fit.held_out.view_as(y.rows), fit.map
+        held_out = rows.held_out.view_as(y.rows)
     return (
-        common.map,
+        common,
         rows,
         symmetry.join(Parts(common.held_out, held_out)).view_as(targets),
     )
 
 
-def _no_rows() -> RidgeMap:
+def _map_of(rows: RidgeFit | None) -> RidgeMap:
+    if rows is not None:
+        return rows.map
     empty = torch.zeros(0)
     return RidgeMap(x_mean=empty, y_mean=empty, left=torch.zeros(0, 0), right=torch.zeros(0, 0))

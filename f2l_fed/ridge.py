@@ -63,11 +63,44 @@ class RidgeFit:
         strength: λ that cross-validation chose.
         held_out: (n, q) float32, for each example the prediction of the map fitted without that
             example's group; exact, not refitted.
+        basis: (n, r) float64, left singular vectors of the features.
+        kept: (r,) float64, what λ leaves of each, from 0 to 1.
+        mean_weight: What every example counts for in the intercept.
     """
 
     map: RidgeMap
     strength: float
     held_out: Tensor
+    basis: Tensor
+    kept: Tensor
+    mean_weight: float
+
+    def weights(self, x: Tensor) -> Tensor:
+        """What every example's output counts for in a prediction: map(x) = weights(x) y.
+
+        Args:
+            x: (m, p) float32.
+
+        Returns:
+            (m, n) float64.
+        """
+        coordinates = (x - self.map.x_mean) @ self.map.left
+        return coordinates.double() @ self.basis.T + self.mean_weight
+
+    def held_out_weights(self, group: slice) -> Tensor:
+        """The same for one group of examples and the map fitted without them.
+
+        Args:
+            group: Where they lie.
+
+        Returns:
+            (length of the group, n) float64, zero at the group's own examples.
+        """
+        hat = (self.basis[group] * self.kept) @ self.basis.T + self.mean_weight
+        own = hat[:, group]
+        weights: Tensor = torch.linalg.solve(torch.eye(len(own), dtype=own.dtype) - own, hat)
+        weights[:, group] = 0
+        return weights
 
 
 def fit_ridge(
@@ -136,6 +169,9 @@ def fit_ridge(
         ),
         strength=float(strength),
         held_out=(y - missed(strength)).float(),
+        basis=u,
+        kept=s**2 / (s**2 + strength),
+        mean_weight=offset / n,
     )
 
 

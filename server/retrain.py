@@ -65,7 +65,7 @@ def retrain(root: Path, id: str, commit: int) -> Release:
         config.generator,
         generator_for(config.lineage, id, "retrain"),
         anchor=federation.next_anchor(parent),
-        before=_expectation(federation, parent, list(used), contexts),
+        before=expectation(federation, parent, list(used), contexts),
     )
     release = Release(
         id=id,
@@ -116,7 +116,7 @@ def _starts_from(federation: Federation, release: Release | None) -> str:
     return sha256(federation.next_anchor(release).numpy().tobytes()).hexdigest()
 
 
-def _expectation(
+def expectation(
     federation: Federation, parent: Release | None, sites: list[str], contexts: Tensor
 ) -> Expectation | None:
     """What the parent expected, if its probes start where the new ones do."""

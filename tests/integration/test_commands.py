@@ -153,3 +153,36 @@ def test_init_lays_out_a_federation_and_refuses_to_do_it_twice(tmp_path):
     before = key.read_bytes()
     assert command("f2l-server", "init", str(folder)).returncode != 0
     assert key.read_bytes() == before
+
+
+def test_explain_tells_whose_records_a_network_comes_from(finished):
+    done = command("f2l-admin", "explain", str(finished.root), "--site", "site-002")
+    assert done.returncode == 0, done.stderr
+    assert "for site-002 as if it were new" in done.stdout
+    assert "share in %" in done.stdout
+    done = command("f2l-admin", "explain", str(finished.root), "--site", "site-002", "--json")
+    found = json.loads(done.stdout)
+    assert found["release"] == "00002"
+    assert sum(one["share"] for one in found["origin"]["shares"]) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (("--site", "site-02"), "knows no such site", 2),
+        (("--site", "site-002", "--release", "00077"), "no such release", 1),
+    ],
+)
+def test_explain_refuses_what_is_not_there_in_one_sentence(finished, words, said, code):
+    done = command("f2l-admin", "explain", str(finished.root), *words)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_explain_says_that_a_round_comes_first(tmp_path):
+    federation, _ = small_federation(tmp_path / "out")
+    done = command("f2l-admin", "explain", str(federation.root), "--site", "site-001")
+    assert done.returncode != 0
+    assert "there is no release yet" in done.stderr

@@ -112,3 +112,25 @@ def test_constant_features_add_nothing_and_break_nothing():
     )
     fit = fit_ridge(torch.ones(20, 2), y)
     torch.testing.assert_close(fit.map(torch.ones(1, 2))[0], y.mean(0).float())
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_prediction_is_the_sum_of_the_outputs_by_their_weights(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=5, centre=centre)
+    fresh, _ = data(3, p, seed=1)
+    torch.testing.assert_close(
+        fit.weights(fresh.float()) @ y, fit.map(fresh.float()).double(), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_held_out_prediction_is_such_a_sum_without_its_own_group(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=5, centre=centre)
+    group = slice(10, 15)
+    weights = fit.held_out_weights(group)
+    assert not weights[:, group].any()
+    torch.testing.assert_close(weights @ y, fit.held_out[group].double(), rtol=0, atol=1e-4)
