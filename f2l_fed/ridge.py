@@ -139,22 +139,19 @@ def fit_ridge(
     True
     """
     n, offset = len(x), 1.0 if centre else 0.0
-    x, y = x.double(), y.double()
-    x_mean, y_mean = (
-        (x.mean(0), y.mean(0)) if centre else (x.new_zeros(x.shape[1]), y.new_zeros(y.shape[1]))
-    )
-    xc, yc = x - x_mean, y - y_mean
+    (xc, x_mean), (yc, y_mean) = _centred(x, centre), _centred(y, centre)
     u, s, v = _thin_svd(xc)
-    projected = u.T @ yc
+    del xc
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
 
-    def missed(strength: Tensor) -> Tensor:
+    def missed(strength: Tensor, y: Tensor) -> Tensor:
         keep = s**2 / (s**2 + strength)
-        residual = yc - u @ (projected * keep[:, None])
+        residual = y - u @ (keep[:, None] * (u.T @ y))
         return _leave_out(u * keep.sqrt(), residual, group, offset / n)
 
+    few = _as_far_apart(yc)
     scores = torch.stack(
-        [missed(strength).square().sum(1).view(-1, group).sum(1) for strength in grid]
+        [missed(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
@@ -165,10 +162,10 @@ def fit_ridge(
             x_mean=x_mean.float(),
             y_mean=y_mean.float(),
             left=(v * (s / (s**2 + strength))).float(),
-            right=projected.float(),
+            right=(u.T @ yc).float(),
         ),
         strength=float(strength),
-        held_out=(y - missed(strength)).float(),
+        held_out=(y - missed(strength, yc)).float(),
         basis=u,
         kept=s**2 / (s**2 + strength),
         mean_weight=offset / n,
@@ -181,6 +178,21 @@ def _trimmed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     size = left.norm(dim=0).clamp(min=1e-300)
     basis, s, v = _thin_svd(left / size)
     return basis, (s[:, None] * v.T) @ (size[:, None] * right)
+
+
+def _centred(x: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
+    """In float64, and the mean that was taken off."""
+    x = x.double()
+    mean = x.mean(0) if centre else x.new_zeros(x.shape[1])
+    return x - mean, mean
+
+
+def _as_far_apart(y: Tensor) -> Tensor:
+    """(n, q) to (n, at most n) with the same Gram matrix, which is all that errors depend on."""
+    if y.shape[1] <= len(y):
+        return y
+    values, vectors = torch.linalg.eigh(y @ y.T)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 def _largest_square(s: Tensor) -> float:
