@@ -26,21 +26,26 @@ _VERSION = 4
 
 def save_generator(generator: Generator, path: Path) -> None:
     """Writes a generator; the caller makes the file durable."""
-    tensors = {
+    tensors = tensors_of(generator)
+    about = {"format": _VERSION, "config": dataclasses.asdict(generator.config)}
+    # One entry only: safetensors writes several in any order, and equal generators would differ.
+    metadata = {"f2l": json.dumps(about, sort_keys=True)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+
+
+def tensors_of(generator: Generator) -> dict[str, Tensor]:
+    """All that a generator is made of but its configuration, by name; nothing is copied."""
+    return {
         **above("prior.common.", _factors(generator.prior.common)),
         **above("prior.rows.", _factors(generator.prior.rows)),
         **above("codec.", generator.codec.tensors()),
-        **above("velocity.", generator.velocity.state_dict()),
+        **above("velocity.", generator.velocity.state_dict(keep_vars=True)),
         "anchor": generator.prior.anchor,
         "spread": generator.spread,
         "mean": generator.mean,
         "symmetry.hidden": generator.codec.symmetry.hidden,
         "symmetry.output": generator.codec.symmetry.output,
     }
-    about = {"format": _VERSION, "config": dataclasses.asdict(generator.config)}
-    # One entry only: safetensors writes several in any order, and equal generators would differ.
-    metadata = {"f2l": json.dumps(about, sort_keys=True)}
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
 
 
 def load_generator(path: Path) -> Generator:

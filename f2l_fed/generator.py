@@ -12,10 +12,11 @@ from f2l_fed.aggregate import AGGREGATORS, aggregate
 from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
 from f2l_fed.flow import (
     SOLVERS,
+    SOURCES,
     FlowConfig,
     FlowFit,
     VelocityField,
-    draw,
+    begin,
     fit_flow,
     guided,
     pooled_rms,
@@ -142,15 +143,18 @@ class Generator:
         Returns:
             (n, D) float32; the same bits for equal inputs on the same build.
         """
+        return self.carry(expected, self.noise(len(expected), rng), config)
+
+    def noise(self, count: int, rng: torch.Generator) -> Tensor:
+        """(count, k) float32, what `sample` draws; the same generator state, the same noise."""
+        return SOURCES[self.config.flow.source].noise(count, self.codec.shape, rng, None)
+
+    def carry(self, expected: Tensor, noise: Tensor, config: SampleConfig | None = None) -> Tensor:
+        """`sample` with (n, k) noise that is given; differentiable in all that it is made from."""
         config = config or self.config.sample
         context = self.codec.encode(expected)
-        start = draw(
-            self.config.flow.source,
-            context,
-            self.spread,
-            self.codec.shape,
-            rng,
-            temperature=config.temperature,
+        start = begin(
+            self.config.flow.source, context, self.spread, noise, temperature=config.temperature
         )
         # A field that was fitted without any context knows nothing to be guided by.
         guidance = config.guidance if self.config.flow.dropout < 1 else 0.0

@@ -192,7 +192,8 @@ def _as_far_apart(y: Tensor) -> Tensor:
     if y.shape[1] <= len(y):
         return y
     values, vectors = torch.linalg.eigh(y @ y.T)
-    return vectors * values.clamp(min=0).sqrt()
+    compact: Tensor = vectors * values.clamp(min=0).sqrt()
+    return compact
 
 
 def _largest_square(s: Tensor) -> float:

@@ -113,7 +113,7 @@ class ChunkVaeCodec:
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {
-            **above("network.", self.network.state_dict()),
+            **above("network.", self.network.state_dict(keep_vars=True)),
             **above("common.", self.common.tensors()),
             **above("rows.", self.rows.tensors()),
         }

@@ -8,7 +8,7 @@ from f2l_fed.flow.fit import FlowFit, fit_flow
 from f2l_fed.flow.network import guided
 from f2l_fed.flow.reflow import ReflowFit, reflow
 from f2l_fed.flow.solve import SOLVERS, solve
-from f2l_fed.flow.source import SOURCES, Initial, Normal, draw, pooled_rms
+from f2l_fed.flow.source import SOURCES, Initial, Normal, begin, draw, pooled_rms
 
 __all__ = [
     "COUPLINGS",
@@ -23,6 +23,7 @@ __all__ = [
     "Normal",
     "ReflowFit",
     "VelocityField",
+    "begin",
     "draw",
     "fit_diffusion",
     "fit_flow",

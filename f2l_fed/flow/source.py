@@ -140,10 +140,23 @@ def draw(
     Returns:
         (n, k) float32.
     """
+    drawn = SOURCES[source].noise(len(expected), shape, rng, initial)
+    return begin(source, expected, spread, drawn, temperature=temperature, initial=initial)
+
+
+def begin(
+    source: str,
+    expected: Tensor,
+    spread: Tensor,
+    noise: Tensor,
+    *,
+    temperature: float = 1.0,
+    initial: Initial | None = None,
+) -> Tensor:
+    """`draw` with (n, k) noise that is given; differentiable."""
     near = initial.normal if initial else None
     start = SOURCES[source].start(Normal(expected, spread), near)
-    drawn = SOURCES[source].noise(len(expected), shape, rng, initial)
-    return start.centre + temperature * start.width * drawn
+    return start.centre + temperature * start.width * noise
 
 
 def noise(count: int, shape: LatentShape, rng: torch.Generator) -> Tensor:
