@@ -17,8 +17,9 @@ Reference:
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ from f2l_fed.rules import positive, require
 PARTS = ("prior", "velocity", "codec")
 """What a generator can be refined in."""
 
-_SMALLEST = 1e-2
-"""What a tensor that starts at zero is measured by."""
+_TRIES = 12
+_SMALLEST = 1e-30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +40,21 @@ class RefineConfig:
     """How a generator follows the updates.
 
     Args:
-        steps: Largest number of steps, each with all updates.
-        rate: Length of a step, relative to the root mean square of what it moves.
-        parts: Those of `PARTS` that move.
-        held_out: Share of the sites whose updates judge and do not teach.
-        check_every: Steps between two looks at these.
-        patience: Looks without a better one after which it ends.
+        steps: Largest number of steps, each with all updates, for each part.
+        length: Of a part's first step, relative to the part; later ones start at twice the last
+            length. One is halved until sites that are kept aside gain by it, and if none do, the
+            part stays.
+        parts: Those of `PARTS` that move, one after the other in every step.
+        held_out: Share of the sites that are kept aside.
     """
 
-    steps: int = 100
-    rate: float = 1e-3
+    steps: int = 20
+    length: float = 0.1
     parts: tuple[str, ...] = PARTS
     held_out: float = 0.2
-    check_every: int = 5
-    patience: int = 4
 
     def __post_init__(self) -> None:
-        positive(self, "rate", "check_every", "patience")
+        positive(self, "length")
         require(self.steps >= 0, self, "steps", ">= 0")
         require(bool(self.parts) and set(self.parts) <= set(PARTS), self, "parts", f"of {PARTS}")
         require(0 < self.held_out < 1, self, "held_out", "> 0 and < 1")
@@ -95,13 +94,13 @@ class Refinement:
         generator: With what was best for the sites kept aside.
         before: Their mean squared update, per weight: how far they went from what they got.
         after: The same distance from what they would get now.
-        step: Where that was reached; 0 if nothing was better, and the generator is the same.
+        steps: That were taken; 0 if none was of use, and the generator is the same.
     """
 
     generator: Generator
     before: float
     after: float
-    step: int
+    steps: int
 
 
 def pull_back(
@@ -119,8 +118,9 @@ def pull_back(
         The direction of steepest ascent of ``sum(networks * updates)`` for every tensor of these
         parts, by the names of `f2l_fed.artifact.tensors_of`.
     """
-    moving = _Moving.copy_of(generator, returned, parts)
-    return moving.pull_back(updates)
+    moving = _Moving.copy_of(generator, parts)
+    made = moving.networks(returned, generator.expect(returned.contexts))
+    return moving.pull_back(made, updates)
 
 
 def refine(
@@ -144,74 +144,76 @@ def refine(
     count = min(max(1, round(config.held_out * len(order))), len(order) - 1)
     rows = order[:, None] * group + torch.arange(group)
     kept, rest = returned[rows[:count].flatten()], returned[rows[count:].flatten()]
-    moving = _Moving.copy_of(generator, rest, config.parts)
-    judge = _Moving(generator=moving.generator, returned=kept, base=generator.expect(kept.contexts))
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [leaf], "lr": config.rate * max(_rms(leaf), _SMALLEST)}
-            for leaf in moving.leaves.values()
-        ]
-    )
-    before = best = judge.missed()
-    best_step, best_leaves = 0, moving.values()
-    for step in range(1, config.steps + 1):
-        with torch.no_grad():
-            updates = rest.weights - moving.networks()
-        for name, direction in moving.pull_back(updates).items():
-            moving.leaves[name].grad = -direction / updates.numel()
-        optimiser.step()
-        if step % config.check_every == 0 or step == config.steps:
-            now = judge.missed()
-            if now < best:
-                best, best_step, best_leaves = now, step, moving.values()
-            elif step >= best_step + config.patience * config.check_every:
-                break
-    moving.set(best_leaves)
-    return Refinement(generator=moving.generator, before=before, after=best, step=best_step)
+    moving = _Moving.copy_of(generator, config.parts)
+    of_kept, of_rest = generator.expect(kept.contexts), generator.expect(rest.contexts)
 
+    @torch.no_grad()
+    def missed() -> float:
+        return float((kept.weights - moving.networks(kept, of_kept)).square().mean())
 
-def _rms(tensor: Tensor) -> float:
-    return float(tensor.detach().square().mean().sqrt())
+    before = best = missed()
+    lengths, steps = dict.fromkeys(config.parts, config.length), 0
+    for _ in range(config.steps):
+        for part in list(lengths):
+            made = moving.networks(rest, of_rest)
+            direction = moving.pull_back(made, rest.weights - made.detach(), part)
+            found = moving.search(direction, lengths.pop(part), missed, best)
+            if found is not None:
+                length, best = found
+                lengths[part], steps = 2 * length, steps + 1
+    for leaf in moving.leaves.values():
+        leaf.requires_grad_(False)
+    return Refinement(generator=moving.generator, before=before, after=best, steps=steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Moving:
-    """A generator whose tensors may move, and networks that it made before they did."""
+    """A generator with tensors that may move, by name."""
 
     generator: Generator
-    returned: Returned
-    base: Tensor
-    leaves: dict[str, Tensor] = field(default_factory=dict)
+    leaves: dict[str, Tensor]
 
     @classmethod
-    def copy_of(cls, generator: Generator, returned: Returned, parts: tuple[str, ...]) -> _Moving:
-        base, generator = generator.expect(returned.contexts), copy.deepcopy(generator)
+    def copy_of(cls, generator: Generator, parts: tuple[str, ...]) -> _Moving:
+        generator = copy.deepcopy(generator)
         leaves = {
             name: tensor.requires_grad_()
             for name, tensor in tensors_of(generator).items()
-            if name.split(".")[0] in parts and tensor.is_floating_point() and tensor.numel()
+            if name.startswith(parts) and tensor.is_floating_point() and tensor.numel()
         }
-        return cls(generator=generator, returned=returned, base=base, leaves=leaves)
+        return cls(generator=generator, leaves=leaves)
 
-    def networks(self) -> Tensor:
-        """(n, D), the networks as they would be drawn now."""
-        moved = self.generator.expect(self.returned.contexts) - self.base
-        return self.generator.carry(self.returned.expected + moved, self.returned.noise)
+    def networks(self, returned: Returned, base: Tensor) -> Tensor:
+        """(n, D), the networks as they would be drawn now; the prior said (n, D) ``base``."""
+        moved = self.generator.expect(returned.contexts) - base
+        return self.generator.carry(returned.expected + moved, returned.noise)
 
-    def pull_back(self, updates: Tensor) -> dict[str, Tensor]:
-        found = torch.autograd.grad(
-            self.networks(), list(self.leaves.values()), updates, materialize_grads=True
-        )
-        return dict(zip(self.leaves, found, strict=True))
+    def pull_back(self, made: Tensor, updates: Tensor, part: str = "") -> dict[str, Tensor]:
+        leaves = {name: leaf for name, leaf in self.leaves.items() if name.startswith(part)}
+        found = torch.autograd.grad(made, list(leaves.values()), updates, materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
 
     @torch.no_grad()
-    def missed(self) -> float:
-        """Mean squared distance from what the sites made of them, per weight."""
-        return float((self.returned.weights - self.networks()).square().mean())
+    def search(
+        self,
+        direction: Mapping[str, Tensor],
+        length: float,
+        missed: Callable[[], float],
+        best: float,
+    ) -> tuple[float, float] | None:
+        """Moves by the longest step of use; its length and what is missed then, or None."""
+        start = {name: self.leaves[name].clone() for name in direction}
+        scale = _norm(start.values()) / max(_norm(direction.values()), _SMALLEST)
+        for _ in range(_TRIES):
+            for name, along in direction.items():
+                self.leaves[name].copy_(start[name] + length * scale * along)
+            if (now := missed()) < best:
+                return length, now
+            length /= 2
+        for name, value in start.items():
+            self.leaves[name].copy_(value)
+        return None
 
-    def values(self) -> dict[str, Tensor]:
-        return {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
 
-    def set(self, values: Mapping[str, Tensor]) -> None:
-        for name, leaf in self.leaves.items():
-            leaf.requires_grad_(False).copy_(values[name])
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
