@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.artifact import tensors_of
+from f2l_fed.flow.regression import kept_aside
 from f2l_fed.generator import Generator
 from f2l_fed.rules import positive, require
 
@@ -140,10 +141,8 @@ def refine(
         rng: Draws the sites that are kept aside.
         group: Consecutive networks that belong to one site.
     """
-    order = torch.randperm(len(returned.weights) // group, generator=rng)
-    count = min(max(1, round(config.held_out * len(order))), len(order) - 1)
-    rows = order[:, None] * group + torch.arange(group)
-    kept, rest = returned[rows[:count].flatten()], returned[rows[count:].flatten()]
+    aside, others = kept_aside(len(returned.weights), config.held_out, rng, group=group)
+    kept, rest = returned[aside], returned[others]
     moving = _Moving.copy_of(generator, config.parts)
     of_kept, of_rest = generator.expect(kept.contexts), generator.expect(rest.contexts)
 

@@ -112,7 +112,7 @@ def reflow(
         )
         return _Couples(start, end, context, known)
 
-    kept, rest = kept_aside(len(expected), config, rng, group=group)
+    kept, rest = kept_aside(len(expected), config.held_out, rng, group=group)
     check = simulate(kept.repeat(1 + couples // 8 // len(kept)))
     train = simulate(rest.repeat(1 + couples // len(rest)))
     field = copy.deepcopy(teacher).requires_grad_(True)

@@ -119,7 +119,7 @@ def fit_to_examples(
         rng: Draws sites and batches.
         group: Consecutive records that belong to one site.
     """
-    kept, train = kept_aside(count, config, rng, group=group)
+    kept, train = kept_aside(count, config.held_out, rng, group=group)
     # The same noise and times at every look, so that looks differ by the weights alone.
     check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
 
@@ -130,20 +130,20 @@ def fit_to_examples(
 
 
 def kept_aside(
-    count: int, config: FlowConfig, rng: torch.Generator, *, group: int = 1
+    count: int, share: float, rng: torch.Generator, *, group: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Indices of the records to choose by and of those to fit on; at least one site of each.
 
     Args:
         count: Number of records.
-        config: Says which share of them to keep aside.
+        share: Of the sites, to keep aside.
         rng: Draws the sites.
         group: Consecutive records that belong to one site.
     """
     sites = count // group
     order = torch.randperm(sites, generator=rng)
     records = (order[:, None] * group + torch.arange(group)).flatten()
-    kept = group * min(max(1, round(config.held_out * sites)), sites - 1)
+    kept = group * min(max(1, round(share * sites)), sites - 1)
     return records[:kept], records[kept:]
 
 

@@ -17,13 +17,12 @@ from typing import Any
 import torch
 
 from f2l_fed.config import FederationConfig, load_config
-from f2l_fed.evaluate import half_width, measure, starts
+from f2l_fed.evaluate import measure, starts
 from f2l_fed.files import write_atomically
 from server.federation import FEDERATION_FILE, Federation
-from server.retrain import release_records
 from server.simulate import held_out_sites
-from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.common import options, paired, side_by_side, write_json
+from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -92,10 +91,7 @@ def curves(federation: Federation, parts: Any, variant: Variant) -> Curves:
     """Measures one start of the promoted release at every held-out site."""
     chosen = load_config(None, variant.overrides).candidates
     config: FederationConfig = replace(federation.config, candidates=chosen)
-    release = federation.releases.promoted()
-    assert release is not None
-    generator = federation.releases.generator(release.id)
-    records = release_records(federation, release)
+    generator, records = promoted(federation)
     found: Curves = {}
     for kind in KINDS:
         found[kind] = []
@@ -119,12 +115,7 @@ def compare(rows: dict[str, list[Curves]]) -> dict[str, Any]:
             )
             if not len(ours):
                 continue
-            difference = ours - whole
-            table[row][kind] = {
-                "accuracy": ours.mean(0).tolist(),
-                "difference": difference.mean(0).tolist(),
-                "ci95": half_width(difference).tolist(),
-            }
+            table[row][kind] = paired(ours, whole)
     return table
 
 

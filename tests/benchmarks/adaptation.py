@@ -41,10 +41,9 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import Parts
 from f2l_fed.targets import Target
 from server.federation import Federation
-from server.retrain import release_records
 from server.simulate import held_out_sites
-from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.common import options, paired, side_by_side, write_json
+from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -74,13 +73,12 @@ class Service:
     @classmethod
     def of(cls, federation: Federation) -> Service:
         """That of the promoted release."""
-        release = federation.releases.promoted()
-        assert release is not None
+        generator, records = promoted(federation)
         return cls(
             config=federation.config,
             target=federation.target,
-            generator=federation.releases.generator(release.id),
-            records=release_records(federation, release),
+            generator=generator,
+            records=records,
         )
 
     def context(self, site: HeldOutSite) -> Tensor:
@@ -258,10 +256,9 @@ def compare(curves: Curves, base: str) -> dict[str, Any]:
         values = {arm: torch.tensor([site[arm] for site in sites]).double() for arm in sites[0]}
         table[group] = {
             arm: {
-                "accuracy": value.mean(0).tolist(),
+                **(found := paired(value, values[base])),
                 "ci95": half_width(value).tolist(),
-                "difference": (value - values[base]).mean(0).tolist(),
-                "difference_ci95": half_width(value - values[base]).tolist(),
+                "difference_ci95": found["ci95"],
             }
             for arm, value in values.items()
         }

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from f2l_fed.evaluate import half_width
 
 T = TypeVar("T")
 
@@ -46,6 +49,21 @@ def side_by_side(job: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) ->
         os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
         return [future.result() for future in [pool.submit(job, *args) for args in arguments]]
+
+
+def paired(ours: Tensor, base: Tensor) -> dict[str, list[float]]:
+    """Mean accuracy, mean difference from another arm at the same sites, and its half-width.
+
+    Args:
+        ours: (sites, steps) float64.
+        base: (sites, steps) float64.
+    """
+    difference = ours - base
+    return {
+        "accuracy": ours.mean(0).tolist(),
+        "difference": difference.mean(0).tolist(),
+        "ci95": half_width(difference).tolist(),
+    }
 
 
 def write_json(path: Path | None, figures: dict[str, Any]) -> None:

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from f2l_fed.candidates import Records
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
+from f2l_fed.generator import Generator
 from server.federation import Federation
+from server.retrain import release_records
 from server.simulate import Simulation, prepare
 
 
@@ -38,3 +41,10 @@ def few_shot(
             config=replace(load_config(None, overrides), seed=seed),
         )
         yield prepare(simulation, force=False)
+
+
+def promoted(federation: Federation) -> tuple[Generator, Records]:
+    """The promoted release's generator, and what it was fitted on."""
+    release = federation.releases.promoted()
+    assert release is not None
+    return federation.releases.generator(release.id), release_records(federation, release)

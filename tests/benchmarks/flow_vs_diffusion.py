@@ -42,10 +42,9 @@ from f2l_fed.flow import (
 from f2l_fed.generator import Generator
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
-from server.retrain import release_records
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
 EVALUATIONS = (1, 2, 4, 16, 64)
@@ -77,11 +76,8 @@ class Release:
     @classmethod
     def of(cls, federation: Federation) -> Release:
         """Reads the promoted release."""
-        release = federation.releases.promoted()
-        assert release is not None
-        generator = federation.releases.generator(release.id)
-        records = release_records(federation, release)
-        expected = federation.releases.expected(release.id).flatten(0, 1)
+        generator, records = promoted(federation)
+        expected = federation.releases.expected(federation.releases.measured().id).flatten(0, 1)
         return cls(
             federation=federation,
             generator=generator,

@@ -27,10 +27,9 @@ from f2l_fed.evaluate import measure, starts, summarise
 from f2l_fed.generator import GeneratorConfig, fit_generator
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import build_target
-from server.retrain import release_records
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -102,10 +101,8 @@ def federation(seed: int, sites: int, held_out: int, rounds: int, data: str) -> 
         began = time.perf_counter()
         run_inline(folder, rounds)
         seconds, config = time.perf_counter() - began, folder.config
-        release = folder.releases.promoted()
-        assert release is not None
-        generator = folder.releases.generator(release.id)
-        records, found = release_records(folder, release), {}
+        generator, records = promoted(folder)
+        found: dict[str, list[dict[str, list[float]]]] = {}
         for kind, some in held_out_sites(divided).items():
             found[kind] = []
             for site in some or ():
@@ -114,7 +111,11 @@ def federation(seed: int, sites: int, held_out: int, rounds: int, data: str) -> 
                 found[kind].append(
                     measure(folder.target, arms, site, config.local, config.lineage, STEPS)
                 )
-    return {"seconds": seconds, "figures": dict(release.figures), "curves": found}
+    return {
+        "seconds": seconds,
+        "figures": dict(folder.releases.measured().figures),
+        "curves": found,
+    }
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f2l_fed.evaluate import HeldOutSite, half_width, measure, starts
+from f2l_fed.candidates import Records
+from f2l_fed.evaluate import HeldOutSite, measure, starts
 from f2l_fed.generator import Generator, SampleConfig
 from f2l_fed.refine import RefineConfig, Refinement, Returned, refine
 from f2l_fed.seeds import generator_for
@@ -29,8 +30,8 @@ from server.federation import Federation
 from server.releases import Release
 from server.retrain import expectation, release_records
 from server.simulate import held_out_sites
-from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.common import options, paired, side_by_side, write_json
+from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5)
@@ -52,8 +53,9 @@ def job(seed: int, held_out: int, moments: Sequence[int], data: str) -> Found:
             run_inline(federation, rounds - before)
             before = rounds
             rows, figures = refined(federation)
+            records = promoted(federation)[1]
             for kind, sites in parts.items():
-                curves = [curves_at(federation, rows, site) for site in sites or ()]
+                curves = [curves_at(federation, rows, records, site) for site in sites or ()]
                 found[f"after round {rounds}, {kind} classes"] = (figures, curves)
     return found
 
@@ -121,11 +123,11 @@ def returned(
     return every, replace(every[torch.tensor(rows)], noise=torch.stack(noise))
 
 
-def curves_at(federation: Federation, rows: dict[str, Generator], site: HeldOutSite) -> Curves:
+def curves_at(
+    federation: Federation, rows: dict[str, Generator], records: Records, site: HeldOutSite
+) -> Curves:
     """What a site has of every row."""
-    config, release = federation.config, federation.releases.promoted()
-    assert release is not None
-    records, found = release_records(federation, release), {}
+    config, found = federation.config, {}
     for row, generator in rows.items():
         arms = starts(config, federation.target, generator, records, site)
         chosen = {arm: arms[arm] for arm in ARMS}
@@ -142,11 +144,7 @@ def compare(curves: list[Curves]) -> dict[str, Any]:
                 torch.tensor([site[which][arm] for site in curves]).double()
                 for which in (row, BASE)
             )
-            table.setdefault(row, {})[arm] = {
-                "accuracy": ours.mean(0).tolist(),
-                "difference": (ours - base).mean(0).tolist(),
-                "ci95": half_width(ours - base).tolist(),
-            }
+            table.setdefault(row, {})[arm] = paired(ours, base)
     return table
 
 

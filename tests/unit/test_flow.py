@@ -311,7 +311,7 @@ def test_a_fit_without_steps_is_the_normal_one():
 def test_records_of_one_site_are_kept_aside_or_fitted_on_together():
     for share, sites in ((0.0, 1), (0.3, 3), (0.99, 9)):
         config = FlowConfig(held_out=share)
-        kept, train = kept_aside(40, config, rng(), group=4)
+        kept, train = kept_aside(40, config.held_out, rng(), group=4)
         assert sorted([*kept.tolist(), *train.tolist()]) == list(range(40))
         assert not {*(kept // 4).tolist()} & {*(train // 4).tolist()}
         assert len(kept) == 4 * sites
