@@ -207,6 +207,7 @@ class GeneratorFit:
             "flow_loss": self.flow.loss,
             "flow_normal_loss": self.flow.normal_loss,
             "flow_step": float(self.flow.step),
+            "flow_speed": self.flow.speed,
         }
 
 

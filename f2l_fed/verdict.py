@@ -24,6 +24,9 @@ class GateConfig:
             same reason.
         min_dispersion: Smallest spread of generated over real networks; below is collapse.
         max_dispersion: Largest such spread; above is noise.
+        min_flow_speed: Smallest speed of the flow relative to the paths it was fitted on, where it
+            was taken; a field that is below it stands still.
+        max_flow_speed: Largest such speed; a field that is above it runs away.
         min_memorisation_z: Smallest z-score of copying, where it was taken.
         min_context_cost: Smallest loss of accuracy, before any local step, from a wrong context in
             place of the right one, where held-out sites were measured.
@@ -33,6 +36,8 @@ class GateConfig:
     min_conditioning: float = -0.1
     min_dispersion: float = 0.5
     max_dispersion: float = 1.5
+    min_flow_speed: float = 0.1
+    max_flow_speed: float = 2.0
     min_memorisation_z: float = -3.0
     min_context_cost: float = 0.05
 
@@ -42,6 +47,12 @@ class GateConfig:
             self,
             "min_dispersion",
             ">= 0 and not above max_dispersion",
+        )
+        require(
+            0 <= self.min_flow_speed <= self.max_flow_speed,
+            self,
+            "min_flow_speed",
+            ">= 0 and not above max_flow_speed",
         )
 
 
@@ -68,8 +79,8 @@ def verdict(
     """Judges a release.
 
     Args:
-        figures: By name: "explained", "conditioning" and "dispersion", perhaps "memorisation_z",
-            and any others, which only have to be finite.
+        figures: By name: "explained", "conditioning" and "dispersion", perhaps "memorisation_z"
+            and "flow_speed", and any others, which only have to be finite.
         limits: What the figures have to keep.
         held_out: Results of `f2l_fed.evaluate.summarise` by kind of site, where there are any: no
             other start may be above the served one by more than the 95% interval of the
@@ -87,8 +98,11 @@ def verdict(
         "dispersion": limits.min_dispersion,
     }
     reasons = [f"{name} was not measured." for name in floors if name not in figures]
-    floors["memorisation_z"] = limits.min_memorisation_z
-    ceilings = {"dispersion": limits.max_dispersion}
+    floors |= {
+        "memorisation_z": limits.min_memorisation_z,
+        "flow_speed": limits.min_flow_speed,
+    }
+    ceilings = {"dispersion": limits.max_dispersion, "flow_speed": limits.max_flow_speed}
     found = dict(figures)
     for kind, part in (held_out or {}).items():
         if part is not None:

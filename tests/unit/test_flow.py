@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import pi
+
 import pytest
 import torch
 
@@ -306,6 +308,21 @@ def test_a_fit_that_stays_without_improvement_ends_early():
 def test_a_fit_without_steps_is_the_normal_one():
     fit = fit_flow(*bimodal(40), PLAIN, FlowConfig(width=8, depth=1, steps=0), rng())
     assert (fit.step, fit.loss) == (0, fit.normal_loss)
+
+
+def test_the_speed_of_exact_transport_is_that_of_its_closed_form():
+    # Between equally wide normals: the integral of (2t - 1)² / (2 ((1 - t)² + t²)) over t.
+    expected = torch.zeros(256, 2)
+    targets, spread = torch.randn(256, 2, generator=rng(1)), torch.ones(2)
+    still = FlowConfig(width=8, depth=1, steps=0)
+    speed = fit_flow(targets, expected, spread, PLAIN, still, rng(2)).speed
+    assert speed == pytest.approx((1 - pi / 4) ** 0.5, abs=0.05)
+
+
+def test_a_flow_without_any_way_to_go_is_not_taken_for_one_that_stands_still():
+    targets = torch.randn(40, 2, generator=rng(1))
+    still = FlowConfig(width=8, depth=1, steps=0)
+    assert fit_flow(targets, targets, torch.zeros(2), PLAIN, still, rng(2)).speed == 1.0
 
 
 def test_records_of_one_site_are_kept_aside_or_fitted_on_together():

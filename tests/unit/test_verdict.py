@@ -25,6 +25,8 @@ def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough
         ("conditioning", -0.11, "conditioning is -0.11, below the limit of -0.1."),
         ("dispersion", 0.1, "dispersion is 0.1, below the limit of 0.5."),
         ("dispersion", 2.0, "dispersion is 2, above the limit of 1.5."),
+        ("flow_speed", 0.02, "flow_speed is 0.02, below the limit of 0.1."),
+        ("flow_speed", 3.5, "flow_speed is 3.5, above the limit of 2."),
         ("memorisation_z", -7.123, "memorisation_z is -7.12, below the limit of -3."),
         ("flow_loss", nan, "flow_loss is nan, which is not a finite number."),
         ("dispersion", nan, "dispersion is nan, which is not a finite number."),
@@ -46,6 +48,8 @@ def test_limits_can_be_set():
     assert not verdict(GOOD, GateConfig(min_explained=0.5)).passed
     with pytest.raises(ConfigError, match="min_dispersion"):
         GateConfig(min_dispersion=2.0)
+    with pytest.raises(ConfigError, match="min_flow_speed"):
+        GateConfig(min_flow_speed=5.0)
 
 
 def part(ci=0.02, **arms):
