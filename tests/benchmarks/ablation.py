@@ -19,6 +19,8 @@ import torch
 from f2l_fed.config import FederationConfig, load_config
 from f2l_fed.evaluate import measure, starts
 from f2l_fed.files import write_atomically
+from f2l_fed.residual import Residual, fit_residual
+from f2l_fed.seeds import generator_for
 from server.federation import FEDERATION_FILE, Federation
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -45,6 +47,7 @@ class Variant:
 
 
 WHOLE = "everything on"
+RESIDUAL = "residual"
 VARIANTS = {
     WHOLE: Variant(),
     "no output symmetry": Variant(symmetry=False),
@@ -61,6 +64,7 @@ LAST = {
     "* 8 draws": Variant(overrides=("candidates.samples=8", "candidates.keep=2")),
     "* temperature 1": Variant(overrides=("candidates.temperature=1.0",)),
     "* no learned prior": Variant(arm="probe"),
+    "* residual network, no draws": Variant(arm=RESIDUAL),
 }
 
 Curves = dict[str, list[list[float]]]
@@ -92,15 +96,33 @@ def curves(federation: Federation, parts: Any, variant: Variant) -> Curves:
     chosen = load_config(None, variant.overrides).candidates
     config: FederationConfig = replace(federation.config, candidates=chosen)
     generator, records = promoted(federation)
+    corrected = residual(federation) if variant.arm == RESIDUAL else None
     found: Curves = {}
     for kind in KINDS:
         found[kind] = []
         for site in parts[kind] or ():
             arms = starts(config, federation.target, generator, records, site)
+            if corrected is not None:
+                arms[RESIDUAL] = corrected(arms["prior"][None])[0]
             start = {variant.arm: arms[variant.arm]}
             curve = measure(federation.target, start, site, config.local, config.lineage, STEPS)
             found[kind].append(curve[variant.arm])
     return found
+
+
+def residual(federation: Federation) -> Residual:
+    """A residual network on the promoted release's prior, as large as its flow."""
+    config, (generator, records) = federation.config, promoted(federation)
+    release = federation.releases.promoted()
+    assert release is not None
+    return fit_residual(
+        records.weights,
+        federation.releases.expected(release.id).flatten(0, 1),
+        generator.codec,
+        config.flow,
+        generator_for(config.lineage, release.id, "residual"),
+        group=config.probe.episodes,
+    )
 
 
 def compare(rows: dict[str, list[Curves]]) -> dict[str, Any]:
@@ -123,13 +145,13 @@ def show(table: dict[str, Any]) -> None:
     """Prints the table of one kind after the other."""
     for kind in KINDS:
         print(f"\n{kind} classes: accuracy after {STEPS[0]} steps, difference after n steps")
-        print(f"{'':<27}{'accuracy':>9}" + "".join(f"{n:>16}" for n in STEPS))
+        print(f"{'':<31}{'accuracy':>9}" + "".join(f"{n:>16}" for n in STEPS))
         for row, parts in table.items():
             if kind in parts:
                 part = parts[kind]
                 cells = zip(part["difference"], part["ci95"], strict=True)
                 print(
-                    f"{row:<27}{part['accuracy'][0]:>9.3f}"
+                    f"{row:<31}{part['accuracy'][0]:>9.3f}"
                     + "".join(f"{d:>+9.3f} ±{c:.3f}" for d, c in cells)
                 )
 
