@@ -1,6 +1,6 @@
 """What a start is worth: accuracy at held-out sites after n local steps, for every arm.
 
-`python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json]`
+`python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
 For each seed and each number of training sites a federation is run for eight rounds with the
 real apps over the loopback grid, and the held-out sites are measured after the first, the third
@@ -41,6 +41,15 @@ from tests.benchmarks.federated import few_shot
 from tests.support.inline import run_inline
 
 MEASURED = (1, 3, 8)
+DRAWN = {
+    "random": ("random start", "#bbbbbb"),
+    "fedavg": ("FedAvg, as many rounds", "#228833"),
+    "soup": ("mean of 8 nearest records", "#ccbb44"),
+    "probe": ("probe itself", "#66ccee"),
+    "prior": ("linear prior", "#ee6677"),
+    "generated": ("generated", "#4477aa"),
+}
+"""Arms in the plot, with name and colour."""
 
 
 def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
@@ -190,9 +199,33 @@ def table(title: str, part: dict[str, Any]) -> None:
         print(f"{arm:<14}" + "".join(f"{f'{a:.3f} ±{c:.3f}':>14}" for a, c in cells))
 
 
+def plot(title: str, parts: dict[str, Any], path: Any) -> None:
+    """Draws accuracy against local steps for each kind of site, with the 95% intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure.suptitle(title)
+    for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("seen", "unseen"), strict=True):
+        axes.set_title(f"{kind} classes")
+        axes.set_xlabel("local gradient steps")
+        axes.set_xscale("symlog", linthresh=1)
+        if parts[kind] is None:
+            continue
+        steps = parts[kind]["steps"]
+        axes.set_xticks(steps, [str(n) for n in steps])
+        for arm, (name, colour) in DRAWN.items():
+            row = parts[kind]["arms"][arm]
+            axes.errorbar(steps, row["accuracy"], row["ci95"], label=name, color=colour, marker=".")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("accuracy")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.savefig(path)
+    print(f"plot in {path}")
+
+
 def main() -> None:
     """Runs all jobs and prints a table for each number of sites, round and kind of site."""
-    chosen = options(__doc__ or "")
+    chosen = options(__doc__ or "", plot=True)
     sizes, held_out = ((20,), 6) if chosen.quick else ((40, 200), 30)
     jobs = [
         (seed, n, held_out, chosen.data) for n in reversed(sizes) for seed in range(chosen.seeds)
@@ -211,6 +244,8 @@ def main() -> None:
                 parts[kind] = None if None in by_seed else over_seeds(by_seed)
                 if parts[kind] is not None:
                     table(f"{title}, {kind} classes", parts[kind])
+    if chosen.plot:
+        plot(title, parts, chosen.plot)
     write_json(chosen.json, figures)
 
 
