@@ -218,7 +218,7 @@ def plot(title: str, parts: dict[str, Any], path: Any) -> None:
             axes.errorbar(steps, row["accuracy"], row["ci95"], label=name, color=colour, marker=".")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(path)
     print(f"plot in {path}")
 
