@@ -35,14 +35,16 @@ Rule for changes: anything that format 1 does not say gets the next number in ``
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
 """
 
+from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
-from f2l_fed.zoo.records import Commit, Fault, NewRecord, Record, ZooStats
+from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
 from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.zoo import Zoo
 
 __all__ = [
     "Commit",
+    "Compaction",
     "Fault",
     "LocalStore",
     "Manifest",

@@ -57,9 +57,8 @@ def write_rows(
 
 
 def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> log.ShardRows:
-    w = np.stack([row.weights for row in rows])
-    c = np.stack([row.context for row in rows])
-    sha256, site = shards.write(store, w, c), rows[0].site
+    site = rows[0].site
+    sha256 = shards.write(store, [row.weights for row in rows], [row.context for row in rows])
     records = tuple(
         Record(
             key=row.key,

@@ -12,10 +12,21 @@ from typing import Any
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import erasure, exchange, intake, log, manifest, shards
 from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
-from f2l_fed.zoo.records import Commit, Fault, Floats, NewRecord, Record, Status, ZooStats
+from f2l_fed.zoo.records import (
+    Commit,
+    Compaction,
+    Fault,
+    Floats,
+    NewRecord,
+    Record,
+    Status,
+    ZooStats,
+)
+from f2l_fed.zoo.s3 import S3Store
 from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.verify import verify
 
 ATTEMPTS = 100
@@ -62,8 +73,8 @@ class Zoo:
         about = Manifest(
             lineage=lineage, layout_digest=layout_digest, layout=layout, context_dim=context_dim
         )
-        store = LocalStore(Path(path))
-        store.make_folders()
+        store = _store(path)
+        store.prepare()
         manifest.write(store, about)
         return cls.open(path)
 
@@ -76,8 +87,8 @@ class Zoo:
         Raises:
             ZooError: If there is no zoo, or its format is another one.
         """
-        store = LocalStore(Path(path))
-        zoo = cls(store, manifest.read(store), Index(store, store.root / "index.sqlite"))
+        store = _store(path)
+        zoo = cls(store, manifest.read(store), Index(store, store.index_folder / "index.sqlite"))
         with suppress(ZooError):
             erasure.resume(zoo._store, zoo._index)
         return zoo
@@ -174,6 +185,17 @@ class Zoo:
         self._index.discard()
         self._index.head()
 
+    def compact(self) -> Compaction:
+        """Removes what dead writers and interrupted erasures left, and builds the index anew.
+
+        Raises:
+            ZooError: If the log is damaged; then nothing is removed.
+        """
+        with self._store.lock(alone=True):
+            removed = erasure.sweep(self._store, self._index)
+        self.reindex()
+        return removed
+
     def stats(self) -> ZooStats:
         """How much there is now."""
         records, quarantined, sites, rounds, commits = self._index.ask(
@@ -265,10 +287,12 @@ class Zoo:
     def _commit(self, draft: Callable[[Commit], log.Entry | None]) -> Commit:
         for attempt in range(ATTEMPTS):
             # The head comes first: keys that enter later then cost us the number, not the truth.
-            head = self._index.head()
+            head, started = self._index.head(), time.monotonic()
             entry = draft(head)
             if entry is None:
                 return head
+            if time.monotonic() - started > self._store.patience_s:
+                continue
             commit = log.publish(self._store, entry)
             if commit is not None:
                 return commit
@@ -289,3 +313,9 @@ class Zoo:
     def _count(self, table: str, site: str) -> int:
         query = f"SELECT count(*) FROM {table} WHERE site = ?"
         return int(self._index.ask(lambda db: db.execute(query, (site,)).fetchone()[0]))
+
+
+def _store(place: Path | str) -> Store:
+    if isinstance(place, str) and "://" in place:
+        return S3Store(place)
+    return LocalStore(Path(place))

@@ -20,7 +20,7 @@ LAYOUT = {
 WEIGHTS, CONTEXT = 9, 4
 
 
-def new_zoo(path: Path) -> Zoo:
+def new_zoo(path: Path | str) -> Zoo:
     return Zoo.create(
         path, lineage="tiny", layout_digest="ab" * 32, layout=LAYOUT, context_dim=CONTEXT
     )
@@ -62,7 +62,7 @@ def flip_bit(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
-def write_many(path: Path, site: str, commits: int) -> None:
+def write_many(path: Path | str, site: str, commits: int) -> None:
     """Appends one record at a time; runs in a process of its own."""
     zoo = Zoo.open(path)
     for number in range(commits):
