@@ -37,18 +37,24 @@ shards' metadata, a reader for both and new golden files; old golden files stay 
 
 from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
+from f2l_fed.zoo.query import Query
+from f2l_fed.zoo.reader import Batch, Position, Reader
 from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
 from f2l_fed.zoo.snapshot import Snapshot
 from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.zoo import Zoo
 
 __all__ = [
+    "Batch",
     "Commit",
     "Compaction",
     "Fault",
     "LocalStore",
     "Manifest",
     "NewRecord",
+    "Position",
+    "Query",
+    "Reader",
     "Record",
     "Snapshot",
     "Store",

@@ -8,10 +8,11 @@ from f2l_fed.zoo.records import Compaction
 from f2l_fed.zoo.store import Store
 
 _VOID = """
-SELECT r.shard, max(f.number) FROM forgotten f JOIN records r
-ON r.site = f.site AND r.number < f.number
-WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.shard = r.shard)
-GROUP BY r.shard ORDER BY 2, 1
+SELECT shard, max(tombstone)
+FROM (SELECT r.shard, min(f.number) AS tombstone
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number GROUP BY r.rowid) v
+WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.shard = v.shard)
+GROUP BY shard ORDER BY 2, 1
 """
 
 

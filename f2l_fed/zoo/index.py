@@ -173,6 +173,8 @@ def _catch_up(db: sqlite3.Connection, store: Store) -> None:
             raise sqlite3.DatabaseError("made from another log")
         if following is None:
             return
+    # What the index remembers, a power cut must not take from the log.
+    store.settle("log")
     with db:
         for commit, entry in log.entries(store, after=head):
             _fold(db, commit, entry)

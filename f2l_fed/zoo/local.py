@@ -24,6 +24,7 @@ class LocalStore:
         root: The folder.
     """
 
+    mapped = True
     patience_s = inf
 
     def __init__(self, root: Path) -> None:
@@ -76,6 +77,10 @@ class LocalStore:
         with explained(path):
             path.unlink(missing_ok=True)
             _sync_folder(path.parent)
+
+    def settle(self, folder: str) -> None:
+        with explained(self.root / folder):
+            _sync_folder(self.root / folder)
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()

@@ -42,6 +42,7 @@ class S3Store:
         UsageError: If it isn't such a URL, or the package obstore isn't there.
     """
 
+    mapped = False
     patience_s = ABANDONED_AFTER_S / 2
 
     def __init__(self, url: str) -> None:
@@ -119,6 +120,9 @@ class S3Store:
     def delete(self, name: str) -> None:
         with self._explained(name):
             self._api.delete(self._bucket, name)
+
+    def settle(self, folder: str) -> None:
+        """Nothing to do: what can be seen is durable."""
 
     def exists(self, name: str) -> bool:
         with self._explained(name):

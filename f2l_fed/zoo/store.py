@@ -20,10 +20,12 @@ class Store(Protocol):
 
     Args:
         index_folder: A local folder for the index and its lock.
+        mapped: Whether `get` costs nothing for what isn't looked at.
         patience_s: How long a shard may wait for its log entry before `abandoned` may list it.
     """
 
     index_folder: Path
+    mapped: bool
     patience_s: float
 
     def prepare(self) -> None:
@@ -49,6 +51,9 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Durably removes a name, or does nothing if there is no such name."""
+
+    def settle(self, folder: str) -> None:
+        """Makes durable what others have put into a folder and this one has seen there."""
 
     def exists(self, name: str) -> bool:
         """Whether there is such a name."""

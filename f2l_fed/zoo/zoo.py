@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import erasure, exchange, intake, log, manifest, shards
+from f2l_fed.zoo import erasure, exchange, foreign, intake, log, manifest, shards
 from f2l_fed.zoo.index import Index
 from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
@@ -252,7 +252,7 @@ class Zoo:
         status: Status = "accepted",
         reason: str = "",
     ) -> Commit:
-        """Appends a network from a safetensors file with the layout's tensors.
+        """Appends a network from a file with the layout's tensors, as safetensors or a state_dict.
 
         Args:
             key: By default made from round, site and the file's content.
@@ -262,13 +262,13 @@ class Zoo:
             ZooError: If a tensor doesn't fit the layout, or there is no context.
         """
         path = Path(path)
-        weights, found, sha256 = exchange.read_file(path, self.manifest)
+        weights, found, sha256 = foreign.read_file(path, self.manifest)
         chosen = found if context is None else context
         if chosen is None:
             raise ZooError(
                 "the file has no context",
                 where=str(path),
-                expected=f"a tensor {exchange.CONTEXT} ({self.manifest.context_dim},) F32",
+                expected=f"a tensor {foreign.CONTEXT} ({self.manifest.context_dim},) F32",
                 remedy="Pass a context, or export the network with its context.",
             )
         record = NewRecord(

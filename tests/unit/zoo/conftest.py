@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,14 @@ def zoo(path: Path) -> Zoo:
     return new_zoo(path)
 
 
+@pytest.fixture
+def ram() -> Iterator[Path]:
+    """A folder where waiting for the disk costs nothing, if the machine has one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
     with s3_server() as environment:
@@ -27,9 +37,7 @@ def s3_environment() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def s3_url(
-    s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def s3_url(s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where a zoo may be made in an object store."""
     for name, value in {**s3_environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)

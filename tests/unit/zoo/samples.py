@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +66,3 @@ def write_many(path: Path | str, site: str, commits: int) -> None:
     zoo = Zoo.open(path)
     for number in range(commits):
         zoo.append([new_record(f"{number}/{site}/0")])
-
-
-def write_until_killed(path: Path, site: str, acknowledged: Connection) -> None:
-    """Appends without end and reports each key only when it is durable."""
-    zoo = Zoo.open(path)
-    for number in range(1_000_000):
-        key = f"{number}/{site}/0"
-        zoo.append([new_record(key)])
-        acknowledged.send(key)

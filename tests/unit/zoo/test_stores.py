@@ -154,7 +154,9 @@ def test_an_object_store_keeps_young_shards_that_a_writer_may_be_about_to_name(
     zoo = new_zoo(s3_url)
     zoo.append(new_records("0/a/0"))
     store = zoo.snapshot().store
-    stray = shards.write(store, np.ones((1, WEIGHTS), np.float32), np.ones((1, CONTEXT), np.float32))
+    stray = shards.write(
+        store, np.ones((1, WEIGHTS), np.float32), np.ones((1, CONTEXT), np.float32)
+    )
     zoo.forget("a")
     assert store.names("shards") == [shards.name(stray)]
     assert zoo.verify() == ()
