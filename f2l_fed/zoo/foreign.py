@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from f2l_fed.errors import ZooError
+from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.manifest import Manifest
 from f2l_fed.zoo.records import Floats
 from f2l_fed.zoo.store import explained
@@ -45,8 +45,11 @@ def read_file(path: Path, manifest: Manifest) -> tuple[Floats, Floats | None, st
         weights (D,) float32; context (C,) float32, or None if the file has none; the file's sha256.
 
     Raises:
+        UsageError: If there is no such file.
         ZooError: If it is neither, or a name, shape or type differs from the zoo's layout.
     """
+    if not path.is_file():
+        raise UsageError("no such file", where=str(path), remedy="Check the path.")
     with explained(path), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
@@ -75,7 +78,7 @@ def header(file: BinaryIO, path: Path) -> dict[str, Tensor]:
         value = json.loads(file.read(length), object_pairs_hook=_once)
         value.pop("__metadata__", None)
         tensors = {name: _tensor(path, name, about) for name, about in value.items()}
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
         _refuse(path, "a header of tensors in JSON", str(error)[:200])
     behind = 0
     for name, (start, stop, tensor) in sorted(tensors.items(), key=lambda item: item[1][:2]):
@@ -116,7 +119,8 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
         raise ZooError(
             "not a file that torch can load as weights only",
             where=str(path),
-            got=str(error).split("\n")[0][:200],
+            # torch's own text would advise to load it in the unsafe way.
+            got=f"{type(error).__name__} from torch.load",
             remedy="Save it with torch.save(model.state_dict(), …), or as safetensors.",
         ) from error
     if not isinstance(state, Mapping) or not all(

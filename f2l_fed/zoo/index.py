@@ -36,6 +36,8 @@ CREATE VIEW live AS SELECT * FROM records r WHERE NOT EXISTS
     (SELECT 1 FROM forgotten f WHERE f.site = r.site AND f.number > r.number);
 PRAGMA user_version = {_VERSION};
 """
+# The file is sound then; there is no room for more of it, or no right to write.
+_NO_DAMAGE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _TABLES = ("commits", "forgotten", "records")
 
 
@@ -101,7 +103,9 @@ class Index:
                 return self._ask_memory(question)
             try:
                 return self._ask_once(question)
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", None) in _NO_DAMAGE:
+                    return self._ask_memory(question)
                 with suppress(OSError):
                     self._delete()
             try:

@@ -142,10 +142,11 @@ def placed(
     end = split + rows * context_dim * _FLOAT.itemsize
     if rows > 0 and text[: len(start)] == start and size_bytes == end:
         return Place(rows=rows, start=len(start), split=split)
+    length = int.from_bytes(text[:_LENGTH_BYTES], "little")
     sound = rows > 0 and start.startswith(text[: len(start)])
     if size_bytes == 0:
         what = "the shard is empty"
-    elif sound and size_bytes < end:
+    elif size_bytes < _LENGTH_BYTES + min(length, HEAD_BYTES) or (sound and size_bytes < end):
         what = "the shard is truncated"
     elif sound:
         what = "the shard goes on behind its end"

@@ -45,7 +45,8 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
             faults += _shard_faults(store, manifest, sha256, uses, live.keys())
         else:
             faults.append(_absent(sha256, strays))
-    faults += _stray_faults(strays, live.keys() - {_sha256(f.file) for f in faults})
+    faulty = {fault.file for fault in faults}
+    faults += _stray_faults(strays, {shards.name(sha256) for sha256 in live}, faulty)
     faults += [
         Fault(file=shards.name(sha256), what="erased rows are still there; compact the zoo")
         for sha256 in sorted(void - live.keys())
@@ -160,13 +161,10 @@ def _absent(sha256: str, strays: dict[str, str]) -> Fault:
     return Fault(file=shards.name(sha256), what=what)
 
 
-def _stray_faults(strays: dict[str, str], sound: set[str]) -> Iterator[Fault]:
-    for file, content in strays.items():
-        if content in sound:
-            yield Fault(file=file, what=f"a copy of {shards.name(content)}; delete it")
-        elif file != shards.name(content):
+def _stray_faults(strays: dict[str, str], live: Set[str], faulty: Set[str]) -> Iterator[Fault]:
+    for file, sha256 in strays.items():
+        home = shards.name(sha256)
+        if home in live and home not in faulty:
+            yield Fault(file=file, what=f"a copy of {home}; delete it")
+        elif home not in live and file != home:
             yield Fault(file=file, what="no log entry names this file, and it isn't a whole shard")
-
-
-def _sha256(file: str) -> str:
-    return file.removeprefix("shards/").removesuffix(".safetensors")

@@ -32,7 +32,7 @@ class Disk:
     def __init__(
         self,
         root: Path,
-        between: Callable[[int, str], None] = lambda number, call: None,
+        between: Callable[[int, str], None] | None = None,
         refuse: tuple[int, int] | None = None,
     ) -> None:
         self.root, self.between, self.refuse = root, between, refuse
@@ -87,7 +87,8 @@ class Disk:
             found = real(*args, **options)
             if name == "fsync":
                 self._synced(args[0])
-            self.between(self.calls, name)
+            if self.between is not None:
+                self.between(self.calls, name)
             return found
 
         return call

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ def test_a_window_that_holds_all_rows_mixes_all_shards(filled: Zoo):
 
 def test_ranks_share_the_rows_without_overlap(filled: Zoo):
     shares = [keys(reader(filled, seed=3, rank=rank, ranks=3).epoch()) for rank in range(3)]
-    assert sorted(sum(shares, [])) == sorted(keys_of(filled.snapshot().records()))
+    assert sorted(chain.from_iterable(shares)) == sorted(keys_of(filled.snapshot().records()))
     even = [list(reader(filled, seed=3, rank=r, ranks=4, even=True).epoch()) for r in range(4)]
     assert [[len(batch.keys) for batch in share] for share in even] == [[4, 4]] * 4
     assert len({key for share in even for key in keys(share)}) == 32
@@ -127,9 +127,7 @@ def test_rows_side_by_side_are_not_copied(path: Path):
         assert not batch.weights.flags.writeable
 
 
-def test_an_object_store_is_asked_for_parts_of_shards(
-    s3_url: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_object_store_is_asked_for_parts_of_shards(s3_url: str, monkeypatch: pytest.MonkeyPatch):
     zoo = new_zoo(s3_url)
     zoo.append(new_records(*(f"{number}/a/0" for number in range(50))))
     monkeypatch.delattr(S3Store, "get")
