@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +17,17 @@ from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.index import record_of
 from f2l_fed.zoo.query import Query
 from f2l_fed.zoo.records import Floats, Record
-from f2l_fed.zoo.rows import Rows, Spot, require_readable
+from f2l_fed.zoo.rows import Matrix, Rows, Spots, require_readable
 from f2l_fed.zoo.snapshot import Snapshot
 
+Numbers = NDArray[np.int64] | slice
 WINDOW_BYTES = 64 << 20
-_SPOTS = (
-    "SELECT rowid, number, shard, row, key, site, w_crc32, c_crc32 FROM records WHERE rowid IN ({})"
-)
-_MOST_ASKED = 500
+_BY_ID = "SELECT rowid, * FROM records WHERE rowid IN (SELECT value FROM json_each(?))"
+_ERASED_SINCE = """
+SELECT r.rowid FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number
+WHERE f.number > :commit
+"""
+_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,35 +43,35 @@ class Position:
     batch: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Some rows.
+    """Some rows, which are read when they are looked at.
 
-    Args:
-        weights: (n, D) float32; read-only where it lies in a mapped file.
-        contexts: (n, C) float32; likewise.
-        keys: Of the records, in the order of the rows.
-        next: Where to go on after it.
+    Made by `Reader.epoch`.
     """
 
-    weights: Floats
-    contexts: Floats
-    keys: tuple[str, ...]
-    next: Position
-    _ids: NDArray[np.int64] = field(repr=False)
-    _snapshot: Snapshot = field(repr=False)
+    def __init__(self, reader: Reader, rows: Numbers, following: Position) -> None:
+        self._reader, self._rows = reader, rows
+        self.next = following
+        """Where to go on after it."""
 
+    def __len__(self) -> int:
+        rows = self._rows
+        return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+    @cached_property
+    def weights(self) -> Floats:
+        """(n, D) float32; read-only, and not copied, if it lies in one piece in a mapped file."""
+        return self._reader.read(self._rows, "w")
+
+    @cached_property
+    def contexts(self) -> Floats:
+        """(n, C) float32; likewise."""
+        return self._reader.read(self._rows, "c")
+
+    @cached_property
     def records(self) -> tuple[Record, ...]:
         """All that the log says of its rows, in their order."""
-        ids = [int(id) for id in self._ids]
-
-        def question(db: sqlite3.Connection) -> dict[int, Record]:
-            marks = ",".join("?" * len(ids))
-            query = f"SELECT rowid, * FROM records WHERE rowid IN ({marks})"
-            return {row[0]: record_of(row[1:]) for row in db.execute(query, ids).fetchall()}
-
-        found = self._snapshot.index.ask(question)
-        return tuple(found[id] for id in ids)
+        return self._reader.records(self._rows)
 
 
 class Reader:
@@ -75,8 +81,10 @@ class Reader:
     as one permutation of all rows, and every part of a file is still read in one go. Order and
     batches follow from snapshot, query, seed and epoch, so any process finds the same ones again.
 
-    It holds eight bytes for each row of the snapshot and one window; the rest of the zoo costs it
-    nothing.
+    A site that is erased while an epoch is read may still be read from files that are open; the
+    next epoch is refused.
+
+    It holds 24 bytes for each row of the snapshot and a copy of one batch, however large rows are.
 
     Args:
         snapshot: What to read.
@@ -86,12 +94,13 @@ class Reader:
         rank: Which of the ranks this one is, from 0.
         ranks: How many share the rows. Batch k goes to rank k modulo this.
         even: Whether to leave out the last batches, so that each rank gets as many full ones.
-        check: Whether to compare each row with its checksum.
+        check: Whether to compare each row with its checksum the first time it is read.
         window_bytes: How much is shuffled at a time.
 
     Raises:
         UsageError: If a number can't be.
-        ZooError: While reading, if a row is damaged, or was erased after the snapshot.
+        ZooError: While reading, if a row is damaged; `RecordErased` if its site was erased after
+            the snapshot.
     """
 
     def __init__(
@@ -117,9 +126,10 @@ class Reader:
         self._batch_size, self._seed = batch_size, seed
         self._rank, self._ranks, self._even = rank, ranks, even
         about = snapshot.manifest
-        self._rows = Rows(snapshot.store, about, check=check)
+        self._rows = Rows(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
-        self._ids, self._runs = _plan(snapshot, query or Query(), self._window)
+        self._ids, self._spots = _plan(snapshot, query or Query())
+        self._unchecked = {matrix: np.full(len(self._ids), check) for matrix in ("w", "c")}
 
     def __len__(self) -> int:
         """How many rows an epoch has, for all ranks together."""
@@ -129,93 +139,104 @@ class Reader:
     def batches_per_epoch(self) -> int:
         """How many batches an epoch has, for all ranks together."""
         if self._even:
-            return len(self._ids) // self._batch_size // self._ranks * self._ranks
-        return -(-len(self._ids) // self._batch_size)
+            return len(self) // self._batch_size // self._ranks * self._ranks
+        return -(-len(self) // self._batch_size)
 
     def epoch(self, start: Position | None = None) -> Iterator[Batch]:
         """This rank's batches from a position to the end of its epoch."""
+        self._require_readable()
         at = start or Position()
-        order, size, count = self._order(at.epoch), self._batch_size, self.batches_per_epoch
-        numbers = [n for n in range(at.batch, count) if n % self._ranks == self._rank]
-        ahead = max(1, self._window // size)
-        for first in range(0, len(numbers), ahead):
-            wanted = {n: order[n * size : (n + 1) * size] for n in numbers[first : first + ahead]}
-            spots = self._spots(np.concatenate(list(wanted.values())))
-            for number, ids in wanted.items():
+        order, count, size = self._order(at.epoch), self.batches_per_epoch, self._batch_size
+        for number in range(at.batch, count):
+            if number % self._ranks == self._rank:
                 last = number + 1 == count
                 epoch, batch = (at.epoch + 1, 0) if last else (at.epoch, number + 1)
-                yield self._batch(ids, spots, Position(epoch=epoch, batch=batch))
+                part = slice(number * size, min((number + 1) * size, len(self)))
+                rows = part if order is None else order[part]
+                yield Batch(self, rows, Position(epoch=epoch, batch=batch))
 
-    def _batch(
-        self, ids: NDArray[np.int64], spots: Mapping[int, Spot], following: Position
-    ) -> Batch:
-        found = [spots[id] for id in ids.tolist()]
+    def read(self, rows: Numbers, matrix: Matrix) -> Floats:
+        """Rows by their numbers in the snapshot; `Batch` is the way to ask for them."""
+        spots, unchecked = self._spots[rows], self._unchecked[matrix]
+        commit, index = self._snapshot.commit, self._snapshot.index
         try:
-            weights, contexts = (self._rows.read(found, matrix) for matrix in ("w", "c"))
+            found = self._rows.read(spots, matrix)
+            if unchecked[rows].any():
+                self._rows.check(spots, found, matrix)
+                unchecked[rows] = False
         except ZooError:
             # An erasure that came in between explains a missing file better.
-            require_readable(self._snapshot.index, found, self._snapshot.commit)
+            require_readable(index, self.records(rows), commit)
             raise
-        return Batch(
-            weights=weights,
-            contexts=contexts,
-            keys=tuple(spot.key for spot in found),
-            next=following,
-            _ids=ids,
-            _snapshot=self._snapshot,
-        )
+        return found
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Row ids of an epoch, in the order in which they are given out."""
+    def records(self, rows: Numbers) -> tuple[Record, ...]:
+        """Records by their rows' numbers in the snapshot."""
+        ids = self._ids[rows].tolist()
+
+        def question(db: sqlite3.Connection) -> dict[int, Record]:
+            found = db.execute(_BY_ID, (json.dumps(ids),)).fetchall()
+            return {row[0]: record_of(row[1:]) for row in found}
+
+        by_id = self._snapshot.index.ask(question)
+        return tuple(by_id[id] for id in ids)
+
+    def _require_readable(self) -> None:
+        since = {"commit": self._snapshot.commit}
+        index = self._snapshot.index
+        gone = index.ask(lambda db: [id for (id,) in db.execute(_ERASED_SINCE, since)])
+        if gone:
+            erased = np.flatnonzero(np.isin(self._ids, gone))
+            require_readable(index, self.records(erased[:1]), self._snapshot.commit)
+
+    def _order(self, epoch: int) -> NDArray[np.int64] | None:
+        """Numbers of the rows in the order in which an epoch gives them out; None for as it is."""
         if self._seed is None:
-            return self._ids
+            return None
         name = f"{self._seed}/{epoch}".encode()
         stream = np.random.default_rng(list(hashlib.sha256(name).digest()))
-        order = np.empty_like(self._ids)
+        runs = self._runs()
+        order = np.empty(len(self), np.int64)
         filled = begun = 0
-        for run in stream.permutation(len(self._runs) - 1):
-            rows = self._ids[self._runs[run] : self._runs[run + 1]]
-            order[filled : filled + len(rows)] = rows
-            filled += len(rows)
+        for run in stream.permutation(len(runs) - 1):
+            first, last = runs[run], runs[run + 1]
+            order[filled : filled + last - first] = np.arange(first, last)
+            filled += last - first
             if filled - begun >= self._window:
                 stream.shuffle(order[begun:filled])
                 begun = filled
         stream.shuffle(order[begun:filled])
         return order
 
-    def _spots(self, ids: NDArray[np.int64]) -> dict[int, Spot]:
-        def question(db: sqlite3.Connection) -> dict[int, Spot]:
-            found: dict[int, Spot] = {}
-            for start in range(0, len(ids), _MOST_ASKED):
-                part = [int(id) for id in ids[start : start + _MOST_ASKED]]
-                rows = db.execute(_SPOTS.format(",".join("?" * len(part))), part).fetchall()
-                found.update((row[0], Spot(*row[1:])) for row in rows)
-            return found
-
-        found = self._snapshot.index.ask(question)
-        require_readable(self._snapshot.index, found.values(), self._snapshot.commit)
-        return found
+    def _runs(self) -> NDArray[np.int64]:
+        """Where shards begin in the order of the log, and windows in shards that are longer."""
+        shard = self._spots.shard
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(shard)) + 1, [len(shard)]])
+        parts = [np.arange(first, last, self._window) for first, last in pairwise(starts)]
+        return np.concatenate([*parts, [len(shard)]]).astype(np.int64)
 
 
-def _plan(
-    snapshot: Snapshot, query: Query, window: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids of all rows in the order of the log, and where one shard, or a window of it, ends."""
+def _plan(snapshot: Snapshot, query: Query) -> tuple[NDArray[np.int64], Spots]:
+    """Ids and spots of all rows, in the order of the log."""
+    columns = np.dtype(
+        [("id", np.int64), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32, 2)]
+    )
 
-    def question(db: sqlite3.Connection) -> tuple[NDArray[np.int64], list[int]]:
-        ends, last, begun, filled = [0], "", 0, 0
-        parts = [np.empty(0, np.int64)]
-        cursor = db.execute(*query.sql("rowid, shard", snapshot.commit))
-        while rows := cursor.fetchmany(10_000):
-            for offset, (_, shard) in enumerate(rows):
-                place = filled + offset
-                if place and (shard != last or place - begun >= window):
-                    ends.append(place)
-                    begun = place
-                last = shard
-            parts.append(np.array([id for id, _ in rows], np.int64))
-            filled += len(rows)
-        return np.concatenate(parts), [*ends, filled]
+    def question(db: sqlite3.Connection) -> tuple[NDArray[np.void], dict[str, int]]:
+        known: dict[str, int] = {}
+        parts = [np.empty(0, columns)]
+        statement = query.sql("rowid, shard, row, w_crc32, c_crc32", snapshot.commit)
+        cursor = db.execute(*statement)
+        while rows := cursor.fetchmany(_AT_ONCE):
+            part = np.empty(len(rows), columns)
+            ids, names, numbers, w, c = zip(*rows, strict=True)
+            part["id"], part["row"] = ids, numbers
+            part["crc32"] = np.transpose([w, c])
+            part["shard"] = [known.setdefault(name, len(known)) for name in names]
+            parts.append(part)
+        return np.concatenate(parts), known
 
-    ids, ends = snapshot.index.ask(question)
-    return ids, np.array(ends, np.int64)
+    found, known = snapshot.index.ask(question)
+    names = np.array([bytes.fromhex(sha256) for sha256 in known], "V32")
+    spots = Spots(names=names, shard=found["shard"], row=found["row"], crc32=found["crc32"])
+    return found["id"].copy(), spots

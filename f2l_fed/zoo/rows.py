@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from f2l_fed.errors import RecordErased, ZooError
 from f2l_fed.zoo import shards
@@ -22,22 +25,49 @@ _ERASED = "SELECT site, max(number) FROM forgotten GROUP BY site"
 _FLOAT = np.dtype("<f4")
 
 
-class Spot(NamedTuple):
-    """Where the numbers of one record lie; without what else is known of it."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Spots:
+    """Where the numbers of some records lie.
 
-    commit: int
-    shard: str
-    row: int
-    key: str
-    site: str
-    w_crc32: int
-    c_crc32: int
+    Args:
+        names: (s,) V32, sha256 of shards.
+        shard: (n,) int32, positions in ``names``.
+        row: (n,) int32, rows within the shards.
+        crc32: (n, 2) uint32, checksums of weights and contexts.
+    """
+
+    names: NDArray[np.void]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
+    crc32: NDArray[np.uint32]
 
     @classmethod
-    def of(cls, record: Record) -> Spot:
-        """The spot of a record."""
-        place = (record.commit, record.shard, record.row)
-        return cls(*place, record.key, record.site, *record.crc32)
+    def of(cls, records: Sequence[Record]) -> Spots:
+        """The spots of records, in their order."""
+        known: dict[str, int] = {}
+        shard = [known.setdefault(record.shard, len(known)) for record in records]
+        return cls(
+            names=np.array([bytes.fromhex(sha256) for sha256 in known], "V32"),
+            shard=np.array(shard, np.int32),
+            row=np.array([record.row for record in records], np.int32),
+            crc32=np.array([record.crc32 for record in records], np.uint32).reshape(-1, 2),
+        )
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getitem__(self, chosen: NDArray[np.int64] | slice) -> Spots:
+        return Spots(
+            names=self.names,
+            shard=self.shard[chosen],
+            row=self.row[chosen],
+            crc32=self.crc32[chosen],
+        )
+
+    def sha256(self, spot: int) -> str:
+        """The shard of one of them."""
+        name: bytes = self.names[self.shard[spot]].tobytes()
+        return name.hex()
 
 
 class Rows:
@@ -46,71 +76,83 @@ class Rows:
     Args:
         store: Of the zoo.
         manifest: Of the zoo.
-        check: Whether to compare each row with its checksum.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, *, check: bool = True) -> None:
-        self._store, self._check = store, check
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._store = store
         self._widths = {"w": manifest.weight_dim, "c": manifest.context_dim}
         # A process may map only so many files at a time.
         self._map = lru_cache(_OPEN_SHARDS)(self._map_shard)
         self._place = lru_cache(_KNOWN_PLACES)(self._find_place)
 
-    def read(self, spots: Sequence[Spot], matrix: Matrix) -> Floats:
+    def read(self, spots: Spots, matrix: Matrix) -> Floats:
         """One row for each spot, in their order; a view if they lie side by side in a mapped file.
 
         Returns:
             (n, D) or (n, C) float32.
 
         Raises:
-            ZooError: If a file is missing or damaged, or a row is.
+            ZooError: If a file is missing or damaged, or has no such row.
         """
-        order = sorted(range(len(spots)), key=lambda i: (spots[i].shard, spots[i].row))
-        runs = _runs(spots, order)
-        if len(runs) == 1 and order == list(range(len(spots))):
-            ((sha256, start, stop, _),) = runs
-            return self._checked(spots, self._parts(sha256, [(start, stop)], matrix)[0], matrix)
+        if self._side_by_side(spots):
+            return self._range(spots.sha256(0), int(spots.row[0]), int(spots.row[-1]) + 1, matrix)
         rows = np.empty((len(spots), self._widths[matrix]), np.float32)
-        done = 0
-        while done < len(runs):
-            sha256 = runs[done][0]
-            same = [run for run in runs[done:] if run[0] == sha256]
-            parts = self._parts(sha256, [(start, stop) for _, start, stop, _ in same], matrix)
-            for (_, _, _, places), part in zip(same, parts, strict=True):
-                rows[places] = self._checked([spots[i] for i in places], part, matrix)
-            done += len(same)
+        order = np.lexsort((spots.row, spots.shard))
+        shard, row = spots.shard[order], spots.row[order]
+        ends = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) > 1) | (np.diff(row) < 0)) + 1
+        for first, last in zip((0, *ends), (*ends, len(order)), strict=True):
+            if first < last:
+                spot, start, stop = int(order[first]), int(row[first]), int(row[last - 1]) + 1
+                part = self._range(spots.sha256(spot), start, stop, matrix)
+                rows[order[first:last]] = part[row[first:last] - start]
         return rows
 
-    def _parts(
-        self, sha256: str, ranges: Sequence[tuple[int, int]], matrix: Matrix
-    ) -> list[Floats]:
+    def check(self, spots: Spots, rows: Floats, matrix: Matrix) -> None:
+        """Compares rows with their checksums.
+
+        Raises:
+            ZooError: At the first that differs.
+        """
+        step = self._widths[matrix] * _FLOAT.itemsize
+        data: Any = rows.reshape(-1).view(np.uint8)
+        expected = spots.crc32[:, "wc".index(matrix)].tolist()
+        for number, checksum in enumerate(expected):
+            if zlib.crc32(data[number * step : (number + 1) * step]) != checksum:
+                raise self._damaged(spots.sha256(number), int(spots.row[number]), matrix, checksum)
+
+    def _side_by_side(self, spots: Spots) -> bool:
+        count = len(spots)
+        return (
+            count > 0
+            and int(spots.row[-1]) - int(spots.row[0]) == count - 1
+            and bool((spots.shard == spots.shard[0]).all())
+            and bool((np.diff(spots.row) == 1).all())
+        )
+
+    def _range(self, sha256: str, start: int, stop: int, matrix: Matrix) -> Floats:
         if self._store.mapped:
             shard = self._map(sha256)
-            whole = shard.w if matrix == "w" else shard.c
-            return [whole[start:stop] for start, stop in ranges]
-        place, width = self._place(sha256), self._widths[matrix]
-        first = place.start if matrix == "w" else place.split
-        step = width * _FLOAT.itemsize
-        if max(stop for _, stop in ranges) > place.rows:
-            return [np.empty((0, width), np.float32)] * len(ranges)
-        found = self._store.get_ranges(
-            shards.name(sha256),
-            [(first + start * step, first + stop * step) for start, stop in ranges],
-        )
-        return [np.frombuffer(part, _FLOAT).reshape(-1, width) for part in found]
-
-    def _checked(self, spots: Sequence[Spot], part: Floats, matrix: Matrix) -> Floats:
-        for number, spot in enumerate(spots):
-            expected = spot.w_crc32 if matrix == "w" else spot.c_crc32
-            if number >= len(part) or (self._check and shards.checksum(part[number]) != expected):
-                raise ZooError(
-                    "the shard is damaged",
-                    where=f"{self._store.describe(shards.name(spot.shard))}, row {spot.row}",
-                    expected=f"{matrix} of record {spot.key} with the checksum {expected:08x}",
-                    remedy="Restore this file from a backup; verify the zoo to see what else is "
-                    "wrong.",
-                )
+            part = (shard.w if matrix == "w" else shard.c)[start:stop]
+        else:
+            place, width = self._place(sha256), self._widths[matrix]
+            first = place.start if matrix == "w" else place.split
+            step = width * _FLOAT.itemsize
+            stop = min(stop, place.rows)
+            ranges = [(first + start * step, first + stop * step)] if start < stop else []
+            data = b"".join(self._store.get_ranges(shards.name(sha256), ranges))
+            part = np.frombuffer(data, _FLOAT).reshape(-1, width)
+        if len(part) < stop - start or not len(part):
+            raise self._damaged(sha256, start + len(part), matrix, None)
         return part
+
+    def _damaged(self, sha256: str, row: int, matrix: Matrix, checksum: int | None) -> ZooError:
+        what = {"w": "weights", "c": "a context"}[matrix]
+        return ZooError(
+            "the shard is damaged",
+            where=f"{self._store.describe(shards.name(sha256))}, row {row}",
+            expected=what if checksum is None else f"{what} with the checksum {checksum:08x}",
+            remedy="Restore this file from a backup; verify the zoo to see what else is wrong.",
+        )
 
     def _map_shard(self, sha256: str) -> shards.Shard:
         file = shards.name(sha256)
@@ -133,42 +175,28 @@ class Rows:
         )
 
 
-def require_readable(index: Index, spots: Iterable[Spot], commit: int) -> None:
-    """Raises if a snapshot may not read some rows.
+def require_readable(index: Index, records: Iterable[Record], commit: int) -> None:
+    """Raises if a snapshot may not read some records.
 
     Raises:
         RecordErased: If a site has asked to be forgotten since.
         ZooError: If a record is younger than the snapshot.
     """
     erased = dict(index.ask(lambda db: db.execute(_ERASED).fetchall()))
-    for spot in spots:
-        if spot.commit > commit:
+    for record in records:
+        if record.commit > commit:
             raise ZooError(
                 "the record is younger than the snapshot",
-                where=spot.key,
+                where=record.key,
                 expected=f"commit {commit} or earlier",
-                got=f"commit {spot.commit}",
+                got=f"commit {record.commit}",
                 remedy="Take a newer snapshot.",
             )
-        if erased.get(spot.site, 0) > spot.commit:
+        if erased.get(record.site, 0) > record.commit:
             raise RecordErased(
                 "the record was erased because its site asked to be forgotten",
-                where=f"record {spot.key} of site {spot.site}",
-                expected=f"a snapshot of commit {erased[spot.site]} or later",
+                where=f"record {record.key} of site {record.site}",
+                expected=f"a snapshot of commit {erased[record.site]} or later",
                 got=f"commit {commit}",
                 remedy="Take a newer snapshot and leave this site out.",
             )
-
-
-def _runs(spots: Sequence[Spot], order: Sequence[int]) -> list[tuple[str, int, int, list[int]]]:
-    """Rows side by side: shard, first row, row behind the last, and the places they are for."""
-    runs: list[tuple[str, int, int, list[int]]] = []
-    for i in order:
-        spot = spots[i]
-        if runs and runs[-1][0] == spot.shard and runs[-1][2] == spot.row:
-            shard, start, stop, places = runs.pop()
-            places.append(i)
-            runs.append((shard, start, stop + 1, places))
-        else:
-            runs.append((spot.shard, spot.row, spot.row + 1, [i]))
-    return runs

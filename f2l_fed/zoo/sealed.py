@@ -11,6 +11,7 @@ from f2l_fed.errors import ZooError
 from f2l_fed.zoo.store import Bytes
 
 FORMAT = 1
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(value: object) -> bytes:
@@ -19,8 +20,7 @@ def canonical(value: object) -> bytes:
     >>> canonical({"b": 0.5, "a": ["ü"]})
     b'{"a":["\\\\u00fc"],"b":0.5}'
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def seal(body: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from f2l_fed.zoo.index import Index, record_of
 from f2l_fed.zoo.manifest import Manifest
 from f2l_fed.zoo.query import Query
 from f2l_fed.zoo.records import Floats, Record, Status
-from f2l_fed.zoo.rows import Matrix, Rows, Spot, require_readable
+from f2l_fed.zoo.rows import Matrix, Rows, Spots, require_readable
 from f2l_fed.zoo.store import Store
 
 
@@ -83,13 +83,14 @@ class Snapshot:
         return self._read(records, "c")
 
     def _read(self, records: Sequence[Record], matrix: Matrix) -> Floats:
-        spots = [Spot.of(record) for record in records]
-        require_readable(self.index, spots, self.commit)
+        require_readable(self.index, records, self.commit)
+        reading, spots = Rows(self.store, self.manifest), Spots.of(records)
         try:
-            rows = Rows(self.store, self.manifest).read(spots, matrix)
+            rows = reading.read(spots, matrix)
+            reading.check(spots, rows, matrix)
         except ZooError:
             # An erasure that came in between explains a missing file better.
-            require_readable(self.index, spots, self.commit)
+            require_readable(self.index, records, self.commit)
             raise
         # Callers keep and change what they get; a view of a file would let them do neither.
-        return rows if rows.flags.owndata else rows.copy()
+        return rows if rows.flags.owndata and rows.flags.writeable else rows.copy()

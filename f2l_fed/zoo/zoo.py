@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import erasure, exchange, foreign, intake, log, manifest, shards
+from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, shards
 from f2l_fed.zoo.index import Index
 from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
@@ -29,8 +29,14 @@ from f2l_fed.zoo.snapshot import Snapshot
 from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.verify import verify
 
+T = TypeVar("T")
+
 ATTEMPTS = 100
 _LONGEST_PAUSE_S = 0.1
+_COUNTS = """
+SELECT (SELECT count(*) FROM records WHERE site = :site),
+       (SELECT count(*) FROM live WHERE site = :site)
+"""
 _STATS = """
 SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
        count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
@@ -43,9 +49,9 @@ class Zoo:
     Made by `Zoo.create` and `Zoo.open`.
     """
 
-    def __init__(self, store: Store, about: Manifest, index: Index) -> None:
+    def __init__(self, store: Store, about: Manifest, view: Index) -> None:
         self._store = store
-        self._index = index
+        self._index = view
         self.manifest = about
 
     @classmethod
@@ -108,13 +114,15 @@ class Zoo:
         intake.check(new, self.manifest)
         limit = shards.rows_per_shard(self.manifest.weight_dim, self.manifest.context_dim)
 
-        def draft(head: Commit) -> log.Entry | None:
-            known = self._known([record.key for record in new])
+        def known() -> tuple[Commit, set[str]]:
+            return self._index.known([record.key for record in new])
+
+        def draft(head: Commit, known: set[str]) -> log.Entry | None:
             fresh = [record for record in new if record.key not in known]
             return intake.write_rows(self._store, fresh, head, limit) if fresh else None
 
         with self._store.lock(alone=False):
-            return self._commit(draft)
+            return self._commit(known, draft)
 
     def snapshot(self, commit: int | None = None) -> Snapshot:
         """The zoo as of a commit, by default the last.
@@ -147,20 +155,26 @@ class Zoo:
             ZooError: If the zoo never held a record of this site.
         """
 
-        def draft(head: Commit) -> log.Entry | None:
-            if not self._count("records", site):
+        def count() -> tuple[Commit, tuple[int, int]]:
+            return self._index.ask(
+                lambda db: (index.head(db), db.execute(_COUNTS, {"site": site}).fetchone())
+            )
+
+        def draft(head: Commit, counts: tuple[int, int]) -> log.Entry | None:
+            ever, now = counts
+            if not ever:
                 raise ZooError(
                     "no such site",
                     where=self._store.describe("log"),
                     got=repr(site),
                     remedy="Check the name; the zoo never held a record of it.",
                 )
-            if not self._count("live", site):
+            if not now:
                 return None
             return log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site=site)
 
         with self._store.lock(alone=True):
-            commit = self._commit(draft)
+            commit = self._commit(count, draft)
             erasure.sweep(self._store, self._index)
         return commit
 
@@ -284,17 +298,22 @@ class Zoo:
         )
         return self.append([record])
 
-    def _commit(self, draft: Callable[[Commit], log.Entry | None]) -> Commit:
+    def _commit(
+        self,
+        question: Callable[[], tuple[Commit, T]],
+        draft: Callable[[Commit, T], log.Entry | None],
+    ) -> Commit:
         for attempt in range(ATTEMPTS):
-            # The head comes first: keys that enter later then cost us the number, not the truth.
-            head, started = self._index.head(), time.monotonic()
-            entry = draft(head)
+            head, answer = question()
+            started = time.monotonic()
+            entry = draft(head, answer)
             if entry is None:
                 return head
             if time.monotonic() - started > self._store.patience_s:
                 continue
             commit = log.publish(self._store, entry)
             if commit is not None:
+                self._index.learn(commit, entry)
                 return commit
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
         raise ZooError(
@@ -303,16 +322,6 @@ class Zoo:
             got=f"{ATTEMPTS} lost races",
             remedy="Repeat; nothing was added.",
         )
-
-    def _known(self, keys: Sequence[str]) -> set[str]:
-        query = "SELECT 1 FROM records WHERE key = ?"
-        return self._index.ask(
-            lambda db: {key for key in keys if db.execute(query, (key,)).fetchone()}
-        )
-
-    def _count(self, table: str, site: str) -> int:
-        query = f"SELECT count(*) FROM {table} WHERE site = ?"
-        return int(self._index.ask(lambda db: db.execute(query, (site,)).fetchone()[0]))
 
 
 def _store(place: Path | str) -> Store:

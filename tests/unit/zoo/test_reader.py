@@ -38,20 +38,23 @@ def reader(zoo: Zoo, **options: object) -> Reader:
     return Reader(zoo.snapshot(), **settings)  # type: ignore[arg-type]
 
 
+def reads(open_reader: Reader) -> list[np.ndarray]:
+    return [batch.weights for batch in open_reader.epoch()]
+
+
 def keys(batches: object) -> list[str]:
-    return [key for batch in batches for key in batch.keys]  # type: ignore[attr-defined]
+    return [record.key for batch in batches for record in batch.records]  # type: ignore[attr-defined]
 
 
 def test_every_row_comes_once_with_its_own_numbers(filled: Zoo):
     for seed in (None, 5):
         batches = list(reader(filled, seed=seed).epoch())
-        assert [len(batch.keys) for batch in batches] == [4] * 9 + [1]
+        assert [len(batch) for batch in batches] == [4] * 9 + [1]
         assert sorted(keys(batches)) == sorted(keys_of(filled.snapshot().records()))
         for batch in batches:
-            for key, w, c in zip(batch.keys, batch.weights, batch.contexts, strict=True):
-                np.testing.assert_array_equal(w, new_record(key).weights)
-                np.testing.assert_array_equal(c, new_record(key).context)
-            assert keys_of(batch.records()) == list(batch.keys)
+            for record, w, c in zip(batch.records, batch.weights, batch.contexts, strict=True):
+                np.testing.assert_array_equal(w, new_record(record.key).weights)
+                np.testing.assert_array_equal(c, new_record(record.key).context)
 
 
 def test_without_a_seed_rows_come_in_the_order_of_the_log(filled: Zoo):
@@ -70,7 +73,7 @@ def test_the_order_follows_from_seed_and_epoch(filled: Zoo):
 
 def test_a_window_that_holds_all_rows_mixes_all_shards(filled: Zoo):
     mixed = reader(filled, seed=0, window_bytes=1 << 20)
-    first = next(mixed.epoch()).records()
+    first = next(mixed.epoch()).records
     assert len({record.shard for record in first}) > 1
 
 
@@ -78,7 +81,7 @@ def test_ranks_share_the_rows_without_overlap(filled: Zoo):
     shares = [keys(reader(filled, seed=3, rank=rank, ranks=3).epoch()) for rank in range(3)]
     assert sorted(chain.from_iterable(shares)) == sorted(keys_of(filled.snapshot().records()))
     even = [list(reader(filled, seed=3, rank=r, ranks=4, even=True).epoch()) for r in range(4)]
-    assert [[len(batch.keys) for batch in share] for share in even] == [[4, 4]] * 4
+    assert [[len(batch) for batch in share] for share in even] == [[4, 4]] * 4
     assert len({key for share in even for key in keys(share)}) == 32
 
 
@@ -106,7 +109,7 @@ def test_rows_that_were_erased_since_cannot_be_read(filled: Zoo):
     next(batches)
     filled.forget("b")
     with pytest.raises(RecordErased, match="of site b: the record was erased"):
-        list(batches)
+        [batch.weights for batch in batches]
 
 
 def test_a_damaged_row_is_named(path: Path):
@@ -115,8 +118,20 @@ def test_a_damaged_row_is_named(path: Path):
     (file,) = shard_files(path)
     flip_bit(file, len(shards.header(2, WEIGHTS, CONTEXT)) + 4 * WEIGHTS + 1)
     with pytest.raises(ZooError, match="row 1: the shard is damaged"):
-        list(reader(zoo).epoch())
-    assert len(list(reader(zoo, check=False).epoch())) == 1
+        reads(reader(zoo))
+    assert len(reads(reader(zoo, check=False))) == 1
+
+
+def test_a_row_is_checked_when_it_is_first_read(path: Path):
+    zoo = new_zoo(path)
+    zoo.append(new_records("0/a/0", "1/a/0"))
+    open_reader = reader(zoo)
+    reads(open_reader)
+    (file,) = shard_files(path)
+    flip_bit(file, -1)
+    reads(open_reader)
+    with pytest.raises(ZooError, match="the shard is damaged"):
+        [batch.contexts for batch in reader(zoo).epoch()]
 
 
 def test_rows_side_by_side_are_not_copied(path: Path):
