@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.lib.format import MAGIC_PREFIX
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -228,13 +229,15 @@ def _registry(zoo: str, releases: Path | None) -> ReleaseRegistry:
 
 def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ValueError("another kind of file")
+        # Mapped: what the header claims is held against the file before anything is allocated.
+        found: np.ndarray[Any, np.dtype[np.float32]] = np.load(path, "r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(
             "not a readable .npy file", where=str(path), got=str(error).split("\n")[0]
         ) from error
-    if not isinstance(found, np.ndarray):
-        raise UsageError("not a single array", where=str(path), expected="a .npy file")
     return found
 
 
