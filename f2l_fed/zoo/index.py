@@ -109,6 +109,8 @@ class Index:
     def discard(self) -> None:
         """Deletes the file; the next question builds it anew."""
         with self._mutex, self._alone(), explained(self._path):
+            # What this process knows of its own isn't what the log says by now.
+            self._published.clear()
             self._delete()
 
     def agrees_with_log(self) -> bool:
@@ -219,7 +221,9 @@ def _catch_up(
         data, following = store.find_all([log.name(last.number), log.name(last.number + 1)])
         if data is None:
             # The entry was durable before the index knew it, so it must have been lost since.
-            raise log.missing(store, last.number)
+            found = log.missing(store, last.number)
+            found.remedy += " If the zoo was made anew, or is to go on without it, reindex it."
+            raise found
         if hashlib.sha256(data).hexdigest() != last.sha256:
             log.read(store, last.number)
             raise sqlite3.DatabaseError("made from another log")
