@@ -111,6 +111,7 @@ class Index:
         with self._mutex, self._alone(), explained(self._path):
             # What this process knows of its own isn't what the log says by now.
             self._published.clear()
+            self._memory = None
             self._delete()
 
     def agrees_with_log(self) -> bool:
@@ -169,7 +170,8 @@ class Index:
         if self._memory is None:
             self._memory = sqlite3.connect(":memory:", check_same_thread=False)
             weakref.finalize(self, self._memory.close)
-        _catch_up(self._memory, self._store, [])
+        _catch_up(self._memory, self._store, self._published)
+        self._published.clear()
         return question(self._memory)
 
     def _alone(self) -> AbstractContextManager[None]:
