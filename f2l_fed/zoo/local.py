@@ -39,20 +39,24 @@ class LocalStore:
             _sync_folder(self.root)
             _sync_folder(self.root.parent)
 
-    def put_new(self, name: str, data: Bytes) -> bool:
+    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         path = self.root / name
         temporary = self.root / "tmp" / uuid.uuid4().hex
         with explained(path):
             temporary.parent.mkdir(exist_ok=True)
             try:
                 _write_new(temporary, data)
+                if after:
+                    # Now that the file is synced, the folder mostly is too and costs little.
+                    _sync_folder(self.root / after)
                 return _link(temporary, path)
             finally:
                 # The first error says what happened; that the file stays does no harm.
                 with suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108
                 # Also after losing: the winner may not have come to this point yet.
-                _sync_folder(path.parent)
+                if lasting:
+                    _sync_folder(path.parent)
 
     def get(self, name: str) -> memoryview:
         path = self.root / name

@@ -191,10 +191,9 @@ def publish(store: Store, entry: Entry) -> Commit | None:
 
     An entry of the same bytes is this one: the reply to a first attempt may have been lost.
     """
-    data = encode(entry)
-    if not store.put_new(name(entry.number), data) and store.find_all([name(entry.number)]) != [
-        data
-    ]:
+    file, data = name(entry.number), encode(entry)
+    # An entry must not outlast the shards that it names.
+    if not store.put_new(file, data, after="shards") and store.find_all([file]) != [data]:
         return None
     return Commit(
         number=entry.number,

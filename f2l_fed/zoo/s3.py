@@ -73,7 +73,7 @@ class S3Store:
     def prepare(self) -> None:
         """Nothing to do: folders are parts of names."""
 
-    def put_new(self, name: str, data: Bytes) -> bool:
+    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:  # noqa: ARG002
         # A shard that is there may be about to be taken for abandoned; written again it is young.
         mode = "overwrite" if name.startswith("shards/") else "create"
         with self._explained(name):

@@ -163,7 +163,7 @@ def placed(
 
 
 def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
-    """Makes a shard durable.
+    """Makes a shard's numbers durable; its name is when the log entry is published.
 
     Returns:
         Its sha256.
@@ -173,7 +173,7 @@ def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
     """
     data = encode(w, c)
     sha256 = hashlib.sha256(data).hexdigest()
-    if not store.put_new(name(sha256), data) and store.get(name(sha256)) != data:
+    if not store.put_new(name(sha256), data, lasting=False) and store.get(name(sha256)) != data:
         raise ZooError(
             "the shard is damaged",
             where=store.describe(name(sha256)),

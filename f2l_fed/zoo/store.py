@@ -31,10 +31,14 @@ class Store(Protocol):
     def prepare(self) -> None:
         """Makes ready for the first `put_new`; harmless if it is."""
 
-    def put_new(self, name: str, data: Bytes) -> bool:
+    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         """Makes ``data`` durable under a free name; False, and no change, if it is taken.
 
         A shard's name follows from its content: a store may write an existing one again.
+
+        Args:
+            after: A folder that is settled before the name can be seen.
+            lasting: False to leave it to a later `settle` that the name lasts; the data does.
         """
 
     def get(self, name: str) -> memoryview:
@@ -53,7 +57,7 @@ class Store(Protocol):
         """Durably removes a name, or does nothing if there is no such name."""
 
     def settle(self, folder: str) -> None:
-        """Makes durable what others have put into a folder and this one has seen there."""
+        """Makes all names that can be seen in a folder last."""
 
     def exists(self, name: str) -> bool:
         """Whether there is such a name."""
