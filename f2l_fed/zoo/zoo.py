@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, shards
+from f2l_fed.zoo.duplicate import duplicate
 from f2l_fed.zoo.index import Index
 from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
@@ -209,6 +210,20 @@ class Zoo:
             removed = erasure.sweep(self._store, self._index)
         self.reindex()
         return removed
+
+    def copy_to(self, place: Path | str) -> Commit:
+        """Copies the zoo to an empty place, or brings an earlier copy of it up to date.
+
+        Returns:
+            The copy's last commit.
+
+        Raises:
+            ZooError: If something else is there, or this zoo is damaged.
+        """
+        commit = duplicate(self._store, _store(place))
+        # Finishes in the copy what its new tombstones ask for.
+        Zoo.open(place)
+        return commit
 
     def stats(self) -> ZooStats:
         """How much there is now."""

@@ -115,6 +115,16 @@ def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def copy(
+    zoo: ZooPlace,
+    to: Annotated[str, typer.Argument(metavar="TO", help="An empty place, or an earlier copy.")],
+) -> None:
+    """Copies a zoo, or brings a copy up to date: a backup, or a move into an object store."""
+    commit = Zoo.open(zoo).copy_to(to)
+    print(f"{to} has commit {commit.number}")
+
+
+@app.command()
 def export(
     zoo: ZooPlace,
     out: Annotated[Path, typer.Argument(help="Folder for the .safetensors files.")],

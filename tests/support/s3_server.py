@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 BUCKET = "bucket"
@@ -22,7 +23,8 @@ BUCKET = "bucket"
 def s3_server() -> Iterator[dict[str, str]]:
     """Yields the environment in which ``s3://bucket/…`` works."""
     command = [sys.executable, "-m", "tests.support.s3_server"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:
             endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
             urllib.request.urlopen(
@@ -68,9 +70,7 @@ def _serve() -> None:
         with writing:
             return app(environ, start)
 
-    server = make_server(
-        "127.0.0.1", 0, one_write_at_a_time, threaded=True, request_handler=Quiet
-    )
+    server = make_server("127.0.0.1", 0, one_write_at_a_time, threaded=True, request_handler=Quiet)
     server.timeout = 1
     print(server.port, flush=True)
     # A test run that was killed shall not leave a server behind.

@@ -16,6 +16,8 @@ from server.commands import zoo as commands
 from server.releases import Release
 from tests.unit.zoo.samples import CONTEXT, keys_of, new_record, new_zoo
 
+KEPT = (".json", ".safetensors")
+
 
 def call(*words: object) -> str:
     """What a command prints; its error as it was raised."""
@@ -76,6 +78,42 @@ def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path
     assert call("import", filled, file, "--site", "c", "--round", 2) == "there already\n"
     with pytest.raises(UsageError, match="nothing to export"):
         call("export", filled, out, "--site", "nobody")
+
+
+def test_a_copy_is_a_whole_zoo_and_follows_the_first(filled: Path | str, tmp_path: Path):
+    copy = tmp_path / "copy"
+    assert call("copy", filled, copy) == f"{copy} has commit 3\n"
+    zoo, second = Zoo.open(filled), Zoo.open(copy)
+    first_weights = zoo.snapshot().weights(zoo.snapshot().records())
+    np.testing.assert_array_equal(
+        second.snapshot().weights(second.snapshot().records()), first_weights
+    )
+    zoo.append([new_record("2/c/0")])
+    zoo.forget("a")
+    assert call("copy", filled, copy) == f"{copy} has commit 5\n"
+    assert second.snapshot().records() == zoo.snapshot().records()
+    assert second.verify() == ()
+    assert len(second.snapshot().store.names("shards")) == 3
+    second.append([new_record("3/c/0")])
+    zoo.append([new_record("4/c/0")])
+    with pytest.raises(ZooError, match="a copy that has gone its own way"):
+        call("copy", filled, copy)
+    new_zoo(tmp_path / "other").append([new_record("0/x/0")])
+    with pytest.raises(ZooError, match="another zoo is there"):
+        call("copy", filled, tmp_path / "other")
+
+
+def test_a_zoo_moves_into_an_object_store_and_back(path: Path, s3_url: str, tmp_path: Path):
+    new_zoo(path).append([new_record("0/a/0"), new_record("0/b/0")])
+    call("copy", path, s3_url)
+    call("copy", s3_url, tmp_path / "back")
+    names = [
+        file.relative_to(path) for file in path.rglob("*") if file.suffix[1:4] in ("jso", "saf")
+    ]
+    assert len(names) == 4
+    for name in names:
+        assert (path / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+    assert Zoo.open(tmp_path / "back").verify() == Zoo.open(s3_url).verify() == ()
 
 
 def test_forget_lists_the_releases_that_learned_from_the_site(filled: Path | str, tmp_path: Path):

@@ -13,6 +13,7 @@ import numpy as np
 from f2l_fed.zoo import Zoo, log
 from tests.unit.zoo.samples import keys_of, new_record, new_records, new_zoo, write_many
 
+ROOT = Path(__file__).parents[3]
 spawn = multiprocessing.get_context("spawn")
 
 
@@ -87,7 +88,9 @@ def test_erasure_beside_a_writer_keeps_the_writer_s_rows(path: Path):
 
 def test_250_killed_writers_lose_nothing_and_leave_nothing_half_done(ram: Path):
     command = [sys.executable, "-m", "tests.unit.zoo.killing", str(ram), "250", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["killed"] == 250
