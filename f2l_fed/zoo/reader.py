@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -84,7 +86,8 @@ class Reader:
     A site that is erased while an epoch is read may still be read from files that are open; the
     next epoch is refused.
 
-    It holds 24 bytes for each row of the snapshot and a copy of one batch, however large rows are.
+    It holds some 40 bytes for each row of the snapshot and a copy of one batch, however large rows
+    are.
 
     Args:
         snapshot: What to read.
@@ -96,6 +99,8 @@ class Reader:
         even: Whether to leave out the last batches, so that each rank gets as many full ones.
         check: Whether to compare each row with its checksum the first time it is read.
         window_bytes: How much is shuffled at a time.
+        ahead: How many batches' weights are read, in a thread, before they are asked for; of use
+            where an object store keeps its readers waiting.
 
     Raises:
         UsageError: If a number can't be.
@@ -115,6 +120,7 @@ class Reader:
         even: bool = False,
         check: bool = True,
         window_bytes: int = WINDOW_BYTES,
+        ahead: int = 0,
     ) -> None:
         if batch_size < 1 or ranks < 1 or not 0 <= rank < ranks:
             raise UsageError(
@@ -124,7 +130,7 @@ class Reader:
             )
         self._snapshot = snapshot
         self._batch_size, self._seed = batch_size, seed
-        self._rank, self._ranks, self._even = rank, ranks, even
+        self._rank, self._ranks, self._even, self._ahead = rank, ranks, even, ahead
         about = snapshot.manifest
         self._rows = Rows(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
@@ -145,6 +151,18 @@ class Reader:
     def epoch(self, start: Position | None = None) -> Iterator[Batch]:
         """This rank's batches from a position to the end of its epoch."""
         self._require_readable()
+        waiting: deque[Batch] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for batch in self._batches(start):
+                if self._ahead:
+                    # What fails there fails again, and is seen, where it is asked for.
+                    pool.submit(getattr, batch, "weights")
+                waiting.append(batch)
+                if len(waiting) > self._ahead:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _batches(self, start: Position | None) -> Iterator[Batch]:
         at = start or Position()
         order, count, size = self._order(at.epoch), self.batches_per_epoch, self._batch_size
         for number in range(at.batch, count):

@@ -95,6 +95,20 @@ def test_reading_goes_on_where_it_stopped(filled: Zoo):
     assert last.next == Position(epoch=1)
 
 
+def test_reading_ahead_changes_nothing(filled: Zoo):
+    plain, ahead = (list(reader(filled, seed=4, ahead=n).epoch()) for n in (0, 3))
+    for one, other in zip(plain, ahead, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
+        assert one.next == other.next
+    filled.forget("a")
+    with pytest.raises(RecordErased):
+        next(reader_of_the_past(filled, ahead=3).epoch())
+
+
+def reader_of_the_past(zoo: Zoo, **options: object) -> Reader:
+    return Reader(zoo.snapshot(3), batch_size=4, **options)  # type: ignore[arg-type]
+
+
 def test_only_the_rows_of_the_snapshot_and_the_query_come(filled: Zoo):
     chosen = Reader(filled.snapshot(3), Query(site="b"), batch_size=100)
     expected = keys_of(filled.snapshot(3).records(site="b"))
