@@ -135,6 +135,10 @@ class Reader:
         self._rows = Rows(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
         self._ids, self._spots = _plan(snapshot, query or Query())
+        shard, row = self._spots.shard, self._spots.row
+        # Numbers of the pieces that lie side by side in a file, so that none need be looked for.
+        apart = (np.diff(shard, prepend=shard[:1]) != 0) | (np.diff(row, prepend=row[:1] - 1) != 1)
+        self._piece = np.cumsum(apart, dtype=np.int32)
         self._unchecked = {matrix: np.full(len(self._ids), check) for matrix in ("w", "c")}
 
     def __len__(self) -> int:
@@ -175,12 +179,17 @@ class Reader:
 
     def read(self, rows: Numbers, matrix: Matrix) -> Floats:
         """Rows by their numbers in the snapshot; `Batch` is the way to ask for them."""
-        spots, unchecked = self._spots[rows], self._unchecked[matrix]
+        unchecked = self._unchecked[matrix]
         commit, index = self._snapshot.commit, self._snapshot.index
         try:
-            found = self._rows.read(spots, matrix)
+            if isinstance(rows, slice) and self._piece[rows.start] == self._piece[rows.stop - 1]:
+                first = int(self._spots.row[rows.start])
+                last = first + rows.stop - rows.start
+                found = self._rows.piece(self._spots.sha256(rows.start), first, last, matrix)
+            else:
+                found = self._rows.read(self._spots[rows], matrix)
             if unchecked[rows].any():
-                self._rows.check(spots, found, matrix)
+                self._rows.check(self._spots[rows], found, matrix)
                 unchecked[rows] = False
         except ZooError:
             # An erasure that came in between explains a missing file better.

@@ -98,7 +98,7 @@ class Rows:
             ZooError: If a file is missing or damaged, or has no such row.
         """
         if self._side_by_side(spots):
-            return self._range(spots.sha256(0), int(spots.row[0]), int(spots.row[-1]) + 1, matrix)
+            return self.piece(spots.sha256(0), int(spots.row[0]), int(spots.row[-1]) + 1, matrix)
         rows = np.empty((len(spots), self._widths[matrix]), np.float32)
         order = np.lexsort((spots.row, spots.shard))
         shard, row = spots.shard[order], spots.row[order]
@@ -108,7 +108,7 @@ class Rows:
 
         def fill(first: int, last: int) -> None:
             start, stop = int(row[first]), int(row[last - 1]) + 1
-            part = self._range(spots.sha256(int(order[first])), start, stop, matrix)
+            part = self.piece(spots.sha256(int(order[first])), start, stop, matrix)
             rows[order[first:last]] = part[row[first:last] - start]
 
         bounds = [0, *ends, len(order)] if len(order) else []
@@ -142,7 +142,8 @@ class Rows:
             and bool((np.diff(spots.row) == 1).all())
         )
 
-    def _range(self, sha256: str, start: int, stop: int, matrix: Matrix) -> Floats:
+    def piece(self, sha256: str, start: int, stop: int, matrix: Matrix) -> Floats:
+        """Rows of one shard that lie side by side; a view if it is mapped."""
         if self._store.mapped:
             shard = self._map(sha256)
             part = (shard.w if matrix == "w" else shard.c)[start:stop]

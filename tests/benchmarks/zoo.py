@@ -45,26 +45,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--folder", type=Path, help="disk to measure on; by default the temporary")
+    parser.add_argument(
+        "--parts",
+        default="append,sequential,shuffled,growth,memory",
+        help="which to measure; shuffled needs sequential",
+    )
     options = parser.parse_args()
     if lance is None:
         print("Lance is left out: the package pylance is not installed.")
-    small, large = (1_000, 5_000) if options.quick else (1_000, 100_000)
-    repetitions = 3 if options.quick else 5
+    quick = options.quick
+    small, large = (1_000, 5_000) if quick else (1_000, 100_000)
+    repetitions, rows = (3, 5_000) if quick else (5, 20_000)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        figures = {
-            "append": append(folder / "append", repetitions),
-            "sequential": sequential(
-                folder / "read", 5_000 if options.quick else 20_000, repetitions
-            ),
-            "shuffled": shuffled(folder / "read", repetitions),
-            "growth": growth(folder / "growth", small, large),
-            "memory": memory(folder / "memory", small, large // 2),
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "append": lambda: append(folder / "append", repetitions),
+            "sequential": lambda: sequential(folder / "read", rows, repetitions),
+            "shuffled": lambda: shuffled(folder / "read", repetitions),
+            "growth": lambda: growth(folder / "growth", small, large),
+            "memory": lambda: memory(folder / "memory", small, large // 5),
         }
-    _print(figures)
+        figures = {}
+        for part, measure in parts.items():
+            if part in options.parts.split(","):
+                figures[part] = measure()
+                _print(part, figures[part])
     if options.json:
         machine = {"cpus": os.cpu_count(), "platform": platform.platform()}
-        found = {"machine": machine, "quick": options.quick, **figures}
+        found = {"machine": machine, "quick": quick, **figures}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -362,17 +370,16 @@ def _compared(seconds: dict[str, list[float]], base: str) -> dict[str, Any]:
     }
 
 
-def _print(figures: dict[str, Any]) -> None:
-    for part in ("append", "sequential", "shuffled"):
-        found = figures[part]
-        print(f"{part}, as a multiple of the time of {found['base']}")
-        for name, times in found["times_base"].items():
-            print(f"  {name:<16} {times:8.2f}   {1e3 * found['seconds'][name]:10.1f} ms")
-    for part in ("growth", "memory"):
-        print(part)
-        for name, value in figures[part].items():
-            shown = value if isinstance(value, list) else [value]
-            print(f"  {name:<24} {'   '.join(f'{number:.4g}' for number in shown)}")
+def _print(part: str, figures: dict[str, Any]) -> None:
+    if "base" in figures:
+        print(f"{part}, as a multiple of the time of {figures['base']}")
+        for name, times in figures["times_base"].items():
+            print(f"  {name:<16} {times:8.2f}   {1e3 * figures['seconds'][name]:10.1f} ms")
+        return
+    print(part)
+    for name, value in figures.items():
+        shown = value if isinstance(value, list) else [value]
+        print(f"  {name:<24} {'   '.join(f'{number:.4g}' for number in shown)}", flush=True)
 
 
 if __name__ == "__main__":
