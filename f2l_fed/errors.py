@@ -14,6 +14,7 @@ __all__ = [
     "F2LError",
     "LayoutMismatch",
     "PolicyRefusal",
+    "RecordErased",
     "ReleaseError",
     "RoundError",
     "TargetError",
@@ -113,6 +114,10 @@ class AdmissionError(F2LError):
 
 class ZooError(F2LError):
     """The weight zoo is damaged, was misused or can't be written."""
+
+
+class RecordErased(ZooError):
+    """A row isn't there any more because its site has asked to be forgotten."""
 
 
 class ReleaseError(F2LError):

@@ -23,6 +23,7 @@ _admin.command()(explain.explain)
 _admin.add_typer(zoo.app, name="zoo")
 _admin.add_typer(control.rounds, name="round")
 _admin.add_typer(control.releases, name="release")
+control.sites.command(name="forget")(zoo.forget)
 _admin.add_typer(control.sites, name="site")
 
 

@@ -95,6 +95,11 @@ class ReleaseRegistry:
         releases = [self.read(id) for id in self.ids()]
         return next((r for r in reversed(releases) if r.state == "promoted"), None)
 
+    def fitted_on(self, site: str) -> tuple[Release, ...]:
+        """Releases that learned from a site's records, oldest first."""
+        releases = [self.read(id) for id in self.ids()]
+        return tuple(release for release in releases if site in release.sites)
+
     def measured(self) -> Release:
         """The promoted release, or the newest if none is; there must be one."""
         return self.promoted() or self.read(self.ids()[-1])

@@ -1,6 +1,7 @@
 """The weight zoo: every network that came back, kept for good and erasable by site.
 
-A zoo is a folder. The log is the truth, the shards hold the numbers, the index is a view::
+A zoo is a folder, or a prefix in an object store (`f2l_fed.zoo.s3`). The log is the truth, the
+shards hold the numbers, the index is a view::
 
     zoo.json                    what the zoo is for; created exclusively
     log/<20 digits>.json        commits, numbered from 1 without gaps; created exclusively
@@ -26,7 +27,8 @@ with the metadata ``{"f2l_zoo": "1"}`` alone, so that equal content has an equal
 is sorted JSON without spaces, padded with spaces to a multiple of 8 bytes.
 
 A write first makes the shard durable and then the log entry that names it, both through a
-temporary file, fsync, an exclusive hard link and fsync of the folder. A shard that no entry names
+temporary file, fsync, an exclusive hard link and fsync of the folder; in an object store through
+one put, of the log entry on condition that its name is free. A shard that no entry names
 was left by a writer that died and means nothing. Erasure goes the other way: first the tombstone,
 then the files; ``Zoo.open`` finishes what was interrupted. What remains of an erased site is its
 name and the entries' own fields (keys, metrics), never a row.
@@ -35,18 +37,26 @@ Rule for changes: anything that format 1 does not say gets the next number in ``
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
 """
 
+from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
-from f2l_fed.zoo.records import Commit, Fault, NewRecord, Record, ZooStats
+from f2l_fed.zoo.query import Query
+from f2l_fed.zoo.reader import Batch, Position, Reader
+from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
 from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.zoo import Zoo
 
 __all__ = [
+    "Batch",
     "Commit",
+    "Compaction",
     "Fault",
     "LocalStore",
     "Manifest",
     "NewRecord",
+    "Position",
+    "Query",
+    "Reader",
     "Record",
     "Snapshot",
     "Store",

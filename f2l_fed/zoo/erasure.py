@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from f2l_fed.zoo import log, shards
 from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.records import Compaction
 from f2l_fed.zoo.store import Store
 
-_VOID = "SELECT DISTINCT shard FROM records EXCEPT SELECT shard FROM live"
+_VOID = """
+SELECT shard, max(tombstone)
+FROM (SELECT r.shard, min(f.number) AS tombstone
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number GROUP BY r.rowid) v
+WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.shard = v.shard)
+GROUP BY shard ORDER BY 2, 1
+"""
 
 
 def resume(store: Store, index: Index) -> None:
@@ -15,12 +22,14 @@ def resume(store: Store, index: Index) -> None:
     Raises:
         ZooError: If the log is damaged or the files can't be deleted.
     """
-    if any(store.exists(name) for name in _void(index)):
+    # Of what a tombstone made void, the last in order goes last; the others needn't be looked for.
+    last = {tombstone: name for name, tombstone in _void(index).items()}
+    if any(store.exists(name) for name in last.values()):
         with store.lock(alone=True):
             sweep(store, index)
 
 
-def sweep(store: Store, index: Index) -> None:
+def sweep(store: Store, index: Index) -> Compaction:
     """Deletes every row that the log doesn't vouch for; the caller holds the lock alone.
 
     What dead writers left goes too, as it may hold rows of a forgotten site.
@@ -29,14 +38,21 @@ def sweep(store: Store, index: Index) -> None:
         ZooError: If the log is damaged (then nothing is deleted) or a file can't be deleted.
     """
     void = _void(index)
+    left = store.abandoned()
     # From the log, not from the index: what is deleted here can't be had back.
     keep = {shards.name(sha256) for sha256 in log.shards_in_use(store)}
-    strays = set(store.list("shards")) - keep - void
+    present = set(store.names("shards"))
+    strays = [name for name in left if name not in keep and name not in void]
     # Void shards go last: they are what `resume` knows unfinished work by.
-    for name in (*store.list("tmp"), *sorted(strays), *sorted(void - keep)):
+    doomed = (*strays, *(name for name in void if name not in keep and name in present))
+    size_bytes = 0
+    for name in doomed:
+        size_bytes += store.size_bytes(name)
         store.delete(name)
+    return Compaction(files=len(doomed), size_bytes=size_bytes)
 
 
-def _void(index: Index) -> set[str]:
+def _void(index: Index) -> dict[str, int]:
+    """Numbers of tombstones by the shards that they made void, in the order of deletion."""
     rows = index.ask(lambda db: db.execute(_VOID).fetchall())
-    return {shards.name(sha256) for (sha256,) in rows}
+    return {shards.name(sha256): tombstone for sha256, tombstone in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import threading
@@ -14,18 +15,20 @@ from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import log
+from f2l_fed.zoo.local import locked
 from f2l_fed.zoo.records import GENESIS, Commit, Record
 from f2l_fed.zoo.sealed import canonical
-from f2l_fed.zoo.store import Store, explained, locked
+from f2l_fed.zoo.store import Store, explained
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE commits (number INTEGER PRIMARY KEY, kind TEXT, sha256 TEXT, rows INTEGER);
 CREATE TABLE forgotten (site TEXT, number INTEGER);
 CREATE TABLE records (number INTEGER, shard TEXT, row INTEGER, key TEXT, site TEXT, round INTEGER,
-                      status TEXT, body TEXT, crc32 INTEGER);
+                      status TEXT, parent TEXT, w_crc32 INTEGER, c_crc32 INTEGER, body TEXT,
+                      crc32 INTEGER);
 CREATE INDEX records_by_key ON records (key);
 CREATE INDEX records_by_site ON records (site);
 CREATE INDEX records_by_shard ON records (shard);
@@ -33,6 +36,10 @@ CREATE VIEW live AS SELECT * FROM records r WHERE NOT EXISTS
     (SELECT 1 FROM forgotten f WHERE f.site = r.site AND f.number > r.number);
 PRAGMA user_version = {_VERSION};
 """
+# The file is sound then; there is no room for more of it, or no right to write.
+_NO_DAMAGE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+_MOST_WAITING = 5_000
+_KNOWN = "SELECT key FROM records WHERE key IN (SELECT value FROM json_each(?))"
 _TABLES = ("commits", "forgotten", "records")
 
 
@@ -53,6 +60,7 @@ class Index:
         self._mutex = threading.Lock()
         self._inspected = False
         self._memory: sqlite3.Connection | None = None
+        self._published: list[tuple[Commit, log.Entry]] = []
 
     def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a read-only question on an index that knows the whole log.
@@ -70,11 +78,40 @@ class Index:
 
     def head(self) -> Commit:
         """The last commit."""
-        return self.ask(_head)
+        return self.ask(head)
+
+    def learn(self, commit: Commit, entry: log.Entry) -> None:
+        """Notes an entry that this process has made durable; the next question takes it in."""
+        with self._mutex:
+            self._published.append((commit, entry))
+
+    def known(self, keys: Sequence[str]) -> tuple[Commit, set[str]]:
+        """The last commit, and which of some keys the log has.
+
+        A writer asks this once a commit. What it has published itself since the last question waits
+        for the next one, so that a commit doesn't pay for the index.
+        """
+        wanted = json.dumps(list(keys))
+
+        def question(db: sqlite3.Connection) -> tuple[Commit, set[str]]:
+            return head(db), {key for (key,) in db.execute(_KNOWN, (wanted,))}
+
+        with self._mutex, suppress(ZooError, sqlite3.DatabaseError):
+            if self._is_all_published():
+                first, last = self._published[0], self._published[-1][0]
+                with self._alone(), closing(sqlite3.connect(self._path)) as db:
+                    before, found = question(db)
+                if (before.number + 1, before.sha256) == (first[0].number, first[1].previous):
+                    mine = {r.key for _, entry in self._published for r in entry.records}
+                    return last, found | mine.intersection(keys)
+        return self.ask(question)
 
     def discard(self) -> None:
         """Deletes the file; the next question builds it anew."""
         with self._mutex, self._alone(), explained(self._path):
+            # What this process knows of its own isn't what the log says by now.
+            self._published.clear()
+            self._memory = None
             self._delete()
 
     def agrees_with_log(self) -> bool:
@@ -85,9 +122,19 @@ class Index:
 
         here = self.ask(dump)
         with closing(sqlite3.connect(":memory:")) as db:
-            _catch_up(db, self._store)
+            _catch_up(db, self._store, [])
             # A commit may have come in between; all that was known must be said the same way.
             return all(a == b[: len(a)] for a, b in zip(here, dump(db), strict=True))
+
+    def _is_all_published(self) -> bool:
+        """Whether the log ends with what waits, and not too much of it does."""
+        rows = sum(commit.rows for commit, _ in self._published)
+        if self._memory or not self._published or rows > _MOST_WAITING:
+            return False
+        last = self._published[-1][0]
+        data, following = self._store.find_all([log.name(last.number), log.name(last.number + 1)])
+        same = data is not None and hashlib.sha256(data).hexdigest() == last.sha256
+        return same and following is None
 
     def _ask_file(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with ExitStack() as held:
@@ -98,7 +145,9 @@ class Index:
                 return self._ask_memory(question)
             try:
                 return self._ask_once(question)
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
+                if getattr(error, "sqlite_errorcode", None) in _NO_DAMAGE:
+                    return self._ask_memory(question)
                 with suppress(OSError):
                     self._delete()
             try:
@@ -108,16 +157,21 @@ class Index:
 
     def _ask_once(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with closing(sqlite3.connect(self._path)) as db:
-            if not self._inspected and db.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
+            # A commit need not wait for the disk twice more: an index that a power cut left half
+            # written is noticed here and built anew.
+            db.execute("PRAGMA synchronous = OFF")
+            if not self._inspected and not _is_sound(db):
                 raise sqlite3.DatabaseError("damaged")
-            _catch_up(db, self._store)
+            _catch_up(db, self._store, self._published)
+            self._published.clear()
             return question(db)
 
     def _ask_memory(self, question: Callable[[sqlite3.Connection], T]) -> T:
         if self._memory is None:
             self._memory = sqlite3.connect(":memory:", check_same_thread=False)
             weakref.finalize(self, self._memory.close)
-        _catch_up(self._memory, self._store)
+        _catch_up(self._memory, self._store, self._published)
+        self._published.clear()
         return question(self._memory)
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -139,33 +193,62 @@ def record_of(row: tuple[Any, ...]) -> Record:
     *columns, checksum = row
     if _checksum(columns) != checksum:
         raise sqlite3.DatabaseError("damaged")
-    number, shard, position, _, site, _, _, body = columns
+    number, shard, position, _, site, *_, body = columns
     return Record.from_row(json.loads(body), commit=number, site=site, shard=shard, row=position)
 
 
-def _head(db: sqlite3.Connection) -> Commit:
+def head(db: sqlite3.Connection) -> Commit:
+    """The last commit, within a question."""
     row = db.execute(
         "SELECT number, kind, sha256, rows FROM commits ORDER BY number DESC LIMIT 1"
     ).fetchone()
     return Commit(number=row[0], kind=row[1], sha256=row[2], rows=row[3]) if row else GENESIS
 
 
-def _catch_up(db: sqlite3.Connection, store: Store) -> None:
+def _catch_up(
+    db: sqlite3.Connection, store: Store, published: Sequence[tuple[Commit, log.Entry]]
+) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         db.executescript(_SCHEMA)
     elif version != _VERSION:
         raise sqlite3.DatabaseError("written by another version")
-    head = _head(db)
-    if head.number > 0:
-        if not store.exists(log.name(head.number)):
-            # The entry was durable before the index knew it, so it must have been lost since.
-            raise log.missing(store, head.number)
-        if log.read(store, head.number)[0] != head:
-            raise sqlite3.DatabaseError("made from another log")
+    last = head(db)
     with db:
-        for commit, entry in log.entries(store, after=head):
+        for commit, entry in published:
+            if (commit.number, entry.previous) == (last.number + 1, last.sha256):
+                _fold(db, commit, entry)
+                last = commit
+    if last.number > 0:
+        data, following = store.find_all([log.name(last.number), log.name(last.number + 1)])
+        if data is None:
+            # The entry was durable before the index knew it, so it must have been lost since.
+            found = log.missing(store, last.number)
+            found.remedy += " If the zoo was made anew, or is to go on without it, reindex it."
+            raise found
+        if hashlib.sha256(data).hexdigest() != last.sha256:
+            log.read(store, last.number)
+            raise sqlite3.DatabaseError("made from another log")
+        if following is None:
+            return
+    with db:
+        for commit, entry in log.entries(store, after=last):
             _fold(db, commit, entry)
+        # What the index remembers, a power cut must not take from the log.
+        store.settle("log")
+
+
+def _is_sound(db: sqlite3.Connection) -> bool:
+    if db.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+        return False
+    if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+        return True
+    # Old and new pages may each be sound without belonging together.
+    expected, found, first, last = db.execute(
+        "SELECT (SELECT total(rows) FROM commits), (SELECT count(*) FROM records),"
+        " (SELECT count(*) FROM commits), (SELECT ifnull(max(number), 0) FROM commits)"
+    ).fetchone()
+    return bool(expected == found and first == last)
 
 
 def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
@@ -176,7 +259,7 @@ def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
     if entry.kind == "forget":
         db.execute("INSERT INTO forgotten VALUES (?, ?)", (entry.site, entry.number))
     db.executemany(
-        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (_columns(record) for record in entry.records),
     )
 
@@ -184,7 +267,8 @@ def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
 def _columns(record: Record) -> tuple[object, ...]:
     body = canonical(record.to_row()).decode()
     place = (record.commit, record.shard, record.row)
-    columns = (*place, record.key, record.site, record.round, record.status, body)
+    names = (record.key, record.site, record.round, record.status, record.parent)
+    columns = (*place, *names, *record.crc32, body)
     return (*columns, _checksum(columns))
 
 

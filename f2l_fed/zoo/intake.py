@@ -24,11 +24,12 @@ def check(new: Sequence[NewRecord], manifest: Manifest) -> None:
     for key, count in Counter(record.key for record in new).items():
         if count > 1:
             raise ZooError("the key comes twice in one append", where=f"record {key}")
+    weight_dim, context_dim = manifest.weight_dim, manifest.context_dim
     for record in new:
         where = f"record {record.key!r} of site {record.site!r}"
         _check_names(record, where)
-        _check_row(record.weights, manifest.weight_dim, f"{where}, weights")
-        _check_row(record.context, manifest.context_dim, f"{where}, context")
+        _check_row(record.weights, weight_dim, f"{where}, weights")
+        _check_row(record.context, context_dim, f"{where}, context")
 
 
 def write_rows(
@@ -57,9 +58,8 @@ def write_rows(
 
 
 def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> log.ShardRows:
-    w = np.stack([row.weights for row in rows])
-    c = np.stack([row.context for row in rows])
-    sha256, site = shards.write(store, w, c), rows[0].site
+    site = rows[0].site
+    sha256 = shards.write(store, [row.weights for row in rows], [row.context for row in rows])
     records = tuple(
         Record(
             key=row.key,

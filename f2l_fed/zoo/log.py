@@ -12,8 +12,9 @@ from typing import Any, Literal
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo.records import GENESIS, Commit, Record
 from f2l_fed.zoo.sealed import seal, unseal
-from f2l_fed.zoo.store import Store
+from f2l_fed.zoo.store import Bytes, Store
 
+_MOST_AT_ONCE = 64
 _NAME = re.compile(r"log/(\d{20})\.json")
 
 
@@ -79,7 +80,7 @@ def encode(entry: Entry) -> bytes:
     return seal(body)
 
 
-def decode(data: bytes | memoryview, *, where: str) -> Entry:
+def decode(data: Bytes, *, where: str) -> Entry:
     """Reads what `encode` wrote.
 
     Raises:
@@ -104,8 +105,14 @@ def read(store: Store, number: int) -> tuple[Commit, Entry]:
     Raises:
         ZooError: If it is missing or damaged, or belongs at another place.
     """
+    (data,) = store.find_all([name(number)])
+    if data is None:
+        raise missing(store, number)
+    return _parse(store, number, data)
+
+
+def _parse(store: Store, number: int, data: Bytes) -> tuple[Commit, Entry]:
     file = name(number)
-    data = store.get(file)
     entry = decode(data, where=store.describe(file))
     if entry.number != number:
         raise ZooError(
@@ -130,12 +137,19 @@ def entries(store: Store, after: Commit = GENESIS) -> Iterator[tuple[Commit, Ent
     Raises:
         ZooError: At the first entry that is damaged or doesn't continue the chain.
     """
-    while store.exists(name(after.number + 1)):
-        commit, entry = read(store, after.number + 1)
-        if entry.previous != after.sha256:
-            raise broken_chain(store, entry, after.sha256)
-        yield commit, entry
-        after = commit
+    at_once = 1
+    while True:
+        numbers = range(after.number + 1, after.number + 1 + at_once)
+        for number, data in zip(numbers, store.find_all([name(n) for n in numbers]), strict=True):
+            if data is None:
+                return
+            commit, entry = _parse(store, number, data)
+            if entry.previous != after.sha256:
+                raise broken_chain(store, entry, after.sha256)
+            yield commit, entry
+            after = commit
+        # Most readers are one commit behind; those who are far behind shall not wait for each.
+        at_once = min(2 * at_once, _MOST_AT_ONCE)
 
 
 def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
@@ -151,7 +165,7 @@ def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
 
 def numbers(store: Store) -> list[int]:
     """The numbers of all entries that are there, sorted."""
-    matches = (_NAME.fullmatch(file) for file in store.list("log"))
+    matches = (_NAME.fullmatch(file) for file in store.names("log"))
     return [int(match[1]) for match in matches if match]
 
 
@@ -173,9 +187,13 @@ def missing(store: Store, number: int) -> ZooError:
 
 
 def publish(store: Store, entry: Entry) -> Commit | None:
-    """Makes an entry durable, or returns None if another writer took its number."""
-    data = encode(entry)
-    if not store.put_new(name(entry.number), data):
+    """Makes an entry durable, or returns None if another writer took its number.
+
+    An entry of the same bytes is this one: the reply to a first attempt may have been lost.
+    """
+    file, data = name(entry.number), encode(entry)
+    # An entry must not outlast the shards that it names.
+    if not store.put_new(file, data, after="shards") and store.find_all([file]) != [data]:
         return None
     return Commit(
         number=entry.number,

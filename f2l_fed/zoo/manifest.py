@@ -93,9 +93,10 @@ def read(store: Store) -> Manifest:
         ZooError: If there is none, or it is damaged or of another format.
     """
     where = store.describe(NAME)
-    if not store.exists(NAME):
+    (data,) = store.find_all([NAME])
+    if data is None:
         raise ZooError("not a zoo", where=where, remedy="Check the path, or create a zoo there.")
-    body = unseal(store.get(NAME), where=where)
+    body = unseal(data, where=where)
     try:
         return Manifest(**body)
     except TypeError as error:

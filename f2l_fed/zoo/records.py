@@ -161,3 +161,16 @@ class ZooStats:
     commits: int
     size_bytes: int
     forgotten: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compaction:
+    """What was removed from a zoo because nothing in its log needs it.
+
+    Args:
+        files: How many.
+        size_bytes: Their size.
+    """
+
+    files: int
+    size_bytes: int

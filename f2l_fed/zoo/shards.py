@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from f2l_fed.zoo.store import Store
 
 _FLOAT = np.dtype("<f4")
 _LENGTH_BYTES = 8
+# More than any header takes, whatever its numbers are.
+HEAD_BYTES = 512
+_ROWS = re.compile(rb'"w":\{"data_offsets":\[0,\d{1,20}\],"dtype":"F32","shape":\[(\d{1,12}),')
 # Small enough to be read whole by one worker, large enough for a disk to stream.
 MAX_BYTES = 1 << 30
 
@@ -31,6 +35,21 @@ class Shard:
 
     w: Floats
     c: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the rows of a shard lie in its file.
+
+    Args:
+        rows: How many there are.
+        start: Where the first weight is, in bytes.
+        split: Where the last weight ends and the first context number is.
+    """
+
+    rows: int
+    start: int
+    split: int
 
 
 def name(sha256: str) -> str:
@@ -66,15 +85,20 @@ def header(rows: int, weight_dim: int, context_dim: int) -> bytes:
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
-def encode(w: Floats, c: Floats) -> bytes:
+def encode(w: Sequence[Floats], c: Sequence[Floats]) -> bytearray:
     """The bytes of a shard.
 
     Args:
-        w: (rows, D) float32.
-        c: (rows, C) float32.
+        w: (D,) float32 for each row.
+        c: (C,) float32 for each row.
     """
-    start = header(len(w), w.shape[1], c.shape[1])
-    return b"".join((start, w.astype(_FLOAT).tobytes(), c.astype(_FLOAT).tobytes()))
+    start = header(len(w), len(w[0]), len(c[0]))
+    split = len(start) + len(w) * len(w[0]) * _FLOAT.itemsize
+    data = bytearray(split + len(c) * len(c[0]) * _FLOAT.itemsize)
+    data[: len(start)] = start
+    np.stack(w, out=np.frombuffer(memoryview(data)[len(start) : split], _FLOAT).reshape(len(w), -1))
+    np.stack(c, out=np.frombuffer(memoryview(data)[split:], _FLOAT).reshape(len(c), -1))
+    return data
 
 
 def decode(data: memoryview, *, where: str, weight_dim: int, context_dim: int) -> Shard:
@@ -83,30 +107,63 @@ def decode(data: memoryview, *, where: str, weight_dim: int, context_dim: int) -
     Raises:
         ZooError: If the file isn't exactly a shard with D and C columns.
     """
-    found = _header_text(data)
-    try:
-        rows = int(json.loads(found)["w"]["shape"][0])
-    except (ValueError, KeyError, TypeError, IndexError):
-        rows = 0
-    start = header(rows, weight_dim, context_dim)
-    split = len(start) + rows * weight_dim * _FLOAT.itemsize
-    end = split + rows * context_dim * _FLOAT.itemsize
-    if rows < 1 or bytes(data[: len(start)]) != start or len(data) != end:
-        raise ZooError(
-            "the shard is damaged or made for another zoo",
-            where=where,
-            expected=f"float32 matrices w (n, {weight_dim}) and c (n, {context_dim}), "
-            f"{end if rows > 0 else 'some'} bytes",
-            got=f"{len(data)} bytes with the header {found[:300]!r}",
-            remedy="Restore this file from a backup.",
-        )
-    w = np.frombuffer(data[len(start) : split], _FLOAT).reshape(rows, weight_dim)
-    c = np.frombuffer(data[split:end], _FLOAT).reshape(rows, context_dim)
+    place = placed(
+        data[:HEAD_BYTES],
+        len(data),
+        where=where,
+        weight_dim=weight_dim,
+        context_dim=context_dim,
+    )
+    w = np.frombuffer(data[place.start : place.split], _FLOAT).reshape(place.rows, weight_dim)
+    c = np.frombuffer(data[place.split :], _FLOAT).reshape(place.rows, context_dim)
     return Shard(w=w, c=c)
 
 
-def write(store: Store, w: Floats, c: Floats) -> str:
-    """Makes a shard durable.
+def placed(
+    head: memoryview, size_bytes: int, *, where: str, weight_dim: int, context_dim: int
+) -> Place:
+    """Where the matrices lie in a file, from its first bytes alone.
+
+    Nothing that the header says is used as a size: it must be the one header that a shard of this
+    zoo can have, which is made from the number of rows and compared.
+
+    Args:
+        head: The first `HEAD_BYTES`, or all if there are fewer.
+        size_bytes: Of the whole file.
+
+    Raises:
+        ZooError: If the file isn't exactly a shard with D and C columns.
+    """
+    text = bytes(head)
+    match = _ROWS.search(text)
+    rows = int(match[1]) if match else 0
+    start = header(rows, weight_dim, context_dim)
+    split = len(start) + rows * weight_dim * _FLOAT.itemsize
+    end = split + rows * context_dim * _FLOAT.itemsize
+    if rows > 0 and text[: len(start)] == start and size_bytes == end:
+        return Place(rows=rows, start=len(start), split=split)
+    length = int.from_bytes(text[:_LENGTH_BYTES], "little")
+    sound = rows > 0 and start.startswith(text[: len(start)])
+    if size_bytes == 0:
+        what = "the shard is empty"
+    elif size_bytes < _LENGTH_BYTES + min(length, HEAD_BYTES) or (sound and size_bytes < end):
+        what = "the shard is truncated"
+    elif sound:
+        what = "the shard goes on behind its end"
+    else:
+        what = "the shard's header is damaged or made for another zoo"
+    raise ZooError(
+        what,
+        where=where,
+        expected=f"float32 matrices w (n, {weight_dim}) and c (n, {context_dim}), "
+        f"{end if rows > 0 else 'some'} bytes",
+        got=f"{size_bytes} bytes with the header {text[_LENGTH_BYTES : len(start)]!r}",
+        remedy="Restore this file from a backup.",
+    )
+
+
+def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
+    """Makes a shard's numbers durable; its name is when the log entry is published.
 
     Returns:
         Its sha256.
@@ -116,7 +173,7 @@ def write(store: Store, w: Floats, c: Floats) -> str:
     """
     data = encode(w, c)
     sha256 = hashlib.sha256(data).hexdigest()
-    if not store.put_new(name(sha256), data) and store.get(name(sha256)) != data:
+    if not store.put_new(name(sha256), data, lasting=False) and store.get(name(sha256)) != data:
         raise ZooError(
             "the shard is damaged",
             where=store.describe(name(sha256)),
@@ -134,8 +191,3 @@ def checksum(row: Floats) -> int:
     1696784233
     """
     return zlib.crc32(np.ascontiguousarray(row, _FLOAT).data)
-
-
-def _header_text(data: memoryview) -> bytes:
-    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    return bytes(data[_LENGTH_BYTES : _LENGTH_BYTES + min(length, len(data))])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice
 
 import numpy as np
@@ -21,6 +21,8 @@ MAX_GAPS = 1000
 def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     """Looks at everything and goes on after each fault.
 
+    What dead writers left is no fault: shards under their right names that no entry names.
+
     Returns:
         All faults, those of the log first; empty if there are none.
     """
@@ -36,22 +38,30 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
                 void.add(shard.sha256)
             else:
                 live.setdefault(shard.sha256, []).append(shard)
+    present = set(store.names("shards"))
+    strays = _strays(store, present - {shards.name(sha256) for sha256 in live.keys() | void})
     for sha256, uses in sorted(live.items()):
-        faults += _shard_faults(store, manifest, sha256, uses)
+        if shards.name(sha256) in present:
+            faults += _shard_faults(store, manifest, sha256, uses, live.keys())
+        else:
+            faults.append(_absent(sha256, strays))
+    faulty = {fault.file for fault in faults}
+    faults += _stray_faults(strays, {shards.name(sha256) for sha256 in live}, faulty)
     faults += [
-        Fault(file=shards.name(sha256), what="erased rows are still there; open the zoo to finish")
+        Fault(file=shards.name(sha256), what="erased rows are still there; compact the zoo")
         for sha256 in sorted(void - live.keys())
-        if store.exists(shards.name(sha256))
+        if shards.name(sha256) in present
     ]
     return tuple(faults)
 
 
 def _readable_entries(store: Store, faults: list[Fault]) -> list[log.Entry]:
     entries: list[log.Entry] = []
+    numbers = log.numbers(store)
     absent = set(islice(log.gaps(store), MAX_GAPS))
     # None after an entry that can't be read: its successor can't be held against it.
     previous: str | None = "0" * 64
-    for number in sorted(absent.union(log.numbers(store))):
+    for number in sorted(absent.union(numbers)):
         if number in absent:
             faults.append(Fault(file=log.name(number), what="the log entry is missing"))
             previous = None
@@ -63,9 +73,27 @@ def _readable_entries(store: Store, faults: list[Fault]) -> list[log.Entry]:
             entries.append(entry)
             previous = commit.sha256
         except ZooError as error:
-            faults.append(Fault(file=log.name(number), what=error.what))
+            what = _moved(store, number, absent) or error.what
+            faults.append(Fault(file=log.name(number), what=what))
             previous = None
+    foreign = set(store.names("log")) - {log.name(number) for number in numbers}
+    faults += [Fault(file=f, what="not the name of a log entry") for f in sorted(foreign)]
     return entries
+
+
+def _moved(store: Store, number: int, absent: Set[int]) -> str:
+    """Whose entry lies at a number that isn't its own, as a clause; "" if that isn't the fault."""
+    file = log.name(number)
+    (data,) = store.find_all([file])
+    try:
+        home = log.decode(data or b"", where=file).number
+    except ZooError:
+        return ""
+    if home in absent:
+        return f"{log.name(home)} was renamed to this"
+    if home != number and store.find_all([log.name(home)]) == [data]:
+        return f"a copy of {log.name(home)} is in this place"
+    return ""
 
 
 def _repeated_keys(entries: list[log.Entry]) -> Iterator[Fault]:
@@ -78,11 +106,18 @@ def _repeated_keys(entries: list[log.Entry]) -> Iterator[Fault]:
 
 
 def _shard_faults(
-    store: Store, manifest: Manifest, sha256: str, uses: list[log.ShardRows]
+    store: Store,
+    manifest: Manifest,
+    sha256: str,
+    uses: list[log.ShardRows],
+    known: Set[str],
 ) -> list[Fault]:
     file = shards.name(sha256)
+    data = store.get(file)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256 and found in known:
+        return [Fault(file=file, what=f"a copy of {shards.name(found)} is in this place")]
     try:
-        data = store.get(file)
         shard = shards.decode(
             data,
             where=file,
@@ -98,7 +133,7 @@ def _shard_faults(
     ]
     for record in uses[0].records[: len(shard.w)]:
         faults += _row_faults(file, shard, record)
-    if not faults and hashlib.sha256(data).hexdigest() != sha256:
+    if not faults and found != sha256:
         faults.append(Fault(file=file, what="the content doesn't match the name"))
     return faults
 
@@ -111,3 +146,25 @@ def _row_faults(file: str, shard: shards.Shard, record: Record) -> Iterator[Faul
             yield Fault(file=file, row=record.row, what=f"the {what} of {record.key} are damaged")
         elif not np.isfinite(row).all():
             yield Fault(file=file, row=record.row, what=f"the {what} of {record.key} aren't finite")
+
+
+def _strays(store: Store, files: set[str]) -> dict[str, str]:
+    """sha256 of the content of each file in shards/ that the log doesn't name."""
+    return {file: hashlib.sha256(store.get(file)).hexdigest() for file in sorted(files)}
+
+
+def _absent(sha256: str, strays: dict[str, str]) -> Fault:
+    what = "the file is missing"
+    elsewhere = [file for file, content in strays.items() if content == sha256]
+    if elsewhere:
+        what = f"the file was renamed to {elsewhere[0]}; name it as before"
+    return Fault(file=shards.name(sha256), what=what)
+
+
+def _stray_faults(strays: dict[str, str], live: Set[str], faulty: Set[str]) -> Iterator[Fault]:
+    for file, sha256 in strays.items():
+        home = shards.name(sha256)
+        if home in live and home not in faulty:
+            yield Fault(file=file, what=f"a copy of {home}; delete it")
+        elif home not in live and file != home:
+            yield Fault(file=file, what="no log entry names this file, and it isn't a whole shard")

@@ -7,19 +7,37 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import erasure, exchange, intake, log, manifest, shards
+from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, shards
+from f2l_fed.zoo.duplicate import duplicate
 from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.local import LocalStore
 from f2l_fed.zoo.manifest import Manifest
-from f2l_fed.zoo.records import Commit, Fault, Floats, NewRecord, Record, Status, ZooStats
+from f2l_fed.zoo.records import (
+    Commit,
+    Compaction,
+    Fault,
+    Floats,
+    NewRecord,
+    Record,
+    Status,
+    ZooStats,
+)
+from f2l_fed.zoo.s3 import S3Store
 from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import LocalStore, Store
+from f2l_fed.zoo.store import Store
 from f2l_fed.zoo.verify import verify
+
+T = TypeVar("T")
 
 ATTEMPTS = 100
 _LONGEST_PAUSE_S = 0.1
+_COUNTS = """
+SELECT (SELECT count(*) FROM records WHERE site = :site),
+       (SELECT count(*) FROM live WHERE site = :site)
+"""
 _STATS = """
 SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
        count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
@@ -32,9 +50,9 @@ class Zoo:
     Made by `Zoo.create` and `Zoo.open`.
     """
 
-    def __init__(self, store: Store, about: Manifest, index: Index) -> None:
+    def __init__(self, store: Store, about: Manifest, view: Index) -> None:
         self._store = store
-        self._index = index
+        self._index = view
         self.manifest = about
 
     @classmethod
@@ -62,8 +80,8 @@ class Zoo:
         about = Manifest(
             lineage=lineage, layout_digest=layout_digest, layout=layout, context_dim=context_dim
         )
-        store = LocalStore(Path(path))
-        store.make_folders()
+        store = _store(path)
+        store.prepare()
         manifest.write(store, about)
         return cls.open(path)
 
@@ -76,8 +94,8 @@ class Zoo:
         Raises:
             ZooError: If there is no zoo, or its format is another one.
         """
-        store = LocalStore(Path(path))
-        zoo = cls(store, manifest.read(store), Index(store, store.root / "index.sqlite"))
+        store = _store(path)
+        zoo = cls(store, manifest.read(store), Index(store, store.index_folder / "index.sqlite"))
         with suppress(ZooError):
             erasure.resume(zoo._store, zoo._index)
         return zoo
@@ -97,13 +115,15 @@ class Zoo:
         intake.check(new, self.manifest)
         limit = shards.rows_per_shard(self.manifest.weight_dim, self.manifest.context_dim)
 
-        def draft(head: Commit) -> log.Entry | None:
-            known = self._known([record.key for record in new])
+        def known() -> tuple[Commit, set[str]]:
+            return self._index.known([record.key for record in new])
+
+        def draft(head: Commit, known: set[str]) -> log.Entry | None:
             fresh = [record for record in new if record.key not in known]
             return intake.write_rows(self._store, fresh, head, limit) if fresh else None
 
         with self._store.lock(alone=False):
-            return self._commit(draft)
+            return self._commit(known, draft)
 
     def snapshot(self, commit: int | None = None) -> Snapshot:
         """The zoo as of a commit, by default the last.
@@ -136,20 +156,26 @@ class Zoo:
             ZooError: If the zoo never held a record of this site.
         """
 
-        def draft(head: Commit) -> log.Entry | None:
-            if not self._count("records", site):
+        def count() -> tuple[Commit, tuple[int, int]]:
+            return self._index.ask(
+                lambda db: (index.head(db), db.execute(_COUNTS, {"site": site}).fetchone())
+            )
+
+        def draft(head: Commit, counts: tuple[int, int]) -> log.Entry | None:
+            ever, now = counts
+            if not ever:
                 raise ZooError(
                     "no such site",
                     where=self._store.describe("log"),
                     got=repr(site),
                     remedy="Check the name; the zoo never held a record of it.",
                 )
-            if not self._count("live", site):
+            if not now:
                 return None
             return log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site=site)
 
         with self._store.lock(alone=True):
-            commit = self._commit(draft)
+            commit = self._commit(count, draft)
             erasure.sweep(self._store, self._index)
         return commit
 
@@ -173,6 +199,31 @@ class Zoo:
         """
         self._index.discard()
         self._index.head()
+
+    def compact(self) -> Compaction:
+        """Removes what dead writers and interrupted erasures left, and builds the index anew.
+
+        Raises:
+            ZooError: If the log is damaged; then nothing is removed.
+        """
+        with self._store.lock(alone=True):
+            removed = erasure.sweep(self._store, self._index)
+        self.reindex()
+        return removed
+
+    def copy_to(self, place: Path | str) -> Commit:
+        """Copies the zoo to an empty place, or brings an earlier copy of it up to date.
+
+        Returns:
+            The copy's last commit.
+
+        Raises:
+            ZooError: If something else is there, or this zoo is damaged.
+        """
+        commit = duplicate(self._store, _store(place))
+        # Finishes in the copy what its new tombstones ask for.
+        Zoo.open(place)
+        return commit
 
     def stats(self) -> ZooStats:
         """How much there is now."""
@@ -230,7 +281,7 @@ class Zoo:
         status: Status = "accepted",
         reason: str = "",
     ) -> Commit:
-        """Appends a network from a safetensors file with the layout's tensors.
+        """Appends a network from a file with the layout's tensors, as safetensors or a state_dict.
 
         Args:
             key: By default made from round, site and the file's content.
@@ -240,13 +291,13 @@ class Zoo:
             ZooError: If a tensor doesn't fit the layout, or there is no context.
         """
         path = Path(path)
-        weights, found, sha256 = exchange.read_file(path, self.manifest)
+        weights, found, sha256 = foreign.read_file(path, self.manifest)
         chosen = found if context is None else context
         if chosen is None:
             raise ZooError(
                 "the file has no context",
                 where=str(path),
-                expected=f"a tensor {exchange.CONTEXT} ({self.manifest.context_dim},) F32",
+                expected=f"a tensor {foreign.CONTEXT} ({self.manifest.context_dim},) F32",
                 remedy="Pass a context, or export the network with its context.",
             )
         record = NewRecord(
@@ -262,15 +313,22 @@ class Zoo:
         )
         return self.append([record])
 
-    def _commit(self, draft: Callable[[Commit], log.Entry | None]) -> Commit:
+    def _commit(
+        self,
+        question: Callable[[], tuple[Commit, T]],
+        draft: Callable[[Commit, T], log.Entry | None],
+    ) -> Commit:
         for attempt in range(ATTEMPTS):
-            # The head comes first: keys that enter later then cost us the number, not the truth.
-            head = self._index.head()
-            entry = draft(head)
+            head, answer = question()
+            started = time.monotonic()
+            entry = draft(head, answer)
             if entry is None:
                 return head
+            if time.monotonic() - started > self._store.patience_s:
+                continue
             commit = log.publish(self._store, entry)
             if commit is not None:
+                self._index.learn(commit, entry)
                 return commit
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
         raise ZooError(
@@ -280,12 +338,8 @@ class Zoo:
             remedy="Repeat; nothing was added.",
         )
 
-    def _known(self, keys: Sequence[str]) -> set[str]:
-        query = "SELECT 1 FROM records WHERE key = ?"
-        return self._index.ask(
-            lambda db: {key for key in keys if db.execute(query, (key,)).fetchone()}
-        )
 
-    def _count(self, table: str, site: str) -> int:
-        query = f"SELECT count(*) FROM {table} WHERE site = ?"
-        return int(self._index.ask(lambda db: db.execute(query, (site,)).fetchone()[0]))
+def _store(place: Path | str) -> Store:
+    if isinstance(place, str) and "://" in place:
+        return S3Store(place)
+    return LocalStore(Path(place))

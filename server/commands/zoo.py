@@ -1,27 +1,49 @@
-"""f2l-admin zoo: a zoo's folder, without a server."""
+"""f2l-admin zoo: a zoo in a folder or an object store, without a server."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.lib.format import MAGIC_PREFIX
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from f2l_fed.errors import UsageError
-from f2l_fed.zoo import Zoo
+from f2l_fed.zoo import Query, Record, Zoo
+from server.releases import ReleaseRegistry
 
 app = typer.Typer(
-    help="Looks after a weight zoo.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Looks after a weight zoo, in a folder or at s3://bucket/prefix.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
-ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="The zoo's folder.")]
+ZooPlace = Annotated[str, typer.Argument(metavar="ZOO", help="Folder, or s3://bucket/prefix.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+Site = Annotated[str, typer.Option(help="Only this site's.")]
+Round = Annotated[int | None, typer.Option(help="Only this round's.")]
+Parent = Annotated[str | None, typer.Option(help="Only those this release generated.")]
+Fitted = Annotated[str, typer.Option("--release", help="Only those this release was fitted on.")]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME:LOW:HIGH", help="Only those with this metric in this range."),
+]
+Latest = Annotated[bool, typer.Option(help="Only each site's newest.")]
+Releases = Annotated[
+    Path | None, typer.Option(help="Folder of the releases; by default beside the zoo's.")
+]
 
 
 @app.command()
-def stats(zoo: ZooFolder, as_json: AsJson = False) -> None:
+def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
     """How much there is in a zoo."""
     found = asdict(Zoo.open(zoo).stats())
     if as_json:
@@ -32,22 +54,50 @@ def stats(zoo: ZooFolder, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def verify(zoo: ZooFolder, as_json: AsJson = False) -> None:
+def verify(zoo: ZooPlace, as_json: AsJson = False) -> None:
     """Reads everything; ends with 1 and names file and row if anything is wrong."""
     faults = Zoo.open(zoo).verify()
     if as_json:
         print(json.dumps([asdict(fault) for fault in faults], indent=1))
     else:
-        for fault in faults:
-            row = "" if fault.row is None else f", row {fault.row}"
-            print(f"{fault.file}{row}: {fault.what}")
-        if not faults:
-            print("nothing is wrong")
+        print("\n".join(str(fault) for fault in faults) or "nothing is wrong")
     raise typer.Exit(1 if faults else 0)
 
 
+@app.command(name="list")
+def list_(
+    zoo: ZooPlace,
+    site: Site = "",
+    round: Round = None,
+    parent: Parent = None,
+    release: Fitted = "",
+    metric: Metric = None,
+    latest: Latest = False,
+    quarantined: Annotated[bool, typer.Option(help="Only those in quarantine.")] = False,
+    commit: Annotated[int | None, typer.Option(help="As of this commit.")] = None,
+    releases: Releases = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which networks there are, where each came from and what it scored."""
+    query = _query(site, round, parent, metric, latest)
+    query = replace(query, status="quarantined" if quarantined else "accepted")
+    if release:
+        fitted = _registry(zoo, releases).read(release)
+        query, commit = replace(query, keys=fitted.records), commit or fitted.snapshot
+    found = Zoo.open(zoo).snapshot(commit).select(query)
+    if as_json:
+        print(json.dumps([_plain(record) for record in found], indent=1))
+        return
+    columns = ("key", "site", "round", "parent", "commit", "metrics", "reason")
+    shown = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for record in found:
+        shown.add_row(*(Text(_cell(_plain(record)[name])) for name in columns))
+    # Lines of records are for grep: they are as long as they are.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(shown)
+
+
 @app.command()
-def reindex(zoo: ZooFolder) -> None:
+def reindex(zoo: ZooPlace) -> None:
     """Builds the index anew from the log."""
     opened = Zoo.open(zoo)
     opened.reindex()
@@ -55,46 +105,157 @@ def reindex(zoo: ZooFolder) -> None:
 
 
 @app.command()
+def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
+    """Removes what dead writers and interrupted erasures left; builds the index anew."""
+    removed = Zoo.open(zoo).compact()
+    if as_json:
+        print(json.dumps(asdict(removed)))
+    else:
+        print(f"{removed.files} files removed, {removed.size_bytes} bytes")
+
+
+@app.command()
+def copy(
+    zoo: ZooPlace,
+    to: Annotated[str, typer.Argument(metavar="TO", help="An empty place, or an earlier copy.")],
+) -> None:
+    """Copies a zoo, or brings a copy up to date: a backup, or a move into an object store."""
+    commit = Zoo.open(zoo).copy_to(to)
+    print(f"{to} has commit {commit.number}")
+
+
+@app.command()
 def export(
-    zoo: ZooFolder,
+    zoo: ZooPlace,
     out: Annotated[Path, typer.Argument(help="Folder for the .safetensors files.")],
-    site: Annotated[str, typer.Option(help="Only this site's.")] = "",
-    latest: Annotated[bool, typer.Option(help="Only each site's newest.")] = False,
+    site: Site = "",
+    round: Round = None,
+    parent: Parent = None,
+    metric: Metric = None,
+    latest: Latest = False,
     context: Annotated[bool, typer.Option(help="With the contexts, for an import.")] = False,
 ) -> None:
     """Writes one .safetensors file per network, with its names, shapes and metadata."""
     opened = Zoo.open(zoo)
-    records = opened.snapshot().records(site=site or None, latest_per_site=latest)
+    records = opened.snapshot().select(_query(site, round, parent, metric, latest))
     if not records:
-        raise UsageError("nothing to export", where=str(zoo), got=f"site {site!r}" if site else "")
+        raise UsageError(
+            "nothing to export", where=zoo, remedy="See what there is with f2l-admin zoo list."
+        )
     files = opened.export(out, records, with_context=context)
     print(f"{len(files)} networks in {out}")
 
 
 @app.command(name="import")
 def import_(
-    zoo: ZooFolder,
-    file: Annotated[Path, typer.Argument(help="A .safetensors file with the zoo's tensors.")],
+    zoo: ZooPlace,
+    file: Annotated[Path, typer.Argument(help=".safetensors, or a state_dict by torch.save.")],
     site: Annotated[str, typer.Option(help="The site it is from.")],
     round: Annotated[int, typer.Option(help="The round it counts for.")],
+    parent: Annotated[str, typer.Option(help="The release it was generated by.")] = "",
+    context: Annotated[
+        Path | None, typer.Option(help="The site's context, a .npy file, if FILE has none.")
+    ] = None,
 ) -> None:
-    """Adds a network from a file that `export --context` wrote."""
-    commit = Zoo.open(zoo).import_file(file, site=site, round=round)
-    print(f"commit {commit.number}")
+    """Adds a network from a file, such as one that `export --context` wrote."""
+    opened = Zoo.open(zoo)
+    before = opened.snapshot().commit
+    commit = opened.import_file(
+        file,
+        site=site,
+        round=round,
+        parent=parent,
+        context=None if context is None else _context(context),
+    )
+    print(f"commit {commit.number}" if commit.number > before else "there already")
 
 
 @app.command()
 def forget(
-    zoo: ZooFolder,
+    zoo: ZooPlace,
     site: Annotated[str, typer.Argument(help="The site to erase.")],
     yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
+    releases: Releases = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Erases all networks of a site; they can't be brought back."""
+    """Erases all networks of a site for good and lists the releases that learned from them."""
     if not yes:
         raise UsageError(
             "this erases all networks of the site for good",
             where=site,
             remedy="Say so with --yes.",
         )
+    # Before anything is erased: afterwards the question can't be put again.
+    affected = _registry(zoo, releases).fitted_on(site)
     commit = Zoo.open(zoo).forget(site)
+    if as_json:
+        listed = [{"id": release.id, "state": release.state} for release in affected]
+        print(json.dumps({"site": site, "commit": commit.number, "releases": listed}, indent=1))
+        return
     print(f"{site} is erased, commit {commit.number}")
+    for release in affected:
+        print(f"release {release.id} ({release.state}) was fitted on its networks")
+    if any(release.state == "promoted" for release in affected):
+        print("retrain, and promote the new release, so that sites no longer get what it learned")
+
+
+def _query(
+    site: str, round: int | None, parent: str | None, metrics: Sequence[str] | None, latest: bool
+) -> Query:
+    return Query(
+        site=site or None,
+        round=round,
+        parent=parent,
+        metrics=dict(map(_range, metrics or ())),
+        latest_per_site=latest,
+    )
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, *bounds = text.rsplit(":", 2)
+    try:
+        low, high = (float(bound) for bound in bounds)
+    except ValueError as error:
+        raise UsageError(
+            "not a range of a metric",
+            where="--metric",
+            expected="NAME:LOW:HIGH, such as accuracy_after:0.8:1",
+            got=repr(text),
+        ) from error
+    return name, (low, high)
+
+
+def _registry(zoo: str, releases: Path | None) -> ReleaseRegistry:
+    if releases is None and "://" in zoo:
+        raise UsageError(
+            "the releases that belong to this zoo aren't known",
+            where=zoo,
+            remedy="Give their folder with --releases.",
+        )
+    if releases is not None and not releases.is_dir():
+        raise UsageError("no such folder", where="--releases", got=str(releases))
+    return ReleaseRegistry(releases or Path(zoo).absolute().parent / "releases")
+
+
+def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ValueError("another kind of file")
+        # Mapped: what the header claims is held against the file before anything is allocated.
+        found: np.ndarray[Any, np.dtype[np.float32]] = np.load(path, "r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(
+            "not a readable .npy file", where=str(path), got=str(error).split("\n")[0]
+        ) from error
+    return found
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {**asdict(record), "metrics": dict(record.metrics)}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={number:g}" for name, number in value.items())
+    return str(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ LAYOUT = {
 WEIGHTS, CONTEXT = 9, 4
 
 
-def new_zoo(path: Path) -> Zoo:
+def new_zoo(path: Path | str) -> Zoo:
     return Zoo.create(
         path, lineage="tiny", layout_digest="ab" * 32, layout=LAYOUT, context_dim=CONTEXT
     )
@@ -62,17 +61,8 @@ def flip_bit(path: Path, position: int) -> None:
     path.write_bytes(data)
 
 
-def write_many(path: Path, site: str, commits: int) -> None:
+def write_many(path: Path | str, site: str, commits: int) -> None:
     """Appends one record at a time; runs in a process of its own."""
     zoo = Zoo.open(path)
     for number in range(commits):
         zoo.append([new_record(f"{number}/{site}/0")])
-
-
-def write_until_killed(path: Path, site: str, acknowledged: Connection) -> None:
-    """Appends without end and reports each key only when it is durable."""
-    zoo = Zoo.open(path)
-    for number in range(1_000_000):
-        key = f"{number}/{site}/0"
-        zoo.append([new_record(key)])
-        acknowledged.send(key)

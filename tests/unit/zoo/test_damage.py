@@ -3,8 +3,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,18 +33,114 @@ def filled(path: Path) -> Zoo:
     return zoo
 
 
-def test_every_flipped_bit_of_a_record_or_log_entry_is_found_in_its_file(path: Path):
+def test_every_flipped_bit_of_a_shard_or_log_entry_is_found_in_its_file(path: Path):
     zoo = filled(path)
     assert zoo.verify() == ()
     stream = np.random.default_rng(0)
     for file in (*shard_files(path), *sorted((path / "log").iterdir())):
         sound = file.read_bytes()
-        for position in stream.choice(len(sound), 12, replace=False):
-            flip_bit(file, int(position))
+        # One bit in each 16 bytes: length field, header, padding, weights, contexts, every field.
+        for start in range(0, len(sound), 16):
+            position = min(start + int(stream.integers(16)), len(sound) - 1)
+            data = bytearray(sound)
+            data[position] ^= 1 << int(stream.integers(8))
+            file.write_bytes(data)
             faults = zoo.verify()
             assert {fault.file for fault in faults} == {str(file.relative_to(path))}, position
-            file.write_bytes(sound)
+        file.write_bytes(sound)
     assert zoo.verify() == ()
+
+
+def test_every_flipped_bit_of_zoo_json_is_found(path: Path):
+    filled(path)
+    sound = (path / "zoo.json").read_bytes()
+    stream = np.random.default_rng(0)
+    for position in range(len(sound)):
+        data = bytearray(sound)
+        data[position] ^= 1 << int(stream.integers(8))
+        (path / "zoo.json").write_bytes(data)
+        with pytest.raises(ZooError, match=r"zoo\.json: (the file is|the zoo has another format)"):
+            Zoo.open(path)
+
+
+def test_the_ways_of_a_shard_to_be_wrong_are_told_apart(path: Path):
+    zoo = filled(path)
+    one, two = shard_files(path)[:2]
+    sound = {file: file.read_bytes() for file in (one, two)}
+    names = {file: f"shards/{file.name}" for file in (one, two)}
+
+    def faults(**changes: bytes | None) -> list[str]:
+        for file, data in sound.items():
+            file.write_bytes(data)
+        for file, data in zip((one, two), (changes["one"], changes.get("two", b"-")), strict=True):
+            if data is None:
+                file.unlink()
+            elif data != b"-":
+                file.write_bytes(data)
+        found = list(map(str, zoo.verify()))
+        for record in zoo.snapshot().records():
+            if record.shard == one.name.split(".")[0] and found:
+                with pytest.raises(ZooError):
+                    Zoo.open(path).snapshot().weights([record])
+        return found
+
+    whole = sound[one]
+    assert faults(one=b"") == [f"{names[one]}: the shard is empty"]
+    for size in (1, 7, 8, 30, len(whole) // 2, len(whole) - 1):
+        (fault,) = faults(one=whole[:size])
+        assert fault == f"{names[one]}: the shard is truncated"
+    assert faults(one=whole + b"x") == [f"{names[one]}: the shard goes on behind its end"]
+    assert faults(one=b"\0" * len(whole)) == [
+        f"{names[one]}: the shard's header is damaged or made for another zoo"
+    ]
+    assert faults(one=None) == [f"{names[one]}: the file is missing"]
+    assert faults(one=sound[two]) == [f"{names[one]}: a copy of {names[two]} is in this place"]
+    assert faults(one=None, two=whole) == [
+        f"{names[one]}: the file is missing",
+        f"{names[two]}: a copy of {names[one]} is in this place",
+    ]
+    assert faults(one=whole) == []
+    renamed = one.rename(path / "shards" / "other.safetensors")
+    assert list(map(str, zoo.verify())) == [
+        f"{names[one]}: the file was renamed to shards/other.safetensors; name it as before"
+    ]
+    one.write_bytes(whole)
+    assert list(map(str, zoo.verify())) == [
+        f"shards/other.safetensors: a copy of {names[one]}; delete it"
+    ]
+    renamed.write_bytes(b"something")
+    assert list(map(str, zoo.verify())) == [
+        "shards/other.safetensors: no log entry names this file, and it isn't a whole shard"
+    ]
+
+
+def test_the_ways_of_a_log_entry_to_be_wrong_are_told_apart(path: Path):
+    zoo = filled(path)
+    one, two = path / log.name(1), path / log.name(2)
+    sound = two.read_bytes()
+    for data, what in (
+        (b"", "the file is empty"),
+        (sound[:-1], "the file is truncated"),
+        (sound[:40], "the file is truncated"),
+        (sound + b" ", "the file is damaged"),
+        (b"[" * 5000 + b"}", "the file is damaged"),
+        (sealed.seal({"commit": 2}), "not a log entry"),
+        (one.read_bytes(), f"a copy of {log.name(1)} is in this place"),
+    ):
+        two.write_bytes(data)
+        assert zoo.verify()[0] == Fault(file=log.name(2), what=what)
+        with pytest.raises(ZooError):
+            zoo.reindex()
+    two.unlink()
+    one.rename(two)
+    assert list(map(str, zoo.verify()))[:2] == [
+        f"{log.name(1)}: the log entry is missing",
+        f"{log.name(2)}: {log.name(1)} was renamed to this",
+    ]
+    two.rename(one)
+    two.write_bytes(sound)
+    (path / "log" / "notes.txt").touch()
+    assert zoo.verify() == (Fault(file="log/notes.txt", what="not the name of a log entry"),)
 
 
 def test_a_flipped_bit_of_a_row_is_found_with_the_row(path: Path):
@@ -79,7 +176,7 @@ def test_a_truncated_shard_is_found(path: Path):
     file = path / shards.name(record.shard)
     file.write_bytes(file.read_bytes()[:-4])
     assert [fault.file for fault in zoo.verify()] == [shards.name(record.shard)]
-    with pytest.raises(ZooError, match=r"damaged or made for another zoo: expected .* got \d+ b"):
+    with pytest.raises(ZooError, match=r"the shard is truncated: expected .* 212 bytes, got 208 b"):
         zoo.snapshot().weights([record])
 
 
@@ -148,7 +245,9 @@ def test_an_exchanged_log_entry_breaks_the_chain(path: Path):
 def test_a_log_entry_at_another_place_is_found(path: Path):
     zoo = filled(path)
     (path / log.name(2)).write_bytes((path / log.name(1)).read_bytes())
-    assert zoo.verify()[0] == Fault(file=log.name(2), what="the log entry belongs at another place")
+    assert zoo.verify()[0] == Fault(
+        file=log.name(2), what=f"a copy of {log.name(1)} is in this place"
+    )
 
 
 def test_another_format_version_is_named(path: Path):
@@ -209,6 +308,68 @@ def test_a_folder_that_is_not_writable_can_be_read_but_not_written(
             zoo.append(new_records("9/a/0"))
         with pytest.raises(ZooError, match="the folder is not writable"):
             new_zoo(Path("below"))
+
+
+@contextmanager
+def memory_disk(folder: Path, size_kib: int) -> Iterator[None]:
+    """Mounts a disk of its own at a folder; a limit of the file size where that isn't allowed."""
+    folder.mkdir()
+    options = f"size={size_kib}k"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here; the limit of the file size is tested below")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing_and_goes_on_when_there_is_room(tmp_path: Path):
+    disk = tmp_path / "disk"
+    with memory_disk(disk, 512):
+        zoo = new_zoo(disk / "zoo")
+        (disk / "ballast").write_bytes(bytes(1 << 16))
+        acknowledged = []
+        refusal = r"no room left to write.*all earlier commits are safe"
+        with pytest.raises(ZooError, match=refusal):  # noqa: PT012
+            for number in range(10_000):
+                zoo.append(new_records(f"{number}/a/0"))
+                acknowledged.append(f"{number}/a/0")
+        assert acknowledged
+        # With nothing left for an index either, the zoo can still be read.
+        (disk / "rest").write_bytes(b"")
+        with suppress(OSError), (disk / "rest").open("ab", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        found = keys_of(Zoo.open(disk / "zoo").snapshot().records())
+        assert found[: len(acknowledged)] == acknowledged
+        with pytest.raises(ZooError, match=refusal):
+            zoo.append(new_records("0/b/0"))
+        (disk / "ballast").unlink()
+        zoo.forget("a")
+        zoo.append(new_records("0/b/0"))
+        assert keys_of(zoo.snapshot().records()) == ["0/b/0"]
+        assert zoo.verify() == ()
+
+
+def test_a_disk_that_is_mounted_read_only_can_be_read_but_not_written(tmp_path: Path):
+    disk = tmp_path / "disk"
+    with memory_disk(disk, 4096):
+        filled(disk / "zoo")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        zoo = Zoo.open(disk / "zoo")
+        view = zoo.snapshot()
+        assert view.weights(view.records()).shape == (4, WEIGHTS)
+        assert zoo.verify() == ()
+        for write in (
+            lambda: zoo.append(new_records("9/a/0")),
+            lambda: zoo.forget("a"),
+            zoo.compact,
+            lambda: new_zoo(disk / "other"),
+        ):
+            with pytest.raises(ZooError, match=r"not writable.*mounted read-only"):
+                write()
+        assert zoo.verify() == ()
 
 
 def append_without_room(path: Path) -> None:

@@ -1,37 +1,58 @@
 from __future__ import annotations
 
+import json
 import multiprocessing
+import subprocess
+import sys
 import threading
-import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 
 from f2l_fed.zoo import Zoo, log
-from tests.unit.zoo.samples import (
-    keys_of,
-    new_records,
-    new_zoo,
-    write_many,
-    write_until_killed,
-)
+from tests.unit.zoo.samples import keys_of, new_record, new_records, new_zoo, write_many
 
+ROOT = Path(__file__).parents[3]
 spawn = multiprocessing.get_context("spawn")
 
 
-def test_two_racing_processes_lose_no_commit(path: Path):
+def read_until(path: Path, over: Event) -> None:
+    """Takes snapshots and looks at every row of each; runs in a process of its own."""
+    zoo = Zoo.open(path)
+    last = 0
+    while not over.is_set():
+        view = zoo.snapshot()
+        assert view.commit >= last
+        records = view.records()
+        assert {record.commit for record in records} == set(range(1, view.commit + 1))
+        chosen = records[-50:]
+        for record, row in zip(chosen, view.weights(chosen), strict=True):
+            np.testing.assert_array_equal(row, new_record(record.key).weights)
+        last = view.commit
+
+
+def test_eight_racing_processes_lose_none_of_1600_commits_and_no_reader_sees_half_of_one(
+    ram: Path,
+):
+    path = ram / "zoo"
     zoo = new_zoo(path)
-    writers = [spawn.Process(target=write_many, args=(path, site, 30)) for site in ("a", "b")]
+    over = spawn.Event()
+    sites = [f"site-{number}" for number in range(8)]
+    reader = spawn.Process(target=read_until, args=(path, over))
+    writers = [spawn.Process(target=write_many, args=(path, site, 200)) for site in sites]
+    for process in (reader, *writers):
+        process.start()
     for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0]
+        writer.join(240)
+    over.set()
+    reader.join(60)
+    assert [process.exitcode for process in (reader, *writers)] == [0] * 9
     records = zoo.snapshot().records()
-    assert log.numbers(zoo.snapshot().store) == list(range(1, 61))
-    for site in ("a", "b"):
+    assert log.numbers(zoo.snapshot().store) == list(range(1, 1601))
+    for site in sites:
         own = [record.key for record in records if record.site == site]
-        assert own == [f"{number}/{site}/0" for number in range(30)]
+        assert own == [f"{number}/{site}/0" for number in range(200)]
     assert zoo.verify() == ()
 
 
@@ -65,27 +86,12 @@ def test_erasure_beside_a_writer_keeps_the_writer_s_rows(path: Path):
     assert zoo.verify() == ()
 
 
-def test_what_a_killed_writer_acknowledged_is_there(path: Path):
-    new_zoo(path)
-    stream = np.random.default_rng(0)
-    acknowledged: list[str] = []
-    for attempt in range(4):
-        ours, theirs = spawn.Pipe(duplex=False)
-        writer = spawn.Process(target=write_until_killed, args=(path, f"site-{attempt}", theirs))
-        writer.start()
-        theirs.close()
-        acknowledged.append(ours.recv())
-        time.sleep(stream.uniform(0, 0.05))
-        writer.kill()
-        writer.join()
-        while True:
-            try:
-                acknowledged.append(ours.recv())
-            except EOFError:
-                break
-        ours.close()
-        zoo = Zoo.open(path)
-        assert zoo.verify() == ()
-        assert set(acknowledged) <= set(keys_of(zoo.snapshot().records()))
-    number = zoo.snapshot().commit
-    assert zoo.append(new_records("0/after/0")).number == number + 1
+def test_250_killed_writers_lose_nothing_and_leave_nothing_half_done(ram: Path):
+    command = [sys.executable, "-m", "tests.unit.zoo.killing", str(ram), "250", "0"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["killed"] == 250
+    assert min(report["appending"], report["acknowledged"]) > 0
