@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
-from f2l_fed.aggregate.coordinate import weighted_median
+from f2l_fed.aggregate.median import weighted_median
 from f2l_fed.aggregate.mean import MEAN, Sum
 from f2l_fed.aggregate.rows import Rows
 from f2l_fed.errors import UsageError
@@ -61,7 +61,7 @@ def norms(rows: Rows) -> Tensor:
     """Euclidean length of every update, (n,) float64."""
     squares = torch.zeros(len(rows), dtype=torch.float64)
     for block in rows.blocks():
-        squares += block.square().sum(dim=1)
+        squares += block.double().square().sum(dim=1)
     return squares.sqrt()
 
 
