@@ -121,9 +121,21 @@ class Rows:
             start += part.shape[1]
         return reduced
 
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """The sum of the rows times their coefficients, (n,) float64 to (D,) float64."""
-        return self.reduce(lambda block: coefficients @ block.double())
+    def combine(self, coefficients: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The sum of the rows times their coefficients.
+
+        Args:
+            coefficients: (n,) float64.
+            onto: (D,) float64, added to it.
+
+        Returns:
+            (D,) float64.
+        """
+        total = torch.zeros(self.size, dtype=torch.float64) if onto is None else onto.clone()
+        parts = total.split(BLOCK) if self.size else ()
+        for part, block in zip(parts, self.blocks(), strict=True):
+            part.add_(coefficients @ block.double())
+        return total
 
 
 def _finite(rows: Tensor) -> Tensor:
