@@ -12,6 +12,7 @@ from f2l_fed.admission.memory import Memory, load_memory, save_memory
 from f2l_fed.admission.outliers import objection, outliers
 from f2l_fed.admission.review import review
 from f2l_fed.admission.screen import CHECKS, Judgement, Screen
+from f2l_fed.admission.seed import Admitted, seeded
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.verdict import REASONS, Finding, Verdict
 
@@ -19,6 +20,7 @@ __all__ = [
     "CHECKS",
     "REASONS",
     "AdmissionConfig",
+    "Admitted",
     "Finding",
     "Judgement",
     "Latents",
@@ -31,4 +33,5 @@ __all__ = [
     "outliers",
     "review",
     "save_memory",
+    "seeded",
 ]

@@ -110,7 +110,7 @@ class Case:
         """The figures that cost no forward pass, with the votes on them."""
         return Compared(
             values=self.measures.values,
-            votes=self.memory.votes_on(self.submission.kind),
+            votes=self.memory.votes_on(self.submission.origin.kind),
             config=self.config,
         )
 

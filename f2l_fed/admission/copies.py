@@ -22,8 +22,15 @@ def copies(case: Case) -> Iterator[Finding]:
         return
     away = torch.cdist(one.signatures.double(), memory.signatures.double())
     shares = away / one.lengths[:, None].clamp(min=1e-12)
-    foreign = torch.tensor([site != one.site for site, _ in memory.owners])
-    earlier = torch.tensor([site == one.site and n < one.round for site, n in memory.owners])
+    mine = one.origin
+    foreign = torch.tensor([owner.site != mine.site for owner in memory.owners])
+    # From one start on the same data, honest training ends at the same network again.
+    earlier = torch.tensor(
+        [
+            owner.site == mine.site and owner.round < mine.round and owner.parent != mine.parent
+            for owner in memory.owners
+        ]
+    )
     for code, which in (("copy", foreign), ("stale", earlier)):
         if bool(which.any()):
             share = float(shares[:, which].min())
@@ -37,8 +44,8 @@ def alike(case: Case) -> Iterator[Finding]:
     one, memory = case.measures, case.memory
     which = torch.tensor(
         [
-            kind == one.kind and site != one.site and number == one.round
-            for kind, site, number in memory.sources
+            source.site != one.origin.site and source[1:] == one.origin[1:]
+            for source in memory.sources
         ],
         dtype=torch.bool,
     )

@@ -38,7 +38,7 @@ def quota(case: Case) -> Iterator[Finding]:
     """More networks of one site than the zoo takes."""
     one = case.submission
     held = sum(
-        owner == one.site and number != one.round for owner, number in case.memory.owners
+        owner.site == one.site and owner.round != one.round for owner in case.memory.owners
     ) + max(len(one.weights), len(one.probes))
     if held > case.config.quota:
         figures = {"networks": float(held), "most": float(case.config.quota)}

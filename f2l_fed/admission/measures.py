@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from f2l_fed.admission.anatomy import Anatomy
-from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.submission import Origin, Submission
 
 NORM, PROBE, SPREAD = "norm", "probe", "spread"
 HEAD, HEAD_CHANGE = "head", "head_change"
@@ -29,18 +29,14 @@ class Measures:
     """What is remembered of a submission.
 
     Args:
-        site: Its site.
-        round: Its round.
-        kind: What it may be compared with, see `Submission.kind`.
+        origin: Where it comes from.
         values: (m,) float64 by name, one for each network, or (1,) for all of them.
         signatures: (m, S) float32, of the networks; see `Anatomy.signature`.
         lengths: (m,) float32, how far each signature is from the start's.
         directions: (m, 256) float32, sketches of the updates' hidden part, of length 1.
     """
 
-    site: str
-    round: int
-    kind: str
+    origin: Origin
     values: Mapping[str, Tensor]
     signatures: Tensor
     lengths: Tensor
@@ -67,9 +63,7 @@ def measure(submission: Submission, anatomy: Anatomy) -> Measures:
     signatures = anatomy.signature(submission.weights)
     directions = anatomy.sketch(updates)
     return Measures(
-        site=submission.site,
-        round=submission.round,
-        kind=submission.kind,
+        origin=submission.origin,
         values=values,
         signatures=signatures,
         lengths=(signatures - anatomy.signature(submission.starts)).norm(dim=1),
@@ -84,7 +78,8 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
 def spread_of(logits: Tensor) -> Tensor:
     """How far outputs differ from input to input, (m, n, K) logits to (m,) float64.
 
-    >>> spread_of(torch.ones(1, 4, 3)).item()
+    >>> from torch import ones
+    >>> spread_of(ones(1, 4, 3)).item()
     0.0
     """
     logits = logits.double()

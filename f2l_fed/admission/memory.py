@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from f2l_fed.admission.measures import Measures
+from f2l_fed.admission.submission import Origin
 from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from f2l_fed.files import write_atomically
@@ -30,16 +31,16 @@ class Memory:
 
     Args:
         votes: Figures of the sites for each kind of round.
-        owners: Site and round of each remembered network, in the order in which they came.
+        owners: Whose each remembered network is, in the order in which they came.
         signatures: (n, S) float32, theirs.
-        sources: Kind, site and round of each remembered update; a site's newest of each kind.
+        sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
-    owners: tuple[tuple[str, int], ...] = ()
+    owners: tuple[Origin, ...] = ()
     signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    sources: tuple[tuple[str, str, int], ...] = ()
+    sources: tuple[Origin, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
     def with_admitted(self, one: Measures, extra: Mapping[str, Tensor] | None = None) -> Memory:
@@ -49,28 +50,27 @@ class Memory:
             one: What was measured.
             extra: More figures by name, (m,) each.
         """
-        mine = self.votes_on(one.kind).with_site(one.site, {**one.values, **(extra or {})})
-        kept = [i for i, owner in enumerate(self.owners) if owner != (one.site, one.round)]
-        other = [i for i, (k, s, _) in enumerate(self.sources) if (k, s) != (one.kind, one.site)]
+        origin = one.origin
+        votes = self.votes_on(origin.kind).with_site(origin.site, {**one.values, **(extra or {})})
+        kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
+        other = [
+            i
+            for i, source in enumerate(self.sources)
+            if (source.site, source.kind) != (origin.site, origin.kind)
+        ]
         return replace(
             self,
-            votes={**self.votes, one.kind: mine},
-            owners=(
-                *(self.owners[i] for i in kept),
-                *[(one.site, one.round)] * len(one.signatures),
-            ),
+            votes={**self.votes, origin.kind: votes},
+            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
             signatures=_below(self.signatures[kept], one.signatures),
-            sources=(
-                *(self.sources[i] for i in other),
-                *[(one.kind, one.site, one.round)] * len(one.directions),
-            ),
+            sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
             directions=_below(self.directions[other], one.directions),
         )
 
     def without(self, site: str) -> Memory:
         """The memory without a site, as after its erasure."""
-        kept = [i for i, (owner, _) in enumerate(self.owners) if owner != site]
-        others = [i for i, (_, source, _) in enumerate(self.sources) if source != site]
+        kept = [i for i, owner in enumerate(self.owners) if owner.site != site]
+        others = [i for i, source in enumerate(self.sources) if source.site != site]
         return replace(
             self,
             votes={kind: votes.without(site) for kind, votes in self.votes.items()},
@@ -86,7 +86,7 @@ class Memory:
 
     def held(self, site: str) -> int:
         """Number of networks of a site that are remembered."""
-        return sum(owner == site for owner, _ in self.owners)
+        return sum(owner.site == site for owner in self.owners)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
@@ -121,9 +121,9 @@ class Memory:
                     )
                     for kind, (names, sites) in about["votes"].items()
                 },
-                owners=tuple((str(site), int(round)) for site, round in about["owners"]),
+                owners=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["owners"]),
                 signatures=tensors["signatures"],
-                sources=tuple((str(k), str(s), int(r)) for k, s, r in about["sources"]),
+                sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
                 directions=tensors["directions"],
             )
             sound = about["format"] == _FORMAT

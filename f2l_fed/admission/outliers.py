@@ -46,7 +46,7 @@ def outliers(norms: Mapping[str, float], config: AdmissionConfig) -> dict[str, s
 
     >>> norms = {f"s{i}": 1.0 + i / 100 for i in range(9)} | {"odd": 90.0}
     >>> outliers(norms, AdmissionConfig())
-    {'odd': 'an update of norm 90, 44.6 robust deviations from the median'}
+    {'odd': 'an update of norm 90, 29.7 robust deviations from the median'}
     """
     positive_norms = {site: log(norm) for site, norm in norms.items() if norm > 0}
     if len(positive_norms) < config.minimum:

@@ -44,13 +44,12 @@ def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list
 
 
 def _pairs(memory: Memory, kind: str, config: AdmissionConfig) -> Iterator[tuple[str, Finding]]:
-    mine = [i for i, (other, _, _) in enumerate(memory.sources) if other == kind]
+    mine = [i for i, source in enumerate(memory.sources) if source.kind == kind]
     if not mine:
         return
-    sites = [memory.sources[i][1] for i in mine]
-    rounds = [memory.sources[i][2] for i in mine]
+    sources = [memory.sources[i] for i in mine]
     cosines = memory.directions[mine] @ memory.directions[mine].T
     for a, b in (cosines > config.alike).nonzero().tolist():
-        if sites[a] != sites[b] and rounds[a] == rounds[b]:
+        if sources[a].site != sources[b].site and sources[a][1:] == sources[b][1:]:
             figures = {"cosine": float(cosines[a, b]), "most": config.alike}
-            yield sites[a], Finding(code="alike", action="quarantine", figures=figures)
+            yield sources[a].site, Finding(code="alike", action="quarantine", figures=figures)

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
+
+
+class Origin(NamedTuple):
+    """Whose networks they are, of which round, from starts of which release."""
+
+    site: str
+    round: int
+    parent: str
+
+    @property
+    def kind(self) -> str:
+        """What they can be compared with: long training from the anchor, or a short one later."""
+        return "later" if self.parent else "first"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +61,9 @@ class Submission:
         return self.probes.mean(dim=0, keepdim=True).expand(len(self.weights), -1)
 
     @property
-    def kind(self) -> str:
-        """What it can be compared with: long training from the anchor, or a short one later."""
-        return "later" if self.parent else "first"
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return Origin(self.site, self.round, self.parent)
 
     def moved(self, share: Tensor) -> Submission:
         """The same with only a share of each update, (m,) float32."""

@@ -118,7 +118,7 @@ def screened(
             judged = screen.judge(sent, memory)
             spent += process_time() - start
             memory, verdicts[one.site] = judged.memory, judged.verdict
-        later = review(memory, honest[0].kind, config)
+        later = review(memory, honest[0].origin.kind, config)
         tally = Tally(bad=len(bad), honest=len(honest) - len(bad))
         for site, verdict in verdicts.items():
             caught = verdict.action != "accept"
