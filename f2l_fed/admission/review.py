@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import torch
 
 from f2l_fed.admission import unlike
 from f2l_fed.admission.case import Compared
@@ -39,17 +39,20 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, Verd
 
 
 def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list[Finding]]:
-    """Findings by site about updates in one direction within a round."""
-    return {site: [finding] for site, finding in _pairs(memory, kind, config)}
-
-
-def _pairs(memory: Memory, kind: str, config: AdmissionConfig) -> Iterator[tuple[str, Finding]]:
-    mine = [i for i, source in enumerate(memory.sources) if source.kind == kind]
-    if not mine:
-        return
-    sources = [memory.sources[i] for i in mine]
-    cosines = memory.directions[mine] @ memory.directions[mine].T
-    for a, b in (cosines > config.alike).nonzero().tolist():
-        if sources[a].site != sources[b].site and sources[a][1:] == sources[b][1:]:
-            figures = {"cosine": float(cosines[a, b]), "most": config.alike}
-            yield sources[a].site, Finding(code="alike", action="quarantine", figures=figures)
+    """Findings by site about updates in one direction, from starts of one release in a round."""
+    found: dict[str, list[Finding]] = {}
+    groups: dict[tuple[int, str], list[int]] = {}
+    for index, source in enumerate(memory.sources):
+        if source.kind == kind:
+            groups.setdefault((source.round, source.parent), []).append(index)
+    for rows in groups.values():
+        sites = sorted({memory.sources[row].site for row in rows})
+        number = torch.tensor([sites.index(memory.sources[row].site) for row in rows])
+        cosines = memory.directions[rows] @ memory.directions[rows].T
+        cosines[number[:, None] == number] = -1
+        for row, cosine in enumerate(cosines.amax(dim=1).tolist()):
+            if cosine > config.alike:
+                figures = {"cosine": cosine, "most": config.alike}
+                finding = Finding(code="alike", action="quarantine", figures=figures)
+                found.setdefault(sites[int(number[row])], []).append(finding)
+    return found
