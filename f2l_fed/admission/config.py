@@ -20,8 +20,8 @@ class AdmissionConfig:
             counts.
         floor: Smallest robust standard deviation of logarithms and cosines, so that among nearly
             equal updates small differences don't become outliers.
-        along: Cosine between an output layer, or its change, and the site's own probe, as a share
-            of the sites' median, below which an update is kept out.
+        along: Cosine of an output layer with the site's own probe, or of its change with probe and
+            start, as a share of the sites' median, below which an update is kept out.
         against: The same cosine itself, where there are too few sites to compare with.
         copy: Distance to another network, as a share of the update's own length, below which it
             is a copy.
@@ -35,7 +35,7 @@ class AdmissionConfig:
     clip: float = 6.0
     minimum: int = 8
     floor: float = 0.15
-    along: float = 0.2
+    along: float = 0.25
     against: float = -0.05
     copy: float = 0.1
     alike: float = 0.99

@@ -1,10 +1,12 @@
 """Figures of a submission that can be compared with other sites', whatever their labels mean.
 
 A site's probe is what a few steps on its own data do to the anchor. An honest update comes from
-the same data, so in the output layer it points the same way: the cosine of both is far above
-zero, while a flipped, random, permuted or borrowed update has none or a negative one. It costs
-two inner products and needs no data at the server. Below the output layer honest updates of
-later rounds often go against the probe, so nothing is made of that. Lengths tell the rest.
+the same data, so in the output layer it points the same way, and that of a good start, which
+training makes surer. The cosine with both together is far above zero, while a flipped, random,
+permuted or borrowed update has none or a negative one. It costs a few inner products and needs no
+data at the server. A single short update is mostly the chance of its batches, so it is the mean
+over the episodes that is compared. Below the output layer honest updates of later rounds often go
+against the probe, so nothing is made of that. Lengths tell the rest.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -49,14 +52,14 @@ def measure(submission: Submission, anatomy: Anatomy) -> Measures:
     Logarithms of lengths, cosines as they are.
     """
     updates, probes = submission.updates, submission.paired_probes
+    expected = [_unit(anatomy.rows(each)) for each in (probes, submission.starts)]
     layers = anatomy.layer_norms(updates)
     lengths = layers.square().sum(dim=1).sqrt().clamp(min=_LEAST)
     values = {
         NORM: lengths.log(),
         PROBE: probes.double().norm(dim=1).clamp(min=_LEAST).log(),
         HEAD: _cosine(anatomy.rows(submission.weights), anatomy.rows(probes)),
-        # A short update from a good start is mostly the chance of its batches; their mean is less.
-        HEAD_CHANGE: _cosine(anatomy.rows(updates), anatomy.rows(probes)).mean(0, keepdim=True),
+        HEAD_CHANGE: _cosine(_mean(anatomy.rows(updates)), _mean(*expected)),
     }
     logs = layers.clamp(min=_LEAST).log()
     values |= {f"{LAYER}{index}": log for index, log in enumerate(logs.T)}
@@ -73,6 +76,15 @@ def measure(submission: Submission, anatomy: Anatomy) -> Measures:
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return cosine_similarity(a.double(), b.double(), dim=1, eps=_LEAST)
+
+
+def _mean(*parts: Tensor) -> Tensor:
+    """(m, n) each to (1, n): their sum, averaged over the networks."""
+    return torch.stack(parts).sum(dim=0).mean(dim=0, keepdim=True)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=_LEAST)
 
 
 def spread_of(logits: Tensor) -> Tensor:

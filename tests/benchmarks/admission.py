@@ -33,12 +33,13 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target, build_target
 from server.simulate import Simulation, prepare
 from tests.benchmarks.common import side_by_side, write_json
-from tests.support.attacks import ATTACKS
+from tests.support.attacks import ATTACKS, HARD
 from tests.support.recorded import load, recorded_rounds, save
 
 SCENARIOS = {"few-shot": "mnist5k", "dirichlet": "digits"}
 SHARES = (0.1, 0.3)
 HONEST = "none"
+EVERY = {**ATTACKS, **HARD}
 
 
 @dataclass
@@ -113,7 +114,7 @@ def screened(
         bad = set() if attack == HONEST else liars(honest, share)
         verdicts = {}
         for one in honest:
-            sent = ATTACKS[attack](one, honest, target, rng) if one.site in bad else one
+            sent = EVERY[attack](one, honest, target, rng) if one.site in bad else one
             start = process_time()
             judged = screen.judge(sent, memory)
             spent += process_time() - start
@@ -138,7 +139,7 @@ def screened(
 def measured(scenario: str, seed: int, sites: int, rounds: int, kept: Path | None) -> Any:
     """Everything of one seed of a scenario."""
     path = record(scenario, seed, sites, rounds, kept)
-    plans = [(HONEST, 0.0), *((attack, share) for attack in ATTACKS for share in SHARES)]
+    plans = [(HONEST, 0.0), *((attack, share) for attack in EVERY for share in SHARES)]
     return {plan: screened(path, seed, *plan) for plan in plans}
 
 

@@ -108,6 +108,16 @@ def in_league_disguised(one, others, target, rng):
     return replace(one, weights=one.starts + update, probes=probes)
 
 
+def flipped_whole(one, others, target, rng):
+    """As `flipped`, with the probes flipped too, so that both still agree."""
+    return replace(flipped(one, others, target, rng), probes=-one.probes)
+
+
+def tripled(one, others, target, rng):
+    """The update times three: longer than it should be, but as long as some honest ones."""
+    return replace(one, weights=one.starts + 3 * one.updates)
+
+
 ATTACKS: Mapping[str, Attack] = {
     "sign flipped": flipped,
     "update x 10": stretched,
@@ -123,6 +133,12 @@ ATTACKS: Mapping[str, Attack] = {
     "collusion": in_league,
     "collusion with a probe": in_league_disguised,
 }
+
+HARD: Mapping[str, Attack] = {
+    "update x 3": tripled,
+    "flipped with its probe": flipped_whole,
+}
+"""What nobody should expect admission to see; measured to know how much of it gets through."""
 
 
 def _as_long(vectors: Tensor, rng: torch.Generator) -> Tensor:
