@@ -14,8 +14,8 @@ class AdmissionConfig:
     Args:
         deviations: Distance from the median, in robust standard deviations, above which a figure
             of an update is unlike the others'.
-        clip: The same for the length of an update that is too long: from there on it is shortened,
-            and above ``deviations``, should that be more, kept out.
+        clip: The same for an update that is long: from there on it is shortened.
+        far: The same for an update that is so long that it is kept out.
         minimum: Smallest number of sites to compare with; below it only what is wrong by itself
             counts.
         floor: Smallest robust standard deviation of logarithms and cosines, so that among nearly
@@ -32,7 +32,8 @@ class AdmissionConfig:
     """
 
     deviations: float = 7.0
-    clip: float = 6.0
+    clip: float = 7.0
+    far: float = 12.0
     minimum: int = 8
     floor: float = 0.15
     along: float = 0.25
@@ -44,7 +45,7 @@ class AdmissionConfig:
     examples: float = 1e9
 
     def __post_init__(self) -> None:
-        positive(self, "deviations", "clip", "minimum", "floor", "copy", "inputs", "quota")
+        positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")
         positive(self, "examples")
         require(self.copy < 1, self, "copy", "> 0 and < 1")
         require(0 <= self.along < 1, self, "along", ">= 0 and < 1")

@@ -84,7 +84,8 @@ def _mean(*parts: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=_LEAST)
+    unit: Tensor = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=_LEAST)
+    return unit
 
 
 def spread_of(logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +26,13 @@ from f2l_fed.files import write_atomically
 _FORMAT, _VOTES = 1, "votes."
 
 
+class Doubt(NamedTuple):
+    """Since which round a site's records are left out, and why."""
+
+    round: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Memory:
     """Votes of the sites, and signatures of their networks.
@@ -35,6 +43,7 @@ class Memory:
         signatures: (n, S) float32, theirs.
         sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
+        doubted: Sites whose newest records are to be left out of retrainings.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
@@ -42,16 +51,25 @@ class Memory:
     signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     sources: tuple[Origin, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    doubted: Mapping[str, Doubt] = field(default_factory=dict)
 
-    def with_admitted(self, one: Measures, extra: Mapping[str, Tensor] | None = None) -> Memory:
+    def with_admitted(
+        self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
+    ) -> Memory:
         """The memory after a submission was admitted; the same one again replaces itself.
 
         Args:
             one: What was measured.
             extra: More figures by name, (m,) each.
+            votes: Whether its figures count among what is usual.
         """
         origin = one.origin
-        votes = self.votes_on(origin.kind).with_site(origin.site, {**one.values, **(extra or {})})
+        of_kind = self.votes_on(origin.kind)
+        of_kind = (
+            of_kind.with_site(origin.site, {**one.values, **(extra or {})})
+            if votes
+            else of_kind.without(origin.site)
+        )
         kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
         other = [
             i
@@ -60,12 +78,20 @@ class Memory:
         ]
         return replace(
             self,
-            votes={**self.votes, origin.kind: votes},
+            votes={**self.votes, origin.kind: of_kind},
             owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
             signatures=_below(self.signatures[kept], one.signatures),
             sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
             directions=_below(self.directions[other], one.directions),
+            doubted={site: why for site, why in self.doubted.items() if site != origin.site},
         )
+
+    def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
+        """The memory after a review: those sites have no vote until they send something new."""
+        votes = self.votes_on(kind)
+        for site in doubts:
+            votes = votes.without(site)
+        return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **doubts})
 
     def without(self, site: str) -> Memory:
         """The memory without a site, as after its erasure."""
@@ -78,6 +104,7 @@ class Memory:
             signatures=self.signatures[kept],
             sources=tuple(self.sources[i] for i in others),
             directions=self.directions[others],
+            doubted={other: why for other, why in self.doubted.items() if other != site},
         )
 
     def votes_on(self, kind: str) -> Votes:
@@ -95,6 +122,7 @@ class Memory:
             "votes": {kind: [votes.names, votes.sites] for kind, votes in self.votes.items()},
             "owners": self.owners,
             "sources": self.sources,
+            "doubted": self.doubted,
         }
         tensors = {"signatures": self.signatures, "directions": self.directions}
         tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in self.votes.items()}
@@ -125,6 +153,7 @@ class Memory:
                 signatures=tensors["signatures"],
                 sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
                 directions=tensors["directions"],
+                doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
             )
             sound = about["format"] == _FORMAT
             sound = sound and len(found.owners) == len(found.signatures)

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
 from f2l_fed.admission import unlike
 from f2l_fed.admission.case import Compared
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.memory import Memory
+from f2l_fed.admission.memory import Doubt, Memory
 from f2l_fed.admission.verdict import Finding, Verdict
+from f2l_fed.admission.votes import Votes
 
 
-def review(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, Verdict]:
+def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, dict[str, Verdict]]:
     """Judges the newest submissions of all admitted sites once more, against all others.
 
     Whoever came first was compared with few. This depends on what was admitted and not on the
-    order in which it came; whoever it finds is to be left out of the retraining, and its records
-    stay in the zoo.
+    order in which it came. Whoever it finds loses its vote, and the rest are judged again until
+    nobody is found; its records stay in the zoo and are to be left out of retrainings.
 
     Args:
         memory: After the exchange.
-        kind: "first" or "later".
-        config: Limits.
+        kind: "first" or "later", see `Origin.kind`.
+        config: Limits. That on lengths is half-way between shortening and keeping out.
 
     Returns:
-        The sites that something speaks against, by name; a finding that calls for shortening
-        counts only where it was not shortened at once, so such sites are not among them.
+        The memory with its doubts, and the sites that something new speaks against, by name.
     """
-    votes, in_league = memory.votes_on(kind), _alike(memory, kind, config)
+    config = replace(config, far=(config.clip + config.far) / 2)
+    in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
+    while new := _unlike_others(memory.votes_on(kind), in_league, config):
+        rounds = {source.site: source.round for source in memory.sources if source.kind == kind}
+        doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
+        memory, found = memory.with_doubts(kind, doubts), {**found, **new}
+    return memory, dict(sorted(found.items()))
+
+
+def _unlike_others(
+    votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
+) -> dict[str, Verdict]:
     found = {}
-    for site in sorted(votes.sites):
+    for site in votes.sites:
         compared = Compared(values=votes.of(site), votes=votes, config=config)
         findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
         verdict = Verdict.of([*findings, *in_league.get(site, ())])

@@ -138,9 +138,9 @@ class Screen:
         }
         if verdict.action == "clip":
             submission = _shortened(submission, verdict)
-            # Votes stay as they were sent, so that clipping does not make lengths seem alike.
         if verdict.admitted:
-            memory = memory.with_admitted(case.measures, extra)
+            # What had to be shortened is known to be unlike the others, so it has no vote.
+            memory = memory.with_admitted(case.measures, extra, votes=verdict.action == "accept")
         return Judgement(verdict=verdict, submission=submission, memory=memory, figures=figures)
 
 

@@ -36,9 +36,10 @@ def norm(case: Compared) -> Iterator[Finding]:
         return
     low, high = float(_deviations(values, others).min()), float(_deviations(values, others).max())
     figures = {"norm": exp(float(values.max())), "usual": exp(others.centre)}
-    if high > case.config.clip:
-        most = exp(others.centre + case.config.clip * others.spread)
-        kept_out = high > case.config.deviations
+    limit = min(case.config.clip, case.config.far)
+    if high > limit:
+        most = exp(others.centre + limit * others.spread)
+        kept_out = high > case.config.far
         yield Finding(
             code="long",
             action="quarantine" if kept_out else "clip",

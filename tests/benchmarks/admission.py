@@ -10,7 +10,9 @@ The starts of later rounds are those of the honest run.
 
 ``at once`` is the share of bad submissions that `Screen.judge` did not let in as they were (clip,
 quarantine or reject), ``in all`` adds those that `review` finds at the end of the round. A false
-alarm is an honest submission that is not simply accepted, by either. With ``--recorded`` recorded
+alarm is an honest submission that is kept out of zoo or retraining, by either; ``clipped`` is the
+share of honest ones that were let in shortened. Limits were chosen by looking at seeds 0 and 1 of
+the few-shot federation; the others were not looked at. With ``--recorded`` recorded
 rounds are kept in a folder and used again.
 """
 
@@ -51,6 +53,7 @@ class Tally:
     in_all: int = 0
     honest: int = 0
     alarms: int = 0
+    clipped: int = 0
 
     def add(self, other: Tally) -> None:
         for name in vars(self):
@@ -119,7 +122,7 @@ def screened(
             judged = screen.judge(sent, memory)
             spent += process_time() - start
             memory, verdicts[one.site] = judged.memory, judged.verdict
-        later = review(memory, honest[0].origin.kind, config)
+        memory, later = review(memory, honest[0].origin.kind, config)
         tally = Tally(bad=len(bad), honest=len(honest) - len(bad))
         for site, verdict in verdicts.items():
             caught = verdict.action != "accept"
@@ -129,7 +132,9 @@ def screened(
                 tally.in_all += found
                 codes[(verdict if caught else later[site]).code if found else "missed"] += 1
             elif found:
-                tally.alarms += 1
+                kept_out = not verdict.admitted or site in later
+                tally.alarms += kept_out
+                tally.clipped += not kept_out
                 why = verdict if caught else later[site]
                 held_back.append(f"round {number}, {site}: {why.action}, {why.reason}")
         tallies.append(tally)
@@ -170,6 +175,7 @@ def summed(parts: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
             "caught_in_all": rate(total.in_all, total.bad),
             "honest": total.honest,
             "false_alarms": total.alarms / total.honest,
+            "clipped": total.clipped / total.honest,
             "by_round": [
                 {"caught_in_all": rate(t.in_all, t.bad), "false_alarms": t.alarms / t.honest}
                 for t in by_round
@@ -188,7 +194,7 @@ def rate(some: int, of: int) -> float:
 def show(scenario: str, figures: Mapping[str, Any]) -> None:
     """The table of a scenario."""
     print(
-        f"\n{scenario}: {'':<24}{'at once':>9}{'in all':>8}{'least seed':>12}{'alarms':>8}  reasons"
+        f"\n{scenario}: {'':<24}{'at once':>9}{'in all':>8}{'least seed':>12}{'alarms':>8}{'clipped':>9}  reasons"
     )
     for name, row in figures.items():
         reasons = ", ".join(f"{code} {count}" for code, count in row["reasons"].items())
@@ -199,7 +205,8 @@ def show(scenario: str, figures: Mapping[str, Any]) -> None:
             if row["bad"]
             else f"{'':>28}"
         )
-        print(f"{name:<34}{caught}{100 * row['false_alarms']:>7.2f}%  {reasons}")
+        print(f"{name:<34}{caught}{100 * row['false_alarms']:>7.2f}%", end="")
+        print(f"{100 * row['clipped']:>8.2f}%  {reasons}")
     honest = next(iter(figures.values()))
     rounds = ", ".join(f"{100 * r['false_alarms']:.2f}%" for r in honest["by_round"])
     print(f"false alarms without liars, by round: {rounds} of {honest['honest']} submissions")

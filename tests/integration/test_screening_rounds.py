@@ -36,7 +36,8 @@ def held_back(screen: Screen, rounds: Sequence[Sequence[Submission]]) -> set[tup
             memory = judged.memory
             if judged.verdict.action != "accept":
                 found.add((number, one.site))
-        found |= {(number, site) for site in review(memory, one.origin.kind, screen.config)}
+        memory, doubted = review(memory, one.origin.kind, screen.config)
+        found |= {(number, site) for site in doubted}
     return found
 
 

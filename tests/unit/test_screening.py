@@ -145,7 +145,7 @@ def test_a_site_fills_its_quota_and_no_more():
 
 def test_an_update_a_little_too_long_is_shortened_to_the_limit(screen, memory, newcomer):
     stretched = newcomer.moved(torch.full((EPISODES,), 1.2))
-    tight = small_screen(clip=0.1, deviations=50.0, floor=0.05)
+    tight = small_screen(clip=0.1, deviations=50.0, far=50.0, floor=0.05)
     judged = tight.judge(stretched, memory)
     assert judged.verdict.action == "clip"
     most = judged.verdict.findings[0].figures["most"]
@@ -217,9 +217,16 @@ def test_whoever_came_first_is_judged_again_with_all_others(screen):
     assert memory.held("site-00")
     for number in range(1, SITES):
         memory = screen.judge(submission(number), memory).memory
-    found = review(memory, "first", screen.config)
+    memory, found = review(memory, "first", screen.config)
     assert list(found) == ["site-00"]
     assert found["site-00"].code == "long"
+    # Until it sends something new it is left out and has no vote.
+    assert memory.doubted["site-00"].round == 1
+    assert "longer" in memory.doubted["site-00"].reason
+    assert "site-00" not in memory.votes_on("first").sites
+    assert review(memory, "first", screen.config)[1] == {}
+    better = screen.judge(submission(0, 2), memory).memory
+    assert not better.doubted
 
 
 def test_the_second_look_does_not_depend_on_the_order(screen, memory):
@@ -227,10 +234,10 @@ def test_the_second_look_does_not_depend_on_the_order(screen, memory):
     lenient = small_screen(minimum=1000)
     for number in reversed(range(SITES)):
         other = lenient.judge(submission(number), other).memory
-    tight = replace(screen.config, deviations=1.5, clip=1.0, floor=0.01)
-    found = review(memory, "first", tight)
+    tight = replace(screen.config, deviations=1.5, clip=1.0, far=2.0, floor=0.01)
+    found = review(memory, "first", tight)[1]
     assert found
-    again = review(other, "first", tight)
+    again = review(other, "first", tight)[1]
     assert {site: v.reason for site, v in again.items()} == {s: v.reason for s, v in found.items()}
 
 
