@@ -193,9 +193,8 @@ def rate(some: int, of: int) -> float:
 
 def show(scenario: str, figures: Mapping[str, Any]) -> None:
     """The table of a scenario."""
-    print(
-        f"\n{scenario}: {'':<24}{'at once':>9}{'in all':>8}{'least seed':>12}{'alarms':>8}{'clipped':>9}  reasons"
-    )
+    heads = f"{'at once':>9}{'in all':>8}{'least seed':>12}{'alarms':>8}{'clipped':>9}"
+    print(f"\n{scenario:<34}{heads}  reasons")
     for name, row in figures.items():
         reasons = ", ".join(f"{code} {count}" for code, count in row["reasons"].items())
         least = min(seed["in_all"] for seed in row["by_seed"])

@@ -8,8 +8,8 @@ as they lie in a shard. ``flower`` is a strategy's `aggregate_train`, ``numpy`` 
 alone, on the plain arrays and without reading messages, ``ours`` init, accumulate one by one and
 finalise. Each is run in a fresh process with one thread; a seed is one such process for each, in
 turn. Memory is the peak above what the process had with all updates in memory, bytes that the
-result takes included. Times are wall times; the ratio is the median over the seeds of ours
-divided by the other within the same turn.
+result takes included. Times are CPU times, so that other work on the machine counts for little;
+the ratio is the median over the seeds of ours divided by the other within the same turn.
 
 Multi-Krum keeps n - f - 2 updates with f = 6, the trimmed mean drops 6 at either end (Flower's
 beta is 0.2, which is the same 6 of 32).
@@ -77,9 +77,9 @@ def measured(side: str, rule: str, count: int, size: int, seed: int) -> dict[str
     before = in_mebibytes("VmRSS")
     # Resets the peak to what is in use now.
     Path("/proc/self/clear_refs").write_text("5")
-    start = time.perf_counter()
+    start = time.process_time()
     found = job()
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = in_mebibytes("VmHWM") - before
     return {"seconds": seconds, "peak_mib": peak, "sum": float(found.astype(np.float64).sum())}
 

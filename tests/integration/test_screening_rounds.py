@@ -5,12 +5,25 @@ The full measurement, with its figures, is `tests.benchmarks.admission`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from f2l_fed.admission import AdmissionConfig, Memory, Screen, Submission, review
+from f2l_fed.admission import (
+    AdmissionConfig,
+    Memory,
+    Screen,
+    Submission,
+    admitted_in,
+    new_records,
+    review,
+    seeded,
+)
+from f2l_fed.probe import anchor
 from f2l_fed.targets import Target
+from server.federation import Federation
 from tests.support.attacks import ATTACKS
 from tests.support.recorded import recorded_rounds
 from tests.support.small import rng
@@ -20,9 +33,14 @@ SITES = 12
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory) -> tuple[Target, Screen, list[list[Submission]]]:
+def finished(tmp_path_factory) -> tuple[Federation, list[list[Submission]]]:
     federation, _ = small_federation(tmp_path_factory.mktemp("recorded") / "out", sites=SITES)
-    rounds = recorded_rounds(federation, 2)
+    return federation, recorded_rounds(federation, 2)
+
+
+@pytest.fixture(scope="module")
+def recorded(finished) -> tuple[Target, Screen, list[list[Submission]]]:
+    federation, rounds = finished
     screen = Screen.of(federation.target, federation.config.lineage, 2, AdmissionConfig())
     return federation.target, screen, rounds
 
@@ -60,3 +78,31 @@ def test_a_quarter_of_liars_is_held_back_and_nobody_else(recorded, attack):
     ]
     expected = {(n, rounds[0][place].site) for n in (1, 2) for place in liars}
     assert held_back(screen, attacked) == expected
+
+
+def test_a_submission_and_its_records_are_the_same(finished):
+    federation, rounds = finished
+    snapshot = federation.zoo.snapshot()
+    in_zoo = {record.key: record for record in snapshot.records()}
+    made = [record for round_ in rounds for one in round_ for record in new_records(one)]
+    assert {record.key for record in made} == set(in_zoo)
+    for record in made:
+        (weights,) = snapshot.weights([in_zoo[record.key]])
+        (context,) = snapshot.contexts([in_zoo[record.key]])
+        assert np.array_equal(record.weights, weights)
+        assert np.array_equal(record.context, context)
+        assert record.metrics == pytest.approx(dict(in_zoo[record.key].metrics))
+        assert record.parent == in_zoo[record.key].parent
+
+
+def test_a_memory_can_be_built_from_a_zoo_and_knows_copies_of_what_is_in_it(finished, recorded):
+    federation, rounds = finished
+    _, screen, _ = recorded
+    first = anchor(federation.target, federation.config.lineage)
+    memory = seeded(admitted_in(federation.zoo.snapshot()), screen.anatomy, first)
+    assert {owner.site for owner in memory.owners} == {one.site for one in rounds[0]}
+    for kind in ("first", "later"):
+        assert memory.votes_on(kind).usual("norm", 0.1).voters == SITES
+    stolen = dataclasses.replace(rounds[1][0], site="a thief")
+    codes = {finding.code for finding in screen.judge(stolen, memory).verdict.findings}
+    assert "copy" in codes
