@@ -7,6 +7,7 @@ from itertools import groupby
 
 import torch
 
+from f2l_fed.admission.memory import Memory
 from f2l_fed.admission.seed import Admitted
 from f2l_fed.admission.submission import Submission
 from f2l_fed.zoo import NewRecord, Snapshot
@@ -36,10 +37,17 @@ def new_records(submission: Submission) -> list[NewRecord]:
     ]
 
 
-def admitted_in(snapshot: Snapshot) -> Iterator[Admitted]:
-    """What a zoo holds, for `seeded`: one submission at a time, in the order of rounds."""
+def admitted_in(snapshot: Snapshot, memory: Memory | None = None) -> Iterator[Admitted]:
+    """What a zoo holds and a memory does not, one submission at a time, in the order of rounds.
+
+    ``seeded(admitted_in(snapshot, memory), anatomy, anchor, memory)`` builds a memory, or brings
+    one up to date that was saved before the last submissions came.
+    """
+    known = {owner[:2] for owner in memory.owners} if memory is not None else set()
     records = sorted(snapshot.records(), key=lambda r: (r.round, r.site, r.commit, r.row))
     for (number, site), group in groupby(records, key=lambda r: (r.round, r.site)):
+        if (site, number) in known:
+            continue
         rows = list(group)
         yield Admitted(
             site=site,

@@ -35,7 +35,9 @@ class Admitted:
     metrics: Sequence[Mapping[str, float]]
 
 
-def seeded(admitted: Iterable[Admitted], anatomy: Anatomy, anchor: Tensor) -> Memory:
+def seeded(
+    admitted: Iterable[Admitted], anatomy: Anatomy, anchor: Tensor, memory: Memory | None = None
+) -> Memory:
     """Builds a memory, one submission at a time, oldest round first.
 
     What later rounds started from is not in a zoo, so of their figures only those are known that
@@ -45,8 +47,9 @@ def seeded(admitted: Iterable[Admitted], anatomy: Anatomy, anchor: Tensor) -> Me
         admitted: In ascending order of rounds; read one by one.
         anatomy: Where the parts of a network lie.
         anchor: (D,) float32, the lineage's first.
+        memory: What is remembered already; nothing if left out.
     """
-    memory = Memory()
+    memory = memory or Memory()
     for one in admitted:
         submission = Submission(
             site=one.site,
