@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Writes a text file durably: readers and crashes see the old one or the new one."""
+def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Writes a file durably: readers and crashes see the old one or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from f2l_fed.errors import F2LError
-from server.commands import control, explain, serve, simulate, zoo
+from server.commands import control, explain, quarantine, serve, simulate, zoo
 
 _admin = typer.Typer(
     name="f2l-admin",
@@ -21,6 +21,7 @@ _admin = typer.Typer(
 _admin.command()(simulate.simulate)
 _admin.command()(explain.explain)
 _admin.add_typer(zoo.app, name="zoo")
+_admin.add_typer(quarantine.app, name="quarantine")
 _admin.add_typer(control.rounds, name="round")
 _admin.add_typer(control.releases, name="release")
 control.sites.command(name="forget")(zoo.forget)

@@ -16,6 +16,7 @@ from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
 from f2l_fed.files import write_atomically
 from f2l_fed.probe import anchor, recentred
+from f2l_fed.quarantine import Quarantine
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from f2l_fed.wire import Frame
@@ -119,6 +120,16 @@ class Federation:
     def zoo(self) -> Zoo:
         """The weight zoo."""
         return Zoo.open(self.root / "zoo")
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """What admission put aside."""
+        return Quarantine(self.root / "quarantine")
+
+    @property
+    def screening(self) -> Path:
+        """File of what admission remembers."""
+        return self.root / "screening.safetensors"
 
     @cached_property
     def releases(self) -> ReleaseRegistry:

@@ -42,6 +42,8 @@ _OURS = (
     "result.json",
     "report.html",
     "zoo",
+    "quarantine",
+    "screening.safetensors",
     "releases",
     "rounds",
     "sites",

@@ -3,5 +3,6 @@
 from f2l_fed.aggregate.aggregator import Aggregator
 from f2l_fed.aggregate.registry import AGGREGATORS, aggregate
 from f2l_fed.aggregate.rows import Rows
+from f2l_fed.aggregate.tree import merged
 
-__all__ = ["AGGREGATORS", "Aggregator", "Rows", "aggregate"]
+__all__ = ["AGGREGATORS", "Aggregator", "Rows", "aggregate", "merged"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
-from f2l_fed.aggregate.coordinate import weighted_median
 from f2l_fed.aggregate.mean import MEAN, Sum
+from f2l_fed.aggregate.median import weighted_median
 from f2l_fed.aggregate.rows import Rows
 from f2l_fed.errors import UsageError
 
@@ -30,8 +30,11 @@ def clipped_mean(max_norm: float) -> Aggregator[Sum]:
 
     def accumulate(state: Sum, rows: Tensor, weights: Tensor) -> Sum:
         given = Rows.of(len(state.total), rows, weights)
-        clipped = given.combine(given.weights * shrinkage(norms(given), max_norm))
-        return MEAN.merge(state, Sum(total=clipped, weight=float(given.weights.sum())))
+        coefficients = given.weights * shrinkage(norms(given), max_norm)
+        return Sum(
+            total=given.combine(coefficients, state.total),
+            weight=state.weight + float(given.weights.sum()),
+        )
 
     return Aggregator(
         init=MEAN.init, accumulate=accumulate, merge=MEAN.merge, finalise=MEAN.finalise
@@ -61,7 +64,7 @@ def norms(rows: Rows) -> Tensor:
     """Euclidean length of every update, (n,) float64."""
     squares = torch.zeros(len(rows), dtype=torch.float64)
     for block in rows.blocks():
-        squares += block.square().sum(dim=1)
+        squares += block.double().square().sum(dim=1)
     return squares.sqrt()
 
 

@@ -35,7 +35,7 @@ def _init(size: int) -> Sum:
 def _accumulate(state: Sum, rows: Tensor, weights: Tensor) -> Sum:
     given = Rows.of(len(state.total), rows, weights)
     return Sum(
-        total=state.total + given.combine(given.weights),
+        total=given.combine(given.weights, state.total),
         weight=state.weight + float(given.weights.sum()),
     )
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator
 from f2l_fed.aggregate.clipped_mean import median_clipped_mean
-from f2l_fed.aggregate.coordinate import median, trimmed_mean
-from f2l_fed.aggregate.gram import geometric_median, multi_krum
+from f2l_fed.aggregate.geometric_median import geometric_median
 from f2l_fed.aggregate.mean import MEAN, Sum
+from f2l_fed.aggregate.median import median
+from f2l_fed.aggregate.multi_krum import multi_krum
+from f2l_fed.aggregate.trimmed_mean import trimmed_mean
 from f2l_fed.errors import UsageError
 
 

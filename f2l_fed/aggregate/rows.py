@@ -7,7 +7,7 @@ be views of files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from f2l_fed.errors import AdmissionError, UsageError
 
-BLOCK = 1 << 14
+BLOCK = 1 << 13
+"""Columns at a time: of tens of updates they fit into a processor's cache, in float64 too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Rows:
                 got=str(tuple(weights.shape)),
             )
         weights = weights.double()
-        _require(rows.isfinite().all(dim=1), "the update holds numbers that are not finite")
+        _require(_finite(rows), "the update holds numbers that are not finite")
         _require(weights.isfinite() & (weights > 0), "the update's weight is not positive")
         return cls(size=size, parts=(rows,), weights=weights)
 
@@ -85,15 +86,65 @@ class Rows:
             weights=torch.cat([self.weights, other.weights]),
         )
 
-    def blocks(self, block: int = BLOCK) -> Iterator[Tensor]:
-        """Yields (n, at most ``block``) float64: some columns of all rows, left to right."""
-        for start in range(0, self.size, block):
-            yield torch.cat([part[:, start : start + block] for part in self.parts]).double()
+    def columns(self, start: int, stop: int) -> Rows:
+        """The same updates as far as some of their numbers go; views, so nothing is copied.
 
-    def combine(self, coefficients: Tensor) -> Tensor:
-        """The sum of the rows times their coefficients, (n,) float64 to (D,) float64."""
-        sums = [coefficients @ block for block in self.blocks()]
-        return torch.cat(sums) if sums else torch.zeros(0, dtype=torch.float64)
+        A cluster reduces such slices apart: results of coordinate rules are laid side by side,
+        Gram matrices are added.
+        """
+        start, stop, _ = slice(start, stop).indices(self.size)
+        return Rows(
+            size=max(stop - start, 0),
+            parts=tuple(part[:, start:stop] for part in self.parts),
+            weights=self.weights,
+        )
+
+    def blocks(self, block: int = BLOCK) -> Iterator[Tensor]:
+        """Yields (n, at most ``block``) float32: some columns of all rows, left to right."""
+        for start in range(0, self.size, block):
+            yield torch.cat([part[:, start : start + block] for part in self.parts])
+
+    def reduce(self, rule: Callable[[Tensor], Tensor], block: int = BLOCK) -> Tensor:
+        """Reduces every column by itself.
+
+        Args:
+            rule: (n, b) float32 to (b,) float64, column by column.
+            block: Largest b.
+
+        Returns:
+            (D,) float64.
+        """
+        reduced = torch.empty(self.size, dtype=torch.float64)
+        start = 0
+        for part in self.blocks(block):
+            reduced[start : start + part.shape[1]] = rule(part)
+            start += part.shape[1]
+        return reduced
+
+    def combine(self, coefficients: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The sum of the rows times their coefficients.
+
+        Args:
+            coefficients: (n,) float64.
+            onto: (D,) float64, added to it.
+
+        Returns:
+            (D,) float64.
+        """
+        total = torch.zeros(self.size, dtype=torch.float64) if onto is None else onto.clone()
+        parts = total.split(BLOCK) if self.size else ()
+        for part, block in zip(parts, self.blocks(), strict=True):
+            part.add_(coefficients @ block.double())
+        return total
+
+
+def _finite(rows: Tensor) -> Tensor:
+    """(n,) bool, whether all numbers of a row are finite."""
+    # A finite sum proves it and is many times cheaper; a sum that overflowed proves nothing.
+    good = rows.sum(dim=1).isfinite()
+    for row in (~good).nonzero().flatten().tolist():
+        good[row] = rows[row].isfinite().all()
+    return good
 
 
 def _require(good: Tensor, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 
 import pytest
@@ -9,8 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.aggregate import AGGREGATORS, aggregate
+from f2l_fed.aggregate import AGGREGATORS, Rows, aggregate, merged
 from f2l_fed.aggregate.clipped_mean import clipped_mean
+from f2l_fed.aggregate.gram import gram_matrix
+from f2l_fed.aggregate.median import coordinate_median
+from f2l_fed.aggregate.trimmed_mean import coordinate_trimmed_mean
+from f2l_fed.errors import AdmissionError
 
 quick = settings(deadline=None, max_examples=40)
 every = pytest.mark.parametrize("name", AGGREGATORS)
@@ -60,6 +65,88 @@ def test_the_order_of_the_updates_does_not_matter(name, given, seed):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["mean", "median", "trimmed_mean", "multi_krum", "geometric_median"]
+)
+@quick
+@given(given=updates(least=5), seed=seeds)
+def test_what_moves_all_updates_moves_the_aggregate(name, given, seed):
+    rows, weights = given
+    # Short binary fractions, so that sums and differences are exact and ties stay ties. The
+    # clipped mean is missing since the origin is in its law.
+    rows = (rows * 1024).round() / 1024
+    shift = torch.randint(-64, 65, rows.shape[1:], generator=rng(seed)).float()
+    byzantine = 0 if name == "mean" else 1
+    weights = weights.clamp(max=1)
+    torch.testing.assert_close(
+        aggregate(name, rows + shift, weights, byzantine=byzantine),
+        aggregate(name, rows, weights, byzantine=byzantine) + shift,
+        rtol=1e-5,
+        atol=2e-5,
+    )
+
+
+@every
+@quick
+@given(given=updates(), scale=st.sampled_from([2.0**-20, 0.5, -1.0, 2.0, -(2.0**20)]))
+def test_what_stretches_or_mirrors_all_updates_does_so_with_the_aggregate(name, given, scale):
+    rows, weights = given
+    # Powers of two, so that nothing is rounded that was not before.
+    torch.testing.assert_close(
+        aggregate(name, scale * rows, weights) / scale,
+        aggregate(name, rows, weights),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@every
+@quick
+@given(given=updates(least=4), seed=seeds, data=st.data())
+def test_a_tree_over_shards_gives_the_same_bits_whoever_came_first(name, given, seed, data):
+    rows, weights = given
+    rule, empty = AGGREGATORS[name](0), AGGREGATORS[name](0).init(rows.shape[1])
+    count = data.draw(st.integers(1, len(rows)))
+    shards = {
+        f"shard-{index}": rule.accumulate(empty, part, share)
+        for index, (part, share) in enumerate(
+            zip(rows.tensor_split(count), weights.tensor_split(count), strict=True)
+        )
+    }
+    other = {name: shards[name] for name in data.draw(st.permutations(list(shards)))}
+    found = rule.finalise(merged(rule, shards))
+    assert torch.equal(rule.finalise(merged(rule, other)), found)
+    torch.testing.assert_close(found, aggregate(name, rows, weights), rtol=1e-6, atol=1e-6)
+
+
+@quick
+@given(given=updates(least=5), data=st.data())
+def test_slices_of_columns_may_be_reduced_apart(given, data):
+    rows, weights = given
+    whole = Rows.of(rows.shape[1], rows, weights)
+    cut = data.draw(st.integers(0, rows.shape[1]))
+    parts = [whole.columns(0, cut), whole.columns(cut, rows.shape[1])]
+    for rule in (coordinate_median, partial(coordinate_trimmed_mean, byzantine=1)):
+        assert torch.equal(torch.cat([rule(part) for part in parts]), rule(whole))
+    torch.testing.assert_close(
+        gram_matrix(parts[0]) + gram_matrix(parts[1]), gram_matrix(whole), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["clipped_mean", "median", "trimmed_mean", "geometric_median"])
+@quick
+@given(byzantine=st.integers(1, 4), seed=seeds)
+def test_the_breakdown_point_is_a_half(name, byzantine, seed):
+    """f liars of 2 f + 1 can't carry it away; f of 2 f are refused, since they could."""
+    good = torch.randn(byzantine + 1, 5, generator=rng(seed))
+    liars = torch.full((byzantine, 5), 1e12)
+    rows = torch.cat([liars, good])
+    found = aggregate(name, rows, torch.ones(len(rows)), byzantine=byzantine)
+    assert float(found.norm()) <= 1e3
+    with pytest.raises(AdmissionError):
+        aggregate(name, rows[:-1], torch.ones(len(rows) - 1), byzantine=byzantine)
 
 
 @every

@@ -84,7 +84,7 @@ def test_the_limit_is_counted_in_robust_deviations_of_log_norms():
 
 
 def test_among_nearly_equal_norms_small_differences_are_no_outliers():
-    norms = {f"s{i}": 1.0 for i in range(10)} | {"a": 1.3, "b": 2.0}
+    norms = {f"s{i}": 1.0 for i in range(10)} | {"a": 1.3, "b": 3.0}
     assert set(outliers(norms, AdmissionConfig())) == {"b"}
 
 

@@ -9,8 +9,10 @@ from scipy.optimize import minimize
 
 from f2l_fed.aggregate import AGGREGATORS, Rows, aggregate
 from f2l_fed.aggregate.clipped_mean import clipped_mean
-from f2l_fed.aggregate.coordinate import coordinate_median, coordinate_trimmed_mean
-from f2l_fed.aggregate.gram import gram_matrix, krum_selection, squared_distances
+from f2l_fed.aggregate.gram import gram_matrix, squared_distances
+from f2l_fed.aggregate.median import coordinate_median
+from f2l_fed.aggregate.multi_krum import krum_selection
+from f2l_fed.aggregate.trimmed_mean import coordinate_trimmed_mean
 from f2l_fed.errors import AdmissionError, UsageError
 
 

@@ -8,34 +8,13 @@ which they came does not matter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import log
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from f2l_fed.rules import positive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdmissionConfig:
-    """Limits of the screening.
-
-    Args:
-        deviations: Largest distance of an update's log norm from the median, in robust standard
-            deviations.
-        minimum: Smallest number of norms to compare; below it only hard rules apply.
-        floor: Smallest robust standard deviation of the log norms, so that among nearly equal
-            updates small differences don't become outliers.
-    """
-
-    deviations: float = 6.0
-    minimum: int = 8
-    floor: float = 0.1
-
-    def __post_init__(self) -> None:
-        positive(self, "deviations", "minimum", "floor")
+from f2l_fed.admission.config import AdmissionConfig
 
 
 def objection(weights: Tensor, start: Tensor, probe: Tensor, numbers: Mapping[str, float]) -> str:
@@ -67,7 +46,7 @@ def outliers(norms: Mapping[str, float], config: AdmissionConfig) -> dict[str, s
 
     >>> norms = {f"s{i}": 1.0 + i / 100 for i in range(9)} | {"odd": 90.0}
     >>> outliers(norms, AdmissionConfig())
-    {'odd': 'an update of norm 90, 44.6 robust deviations from the median'}
+    {'odd': 'an update of norm 90, 29.7 robust deviations from the median'}
     """
     positive_norms = {site: log(norm) for site, norm in norms.items() if norm > 0}
     if len(positive_norms) < config.minimum:

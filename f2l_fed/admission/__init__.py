@@ -1,0 +1,47 @@
+"""What may enter the zoo: one bad record would reach every site's next start.
+
+`Screen.judge` takes a submission and what is remembered of earlier ones and returns a `Verdict`:
+accept, clip, quarantine or reject, with reasons and figures. `review` looks once more at all
+admitted sites when an exchange is over. Both are pure; `f2l_fed.quarantine` keeps what was put
+aside. ::
+
+    judged = screen.judge(submission, memory)
+    if judged.verdict.admitted:
+        zoo.append(new_records(judged.submission))
+    elif judged.verdict.action == "quarantine":
+        quarantine.put(new_records(submission), judged.verdict, lineage=..., time_s=...)
+    memory = judged.memory
+"""
+
+from f2l_fed.admission.case import Latents
+from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.memory import Memory, load_memory, save_memory
+from f2l_fed.admission.outliers import objection, outliers
+from f2l_fed.admission.records import admitted_in, new_records
+from f2l_fed.admission.review import review
+from f2l_fed.admission.screen import CHECKS, Judgement, Screen
+from f2l_fed.admission.seed import Admitted, seeded
+from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.verdict import REASONS, Finding, Verdict
+
+__all__ = [
+    "CHECKS",
+    "REASONS",
+    "AdmissionConfig",
+    "Admitted",
+    "Finding",
+    "Judgement",
+    "Latents",
+    "Memory",
+    "Screen",
+    "Submission",
+    "Verdict",
+    "admitted_in",
+    "load_memory",
+    "new_records",
+    "objection",
+    "outliers",
+    "review",
+    "save_memory",
+    "seeded",
+]

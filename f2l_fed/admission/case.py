@@ -1,0 +1,120 @@
+"""A submission with all that it is judged by; what is dear is worked out when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from f2l_fed.admission.anatomy import Anatomy
+from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.measures import SPREAD, Measures, measure, spread_of
+from f2l_fed.admission.memory import Memory
+from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.votes import Usual, Votes, usual
+
+_NEIGHBOURS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Latents:
+    """The networks in the zoo as a codec sees them.
+
+    Args:
+        encode: (m, D) float32 weights to (m, k) float32, for example a codec's common part.
+        known: (n, k) float32, those in the zoo.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    known: Tensor
+
+    def far(self, weights: Tensor) -> Tensor:
+        """(m,) float64, log distance to the third nearest of the known."""
+        return _third(torch.cdist(self.encode(weights).double(), self.known.double()))
+
+    def usual(self, floor: float) -> Usual:
+        """The same of the known, each from the others."""
+        apart = torch.cdist(self.known.double(), self.known.double()).fill_diagonal_(torch.inf)
+        return usual(_third(apart).numpy() if len(self.known) > _NEIGHBOURS else [], floor)
+
+
+def _third(distances: Tensor) -> Tensor:
+    near = min(_NEIGHBOURS, distances.shape[1])
+    return distances.kthvalue(near, dim=1).values.clamp(min=1e-12).log()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Compared:
+    """Figures of one site next to those of all.
+
+    Args:
+        values: (m,) float64 by name.
+        votes: All sites'.
+        config: Limits.
+    """
+
+    values: Mapping[str, Tensor]
+    votes: Votes
+    config: AdmissionConfig
+
+    def usual(self, name: str, *, wide: float = 1.0) -> Usual:
+        """What the sites have; ``wide`` widens the floor."""
+        return self.votes.usual(name, wide * self.config.floor)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """Everything that checks may look at.
+
+    Args:
+        submission: What is judged.
+        memory: What was admitted before.
+        config: Limits.
+        anatomy: Where the parts of a network lie.
+        episodes: Number of probes that were asked for.
+        logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
+        inputs: (n, *input_shape) float32, synthetic inputs.
+        latents: The zoo in latent space; None where there is no codec yet.
+    """
+
+    submission: Submission
+    memory: Memory
+    config: AdmissionConfig
+    anatomy: Anatomy
+    episodes: int
+    logits: Callable[[Tensor, Tensor], Tensor]
+    inputs: Tensor
+    latents: Latents | None = None
+
+    @cached_property
+    def measures(self) -> Measures:
+        """The figures of a submission in the right form."""
+        return measure(self.submission, self.anatomy)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """(m, n, K) float32, the networks' logits on the synthetic inputs."""
+        with torch.no_grad():
+            return torch.stack([self.logits(w, self.inputs) for w in self.submission.weights])
+
+    @cached_property
+    def spread(self) -> Tensor:
+        """(m,) float64, log of how far outputs differ from input to input."""
+        return spread_of(self.outputs).clamp(min=1e-12).log()
+
+    @cached_property
+    def compared(self) -> Compared:
+        """The figures that cost no forward pass, with the votes on them."""
+        return Compared(
+            values=self.measures.values,
+            votes=self.memory.votes_on(self.submission.origin.kind),
+            config=self.config,
+        )
+
+    @cached_property
+    def behaved(self) -> Compared:
+        """The figure that costs one."""
+        return replace(self.compared, values={SPREAD: self.spread})

@@ -1,0 +1,53 @@
+"""Limits of the screening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from f2l_fed.rules import positive, require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionConfig:
+    """Limits of the screening.
+
+    Args:
+        deviations: Distance from the median, in robust standard deviations, above which a figure
+            of an update is unlike the others'.
+        clip: The same for an update that is long: from there on it is shortened.
+        far: The same for an update that is so long that it is kept out.
+        minimum: Smallest number of sites to compare with; below it only what is wrong by itself
+            counts.
+        floor: Smallest robust standard deviation of logarithms and cosines, so that among nearly
+            equal updates small differences don't become outliers.
+        along: Cosine of an output layer with the site's own probe, or of its change with probe and
+            start, as a share of the sites' median, below which an update is kept out.
+        against: The same cosine itself, where there are too few sites to compare with.
+        copy: Distance to another network, as a share of the update's own length, below which it
+            is a copy.
+        alike: Cosine between the updates of two sites above which they are in league.
+        inputs: Synthetic inputs that a network is tried on.
+        quota: Largest number of networks of one site in the zoo.
+        examples: Largest number of examples that a site may say it has.
+    """
+
+    deviations: float = 7.0
+    clip: float = 7.0
+    far: float = 12.0
+    minimum: int = 8
+    floor: float = 0.15
+    along: float = 0.25
+    against: float = -0.05
+    copy: float = 0.1
+    alike: float = 0.99
+    inputs: int = 32
+    quota: int = 4096
+    examples: float = 1e9
+
+    def __post_init__(self) -> None:
+        positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")
+        positive(self, "examples")
+        require(self.copy < 1, self, "copy", "> 0 and < 1")
+        require(0 <= self.along < 1, self, "along", ">= 0 and < 1")
+        require(-1 <= self.against <= 0, self, "against", "from -1 to 0")
+        require(0 < self.alike <= 1, self, "alike", "> 0 and at most 1")

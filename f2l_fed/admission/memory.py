@@ -1,0 +1,201 @@
+"""What admission remembers of the submissions that were admitted: one serialisable value.
+
+Law: only what was admitted is in it, so poison that is kept out changes nothing; and what got in
+has one vote a site (`f2l_fed.admission.votes`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from f2l_fed.admission.measures import Measures
+from f2l_fed.admission.submission import Origin
+from f2l_fed.admission.votes import Votes
+from f2l_fed.errors import AdmissionError
+from f2l_fed.files import write_atomically
+
+_FORMAT, _VOTES = 1, "votes."
+
+
+class Doubt(NamedTuple):
+    """Since which round a site's records are left out, and why."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Memory:
+    """Votes of the sites, and signatures of their networks.
+
+    Args:
+        votes: Figures of the sites for each kind of round.
+        owners: Whose each remembered network is, in the order in which they came.
+        signatures: (n, S) float32, theirs.
+        sources: Whose each remembered update is; a site's newest of each kind.
+        directions: (u, 256) float32, theirs.
+        doubted: Sites whose newest records are to be left out of retrainings.
+    """
+
+    votes: Mapping[str, Votes] = field(default_factory=dict)
+    owners: tuple[Origin, ...] = ()
+    signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    sources: tuple[Origin, ...] = ()
+    directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    doubted: Mapping[str, Doubt] = field(default_factory=dict)
+
+    def with_admitted(
+        self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
+    ) -> Memory:
+        """The memory after a submission was admitted; the same one again replaces itself.
+
+        Args:
+            one: What was measured.
+            extra: More figures by name, (m,) each.
+            votes: Whether its figures count among what is usual.
+        """
+        origin = one.origin
+        of_kind = self.votes_on(origin.kind)
+        of_kind = (
+            of_kind.with_site(origin.site, {**one.values, **(extra or {})})
+            if votes
+            else of_kind.without(origin.site)
+        )
+        kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
+        other = [
+            i
+            for i, source in enumerate(self.sources)
+            if (source.site, source.kind) != (origin.site, origin.kind)
+        ]
+        return replace(
+            self,
+            votes={**self.votes, origin.kind: of_kind},
+            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
+            signatures=_below(self.signatures[kept], one.signatures),
+            sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
+            directions=_below(self.directions[other], one.directions),
+            doubted={site: why for site, why in self.doubted.items() if site != origin.site},
+        )
+
+    def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
+        """The memory after a review: those sites have no vote until they send something new."""
+        votes = self.votes_on(kind)
+        for site in doubts:
+            votes = votes.without(site)
+        return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **doubts})
+
+    def without(self, site: str) -> Memory:
+        """The memory without a site, as after its erasure."""
+        kept = [i for i, owner in enumerate(self.owners) if owner.site != site]
+        others = [i for i, source in enumerate(self.sources) if source.site != site]
+        return replace(
+            self,
+            votes={kind: votes.without(site) for kind, votes in self.votes.items()},
+            owners=tuple(self.owners[i] for i in kept),
+            signatures=self.signatures[kept],
+            sources=tuple(self.sources[i] for i in others),
+            directions=self.directions[others],
+            doubted={other: why for other, why in self.doubted.items() if other != site},
+        )
+
+    def votes_on(self, kind: str) -> Votes:
+        """The votes on submissions of a kind; none if there are none yet."""
+        return self.votes.get(kind, Votes())
+
+    def held(self, site: str) -> int:
+        """Number of networks of a site that are remembered."""
+        return sum(owner.site == site for owner in self.owners)
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        about = {
+            "format": _FORMAT,
+            "votes": {kind: [votes.names, votes.sites] for kind, votes in self.votes.items()},
+            "owners": self.owners,
+            "sources": self.sources,
+            "doubted": self.doubted,
+        }
+        tensors = {"signatures": self.signatures, "directions": self.directions}
+        tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in self.votes.items()}
+        return save(
+            {name: value.contiguous() for name, value in tensors.items()},
+            {"admission": json.dumps(about, sort_keys=True)},
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str = "") -> Memory:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            AdmissionError: If it isn't that.
+        """
+        try:
+            length = int.from_bytes(data[:8], "little")
+            about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["admission"])
+            tensors = load(data)
+            found = cls(
+                votes={
+                    str(kind): Votes(
+                        names=tuple(names), sites=tuple(sites), values=tensors[f"{_VOTES}{kind}"]
+                    )
+                    for kind, (names, sites) in about["votes"].items()
+                },
+                owners=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["owners"]),
+                signatures=tensors["signatures"],
+                sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
+                directions=tensors["directions"],
+                doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
+            )
+            sound = about["format"] == _FORMAT
+            sound = sound and len(found.owners) == len(found.signatures)
+            sound = sound and len(found.sources) == len(found.directions)
+            sound = sound and all(
+                votes.values.shape == (len(votes.sites), len(votes.names), 3)
+                for votes in found.votes.values()
+            )
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(where, type(error).__name__) from error
+        if not sound:
+            raise _damaged(where, "parts that don't fit together")
+        return found
+
+
+def load_memory(path: Path) -> Memory:
+    """Reads a memory; an empty one if there is no file.
+
+    Raises:
+        AdmissionError: If the file is damaged.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Memory()
+    return Memory.from_bytes(data, where=str(path))
+
+
+def save_memory(path: Path, memory: Memory) -> None:
+    """Writes a memory durably."""
+    write_atomically(path, memory.to_bytes())
+
+
+def _below(some: Tensor, more: Tensor) -> Tensor:
+    return torch.cat([some, more]) if len(some) else more
+
+
+def _damaged(where: str, got: str) -> AdmissionError:
+    return AdmissionError(
+        "the memory of admission is damaged",
+        where=where,
+        expected="a file that this version wrote",
+        got=got,
+        remedy="Delete it; it is built anew from the zoo.",
+    )

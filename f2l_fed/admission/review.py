@@ -1,0 +1,72 @@
+"""The second look, at the end of an exchange: every admitted site against all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from f2l_fed.admission import unlike
+from f2l_fed.admission.case import Compared
+from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.memory import Doubt, Memory
+from f2l_fed.admission.verdict import Finding, Verdict
+from f2l_fed.admission.votes import Votes
+
+
+def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, dict[str, Verdict]]:
+    """Judges the newest submissions of all admitted sites once more, against all others.
+
+    Whoever came first was compared with few. This depends on what was admitted and not on the
+    order in which it came. Whoever it finds loses its vote, and the rest are judged again until
+    nobody is found; its records stay in the zoo and are to be left out of retrainings.
+
+    Args:
+        memory: After the exchange.
+        kind: "first" or "later", see `Origin.kind`.
+        config: Limits. That on lengths is half-way between shortening and keeping out.
+
+    Returns:
+        The memory with its doubts, and the sites that something new speaks against, by name.
+    """
+    config = replace(config, far=(config.clip + config.far) / 2)
+    in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
+    while new := _unlike_others(memory.votes_on(kind), in_league, config):
+        rounds = {source.site: source.round for source in memory.sources if source.kind == kind}
+        doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
+        memory, found = memory.with_doubts(kind, doubts), {**found, **new}
+    return memory, dict(sorted(found.items()))
+
+
+def _unlike_others(
+    votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
+) -> dict[str, Verdict]:
+    found = {}
+    for site in votes.sites:
+        compared = Compared(values=votes.of(site), votes=votes, config=config)
+        findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
+        verdict = Verdict.of([*findings, *in_league.get(site, ())])
+        if not verdict.admitted:
+            found[site] = verdict
+    return found
+
+
+def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list[Finding]]:
+    """Findings by site about updates in one direction, from starts of one release in a round."""
+    found: dict[str, list[Finding]] = {}
+    groups: dict[tuple[int, str], list[int]] = {}
+    for index, source in enumerate(memory.sources):
+        if source.kind == kind:
+            groups.setdefault((source.round, source.parent), []).append(index)
+    for rows in groups.values():
+        sites = sorted({memory.sources[row].site for row in rows})
+        number = torch.tensor([sites.index(memory.sources[row].site) for row in rows])
+        cosines = memory.directions[rows] @ memory.directions[rows].T
+        cosines[number[:, None] == number] = -1
+        for row, cosine in enumerate(cosines.amax(dim=1).tolist()):
+            if cosine > config.alike:
+                figures = {"cosine": cosine, "most": config.alike}
+                finding = Finding(code="alike", action="quarantine", figures=figures)
+                found.setdefault(sites[int(number[row])], []).append(finding)
+    return found

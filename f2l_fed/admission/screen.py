@@ -1,0 +1,151 @@
+"""The screening of one submission: every check in order of cost, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor
+
+from f2l_fed.admission import content, copies, form, unlike
+from f2l_fed.admission.anatomy import Anatomy
+from f2l_fed.admission.case import Case, Latents
+from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.measures import SPREAD
+from f2l_fed.admission.memory import Memory
+from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.verdict import Finding, Verdict
+from f2l_fed.codec.synthetic import synthetic_inputs
+from f2l_fed.seeds import generator_for
+from f2l_fed.targets import Target
+
+Check = Callable[[Case], Iterator[Finding]]
+
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        # Shapes and declared numbers.
+        "form": form.form,
+        "quota": form.quota,
+        "numbers": form.numbers,
+        "contradictions": form.contradictions,
+        # One pass over the tensors.
+        "finite": content.finite,
+        "changed": content.changed,
+        # A few passes, shared by all that follow.
+        "norm": lambda case: unlike.norm(case.compared),
+        "layers": lambda case: unlike.layers(case.compared),
+        "probe": lambda case: unlike.probe(case.compared),
+        "direction": lambda case: unlike.direction(case.compared),
+        "copies": copies.copies,
+        "alike": copies.alike,
+        # A forward pass for each network.
+        "function": content.function,
+        "outputs": lambda case: unlike.outputs(case.behaved),
+        # Whatever the codec costs.
+        "latent": unlike.latent,
+    }
+)
+"""Every check by name, the cheapest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judgement:
+    """What became of a submission.
+
+    Args:
+        verdict: The verdict.
+        submission: As it may enter the zoo: shortened where the verdict says so.
+        memory: What is remembered from now on.
+        figures: What was measured, one number by name; empty if it was rejected before.
+    """
+
+    verdict: Verdict
+    submission: Submission
+    memory: Memory
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Screen:
+    """What is the same for all submissions of a lineage.
+
+    Args:
+        config: Limits.
+        anatomy: Where the parts of a network lie.
+        episodes: Number of probes that are asked for.
+        logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
+        inputs: (n, *input_shape) float32, synthetic inputs.
+    """
+
+    config: AdmissionConfig
+    anatomy: Anatomy
+    episodes: int
+    logits: Callable[[Tensor, Tensor], Tensor]
+    inputs: Tensor
+
+    @classmethod
+    def of(cls, target: Target, lineage: str, episodes: int, config: AdmissionConfig) -> Screen:
+        """The screen of a lineage's networks.
+
+        Args:
+            target: What they are networks of.
+            lineage: Seeds sketches and synthetic inputs.
+            episodes: Number of probes of a site.
+            config: Limits.
+        """
+        rng = generator_for(lineage, "screening")
+        return cls(
+            config=config,
+            anatomy=Anatomy.of(target, lineage),
+            episodes=episodes,
+            logits=target.logits,
+            inputs=synthetic_inputs(target.input_shape, config.inputs, rng),
+        )
+
+    def judge(
+        self, submission: Submission, memory: Memory, latents: Latents | None = None
+    ) -> Judgement:
+        """Runs the checks until one rejects.
+
+        Args:
+            submission: What a site sent.
+            memory: What was admitted before; an earlier submission of the same site and round
+                counts as none.
+            latents: The zoo in latent space, if there is a codec.
+        """
+        case = Case(
+            submission=submission,
+            memory=memory,
+            config=self.config,
+            anatomy=self.anatomy,
+            episodes=self.episodes,
+            logits=self.logits,
+            inputs=self.inputs,
+            latents=latents,
+        )
+        findings: list[Finding] = []
+        for check in CHECKS.values():
+            findings += check(case)
+            if any(finding.action == "reject" for finding in findings):
+                return Judgement(
+                    verdict=Verdict.of(findings), submission=submission, memory=memory, figures={}
+                )
+        verdict = Verdict.of(findings)
+        extra = {SPREAD: case.spread}
+        figures = {
+            name: float(value.median()) for name, value in {**case.measures.values, **extra}.items()
+        }
+        if verdict.action == "clip":
+            submission = _shortened(submission, verdict)
+        if verdict.admitted:
+            # What had to be shortened is known to be unlike the others, so it has no vote.
+            memory = memory.with_admitted(case.measures, extra, votes=verdict.action == "accept")
+        return Judgement(verdict=verdict, submission=submission, memory=memory, figures=figures)
+
+
+def _shortened(submission: Submission, verdict: Verdict) -> Submission:
+    most = min(one.figures["most"] for one in verdict.findings if one.code == "long")
+    lengths = submission.updates.norm(dim=1)
+    share = (most / lengths.clamp(min=1e-12)).clamp(max=1)
+    return submission.moved(share)

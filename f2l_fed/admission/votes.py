@@ -1,0 +1,91 @@
+"""What sites have, figure by figure: one vote of every site, and what is usual among them.
+
+Law: while sites that lie are fewer than half, the median of the votes lies between two honest
+votes and the median deviation is bounded by honest differences, whatever the liars send and
+however often they send it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Usual(NamedTuple):
+    """What others have: median, robust standard deviation, and how many of them do."""
+
+    centre: float
+    spread: float
+    voters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Votes:
+    """The newest figures of every site.
+
+    Args:
+        names: Of the figures.
+        sites: In the order in which they first came.
+        values: (sites, names, 3) float64: median, least and greatest over the site's networks;
+            NaN where a site has no such figure.
+    """
+
+    names: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    values: Tensor = field(default_factory=lambda: torch.empty(0, 0, 3, dtype=torch.float64))
+
+    def with_site(self, site: str, figures: Mapping[str, Tensor]) -> Votes:
+        """The votes after a site's figures, (m,) by name, came in instead of its old ones."""
+        names = (*self.names, *(name for name in figures if name not in self.names))
+        sites = self.sites if site in self.sites else (*self.sites, site)
+        values = torch.full((len(sites), len(names), 3), torch.nan, dtype=torch.float64)
+        values[: len(self.sites), : len(self.names)] = self.values
+        mine = values[sites.index(site)].fill_(torch.nan)
+        for name, each in figures.items():
+            mine[names.index(name)] = torch.stack(
+                [each.double().median(), *each.double().aminmax()]
+            )
+        return Votes(names=names, sites=sites, values=values)
+
+    def without(self, site: str) -> Votes:
+        """The votes without a site's."""
+        kept = [index for index, other in enumerate(self.sites) if other != site]
+        return Votes(
+            names=self.names,
+            sites=tuple(self.sites[index] for index in kept),
+            values=self.values[kept],
+        )
+
+    def of(self, site: str) -> dict[str, Tensor]:
+        """A site's figures by name, (3,) float64 each."""
+        mine = self.values[self.sites.index(site)]
+        return {
+            name: value
+            for name, value in zip(self.names, mine, strict=True)
+            if not bool(value.isnan().any())
+        }
+
+    def usual(self, name: str, floor: float) -> Usual:
+        """What is usual of a figure; without voters if nobody has it."""
+        if name not in self.names:
+            return Usual(0.0, floor, 0)
+        votes = self.values[:, self.names.index(name), 0].numpy()
+        return usual(votes[~np.isnan(votes)], floor)
+
+
+def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
+    """Median and 1.4826 times the median deviation from it, which is at least ``floor``.
+
+    >>> usual([1.0, 2.0, 3.0, 1e9], floor=0.1)
+    Usual(centre=2.5, spread=1.4826, voters=4)
+    """
+    if not len(votes):
+        return Usual(0.0, floor, 0)
+    centre = float(np.median(votes))
+    deviation = float(np.median(np.abs(np.asarray(votes) - centre)))
+    return Usual(centre, max(1.4826 * deviation, floor), len(votes))

@@ -1,0 +1,43 @@
+"""Merging states that come from many workers, in an order that no worker decides.
+
+Law: the result depends on the keys and states alone, to the last bit: not on who came first, nor
+on which worker merged what. Sums of floats depend on the order of their terms, so there must be
+one order, that of the keys; and one shape, the balanced tree, whose rounding grows with log n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from f2l_fed.aggregate.aggregator import Aggregator, no_updates
+
+State = TypeVar("State")
+
+
+def merged(rule: Aggregator[State], states: Mapping[str, State]) -> State:
+    """Merges the states of shards in a balanced tree over their sorted keys.
+
+    Args:
+        rule: Whose states they are.
+        states: By a key that names the shard, for example its sha256; at least one.
+
+    Raises:
+        AdmissionError: If there is none.
+
+    >>> import torch
+    >>> from f2l_fed.aggregate.mean import MEAN
+    >>> one = torch.ones(1)
+    >>> shards = {k: MEAN.accumulate(MEAN.init(1), v * one[None], one) for k, v in
+    ...           {"b": 3.0, "a": 1.0, "c": 5.0}.items()}
+    >>> MEAN.finalise(merged(MEAN, shards)).item()
+    3.0
+    """
+    if not states:
+        raise no_updates()
+    level = [states[key] for key in sorted(states)]
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        odd = level[-1:] if len(level) % 2 else []
+        level = [rule.merge(a, b) for a, b in pairs] + odd
+    return level[0]

@@ -1,0 +1,126 @@
+"""What admission remembers: one vote a site, whatever liars send; durable; built from a zoo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from f2l_fed.admission import Admitted, load_memory, save_memory, seeded
+from f2l_fed.admission.votes import Votes
+from f2l_fed.errors import AdmissionError
+from tests.support.submissions import ANCHOR, remembered, small_screen, submission
+
+quick = settings(deadline=None, max_examples=60)
+numbers = st.floats(-1e6, 1e6)
+
+
+@pytest.fixture(scope="module")
+def screen():
+    return small_screen()
+
+
+def votes_of(values):
+    votes = Votes()
+    for index, value in enumerate(values):
+        votes = votes.with_site(f"s{index}", {"norm": torch.tensor([value])})
+    return votes
+
+
+@quick
+@given(
+    honest=st.lists(st.floats(-3, 3), min_size=3, max_size=15),
+    lies=st.lists(numbers, min_size=1, max_size=14),
+    batches=st.integers(1, 5),
+)
+def test_a_minority_can_not_drag_what_is_usual_out_of_the_honest_range(honest, lies, batches):
+    lies = lies[: len(honest) - 1]
+    votes = votes_of(honest)
+    for batch in range(batches):
+        for index, lie in enumerate(lies):
+            votes = votes.with_site(f"liar{index}", {"norm": torch.tensor([lie * (batch + 1)])})
+    centre, spread, voters = votes.usual("norm", 0.1)
+    assert voters == len(honest) + len(lies)
+    margin = 1e-4
+    assert min(honest) - margin <= centre <= max(honest) + margin
+    # More than half are honest, so the median deviation is at most that of the farthest of them.
+    assert spread <= 1.4826 * (max(honest) - min(honest)) + 0.1 + margin
+
+
+def test_a_site_that_sends_often_has_one_vote():
+    votes = votes_of([1.0, 2.0, 3.0])
+    for _ in range(100):
+        votes = votes.with_site("s2", {"norm": torch.tensor([50.0])})
+    assert votes.usual("norm", 0.1)[:1] == (2.0,)
+    assert len(votes.sites) == 3
+
+
+def test_a_figure_that_a_site_lacks_is_not_counted():
+    votes = votes_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
+    assert votes.usual("norm", 0.1).voters == 2
+    assert votes.usual("spread", 0.1).voters == 1
+    assert votes.usual("mood", 0.1).voters == 0
+    assert set(votes.of("new")) == {"spread"}
+
+
+def test_a_memory_survives_its_file(screen, tmp_path):
+    memory = remembered(screen, 4)
+    save_memory(tmp_path / "memory", memory)
+    again = load_memory(tmp_path / "memory")
+    assert again.to_bytes() == memory.to_bytes()
+    assert again.owners == memory.owners
+    one = submission(4)
+    assert screen.judge(one, again).verdict == screen.judge(one, memory).verdict
+    assert load_memory(tmp_path / "nothing").owners == ()
+
+
+@pytest.mark.parametrize("cut", [0, 5, 200, -1])
+def test_a_damaged_file_is_named(screen, tmp_path, cut):
+    path = tmp_path / "memory"
+    path.write_bytes(remembered(screen, 2).to_bytes()[:cut])
+    with pytest.raises(AdmissionError, match="damaged") as error:
+        load_memory(path)
+    assert error.value.where == str(path)
+
+
+def test_a_forgotten_site_leaves_nothing_behind(screen):
+    memory = remembered(screen, 4)
+    without = memory.without("site-02")
+    assert without.held("site-02") == 0
+    assert b"site-02" not in without.to_bytes()
+    assert without.held("site-03") == memory.held("site-03")
+    assert len(without.signatures) == len(without.owners)
+
+
+def test_the_same_submission_twice_is_remembered_once(screen):
+    memory = remembered(screen, 3)
+    again = screen.judge(submission(1), memory).memory
+    assert sorted(again.owners) == sorted(memory.owners)
+    assert len(again.directions) == len(memory.directions)
+
+
+def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
+    rows = [
+        Admitted(
+            site=one.site,
+            round=one.round,
+            parent=one.parent,
+            weights=one.weights,
+            probes=one.probes,
+            metrics=[{} for _ in one.weights],
+        )
+        for one in map(submission, range(9))
+    ]
+    built, grown = seeded(rows, screen.anatomy, ANCHOR), remembered(screen, 9)
+    assert built.owners == grown.owners
+    torch.testing.assert_close(built.signatures, grown.signatures)
+    found, known = built.votes_on("first"), grown.votes_on("first")
+    assert found.usual("norm", 0.1) == known.usual("norm", 0.1)
+    later = seeded(
+        [Admitted(site="a", round=2, parent="00001", weights=rows[0].weights,
+                  probes=rows[0].probes, metrics=[{"update_norm": 1.0}] * 2)],
+        screen.anatomy, ANCHOR,
+    )  # fmt: skip
+    assert later.votes_on("later").usual("norm", 0.1).centre == 0.0
+    assert later.directions.shape[0] == 0
