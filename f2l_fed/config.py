@@ -89,7 +89,10 @@ class RoundConfig:
     """When a round ends.
 
     Args:
-        timeout_s: Seconds to wait for the sites' answers; later ones count for the next round.
+        timeout_s: Seconds to wait for a site's answer; later ones count for the next retraining.
+        deadline_s: Seconds after which the sites' part of a round ends, whoever is missing; 0
+            waits for each of them.
+        enough: Share of the asked sites whose updates end it too.
         quorum: Share of the asked sites that must have answered for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
@@ -97,6 +100,8 @@ class RoundConfig:
     """
 
     timeout_s: float = 600.0
+    deadline_s: float = 0.0
+    enough: float = 1.0
     quorum: float = 0.5
     minimum: int = 4
     in_flight: int = 16
@@ -105,6 +110,8 @@ class RoundConfig:
     def __post_init__(self) -> None:
         positive(self, "timeout_s", "poll_s", "in_flight")
         share(self, "quorum")
+        require(self.deadline_s >= 0, self, "deadline_s", ">= 0")
+        require(0 < self.enough <= 1, self, "enough", "> 0 and <= 1")
         require(self.minimum >= 4, self, "minimum", ">= 4")
 
 
