@@ -124,15 +124,27 @@ class RayConfig:
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
         threads: torch threads in such a task; more than there are idle cores makes it slow.
+        generators: Largest number of processes that make candidates at a time.
+        train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
+            them in the retraining's own process, which is faster where a fit takes seconds.
+        train_failures: How often lost processes of these are replaced.
+        jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
+            remote cluster; "" runs them as tasks.
     """
 
     address: str = ""
     cpus: int = 0
     task_cpus: float = 0.0
     threads: int = 1
+    generators: int = 2
+    train_workers: int = 0
+    train_failures: int = 3
+    jobs: str = ""
 
     def __post_init__(self) -> None:
-        positive(self, "threads")
+        positive(self, "threads", "generators")
+        require(self.train_workers >= 0, self, "train_workers", ">= 0")
+        require(self.train_failures >= 0, self, "train_failures", ">= 0")
         require(self.cpus >= 0, self, "cpus", ">= 0")
         require(self.task_cpus >= 0, self, "task_cpus", ">= 0")
 

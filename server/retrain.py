@@ -13,7 +13,8 @@ from f2l_fed.admission import outliers
 from f2l_fed.audit import Audit
 from f2l_fed.candidates import Records
 from f2l_fed.errors import RoundError
-from f2l_fed.generator import Expectation, fit_generator
+from f2l_fed.flow import fit_flow
+from f2l_fed.generator import Expectation, FitField, fit_generator
 from f2l_fed.seeds import generator_for
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.snapshot import Snapshot
@@ -21,13 +22,14 @@ from server.federation import Federation
 from server.releases import Release
 
 
-def retrain(root: Path, id: str, commit: int) -> Release:
+def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
     """Fits a generator on one snapshot of the zoo and writes it as a candidate.
 
     Args:
         root: The federation's folder.
         id: Id of the new release; one that exists is replaced, so that a repetition is harmless.
         commit: The snapshot.
+        fit_field: Fits the flow, here or elsewhere.
 
     Raises:
         RoundError: If the snapshot holds too few sites.
@@ -66,6 +68,7 @@ def retrain(root: Path, id: str, commit: int) -> Release:
         generator_for(config.lineage, id, "retrain"),
         anchor=federation.next_anchor(parent),
         before=expectation(federation, parent, list(used), contexts),
+        fit_field=fit_field,
     )
     release = Release(
         id=id,
