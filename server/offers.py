@@ -56,7 +56,8 @@ class Workshop:
         """
         expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
         known = {site: row for row, site in enumerate(self.release.sites)}
-        config, offered = self.federation.config, {}
+        config = self.federation.config
+        offered: dict[str, Offer] = {}
         for index, site in enumerate(sites):
             others: Any = self.records
             own = expected[index]
