@@ -28,7 +28,7 @@ SETTINGS = (
     *("split.test_per_class=4", "split.validation_per_class=4"),
     *("probe.episodes=1", "probe.steps=5", "first.steps=20", "later.steps=5"),
     *("flow.steps=100", "flow.width=32", "codec.common=16", "codec.rows=8"),
-    *("candidates.training_samples=1", "round.timeout_s=120"),
+    *("candidates.training_samples=1", "round.timeout_s=120", "round.poll_s=0.005"),
     *("gate.min_explained=-100", "gate.min_conditioning=-100"),
     *("gate.min_dispersion=0", "gate.max_dispersion=100"),
 )

@@ -6,6 +6,7 @@ go Flower's own messages as bytes, over a pipe.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from itertools import count
 from multiprocessing.connection import Connection
@@ -31,6 +32,8 @@ class ApartGrid(LoopbackGrid):
         self._connection, self._nodes = connection, nodes
         self._replies: dict[str, Message] = {}
         self._numbers = count(1)
+        # Each side would else wait for the other to read before it writes on.
+        threading.Thread(target=self._read, daemon=True).start()
 
     def get_node_ids(self) -> Iterable[int]:
         return range(1, self._nodes + 1)
@@ -45,10 +48,15 @@ class ApartGrid(LoopbackGrid):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        while self._connection.poll(0 if self._replies else 0.005):
-            reply = message_from_proto(Wire.FromString(self._connection.recv_bytes()))
-            self._replies[reply.metadata.reply_to_message_id] = reply
         return [self._replies.pop(i) for i in message_ids if i in self._replies]
+
+    def _read(self) -> None:
+        while True:
+            try:
+                reply = message_from_proto(Wire.FromString(self._connection.recv_bytes()))
+            except (EOFError, OSError):
+                return
+            self._replies[reply.metadata.reply_to_message_id] = reply
 
 
 def serve_sites(
