@@ -67,9 +67,13 @@ class Workshop:
                 others = _Others(self.records, known[site], self.expected.shape[1])
                 own = self.expected[known[site]]
             rng = generator_for(config.lineage, self.release.id, site, "candidates")
-            offered[site] = tuple(
+            made = [
                 for_training(self.generator, others, probe, start, config.candidates, rng)
                 for probe, start in zip(probes[index], own, strict=True)
+            ]
+            # Of a view, the whole matrix behind it would be sent: all records with every site.
+            offered[site] = tuple(
+                {kind: start.clone() for kind, start in starts.items()} for starts in made
             )
         return offered
 
