@@ -1,13 +1,14 @@
 """Rounds of a prepared federation with its sites in this process and its heavy work on a cluster.
 
-    python -m tests.support.on_cluster ROOT ROUNDS
+    python -m tests.support.on_cluster ROOT ROUNDS NODES
 
-The cluster is the one that the federation's configuration names. Prints the nodes that there are.
+The cluster is the one that the federation's configuration names; as many nodes are waited for.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,11 @@ def main() -> None:
     files = sorted((federation.root / "sites").glob("*/site.toml"))
     try:
         cluster.connect(config)
-        print("nodes", sum(node["Alive"] for node in ray.nodes()), flush=True)
+        deadline = time.monotonic() + 60
+        while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[3]):
+            if time.monotonic() > deadline:
+                sys.exit("too few nodes")
+            time.sleep(0.2)
         engine = Cluster(root=federation.root, config=config)
         conducting = replace(conductor(federation, files), engine=engine)
         conducting.run(int(sys.argv[2]), len(files))
