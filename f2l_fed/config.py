@@ -95,6 +95,7 @@ class RoundConfig:
         enough: Share of the asked sites whose updates end it too.
         quorum: Share of the asked sites that must have answered for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.
+        most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
         poll_s: Seconds between looks for answers.
     """
@@ -104,6 +105,7 @@ class RoundConfig:
     enough: float = 1.0
     quorum: float = 0.5
     minimum: int = 4
+    most: int = 4096
     in_flight: int = 16
     poll_s: float = 0.05
 
@@ -113,6 +115,7 @@ class RoundConfig:
         require(self.deadline_s >= 0, self, "deadline_s", ">= 0")
         require(0 < self.enough <= 1, self, "enough", "> 0 and <= 1")
         require(self.minimum >= 4, self, "minimum", ">= 4")
+        require(self.most >= self.minimum, self, "most", ">= minimum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,10 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
         },
         config.admission,
     )
-    used = {site: records for site, records in newest.items() if site not in left_out}
+    used = _heard_last(
+        {site: records for site, records in newest.items() if site not in left_out},
+        config.round.most,
+    )
     if len(used) < config.round.minimum:
         raise RoundError(
             "too few sites for a retraining",
@@ -112,6 +115,17 @@ def _newest(
         for site, rows in sorted(by_site.items())
         if len(rows) == episodes
     }
+
+
+def _heard_last(by_site: dict[str, list[Record]], most: int) -> dict[str, list[Record]]:
+    """The sites with the newest rounds, by name; among equals, chosen by a hash of the name."""
+    if len(by_site) <= most:
+        return by_site
+
+    def age(site: str) -> tuple[int, str]:
+        return -by_site[site][0].round, sha256(site.encode()).hexdigest()
+
+    return {site: by_site[site] for site in sorted(sorted(by_site, key=age)[:most])}
 
 
 def _starts_from(federation: Federation, release: Release | None) -> str:

@@ -315,3 +315,10 @@ def test_contexts_are_asked_for_once_and_then_come_with_the_updates(tmp_path):
 
     over(federation, files, CountingGrid(honest_app, nodes(files))).run(3, 6)
     assert asked == {wire.PROBE_ACTION: 6, wire.TASK_ACTION: 18}
+
+
+def test_a_retraining_takes_no_more_sites_than_it_may(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.most=5")
+    (state,) = conductor(federation, files).run(1, 6)
+    assert len(state.accepted) == 6
+    assert len(federation.releases.read("00001").sites) == 5
