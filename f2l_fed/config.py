@@ -89,23 +89,33 @@ class RoundConfig:
     """When a round ends.
 
     Args:
-        timeout_s: Seconds to wait for the sites' answers; later ones count for the next round.
+        timeout_s: Seconds to wait for a site's answer; later ones count for the next retraining.
+        deadline_s: Seconds after which the sites' part of a round ends, whoever is missing; 0
+            waits for each of them.
+        enough: Share of the asked sites whose updates end it too.
         quorum: Share of the asked sites that must have answered for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.
+        most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
         poll_s: Seconds between looks for answers.
     """
 
     timeout_s: float = 600.0
+    deadline_s: float = 0.0
+    enough: float = 1.0
     quorum: float = 0.5
     minimum: int = 4
+    most: int = 4096
     in_flight: int = 16
     poll_s: float = 0.05
 
     def __post_init__(self) -> None:
         positive(self, "timeout_s", "poll_s", "in_flight")
         share(self, "quorum")
+        require(self.deadline_s >= 0, self, "deadline_s", ">= 0")
+        require(0 < self.enough <= 1, self, "enough", "> 0 and <= 1")
         require(self.minimum >= 4, self, "minimum", ">= 4")
+        require(self.most >= self.minimum, self, "most", ">= minimum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +127,27 @@ class RayConfig:
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
         threads: torch threads in such a task; more than there are idle cores makes it slow.
+        generators: Largest number of processes that make candidates at a time.
+        train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
+            them in the retraining's own process, which is faster where a fit takes seconds.
+        train_failures: How often lost processes of these are replaced.
+        jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
+            remote cluster; "" runs them as tasks.
     """
 
     address: str = ""
     cpus: int = 0
     task_cpus: float = 0.0
     threads: int = 1
+    generators: int = 2
+    train_workers: int = 0
+    train_failures: int = 3
+    jobs: str = ""
 
     def __post_init__(self) -> None:
-        positive(self, "threads")
+        positive(self, "threads", "generators")
+        require(self.train_workers >= 0, self, "train_workers", ">= 0")
+        require(self.train_failures >= 0, self, "train_failures", ">= 0")
         require(self.cpus >= 0, self, "cpus", ">= 0")
         require(self.task_cpus >= 0, self, "task_cpus", ">= 0")
 

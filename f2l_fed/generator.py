@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from f2l_fed.aggregate import AGGREGATORS, aggregate
 from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
+from f2l_fed.codec.latent import LatentShape
 from f2l_fed.flow import (
     SOLVERS,
     SOURCES,
@@ -224,6 +226,23 @@ class Expectation:
     expected: Tensor
 
 
+class FitField(Protocol):
+    """`f2l_fed.flow.fit_flow`, wherever it runs."""
+
+    def __call__(
+        self,
+        targets: Tensor,
+        expected: Tensor,
+        spread: Tensor,
+        shape: LatentShape,
+        config: FlowConfig,
+        rng: torch.Generator,
+        *,
+        group: int = 1,
+    ) -> FlowFit:
+        """Fits the field, and leaves ``rng`` where `fit_flow` would."""
+
+
 def fit_generator(
     contexts: Tensor,
     weights: Tensor,
@@ -234,6 +253,7 @@ def fit_generator(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
+    fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites.
 
@@ -246,6 +266,7 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this instead of fitting the prior anew.
+        fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
     """
     prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
     episodes = contexts.shape[1]
@@ -258,7 +279,7 @@ def fit_generator(
     codec = fit_codec(weights)
     targets, centres = codec.encode(weights), codec.encode(expected)
     spread = pooled_rms(targets - centres, codec.shape)
-    flow = fit_flow(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
+    flow = fit_field(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
     generator = Generator(
         prior=prior.prior,
         codec=codec,

@@ -30,6 +30,9 @@ class GateConfig:
         min_memorisation_z: Smallest z-score of copying, where it was taken.
         min_context_cost: Smallest loss of accuracy, before any local step, from a wrong context in
             place of the right one, where held-out sites were measured.
+        max_drift: Largest squared distance of what a release expects from the networks that the
+            release before was fitted on, relative to that of what that one expected, over the
+            sites that both know; nothing is expected of a site with its own records.
     """
 
     min_explained: float = -0.1
@@ -40,6 +43,7 @@ class GateConfig:
     max_flow_speed: float = 2.0
     min_memorisation_z: float = -3.0
     min_context_cost: float = 0.05
+    max_drift: float = 10.0
 
     def __post_init__(self) -> None:
         require(

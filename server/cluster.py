@@ -1,12 +1,14 @@
-"""The heavy work as Ray tasks: retraining, and candidates for many sites at once.
+"""The heavy work on Ray: retraining, and candidates for many sites at once.
 
 Tasks get paths and names, not arrays: they read zoo and releases themselves, so the object store
-never holds anything that exists nowhere else.
+never holds anything that exists nowhere else. Ray repeats a task whose process was lost; a cluster
+that is lost as a whole interrupts the round, which goes on when it is started again.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +19,46 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
-from f2l_fed.candidates import Offer, Records, for_training
+from f2l_fed.candidates import Offer
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import F2LError, RoundError
-from f2l_fed.seeds import generator_for
 from server.federation import Federation
+from server.jobs import retrain_as_job
+from server.offers import Workshop, candidates_for
 from server.releases import Release
-from server.retrain import release_records, retrain
+from server.retrain import retrain
+from server.rounds import Interrupted
+from server.training import TrainedFlow
+
+__all__ = ["Cluster", "candidates_for", "connect", "retrain_here"]
 
 _SITES_PER_TASK = 16
 _TASKS_AHEAD = 2
+_RETRIES = 3
 
 
 def connect(config: RayConfig) -> None:
-    """Joins the cluster at the configured address, or starts one inside this process."""
+    """Joins the cluster at the configured address, or starts one inside this process.
+
+    Raises:
+        Interrupted: If there is none at that address.
+    """
     if ray.is_initialized():
         return
-    ray.init(
-        address=config.address or "local",
-        num_cpus=None if config.address else config.cpus or None,
-        include_dashboard=None if config.address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address=config.address or "local",
+            num_cpus=None if config.address else config.cpus or None,
+            include_dashboard=None if config.address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise Interrupted(
+            "no Ray cluster can be reached",
+            where=config.address,
+            remedy="Start it, then go on with the round.",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,38 +75,72 @@ class Cluster:
 
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot of the zoo; see `server.retrain`."""
-        release: Release = _got(
-            self._task(_retrain_on_worker).remote(self.root, id, commit, self.config)
-        )
+        if self.config.jobs:
+            retrain_as_job(self.config.jobs, self.root, id, commit)
+            return Federation.open(self.root).releases.read(id)
+        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(retrain_here)
+        release: Release = _got(task.remote(self.root, id, commit, self.config))
         return release
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates for sites, as they are ready.
 
+        A few processes have the release open and take sites in chunks. Chunks are made while
+        earlier ones are used, a few ahead and no more.
+
         Args:
             release: Id of the release that makes them.
-            probes: (E, D) float32, contexts of each site.
+            probes: (E, D) float32, contexts of each site; looked up when they are needed.
 
         Yields:
-            Site and its candidates by kind; chunks of sites are made while earlier ones are used.
+            Site and its candidates by kind.
         """
         sites = sorted(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
-        task = self._task(_plan_on_worker)
-        waiting: list[Any] = []
-        for chunk in chunks:
-            if len(waiting) == _TASKS_AHEAD:
-                yield from self._first(waiting)
-            contexts = torch.stack([probes[site] for site in chunk])
-            waiting.append(task.remote(self.root, release, chunk, contexts, self.config))
-        while waiting:
-            yield from self._first(waiting)
+        makers: deque[Any] = deque()
+        pool = min(self.config.generators, len(chunks))
+        kind: Any = ray.remote(
+            num_cpus=self.config.task_cpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
+        )(_Maker)
+        try:
+            makers.extend(kind.remote(self.root, release, self.config) for _ in range(pool))
+            waiting: list[Any] = []
+            for chunk in chunks:
+                if len(waiting) == _TASKS_AHEAD * pool:
+                    yield from self._ready(waiting)
+                contexts = torch.stack([probes[site] for site in chunk])
+                waiting.append(makers[0].offers.remote(chunk, contexts))
+                makers.rotate(-1)
+            while waiting:
+                yield from self._ready(waiting)
+        finally:
+            for maker in makers:
+                ray.kill(maker)
 
-    def _first(self, waiting: list[Any]) -> Iterator[tuple[str, Offer]]:
-        yield from _got(waiting.pop(0)).items()
+    def _ready(self, waiting: list[Any]) -> Iterator[tuple[str, Offer]]:
+        """The chunk that is ready first, which leaves the list."""
+        (first,), _ = ray.wait(waiting, num_returns=1)
+        waiting.remove(first)
+        yield from _got(first).items()
 
-    def _task(self, function: Any) -> Any:
-        return ray.remote(num_cpus=self.config.task_cpus)(function)
+
+class _Maker:
+    """A process of the pool."""
+
+    def __init__(self, root: Path, id: str, config: RayConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._workshop = Workshop.open(Federation.open(root), id)
+
+    def offers(self, sites: Sequence[str], probes: Tensor) -> dict[str, Offer]:
+        return self._workshop.offers(sites, probes)
+
+
+def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
+    """The retraining in this process, but for the flow where Ray Train is to fit it."""
+    torch.set_num_threads(config.threads)
+    if not config.train_workers:
+        return retrain(root, id, commit)
+    return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
 
 
 def _got(reference: Any) -> Any:
@@ -101,62 +154,8 @@ def _got(reference: Any) -> Any:
             "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
         ) from error
     except RayError as error:
-        raise RoundError(
+        raise Interrupted(
             "the cluster lost a task",
             got=type(error).__name__,
-            remedy="Start the round again; what sites have sent is in the zoo.",
+            remedy="Go on with the round; what sites have sent is in the zoo.",
         ) from error
-
-
-def _retrain_on_worker(root: Path, id: str, commit: int, config: RayConfig) -> Release:
-    torch.set_num_threads(config.threads)
-    return retrain(root, id, commit)
-
-
-def _plan_on_worker(
-    root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
-) -> dict[str, Offer]:
-    torch.set_num_threads(config.threads)
-    return candidates_for(Federation.open(root), id, sites, probes)
-
-
-def candidates_for(
-    federation: Federation, id: str, sites: Sequence[str], probes: Tensor
-) -> dict[str, Offer]:
-    """Candidates by kind for every episode of some sites, by name.
-
-    Args:
-        federation: The folder.
-        id: Release that makes them.
-        sites: Names.
-        probes: (len(sites), E, D) float32, their contexts.
-    """
-    release = federation.releases.read(id)
-    generator = federation.releases.generator(id)
-    expected = generator.expect(probes.flatten(0, 1)).view_as(probes)
-    records = release_records(federation, release)
-    known = {site: row for row, site in enumerate(release.sites)}
-    without = federation.releases.expected(id)
-    offered: dict[str, Offer] = {}
-    for index, site in enumerate(sites):
-        others, own = records, expected[index]
-        if site in known:
-            # A known site gets what a new site would get: its own record would only be repeated
-            # to it, and the next retraining would learn nothing from the answer.
-            row = known[site]
-            mine = slice(row * without.shape[1], (row + 1) * without.shape[1])
-            others = Records(
-                contexts=_without(records.contexts, mine), weights=_without(records.weights, mine)
-            )
-            own = without[row]
-        rng = generator_for(federation.config.lineage, id, site, "candidates")
-        config = federation.config.candidates
-        offered[site] = tuple(
-            for_training(generator, others, probe, start, config, rng)
-            for probe, start in zip(probes[index], own, strict=True)
-        )
-    return offered
-
-
-def _without(rows: Tensor, left_out: slice) -> Tensor:
-    return torch.cat([rows[: left_out.start], rows[left_out.stop :]])

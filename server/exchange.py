@@ -4,31 +4,68 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from f2l_fed.config import RoundConfig
 from f2l_fed.errors import RoundError
+from server.rounds import Interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a node is asked.
+
+    Args:
+        node: Flower's id of the node.
+        content: The records.
+        site: Who the node is, as far as is known.
+        round: Number of the round that asks.
+        release: The release that made what is in it.
+    """
+
+    node: int
+    content: RecordDict
+    site: str = ""
+    round: int = 0
+    release: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is remembered of a request while it is out: everything but its content."""
+
+    node: int
+    site: str
+    round: int
+    release: str
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from a node.
+    """What came back.
 
     Args:
-        node: Flower's id of the node.
+        asked: On what.
         content: The records, or None if there are none.
-        failure: "" or why there is no content, as a code.
+        failure: "" or why there is no content, as a code: "timeout", or Flower's number.
         size_bytes: Size of the arrays in the answer.
+        late: Whether "timeout" has been reported before.
     """
 
-    node: int
+    asked: Asked
     content: RecordDict | None
     failure: str
-    size_bytes: int
+    size_bytes: int = 0
+    late: bool = False
+
+    @property
+    def node(self) -> int:
+        """Flower's id of the node."""
+        return self.asked.node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +76,17 @@ class Talk:
         grid: Flower's connection to them.
         config: Window, poll interval and timeout.
         stop: Set from outside to give up.
+        overdue: Requests whose answers are still taken, by message.
     """
 
     grid: Grid
     config: RoundConfig
     stop: threading.Event
+    overdue: dict[str, Asked] = field(default_factory=dict)
+
+    def connected(self) -> list[int]:
+        """Nodes that are there now."""
+        return sorted(self.grid.get_node_ids())
 
     def nodes(self, expected: int, timeout_s: float = 60.0) -> list[int]:
         """Nodes that are there; waits a while for the expected number of them.
@@ -52,7 +95,7 @@ class Talk:
             RoundError: If there is none.
         """
         deadline = time.monotonic() + timeout_s
-        while len(found := sorted(self.grid.get_node_ids())) < expected:
+        while len(found := self.connected()) < expected:
             if time.monotonic() > deadline:
                 break
             self._pause()
@@ -62,47 +105,81 @@ class Talk:
             )
         return found
 
-    def ask(self, kind: str, requests: Iterable[tuple[int, RecordDict]]) -> Iterator[Answer]:
+    def ask(
+        self,
+        kind: str,
+        requests: Iterable[Request],
+        *,
+        wait_for_late: bool = False,
+        over: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Answer]:
         """Sends requests and yields answers as they come, an unanswered one after the timeout.
 
         At most ``in_flight`` requests are out, and the next one is not even made before one of
-        them is answered; so memory does not grow with the number of nodes.
+        them is answered; so memory does not grow with the number of nodes. An answer that comes
+        twice is yielded once.
 
         Args:
             kind: Flower message type.
-            requests: Node and content.
+            requests: What to ask; made when they are about to be sent.
+            wait_for_late: Whether a request that has timed out may still be answered, now or
+                while something else is asked.
+            over: Whether to stop waiting; requests that are out then time out at once, and no
+                more are made.
 
         Yields:
-            One answer for each request.
+            One answer for each request, and those that are late by now.
         """
         source = iter(requests)
-        pending: dict[str, tuple[int, float]] = {}
+        pending: dict[str, tuple[Asked, float]] = {}
         exhausted = False
         while not exhausted or pending:
+            ended = over()
+            exhausted = exhausted or ended
             while not exhausted and len(pending) < self.config.in_flight:
                 request = next(source, None)
                 if request is None:
                     exhausted = True
                     break
-                node, content = request
-                (identifier,) = self.grid.push_messages(
-                    [Message(content=content, dst_node_id=node, message_type=kind)]
-                )
-                pending[identifier] = (node, time.monotonic() + self.config.timeout_s)
-            replies = list(self.grid.pull_messages(list(pending))) if pending else []
-            for reply in replies:
-                node, _ = pending.pop(reply.metadata.reply_to_message_id)
-                yield _answer(node, reply)
+                asked = Asked(request.node, request.site, request.round, request.release)
+                pending[self._send(kind, request)] = (asked, self._due())
+                # Nothing may hold what was sent longer than Flower does.
+                del request
+            replies = self._pull([*pending, *self.overdue])
+            moved = bool(replies)
+            while replies:
+                reply = replies.pop(0)
+                identifier = reply.metadata.reply_to_message_id
+                if identifier in pending:
+                    yield _answer(pending.pop(identifier)[0], reply)
+                elif identifier in self.overdue:
+                    asked = self.overdue.pop(identifier)
+                    if not reply.has_error():
+                        yield _answer(asked, reply, late=True)
             now = time.monotonic()
-            for identifier in [key for key, (_, due) in pending.items() if due < now]:
-                node, _ = pending.pop(identifier)
-                yield Answer(node, None, "timeout", 0)
-            if pending and not replies:
+            for identifier in [key for key, (_, due) in pending.items() if ended or due < now]:
+                asked, _ = pending.pop(identifier)
+                if wait_for_late:
+                    self.overdue[identifier] = asked
+                yield Answer(asked, None, "timeout")
+            if pending and not moved:
                 self._pause()
+
+    def _due(self) -> float:
+        return time.monotonic() + self.config.timeout_s
+
+    def _send(self, kind: str, request: Request) -> str:
+        (identifier,) = self.grid.push_messages(
+            [Message(content=request.content, dst_node_id=request.node, message_type=kind)]
+        )
+        return identifier
+
+    def _pull(self, identifiers: list[str]) -> list[Message]:
+        return list(self.grid.pull_messages(identifiers)) if identifiers else []
 
     def _pause(self) -> None:
         if self.stop.wait(self.config.poll_s):
-            raise RoundError("stopped")
+            raise Interrupted("stopped", remedy="Start it again; it goes on where it was.")
 
 
 def size_bytes(content: RecordDict) -> int:
@@ -113,8 +190,8 @@ def size_bytes(content: RecordDict) -> int:
     )
 
 
-def _answer(node: int, reply: Message) -> Answer:
+def _answer(asked: Asked, reply: Message, *, late: bool = False) -> Answer:
     if reply.has_error():
         # Flower's reason may quote an exception of the site: only its code is used.
-        return Answer(node, None, f"error {reply.error.code}", 0)
-    return Answer(node, reply.content, "", size_bytes(reply.content))
+        return Answer(asked, None, f"error {reply.error.code}", 0, late)
+    return Answer(asked, reply.content, "", size_bytes(reply.content), late)

@@ -13,8 +13,8 @@ from f2l_fed.errors import ReleaseError, UsageError, ZooError
 from f2l_fed.explain import EXPECTED, Explanation, explain, relative_changes
 from f2l_fed.origin import Step, held_out_origin, step_of
 from f2l_fed.zoo import Record
-from server.cluster import candidates_for
 from server.federation import Federation
+from server.offers import candidates_for
 from server.releases import Release
 from server.retrain import expectation, release_records
 

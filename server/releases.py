@@ -1,4 +1,9 @@
-"""The releases of a federation: generator versions, which one sites get, and their history."""
+"""The releases of a federation: generator versions, which one sites get, and their history.
+
+One file, ``promoted``, says which release sites get; it is replaced in one step, and so a process
+that dies at any point leaves one promoted release and not two or none. What a release's own record
+says of its state follows, and gives way where it disagrees.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,20 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-from f2l_fed.artifact import load_generator, load_matrix, save_generator, save_matrix
+from f2l_fed.artifact import load_generator, load_matrix, save_generator, save_matrix, tensors_of
 from f2l_fed.errors import ReleaseError
 from f2l_fed.files import fsync_folder, write_atomically
 from f2l_fed.generator import Generator, GeneratorFit
+from server.lock import locked
+
+_POINTER = "promoted"
 
 State = Literal["candidate", "promoted", "retired"]
 
@@ -53,7 +62,7 @@ class Release:
 
 
 class ReleaseRegistry:
-    """The folder of releases.
+    """The folder of releases. Any number of processes may use the same one.
 
     Args:
         path: Created when the first release is written.
@@ -68,6 +77,9 @@ class ReleaseRegistry:
 
     def read(self, id: str) -> Release:
         """Raises ReleaseError if there is no such release or its record is damaged."""
+        return _as_pointed(self._stored(id), self._pointer())
+
+    def _stored(self, id: str) -> Release:
         path = self.path / id / "release.json"
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -92,8 +104,8 @@ class ReleaseRegistry:
 
     def promoted(self) -> Release | None:
         """The release that sites get, or None before the first."""
-        releases = [self.read(id) for id in self.ids()]
-        return next((r for r in reversed(releases) if r.state == "promoted"), None)
+        id = self._pointer()
+        return self.read(id) if id else None
 
     def fitted_on(self, site: str) -> tuple[Release, ...]:
         """Releases that learned from a site's records, oldest first."""
@@ -105,7 +117,23 @@ class ReleaseRegistry:
         return self.promoted() or self.read(self.ids()[-1])
 
     def write_candidate(self, release: Release, fit: GeneratorFit) -> Release:
-        """Writes a release that no site gets yet; replaces one of the same id."""
+        """Writes a release that no site gets yet; replaces a candidate of the same id.
+
+        Raises:
+            ReleaseError: If sites have got a release of this id.
+        """
+        with self._alone():
+            known = self.find(release.id)
+            if known is not None and known.state != "candidate":
+                raise ReleaseError(
+                    "sites have got a release of this name",
+                    where=str(self.path / release.id),
+                    got=known.state,
+                    remedy="Start another round; it makes a release of its own.",
+                )
+            return self._write(release, fit)
+
+    def _write(self, release: Release, fit: GeneratorFit) -> Release:
         draft = self.path / f".{release.id}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
@@ -116,6 +144,8 @@ class ReleaseRegistry:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         final = self.path / release.id
+        # What is deleted first must not be mistaken for a release if the process dies meanwhile.
+        final.joinpath("release.json").unlink(missing_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         fsync_folder(self.path)
@@ -131,17 +161,23 @@ class ReleaseRegistry:
         return matrix.view(len(self.read(id).sites), -1, matrix.shape[1])
 
     def promote(self, id: str) -> Release:
-        """Makes a release the one that sites get and retires the one before."""
-        release = self.read(id)
-        before = self.promoted()
-        promoted = self._rewrite(release, "promoted", ())
-        if before is not None and before.id != id:
-            self._rewrite(before, "retired", before.reasons)
-        return promoted
+        """Makes a release the one that sites get and retires the one before.
+
+        Raises:
+            ReleaseError: If there is none, or its generator can't be read or is not finite.
+        """
+        with self._alone():
+            release, before = self.read(id), self.promoted()
+            require_finite(self.generator(id), where=str(self.path / id))
+            self._point_at(id)
+            if before is not None and before.id != id:
+                self._rewrite(before, "retired", before.reasons)
+            return self._rewrite(release, "promoted", ())
 
     def hold(self, id: str, reasons: Sequence[str]) -> Release:
         """Keeps a candidate from sites and records why."""
-        return self._rewrite(self.read(id), "candidate", tuple(reasons))
+        with self._alone():
+            return self._rewrite(self.read(id), "candidate", tuple(reasons))
 
     def rollback(self) -> Release:
         """Goes back to the parent of the promoted release.
@@ -149,21 +185,58 @@ class ReleaseRegistry:
         Raises:
             ReleaseError: If there is nothing to go back to.
         """
-        now = self.promoted()
-        if now is None or not now.parent:
-            raise ReleaseError(
-                "there is no earlier release to go back to",
-                where=str(self.path),
-                got="no release" if now is None else f"{now.id}, the first one",
-            )
-        before = self._rewrite(self.read(now.parent), "promoted", ())
-        self._rewrite(now, "retired", ("rolled back",))
-        return before
+        with self._alone():
+            now = self.promoted()
+            if now is None or not now.parent:
+                raise ReleaseError(
+                    "there is no earlier release to go back to",
+                    where=str(self.path),
+                    got="no release" if now is None else f"{now.id}, the first one",
+                )
+            before = self.read(now.parent)
+            self._point_at(before.id)
+            self._rewrite(now, "retired", ("rolled back",))
+            return self._rewrite(before, "promoted", ())
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return locked(self.path / "lock")
+
+    def _pointer(self) -> str:
+        try:
+            return (self.path / _POINTER).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            # A folder from before there was one: the newest that says so of itself.
+            said = [id for id in self.ids() if self._stored(id).state == "promoted"]
+            return said[-1] if said else ""
+
+    def _point_at(self, id: str) -> None:
+        write_atomically(self.path / _POINTER, id + "\n")
 
     def _rewrite(self, release: Release, state: State, reasons: tuple[str, ...]) -> Release:
         release = dataclasses.replace(release, state=state, reasons=reasons)
         write_atomically(self.path / release.id / "release.json", _dump(release))
         return release
+
+
+def require_finite(generator: Generator, *, where: str) -> None:
+    """Raises ReleaseError if a number of the generator is NaN or infinite."""
+    for name, tensor in tensors_of(generator).items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ReleaseError(
+                "the generator is not finite",
+                where=where,
+                got=name,
+                remedy="Keep to the release that sites get now.",
+            )
+
+
+def _as_pointed(release: Release, pointed: str) -> Release:
+    """The release with the state that the pointer gives it, where a crash left another."""
+    if release.id == pointed and release.state != "promoted":
+        return dataclasses.replace(release, state="promoted", reasons=())
+    if release.id != pointed and release.state == "promoted":
+        return dataclasses.replace(release, state="retired")
+    return release
 
 
 def _dump(release: Release) -> str:

@@ -13,7 +13,8 @@ from f2l_fed.admission import outliers
 from f2l_fed.audit import Audit
 from f2l_fed.candidates import Records
 from f2l_fed.errors import RoundError
-from f2l_fed.generator import Expectation, fit_generator
+from f2l_fed.flow import fit_flow
+from f2l_fed.generator import Expectation, FitField, fit_generator
 from f2l_fed.seeds import generator_for
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.snapshot import Snapshot
@@ -21,13 +22,14 @@ from server.federation import Federation
 from server.releases import Release
 
 
-def retrain(root: Path, id: str, commit: int) -> Release:
+def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
     """Fits a generator on one snapshot of the zoo and writes it as a candidate.
 
     Args:
         root: The federation's folder.
         id: Id of the new release; one that exists is replaced, so that a repetition is harmless.
         commit: The snapshot.
+        fit_field: Fits the flow, here or elsewhere.
 
     Raises:
         RoundError: If the snapshot holds too few sites.
@@ -45,7 +47,10 @@ def retrain(root: Path, id: str, commit: int) -> Release:
         },
         config.admission,
     )
-    used = {site: records for site, records in newest.items() if site not in left_out}
+    used = _heard_last(
+        {site: records for site, records in newest.items() if site not in left_out},
+        config.round.most,
+    )
     if len(used) < config.round.minimum:
         raise RoundError(
             "too few sites for a retraining",
@@ -66,6 +71,7 @@ def retrain(root: Path, id: str, commit: int) -> Release:
         generator_for(config.lineage, id, "retrain"),
         anchor=federation.next_anchor(parent),
         before=expectation(federation, parent, list(used), contexts),
+        fit_field=fit_field,
     )
     release = Release(
         id=id,
@@ -109,6 +115,17 @@ def _newest(
         for site, rows in sorted(by_site.items())
         if len(rows) == episodes
     }
+
+
+def _heard_last(by_site: dict[str, list[Record]], most: int) -> dict[str, list[Record]]:
+    """The sites with the newest rounds, by name; among equals, chosen by a hash of the name."""
+    if len(by_site) <= most:
+        return by_site
+
+    def age(site: str) -> tuple[int, str]:
+        return -by_site[site][0].round, sha256(site.encode()).hexdigest()
+
+    return {site: by_site[site] for site in sorted(sorted(by_site, key=age)[:most])}
 
 
 def _starts_from(federation: Federation, release: Release | None) -> str:

@@ -18,6 +18,11 @@ from f2l_fed.config import RoundConfig
 from f2l_fed.errors import RoundError
 from f2l_fed.files import write_atomically
 
+
+class Interrupted(RoundError):
+    """Something outside the round ended it for now; it can be resumed at its step."""
+
+
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]
 
 
@@ -31,7 +36,8 @@ class RoundState:
         parent: Release that made the candidates; "" in the first round.
         sites: Number of sites asked.
         accepted: Sites whose update is in the zoo.
-        rejected: Sites without one, each with the reason.
+        rejected: Sites without one, each with the reason; a late one stays here, though its
+            update is in the zoo by then.
         release: Candidate release, once there is one.
         promoted: Whether it passed the gate.
         reason: Why the round failed or the release was held; "" otherwise.
@@ -60,8 +66,13 @@ class RoundState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What an exchange brought."""
+    """What an exchange brought.
 
+    Args:
+        asked: Number of sites, those that joined meanwhile too.
+    """
+
+    asked: int
     accepted: tuple[str, ...]
     rejected: Mapping[str, str]
     bytes_up: int
@@ -79,26 +90,26 @@ def begun(number: int, parent: str, sites: int) -> RoundState:
 def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> RoundState:
     """After the sites' answers: on to the retraining, or the end for want of a quorum.
 
-    >>> some = Exchange(accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
+    >>> some = Exchange(asked=4, accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
     ...                 accuracy_before=0, accuracy_after=0, seconds=1)
     >>> exchanged(begun(1, "", 4), some, RoundConfig(quorum=0.5)).reason
     '1 of 4 sites answered, 2 are the quorum'
     """
     _require(state, "exchange")
-    needed = ceil(config.quorum * state.sites)
+    needed = ceil(config.quorum * exchange.asked)
     enough = len(exchange.accepted) >= max(needed, 1)
+    answered = f"{len(exchange.accepted)} of {exchange.asked}"
     return dataclasses.replace(
         state,
         step="retrain" if enough else "failed",
+        sites=exchange.asked,
         accepted=exchange.accepted,
         rejected=dict(exchange.rejected),
         bytes_up=exchange.bytes_up,
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
         accuracy_after=exchange.accuracy_after,
-        reason=""
-        if enough
-        else f"{len(exchange.accepted)} of {state.sites} sites answered, {needed} are the quorum",
+        reason="" if enough else f"{answered} sites answered, {needed} are the quorum",
         seconds={**state.seconds, "exchange": exchange.seconds},
     )
 
@@ -106,9 +117,8 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
 def retrained(state: RoundState, release: str, seconds: float) -> RoundState:
     """After the retraining: on to the gate."""
     _require(state, "retrain")
-    return dataclasses.replace(
-        state, step="gate", release=release, seconds={**state.seconds, "retrain": seconds}
-    )
+    spent = {**state.seconds, "retrain": seconds}
+    return dataclasses.replace(state, step="gate", release=release, seconds=spent)
 
 
 def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:

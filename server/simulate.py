@@ -47,6 +47,7 @@ _OURS = (
     "releases",
     "rounds",
     "sites",
+    "spool",
     # Last: a folder without it is not taken for ours.
     FEDERATION_FILE,
 )

@@ -7,6 +7,7 @@ from f2l_fed.flow.field import VelocityField
 from f2l_fed.flow.fit import FlowFit, fit_flow
 from f2l_fed.flow.network import guided
 from f2l_fed.flow.reflow import ReflowFit, reflow
+from f2l_fed.flow.regression import Training
 from f2l_fed.flow.solve import SOLVERS, solve
 from f2l_fed.flow.source import SOURCES, Initial, Normal, begin, draw, pooled_rms
 
@@ -22,6 +23,7 @@ __all__ = [
     "Initial",
     "Normal",
     "ReflowFit",
+    "Training",
     "VelocityField",
     "begin",
     "draw",

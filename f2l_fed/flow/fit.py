@@ -16,7 +16,7 @@ from f2l_fed.codec.latent import LatentShape
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.coupling import couple
 from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.regression import Batch, fit_to_examples, seeded
+from f2l_fed.flow.regression import Batch, Training, fit_to_examples, seeded
 from f2l_fed.flow.source import SOURCES, Initial, Normal
 
 _PROBED = 256
@@ -53,6 +53,7 @@ def fit_flow(
     *,
     group: int = 1,
     initial: Initial | None = None,
+    training: Training | None = None,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
 
@@ -66,6 +67,7 @@ def fit_flow(
         rng: Draws everything random, the initial weights too.
         group: Consecutive records that belong to one site, and are kept aside together.
         initial: Makes random initialisations; only the source "kaiming" needs it.
+        training: Where the gradient steps run.
 
     Raises:
         ConfigError: If the source is "kaiming" and nothing makes initialisations.
@@ -86,7 +88,9 @@ def fit_flow(
         begin = centre + off[plan]
         return Batch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 
-    course = fit_to_examples(field, examples, len(targets), config, rng, group=group)
+    course = fit_to_examples(
+        field, examples, len(targets), config, rng, group=group, training=training
+    )
     return FlowFit(
         field=field,
         loss=course.best,

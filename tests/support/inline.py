@@ -6,16 +6,15 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from clients.client_app import app
 from f2l_fed.candidates import Offer
 from f2l_fed.events import Listener
-from server.cluster import candidates_for
 from server.conduct import Conductor
 from server.exchange import Talk
 from server.federation import Federation
+from server.offers import Workshop
 from server.releases import Release
 from server.retrain import retrain
 from server.rounds import RoundState
@@ -32,8 +31,9 @@ class InlineEngine:
         return retrain(self._federation.root, id, commit)
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
-        contexts = torch.stack([probes[site] for site in probes])
-        yield from candidates_for(self._federation, release, list(probes), contexts).items()
+        workshop = Workshop.open(self._federation, release)
+        for site, probe in probes.items():
+            yield from workshop.offers([site], probe[None]).items()
 
 
 def conductor(

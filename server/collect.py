@@ -1,0 +1,205 @@
+"""The exchange of one round: tasks out, answers in, until there is nobody left to ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from f2l_fed import events, wire
+from f2l_fed.candidates import Offer
+from f2l_fed.probe import anchor
+from server import rounds
+from server.attendance import Attendance
+from server.exchange import Answer, Request, Talk, size_bytes
+from server.federation import Federation
+from server.intake import Intake
+from server.journal import PASSING, Journal, Settled
+from server.rounds import Exchange, RoundState
+from server.spool import digest
+
+if TYPE_CHECKING:
+    from server.conduct import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """What an exchange needs; see `server.conduct.Conductor`."""
+
+    talk: Talk
+    engine: Engine
+    intake: Intake
+    attendance: Attendance
+
+    @property
+    def federation(self) -> Federation:
+        """The folder."""
+        return self.intake.federation
+
+    def exchange(self, state: RoundState) -> RoundState:
+        """Asks every site once, those first that are there, then those that have joined meanwhile.
+
+        A site whose record is in the zoo, or whose rejection is in the journal, is not asked
+        again. One that was silent or broke is asked again if it comes back as another node.
+        """
+        began = time.monotonic()
+        federation, limits = self.federation, self.federation.config.round
+        releases = federation.releases
+        anchored = federation.anchor(releases.read(state.parent) if state.parent else None)
+        wave = _Wave(self, state)
+
+        def over() -> bool:
+            if limits.deadline_s and time.monotonic() - began > limits.deadline_s:
+                return True
+            # With all of them wanted, those who join are waited for too.
+            return limits.enough < 1 and wave.accepted >= limits.enough * max(
+                state.sites, wave.asked
+            )
+
+        asked: set[tuple[str, int]] = set()
+        while True:
+            present = self.attendance.call(self.talk.connected(), anchored)
+            node_of = self.attendance.node_of
+            missing = [
+                site
+                for site in present
+                if site not in wave.settled and (site, node_of[site]) not in asked
+            ]
+            if not missing or over():
+                break
+            asked |= {(site, node_of[site]) for site in missing}
+            requests = wave.requests(missing, digest(anchored))
+            for answer in self.talk.ask(wire.TASK_ACTION, requests, wait_for_late=True, over=over):
+                wave.take(answer)
+        seconds = round(time.monotonic() - began, 3)
+        return rounds.exchanged(state, wave.result(seconds), limits)
+
+
+class _Wave:
+    """Requests of one round and what becomes of their answers."""
+
+    def __init__(self, collection: Collection, state: RoundState) -> None:
+        self._collection, self._federation = collection, collection.federation
+        self._state = state
+        self._journal = Journal.of(self._federation.root / "rounds", state.number)
+        # As many as there are tasks out, however many sites there are.
+        self._out: dict[str, tuple[Offer, int]] = {}
+        self._rejected: dict[str, str] = {}
+        self._up = self._down = 0
+        stored = self._federation.zoo.snapshot().records(round=state.number)
+        self.settled = {record.site for record in stored}
+        self.accepted = len(self.settled)
+        told = set()
+        for line in self._journal.read():
+            self._count(line)
+            told.add(line.site)
+        for site in sorted(self.settled - told):
+            # The process died after the commit and before it could say so.
+            self._journal.append(Settled(site=site, code="accepted"))
+            collection.intake.log.emit(
+                events.SITE_ACCEPTED, round=state.number, site=site, chosen=""
+            )
+
+    @property
+    def asked(self) -> int:
+        """Number of sites with an end or a task, so far."""
+        return len(self.settled | self._rejected.keys() | self._out.keys())
+
+    def requests(self, sites: Sequence[str], anchored: str) -> Iterator[Request]:
+        """One task for each site, made when it is about to be sent."""
+        federation, state = self._federation, self._state
+        config = federation.config
+        promoted = federation.releases.read(state.parent) if state.parent else None
+        starts_from = federation.next_anchor(promoted)
+        for site, offer in self._planned(sites, anchored):
+            content = wire.pack_task(
+                wire.Task(
+                    frame=federation.frame,
+                    anchor=starts_from,
+                    round=state.number,
+                    release=state.parent,
+                    recipe=config.later if state.parent else config.first,
+                    candidates=offer if state.parent else (),
+                )
+            )
+            self._out[site] = (offer, size_bytes(content))
+            node = self._collection.attendance.node_of[site]
+            yield Request(node, content, site, state.number, state.parent)
+
+    def _planned(self, sites: Sequence[str], anchored: str) -> Iterator[tuple[str, Offer]]:
+        if not self._state.parent:
+            start = {"anchor": anchor(self._federation.target, self._federation.config.lineage)}
+            return ((site, (start,)) for site in sites)
+        contexts: Mapping[str, Tensor] = self._collection.intake.spool.contexts(
+            anchored, tuple(sites)
+        )
+        return self._collection.engine.plan(self._state.parent, contexts)
+
+    def take(self, answer: Answer) -> None:
+        """Settles one request."""
+        intake = self._collection.intake
+        if answer.late:
+            intake.take_late(answer)
+            return
+        site, number = answer.asked.site, self._state.number
+        offer, sent = self._out.pop(site)
+        outcome = intake.take(answer, offer)
+        if outcome.code == "silent":
+            intake.spool.keep_offer(number, site, offer)
+        settled = Settled(
+            site=site,
+            code=outcome.code,
+            reason=outcome.reason,
+            bytes_up=answer.size_bytes,
+            bytes_down=sent,
+        )
+        self._journal.append(settled)
+        self.accepted += outcome.code == "accepted"
+        self._count(settled)
+        if outcome.code == "accepted":
+            chosen = " ".join(outcome.chosen)
+            intake.log.emit(events.SITE_ACCEPTED, round=number, site=site, chosen=chosen)
+        else:
+            intake.log.emit(
+                events.SITE_REJECTED,
+                round=number,
+                site=site,
+                code=outcome.code,
+                reason=outcome.reason,
+            )
+
+    def _count(self, settled: Settled) -> None:
+        self._up += settled.bytes_up
+        self._down += settled.bytes_down
+        if settled.code == "accepted":
+            self.settled.add(settled.site)
+            self._rejected.pop(settled.site, None)
+        elif settled.site not in self.settled:
+            self._rejected[settled.site] = settled.reason
+            if settled.code not in PASSING:
+                self.settled.add(settled.site)
+
+    def result(self, seconds: float) -> Exchange:
+        """What the exchange brought, read back from the zoo."""
+        records = self._federation.zoo.snapshot().records(round=self._state.number)
+        accepted = {record.site for record in records}
+        means = {
+            name: fmean(told)
+            if (told := [r.metrics[name] for r in records if name in r.metrics])
+            else 0.0
+            for name in ("accuracy_before", "accuracy_after")
+        }
+        rejected = {site: reason for site, reason in self._rejected.items() if site not in accepted}
+        return Exchange(
+            asked=max(self._state.sites, len(accepted | rejected.keys())),
+            accepted=tuple(sorted(accepted)),
+            rejected=dict(sorted(rejected.items())),
+            bytes_up=self._up,
+            bytes_down=self._down,
+            seconds=seconds,
+            **means,
+        )

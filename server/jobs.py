@@ -1,0 +1,91 @@
+"""Retraining as a job of a remote Ray cluster.
+
+    python -m server.jobs FOLDER RELEASE COMMIT
+
+is what the job runs, on a node that has F2L-Fed installed and the federation's folder mounted;
+a RayJob on Kubernetes runs the same line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from f2l_fed.errors import F2LError, RoundError
+from server.federation import Federation
+from server.rounds import Interrupted
+
+_POLL_S = 1.0
+
+
+def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int = 3) -> None:
+    """Runs a retraining as a job, and waits until the release is there.
+
+    The job's name follows from what it is for: whoever asks again while it runs, after a crash for
+    instance, waits for the same job. Ray does not repeat jobs, so this does.
+
+    Args:
+        address: Of Ray's job server.
+        root: The federation's folder, under the same path there.
+        id: Of the release.
+        commit: The snapshot.
+        attempts: How often the job may be tried.
+
+    Raises:
+        Interrupted: If the job server can't be reached.
+        RoundError: If the job has failed so many times.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    line = shlex.join(["python", "-m", "server.jobs", str(root.absolute()), id, str(commit)])
+    status: Any = None
+    for attempt in range(attempts):
+        name = f"f2l-{sha256(f'{line} {attempt}'.encode()).hexdigest()[:16]}"
+        try:
+            client = JobSubmissionClient(address)
+            if name not in {job.submission_id for job in client.list_jobs()}:
+                client.submit_job(entrypoint=line, submission_id=name)
+            while not (status := client.get_job_status(name)).is_terminal():
+                time.sleep(_POLL_S)
+        except (ConnectionError, RuntimeError) as error:
+            raise Interrupted(
+                "the job server can't be reached or has lost the job",
+                where=address,
+                got=type(error).__name__,
+                remedy="See that the cluster runs, then go on with the round.",
+            ) from error
+        if status == JobStatus.SUCCEEDED:
+            return
+    raise RoundError(
+        "the retraining failed as a job", where=address, got=f"{status}, {attempts} times"
+    )
+
+
+def main() -> None:
+    """One retraining, on the cluster that this process belongs to."""
+    parser = argparse.ArgumentParser(prog="python -m server.jobs")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("release")
+    parser.add_argument("commit", type=int)
+    asked = parser.parse_args()
+    # Here, because the jobs module is imported by it.
+    from server.cluster import connect, retrain_here
+
+    try:
+        federation = Federation.open(asked.folder)
+        config = replace(federation.config.ray, jobs="", address="auto")
+        if config.train_workers:
+            connect(config)
+        retrain_here(asked.folder, asked.release, asked.commit, config)
+    except F2LError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

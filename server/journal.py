@@ -1,0 +1,84 @@
+"""What became of every request of a round: one line per answer, appended as it is settled.
+
+Which updates were accepted is in the zoo, and there alone; the journal adds what the zoo can't
+know, rejections and traffic, so that a round that is resumed asks nobody twice. A line is written
+after the update is durable. If the process dies in between, the zoo's record counts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+Code = Literal[
+    "accepted", "silent", "failed", "refused", "garbage", "round", "count", "start", "admission"
+]
+"""How a request ended.
+
+"silent": no answer in time. "failed": the site's process or its node broke. "refused": by the
+site's policy. "garbage": not an update in the agreed form and layout. "round", "count", "start":
+an update of another round, with another number of networks, or from a start that was not offered.
+"admission": an update that may not enter the zoo.
+"""
+
+PASSING: frozenset[str] = frozenset({"silent", "failed"})
+"""Codes that say nothing about the site, which may be asked again when it comes back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The end of one request.
+
+    Args:
+        site: Who was asked.
+        code: See `Code`.
+        reason: For people; "" if accepted.
+        bytes_up: What came.
+        bytes_down: What was sent.
+    """
+
+    site: str
+    code: Code
+    reason: str = ""
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The file of one round.
+
+    Args:
+        path: Created with the first line.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, folder: Path, number: int) -> Journal:
+        """That of a round, beside its state."""
+        return cls(folder / f"{number:05d}.answers.jsonl")
+
+    def append(self, settled: Settled) -> None:
+        """Adds a line; a single write, so that only a last line can be torn."""
+        with self.path.open("ab+") as file:
+            end = file.tell()
+            if end:
+                file.seek(end - 1)
+            start = b"" if not end or file.read(1) == b"\n" else b"\n"
+            file.write(start + json.dumps(asdict(settled)).encode() + b"\n")
+
+    def read(self) -> list[Settled]:
+        """All whole lines; none if there is no file."""
+        if not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_bytes().split(b"\n"):
+            try:
+                found.append(Settled(**json.loads(line)))
+            except (ValueError, TypeError):
+                # Torn by a crash: the site is asked again, or its record is in the zoo.
+                continue
+        return found

@@ -1,0 +1,113 @@
+"""What a run keeps of its sites between messages, on disk, so that memory does not grow with them.
+
+Contexts by anchor, until they are used for candidates; and the starts that a late site was
+offered, because its answer can't be screened without them. Nothing here is a record: whatever is
+missing is asked for again, and the folder is emptied when the run is over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from f2l_fed.candidates import Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    """A folder for one run at a time.
+
+    Args:
+        folder: Created when needed.
+    """
+
+    folder: Path
+
+    def keep_context(self, anchored: str, site: str, probes: Tensor) -> None:
+        """Keeps (E, D) float32 probes from an anchor, named by `digest`."""
+        self._write(self._path(anchored, site), {"probes": probes})
+
+    def has_context(self, anchored: str, site: str) -> bool:
+        """Whether these are known."""
+        return self._path(anchored, site).exists()
+
+    def contexts(self, anchored: str, sites: tuple[str, ...]) -> Contexts:
+        """Those of some sites, read one by one when they are used."""
+        return Contexts(self, anchored, sites)
+
+    def keep_offer(self, number: int, site: str, offer: Offer) -> None:
+        """Keeps what a site was offered in a round."""
+        named = {
+            f"{episode}/{kind}": start
+            for episode, starts in enumerate(offer)
+            for kind, start in starts.items()
+        }
+        self._write(self._path(f"offers-{number}", site), named)
+
+    def take_offer(self, number: int, site: str) -> Offer | None:
+        """Gives it back, once."""
+        path = self._path(f"offers-{number}", site)
+        tensors = self._read(path)
+        if tensors is None:
+            return None
+        path.unlink()
+        offer: dict[int, dict[str, Tensor]] = {}
+        for name, start in tensors.items():
+            episode, _, kind = name.partition("/")
+            offer.setdefault(int(episode), {})[kind] = start
+        return tuple(offer[episode] for episode in sorted(offer))
+
+    def clear(self) -> None:
+        """Deletes everything."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, kind: str, site: str) -> Path:
+        # A name comes from outside and must not become a path.
+        return self.folder / kind / f"{sha256(site.encode()).hexdigest()[:32]}.safetensors"
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.draft")
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, draft)
+        draft.replace(path)
+
+    def _read(self, path: Path) -> dict[str, Tensor] | None:
+        try:
+            tensors: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError):
+            return None
+        return tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts(Mapping[str, Tensor]):
+    """(E, D) float32 by site; every look reads a file."""
+
+    spool: Spool
+    anchored: str
+    sites: tuple[str, ...]
+
+    def __getitem__(self, site: str) -> Tensor:
+        tensors = self.spool._read(self.spool._path(self.anchored, site))
+        if tensors is None:
+            raise KeyError(site)
+        return tensors["probes"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sites)
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+
+def digest(anchored: Tensor) -> str:
+    """A name for an anchor."""
+    return sha256(anchored.numpy().tobytes()).hexdigest()[:32]

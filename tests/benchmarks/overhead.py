@@ -1,0 +1,216 @@
+"""A round's cost beside a plain Flower FedAvg round: same clients, same data, same local steps.
+
+Both run on Flower's simulation runtime, each in a process of its own. The FedAvg client opens the
+same site, makes the same local steps from the global model, and measures loss and accuracy before
+and after; the server averages. Ours also makes candidates, lets each site choose among them, gets
+its probe with the answer, screens the update and writes it to disk. Retraining and gate have a
+column of their own. The first round of each is left out: in it Flower's actors start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+
+from tests.benchmarks.common import write_json
+
+SETTINGS = (
+    *("split.shots=20", "split.test_per_class=10", "split.validation_per_class=10"),
+    *("probe.episodes=1", "probe.anchors=1", "candidates.training_samples=2"),
+    *("gate.min_explained=-100", "gate.min_conditioning=-100"),
+    *("gate.min_dispersion=0", "gate.max_dispersion=100", "gate.max_drift=1e9"),
+)
+fedavg_app = ClientApp()
+
+
+def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
+    """A federation whose sites make so many steps in every round."""
+    from f2l_fed.config import load_config
+    from server.simulate import Simulation, prepare
+
+    more = (f"first.steps={steps}", f"later.steps={steps}", f"target.name={target}")
+    simulation = Simulation(
+        data=(data,),
+        scenario="few-shot",
+        sites=sites,
+        held_out=2,
+        rounds=1,
+        out=out,
+        config=load_config(None, (*SETTINGS, *more)),
+    )
+    return prepare(simulation, force=False)[0]
+
+
+@fedavg_app.train()
+def train(message: Message, context: Context) -> Message:
+    """What a site does in a FedAvg round."""
+    from clients.client_app import site_path
+    from clients.site import open_site
+    from f2l_fed.finetune import finetune, loss_and_accuracy
+    from f2l_fed.seeds import generator_for
+    from server.federation import Federation
+
+    torch.set_num_threads(1)
+    path = site_path(context)
+    site, federation = open_site(path), Federation.open(path.parents[2])
+    target, recipe = federation.target, federation.config.later
+    arrays = message.content["arrays"]
+    start = torch.from_numpy(arrays["w"].numpy().copy())
+    rng = generator_for(site.config.name, "fedavg")
+    weights = finetune(target, start, site.train.x, site.train.y, recipe, rng)
+    told = {}
+    for name, model in (("before", start), ("after", weights)):
+        loss, accuracy = loss_and_accuracy(target, model, site.validation.x, site.validation.y)
+        told |= {f"loss_{name}": loss, f"accuracy_{name}": accuracy}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({"w": Array(weights.numpy())}),
+            "metrics": MetricRecord({"num-examples": len(site.train.y), **told}),
+        }
+    )
+    return Message(content=content, reply_to=message)
+
+
+class Timed(FedAvg):
+    """FedAvg that notes when a round is over."""
+
+    ends: list[float]
+
+    def aggregate_train(self, server_round: int, replies: Any) -> Any:
+        result = super().aggregate_train(server_round, replies)
+        self.ends.append(time.monotonic())
+        return result
+
+
+def fedavg(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+    """Seconds of every round."""
+    from f2l_fed.probe import anchor
+    from server.federation import Federation
+
+    federation = Federation.open(root)
+    start = anchor(federation.target, federation.config.lineage)
+    strategy = Timed(fraction_evaluate=0.0, min_available_nodes=sites, min_train_nodes=sites)
+    strategy.ends = []
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
+        strategy.start(grid, ArrayRecord({"w": Array(start.numpy())}), num_rounds=rounds)
+
+    simulated(app, fedavg_app, sites)
+    ends = strategy.ends
+    return [{"round": b - a, "retrain": 0.0} for a, b in itertools.pairwise(ends)]
+
+
+def ours(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+    """Seconds of every round, and of its retraining."""
+    from clients.client_app import app as client_app
+    from f2l_fed import events
+    from server import server_app
+
+    marks: list[tuple[str, float]] = []
+
+    def listen(event: str, _: dict[str, Any]) -> None:
+        marks.append((event, time.monotonic()))
+
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
+        server_app.conduct(grid, root, rounds=rounds, sites=sites, listener=listen)
+
+    simulated(app, client_app, sites)
+    at = {
+        name: [when for event, when in marks if event == name]
+        for name in (events.RETRAINING_STARTED, events.ROUND_FINISHED)
+    }
+    ends, began = at[events.ROUND_FINISHED], at[events.RETRAINING_STARTED]
+    return [
+        {"round": start - a, "retrain": b - start}
+        for a, b, start in zip(ends, ends[1:], began[1:], strict=False)
+    ]
+
+
+def simulated(server_app: ServerApp, client_app: ClientApp, sites: int) -> None:
+    """Runs both on Flower's simulation runtime."""
+    import ray
+
+    from f2l_fed.config import RayConfig
+    from server import cluster
+
+    cluster.connect(RayConfig())
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=sites,
+        backend_config={"client_resources": {"num_cpus": 1}},
+    )
+    ray.shutdown()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sites", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 200])
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--target", default="cnn-xs")
+    parser.add_argument("--quick", action="store_true", help="8 sites, 3 rounds")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--run", nargs=2, metavar=("ARM", "FOLDER"))
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.sites, asked.rounds = 8, 3
+    if asked.run:
+        arm, root = asked.run[0], Path(asked.run[1])
+        os.environ["F2L_SITES_ROOT"] = str((root / "sites").absolute())
+        print(json.dumps({"fedavg": fedavg, "ours": ours}[arm](root, asked.rounds, asked.sites)))
+        return
+    rows = [measured(asked, steps) for steps in asked.steps]
+    print("| " + " | ".join(rows[0]) + " |")
+    for row in rows:
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+    write_json(asked.json, {"sites": asked.sites, "rounds": asked.rounds, "rows": rows})
+
+
+def measured(asked: argparse.Namespace, steps: int) -> dict[str, Any]:
+    """Both arms, one after the other."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for arm in ("fedavg", "ours"):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder) / "out"
+            prepared(root, asked.sites, steps, asked.data, asked.target)
+            size = ["--sites", str(asked.sites), "--rounds", str(asked.rounds)]
+            command = [sys.executable, "-m", "tests.benchmarks.overhead", "--run", arm, str(root)]
+            done = subprocess.run([*command, *size], stdout=subprocess.PIPE, text=True, check=True)
+            found[arm] = json.loads(done.stdout.splitlines()[-1])
+    base, own = (statistics.median(row["round"] for row in found[arm]) for arm in found)
+    return {
+        "local_steps": steps,
+        "sites": asked.sites,
+        "fedavg_s": round(base, 2),
+        "ours_s": round(own, 2),
+        "ratio": round(own / base, 2),
+        "retrain_and_gate_s": round(statistics.median(r["retrain"] for r in found["ours"]), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Bad retrainings, each really made: no site ever gets one."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from f2l_fed.artifact import save_generator
+from f2l_fed.errors import ReleaseError
+from f2l_fed.zoo import NewRecord
+from server import gate, rounds
+from server.federation import Federation
+from server.releases import ReleaseRegistry
+from tests.support.inline import run_inline
+from tests.support.small_federation import small_federation
+
+LENIENT = ("gate.min_explained=-100", "gate.min_conditioning=-100")
+
+
+def after_one_round(out: Path, *settings: str, sites: int = 8) -> Federation:
+    federation, _ = small_federation(out, sites=sites, settings=("probe.anchors=1", *settings))
+    (state,) = run_inline(federation, 1)
+    assert state.promoted, state.reason
+    return federation
+
+
+def poison(federation: Federation, change: object) -> None:
+    """Sites send once more, in round 2, what a function makes of their records."""
+    snapshot = federation.zoo.snapshot()
+    records = snapshot.records()
+    contexts, weights = change(snapshot.contexts(records), snapshot.weights(records))
+    federation.zoo.append(
+        [
+            NewRecord(
+                key=record.key.replace("1/", "2/", 1),
+                site=record.site,
+                round=2,
+                parent="00001",
+                weights=np.ascontiguousarray(weights[row], np.float32),
+                context=np.ascontiguousarray(contexts[row], np.float32),
+                metrics=dict(record.metrics),
+            )
+            for row, record in enumerate(records)
+        ]
+    )
+
+
+def held(federation: Federation) -> str:
+    """Retrains and judges what is in the zoo; why the release was held, or the round failed."""
+    state = rounds.begun(2, "00001", 8)
+    rounds.save(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
+    done = run_inline(federation, 0)[-1]
+    assert not done.promoted
+    promoted = federation.releases.promoted()
+    assert promoted is not None
+    assert promoted.id == "00001"
+    assert done.reason
+    return done.reason
+
+
+def flipped(contexts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return contexts, -weights
+
+
+def colluding(contexts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return contexts, np.repeat(weights[:1], len(weights), axis=0)
+
+
+def noisy(contexts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return contexts, np.random.default_rng(0).normal(size=weights.shape)
+
+
+def exchanged(contexts: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.roll(contexts, 4, axis=0), 3 * np.roll(weights, 8, axis=0)
+
+
+@pytest.mark.parametrize("change", [flipped, colluding, noisy, exchanged])
+def test_a_poisoned_zoo_reaches_no_site(tmp_path, change):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    strict = dataclasses.replace(federation.config.gate, min_explained=-0.1, min_conditioning=-0.1)
+    reconfigure(federation, gate=strict)
+    poison(federation, change)
+    assert held(Federation.open(federation.root))
+
+
+def reconfigure(federation: Federation, **sections: object) -> None:
+    config = dataclasses.replace(federation.config, **sections)
+    (federation.root / "federation.json").write_text(json.dumps(config.to_json()))
+
+
+def test_a_collapsed_generator_is_held(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    # Draws without any spread around predictions that know next to nothing.
+    reconfigure(federation, sample=dataclasses.replace(federation.config.sample, temperature=0.0))
+    poison(federation, noisy)
+    assert "dispersion" in held(Federation.open(federation.root))
+
+
+def test_a_zoo_of_exploded_networks_reaches_no_site(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    poison(federation, lambda contexts, weights: (contexts, weights * 1e18))
+    assert "times as far" in held(Federation.open(federation.root))
+
+
+def test_honest_rounds_drift_little(tmp_path):
+    federation, _ = small_federation(tmp_path / "out", sites=8)
+    run_inline(federation, 4)
+    made = [federation.releases.read(id) for id in federation.releases.ids()]
+    moved = [gate.drift(federation, b, a) for a, b in itertools.pairwise(made)]
+    assert max(moved) < 0.5 * federation.config.gate.max_drift
+
+
+def test_not_even_an_administrator_promotes_what_is_not_finite(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    registry = federation.releases
+    generator = registry.generator("00001")
+    broken = dataclasses.replace(generator, mean=generator.mean * torch.nan)
+    release = dataclasses.replace(
+        registry.read("00001"), id="00002", state="candidate", parent="00001"
+    )
+    fit = registry.path / "00002"
+    shutil.copytree(registry.path / "00001", fit)
+    save_generator(broken, fit / "generator.safetensors")
+    (fit / "release.json").write_text(
+        (registry.path / "00001/release.json").read_text().replace('"00001"', '"00002"', 1)
+    )
+    reasons = gate.objections(federation, release)
+    assert any("not finite" in reason for reason in reasons)
+    with pytest.raises(ReleaseError, match="not finite"):
+        registry.promote("00002")
+    promoted = registry.promoted()
+    assert promoted is not None
+    assert promoted.id == "00001"
+
+
+def test_a_release_that_cannot_be_read_is_held(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    release = federation.releases.read("00001")
+    file = federation.releases.path / "00001/generator.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert any("can't read" in reason for reason in gate.objections(federation, release))
+
+
+def test_a_release_from_another_parent_than_sites_have_is_held(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    release = dataclasses.replace(federation.releases.read("00001"), parent="00007")
+    assert any("00007" in reason for reason in gate.objections(federation, release))
+
+
+def switch(path: Path, id: str, times: int) -> None:
+    registry = ReleaseRegistry(path)
+    for _ in range(times):
+        registry.promote(id)
+
+
+def test_processes_that_promote_at_the_same_time_leave_one_release_promoted(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    run_inline(federation, 1)
+    context = multiprocessing.get_context("spawn")
+    path = federation.releases.path
+    switching = [context.Process(target=switch, args=(path, id, 20)) for id in ("00001", "00002")]
+    for process in switching:
+        process.start()
+    for process in switching:
+        process.join(60)
+        assert process.exitcode == 0
+    states = [federation.releases.read(id).state for id in federation.releases.ids()]
+    assert sorted(states) == ["promoted", "retired"]
+    stored = [federation.releases._stored(id).state for id in federation.releases.ids()]
+    assert stored == states

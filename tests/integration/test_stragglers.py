@@ -1,0 +1,324 @@
+"""Sites that are slow, vanish, come back, join, answer twice or send garbage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.client_app import app as honest_app
+from f2l_fed import wire
+from f2l_fed.errors import UsageError
+from server.conduct import Conductor
+from server.federation import Federation
+from server.journal import Journal
+from server.lock import locked
+from tests.support.inline import conductor
+from tests.support.loopback import LoopbackGrid
+from tests.support.small_federation import small_federation
+
+FEW = ("first.steps=5", "later.steps=3", "flow.steps=20", "probe.anchors=1")
+
+
+def prepared(out: Path, *more: str, sites: int = 6) -> tuple[Federation, list[Path]]:
+    federation, _ = small_federation(out, sites=sites, settings=(*FEW, *more))
+    return federation, sorted((out / "sites").glob("*/site.toml"))
+
+
+def nodes(files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:
+    return {node: {"site": str(path)} for node, path in enumerate(files, first)}
+
+
+def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Conductor:
+    base = conductor(federation, files)
+    return dataclasses.replace(base, talk=dataclasses.replace(base.talk, grid=grid))
+
+
+def events(root: Path, name: str) -> list[dict]:
+    lines = map(json.loads, (root / "events.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == name]
+
+
+def codes(root: Path, number: int) -> dict[str, str]:
+    return {line.site: line.code for line in Journal.of(root / "rounds", number).read()}
+
+
+class WithholdingGrid(LoopbackGrid):
+    """Keeps back what one node says to tasks, as long as it is asked to."""
+
+    def __init__(self, files: list[Path], slow: int, while_: Callable[[], bool]) -> None:
+        super().__init__(honest_app, nodes(files))
+        self._slow, self._while = slow, while_
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        def ready(identifier: str) -> bool:
+            message = self._waiting.get(identifier)
+            return message is not None and not (
+                message.metadata.dst_node_id == self._slow
+                and message.metadata.message_type == wire.TASK_ACTION
+                and self._while()
+            )
+
+        return super().pull_messages([i for i in message_ids if ready(i)])
+
+
+@pytest.mark.parametrize(
+    "limit", ["round.timeout_s=0.5", "round.deadline_s=0.5", "round.enough=0.8"]
+)
+def test_a_round_ends_without_a_site_that_is_too_slow(tmp_path, limit):
+    federation, files = prepared(tmp_path / "out", limit)
+    finished = tmp_path / "out/releases/00001/release.json"
+    grid = WithholdingGrid(files, slow=3, while_=lambda: not finished.exists())
+    first = over(federation, files, grid).run(1, 6)
+    assert first[0].rejected == {"site-002": "timeout"}
+    assert codes(tmp_path / "out", 1)["site-002"] == "silent"
+    assert "site-002" not in federation.releases.read("00001").sites
+
+
+def test_a_late_update_of_a_site_that_is_gone_is_in_the_next_release(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5")
+    root = tmp_path / "out"
+    finished = root / "releases/00001/release.json"
+
+    class LastWords(WithholdingGrid):
+        """The slow site answers the first task in the second round and is gone before its task."""
+
+        def get_node_ids(self) -> Iterable[int]:
+            return [n for n in super().get_node_ids() if n != 3 or not finished.exists()]
+
+    grid = LastWords(files, slow=3, while_=lambda: not finished.exists())
+    first, second = over(federation, files, grid).run(2, 6)
+    assert (first.step, first.rejected) == ("done", {"site-002": "timeout"})
+    assert (second.step, second.rejected, second.sites) == ("done", {}, 5)
+    assert "site-002" not in federation.releases.read("00001").sites
+    assert "site-002" in federation.releases.read("00002").sites
+    (late,) = events(root, "site.late")
+    assert (late["round"], late["site"], late["code"]) == (1, "site-002", "accepted")
+    keys = [record.key for record in federation.zoo.snapshot().records(site="site-002")]
+    assert keys == ["1/site-002/0", "1/site-002/1"]
+
+
+class TwiceGrid(LoopbackGrid):
+    """Delivers every reply twice at once, and once more at the next occasion."""
+
+    def __init__(self, files: list[Path]) -> None:
+        super().__init__(honest_app, nodes(files))
+        self._again: list[Message] = []
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        again, self._again = self._again, replies
+        return [*replies, *replies, *again]
+
+
+def test_an_answer_that_comes_twice_counts_once(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    (state,) = over(federation, files, TwiceGrid(files)).run(1, 6)
+    assert len(state.accepted) == 6
+    assert len(events(tmp_path / "out", "site.accepted")) == 6
+    assert set(Counter(r.key for r in federation.zoo.snapshot().records()).values()) == {1}
+
+
+class ChangingGrid(LoopbackGrid):
+    """Some nodes are there only from a number of pulled task replies on, others only until then."""
+
+    def __init__(
+        self, configs: dict[int, dict[str, str]], *, later: set[int], gone: set[int], after: int
+    ) -> None:
+        super().__init__(honest_app, configs)
+        self._later, self._gone, self._left = later, gone, after
+
+    def get_node_ids(self) -> Iterable[int]:
+        away = self._later if self._left > 0 else self._gone
+        return [node for node in super().get_node_ids() if node not in away]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        waiting = [i for i in message_ids if i in self._waiting]
+        there = set(self.get_node_ids())
+        ready = [i for i in waiting if self._waiting[i].metadata.dst_node_id in there]
+        kinds = [self._waiting[i].metadata.message_type for i in ready]
+        self._left -= kinds.count(wire.TASK_ACTION)
+        return super().pull_messages(ready)
+
+
+def test_a_site_that_joins_during_a_round_takes_part_in_it(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    grid = ChangingGrid(nodes(files), later={6}, gone=set(), after=3)
+    (state,) = over(federation, files, grid).run(1, 5)
+    assert (state.sites, len(state.accepted)) == (6, 6)
+
+
+def test_a_site_that_is_restarted_during_a_round_is_asked_again_as_its_new_node(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5", "round.in_flight=2")
+    # Node 6 vanishes with its task after four answers; its site comes back as node 7.
+    configs = {**nodes(files), 7: {"site": str(files[5])}}
+    grid = ChangingGrid(configs, later={7}, gone={6}, after=4)
+    (state,) = over(federation, files, grid).run(1, 6)
+    assert state.rejected == {}
+    assert len(state.accepted) == 6
+
+
+def test_with_half_of_the_sites_silent_the_round_ends_at_the_quorum(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5", "round.quorum=0.9")
+    app = ClientApp()
+
+    @app.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    @app.train("task")
+    def task(message: Message, context: Context) -> Message:
+        if context.node_id > 3:
+            raise RuntimeError("private text")
+        return honest_app(message, context)
+
+    grid = LoopbackGrid(app, nodes(files))
+    (state,) = over(federation, files, grid).run(1, 6)
+    assert (state.step, state.reason) == ("failed", "3 of 6 sites answered, 6 are the quorum")
+    assert set(codes(tmp_path / "out", 1).values()) == {"accepted", "failed"}
+    assert "private" not in json.dumps(dict(state.rejected))
+    assert len({r.site for r in federation.zoo.snapshot().records()}) == 3
+
+
+def array(values: object) -> Array:
+    import numpy as np
+
+    return Array(np.asarray(values, dtype=np.float32))
+
+
+def lying_array(**changes: object) -> Array:
+    honest = array([1.0, 2.0])
+    fields = {
+        "dtype": honest.dtype,
+        "shape": honest.shape,
+        "stype": honest.stype,
+        "data": honest.data,
+    }
+    return Array(**{**fields, **changes})
+
+
+GARBAGE = {
+    "nothing": lambda _: RecordDict(),
+    "other records": lambda _: RecordDict({"x": ArrayRecord({"w": array([1.0])})}),
+    "head of other types": lambda reply: RecordDict(
+        {**dict(reply), "update": ConfigRecord({**reply["update"], "round": "1"})}
+    ),
+    "a million probes": lambda reply: RecordDict(
+        {**dict(reply), "update": ConfigRecord({**reply["update"], "episodes": 1_000_000})}
+    ),
+    "minus one probe": lambda reply: RecordDict(
+        {**dict(reply), "update": ConfigRecord({**reply["update"], "episodes": -1})}
+    ),
+    "another layout": lambda reply: RecordDict(
+        {**dict(reply), "update": ConfigRecord({**reply["update"], "layout": "00"})}
+    ),
+    "one tensor of another shape": lambda reply: RecordDict(
+        {**dict(reply), "weights.0": ArrayRecord({**reply["weights.0"], "0.weight": array([1.0])})}
+    ),
+    "bytes that are no array": lambda reply: RecordDict(
+        {
+            **dict(reply),
+            "weights.0": ArrayRecord(
+                dict.fromkeys(reply["weights.0"], lying_array(data=b"\x93NUMPY"))
+            ),
+        }
+    ),
+    "a shape that lies": lambda reply: RecordDict(
+        {
+            **dict(reply),
+            "weights.0": ArrayRecord(
+                dict.fromkeys(reply["weights.0"], lying_array(shape=(1 << 20, 1 << 10)))
+            ),
+        }
+    ),
+    "objects": lambda reply: RecordDict(
+        {
+            **dict(reply),
+            "weights.0": ArrayRecord(
+                dict.fromkeys(reply["weights.0"], lying_array(dtype="object"))
+            ),
+        }
+    ),
+    "numbers that are lists": lambda reply: RecordDict(
+        {**dict(reply), "numbers": MetricRecord({"examples": [1.0, 2.0]})}
+    ),
+}
+
+
+def test_every_kind_of_garbage_gets_its_code_and_the_round_goes_on(tmp_path):
+    kinds = list(GARBAGE)
+    federation, files = prepared(tmp_path / "out", "round.quorum=0.1", sites=len(kinds) + 4)
+    app = ClientApp()
+
+    @app.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    @app.train("task")
+    def task(message: Message, context: Context) -> Message:
+        reply = honest_app(message, context)
+        if context.node_id <= len(kinds):
+            reply.content = GARBAGE[kinds[context.node_id - 1]](reply.content)
+        return reply
+
+    grid = LoopbackGrid(app, nodes(files))
+    (state,) = over(federation, files, grid).run(1, len(files))
+    said = codes(tmp_path / "out", 1)
+    assert {kind: said[f"site-{n:03d}"] for n, kind in enumerate(kinds)} == dict.fromkeys(
+        kinds, "garbage"
+    )
+    assert (state.step, len(state.accepted)) == ("done", 4)
+
+
+def test_a_bound_name_counts_and_not_what_the_update_says(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    app = ClientApp()
+
+    @app.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    @app.train("task")
+    def task(message: Message, context: Context) -> Message:
+        reply = honest_app(message, context)
+        head = reply.content.config_records["update"]
+        reply.content["update"] = ConfigRecord({**head, "site": "site-000"})
+        return reply
+
+    base = over(federation, files, LoopbackGrid(app, nodes(files)))
+    bound = {node: f"key-{node}" for node in nodes(files)}
+    (state,) = dataclasses.replace(base, names=bound).run(1, 6)
+    assert state.accepted == tuple(f"key-{node}" for node in range(1, 7))
+
+
+def test_two_processes_do_not_conduct_one_federation(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    with locked(tmp_path / "out/rounds/lock"), pytest.raises(UsageError, match="another process"):
+        conductor(federation, files).run(1, 6)
+
+
+def test_contexts_are_asked_for_once_and_then_come_with_the_updates(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    asked: Counter[str] = Counter()
+
+    class CountingGrid(LoopbackGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            messages = list(messages)
+            asked.update(message.metadata.message_type for message in messages)
+            return super().push_messages(messages)
+
+    over(federation, files, CountingGrid(honest_app, nodes(files))).run(3, 6)
+    assert asked == {wire.PROBE_ACTION: 6, wire.TASK_ACTION: 18}
+
+
+def test_a_retraining_takes_no_more_sites_than_it_may(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.most=5")
+    (state,) = conductor(federation, files).run(1, 6)
+    assert len(state.accepted) == 6
+    assert len(federation.releases.read("00001").sites) == 5

@@ -1,0 +1,44 @@
+"""Rounds of a prepared federation with its sites in this process and its heavy work on a cluster.
+
+    python -m tests.support.on_cluster ROOT ROUNDS NODES
+
+The cluster is the one that the federation's configuration names; as many nodes are waited for.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import ray
+
+from f2l_fed.errors import F2LError
+from server import cluster
+from server.cluster import Cluster
+from server.federation import Federation
+from tests.support.inline import conductor
+
+
+def main() -> None:
+    """See the module."""
+    federation = Federation.open(Path(sys.argv[1]))
+    config = federation.config.ray
+    files = sorted((federation.root / "sites").glob("*/site.toml"))
+    try:
+        cluster.connect(config)
+        deadline = time.monotonic() + 60
+        while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[3]):
+            if time.monotonic() > deadline:
+                sys.exit("too few nodes")
+            time.sleep(0.2)
+        engine = Cluster(root=federation.root, config=config)
+        conducting = replace(conductor(federation, files), engine=engine)
+        conducting.run(int(sys.argv[2]), len(files))
+    except F2LError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
