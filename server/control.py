@@ -16,9 +16,11 @@ from server.identity import Credentials
 from server.messages import (
     ServerHealth,
     SiteRecord,
+    event_of,
     health_of,
     release_of,
     round_of,
+    run_of,
     site_of,
     zoo_of,
 )
@@ -26,8 +28,10 @@ from server.proto import control_pb2 as pb
 from server.proto.control_pb2_grpc import ControlStub
 from server.releases import Release
 from server.rounds import RoundState
+from server.runs import Wanted
 
 _LARGEST_REPLY_BYTES = 4 * 1024 * 1024
+_STARTING_S = 30.0
 
 
 class ControlError(F2LError):
@@ -146,6 +150,78 @@ async def zoo_stats(to: Connection) -> ZooStats:
     """How much the zoo holds."""
     with _explained(to):
         return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
+
+
+async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool = False) -> bytes:
+    """Invites a site; returns its kit, one file that lets its holder in once.
+
+    Args:
+        hours: How long the kit can be used; 0 takes the server's setting.
+        replace: Also for a registered site, whose key and certificate then count no longer.
+    """
+    with _explained(to):
+        request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
+        return bytes((await to.stub.AddSite(request, timeout=to.timeout_s)).kit)
+
+
+async def remove_site(to: Connection, name: str) -> SiteRecord:
+    """Takes a site out for good; its next request is refused."""
+    with _explained(to):
+        request = pb.RemoveSiteRequest(name=name)
+        return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
+
+
+async def show_run(to: Connection) -> Wanted:
+    """What the server is doing about rounds."""
+    with _explained(to):
+        return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
+
+
+async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Wanted:
+    """Starts rounds, one after the other.
+
+    Args:
+        count: How many.
+        sites: Sites to wait for before each; 0 takes all that are registered.
+    """
+    with _explained(to):
+        request = pb.StartRoundRequest(rounds=count, sites=sites)
+        return run_of(await to.stub.StartRound(request, timeout=_STARTING_S))
+
+
+async def abort_round(to: Connection) -> Wanted:
+    """Ends the round that is under way or interrupted."""
+    with _explained(to):
+        return run_of(await to.stub.AbortRound(pb.AbortRoundRequest(), timeout=_STARTING_S))
+
+
+async def resume_round(to: Connection, *, sites: int = 0) -> Wanted:
+    """Takes up a round that was interrupted."""
+    with _explained(to):
+        request = pb.ResumeRoundRequest(sites=sites)
+        return run_of(await to.stub.ResumeRound(request, timeout=_STARTING_S))
+
+
+async def watch_events(
+    to: Connection, *, since_run: bool = False, duration_s: float = 3600.0
+) -> AsyncIterator[dict[str, Any]]:
+    """What happens, as it happens.
+
+    Args:
+        since_run: Begins with what has happened since the last run was started.
+        duration_s: When to stop; the server stops after an hour.
+    """
+    with _explained(to):
+        request = pb.WatchEventsRequest(since_run=since_run)
+        replies = to.stub.WatchEvents(request, timeout=duration_s)
+        try:
+            async for message in replies:
+                yield event_of(message)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            replies.cancel()
 
 
 @contextmanager

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+
 from f2l_fed.zoo import ZooStats
 from server.proto import control_pb2 as pb
 from server.releases import Release
 from server.rounds import RoundState
+from server.runs import Wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +42,23 @@ class SiteRecord:
         rejected: Rounds that ended without one.
         last_round: The last of these rounds.
         last_rejection: Why that round has no update of it; "" if it has.
+        state: "invited", "active" or "removed"; "" for one that was never registered.
+        online: Whether it has been heard of lately.
+        ends: When its certificate, or before registration its kit, ends; ISO 8601.
     """
 
     name: str
-    accepted: int
-    rejected: int
-    last_round: int
-    last_rejection: str
+    accepted: int = 0
+    rejected: int = 0
+    last_round: int = 0
+    last_rejection: str = ""
+    state: str = ""
+    online: bool = False
+    ends: str = ""
+
+    def registered(self, *, state: str, online: bool, ends: str) -> SiteRecord:
+        """With what is known of its registration."""
+        return dataclasses.replace(self, state=state, online=online, ends=ends)
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
@@ -119,6 +132,22 @@ def site_message(site: SiteRecord) -> pb.Site:
 def site_of(message: pb.Site) -> SiteRecord:
     """Reads how a site has done."""
     return SiteRecord(**_fields(message))
+
+
+def run_message(wanted: Wanted) -> pb.Run:
+    """Spells what is being done about rounds."""
+    return pb.Run(**dataclasses.asdict(wanted))
+
+
+def run_of(message: pb.Run) -> Wanted:
+    """Reads what is being done about rounds."""
+    return Wanted(**_fields(message))
+
+
+def event_of(message: pb.Event) -> dict[str, Any]:
+    """Reads an event as it stands in ``events.jsonl``."""
+    time = round(message.time.ToNanoseconds() / 1e9, 3)
+    return {"event": message.name, "time": time, **MessageToDict(message.fields)}
 
 
 def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
