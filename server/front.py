@@ -1,9 +1,10 @@
 """The TLS front: the one port that sites reach, and how little of the server is behind it.
 
-Sites may post to Flower's Fleet routes and to the enrolment service, and anyone may ask whether
-the server works. Fleet routes are for whoever shows a site's certificate that the authority has
-signed and not revoked, together with the key that this very site has registered: neither is worth
-anything alone. Everything else is answered here and goes nowhere.
+Sites may post to Flower's Fleet routes and to the enrolment service, and ask whether they are
+known; anyone may ask whether the server works. Fleet routes are for whoever shows a site's
+certificate that the authority has signed and not revoked, together with the key that this very
+site has registered: neither is worth anything alone. Everything else is answered here and goes
+nowhere.
 
 It runs as a process of its own that never sees the authority's key.
 """
@@ -161,6 +162,8 @@ class Front:
         """Where a request goes and how large it may be, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
+        if method == "GET" and path == "/v1/site/me":
+            return 200 if self._visitors.knows(passage.visitor) else 401
         if method == "POST" and _SITE.fullmatch(path):
             return self._enrolment, _LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):

@@ -147,7 +147,13 @@ def run_of(message: pb.Run) -> Wanted:
 def event_of(message: pb.Event) -> dict[str, Any]:
     """Reads an event as it stands in ``events.jsonl``."""
     time = round(message.time.ToNanoseconds() / 1e9, 3)
-    return {"event": message.name, "time": time, **MessageToDict(message.fields)}
+    fields = MessageToDict(message.fields)
+    # The protocol's numbers are all of one kind; whole ones were whole before.
+    plain = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in fields.items()
+    }
+    return {"event": message.name, "time": time, **plain}
 
 
 def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:

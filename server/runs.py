@@ -120,7 +120,7 @@ class Runs:
             if state := self._unfinished():
                 rounds.save(self._root / "rounds", rounds.failed(state, reason))
                 self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
-            self._events.emit(events.RUN_ENDED, run=wanted.run, outcome="aborted", reason=reason)
+            self._events.emit(events.RUN_ENDED, run=str(wanted.run), outcome="aborted", reason=reason)
             return self._note(Wanted(by=by, reason=reason))
 
     async def take_up(self) -> None:
@@ -130,7 +130,7 @@ class Runs:
             if not wanted.run:
                 return
             self._events.emit(
-                events.RUN_ENDED, run=wanted.run, outcome="lost", reason="the server was restarted"
+                events.RUN_ENDED, run=str(wanted.run), outcome="lost", reason="the server was restarted"
             )
             if self._unfinished() is not None:
                 await self._launch(wanted, 0)
@@ -164,7 +164,7 @@ class Runs:
         last = self._last()
         if not reason and last is not None and last.step == "failed":
             reason = last.reason
-        self._events.emit(events.RUN_ENDED, run=run.id, outcome=run.outcome, reason=reason)
+        self._events.emit(events.RUN_ENDED, run=str(run.id), outcome=run.outcome, reason=reason)
         after = dataclasses.replace(wanted, run=0, reason=reason)
         if not reason and wanted.remaining:
             await self._launch(after, 1)
@@ -184,7 +184,7 @@ class Runs:
         after = dataclasses.replace(
             wanted, run=number, remaining=max(wanted.remaining - count, 0), reason=""
         )
-        self._events.emit(events.RUN_STARTED, run=number, by=wanted.by, sites=wanted.sites)
+        self._events.emit(events.RUN_STARTED, run=str(number), by=wanted.by, sites=wanted.sites)
         return self._note(after)
 
     async def _why(self, link: SuperLink, run: Run) -> str:

@@ -8,6 +8,7 @@ import json
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -57,6 +58,10 @@ class Visitors:
             return None
         return Visitor(name=identity.name, serial=certificate.serial_number)
 
+    def knows(self, visitor: Visitor | None) -> bool:
+        """Whether a site is registered and its certificate not revoked."""
+        return visitor is not None and self._registered_key(visitor) is not None
+
     def may_pass(self, visitor: Visitor | None, key: bytes) -> bool:
         """Whether a site is registered, not revoked, and speaks with its own key.
 
@@ -67,24 +72,30 @@ class Visitors:
         if visitor is None:
             return False
         try:
+            claimed = load_pem_public_key(base64.b64decode(key, validate=True))
+        except (ValueError, binascii.Error, UnsupportedAlgorithm):
+            return False
+        registered = self._registered_key(visitor)
+        return registered is not None and bool(registered == claimed)
+
+    def _registered_key(self, visitor: Visitor) -> Any:
+        """The key that an active site has registered; None for any other."""
+        try:
             if visitor.serial in self._revoked:
-                return False
+                return None
             path = self._registry / f"{visitor.name}.json"
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["state"] != "active":
-                return False
-            registered = load_ssh_public_key(known["key"].encode())
-            claimed = load_pem_public_key(base64.b64decode(key, validate=True))
+                return None
+            return load_ssh_public_key(known["key"].encode())
         except (
             OSError,
             ValueError,
             KeyError,
             TypeError,
             AttributeError,
-            binascii.Error,
             UnsupportedAlgorithm,
             ConfigError,
         ):
             # Whatever can't be read lets nobody in.
-            return False
-        return bool(registered == claimed)
+            return None

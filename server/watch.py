@@ -34,23 +34,23 @@ class RoundView:
         """Takes one event."""
         name = event["event"]
         if name == events.RUN_STARTED:
-            self.title, self.sites = f"run {event['run']:.0f}: waiting for sites", {}
+            self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
-            self.title = f"round {event['round']:.0f}: {event['sites']:.0f} sites fine-tune"
+            self.title = f"round {event['round']}: {event['sites']} sites fine-tune"
         elif name in _STEPS and "site" in event:
             self.sites[event["site"]] = (_STEPS[name], str(event.get("reason", "")))
         elif name == events.SITE_FAILED:
             self.sites[f"node {event.get('node', '')}"] = ("failed", str(event.get("reason", "")))
         elif name == events.RETRAINING_STARTED:
-            self.title = f"round {event['round']:.0f}: the generator is retrained"
+            self.title = f"round {event['round']}: the generator is retrained"
         elif name == events.ROUND_FINISHED:
             self.title = (
-                f"round {event['round']:.0f} done: {event['accepted']:.0f} accepted, "
-                f"{event['rejected']:.0f} rejected, accuracy at the sites "
+                f"round {event['round']} done: {event['accepted']} accepted, "
+                f"{event['rejected']} rejected, accuracy at the sites "
                 f"{event['accuracy_before']:.3f} before and {event['accuracy_after']:.3f} after"
             )
         elif name == events.ROUND_FAILED:
-            self.title = f"round {event['round']:.0f} failed: {event['reason']}"
+            self.title = f"round {event['round']} failed: {event['reason']}"
         elif name == events.RUN_ENDED and event.get("reason"):
             self.title = f"the run ended: {event['reason']}"
 
