@@ -6,29 +6,22 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from f2l_fed.errors import F2LError
-from f2l_fed.zoo import ZooStats
 from server.identity import Credentials
-from server.messages import (
-    ServerHealth,
-    SiteRecord,
-    event_of,
-    health_of,
-    release_of,
-    round_of,
-    run_of,
-    site_of,
-    zoo_of,
-)
+from server.notes import ServerHealth, SiteRecord, event_of, health_of, run_of, site_of
 from server.proto import control_pb2 as pb
 from server.proto.control_pb2_grpc import ControlStub
-from server.releases import Release
-from server.rounds import RoundState
-from server.runs import Wanted
+from server.wanted import Wanted
+
+if TYPE_CHECKING:
+    # Loaded where they are needed: most commands can do without PyTorch.
+    from f2l_fed.zoo import ZooStats
+    from server.releases import Release
+    from server.rounds import RoundState
 
 _LARGEST_REPLY_BYTES = 4 * 1024 * 1024
 _STARTING_S = 30.0
@@ -86,6 +79,8 @@ async def health(to: Connection) -> ServerHealth:
 
 async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
     """Rounds from a number on, oldest first."""
+    from server.messages import round_of
+
     with _explained(to):
         replies = to.stub.ListRounds(pb.ListRoundsRequest(first=first), timeout=to.timeout_s)
         return [round_of(message) async for message in replies]
@@ -99,6 +94,8 @@ async def watch_rounds(
     Args:
         duration_s: When to stop; the server stops after an hour.
     """
+    from server.messages import round_of
+
     with _explained(to):
         replies = to.stub.WatchRounds(pb.WatchRoundsRequest(first=first), timeout=duration_s)
         try:
@@ -113,6 +110,8 @@ async def watch_rounds(
 
 async def list_releases(to: Connection) -> list[Release]:
     """Releases, oldest first, without their `records`."""
+    from server.messages import release_of
+
     with _explained(to):
         replies = to.stub.ListReleases(pb.ListReleasesRequest(), timeout=to.timeout_s)
         return [release_of(message) async for message in replies]
@@ -120,6 +119,8 @@ async def list_releases(to: Connection) -> list[Release]:
 
 async def show_release(to: Connection, id: str) -> Release:
     """One release, without its `records`."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.ShowReleaseRequest(id=id)
         return release_of(await to.stub.ShowRelease(request, timeout=to.timeout_s))
@@ -127,6 +128,8 @@ async def show_release(to: Connection, id: str) -> Release:
 
 async def promote(to: Connection, id: str) -> Release:
     """Makes a release the one that sites get; returns it as it is then."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.PromoteReleaseRequest(id=id)
         return release_of(await to.stub.PromoteRelease(request, timeout=to.timeout_s))
@@ -134,6 +137,8 @@ async def promote(to: Connection, id: str) -> Release:
 
 async def rollback(to: Connection) -> Release:
     """Goes back to the release before the promoted one; returns it."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.RollbackReleaseRequest()
         return release_of(await to.stub.RollbackRelease(request, timeout=to.timeout_s))
@@ -148,6 +153,8 @@ async def list_sites(to: Connection) -> list[SiteRecord]:
 
 async def zoo_stats(to: Connection) -> ZooStats:
     """How much the zoo holds."""
+    from server.messages import zoo_of
+
     with _explained(to):
         return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
 

@@ -19,7 +19,8 @@ from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import RUN_STARTED
 from server.access import CallError, caller
 from server.membership import Membership
-from server.messages import SiteRecord, run_message, site_message, site_records
+from server.messages import site_records
+from server.notes import SiteRecord, run_message, site_message
 from server.proto import control_pb2 as pb
 from server.proto.control_pb2_grpc import ControlServicer
 from server.registry import Enrolment

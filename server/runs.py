@@ -13,7 +13,6 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from f2l_fed import events
@@ -23,29 +22,11 @@ from f2l_fed.events import EventLog
 from f2l_fed.files import write_atomically
 from server import rounds
 from server.superlink import Run, SuperLink
+from server.wanted import Wanted
 
 _LOG = logging.getLogger("f2l.runs")
 _POLL_S = 1.0
 _ERROR = re.compile(r"^(?:\S*\.)?(?:\w+Error|\w+Refusal|\w+Mismatch): (.+)$", re.M)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is being done.
-
-    Args:
-        by: Who asked for it.
-        sites: Sites to wait for before a round.
-        remaining: Rounds that are to be started after the present run.
-        run: Number of the present run; 0 for none.
-        reason: Why the last run ended other than well; "" otherwise.
-    """
-
-    by: str = ""
-    sites: int = 0
-    remaining: int = 0
-    run: int = 0
-    reason: str = ""
 
 
 class Runs:
@@ -120,7 +101,9 @@ class Runs:
             if state := self._unfinished():
                 rounds.save(self._root / "rounds", rounds.failed(state, reason))
                 self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
-            self._events.emit(events.RUN_ENDED, run=str(wanted.run), outcome="aborted", reason=reason)
+            self._events.emit(
+                events.RUN_ENDED, run=str(wanted.run), outcome="aborted", reason=reason
+            )
             return self._note(Wanted(by=by, reason=reason))
 
     async def take_up(self) -> None:
@@ -130,7 +113,10 @@ class Runs:
             if not wanted.run:
                 return
             self._events.emit(
-                events.RUN_ENDED, run=str(wanted.run), outcome="lost", reason="the server was restarted"
+                events.RUN_ENDED,
+                run=str(wanted.run),
+                outcome="lost",
+                reason="the server was restarted",
             )
             if self._unfinished() is not None:
                 await self._launch(wanted, 0)

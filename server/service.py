@@ -27,12 +27,11 @@ from server.access import CallError, Guard, Rule, caller
 from server.identity import Credentials
 from server.membership import Membership
 from server.messages import (
-    ServerHealth,
-    health_message,
     release_message,
     round_message,
     zoo_message,
 )
+from server.notes import ServerHealth, health_message
 from server.operations import Operations
 from server.proto import control_pb2 as pb
 from server.proto.control_pb2_grpc import add_ControlServicer_to_server

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from f2l_fed.errors import UsageError
-from f2l_fed.zoo import Zoo
 
 app = typer.Typer(
     help="Looks after a weight zoo.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -23,6 +22,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 @app.command()
 def stats(zoo: ZooFolder, as_json: AsJson = False) -> None:
     """How much there is in a zoo."""
+    from f2l_fed.zoo import Zoo
+
     found = asdict(Zoo.open(zoo).stats())
     if as_json:
         print(json.dumps(found, indent=1))
@@ -34,6 +35,8 @@ def stats(zoo: ZooFolder, as_json: AsJson = False) -> None:
 @app.command()
 def verify(zoo: ZooFolder, as_json: AsJson = False) -> None:
     """Reads everything; ends with 1 and names file and row if anything is wrong."""
+    from f2l_fed.zoo import Zoo
+
     faults = Zoo.open(zoo).verify()
     if as_json:
         print(json.dumps([asdict(fault) for fault in faults], indent=1))
@@ -49,6 +52,8 @@ def verify(zoo: ZooFolder, as_json: AsJson = False) -> None:
 @app.command()
 def reindex(zoo: ZooFolder) -> None:
     """Builds the index anew from the log."""
+    from f2l_fed.zoo import Zoo
+
     opened = Zoo.open(zoo)
     opened.reindex()
     print(f"{opened.stats().records} records indexed")
@@ -63,6 +68,8 @@ def export(
     context: Annotated[bool, typer.Option(help="With the contexts, for an import.")] = False,
 ) -> None:
     """Writes one .safetensors file per network, with its names, shapes and metadata."""
+    from f2l_fed.zoo import Zoo
+
     opened = Zoo.open(zoo)
     records = opened.snapshot().records(site=site or None, latest_per_site=latest)
     if not records:
@@ -79,6 +86,8 @@ def import_(
     round: Annotated[int, typer.Option(help="The round it counts for.")],
 ) -> None:
     """Adds a network from a file that `export --context` wrote."""
+    from f2l_fed.zoo import Zoo
+
     commit = Zoo.open(zoo).import_file(file, site=site, round=round)
     print(f"commit {commit.number}")
 
@@ -90,6 +99,8 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
 ) -> None:
     """Erases all networks of a site; they can't be brought back."""
+    from f2l_fed.zoo import Zoo
+
     if not yes:
         raise UsageError(
             "this erases all networks of the site for good",
