@@ -132,7 +132,7 @@ class Front:
                     self._strangers -= 1
                     await passage.run()
             finally:
-                passage.close()
+                await passage.close()
         except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError):
             pass  # The other side is slow, gone or no TLS client; it is not told more.
         finally:
@@ -140,13 +140,13 @@ class Front:
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
-            with suppress(OSError):
-                connection.close()
 
     async def _shake_hands(
         self, connection: socket.socket
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
+        # asyncio does so only for sockets that it has made itself.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = asyncio.StreamReader(limit=2**16)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await loop.connect_accepted_socket(

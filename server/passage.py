@@ -20,6 +20,9 @@ IDLE_S = 75.0
 PAUSE_S = 30.0
 """Between two pieces of a request or of an answer."""
 
+CLOSE_S = 2.0
+"""For the end of a connection."""
+
 WHOLE_S = 600.0
 """For a request with its answer."""
 
@@ -96,10 +99,17 @@ class Passage:
             except h11.LocalProtocolError:
                 return
 
-    def close(self) -> None:
-        """Ends the connection and those behind it."""
-        for writer in (self._writer, *(writer for _, writer in self._behind.values())):
+    async def close(self) -> None:
+        """Ends the connection, with what is still to be sent, and those behind it."""
+        for _, writer in self._behind.values():
             writer.close()
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self._writer.wait_closed(), CLOSE_S)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            self._writer.transport.abort()
 
     async def _handle(self, request: h11.Request) -> None:
         method = request.method.decode("ascii")
@@ -210,6 +220,24 @@ class Passage:
             await self._tell(h11.Data(data=body))
             await self._tell(h11.EndOfMessage())
         except h11.LocalProtocolError:
+            return
+        await self._linger()
+
+    async def _linger(self) -> None:
+        """Takes some of an unread request: closed over it, the answer could be lost."""
+        try:
+            while isinstance(self._http.next_event(), h11.Data):
+                pass
+        except h11.RemoteProtocolError:
+            return
+        if self._http.their_state is not h11.SEND_BODY:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                for _ in range(64):
+                    if not await self._reader.read(_PIECE_BYTES):
+                        return
+        except TimeoutError:
             return
 
 

@@ -144,7 +144,7 @@ def deployment(
     ``context.node_config["site"]``; ``env`` is added to every process's environment.
     """
     (home := tmp_path / "flwr-home").mkdir(parents=True)
-    link_port, *node_ports = ports = _free_ports(1 + len(sites))
+    link_port, *node_ports = ports = free_ports(1 + len(sites))
     link = f"127.0.0.1:{link_port}"
     (home / "config.toml").write_text(f'superlink.loopback = {{address="{link}", insecure=true}}\n')
     offline = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -185,7 +185,7 @@ def _write_toml(path: Path, values: Mapping[str, str | int]) -> Path:
     return path
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     # Not seeded: two test runs on one machine must not choose alike
     drawn = random.SystemRandom().sample(_PORTS, 10 * count)
     return [port for port in drawn if not _accepts(port)][:count]
