@@ -35,14 +35,39 @@ AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 
 @site_app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")],
-    name: Annotated[str, typer.Option(help="The site's name in the federation.")],
-    data: Annotated[Path, typer.Option(help="Labelled examples: a file or a folder of images.")],
+    kit: Annotated[
+        Path, typer.Argument(metavar="KIT|DIR", help="The site's kit; without one, its folder.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Labelled examples: a file or a folder of images.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="The site's folder; one of its name if left out.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Without a kit, the site's name.")] = "",
 ) -> None:
-    """Writes a commented site.toml; a site's kit that was unpacked in the folder is used."""
-    from clients.setup import create_site
+    """Registers the site with its kit, once, and writes a commented site.toml."""
+    from clients.kit import read_kit
+    from clients.policy import utc_now
+    from clients.setup import create_site, unpack
 
-    path = create_site(folder, name, data)
+    with_kit = kit.is_file()
+    if with_kit == bool(name):
+        raise UsageError(
+            "a site has its name from its kit, or without a kit from --name",
+            where=str(kit),
+            expected="the file of a kit, or a folder and --name",
+        )
+    if with_kit:
+        about = read_kit(kit, now=utc_now())
+        _say(f"kit of {about.site} for {about.server}, fingerprint {about.short_fingerprint}")
+    if data is None:
+        if not sys.stdin.isatty():
+            raise UsageError("no data named", where="--data", expected="a file or a folder")
+        data = Path(typer.prompt("Labelled examples (a file or a folder)")).expanduser()
+    path = unpack(kit, into, data, now=utc_now()) if with_kit else create_site(kit, name, data)
+    if with_kit:
+        _say("registered; the kit is used up and can be deleted")
     _out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
 
 
@@ -82,6 +107,23 @@ def run(site_file: SiteFile) -> None:
     from clients.daemon import run as run_daemon
 
     run_daemon(site_file)
+
+
+@site_app.command()
+def renew(
+    site_file: SiteFile,
+    keep_keys: Annotated[bool, typer.Option(help="Keeps the keys.")] = False,
+) -> None:
+    """Gets new keys and a new certificate; the old ones count no longer. The daemon does so too."""
+    from clients.enrol import renew as renew_site
+    from clients.keys import certificate_of
+    from clients.policy import utc_now
+    from clients.site import read_config
+
+    config, folder = read_config(site_file), site_file.parent
+    renew_site(config, folder, now=utc_now(), new_keys=not keep_keys)
+    end = certificate_of(folder / config.server.certificate).not_valid_after_utc
+    _say(f"renewed until {end:%Y-%m-%d}; a daemon that runs starts anew with it by itself")
 
 
 @site_app.command()

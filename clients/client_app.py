@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients import policy, trainer
+from clients import limits, policy, trainer
 from clients.model import save_model
 from clients.site import Site, open_site
 from f2l_fed import wire
@@ -22,6 +22,9 @@ from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable: folder of the simulated sites' folders, set by the simulation."""
+
+APP = "F2L_APP"
+"""Environment variable: SHA-256 of the Flower app that the server sent, set by the runner."""
 
 _LOG = logging.getLogger("f2l_fed.site")
 
@@ -35,6 +38,7 @@ def probe(message: Message, context: Context) -> Message:
     def respond(site: Site) -> tuple[str, int, RecordDict]:
         request = wire.unpack_probe_request(message.content)
         frame = request.frame
+        policy.allow_answer(site.config.policy, "probe", os.environ.get(APP, ""))
         policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
@@ -53,6 +57,8 @@ def task(message: Message, context: Context) -> Message:
 
     def respond(site: Site) -> tuple[str, int, RecordDict]:
         asked = wire.unpack_task(message.content)
+        policy.allow_answer(site.config.policy, "update", os.environ.get(APP, ""))
+        site.sent.allow_round(site.config.policy, asked.round, policy.utc_now())
         policy.allow_request(
             site.config.policy, asked.frame.target, asked.recipe, len(site.train.y)
         )
@@ -76,7 +82,8 @@ def _answer(
     try:
         site = open_site(site_path(context))
         now = policy.utc_now()
-        kind, number, content = respond(site)
+        with limits.within(site.config.limits.task_seconds):
+            kind, number, content = respond(site)
         site.sent.allow(site.config.policy, content, now)
         site.sent.record(kind, number, content, now)
     except PolicyRefusal as refusal:

@@ -24,7 +24,9 @@ from pathlib import Path
 
 from clients import supernode
 from clients.link import require_address
+from clients.page import serving_page
 from clients.policy import utc_now
+from clients.renewal import Renewal
 from clients.site import read_config
 from f2l_fed.config import from_mapping
 from f2l_fed.errors import UsageError
@@ -123,8 +125,14 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
     require_address(config.server)
     state = site_file.parent.absolute() / config.state
     (state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _locked(state), _log(state / LOG, patience.log_bytes) as log:
+    folder = site_file.parent.absolute()
+    with (
+        _locked(state),
+        _log(state / LOG, patience.log_bytes) as log,
+        serving_page(site_file, config.page),
+    ):
         _end_leftover(state, patience.grace_s)
+        renewal = Renewal(config, folder, state)
         supernode.prepare(state, site_file.absolute())
         failures, restarts, last_end = 0, 0, ""
 
@@ -147,13 +155,23 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
 
         try:
             while not stopped():
+                if renewal.due():
+                    log.info("%s", renewal.attempt())
                 began = time.monotonic()
-                command = supernode.command_line(config.server, site_file.parent, state)
                 last_end = supernode.run_once(
-                    command, state, log, stopped, patience.grace_s, lambda pid: tell("running", pid)
+                    supernode.command_line(config.server, folder, state),
+                    supernode.environment(config, folder, state),
+                    state,
+                    log,
+                    lambda: stopped() or renewal.due(),
+                    patience.grace_s,
+                    lambda pid: tell("running", pid),
                 )
                 if stopped():
                     break
+                if renewal.due():
+                    failures = 0
+                    continue
                 lasted = time.monotonic() - began
                 failures = 1 if lasted >= patience.steady_s else failures + 1
                 log.warning("the SuperNode ended: %s", last_end)

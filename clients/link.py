@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from clients.keys import certificate_of
 from clients.site import ServerConfig
 from f2l_fed.errors import ConfigError, F2LError
 
@@ -20,7 +22,8 @@ def problems_of(server: ServerConfig, folder: Path, *, connect: bool) -> list[st
     Args:
         server: What the configuration says.
         folder: The configuration's folder.
-        connect: Also opens a connection, and over TLS shakes hands; no request is made.
+        connect: Also opens a connection, and with a certificate asks whether the site is known;
+            nothing else is sent.
     """
     problems = []
     try:
@@ -29,6 +32,8 @@ def problems_of(server: ServerConfig, folder: Path, *, connect: bool) -> list[st
         return [str(error)]
     try:
         context = _tls(server, folder)
+        if context is not None and server.certificate:
+            _show_certificate(context, server, folder)
     except F2LError as error:
         problems.append(str(error))
     else:
@@ -70,12 +75,50 @@ def _unreachable(server: ServerConfig, context: ssl.SSLContext | None) -> list[s
     try:
         with socket.create_connection((host, port), timeout=5.0) as connection:
             if context is not None:
-                context.wrap_socket(connection, server_hostname=host).close()
+                with context.wrap_socket(connection, server_hostname=host) as secure:
+                    if server.certificate:
+                        return _unknown(server, secure)
     except ssl.SSLCertVerificationError as error:
         return [f"{server.address}: the server's certificate is refused: {error.verify_message}."]
     except OSError as error:
         return [f"{server.address}: the server can't be reached: {error.strerror or error}."]
     return []
+
+
+def _show_certificate(context: ssl.SSLContext, server: ServerConfig, folder: Path) -> None:
+    """Has a connection show the site's certificate; raises ConfigError if it can't stand."""
+    path = folder / server.certificate
+    certificate = certificate_of(path)
+    now = datetime.now(UTC)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise ConfigError(
+            "the site's certificate is not valid now",
+            where=f"[server] certificate = {server.certificate!r}",
+            expected=f"a time until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            got=f"{now:%Y-%m-%d %H:%M}",
+            remedy="Check this machine's clock; if it is right, ask for a new kit.",
+        )
+    try:
+        context.load_cert_chain(path, folder / server.certificate_key)
+    except OSError as error:
+        raise ConfigError(
+            "the site's certificate and key do not belong together",
+            where=f"[server] certificate_key = {server.certificate_key!r}",
+            got=type(error).__name__,
+        ) from error
+
+
+def _unknown(server: ServerConfig, secure: ssl.SSLSocket) -> list[str]:
+    secure.sendall(b"GET /v1/site/me HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n")
+    status = secure.recv(1024).split(b" ")[1:2]
+    if status == [b"200"]:
+        return []
+    if status == [b"401"]:
+        return [
+            f"{server.address}: the server does not know this site, or has removed it. "
+            "Ask the administrator."
+        ]
+    return [f"{server.address}: this is no server of a federation."]
 
 
 def _key_problem(path: Path) -> str:

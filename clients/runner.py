@@ -7,6 +7,8 @@ would matter. This command takes the message and leaves the sent app aside.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -14,19 +16,22 @@ from flwr.clientapp import ClientApp
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp
 
-from clients.client_app import app
+from clients.client_app import APP, app
 
 
 def _installed(**_: object) -> Callable[[str, str, str], ClientApp]:
     return lambda *_: app
 
 
-def _left_aside(*_: object, **__: object) -> None:
-    """In the place of Flower's installation of the sent app."""
+def _left_aside(*sent: object, **_: object) -> None:
+    """In the place of Flower's installation of the sent app: only its hash is looked at."""
+    if sent and isinstance(sent[0], bytes):
+        os.environ[APP] = hashlib.sha256(sent[0]).hexdigest()
 
 
 def main() -> None:
     """Takes the arguments of ``flwr-clientapp``."""
+    os.environ.pop(APP, None)
     replaced: dict[str, object] = {
         "get_load_client_app_fn": _installed,
         "install_from_fab": _left_aside,

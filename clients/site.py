@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clients.data import Source
+from clients.limits import LimitsConfig
 from clients.policy import PolicyConfig, SentLog
 from f2l_fed.config import from_mapping
 from f2l_fed.data import Dataset
@@ -32,21 +33,28 @@ class ServerConfig:
             configuration's folder; "" trusts the system's authorities.
         private_key: File of the site's own key in OpenSSH format; "" where the server knows its
             sites by nothing.
+        certificate: The site's certificate in PEM format, which opens the server's front; ""
+            where the server has none.
+        certificate_key: Its private key.
         insecure: Talks without TLS: on one machine, or inside a tunnel.
     """
 
     address: str = ""
     root_certificates: str = ""
     private_key: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
     insecure: bool = False
 
     def __post_init__(self) -> None:
         require(not self.address or self.host_and_port[1] > 0, self, "address", "host:port")
-        if self.insecure and (self.root_certificates or self.private_key):
+        pair = bool(self.certificate) == bool(self.certificate_key)
+        require(pair, self, "certificate_key", "a file where there is a certificate, and only then")
+        if self.insecure and (self.certificate or self.root_certificates or self.private_key):
             raise ConfigError(
-                "insecure can't stand beside root_certificates or private_key",
+                "insecure can't stand beside keys or certificates",
                 where="insecure",
-                remedy="Remove insecure, or both others.",
+                remedy="Remove insecure, or all of the others.",
             )
 
     @property
@@ -71,6 +79,8 @@ class SiteConfig:
         state: Folder for what the site keeps, relative likewise.
         policy: What may leave.
         server: Where to.
+        limits: What the daemon may take of this machine.
+        page: Port of the daemon's own page, on loopback; 0 for none.
     """
 
     name: str
@@ -81,11 +91,14 @@ class SiteConfig:
     state: str = "state"
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    page: int = 0
 
     def __post_init__(self) -> None:
         fits = _NAME.fullmatch(self.name) is not None
         require(fits, self, "name", "1 to 63 of a-z, 0-9 and '-', not starting with '-'")
         share(self, "validation_fraction")
+        require(0 <= self.page < 2**16, self, "page", "a port, or 0 for none")
         names = self.label_names
         require(len(set(names)) == len(names), self, "labels", "different names")
 

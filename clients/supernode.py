@@ -13,17 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from clients.site import ServerConfig
+from clients.keys import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
+from clients.site import ServerConfig, SiteConfig
 from f2l_fed.files import write_atomically
 
 _POLL_S = 0.1
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_BIN = Path(sys.executable).parent
 
 
 def prepare(state: Path, site_file: Path) -> None:
@@ -39,7 +39,7 @@ def prepare(state: Path, site_file: Path) -> None:
         flower / "node.toml", f"site = {json.dumps(str(site_file), ensure_ascii=False)}\n"
     )
     commands = {
-        "flower-superexec": [sys.executable, str(_BIN / "flower-superexec")],
+        "flower-superexec": [sys.executable, "-m", "f2l_fed.superexec"],
         "flwr-clientapp": [sys.executable, "-m", "clients.runner"],
     }
     for name, command in commands.items():
@@ -55,7 +55,7 @@ def command_line(server: ServerConfig, folder: Path, state: Path) -> list[str]:
         folder: The configuration's folder.
         state: The state folder.
     """
-    command = [sys.executable, str(_BIN / "flower-supernode"), "--superlink", server.address]
+    command = [sys.executable, "-m", "clients.node", "--superlink", server.address]
     command += ["--port", str(_free_port()), "--node-config", str(state / "flower" / "node.toml")]
     if server.insecure:
         command.append("--insecure")
@@ -66,9 +66,28 @@ def command_line(server: ServerConfig, folder: Path, state: Path) -> list[str]:
     return command
 
 
-def environment(state: Path) -> dict[str, str]:
+def environment(config: SiteConfig, folder: Path, state: Path) -> dict[str, str]:
+    """What the SuperNode and all that it starts are given: folders, files and limits.
+
+    Args:
+        config: The site's.
+        folder: The configuration's folder.
+        state: The state folder.
+    """
+    server, here = config.server, folder.absolute()
+    shown = (
+        {
+            CERTIFICATE_FILE: str(here / server.certificate),
+            KEY_FILE: str(here / server.certificate_key),
+            AUTHORITY_FILE: str(here / server.root_certificates),
+        }
+        if server.certificate
+        else {}
+    )
     return {
         **os.environ,
+        **config.limits.environment(),
+        **shown,
         "FLWR_HOME": str(state / "flower"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -80,6 +99,7 @@ def environment(state: Path) -> dict[str, str]:
 
 def run_once(
     command: list[str],
+    surroundings: Mapping[str, str],
     state: Path,
     log: logging.Logger,
     stopped: Callable[[], bool],
@@ -90,6 +110,7 @@ def run_once(
 
     Args:
         command: Its command line.
+        surroundings: Its environment.
         state: The state folder.
         log: Gets what it says.
         stopped: Whether it is to end.
@@ -102,7 +123,7 @@ def run_once(
     process = subprocess.Popen(
         command,
         cwd=state,
-        env=environment(state),
+        env=dict(surroundings),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

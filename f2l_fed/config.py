@@ -223,11 +223,18 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
             raise ConfigError(
                 "can't read the configuration", where=str(path), got=str(error)
             ) from error
+    return config_of(values, overrides, where=str(path) if path else "--set")
+
+
+def config_of(
+    values: dict[str, Any], overrides: Sequence[str] = (), *, where: str
+) -> FederationConfig:
+    """A configuration from nested plain values, such as a TOML file's; see `load_config`."""
     for text in overrides:
         _override(values, text)
     # A section that is set in part keeps its own defaults: `first` and `later` are both recipes.
     whole = _overlay(FederationConfig().to_json(), values)
-    return from_mapping(FederationConfig, whole, where=str(path) if path else "--set")
+    return from_mapping(FederationConfig, whole, where=where)
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:

@@ -24,6 +24,12 @@ RETRAINING_STARTED = "retraining.started"
 RETRAINING_FINISHED = "retraining.finished"
 RELEASE_PROMOTED = "release.promoted"
 RELEASE_HELD = "release.held"
+RUN_STARTED = "run.started"
+RUN_ENDED = "run.ended"
+SITE_INVITED = "site.invited"
+SITE_ENROLLED = "site.enrolled"
+SITE_RENEWED = "site.renewed"
+SITE_REMOVED = "site.removed"
 
 Listener = Callable[[str, dict[str, Any]], None]
 

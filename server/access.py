@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,16 +44,24 @@ class CallError(F2LError):
         self.status = status
 
 
-def caller(context: grpc.aio.ServicerContext) -> Identity:
+def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozenset()) -> Identity:
     """Who calls, by the certificate that the TLS handshake has verified.
 
+    Args:
+        context: Of the call.
+        revoked: Serial numbers of certificates that count no longer.
+
     Raises:
-        CallError: If there is none, or it does not say.
+        CallError: If there is none, it does not say, or it is revoked.
     """
     try:
         [pem] = context.auth_context()["x509_pem_cert"]
-        return Identity.of(x509.load_pem_x509_certificate(pem))
+        certificate = x509.load_pem_x509_certificate(pem)
+        if certificate.serial_number in revoked:
+            raise CallError(grpc.StatusCode.UNAUTHENTICATED, "the certificate has been revoked")
+        return Identity.of(certificate)
     except (KeyError, ValueError, ConfigError) as error:
+        # A damaged list of revocations ends here too: nobody can be told to be good.
         raise CallError(
             grpc.StatusCode.UNAUTHENTICATED,
             "the caller can't be told from the certificate",
@@ -66,10 +74,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     Args:
         rules: By full method name. A method without a rule is for nobody.
+        revoked: Serial numbers of certificates that count no longer.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
-        self._rules = rules
+    def __init__(self, rules: Mapping[str, Rule], revoked: Container[int] = frozenset()) -> None:
+        self._rules, self._revoked = rules, revoked
 
     async def intercept_service(
         self,
@@ -87,12 +96,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         }
 
         async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with _boundary(context, method, rule):
+            async with _boundary(context, method, rule, self._revoked):
                 return await handler.unary_unary(request, context)
 
         async def stream(request: Any, context: grpc.aio.ServicerContext) -> None:
             async with (
-                _boundary(context, method, rule),
+                _boundary(context, method, rule, self._revoked),
                 aclosing(handler.unary_stream(request, context)) as replies,
             ):
                 async for reply in replies:
@@ -105,10 +114,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 @asynccontextmanager
 async def _boundary(
-    context: grpc.aio.ServicerContext, method: str, rule: Rule
+    context: grpc.aio.ServicerContext, method: str, rule: Rule, revoked: Container[int]
 ) -> AsyncIterator[None]:
     try:
-        _require_role(caller(context), method, rule)
+        _require_role(caller(context, revoked), method, rule)
         async with asyncio.timeout(rule.limit_s):
             yield
     except TimeoutError:

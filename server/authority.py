@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -89,6 +89,24 @@ class Authority:
         Raises:
             ConfigError: If name, role, validity or hosts can't stand, or the authority has expired.
         """
+        key = ec.generate_private_key(ec.SECP384R1())
+        certificate = self.certify(identity, key.public_key(), days=days, now=now, hosts=hosts)
+        return certificate, private_pem(key)
+
+    def certify(
+        self,
+        identity: Identity,
+        public: ec.EllipticCurvePublicKey,
+        *,
+        days: int,
+        now: datetime,
+        hosts: Sequence[str] = (),
+    ) -> bytes:
+        """Signs a key that was made elsewhere; see `sign`.
+
+        Returns:
+            The certificate as PEM.
+        """
         check_name(identity.name)
         serves = identity.role == "server"
         if identity.role not in ROLES:
@@ -102,9 +120,8 @@ class Authority:
         # Without this line between purposes, a site could pose as the server.
         purpose = ExtendedKeyUsageOID.SERVER_AUTH if serves else ExtendedKeyUsageOID.CLIENT_AUTH
         names = (identity.name, "localhost", "127.0.0.1", *hosts) if serves else (identity.name,)
-        key = ec.generate_private_key(ec.SECP384R1())
         certificate = (
-            _draft(identity.subject(), self.certificate.subject, key.public_key(), now, end)
+            _draft(identity.subject(), self.certificate.subject, public, now, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -118,7 +135,25 @@ class Authority:
             )
             .sign(self.key, hashes.SHA384())
         )
-        return certificate_pem(certificate), private_pem(key)
+        return certificate_pem(certificate)
+
+    def revocations(self, serials: Collection[int], *, now: datetime) -> bytes:
+        """A signed list of the certificates that count no longer, as PEM.
+
+        Args:
+            serials: Their serial numbers.
+            now: With a time zone. The list holds until the next one, as long as the authority.
+        """
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - _SKEW)
+            .next_update(self.certificate.not_valid_after_utc)
+        )
+        for serial in sorted(serials):
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:

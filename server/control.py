@@ -6,28 +6,25 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from f2l_fed.errors import F2LError
-from f2l_fed.zoo import ZooStats
 from server.identity import Credentials
-from server.messages import (
-    ServerHealth,
-    SiteRecord,
-    health_of,
-    release_of,
-    round_of,
-    site_of,
-    zoo_of,
-)
+from server.notes import ServerHealth, SiteRecord, event_of, health_of, run_of, site_of
 from server.proto import control_pb2 as pb
 from server.proto.control_pb2_grpc import ControlStub
-from server.releases import Release
-from server.rounds import RoundState
+from server.wanted import Wanted
+
+if TYPE_CHECKING:
+    # Loaded where they are needed: most commands can do without PyTorch.
+    from f2l_fed.zoo import ZooStats
+    from server.releases import Release
+    from server.rounds import RoundState
 
 _LARGEST_REPLY_BYTES = 4 * 1024 * 1024
+_STARTING_S = 30.0
 
 
 class ControlError(F2LError):
@@ -82,6 +79,8 @@ async def health(to: Connection) -> ServerHealth:
 
 async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
     """Rounds from a number on, oldest first."""
+    from server.messages import round_of
+
     with _explained(to):
         replies = to.stub.ListRounds(pb.ListRoundsRequest(first=first), timeout=to.timeout_s)
         return [round_of(message) async for message in replies]
@@ -95,6 +94,8 @@ async def watch_rounds(
     Args:
         duration_s: When to stop; the server stops after an hour.
     """
+    from server.messages import round_of
+
     with _explained(to):
         replies = to.stub.WatchRounds(pb.WatchRoundsRequest(first=first), timeout=duration_s)
         try:
@@ -109,6 +110,8 @@ async def watch_rounds(
 
 async def list_releases(to: Connection) -> list[Release]:
     """Releases, oldest first, without their `records`."""
+    from server.messages import release_of
+
     with _explained(to):
         replies = to.stub.ListReleases(pb.ListReleasesRequest(), timeout=to.timeout_s)
         return [release_of(message) async for message in replies]
@@ -116,6 +119,8 @@ async def list_releases(to: Connection) -> list[Release]:
 
 async def show_release(to: Connection, id: str) -> Release:
     """One release, without its `records`."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.ShowReleaseRequest(id=id)
         return release_of(await to.stub.ShowRelease(request, timeout=to.timeout_s))
@@ -123,6 +128,8 @@ async def show_release(to: Connection, id: str) -> Release:
 
 async def promote(to: Connection, id: str) -> Release:
     """Makes a release the one that sites get; returns it as it is then."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.PromoteReleaseRequest(id=id)
         return release_of(await to.stub.PromoteRelease(request, timeout=to.timeout_s))
@@ -130,6 +137,8 @@ async def promote(to: Connection, id: str) -> Release:
 
 async def rollback(to: Connection) -> Release:
     """Goes back to the release before the promoted one; returns it."""
+    from server.messages import release_of
+
     with _explained(to):
         request = pb.RollbackReleaseRequest()
         return release_of(await to.stub.RollbackRelease(request, timeout=to.timeout_s))
@@ -144,8 +153,82 @@ async def list_sites(to: Connection) -> list[SiteRecord]:
 
 async def zoo_stats(to: Connection) -> ZooStats:
     """How much the zoo holds."""
+    from server.messages import zoo_of
+
     with _explained(to):
         return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
+
+
+async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool = False) -> bytes:
+    """Invites a site; returns its kit, one file that lets its holder in once.
+
+    Args:
+        hours: How long the kit can be used; 0 takes the server's setting.
+        replace: Also for a registered site, whose key and certificate then count no longer.
+    """
+    with _explained(to):
+        request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
+        return bytes((await to.stub.AddSite(request, timeout=to.timeout_s)).kit)
+
+
+async def remove_site(to: Connection, name: str) -> SiteRecord:
+    """Takes a site out for good; its next request is refused."""
+    with _explained(to):
+        request = pb.RemoveSiteRequest(name=name)
+        return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
+
+
+async def show_run(to: Connection) -> Wanted:
+    """What the server is doing about rounds."""
+    with _explained(to):
+        return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
+
+
+async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Wanted:
+    """Starts rounds, one after the other.
+
+    Args:
+        count: How many.
+        sites: Sites to wait for before each; 0 takes all that are registered.
+    """
+    with _explained(to):
+        request = pb.StartRoundRequest(rounds=count, sites=sites)
+        return run_of(await to.stub.StartRound(request, timeout=_STARTING_S))
+
+
+async def abort_round(to: Connection) -> Wanted:
+    """Ends the round that is under way or interrupted."""
+    with _explained(to):
+        return run_of(await to.stub.AbortRound(pb.AbortRoundRequest(), timeout=_STARTING_S))
+
+
+async def resume_round(to: Connection, *, sites: int = 0) -> Wanted:
+    """Takes up a round that was interrupted."""
+    with _explained(to):
+        request = pb.ResumeRoundRequest(sites=sites)
+        return run_of(await to.stub.ResumeRound(request, timeout=_STARTING_S))
+
+
+async def watch_events(
+    to: Connection, *, since_run: bool = False, duration_s: float = 3600.0
+) -> AsyncIterator[dict[str, Any]]:
+    """What happens, as it happens.
+
+    Args:
+        since_run: Begins with what has happened since the last run was started.
+        duration_s: When to stop; the server stops after an hour.
+    """
+    with _explained(to):
+        request = pb.WatchEventsRequest(since_run=since_run)
+        replies = to.stub.WatchEvents(request, timeout=duration_s)
+        try:
+            async for message in replies:
+                yield event_of(message)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            replies.cancel()
 
 
 @contextmanager

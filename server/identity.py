@@ -100,6 +100,16 @@ class Credentials:
     certificate: bytes
     key: bytes
 
+    @property
+    def role(self) -> Role:
+        """That the certificate says."""
+        return Identity.of(x509.load_pem_x509_certificate(self.certificate)).role
+
+    @property
+    def serial(self) -> int:
+        """Serial number of the certificate."""
+        return x509.load_pem_x509_certificate(self.certificate).serial_number
+
     @classmethod
     def read(cls, folder: Path) -> Credentials:
         """Raises ConfigError if a file can't be read."""
@@ -117,3 +127,16 @@ class Credentials:
                 got=str(error.strerror),
                 remedy="Have the identity issued, and check that this user may read it.",
             ) from error
+
+
+def read_certificate(path: Path, name: str) -> x509.Certificate:
+    """Reads a certificate; raises ConfigError unless it is one of this name."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "the certificate can't be read", where=str(path), expected="a file in PEM format"
+        ) from error
+    if (found := Identity.of(certificate).name) != name:
+        raise ConfigError("the certificate is another's", where=str(path), expected=name, got=found)
+    return certificate

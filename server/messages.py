@@ -1,51 +1,16 @@
-"""Records of the federation as messages of the control service, and back."""
+"""Rounds, releases and zoo as messages of the control service, and back."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from f2l_fed.zoo import ZooStats
+from server.notes import SiteRecord, fields_of
 from server.proto import control_pb2 as pb
 from server.releases import Release
 from server.rounds import RoundState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerHealth:
-    """What a server that works says of itself.
-
-    Args:
-        version: Of the program.
-        started: When the service came up, in UTC.
-        release: The release that sites get; "" before the first.
-    """
-
-    version: str
-    started: datetime
-    release: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteRecord:
-    """How a site has done so far.
-
-    Args:
-        name: Of the site.
-        accepted: Rounds whose update of it is in the zoo.
-        rejected: Rounds that ended without one.
-        last_round: The last of these rounds.
-        last_rejection: Why that round has no update of it; "" if it has.
-    """
-
-    name: str
-    accepted: int
-    rejected: int
-    last_round: int
-    last_rejection: str
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
@@ -72,22 +37,6 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
     return [records[name] for name in sorted(records)]
 
 
-def health_message(health: ServerHealth) -> pb.HealthReply:
-    """Spells a server's health."""
-    message = pb.HealthReply(version=health.version, release=health.release)
-    message.started.FromDatetime(health.started)
-    return message
-
-
-def health_of(message: pb.HealthReply) -> ServerHealth:
-    """Reads a server's health."""
-    return ServerHealth(
-        version=message.version,
-        started=message.started.ToDatetime(tzinfo=UTC),
-        release=message.release,
-    )
-
-
 def round_message(state: RoundState) -> pb.Round:
     """Spells a round."""
     return pb.Round(**dataclasses.asdict(state))
@@ -95,7 +44,7 @@ def round_message(state: RoundState) -> pb.Round:
 
 def round_of(message: pb.Round) -> RoundState:
     """Reads a round."""
-    return RoundState(**_fields(message))
+    return RoundState(**fields_of(message))
 
 
 def release_message(release: Release) -> pb.Release:
@@ -108,17 +57,7 @@ def release_message(release: Release) -> pb.Release:
 def release_of(message: pb.Release) -> Release:
     """Reads a release; its `records` are empty."""
     state: Any = pb.Release.State.Name(message.state).lower()
-    return Release(**{**_fields(message), "state": state})
-
-
-def site_message(site: SiteRecord) -> pb.Site:
-    """Spells how a site has done."""
-    return pb.Site(**dataclasses.asdict(site))
-
-
-def site_of(message: pb.Site) -> SiteRecord:
-    """Reads how a site has done."""
-    return SiteRecord(**_fields(message))
+    return Release(**{**fields_of(message), "state": state})
 
 
 def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
@@ -128,17 +67,4 @@ def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
 
 def zoo_of(message: pb.ZooStatsReply) -> ZooStats:
     """Reads how much the zoo holds."""
-    return ZooStats(**_fields(message))
-
-
-def _fields(message: Any) -> dict[str, Any]:
-    """Field values by name: maps as dict, lists as tuple."""
-    values: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
-            value = dict(value)
-        elif field.is_repeated:
-            value = tuple(value)
-        values[field.name] = value
-    return values
+    return ZooStats(**fields_of(message))

@@ -3,12 +3,10 @@
 ::
 
     ca.crt ca.key                 the authority; the key never leaves the folder
+    ca.crl                        what the authority has revoked, see `server.revocation`
     NAME/ca.crt tls.crt tls.key   an identity, see `server.identity`
-    SITE/kit.tar                  all that a site needs, to be deleted here once it is delivered
-    SITE/tls.crt flower.pub       what the server keeps of it: nothing private
 
-``kit.tar`` holds ``ca.crt``, ``tls.crt``, ``tls.key``, ``flower.key`` and ``flower.pub`` (the
-OpenSSH key pair of the site's SuperNode) and ``kit.json`` with ``format``, ``site``, ``server``.
+Sites make their own keys; the server keeps nothing private of them (`server.registry`).
 
 Every folder appears complete or not at all and is never overwritten. Folders are for their owner
 alone (0700), files too (0600).
@@ -17,37 +15,23 @@ alone (0700), files too (0600).
 from __future__ import annotations
 
 import errno
-import io
-import json
 import os
-import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.files import fsync_folder
+from f2l_fed.files import fsync_folder, write_atomically
 from server.authority import LONGEST_DAYS, Authority, certificate_pem, private_pem
-from server.identity import AUTHORITY, CERTIFICATE, KEY, Identity, Role, check_name
+from server.identity import AUTHORITY, CERTIFICATE, KEY, Credentials, Identity, Role, check_name
 
 AUTHORITY_KEY = "ca.key"
-NODE_KEY = "flower.key"
-NODE_PUBLIC_KEY = "flower.pub"
-KIT = "kit.tar"
-
-_KIT_FORMAT = 1
-_ADDRESS = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", re.ASCII)
 
 
 def create_authority(
@@ -96,7 +80,7 @@ def issue(
         ConfigError: If name, role, validity or hosts can't stand, the name is taken, or there is
             no usable authority.
     """
-    authority = _read_authority(folder)
+    authority = read_authority(folder)
     certificate, key = authority.sign(
         Identity(name=name, role=role), days=days, now=now or datetime.now(UTC), hosts=hosts
     )
@@ -104,48 +88,69 @@ def issue(
     return _write_folder(folder / name, {AUTHORITY: root, CERTIFICATE: certificate, KEY: key})
 
 
-def site_kit(
-    folder: Path, site: str, *, server: str, days: int = 365, now: datetime | None = None
-) -> Path:
-    """Makes all that a new site needs, as one tar file.
+def certify_site(
+    folder: Path,
+    site: str,
+    request: bytes,
+    *,
+    days: int,
+    now: datetime | None = None,
+) -> bytes:
+    """Signs a site's certificate request; only its key is taken from it.
 
     Args:
         folder: Of the authority.
-        site: Name of the site; used once.
-        server: ``host:port`` that the site's SuperNode connects to.
-        days: Validity of the certificate.
+        site: Name of the site, whatever the request says.
+        request: Certificate signing request, PEM, for a key on the curve P-384.
+        days: Validity.
         now: Start of the validity, with a time zone; by default the clock's.
 
     Returns:
-        The tar file. The public key beside it, ``flower.pub``, is what the SuperLink registers.
+        The certificate, PEM.
 
     Raises:
-        ConfigError: As `issue`, or if the address isn't one.
+        ConfigError: If the request is none, is not signed by its own key, or there is no usable
+            authority.
     """
-    check_name(site)
-    address = _ADDRESS.fullmatch(server)
-    if address is None or not 1 <= int(address[2]) <= 65535:
-        raise ConfigError("no server address", expected="host:port", got=ascii(server[:80]))
-    authority = _read_authority(folder)
-    certificate, key = authority.sign(
-        Identity(name=site, role="site"), days=days, now=now or datetime.now(UTC)
-    )
-    node = ec.generate_private_key(ec.SECP384R1())
-    public = node.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n"
-    about = {"format": _KIT_FORMAT, "site": site, "server": server}
-    kit = {
-        AUTHORITY: certificate_pem(authority.certificate),
-        CERTIFICATE: certificate,
-        KEY: key,
-        NODE_KEY: node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
-        NODE_PUBLIC_KEY: public,
-        "kit.json": json.dumps(about, indent=1).encode() + b"\n",
-    }
-    kept = {KIT: _tar(kit), CERTIFICATE: certificate, NODE_PUBLIC_KEY: public}
-    return _write_folder(folder / site, kept) / KIT
+    try:
+        parsed = x509.load_pem_x509_csr(request)
+        public = parsed.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError("no certificate request", expected="PEM") from error
+    if (
+        not isinstance(public, ec.EllipticCurvePublicKey)
+        or not isinstance(public.curve, ec.SECP384R1)
+        or not parsed.is_signature_valid
+    ):
+        raise ConfigError(
+            "the certificate request can't be signed",
+            expected="a key on the curve P-384 and a signature by it",
+        )
+    identity = Identity(name=site, role="site")
+    return read_authority(folder).certify(identity, public, days=days, now=now or datetime.now(UTC))
 
 
-def _read_authority(folder: Path) -> Authority:
+def replace_identity(
+    folder: Path, name: str, *, days: int = 365, hosts: Sequence[str] = ()
+) -> Path:
+    """Gives an identity a new key and certificate of the same name and role.
+
+    The old certificate is good until it ends or is revoked.
+
+    Raises:
+        ConfigError: As `issue`, or if there is no such identity.
+    """
+    before = Credentials.read(folder / check_name(name))
+    identity = Identity.of(x509.load_pem_x509_certificate(before.certificate))
+    authority = read_authority(folder)
+    certificate, key = authority.sign(identity, days=days, now=datetime.now(UTC), hosts=hosts)
+    # The key first: whoever reads in between gets a pair that does not fit, and reads again.
+    for file, data in ((KEY, key), (CERTIFICATE, certificate)):
+        write_atomically(folder / name / file, data.decode(), mode=0o600)
+    return folder / name
+
+
+def read_authority(folder: Path) -> Authority:
     try:
         return Authority.parse(
             (folder / AUTHORITY).read_bytes(), (folder / AUTHORITY_KEY).read_bytes()
@@ -158,16 +163,6 @@ def _read_authority(folder: Path) -> Authority:
             got=str(error.strerror if isinstance(error, OSError) else error),
             remedy="Create one first, or restore it from a backup.",
         ) from error
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(data), 0o600
-            archive.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:

@@ -25,19 +25,20 @@ from f2l_fed.events import RELEASE_PROMOTED, EventLog
 from f2l_fed.zoo import Zoo, ZooStats
 from server.access import CallError, Guard, Rule, caller
 from server.identity import Credentials
+from server.membership import Membership
 from server.messages import (
-    ServerHealth,
-    health_message,
     release_message,
     round_message,
-    site_message,
-    site_records,
     zoo_message,
 )
+from server.notes import ServerHealth, health_message
+from server.operations import Operations
 from server.proto import control_pb2 as pb
-from server.proto.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
+from server.proto.control_pb2_grpc import add_ControlServicer_to_server
 from server.releases import Release, ReleaseRegistry
+from server.revocation import Revocations
 from server.rounds import RoundState, load_all
+from server.runs import Runs
 
 _LOG = logging.getLogger("f2l.control")
 
@@ -45,7 +46,6 @@ LONGEST_WATCH_S = 3600.0
 LARGEST_REQUEST_BYTES = 64 * 1024
 LARGEST_REPLY_BYTES = 4 * 1024 * 1024
 MOST_CALLS = 64
-MOST_WATCHES = 16
 
 _POLL_S = 0.25
 _GRACE_S = 1.0
@@ -71,6 +71,13 @@ _METHODS = {
     "ShowRelease": _READ,
     "ListSites": _READ,
     "ZooStats": _READ,
+    "ShowRun": _READ,
+    "WatchEvents": Rule(roles=_READ.roles, limit_s=LONGEST_WATCH_S),
+    "AddSite": _CHANGE,
+    "RemoveSite": _CHANGE,
+    "StartRound": _CHANGE,
+    "AbortRound": _CHANGE,
+    "ResumeRound": _CHANGE,
     "PromoteRelease": _CHANGE,
     "RollbackRelease": _CHANGE,
 }
@@ -79,19 +86,22 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-class ControlService(ControlServicer):
+class ControlService(Operations):
     """The service's methods. Whatever touches the disk runs in a thread.
 
     Args:
         workdir: The federation's folder.
+        membership: Who belongs to it; None where the server only shows a folder.
+        runs: Its runs; None likewise.
     """
 
-    def __init__(self, workdir: Path) -> None:
-        self._workdir = workdir
+    def __init__(
+        self, workdir: Path, membership: Membership | None = None, runs: Runs | None = None
+    ) -> None:
+        super().__init__(workdir, membership, runs)
         self._releases = ReleaseRegistry(workdir / "releases")
         self._events = EventLog(path=workdir / "events.jsonl", clock=time.time)
         self._started = datetime.now(UTC)
-        self._watches = 0
         # Not an asyncio lock: a thread goes on when its call has been cancelled.
         self._changing = threading.Lock()
 
@@ -116,13 +126,7 @@ class ControlService(ControlServicer):
     async def WatchRounds(
         self, request: pb.WatchRoundsRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.Round]:
-        if self._watches >= MOST_WATCHES:
-            raise CallError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "too many rounds are being watched",
-                expected=f"{MOST_WATCHES} at a time",
-            )
-        self._watches += 1
+        self._enter_watch("rounds")
         try:
             seen: dict[int, RoundState] = {}
             while True:
@@ -157,12 +161,6 @@ class ControlService(ControlServicer):
         self, request: pb.RollbackReleaseRequest, context: grpc.aio.ServicerContext
     ) -> pb.Release:
         return await self._change("rolled back", self._releases.rollback, context)
-
-    async def ListSites(
-        self, request: pb.ListSitesRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[pb.Site]:
-        for site in site_records(await self._rounds(0)):
-            yield site_message(site)
 
     async def ZooStats(
         self, request: pb.ZooStatsRequest, context: grpc.aio.ServicerContext
@@ -207,6 +205,8 @@ async def serve(
     *,
     name: str = "server",
     rules: Mapping[str, Rule] = RULES,
+    membership: Membership | None = None,
+    runs: Runs | None = None,
 ) -> AsyncIterator[int]:
     """Serves a federation's folder until the block ends.
 
@@ -217,6 +217,8 @@ async def serve(
         port: 0 for any that is free.
         name: Of the server's identity.
         rules: Who may call what, by full method name.
+        membership: Who belongs to the federation; None only shows the folder.
+        runs: Its runs; None likewise.
 
     Yields:
         The port.
@@ -226,10 +228,12 @@ async def serve(
     """
     own = Credentials.read(certificates / name)
     server = grpc.aio.server(
-        interceptors=(Guard(rules),), options=_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS
+        interceptors=(Guard(rules, Revocations(certificates)),),
+        options=_OPTIONS,
+        maximum_concurrent_rpcs=MOST_CALLS,
     )
     add_ControlServicer_to_server(  # type: ignore[no-untyped-call]
-        ControlService(workdir), server
+        ControlService(workdir, membership, runs), server
     )
     credentials = grpc.ssl_server_credentials(
         [(own.key, own.certificate)], root_certificates=own.authority, require_client_auth=True

@@ -23,6 +23,7 @@ Certificates = Annotated[
 ]
 Name = Annotated[str, typer.Option(envvar="F2L_NAME", help="Name of that identity.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+_WATCH_S = 3600.0
 _SERVER, _CERTIFICATES, _NAME = "127.0.0.1:8770", Path("certificates"), "admin"
 
 
@@ -45,21 +46,86 @@ def list_rounds(
 
 
 @rounds.command()
+def start(
+    count: Annotated[int, typer.Option("--rounds", min=1, help="How many.")] = 1,
+    wait_for: Annotated[
+        int, typer.Option("--sites", min=0, help="Sites to wait for; 0 for all registered.")
+    ] = 0,
+    follow: Annotated[bool, typer.Option("--watch", help="Stays until they are over.")] = False,
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+    as_json: AsJson = False,
+) -> None:
+    """Starts rounds, one after the other."""
+    from server import control
+
+    run = _call(
+        server, certificates, name, lambda to: control.start_rounds(to, count=count, sites=wait_for)
+    )
+    if not follow:
+        _say(f"run {run.run} is started with {run.sites} sites", asdict(run), as_json)
+        return
+    _follow(server, certificates, name, as_json, _WATCH_S)
+
+
+@rounds.command()
+def status(
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+    as_json: AsJson = False,
+) -> None:
+    """What the server is doing about rounds."""
+    from server import control
+
+    run = _call(server, certificates, name, control.show_run)
+    text = f"run {run.run} by {run.by} is under way" if run.run else "no round is under way"
+    if run.remaining:
+        text += f", {run.remaining} more to come"
+    if run.reason:
+        text += f"; the last one ended: {run.reason}"
+    _say(text, asdict(run), as_json)
+
+
+@rounds.command()
+def abort(
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+) -> None:
+    """Ends the round that is under way or interrupted; what has come in stays in the zoo."""
+    from server import control
+
+    print(_call(server, certificates, name, control.abort_round).reason)
+
+
+@rounds.command()
+def resume(
+    wait_for: Annotated[
+        int, typer.Option("--sites", min=0, help="Sites to wait for; 0 for as many as before.")
+    ] = 0,
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+) -> None:
+    """Takes up a round that was interrupted; a server that restarts does so by itself."""
+    from server import control
+
+    run = _call(server, certificates, name, lambda to: control.resume_round(to, sites=wait_for))
+    print(f"run {run.run} is started")
+
+
+@rounds.command()
 def watch(
     server: Server = _SERVER,
     certificates: Certificates = _CERTIFICATES,
     name: Name = _NAME,
-    seconds: Annotated[float, typer.Option(help="How long to watch.")] = 600.0,
+    seconds: Annotated[float, typer.Option(help="How long to watch.")] = 3600.0,
+    as_json: AsJson = False,
 ) -> None:
-    """Shows rounds as they change, one JSON object a line."""
-    from server import control
-
-    async def follow() -> None:
-        async with control.connect(server, certificates, name) as to:
-            async for state in control.watch_rounds(to, duration_s=seconds):
-                print(json.dumps(asdict(state)), flush=True)
-
-    asyncio.run(follow())
+    """Shows each site's progress until the rounds are over; ends with 1 if one went wrong."""
+    _follow(server, certificates, name, as_json, seconds)
 
 
 @releases.command(name="list")
@@ -121,6 +187,61 @@ def rollback(
     print(f"{release.id} is {release.state}")
 
 
+@sites.command()
+def add(
+    site: Annotated[str, typer.Argument(help="Name of the site; used once.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File for the kit; NAME.kit if left out.")
+    ] = None,
+    hours: Annotated[
+        int, typer.Option(min=0, help="How long the kit can be used; 0 for the server's setting.")
+    ] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also for a site that is registered, once more.")
+    ] = False,
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+) -> None:
+    """Makes a kit: one file that lets a site register, once and for a limited time."""
+    from f2l_fed.errors import UsageError
+    from server import control
+
+    path = out or Path(f"{site}.kit")
+    if path.exists():
+        raise UsageError(
+            "this is there already and is never overwritten",
+            where=str(path),
+            remedy="Name another file with --out.",
+        )
+    kit = _call(
+        server,
+        certificates,
+        name,
+        lambda to: control.add_site(to, site, hours=hours, replace=replace),
+    )
+    from f2l_fed.files import write_atomically
+
+    write_atomically(path, kit.decode(), mode=0o600)
+    about = json.loads(kit)
+    print(f"{path} is the kit of {site}, good once, until {about['expires']}")
+    print(f"fingerprint {about['fingerprint'][:16]}: the site compares it when it unpacks the kit")
+
+
+@sites.command()
+def remove(
+    site: Annotated[str, typer.Argument(help="Name of the site.")],
+    server: Server = _SERVER,
+    certificates: Certificates = _CERTIFICATES,
+    name: Name = _NAME,
+) -> None:
+    """Takes a site out for good: its next request is refused. Its networks stay in the zoo."""
+    from server import control
+
+    removed = _call(server, certificates, name, lambda to: control.remove_site(to, site))
+    print(f"{removed.name} is {removed.state}; its networks: f2l-admin zoo forget ZOO {site}")
+
+
 @sites.command(name="list")
 def list_sites(
     server: Server = _SERVER,
@@ -132,7 +253,19 @@ def list_sites(
     from server import control
 
     found = [asdict(site) for site in _call(server, certificates, name, control.list_sites)]
-    _show(found, tuple(found[0]) if found else (), as_json)
+    columns = ("name", "state", "online", "accepted", "rejected", "last_round", "ends")
+    _show(found, columns, as_json)
+
+
+def _follow(server: str, certificates: Path, name: str, as_json: bool, seconds: float) -> None:
+    from server.watch import follow
+
+    if not asyncio.run(follow(server, certificates, name, as_json=as_json, seconds=seconds)):
+        raise typer.Exit(1)
+
+
+def _say(text: str, record: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(record, indent=1) if as_json else text)
 
 
 def _call(

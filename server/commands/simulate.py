@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from f2l_fed.config import load_config
 from f2l_fed.errors import UsageError
 
 DataOption = Annotated[str, typer.Option(help="Datasets by name or .npz path, with commas.")]
@@ -42,6 +41,7 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Prints result.json.")] = False,
 ) -> None:
     """Runs a whole federation on this machine: real apps, real data, real zoo."""
+    from f2l_fed.config import load_config
     from server import simulate as simulation
     from server.progress import ProgressView
     from server.report import write_report

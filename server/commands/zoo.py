@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -18,7 +18,9 @@ from rich.text import Text
 
 from f2l_fed.errors import UsageError
 from f2l_fed.zoo import Query, Record, Zoo
-from server.releases import ReleaseRegistry
+
+if TYPE_CHECKING:
+    from server.releases import ReleaseRegistry
 
 app = typer.Typer(
     help="Looks after a weight zoo, in a folder or at s3://bucket/prefix.",
@@ -226,6 +228,8 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def _registry(zoo: str, releases: Path | None) -> ReleaseRegistry:
+    from server.releases import ReleaseRegistry
+
     if releases is None and "://" in zoo:
         raise UsageError(
             "the releases that belong to this zoo aren't known",

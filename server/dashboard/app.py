@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import generate_latest
@@ -17,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from f2l_fed.errors import UsageError
 from server.dashboard.metrics import federation_registry
 from server.dashboard.state import read_view
+from server.http import serving
 from server.page import render
 
 __all__ = ["create_app", "serve_dashboard"]
@@ -100,21 +99,5 @@ async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
             remedy="Choose another port.",
         ) from error
     with listener:
-        config = uvicorn.Config(
-            create_app(workdir), log_level="warning", server_header=False, ws="none"
-        )
-        server = _Quiet(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
+        async with serving(create_app(workdir), listener):
             yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await serving
-
-
-class _Quiet(uvicorn.Server):
-    """Leaves signals to the process that it is a part of."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

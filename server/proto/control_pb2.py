@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/proto/control.proto\x12\x12\x66\x32l_fed.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rHealthRequest\"\\\n\x0bHealthReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x03 \x01(\t\"\"\n\x11ListRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"#\n\x12WatchRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\xb5\x03\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05sites\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x03(\t\x12\x39\n\x08rejected\x18\x06 \x03(\x0b\x32\'.f2l_fed.control.v1.Round.RejectedEntry\x12\x0f\n\x07release\x18\x07 \x01(\t\x12\x10\n\x08promoted\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x37\n\x07seconds\x18\n \x03(\x0b\x32&.f2l_fed.control.v1.Round.SecondsEntry\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\r \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x0e \x01(\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListReleasesRequest\" \n\x12ShowReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x15PromoteReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16RollbackReleaseRequest\"\xcf\x03\n\x07Release\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.f2l_fed.control.v1.Release.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x04\x12\x39\n\x07\x66igures\x18\x05 \x03(\x0b\x32(.f2l_fed.control.v1.Release.FiguresEntry\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\r\n\x05sites\x18\x07 \x03(\t\x12:\n\x08left_out\x18\x08 \x03(\x0b\x32(.f2l_fed.control.v1.Release.LeftOutEntry\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0f\n\x07\x61nchors\x18\n \x01(\r\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\x0c\n\x08PROMOTED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"\x12\n\x10ListSitesRequest\"d\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\r\x12\x10\n\x08rejected\x18\x03 \x01(\r\x12\x12\n\nlast_round\x18\x04 \x01(\r\x12\x16\n\x0elast_rejection\x18\x05 \x01(\t\"\x11\n\x0fZooStatsRequest\"\x8c\x01\n\rZooStatsReply\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x13\n\x0bquarantined\x18\x02 \x01(\x04\x12\r\n\x05sites\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x11\n\tforgotten\x18\x07 \x03(\t2\x82\x06\n\x07\x43ontrol\x12L\n\x06Health\x12!.f2l_fed.control.v1.HealthRequest\x1a\x1f.f2l_fed.control.v1.HealthReply\x12P\n\nListRounds\x12%.f2l_fed.control.v1.ListRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12R\n\x0bWatchRounds\x12&.f2l_fed.control.v1.WatchRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12V\n\x0cListReleases\x12\'.f2l_fed.control.v1.ListReleasesRequest\x1a\x1b.f2l_fed.control.v1.Release0\x01\x12R\n\x0bShowRelease\x12&.f2l_fed.control.v1.ShowReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12M\n\tListSites\x12$.f2l_fed.control.v1.ListSitesRequest\x1a\x18.f2l_fed.control.v1.Site0\x01\x12R\n\x08ZooStats\x12#.f2l_fed.control.v1.ZooStatsRequest\x1a!.f2l_fed.control.v1.ZooStatsReply\x12X\n\x0ePromoteRelease\x12).f2l_fed.control.v1.PromoteReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12Z\n\x0fRollbackRelease\x12*.f2l_fed.control.v1.RollbackReleaseRequest\x1a\x1b.f2l_fed.control.v1.Releaseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserver/proto/control.proto\x12\x12\x66\x32l_fed.control.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rHealthRequest\"\\\n\x0bHealthReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x03 \x01(\t\"\"\n\x11ListRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"#\n\x12WatchRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\xb5\x03\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05sites\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x03(\t\x12\x39\n\x08rejected\x18\x06 \x03(\x0b\x32\'.f2l_fed.control.v1.Round.RejectedEntry\x12\x0f\n\x07release\x18\x07 \x01(\t\x12\x10\n\x08promoted\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x37\n\x07seconds\x18\n \x03(\x0b\x32&.f2l_fed.control.v1.Round.SecondsEntry\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\r \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x0e \x01(\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListReleasesRequest\" \n\x12ShowReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x15PromoteReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16RollbackReleaseRequest\"\xcf\x03\n\x07Release\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.f2l_fed.control.v1.Release.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x04\x12\x39\n\x07\x66igures\x18\x05 \x03(\x0b\x32(.f2l_fed.control.v1.Release.FiguresEntry\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\r\n\x05sites\x18\x07 \x03(\t\x12:\n\x08left_out\x18\x08 \x03(\x0b\x32(.f2l_fed.control.v1.Release.LeftOutEntry\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0f\n\x07\x61nchors\x18\n \x01(\r\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\x0c\n\x08PROMOTED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"\x12\n\x10ListSitesRequest\"\x91\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\r\x12\x10\n\x08rejected\x18\x03 \x01(\r\x12\x12\n\nlast_round\x18\x04 \x01(\r\x12\x16\n\x0elast_rejection\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06online\x18\x07 \x01(\x08\x12\x0c\n\x04\x65nds\x18\x08 \x01(\t\">\n\x0e\x41\x64\x64SiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hours\x18\x02 \x01(\r\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"\x1b\n\x0c\x41\x64\x64SiteReply\x12\x0b\n\x03kit\x18\x01 \x01(\x0c\"!\n\x11RemoveSiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x11StartRoundRequest\x12\x0e\n\x06rounds\x18\x01 \x01(\r\x12\r\n\x05sites\x18\x02 \x01(\r\"\x13\n\x11\x41\x62ortRoundRequest\"#\n\x12ResumeRoundRequest\x12\r\n\x05sites\x18\x01 \x01(\r\"\x10\n\x0eShowRunRequest\"P\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x01(\r\x12\x11\n\tremaining\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\'\n\x12WatchEventsRequest\x12\x11\n\tsince_run\x18\x01 \x01(\x08\"h\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x11\n\x0fZooStatsRequest\"\x8c\x01\n\rZooStatsReply\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x13\n\x0bquarantined\x18\x02 \x01(\x04\x12\r\n\x05sites\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x11\n\tforgotten\x18\x07 \x03(\t2\xaa\n\n\x07\x43ontrol\x12L\n\x06Health\x12!.f2l_fed.control.v1.HealthRequest\x1a\x1f.f2l_fed.control.v1.HealthReply\x12P\n\nListRounds\x12%.f2l_fed.control.v1.ListRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12R\n\x0bWatchRounds\x12&.f2l_fed.control.v1.WatchRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12V\n\x0cListReleases\x12\'.f2l_fed.control.v1.ListReleasesRequest\x1a\x1b.f2l_fed.control.v1.Release0\x01\x12R\n\x0bShowRelease\x12&.f2l_fed.control.v1.ShowReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12M\n\tListSites\x12$.f2l_fed.control.v1.ListSitesRequest\x1a\x18.f2l_fed.control.v1.Site0\x01\x12R\n\x08ZooStats\x12#.f2l_fed.control.v1.ZooStatsRequest\x1a!.f2l_fed.control.v1.ZooStatsReply\x12\x46\n\x07ShowRun\x12\".f2l_fed.control.v1.ShowRunRequest\x1a\x17.f2l_fed.control.v1.Run\x12R\n\x0bWatchEvents\x12&.f2l_fed.control.v1.WatchEventsRequest\x1a\x19.f2l_fed.control.v1.Event0\x01\x12O\n\x07\x41\x64\x64Site\x12\".f2l_fed.control.v1.AddSiteRequest\x1a .f2l_fed.control.v1.AddSiteReply\x12M\n\nRemoveSite\x12%.f2l_fed.control.v1.RemoveSiteRequest\x1a\x18.f2l_fed.control.v1.Site\x12L\n\nStartRound\x12%.f2l_fed.control.v1.StartRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12L\n\nAbortRound\x12%.f2l_fed.control.v1.AbortRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12N\n\x0bResumeRound\x12&.f2l_fed.control.v1.ResumeRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12X\n\x0ePromoteRelease\x12).f2l_fed.control.v1.PromoteReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12Z\n\x0fRollbackRelease\x12*.f2l_fed.control.v1.RollbackReleaseRequest\x1a\x1b.f2l_fed.control.v1.Releaseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,44 +41,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASE_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_RELEASE_LEFTOUTENTRY']._loaded_options = None
   _globals['_RELEASE_LEFTOUTENTRY']._serialized_options = b'8\001'
-  _globals['_HEALTHREQUEST']._serialized_start=83
-  _globals['_HEALTHREQUEST']._serialized_end=98
-  _globals['_HEALTHREPLY']._serialized_start=100
-  _globals['_HEALTHREPLY']._serialized_end=192
-  _globals['_LISTROUNDSREQUEST']._serialized_start=194
-  _globals['_LISTROUNDSREQUEST']._serialized_end=228
-  _globals['_WATCHROUNDSREQUEST']._serialized_start=230
-  _globals['_WATCHROUNDSREQUEST']._serialized_end=265
-  _globals['_ROUND']._serialized_start=268
-  _globals['_ROUND']._serialized_end=705
-  _globals['_ROUND_REJECTEDENTRY']._serialized_start=610
-  _globals['_ROUND_REJECTEDENTRY']._serialized_end=657
-  _globals['_ROUND_SECONDSENTRY']._serialized_start=659
-  _globals['_ROUND_SECONDSENTRY']._serialized_end=705
-  _globals['_LISTRELEASESREQUEST']._serialized_start=707
-  _globals['_LISTRELEASESREQUEST']._serialized_end=728
-  _globals['_SHOWRELEASEREQUEST']._serialized_start=730
-  _globals['_SHOWRELEASEREQUEST']._serialized_end=762
-  _globals['_PROMOTERELEASEREQUEST']._serialized_start=764
-  _globals['_PROMOTERELEASEREQUEST']._serialized_end=799
-  _globals['_ROLLBACKRELEASEREQUEST']._serialized_start=801
-  _globals['_ROLLBACKRELEASEREQUEST']._serialized_end=825
-  _globals['_RELEASE']._serialized_start=828
-  _globals['_RELEASE']._serialized_end=1291
-  _globals['_RELEASE_FIGURESENTRY']._serialized_start=1123
-  _globals['_RELEASE_FIGURESENTRY']._serialized_end=1169
-  _globals['_RELEASE_LEFTOUTENTRY']._serialized_start=1171
-  _globals['_RELEASE_LEFTOUTENTRY']._serialized_end=1217
-  _globals['_RELEASE_STATE']._serialized_start=1219
-  _globals['_RELEASE_STATE']._serialized_end=1291
-  _globals['_LISTSITESREQUEST']._serialized_start=1293
-  _globals['_LISTSITESREQUEST']._serialized_end=1311
-  _globals['_SITE']._serialized_start=1313
-  _globals['_SITE']._serialized_end=1413
-  _globals['_ZOOSTATSREQUEST']._serialized_start=1415
-  _globals['_ZOOSTATSREQUEST']._serialized_end=1432
-  _globals['_ZOOSTATSREPLY']._serialized_start=1435
-  _globals['_ZOOSTATSREPLY']._serialized_end=1575
-  _globals['_CONTROL']._serialized_start=1578
-  _globals['_CONTROL']._serialized_end=2348
+  _globals['_HEALTHREQUEST']._serialized_start=113
+  _globals['_HEALTHREQUEST']._serialized_end=128
+  _globals['_HEALTHREPLY']._serialized_start=130
+  _globals['_HEALTHREPLY']._serialized_end=222
+  _globals['_LISTROUNDSREQUEST']._serialized_start=224
+  _globals['_LISTROUNDSREQUEST']._serialized_end=258
+  _globals['_WATCHROUNDSREQUEST']._serialized_start=260
+  _globals['_WATCHROUNDSREQUEST']._serialized_end=295
+  _globals['_ROUND']._serialized_start=298
+  _globals['_ROUND']._serialized_end=735
+  _globals['_ROUND_REJECTEDENTRY']._serialized_start=640
+  _globals['_ROUND_REJECTEDENTRY']._serialized_end=687
+  _globals['_ROUND_SECONDSENTRY']._serialized_start=689
+  _globals['_ROUND_SECONDSENTRY']._serialized_end=735
+  _globals['_LISTRELEASESREQUEST']._serialized_start=737
+  _globals['_LISTRELEASESREQUEST']._serialized_end=758
+  _globals['_SHOWRELEASEREQUEST']._serialized_start=760
+  _globals['_SHOWRELEASEREQUEST']._serialized_end=792
+  _globals['_PROMOTERELEASEREQUEST']._serialized_start=794
+  _globals['_PROMOTERELEASEREQUEST']._serialized_end=829
+  _globals['_ROLLBACKRELEASEREQUEST']._serialized_start=831
+  _globals['_ROLLBACKRELEASEREQUEST']._serialized_end=855
+  _globals['_RELEASE']._serialized_start=858
+  _globals['_RELEASE']._serialized_end=1321
+  _globals['_RELEASE_FIGURESENTRY']._serialized_start=1153
+  _globals['_RELEASE_FIGURESENTRY']._serialized_end=1199
+  _globals['_RELEASE_LEFTOUTENTRY']._serialized_start=1201
+  _globals['_RELEASE_LEFTOUTENTRY']._serialized_end=1247
+  _globals['_RELEASE_STATE']._serialized_start=1249
+  _globals['_RELEASE_STATE']._serialized_end=1321
+  _globals['_LISTSITESREQUEST']._serialized_start=1323
+  _globals['_LISTSITESREQUEST']._serialized_end=1341
+  _globals['_SITE']._serialized_start=1344
+  _globals['_SITE']._serialized_end=1489
+  _globals['_ADDSITEREQUEST']._serialized_start=1491
+  _globals['_ADDSITEREQUEST']._serialized_end=1553
+  _globals['_ADDSITEREPLY']._serialized_start=1555
+  _globals['_ADDSITEREPLY']._serialized_end=1582
+  _globals['_REMOVESITEREQUEST']._serialized_start=1584
+  _globals['_REMOVESITEREQUEST']._serialized_end=1617
+  _globals['_STARTROUNDREQUEST']._serialized_start=1619
+  _globals['_STARTROUNDREQUEST']._serialized_end=1669
+  _globals['_ABORTROUNDREQUEST']._serialized_start=1671
+  _globals['_ABORTROUNDREQUEST']._serialized_end=1690
+  _globals['_RESUMEROUNDREQUEST']._serialized_start=1692
+  _globals['_RESUMEROUNDREQUEST']._serialized_end=1727
+  _globals['_SHOWRUNREQUEST']._serialized_start=1729
+  _globals['_SHOWRUNREQUEST']._serialized_end=1745
+  _globals['_RUN']._serialized_start=1747
+  _globals['_RUN']._serialized_end=1827
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1829
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1868
+  _globals['_EVENT']._serialized_start=1870
+  _globals['_EVENT']._serialized_end=1974
+  _globals['_ZOOSTATSREQUEST']._serialized_start=1976
+  _globals['_ZOOSTATSREQUEST']._serialized_end=1993
+  _globals['_ZOOSTATSREPLY']._serialized_start=1996
+  _globals['_ZOOSTATSREPLY']._serialized_end=2136
+  _globals['_CONTROL']._serialized_start=2139
+  _globals['_CONTROL']._serialized_end=3461
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -153,18 +154,98 @@ class ListSitesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Site(_message.Message):
-    __slots__ = ("name", "accepted", "rejected", "last_round", "last_rejection")
+    __slots__ = ("name", "accepted", "rejected", "last_round", "last_rejection", "state", "online", "ends")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     LAST_ROUND_FIELD_NUMBER: _ClassVar[int]
     LAST_REJECTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     accepted: int
     rejected: int
     last_round: int
     last_rejection: str
-    def __init__(self, name: _Optional[str] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., last_round: _Optional[int] = ..., last_rejection: _Optional[str] = ...) -> None: ...
+    state: str
+    online: bool
+    ends: str
+    def __init__(self, name: _Optional[str] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., last_round: _Optional[int] = ..., last_rejection: _Optional[str] = ..., state: _Optional[str] = ..., online: bool = ..., ends: _Optional[str] = ...) -> None: ...
+
+class AddSiteRequest(_message.Message):
+    __slots__ = ("name", "hours", "replace")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    hours: int
+    replace: bool
+    def __init__(self, name: _Optional[str] = ..., hours: _Optional[int] = ..., replace: bool = ...) -> None: ...
+
+class AddSiteReply(_message.Message):
+    __slots__ = ("kit",)
+    KIT_FIELD_NUMBER: _ClassVar[int]
+    kit: bytes
+    def __init__(self, kit: _Optional[bytes] = ...) -> None: ...
+
+class RemoveSiteRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class StartRoundRequest(_message.Message):
+    __slots__ = ("rounds", "sites")
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    rounds: int
+    sites: int
+    def __init__(self, rounds: _Optional[int] = ..., sites: _Optional[int] = ...) -> None: ...
+
+class AbortRoundRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ResumeRoundRequest(_message.Message):
+    __slots__ = ("sites",)
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    sites: int
+    def __init__(self, sites: _Optional[int] = ...) -> None: ...
+
+class ShowRunRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("run", "by", "sites", "remaining", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    SITES_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    by: str
+    sites: int
+    remaining: int
+    reason: str
+    def __init__(self, run: _Optional[int] = ..., by: _Optional[str] = ..., sites: _Optional[int] = ..., remaining: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class WatchEventsRequest(_message.Message):
+    __slots__ = ("since_run",)
+    SINCE_RUN_FIELD_NUMBER: _ClassVar[int]
+    since_run: bool
+    def __init__(self, since_run: bool = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("name", "time", "fields")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    time: _timestamp_pb2.Timestamp
+    fields: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., fields: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ZooStatsRequest(_message.Message):
     __slots__ = ()

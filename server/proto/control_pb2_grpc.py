@@ -69,6 +69,41 @@ class ControlStub(object):
                 request_serializer=server_dot_proto_dot_control__pb2.ZooStatsRequest.SerializeToString,
                 response_deserializer=server_dot_proto_dot_control__pb2.ZooStatsReply.FromString,
                 _registered_method=True)
+        self.ShowRun = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/ShowRun',
+                request_serializer=server_dot_proto_dot_control__pb2.ShowRunRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Run.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/f2l_fed.control.v1.Control/WatchEvents',
+                request_serializer=server_dot_proto_dot_control__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Event.FromString,
+                _registered_method=True)
+        self.AddSite = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/AddSite',
+                request_serializer=server_dot_proto_dot_control__pb2.AddSiteRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.AddSiteReply.FromString,
+                _registered_method=True)
+        self.RemoveSite = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/RemoveSite',
+                request_serializer=server_dot_proto_dot_control__pb2.RemoveSiteRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Site.FromString,
+                _registered_method=True)
+        self.StartRound = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/StartRound',
+                request_serializer=server_dot_proto_dot_control__pb2.StartRoundRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Run.FromString,
+                _registered_method=True)
+        self.AbortRound = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/AbortRound',
+                request_serializer=server_dot_proto_dot_control__pb2.AbortRoundRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Run.FromString,
+                _registered_method=True)
+        self.ResumeRound = channel.unary_unary(
+                '/f2l_fed.control.v1.Control/ResumeRound',
+                request_serializer=server_dot_proto_dot_control__pb2.ResumeRoundRequest.SerializeToString,
+                response_deserializer=server_dot_proto_dot_control__pb2.Run.FromString,
+                _registered_method=True)
         self.PromoteRelease = channel.unary_unary(
                 '/f2l_fed.control.v1.Control/PromoteRelease',
                 request_serializer=server_dot_proto_dot_control__pb2.PromoteReleaseRequest.SerializeToString,
@@ -127,9 +162,51 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def PromoteRelease(self, request, context):
+    def ShowRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddSite(self, request, context):
         """For the role admin.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSite(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRound(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRound(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRound(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRelease(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -177,6 +254,41 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ZooStats,
                     request_deserializer=server_dot_proto_dot_control__pb2.ZooStatsRequest.FromString,
                     response_serializer=server_dot_proto_dot_control__pb2.ZooStatsReply.SerializeToString,
+            ),
+            'ShowRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowRun,
+                    request_deserializer=server_dot_proto_dot_control__pb2.ShowRunRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Run.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=server_dot_proto_dot_control__pb2.WatchEventsRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Event.SerializeToString,
+            ),
+            'AddSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddSite,
+                    request_deserializer=server_dot_proto_dot_control__pb2.AddSiteRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.AddSiteReply.SerializeToString,
+            ),
+            'RemoveSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSite,
+                    request_deserializer=server_dot_proto_dot_control__pb2.RemoveSiteRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Site.SerializeToString,
+            ),
+            'StartRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRound,
+                    request_deserializer=server_dot_proto_dot_control__pb2.StartRoundRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Run.SerializeToString,
+            ),
+            'AbortRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRound,
+                    request_deserializer=server_dot_proto_dot_control__pb2.AbortRoundRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Run.SerializeToString,
+            ),
+            'ResumeRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRound,
+                    request_deserializer=server_dot_proto_dot_control__pb2.ResumeRoundRequest.FromString,
+                    response_serializer=server_dot_proto_dot_control__pb2.Run.SerializeToString,
             ),
             'PromoteRelease': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteRelease,
@@ -378,6 +490,195 @@ class Control(object):
             '/f2l_fed.control.v1.Control/ZooStats',
             server_dot_proto_dot_control__pb2.ZooStatsRequest.SerializeToString,
             server_dot_proto_dot_control__pb2.ZooStatsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/ShowRun',
+            server_dot_proto_dot_control__pb2.ShowRunRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/WatchEvents',
+            server_dot_proto_dot_control__pb2.WatchEventsRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Event.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/AddSite',
+            server_dot_proto_dot_control__pb2.AddSiteRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.AddSiteReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/RemoveSite',
+            server_dot_proto_dot_control__pb2.RemoveSiteRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Site.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/StartRound',
+            server_dot_proto_dot_control__pb2.StartRoundRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/AbortRound',
+            server_dot_proto_dot_control__pb2.AbortRoundRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/f2l_fed.control.v1.Control/ResumeRound',
+            server_dot_proto_dot_control__pb2.ResumeRoundRequest.SerializeToString,
+            server_dot_proto_dot_control__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,10 +56,17 @@ READS: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "ShowRelease": lambda to: control.show_release(to, "00001"),
     "ListSites": control.list_sites,
     "ZooStats": control.zoo_stats,
+    "ShowRun": control.show_run,
+    "WatchEvents": lambda to: anext(control.watch_events(to)),
 }
 CHANGES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
     "PromoteRelease": lambda to: control.promote(to, "00002"),
     "RollbackRelease": control.rollback,
+    "AddSite": lambda to: control.add_site(to, "line-8"),
+    "RemoveSite": lambda to: control.remove_site(to, "line-7"),
+    "StartRound": control.start_rounds,
+    "AbortRound": control.abort_round,
+    "ResumeRound": control.resume_round,
 }
 
 

@@ -13,7 +13,6 @@ from flwr.app import Message
 from clients.cli import site as entry_point
 from clients.client_app import app
 from clients.setup import create_site
-from clients.site import read_config
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.finetune import Recipe
@@ -121,21 +120,6 @@ def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):
     done = f2l_site("check", tmp_path / "new/site.toml", "--target", "mlp")
     assert done.returncode == 0, done.stdout
     assert "Nothing is wrong." in done.stdout
-
-
-def test_an_unpacked_kit_fills_in_the_server(tmp_path):
-    digits_site(tmp_path)
-    (tmp_path / "kit.json").write_text('{"format": 1, "site": "a", "server": "hub:9092"}')
-    (tmp_path / "site.toml").unlink()
-    config = read_config(create_site(tmp_path, "a", tmp_path / "train.npz"))
-    assert config.data == "train.npz"
-    assert config.server.address == "hub:9092"
-    assert config.server.root_certificates == "ca.crt"
-    assert config.server.private_key == "flower.key"
-    (tmp_path / "kit.json").write_text("[]")
-    (tmp_path / "site.toml").unlink()
-    with pytest.raises(ConfigError, match="kit can't be read"):
-        create_site(tmp_path, "a", tmp_path / "train.npz")
 
 
 def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):

@@ -47,7 +47,7 @@ def test_what_a_process_started_ends_with_it(tmp_path):
     log.addHandler(handler := logging.Handler())
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     command = [sys.executable, "-c", child.replace("'sleep'", "'/bin/sleep'")]
-    end = supernode.run_once(command, tmp_path, log, lambda: False, 5.0, lambda _: None)
+    end = supernode.run_once(command, {}, tmp_path, log, lambda: False, 5.0, lambda _: None)
     assert end == f"exit code 0, after saying: {said[0]}"
     assert not lives(int(said[0]))
 
@@ -60,6 +60,7 @@ def test_a_process_that_will_not_end_is_killed(tmp_path):
     start = time.monotonic()
     end = supernode.run_once(
         [sys.executable, "-c", stubborn],
+        {},
         tmp_path,
         QUIET,
         lambda: time.monotonic() - start > 1.0,

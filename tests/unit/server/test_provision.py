@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import tarfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,17 +7,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    load_pem_private_key,
-    load_ssh_private_key,
-    load_ssh_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509 import DNSName, load_pem_x509_certificate
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from f2l_fed.errors import ConfigError
 from server.identity import ROLES, Credentials, Identity
-from server.provision import create_authority, issue, site_kit
+from server.provision import certify_site, create_authority, issue, replace_identity
+from server.revocation import Revocations, revoke
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -97,7 +92,7 @@ def test_an_identity_folder_is_complete(folder: Path) -> None:
 
 def test_only_the_owner_can_read_what_is_written(folder: Path) -> None:
     issue(folder, "viewer-1", "viewer", now=START)
-    site_kit(folder, "line-7", server="hub:9092", now=START)
+    revoke(folder, [7], now=START)
     assert {path.stat().st_mode & 0o777 for path in files_below(folder)} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in (folder, *folder.glob("*/"))} == {0o700}
 
@@ -109,42 +104,78 @@ def test_nothing_is_ever_overwritten(folder: Path) -> None:
         create_authority(folder)
     with pytest.raises(ConfigError, match="never overwritten"):
         issue(folder, "viewer-1", "admin", now=START)
-    with pytest.raises(ConfigError, match="never overwritten"):
-        site_kit(folder, "viewer-1", server="hub:9092", now=START)
     assert {path: path.read_bytes() for path in files_below(folder)} == before
     assert not list(folder.parent.rglob(".*")), "drafts are cleared away"
 
 
-def test_a_site_kit_has_all_that_a_site_needs(folder: Path, tmp_path: Path) -> None:
-    kit = site_kit(folder, "line-7", server="hub.example.org:9092", now=START)
-    with tarfile.open(kit) as archive:
-        assert {member.mode for member in archive} == {0o600}
-        archive.extractall(tmp_path / "site", filter="data")
-    site = tmp_path / "site"
-    assert json.loads((site / "kit.json").read_text()) == {
-        "format": 1,
-        "site": "line-7",
-        "server": "hub.example.org:9092",
-    }
-    assert Credentials.read(site).authority == (folder / "ca.crt").read_bytes()
-    assert Identity.of(certificate_in(site)) == Identity(name="line-7", role="site")
-    node = load_ssh_private_key((site / "flower.key").read_bytes(), password=None)
-    assert isinstance(node, ec.EllipticCurvePrivateKey)
-    assert node.public_key() == load_ssh_public_key((site / "flower.pub").read_bytes())
+def request_of(key: ec.EllipticCurvePrivateKey, name: str = "anyone") -> bytes:
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return request.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM)
 
 
-@pytest.mark.filterwarnings("ignore:.click:DeprecationWarning")  # from the import of flwr's CLI
-def test_flower_accepts_the_public_key_for_registration(folder: Path) -> None:
-    from flwr.cli.supernode.register import try_load_public_key
+def test_a_site_is_certified_under_the_name_it_was_given_whatever_it_asks_for(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = certify_site(folder, "line-7", request_of(key, "admin"), days=30, now=START)
+    certificate = load_pem_x509_certificate(pem)
+    assert Identity.of(certificate) == Identity(name="line-7", role="site")
+    assert certificate.public_key() == key.public_key()
+    assert policy(folder).build_client_verifier().verify(certificate, [])
 
-    kit = site_kit(folder, "line-7", server="hub:9092", now=START)
-    assert try_load_public_key(kit.with_name("flower.pub")).startswith(b"-----BEGIN PUBLIC KEY")
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP521R1()])
+def test_a_key_on_another_curve_is_not_certified(folder: Path, curve: ec.EllipticCurve) -> None:
+    with pytest.raises(ConfigError, match="expected a key on the curve P-384"):
+        certify_site(folder, "line-7", request_of(ec.generate_private_key(curve)), days=30)
 
 
-def test_a_delivered_kit_leaves_nothing_private_with_the_server(folder: Path) -> None:
-    kit = site_kit(folder, "line-7", server="hub:9092", now=START)
-    kit.unlink()
-    assert all(b"PRIVATE KEY" not in path.read_bytes() for path in kit.parent.iterdir())
+@pytest.mark.parametrize("change", [b"", b"nonsense", b"-----BEGIN CERTIFICATE REQUEST-----"])
+def test_what_is_no_request_is_not_certified(folder: Path, change: bytes) -> None:
+    with pytest.raises(ConfigError, match="no certificate request"):
+        certify_site(folder, "line-7", change, days=30)
+
+
+def test_a_request_that_its_key_has_not_signed_is_not_certified(folder: Path) -> None:
+    signed = request_of(ec.generate_private_key(ec.SECP384R1()))
+    der = bytearray(x509.load_pem_x509_csr(signed).public_bytes(Encoding.DER))
+    der[-1] ^= 1
+    forged = x509.load_der_x509_csr(bytes(der)).public_bytes(Encoding.PEM)
+    with pytest.raises(ConfigError, match="a signature by it"):
+        certify_site(folder, "line-7", forged, days=30)
+
+
+def test_a_renewed_identity_has_another_key_and_the_same_name_and_role(folder: Path) -> None:
+    issue(folder, "viewer-1", "viewer")
+    before = Credentials.read(folder / "viewer-1")
+    after = Credentials.read(replace_identity(folder, "viewer-1", days=30))
+    assert after.key != before.key
+    assert after.serial != before.serial
+    assert after.role == before.role == "viewer"
+    key = load_pem_private_key(after.key, password=None)
+    assert key.public_key() == load_pem_x509_certificate(after.certificate).public_key()
+
+
+def test_revoked_certificates_are_listed_and_stay_so(folder: Path) -> None:
+    revoked = Revocations(folder)
+    assert 7 not in revoked
+    revoke(folder, [7], now=START)
+    assert 7 in revoked
+    revoke(folder, [8], now=START)
+    assert 7 in revoked
+    assert 8 in revoked
+    assert 9 not in revoked
+
+
+def test_a_list_that_the_authority_has_not_signed_lets_nobody_in(
+    folder: Path, tmp_path: Path
+) -> None:
+    create_authority(tmp_path / "other", now=START)
+    revoke(tmp_path / "other", [7], now=START)
+    (folder / "ca.crl").write_bytes((tmp_path / "other" / "ca.crl").read_bytes())
+    with pytest.raises(ConfigError, match="the list of revoked certificates is damaged"):
+        _ = 9 in Revocations(folder)
+    with pytest.raises(ConfigError, match="the list of revoked certificates is damaged"):
+        revoke(folder, [9])
 
 
 @pytest.mark.parametrize(
@@ -154,8 +185,9 @@ def test_a_name_that_is_no_plain_label_is_refused(folder: Path, name: str) -> No
     before = files_below(folder.parent)
     with pytest.raises(ConfigError, match="the name can't be used"):
         issue(folder, name, "viewer", now=START)
+    request = request_of(ec.generate_private_key(ec.SECP384R1()))
     with pytest.raises(ConfigError, match="the name can't be used"):
-        site_kit(folder, name, server="hub:9092", now=START)
+        certify_site(folder, name, request, days=1, now=START)
     assert files_below(folder.parent) == before
 
 
@@ -171,12 +203,6 @@ def test_a_name_that_is_no_plain_label_is_refused(folder: Path, name: str) -> No
 def test_what_can_not_stand_is_refused(folder: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         issue(folder, "viewer-1", now=START, **arguments)
-
-
-@pytest.mark.parametrize("server", ["hub", "hub:0", "hub:65536", "hub:1\n", "https://hub:1", ":1"])
-def test_a_kit_needs_a_server_address(folder: Path, server: str) -> None:
-    with pytest.raises(ConfigError, match="expected host:port"):
-        site_kit(folder, "line-7", server=server, now=START)
 
 
 def test_without_a_sound_authority_nothing_is_issued(folder: Path, tmp_path: Path) -> None:
