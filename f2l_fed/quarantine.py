@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from f2l_fed.admission.verdict import Verdict
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import Commit, LocalStore, NewRecord, Zoo, shards
@@ -123,8 +121,8 @@ class Quarantine:
         first = records[0]
         for folder in ("held", "shards"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
-        w = np.stack([record.weights for record in records])
-        c = np.stack([record.context for record in records])
+        w = [record.weights for record in records]
+        c = [record.context for record in records]
         held = Held(
             id="",
             site=first.site,
@@ -136,11 +134,11 @@ class Quarantine:
             keys=tuple(record.key for record in records),
             metrics=tuple(dict(record.metrics) for record in records),
             shard=shards.write(self._store, w, c),
-            weight_dim=w.shape[1],
-            context_dim=c.shape[1],
+            weight_dim=len(w[0]),
+            context_dim=len(c[0]),
         )
         held = replace(held, id=_id_of(held))
-        if not self._store.put_new(_name(held.id), seal(held.to_json())):
+        if not self._store.put_new(_name(held.id), seal(held.to_json()), after="shards"):
             return self.get(held.id)
         return held
 
@@ -152,7 +150,7 @@ class Quarantine:
         """
         if not self._store.exists("held"):
             return ()
-        found = [self._read(name) for name in self._store.list("held") if name.endswith(".json")]
+        found = [self._read(name) for name in self._store.names("held") if name.endswith(".json")]
         wanted = [held for held in found if site in ("", held.site)]
         return tuple(sorted(wanted, key=lambda held: (held.time_s, held.id)))
 
@@ -162,7 +160,7 @@ class Quarantine:
         Raises:
             ZooError: If there is none, or more than one.
         """
-        names = self._store.list("held") if self._store.exists("held") else []
+        names = self._store.names("held") if self._store.exists("held") else []
         given = len(id) >= _SHORTEST and id.isalnum()
         matches = [name for name in names if given and name.startswith(f"held/{id}")]
         if len(matches) != 1:

@@ -94,12 +94,16 @@ class TrainedFlow:
             ) from error
         made = load_file(folder / "made")
         rng.set_state(made.pop("rng"))
-        loss, normal_loss, step = made.pop("course").tolist()
+        loss, normal_loss, step, speed = made.pop("course").tolist()
         field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
         field.load_state_dict(made)
         shutil.rmtree(folder)
         return FlowFit(
-            field=field.requires_grad_(False), loss=loss, normal_loss=normal_loss, step=int(step)
+            field=field.requires_grad_(False),
+            loss=loss,
+            normal_loss=normal_loss,
+            step=int(step),
+            speed=speed,
         )
 
 
@@ -130,7 +134,7 @@ def _work(settings: dict[str, Any]) -> None:
         ),
     )
     if here.get_world_rank() == 0:
-        course = torch.tensor([fit.loss, fit.normal_loss, fit.step], dtype=torch.float64)
+        course = torch.tensor([fit.loss, fit.normal_loss, fit.step, fit.speed], dtype=torch.float64)
         made = {**fit.field.state_dict(), "rng": rng.get_state(), "course": course}
         save_file({name: t.contiguous() for name, t in made.items()}, folder / "made.draft")
         (folder / "made.draft").replace(folder / "made")

@@ -127,6 +127,7 @@ def reflow(
         loss=fit.loss,
         normal_loss=fit.normal_loss,
         step=fit.step,
+        speed=fit.speed,
         few_error=course.best,
         former_few_error=course.first,
         curvature=curvature(field.given(check.context, check.known), check.start),

@@ -186,10 +186,7 @@ def _write_toml(path: Path, values: Mapping[str, str | int]) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-<<<<<<< HEAD
     """Ports that nobody listens on now."""
-=======
->>>>>>> secure
     # Not seeded: two test runs on one machine must not choose alike
     drawn = random.SystemRandom().sample(_PORTS, 10 * count)
     return [port for port in drawn if not _accepts(port)][:count]
