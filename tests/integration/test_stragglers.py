@@ -345,3 +345,12 @@ def test_what_a_job_runs_makes_the_same_release(tmp_path):
     assert done.returncode == 0, done.stderr
     assert file.read_bytes() == made
     assert federation.releases.read("00001").state == "candidate"
+
+
+def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5")
+    grid = LoopbackGrid(honest_app, nodes(files), silent={2})
+    first, second = over(federation, files, grid).run(2, 6)
+    assert (first.sites, second.sites) == (5, 5)
+    failed = events(tmp_path / "out", "site.failed")
+    assert [(line["node"], line["reason"]) for line in failed] == [("2", "timeout")] * 2
