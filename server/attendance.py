@@ -29,6 +29,8 @@ class Attendance:
         node_of: The node of every site that has introduced itself.
         late: Takes answers to earlier tasks that come in meanwhile.
         strangers: Nodes that go by the name of another; they are not asked again.
+        unheard: Nodes that did not introduce themselves; they are not asked again in this round,
+            since each silent one costs the whole timeout.
     """
 
     federation: Federation
@@ -39,6 +41,7 @@ class Attendance:
     late: Callable[[Answer], None]
     node_of: dict[str, int] = field(default_factory=dict)
     strangers: set[int] = field(default_factory=set)
+    unheard: set[int] = field(default_factory=set)
 
     def call(self, nodes: Sequence[int], anchored: Tensor) -> tuple[str, ...]:
         """Asks those nodes for their probes whose site or context is not known.
@@ -60,7 +63,7 @@ class Attendance:
         unknown = [
             node
             for node in nodes
-            if node not in self.strangers
+            if node not in self.strangers | self.unheard
             and not (node in site_of and self.spool.has_context(name, site_of[node]))
         ]
         request = wire.pack_probe_request(
@@ -74,6 +77,7 @@ class Attendance:
                 continue
             site, failure = self._introduced(answer, name, connected)
             if failure:
+                self.unheard.add(answer.node)
                 self.log.emit(events.SITE_FAILED, node=str(answer.node), reason=failure)
             else:
                 done += 1

@@ -91,6 +91,7 @@ class Conductor:
         for number in range(last + 1, last + 1 + count):
             promoted = releases.promoted()
             anchored = self.federation.anchor(promoted)
+            attendance.unheard.clear()
             sites = attendance.call(self.talk.connected(), anchored)
             state = rounds.begun(number, promoted.id if promoted else "", len(sites))
             self.log.emit(events.ROUND_STARTED, round=number, sites=len(sites))

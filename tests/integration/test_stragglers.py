@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -322,3 +325,32 @@ def test_a_retraining_takes_no_more_sites_than_it_may(tmp_path):
     (state,) = conductor(federation, files).run(1, 6)
     assert len(state.accepted) == 6
     assert len(federation.releases.read("00001").sites) == 5
+
+
+def test_what_a_job_runs_makes_the_same_release(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    conductor(federation, files).run(1, 6)
+    file = federation.releases.path / "00001/generator.safetensors"
+    made = file.read_bytes()
+    # As it was before the retraining.
+    shutil.rmtree(federation.releases.path)
+    commit = str(federation.zoo.snapshot().commit)
+    done = subprocess.run(
+        [sys.executable, "-m", "server.jobs", str(federation.root), "00001", commit],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == made
+    assert federation.releases.read("00001").state == "candidate"
+
+
+def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5")
+    grid = LoopbackGrid(honest_app, nodes(files), silent={2})
+    first, second = over(federation, files, grid).run(2, 6)
+    assert (first.sites, second.sites) == (5, 5)
+    failed = events(tmp_path / "out", "site.failed")
+    assert [(line["node"], line["reason"]) for line in failed] == [("2", "timeout")] * 2

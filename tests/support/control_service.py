@@ -12,12 +12,14 @@ from typing import Any
 
 import grpc
 
+from f2l_fed.artifact import save_generator
 from server import control, rounds
 from server.control import Connection, ControlError, connect
 from server.provision import create_authority, issue
 from server.releases import Release, ReleaseRegistry
 from server.rounds import RoundState
 from server.service import serve
+from tests.support.small import small_generator
 
 LIMIT_S = 10.0
 DONE = RoundState(
@@ -92,6 +94,7 @@ def make_workdir(folder: Path) -> Path:
         home = folder / "releases" / release.id
         home.mkdir(parents=True)
         (home / "release.json").write_text(json.dumps(dataclasses.asdict(release)))
+        save_generator(small_generator(), home / "generator.safetensors")
     return folder
 
 
