@@ -140,9 +140,9 @@ def refresh(root: Path) -> tuple[Federation, ServerSettings]:
     federation, path = Federation.open(root), root / SETTINGS_FILE
     values = _read(path)
     settings = _server_of(values, path)
+    values.pop("server", None)
     if not values:
         return federation, settings
-    values.pop("server", None)
     config = config_of(values, where=str(path))
     for name in _FIXED:
         before, now = getattr(federation.config, name), getattr(config, name)

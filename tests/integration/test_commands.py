@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from server.federation import Federation
+from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
 
@@ -88,7 +89,7 @@ def test_a_folder_that_is_no_zoo_gets_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service(finished: Federation) -> Iterator[dict[str, str]]:
     """Addresses of a running f2l-server on the finished federation."""
     from server.provision import create_authority, issue
@@ -96,22 +97,24 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
     certificates = finished.root / "certificates"
     if not certificates.exists():
         create_authority(certificates)
-        issue(certificates, "server", "server", hosts=("localhost", "127.0.0.1"))
+        issue(certificates, "server", "server")
         issue(certificates, "admin", "admin")
+        # What was made by a simulation is served as it is; only the addresses are said.
+        front = free_ports(1)[0]
+        said = ("[server]", f'listen = "127.0.0.1:{front}"', 'control = "127.0.0.1:0"')
+        (finished.root / "federation.toml").write_text("\n".join([*said, "dashboard = 0"]))
     process = subprocess.Popen(
-        [BIN / "f2l-server", "run", finished.root, "--port", "0", "--dashboard-port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
+        [BIN / "f2l-server", "run", finished.root], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(2)]
+        lines = [process.stdout.readline() for _ in range(3)]
         found = dict(re.findall(r"^(control|dashboard) +(\S+)$", "".join(lines), re.M))
         assert set(found) == {"control", "dashboard"}
         yield {**found, "certificates": str(certificates)}
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(40) == 0
         process.stdout.close()
 
 
