@@ -8,9 +8,9 @@ that is lost as a whole interrupts the round, which goes on when it is started a
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from server.retrain import retrain
 from server.rounds import Interrupted
 from server.training import TrainedFlow
 
-__all__ = ["Cluster", "candidates_for", "connect", "retrain_here"]
+__all__ = ["Cluster", "candidates_for", "connect", "offers_here", "retrain_here"]
 
 _SITES_PER_TASK = 16
 _TASKS_AHEAD = 2
@@ -85,8 +85,8 @@ class Cluster:
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates for sites, as they are ready.
 
-        A few processes have the release open and take sites in chunks. Chunks are made while
-        earlier ones are used, a few ahead and no more.
+        Sites are taken in chunks, which are made while earlier ones are used, a few ahead and no
+        more. A process keeps the release open from one chunk to the next.
 
         Args:
             release: Id of the release that makes them.
@@ -97,25 +97,16 @@ class Cluster:
         """
         sites = sorted(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
-        makers: deque[Any] = deque()
-        pool = min(self.config.generators, len(chunks))
-        kind: Any = ray.remote(
-            num_cpus=self.config.task_cpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
-        )(_Maker)
-        try:
-            makers.extend(kind.remote(self.root, release, self.config) for _ in range(pool))
-            waiting: list[Any] = []
-            for chunk in chunks:
-                if len(waiting) == _TASKS_AHEAD * pool:
-                    yield from self._ready(waiting)
-                contexts = torch.stack([probes[site] for site in chunk])
-                waiting.append(makers[0].offers.remote(chunk, contexts))
-                makers.rotate(-1)
-            while waiting:
+        # Tasks and not actors: they find processes that have imported everything in rounds before.
+        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(offers_here)
+        waiting: list[Any] = []
+        for chunk in chunks:
+            if len(waiting) == _TASKS_AHEAD * self.config.generators:
                 yield from self._ready(waiting)
-        finally:
-            for maker in makers:
-                ray.kill(maker)
+            contexts = torch.stack([probes[site] for site in chunk])
+            waiting.append(task.remote(self.root, release, chunk, contexts, self.config))
+        while waiting:
+            yield from self._ready(waiting)
 
     def _ready(self, waiting: list[Any]) -> Iterator[tuple[str, Offer]]:
         """The chunk that is ready first, which leaves the list."""
@@ -124,15 +115,18 @@ class Cluster:
         yield from _got(first).items()
 
 
-class _Maker:
-    """A process of the pool."""
+def offers_here(
+    root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
+) -> dict[str, Offer]:
+    """Candidates for some sites, in a process that keeps the release open for the next ones."""
+    torch.set_num_threads(config.threads)
+    made = Federation.open(root).releases.path / id / "generator.safetensors"
+    return _opened(root, id, made.stat().st_mtime_ns).offers(sites, probes)
 
-    def __init__(self, root: Path, id: str, config: RayConfig) -> None:
-        torch.set_num_threads(config.threads)
-        self._workshop = Workshop.open(Federation.open(root), id)
 
-    def offers(self, sites: Sequence[str], probes: Tensor) -> dict[str, Offer]:
-        return self._workshop.offers(sites, probes)
+@lru_cache(maxsize=1)
+def _opened(root: Path, id: str, made_ns: int) -> Workshop:  # noqa: ARG001 - part of the key
+    return Workshop.open(Federation.open(root), id)
 
 
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:

@@ -104,7 +104,35 @@ def test_one_worker_fits_the_same_bits_as_the_retraining_itself(embedded, tmp_pa
     assert same(here, there)
 
 
-def test_a_maker_of_candidates_that_is_killed_is_replaced(embedded, tmp_path):
+@contextmanager
+def killing(name: bytes) -> Iterator[list[int]]:
+    """Kills the first process of ours that runs a task of this name; its id is in the list."""
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.02):
+            for entry in Path("/proc").glob("[0-9]*/cmdline"):
+                pid = int(entry.parent.name)
+                try:
+                    said = entry.read_bytes()
+                except OSError:
+                    continue
+                if said.startswith(b"ray::" + name) and ours(pid):
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     federation, _ = small_federation(tmp_path / "out")
     run_inline(federation, 1)
     workshop = Workshop.open(federation, "00001")
@@ -113,33 +141,15 @@ def test_a_maker_of_candidates_that_is_killed_is_replaced(embedded, tmp_path):
         f"new-{n:03d}": workshop.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
         for n in range(100)
     }
-    offered, pids = {}, set()
-    for site, offer in Cluster(root=federation.root, config=RayConfig(task_cpus=0.5)).plan(
-        "00001", probes
-    ):
-        if not pids:
-            pids = makers()
-            os.kill(min(pids), signal.SIGKILL)
-        offered[site] = offer
+    engine = Cluster(root=federation.root, config=RayConfig(task_cpus=0.5))
+    with killing(b"offers_here") as killed:
+        offered = dict(engine.plan("00001", probes))
+    assert len(killed) == 1
     assert set(offered) == set(probes)
     expected = workshop.offers(["new-007"], probes["new-007"][None])["new-007"]
     for got, wanted in zip(offered["new-007"], expected, strict=True):
         assert got.keys() == wanted.keys()
         assert all(torch.allclose(got[kind], wanted[kind], atol=1e-5) for kind in wanted)
-    assert len(pids) == 2
-
-
-def makers() -> set[int]:
-    """Processes of the pool, which are this process's descendants."""
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            name = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if name.startswith(b"ray::_Maker") and ours(int(entry.name)):
-            found.add(int(entry.name))
-    return found
 
 
 def ours(pid: int) -> bool:
@@ -159,30 +169,8 @@ def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
     federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
     run_inline(federation, 1)
     commit = federation.zoo.snapshot().commit
-    killed: list[int] = []
-
-    def kill_it() -> None:
-        while not stop.wait(0.05):
-            for entry in Path("/proc").glob("[0-9]*/cmdline"):
-                pid = int(entry.parent.name)
-                try:
-                    name = entry.read_bytes()
-                except OSError:
-                    continue
-                if name.startswith(b"ray::retrain_here") and ours(pid):
-                    time.sleep(0.3)
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-                    return
-
-    stop = threading.Event()
-    thread = threading.Thread(target=kill_it)
-    thread.start()
-    try:
+    with killing(b"retrain_here") as killed:
         release = Cluster(root=federation.root, config=RayConfig()).retrain("00002", commit)
-    finally:
-        stop.set()
-        thread.join()
     assert len(killed) == 1
     assert federation.releases.read("00002") == release
 
