@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
-# Installs F2L-Fed with its development tools and runs lint, types and all tests.
-# Arguments are handed on to pytest, for instance -m "not deployment" or -k zoo.
+# Installs F2L-Fed with its development tools and runs lint, types and all tests: first those
+# that need a moment each, on all cores, then those that start clusters, servers and simulations,
+# one after the other.
+# Arguments are handed on to a single pytest instead, for instance -m "not deployment" or -k zoo.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
 
 .venv/bin/ruff format --check .
 .venv/bin/ruff check .
 .venv/bin/mypy
-exec .venv/bin/pytest "$@"
+if [ $# -gt 0 ]; then
+  exec .venv/bin/pytest "$@"
+fi
+.venv/bin/pytest -n auto -m "not ray and not deployment and not slow"
+exec .venv/bin/pytest -m "ray or deployment or slow"

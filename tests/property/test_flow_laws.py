@@ -168,8 +168,8 @@ def test_initialisations_are_new_at_every_draw_of_a_fit_and_after_it():
     for _ in range(3):
         draw("kaiming", expected, torch.ones(size), codec.shape, draws, initial=initial)
     rows = torch.cat(made)
-    # 30 to measure, 2 records kept aside 16 times, 5 steps of 8, 3 draws of 12.
-    assert len(rows) == 30 + 32 + 40 + 36
+    # 30 to measure, 2 records kept aside 16 times, 5 steps of 8, 12 for the speed, 3 draws of 12.
+    assert len(rows) == 30 + 32 + 40 + 12 + 36
     assert len(rows.unique(dim=0)) == len(rows)
 
 

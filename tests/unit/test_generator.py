@@ -111,6 +111,7 @@ def test_a_fit_reports_what_a_gate_looks_at(symmetric):
         "flow_loss": fit.flow.loss,
         "flow_normal_loss": fit.flow.normal_loss,
         "flow_step": fit.flow.step,
+        "flow_speed": fit.flow.speed,
     }
     assert 0.1 < fit.round_trip.variance < 1
     assert 0.36 < fit.round_trip.agreement < 1
