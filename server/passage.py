@@ -230,7 +230,7 @@ class Passage:
                 pass
         except h11.RemoteProtocolError:
             return
-        if self._http.their_state is not h11.SEND_BODY:
+        if self._http.their_state not in (h11.SEND_BODY, h11.ERROR):
             return
         try:
             async with asyncio.timeout(CLOSE_S):

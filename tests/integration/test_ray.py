@@ -69,7 +69,6 @@ def same(a: tuple[FlowFit, torch.Tensor], b: tuple[FlowFit, torch.Tensor]) -> bo
 
 def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tmp_path):
     here = fitted(fit_flow)
-    assert here[0].step == 200
     folder = tmp_path / "training"
     killed: list[int] = []
 
@@ -91,7 +90,6 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
         thread.join()
     assert len(killed) == 1
     assert not folder.exists()
-    assert there[0].step == 200
     # The same steps on the same examples, summed in another order.
     assert there[0].loss == pytest.approx(here[0].loss, rel=0.02)
     assert torch.equal(there[1], here[1])
