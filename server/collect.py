@@ -44,7 +44,8 @@ class Collection:
         """Asks every site once, those first that are there, then those that have joined meanwhile.
 
         A site whose record is in the zoo or in quarantine, or whose rejection is in the journal,
-        is not asked again. One that was silent or broke is asked again if it comes back as another node.
+        is not asked again. One that was silent or broke is asked again if it comes back as another
+        node.
         """
         began = time.monotonic()
         federation, limits = self.federation, self.federation.config.round
@@ -103,7 +104,7 @@ class _Wave:
             # The process died after the commit and before it could say so.
             self._end(Settled(site=site, code="accepted"))
         for held in self._federation.quarantine.list():
-            if held.round == state.number and held.site not in told | self.settled:
+            if held.round == state.number and held.site not in self.settled:
                 self._end(
                     Settled(
                         site=held.site,

@@ -97,3 +97,13 @@ class Screening:
             known = {owner[:2] for owner in self.memory.owners}
             if part.owners and part.owners[0][:2] in stored - known:
                 self.memory = self.memory.joined(part)
+
+
+def erase(federation: Federation, site: str) -> None:
+    """Erases what a federation's folder holds of a site beside the zoo, after the zoo has it not.
+
+    A run that goes on meanwhile sees that the zoo lost the site, and forgets it too.
+    """
+    federation.quarantine.forget(site)
+    if federation.screening.exists():
+        save_memory(federation.screening, load_memory(federation.screening).without(site))
