@@ -29,13 +29,13 @@ SITES = 14
 NAMES = [f"site-{n:03d}" for n in range(SITES)]
 LIES = {
     "site-009": flipped,
-    "site-010": copied,
+    "site-008": copied,
     "site-012": not_a_number,
     "site-013": shrunk,
 }
 CODES = {
     "site-009": ("quarantined", "head-change"),
-    "site-010": ("quarantined", "copy"),
+    "site-008": ("quarantined", "copy"),
     "site-012": ("admission", "not-finite"),
     "site-013": ("quarantined", "short"),
 }
