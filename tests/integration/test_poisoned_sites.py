@@ -15,15 +15,17 @@ import pytest
 from typer.testing import CliRunner
 
 from f2l_fed.admission import load_memory
+from f2l_fed.config import load_config
 from server import rounds
 from server.commands import quarantine, zoo
 from server.federation import Federation
 from server.journal import Journal
 from server.rounds import RoundState
+from server.simulate import Simulation, prepare
 from tests.support.attacks import copied, flipped, not_a_number, shrunk
 from tests.support.inline import run_inline
 from tests.support.liars import with_liars
-from tests.support.small_federation import small_federation
+from tests.support.small_federation import SETTINGS, small_federation
 
 SITES = 14
 NAMES = [f"site-{n:03d}" for n in range(SITES)]
@@ -163,3 +165,28 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
         memory = load_memory(federation.screening)
         assert site not in {owner.site for owner in (*memory.owners, *memory.sources)}
         assert all(site not in votes.sites for votes in memory.votes.values())
+
+
+def test_sites_with_almost_the_same_data_are_not_taken_for_copies_of_each_other(tmp_path):
+    config = load_config(
+        None,
+        [
+            *SETTINGS,
+            "split.dirichlet_alpha=1000",
+            # Hardly any chance in the updates: few steps, each on all examples.
+            *("first.steps=5", "first.batch=0", "later.steps=3", "later.batch=0"),
+        ],
+    )
+    simulation = Simulation(
+        data=("digits",),
+        scenario="dirichlet",
+        sites=16,
+        held_out=2,
+        rounds=1,
+        out=tmp_path / "out",
+        config=config,
+    )
+    federation, _ = prepare(simulation, force=False)
+    states = run_inline(federation, 2)
+    assert [(len(state.accepted), state.rejected) for state in states] == [(16, {})] * 2
+    assert all(not federation.releases.read(id).left_out for id in federation.releases.ids())
