@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from f2l_fed.admission.seed import RELEASED
 from f2l_fed.admission.verdict import Verdict
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import Commit, LocalStore, NewRecord, Zoo, shards
@@ -206,7 +207,7 @@ class Quarantine:
         )
 
     def release(self, id: str, zoo: Zoo) -> Commit:
-        """Moves a submission to the zoo, as accepted.
+        """Moves a submission to the zoo, as accepted; its metrics say that it was released.
 
         Returns:
             The commit that brought it; the zoo's last one if it knew the records already.
@@ -222,7 +223,12 @@ class Quarantine:
                 expected=zoo.manifest.lineage,
                 got=held.lineage,
             )
-        commit = zoo.append(self.records(held))
+        commit = zoo.append(
+            [
+                replace(record, metrics={**record.metrics, RELEASED: 1.0})
+                for record in self.records(held)
+            ]
+        )
         self.drop(held.id)
         return commit
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -43,13 +43,15 @@ class Collection:
     def exchange(self, state: RoundState) -> RoundState:
         """Asks every site once, those first that are there, then those that have joined meanwhile.
 
-        A site whose record is in the zoo, or whose rejection is in the journal, is not asked
-        again. One that was silent or broke is asked again if it comes back as another node.
+        A site whose record is in the zoo or in quarantine, or whose rejection is in the journal,
+        is not asked again. One that was silent or broke is asked again if it comes back as another
+        node.
         """
         began = time.monotonic()
         federation, limits = self.federation, self.federation.config.round
         releases = federation.releases
         anchored = federation.anchor(releases.read(state.parent) if state.parent else None)
+        self.intake.screening.follow_zoo()
         wave = _Wave(self, state)
 
         def over() -> bool:
@@ -75,6 +77,7 @@ class Collection:
             requests = wave.requests(missing, digest(anchored))
             for answer in self.talk.ask(wire.TASK_ACTION, requests, wait_for_late=True, over=over):
                 wave.take(answer)
+        self.intake.screening.review("later" if state.parent else "first")
         seconds = round(time.monotonic() - began, 3)
         return rounds.exchanged(state, wave.result(seconds), limits)
 
@@ -99,10 +102,17 @@ class _Wave:
             told.add(line.site)
         for site in sorted(self.settled - told):
             # The process died after the commit and before it could say so.
-            self._journal.append(Settled(site=site, code="accepted"))
-            collection.intake.log.emit(
-                events.SITE_ACCEPTED, round=state.number, site=site, chosen=""
-            )
+            self._end(Settled(site=site, code="accepted"))
+        for held in self._federation.quarantine.list():
+            if held.round == state.number and held.site not in self.settled:
+                self._end(
+                    Settled(
+                        site=held.site,
+                        code="quarantined",
+                        reason=held.verdict.reason,
+                        finding=held.verdict.code,
+                    )
+                )
 
     @property
     def asked(self) -> int:
@@ -150,27 +160,33 @@ class _Wave:
         outcome = intake.take(answer, offer)
         if outcome.code == "silent":
             intake.spool.keep_offer(number, site, offer)
-        settled = Settled(
-            site=site,
-            code=outcome.code,
-            reason=outcome.reason,
-            bytes_up=answer.size_bytes,
-            bytes_down=sent,
-        )
-        self._journal.append(settled)
         self.accepted += outcome.code == "accepted"
-        self._count(settled)
-        if outcome.code == "accepted":
-            chosen = " ".join(outcome.chosen)
-            intake.log.emit(events.SITE_ACCEPTED, round=number, site=site, chosen=chosen)
-        else:
-            intake.log.emit(
-                events.SITE_REJECTED,
-                round=number,
+        self._end(
+            Settled(
                 site=site,
                 code=outcome.code,
                 reason=outcome.reason,
-            )
+                finding=outcome.finding,
+                bytes_up=answer.size_bytes,
+                bytes_down=sent,
+            ),
+            " ".join(outcome.chosen),
+        )
+
+    def _end(self, settled: Settled, chosen: str = "") -> None:
+        """Writes the end of a request down, counts it and tells whoever listens."""
+        self._journal.append(settled)
+        self._count(settled)
+        fields: dict[str, Any] = {"round": self._state.number, "site": settled.site}
+        event = events.SITE_ACCEPTED
+        if settled.code == "accepted":
+            fields["chosen"] = chosen
+        elif settled.code == "quarantined":
+            event, fields["reason"] = events.SITE_QUARANTINED, settled.reason
+        else:
+            event = events.SITE_REJECTED
+            fields |= {"code": settled.code, "reason": settled.reason}
+        self._collection.intake.log.emit(event, **fields, finding=settled.finding)
 
     def _count(self, settled: Settled) -> None:
         self._up += settled.bytes_up
@@ -179,7 +195,8 @@ class _Wave:
             self.settled.add(settled.site)
             self._rejected.pop(settled.site, None)
         elif settled.site not in self.settled:
-            self._rejected[settled.site] = settled.reason
+            aside = "in quarantine: " if settled.code == "quarantined" else ""
+            self._rejected[settled.site] = aside + settled.reason
             if settled.code not in PASSING:
                 self.settled.add(settled.site)
 

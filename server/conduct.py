@@ -22,6 +22,7 @@ from server.intake import Intake
 from server.lock import locked
 from server.releases import Release
 from server.rounds import Interrupted, RoundState
+from server.screening import Screening
 from server.spool import Spool
 
 
@@ -73,7 +74,12 @@ class Conductor:
 
     def _run(self, count: int, expected_sites: int, spool: Spool) -> list[RoundState]:
         releases = self.federation.releases
-        intake = Intake(federation=self.federation, spool=spool, log=self.log)
+        intake = Intake(
+            federation=self.federation,
+            spool=spool,
+            screening=Screening(self.federation, spool.folder / "screened"),
+            log=self.log,
+        )
         attendance = Attendance(
             federation=self.federation,
             talk=self.talk,

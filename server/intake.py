@@ -1,7 +1,8 @@
-"""Screening answers, one at a time, and making those durable that nothing speaks against.
+"""Screening answers, one at a time, and making durable what comes of them.
 
 An update is acknowledged (an event, a line in the journal) after the zoo has it on disk. The zoo
-takes a key once, so an answer that comes twice, or again after a crash, counts once.
+takes a key once, so an answer that comes twice, or again after a crash, counts once. What admission
+puts aside is in the quarantine before anything says so.
 """
 
 from __future__ import annotations
@@ -11,24 +12,33 @@ from dataclasses import dataclass, field
 import torch
 
 from f2l_fed import events, wire
-from f2l_fed.admission import objection
+from f2l_fed.admission import Submission, new_records
 from f2l_fed.candidates import Offer
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.events import EventLog
-from f2l_fed.zoo import NewRecord
 from server.attendance import content_of
 from server.exchange import Answer, Asked
 from server.federation import Federation
 from server.journal import Code
+from server.screening import Screening
 from server.spool import Spool, digest
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an answer; the reason is "" if it was accepted."""
+    """What became of an answer.
+
+    Args:
+        code: See `Code`.
+        reason: For people; "" if it was accepted.
+        finding: What admission found, a key of `f2l_fed.admission.REASONS`; "long" where it was
+            accepted, but shortened.
+        chosen: Kinds of the starts, if it was accepted.
+    """
 
     code: Code
     reason: str = ""
+    finding: str = ""
     chosen: tuple[str, ...] = ()
 
 
@@ -39,24 +49,26 @@ class Intake:
     Args:
         federation: The folder.
         spool: Gets the contexts that answers bring, and has the starts of late ones.
+        screening: Judges updates.
         log: Where events go.
         anchors: By release, the name of the anchor that its tasks' probes start from.
     """
 
     federation: Federation
     spool: Spool
+    screening: Screening
     log: EventLog
     anchors: dict[str, str] = field(default_factory=dict)
 
     def take(self, answer: Answer, offer: Offer) -> Outcome:
-        """Screens one answer and, if nothing speaks against it, makes it durable.
+        """Screens one answer and makes durable what is admitted or put aside.
 
         Args:
             answer: To a task.
             offer: The starts that were in the task.
 
         Raises:
-            ZooError: If the zoo can't be written; that is not the site's fault.
+            ZooError: If zoo or quarantine can't be written; that is not the site's fault.
         """
         content, failure, own_will = content_of(answer)
         if content is None:
@@ -81,38 +93,52 @@ class Intake:
             site=asked.site,
             code=outcome.code,
             reason=outcome.reason,
+            finding=outcome.finding,
         )
 
     def _admit(self, asked: Asked, update: wire.Update, offer: Offer) -> Outcome:
         if update.round != asked.round:
             return Outcome("round", f"an update for round {update.round}")
-        episodes = self.federation.config.probe.episodes
-        if len(update.chosen) != len(offer) or len(update.probes) != episodes:
+        config = self.federation.config
+        if len(update.chosen) != len(offer) or len(update.probes) != config.probe.episodes:
             return Outcome("count", "another number of networks or probes than was asked")
-        new = []
-        for episode, probe in enumerate(update.probes):
-            # Without a release all episodes have the same start, and share what became of it.
-            which = min(episode, len(offer) - 1)
-            if update.chosen[which] not in offer[which]:
-                return Outcome("start", "a start that was not offered")
-            weights, start = update.weights[which], offer[which][update.chosen[which]]
-            if reason := objection(weights, start, probe, update.numbers):
-                return Outcome("admission", reason)
-            norm = float(torch.linalg.vector_norm(weights - start))
-            new.append(
-                NewRecord(
-                    key=f"{asked.round}/{asked.site}/{episode}",
-                    site=asked.site,
-                    round=asked.round,
-                    parent=asked.release,
-                    weights=weights.numpy(),
-                    context=probe.numpy(),
-                    metrics={**update.numbers, "update_norm": norm},
-                )
+        pairs = list(zip(offer, update.chosen, strict=True))
+        if any(kind not in starts for starts, kind in pairs):
+            return Outcome("start", "a start that was not offered")
+        others = [w for starts, kind in pairs for name, w in starts.items() if name != kind]
+        submission = Submission(
+            site=asked.site,
+            round=asked.round,
+            parent=asked.release,
+            weights=update.weights,
+            starts=torch.stack([starts[kind] for starts, kind in pairs]),
+            probes=update.probes,
+            numbers=update.numbers,
+            steps=(config.later if asked.release else config.first).steps,
+            others=torch.stack(others) if others else None,
+        )
+        return self._judged(submission, update.chosen)
+
+    def _judged(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
+        judged = self.screening.judge(submission)
+        verdict = judged.verdict
+        if verdict.action == "reject":
+            return Outcome("admission", verdict.reason, verdict.code)
+        if verdict.action == "quarantine":
+            self.federation.quarantine.put(
+                new_records(submission),
+                verdict,
+                lineage=self.federation.config.lineage,
+                time_s=self.log.clock(),
             )
-        self.federation.zoo.append(new)
-        self.spool.keep_context(self._anchored(asked.release), asked.site, update.probes)
-        return Outcome("accepted", chosen=update.chosen)
+            return Outcome("quarantined", verdict.reason, verdict.code)
+        self.screening.keep_part(judged)
+        self.federation.zoo.append(new_records(judged.submission))
+        self.screening.memory = judged.memory
+        self.spool.keep_context(
+            self._anchored(submission.parent), submission.site, submission.probes
+        )
+        return Outcome("accepted", finding=verdict.code, chosen=chosen)
 
     def _anchored(self, id: str) -> str:
         if id not in self.anchors:

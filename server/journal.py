@@ -13,14 +13,24 @@ from pathlib import Path
 from typing import Literal
 
 Code = Literal[
-    "accepted", "silent", "failed", "refused", "garbage", "round", "count", "start", "admission"
+    "accepted",
+    "silent",
+    "failed",
+    "refused",
+    "garbage",
+    "round",
+    "count",
+    "start",
+    "admission",
+    "quarantined",
 ]
 """How a request ended.
 
 "silent": no answer in time. "failed": the site's process or its node broke. "refused": by the
 site's policy. "garbage": not an update in the agreed form and layout. "round", "count", "start":
 an update of another round, with another number of networks, or from a start that was not offered.
-"admission": an update that may not enter the zoo.
+"admission": an update that may not enter the zoo. "quarantined": one that a person has to look at
+before it may.
 """
 
 PASSING: frozenset[str] = frozenset({"silent", "failed"})
@@ -35,6 +45,7 @@ class Settled:
         site: Who was asked.
         code: See `Code`.
         reason: For people; "" if accepted.
+        finding: Key of `f2l_fed.admission.REASONS` where admission found something.
         bytes_up: What came.
         bytes_down: What was sent.
     """
@@ -42,6 +53,7 @@ class Settled:
     site: str
     code: Code
     reason: str = ""
+    finding: str = ""
     bytes_up: int = 0
     bytes_down: int = 0
 

@@ -67,10 +67,12 @@ class ProgressView:
         elif event == events.ROUND_STARTED:
             self._sites = fields["sites"]
             self.stage(f"round {fields['round']}/{self._rounds}: sites fine-tune", self._sites)
-        elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED):
+        elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED, events.SITE_QUARANTINED):
             self._advance()
             if event == events.SITE_REJECTED:
                 self._say(f"[yellow]{fields['site']} rejected[/]: {fields['reason']}")
+            elif event == events.SITE_QUARANTINED:
+                self._say(f"[yellow]{fields['site']} in quarantine[/]: {fields['reason']}")
         elif event == events.SITE_FAILED:
             self._say(f"[yellow]a site did not answer[/]: {fields['reason']}")
         elif event == events.RETRAINING_STARTED:

@@ -42,7 +42,7 @@ class Release:
         sites: The sites whose records it was fitted on.
         records: Keys of these records, as many for each site, in the order of its expected weights.
         anchors: Anchors that the lineage has had; its probes start from the last of them.
-        left_out: Sites whose records were left out as outliers, with the reason.
+        left_out: Sites whose records were left out, with what the second look found.
         figures: What the fit and the audit measured.
         reasons: Why the gate held it; empty if promoted.
         parameters: D.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from f2l_fed.admission import outliers
+from f2l_fed.admission import load_memory
 from f2l_fed.audit import Audit
 from f2l_fed.candidates import Records
 from f2l_fed.errors import RoundError
@@ -40,13 +39,11 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
     parent = federation.releases.promoted()
     parent = parent if parent is not None and parent.id != id else None
     newest = _newest(federation, snapshot, parent)
-    left_out = outliers(
-        {
-            site: fmean(record.metrics.get("update_norm", 0.0) for record in records)
-            for site, records in newest.items()
-        },
-        config.admission,
-    )
+    left_out = {
+        site: doubt.reason
+        for site, doubt in load_memory(federation.screening).doubted.items()
+        if site in newest and newest[site][0].round == doubt.round
+    }
     used = _heard_last(
         {site: records for site, records in newest.items() if site not in left_out},
         config.round.most,

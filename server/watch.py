@@ -19,6 +19,7 @@ _STEPS = {
     events.SITE_PROBED: "introduced itself",
     events.SITE_ACCEPTED: "accepted",
     events.SITE_REJECTED: "rejected",
+    events.SITE_QUARANTINED: "in quarantine",
 }
 _POLL_S = 2.0
 

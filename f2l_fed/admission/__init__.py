@@ -16,7 +16,6 @@ aside. ::
 from f2l_fed.admission.case import Latents
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.memory import Memory, load_memory, save_memory
-from f2l_fed.admission.outliers import objection, outliers
 from f2l_fed.admission.records import admitted_in, new_records
 from f2l_fed.admission.review import review
 from f2l_fed.admission.screen import CHECKS, Judgement, Screen
@@ -39,8 +38,6 @@ __all__ = [
     "admitted_in",
     "load_memory",
     "new_records",
-    "objection",
-    "outliers",
     "review",
     "save_memory",
     "seeded",

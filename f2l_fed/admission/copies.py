@@ -1,23 +1,33 @@
 """Checks against networks and updates that are remembered: copies, and sites in league.
 
-Only sketches are compared, so thousands of networks cost a few megabytes and a millisecond.
-Distances count in units of the network's own update: an honest network is as far from any other
-site's as training went, a copy with a little noise is not.
+Only sketches are compared, so thousands of networks cost a few megabytes and milliseconds. A copy
+with a little noise is nearer to another site's network than an honest one could be. How near that
+is depends on the sites: where all have much of the same data, honest updates are almost equal. So
+the limit is a share of the median distance from one site to the nearest other one, which a
+minority of copies can't make smaller than honest sites are apart, and at most a share of the
+network's own update, or a cosine. Where too few sites are known for a median, only what is equal
+but for rounding or a trace of noise counts as a copy, and who is in league is left to `review`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import inf, sqrt
 
 import torch
+from torch import Tensor
 
 from f2l_fed.admission.case import Case
+from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.submission import Origin
 from f2l_fed.admission.verdict import Finding
+
+_OF_MEDIAN, _FEW, _SAMPLE = 0.25, 0.1, 64
 
 
 def copies(case: Case) -> Iterator[Finding]:
     """A network of another site, or an earlier one of the same site, sent as one's own."""
-    one, memory = case.measures, case.memory
+    one, memory, config = case.measures, case.memory, case.config
     if not memory.owners:
         return
     away = torch.cdist(one.signatures.double(), memory.signatures.double())
@@ -31,27 +41,80 @@ def copies(case: Case) -> Iterator[Finding]:
             for owner in memory.owners
         ]
     )
-    for code, which in (("copy", foreign), ("stale", earlier)):
-        if bool(which.any()):
-            share = float(shares[:, which].min())
-            if share < case.config.copy:
-                figures = {"share": share, "least": case.config.copy}
-                yield Finding(code=code, action="quarantine", figures=figures)
+    if bool(foreign.any()):
+        least = _apart(memory.owners, memory.signatures, mine, config.minimum)
+        own = float(one.lengths.min())
+        limit = config.copy * _FEW if least is None else min(config.copy, least / max(own, 1e-12))
+        yield from _nearer("copy", shares[:, foreign], limit)
+    if bool(earlier.any()):
+        yield from _nearer("stale", shares[:, earlier], config.copy)
+
+
+def _nearer(code: str, shares: Tensor, limit: float) -> Iterator[Finding]:
+    share = float(shares.min())
+    if share < limit:
+        figures = {"share": share, "least": limit}
+        yield Finding(code=code, action="quarantine", figures=figures)
+
+
+def _apart(
+    owners: Sequence[Origin], signatures: Tensor, mine: Origin, minimum: int
+) -> float | None:
+    """Least distance between sites' networks of a round; None while too few are known.
+
+    Of this round, or of the one before while that has more sites: in a first round all have one
+    start, so it says nothing about later ones.
+    """
+    for number in (mine.round, mine.round - 1):
+        rows = [
+            index
+            for index, owner in enumerate(owners)
+            if owner.round == number
+            and owner.site != mine.site
+            and bool(owner.parent) == bool(mine.parent)
+        ]
+        sites = [owners[row].site for row in rows]
+        if len(set(sites)) >= minimum:
+            vectors = signatures[rows].double()
+            return _OF_MEDIAN * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+    return None
+
+
+def _typical(away: Tensor, sites: Sequence[str]) -> float:
+    """Median over the first networks of the distance to another site's nearest."""
+    number = {site: index for index, site in enumerate(dict.fromkeys(sites))}
+    which = torch.tensor([number[site] for site in sites])
+    own = which[: len(away), None] == which
+    return float(away.masked_fill(own, inf).amin(dim=1).median())
+
+
+def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfig) -> float | None:
+    """Cosine above which updates of one round are alike; None if it has too few sites.
+
+    Args:
+        directions: (n, S) float32, of length 1.
+        sites: Whose each is.
+        config: Limits.
+    """
+    if len(set(sites)) < config.minimum:
+        return None
+    vectors = directions.double()
+    distance = _OF_MEDIAN * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+    return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
 
 
 def alike(case: Case) -> Iterator[Finding]:
     """An update in the same direction as another site's of the same round."""
     one, memory = case.measures, case.memory
-    which = torch.tensor(
-        [
-            source.site != one.origin.site and source[1:] == one.origin[1:]
-            for source in memory.sources
-        ],
-        dtype=torch.bool,
-    )
-    if not bool(which.any()):
+    rows = [
+        index
+        for index, source in enumerate(memory.sources)
+        if source.site != one.origin.site and source[1:] == one.origin[1:]
+    ]
+    known = memory.directions[rows]
+    limit = least_angle(known, [memory.sources[row].site for row in rows], case.config)
+    if limit is None:
         return
-    cosine = float((one.directions @ memory.directions[which].T).max())
-    if cosine > case.config.alike:
-        figures = {"cosine": cosine, "most": case.config.alike}
-        yield Finding(code="alike", action="quarantine", figures=figures)
+    cosine = float((one.directions.double() @ known.double().T).max())
+    if cosine > limit:
+        yield Finding(code="alike", action="quarantine", figures={"cosine": cosine, "most": limit})

@@ -86,6 +86,37 @@ class Memory:
             doubted={site: why for site, why in self.doubted.items() if site != origin.site},
         )
 
+    def part(self, origin: Origin) -> Memory:
+        """What a submission that was just admitted has added, as a memory of its own."""
+        of_kind = self.votes_on(origin.kind)
+        votes = Votes()
+        if origin.site in of_kind.sites:
+            votes = votes.with_site(origin.site, of_kind.of(origin.site))
+        mine = [i for i, owner in enumerate(self.owners) if owner == origin]
+        newest = [i for i, source in enumerate(self.sources) if source == origin]
+        return Memory(
+            votes={origin.kind: votes},
+            owners=(origin,) * len(mine),
+            signatures=self.signatures[mine],
+            sources=(origin,) * len(newest),
+            directions=self.directions[newest],
+        )
+
+    def joined(self, part: Memory) -> Memory:
+        """The memory with what `part` took from another; as if it had been admitted here."""
+        origin = part.owners[0]
+        votes = part.votes_on(origin.kind)
+        counted = origin.site in votes.sites
+        measures = Measures(
+            origin=origin,
+            # Median, least and greatest have themselves as median, least and greatest.
+            values=votes.of(origin.site) if counted else {},
+            signatures=part.signatures,
+            lengths=torch.empty(0),
+            directions=part.directions,
+        )
+        return self.with_admitted(measures, votes=counted)
+
     def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
         """The memory after a review: those sites have no vote until they send something new."""
         votes = self.votes_on(kind)

@@ -10,6 +10,7 @@ import torch
 from f2l_fed.admission import unlike
 from f2l_fed.admission.case import Compared
 from f2l_fed.admission.config import AdmissionConfig
+from f2l_fed.admission.copies import least_angle
 from f2l_fed.admission.memory import Doubt, Memory
 from f2l_fed.admission.verdict import Finding, Verdict
 from f2l_fed.admission.votes import Votes
@@ -19,8 +20,9 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     """Judges the newest submissions of all admitted sites once more, against all others.
 
     Whoever came first was compared with few. This depends on what was admitted and not on the
-    order in which it came. Whoever it finds loses its vote, and the rest are judged again until
-    nobody is found; its records stay in the zoo and are to be left out of retrainings.
+    order in which it came, except that of two updates that are alike the earlier one stays.
+    Whoever it finds loses its vote, and the rest are judged again until nobody is found; its
+    records stay in the zoo and are to be left out of retrainings.
 
     Args:
         memory: After the exchange.
@@ -60,13 +62,18 @@ def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list
         if source.kind == kind:
             groups.setdefault((source.round, source.parent), []).append(index)
     for rows in groups.values():
-        sites = sorted({memory.sources[row].site for row in rows})
-        number = torch.tensor([sites.index(memory.sources[row].site) for row in rows])
-        cosines = memory.directions[rows] @ memory.directions[rows].T
-        cosines[number[:, None] == number] = -1
+        sites = [memory.sources[row].site for row in rows]
+        directions = memory.directions[rows].double()
+        limit = least_angle(directions, sites, config)
+        if limit is None:
+            continue
+        # Rows are in the order in which they came: of two that are alike, the later one is held.
+        came = {site: place for place, site in enumerate(dict.fromkeys(sites))}
+        order = torch.tensor([came[site] for site in sites])
+        cosines = (directions @ directions.T).masked_fill(order[None] >= order[:, None], -1)
         for row, cosine in enumerate(cosines.amax(dim=1).tolist()):
-            if cosine > config.alike:
-                figures = {"cosine": cosine, "most": config.alike}
+            if cosine > limit:
+                figures = {"cosine": cosine, "most": limit}
                 finding = Finding(code="alike", action="quarantine", figures=figures)
-                found.setdefault(sites[int(number[row])], []).append(finding)
+                found.setdefault(sites[row], []).append(finding)
     return found

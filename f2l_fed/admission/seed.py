@@ -13,6 +13,9 @@ from f2l_fed.admission.measures import NORM, Measures, measure
 from f2l_fed.admission.memory import Memory
 from f2l_fed.admission.submission import Submission
 
+RELEASED = "released"
+"""Metric of records that a person released from quarantine: 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
@@ -24,7 +27,7 @@ class Admitted:
         parent: The release that made the starts; "" for the anchor.
         weights: (m, D) float32.
         probes: (m, D) float32, the contexts.
-        metrics: Of each record; "update_norm" is used.
+        metrics: Of each record; "update_norm" and `RELEASED` are used.
     """
 
     site: str
@@ -41,7 +44,9 @@ def seeded(
     """Builds a memory, one submission at a time, oldest round first.
 
     What later rounds started from is not in a zoo, so of their figures only those are known that
-    need no start: they come to be compared in full from the next round on.
+    need no start: they come to be compared in full from the next round on. A submission that a
+    person released from quarantine is known to be unlike the others: it has no vote, and `review`
+    has nothing more to say of it.
 
     Args:
         admitted: In ascending order of rounds; read one by one.
@@ -62,7 +67,10 @@ def seeded(
             steps=0,
         )
         found = measure(submission, anatomy)
-        memory = memory.with_admitted(_startless(found, one) if one.parent else found)
+        memory = memory.with_admitted(
+            _startless(found, one) if one.parent else found,
+            votes=not any(metrics.get(RELEASED) for metrics in one.metrics),
+        )
     return memory
 
 

@@ -180,7 +180,10 @@ def forget(
     releases: Releases = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erases all networks of a site for good and lists the releases that learned from them."""
+    """Erases all networks of a site for good and lists the releases that learned from them.
+
+    In a federation's folder that includes those in quarantine and what admission remembers.
+    """
     if not yes:
         raise UsageError(
             "this erases all networks of the site for good",
@@ -190,6 +193,7 @@ def forget(
     # Before anything is erased: afterwards the question can't be put again.
     affected = _registry(zoo, releases).fitted_on(site)
     commit = Zoo.open(zoo).forget(site)
+    _forget_beside(zoo, site)
     if as_json:
         listed = [{"id": release.id, "state": release.state} for release in affected]
         print(json.dumps({"site": site, "commit": commit.number, "releases": listed}, indent=1))
@@ -239,6 +243,15 @@ def _registry(zoo: str, releases: Path | None) -> ReleaseRegistry:
     if releases is not None and not releases.is_dir():
         raise UsageError("no such folder", where="--releases", got=str(releases))
     return ReleaseRegistry(releases or Path(zoo).absolute().parent / "releases")
+
+
+def _forget_beside(zoo: str, site: str) -> None:
+    from server.federation import FEDERATION_FILE, Federation
+    from server.screening import erase
+
+    root = Path(zoo).absolute().parent
+    if "://" not in zoo and (root / FEDERATION_FILE).exists():
+        erase(Federation.open(root), site)
 
 
 def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:

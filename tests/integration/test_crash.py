@@ -102,6 +102,8 @@ def as_if_nothing_had_happened(root: Path, reference: Path) -> None:
     registry = federation.releases
     assert [registry.read(id).state for id in registry.ids()] == ["retired", "promoted"]
     assert not (root / "spool").exists()
+    memory = "screening.safetensors"
+    assert (root / memory).read_bytes() == (reference / memory).read_bytes()
     for id in registry.ids():
         file = f"releases/{id}/generator.safetensors"
         assert (root / file).read_bytes() == (reference / file).read_bytes()

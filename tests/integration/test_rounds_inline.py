@@ -173,16 +173,19 @@ def altered(**changes: object) -> Tamper:
     [
         (
             lambda u: dataclasses.replace(u, weights=u.weights * torch.nan),
-            "weights that are not finite",
+            "weights that are not finite: networks 1",
         ),
         (
             lambda u: dataclasses.replace(u, probes=u.probes * torch.inf),
-            "a probe that is not finite",
+            "a probe that is not finite: networks 2",
         ),
         (lambda u: dataclasses.replace(u, probes=u.probes * 0), "an empty probe"),
         (altered(round=7), "an update for round 7"),
         (altered(chosen=("sample-99",)), "a start that was not offered"),
-        (altered(numbers={"accuracy_after": 1.5}), "accuracy_after outside [0, 1]"),
+        (
+            altered(numbers={"accuracy_after": 1.5}),
+            "a declared number that can't be true (accuracy_after): value 1.5, least 0, most 1",
+        ),
         (altered(numbers={"secret": 1.0}), "a number that is not on the list: got 'secret'."),
     ],
 )
@@ -196,12 +199,12 @@ def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, t
     assert [(e["site"], e["reason"]) for e in rejected] == [("site-002", reason)]
 
 
-def test_an_unlike_update_is_kept_but_left_out_of_the_retraining(tmp_path):
+def test_an_unlike_update_that_came_too_early_to_be_compared_is_left_out_of_retraining(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=9)
     files = site_files(tmp_path / "out")
     app = tampering_app(
         "site-002",
-        lambda u: dataclasses.replace(u, weights=u.weights * 1e3),
+        lambda u: dataclasses.replace(u, weights=u.weights * 30),
         federation.target.layout,
     )
     grid = LoopbackGrid(app, {n: {"site": str(f)} for n, f in enumerate(files, 1)})

@@ -47,27 +47,29 @@ def _recording(federation: Federation, keep: Callable[[Submission], None]) -> Cl
         asked = wire.unpack_task(message.content)
         reply = honest_app(message, context)
         update = wire.unpack_update(reply.content, federation.target.layout)
-        first = {"anchor": anchor(federation.target, federation.config.lineage)}
-        offered = asked.candidates or (first,)
-        pairs = list(zip(offered, update.chosen, strict=True))
-        starts = [episode[kind] for episode, kind in pairs]
-        others = [w for episode, kind in pairs for k, w in episode.items() if k != kind]
-        keep(
-            Submission(
-                site=update.site,
-                round=update.round,
-                parent=asked.release,
-                weights=update.weights,
-                starts=torch.stack(starts),
-                probes=update.probes,
-                numbers=update.numbers,
-                steps=asked.recipe.steps,
-                others=torch.stack(others) if others else None,
-            )
-        )
+        keep(submission_of(federation, asked, update))
         return reply
 
     return app
+
+
+def submission_of(federation: Federation, asked: wire.Task, update: wire.Update) -> Submission:
+    """An update next to what the site was sent."""
+    first = {"anchor": anchor(federation.target, federation.config.lineage)}
+    pairs = list(zip(asked.candidates or (first,), update.chosen, strict=True))
+    starts = [episode[kind] for episode, kind in pairs]
+    others = [w for episode, kind in pairs for k, w in episode.items() if k != kind]
+    return Submission(
+        site=update.site,
+        round=update.round,
+        parent=asked.release,
+        weights=update.weights,
+        starts=torch.stack(starts),
+        probes=update.probes,
+        numbers=update.numbers,
+        steps=asked.recipe.steps,
+        others=torch.stack(others) if others else None,
+    )
 
 
 def save(rounds: Sequence[Sequence[Submission]], path: Path) -> None:

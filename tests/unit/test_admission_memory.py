@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.admission import Admitted, load_memory, save_memory, seeded
+from f2l_fed.admission import Admitted, Memory, load_memory, save_memory, seeded
+from f2l_fed.admission.seed import RELEASED
 from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from tests.support.submissions import ANCHOR, remembered, small_screen, submission
@@ -124,3 +127,34 @@ def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     )  # fmt: skip
     assert later.votes_on("later").usual("norm", 0.1).centre == 0.0
     assert later.directions.shape[0] == 0
+
+
+def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
+    grown = remembered(screen, 9)
+    built = Memory()
+    for one in map(submission, range(9)):
+        built = built.joined(Memory.from_bytes(grown.part(one.origin).to_bytes()))
+    assert built.to_bytes() == grown.to_bytes()
+
+
+def test_a_part_without_a_vote_takes_the_vote_away(screen):
+    grown, origin = remembered(screen, 4), submission(2).origin
+    part = dataclasses.replace(grown, votes={}).part(origin)
+    joined = grown.joined(part)
+    assert origin.site not in joined.votes_on(origin.kind).sites
+    assert joined.held(origin.site) == grown.held(origin.site)
+
+
+def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
+    one = submission(0)
+    released = Admitted(
+        site=one.site,
+        round=one.round,
+        parent=one.parent,
+        weights=one.weights,
+        probes=one.probes,
+        metrics=[{RELEASED: 1.0} for _ in one.weights],
+    )
+    memory = seeded([released], screen.anatomy, ANCHOR, remembered(screen, 4))
+    assert memory.held(one.site) == len(one.weights)
+    assert one.site not in memory.votes_on(one.origin.kind).sites

@@ -1,0 +1,109 @@
+"""Admission in a run: what it remembers, from the zoo and back to the folder.
+
+The zoo decides what was admitted; the memory only follows it. It is written at the end of every
+exchange, and until then each admitted submission leaves its part of it in the spool, so that a run
+that was killed judges the rest as it would have. What neither knows (a submission that was
+released from quarantine, a file that is gone) is measured from the zoo, and what the zoo has lost
+by an erasure is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from f2l_fed.admission import (
+    Judgement,
+    Memory,
+    Screen,
+    Submission,
+    admitted_in,
+    load_memory,
+    review,
+    save_memory,
+    seeded,
+)
+from f2l_fed.errors import AdmissionError
+from f2l_fed.probe import anchor
+from server.federation import Federation
+
+
+class Screening:
+    """The memory of one run.
+
+    Args:
+        federation: The folder.
+        parts: Folder for what was admitted since the memory was last written.
+    """
+
+    def __init__(self, federation: Federation, parts: Path) -> None:
+        config = federation.config
+        self._federation, self._parts = federation, parts
+        self._anchor = anchor(federation.target, config.lineage)
+        self._screen = Screen.of(
+            federation.target, config.lineage, config.probe.episodes, config.admission
+        )
+        self.memory = load_memory(federation.screening)
+        self._rejoin()
+        self.follow_zoo()
+
+    def judge(self, submission: Submission) -> Judgement:
+        """Screens a submission; it is not remembered yet."""
+        return self._screen.judge(submission, self.memory)
+
+    def keep_part(self, judged: Judgement) -> None:
+        """To be called before what was judged enters the zoo."""
+        origin = judged.submission.origin
+        name = sha256(f"{origin.round}/{origin.site}".encode()).hexdigest()[:32]
+        self._parts.mkdir(parents=True, exist_ok=True)
+        draft = self._parts / f"{name}.{os.getpid()}.draft"
+        draft.write_bytes(judged.memory.part(origin).to_bytes())
+        draft.replace(self._parts / f"{name}.safetensors")
+
+    def follow_zoo(self) -> None:
+        """Learns what the zoo has got from elsewhere, and forgets what it has lost."""
+        snapshot = self._federation.zoo.snapshot()
+        there = {record.site for record in snapshot.records()}
+        for site in {owner.site for owner in self.memory.owners} - there:
+            self.memory = self.memory.without(site)
+        more = admitted_in(snapshot, self.memory)
+        self.memory = seeded(more, self._screen.anatomy, self._anchor, self.memory)
+
+    def review(self, kind: str) -> None:
+        """The second look, at the end of an exchange; the memory is durable on return.
+
+        Args:
+            kind: "first" or "later", see `f2l_fed.admission.submission.Origin.kind`.
+        """
+        self.follow_zoo()
+        self.memory, _ = review(self.memory, kind, self._federation.config.admission)
+        save_memory(self._federation.screening, self.memory)
+        for path in self._parts.glob("*"):
+            path.unlink(missing_ok=True)
+
+    def _rejoin(self) -> None:
+        """Takes up the parts that a run left whose process died, in the order of their coming."""
+        if not self._parts.exists():
+            return
+        stored = {(r.site, r.round) for r in self._federation.zoo.snapshot().records()}
+        found = sorted(self._parts.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        for path in found:
+            try:
+                part = Memory.from_bytes(path.read_bytes(), where=str(path))
+            except AdmissionError:
+                # Torn by a loss of power: it is measured from the zoo.
+                continue
+            known = {owner[:2] for owner in self.memory.owners}
+            if part.owners and part.owners[0][:2] in stored - known:
+                self.memory = self.memory.joined(part)
+
+
+def erase(federation: Federation, site: str) -> None:
+    """Erases what a federation's folder holds of a site beside the zoo, after the zoo has it not.
+
+    A run that goes on meanwhile sees that the zoo lost the site, and forgets it too.
+    """
+    federation.quarantine.forget(site)
+    if federation.screening.exists():
+        save_memory(federation.screening, load_memory(federation.screening).without(site))

@@ -1,0 +1,59 @@
+"""Sites that take part in real rounds and lie in what they send."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients.client_app import app as honest_app
+from f2l_fed import wire
+from f2l_fed.admission import Submission
+from server.conduct import Conductor
+from server.federation import Federation
+from tests.support.attacks import Attack
+from tests.support.inline import conductor
+from tests.support.loopback import LoopbackGrid
+from tests.support.recorded import submission_of
+from tests.support.small import rng
+
+
+def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
+    """A conductor of the prepared sites of a simulation's folder, some of which lie.
+
+    What others have sent in the same round is known to a liar as far as they came before it.
+
+    Args:
+        federation: Its folder.
+        lies: By site, what is done to its honest submission.
+    """
+    seen: dict[int, list[Submission]] = {}
+    app = ClientApp()
+
+    @app.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    @app.train("task")
+    def task(message: Message, context: Context) -> Message:
+        asked = wire.unpack_task(message.content)
+        reply = honest_app(message, context)
+        update = wire.unpack_update(reply.content, federation.target.layout)
+        one = submission_of(federation, asked, update)
+        others = seen.setdefault(asked.round, [])
+        others.append(one)
+        if update.site in lies:
+            chance = rng(int(update.site[-3:]))
+            told = lies[update.site](one, others, federation.target, chance)
+            update = dataclasses.replace(
+                update, weights=told.weights, probes=told.probes, numbers=told.numbers
+            )
+            reply.content = wire.pack_update(update, federation.target.layout)
+        return reply
+
+    files = sorted((federation.root / "sites").glob("*/site.toml"))
+    base = conductor(federation, files)
+    grid = LoopbackGrid(app, {node: {"site": str(path)} for node, path in enumerate(files, 1)})
+    return dataclasses.replace(base, talk=dataclasses.replace(base.talk, grid=grid))
