@@ -67,7 +67,7 @@ class Conductor:
         """
         lock = self.federation.root / "rounds" / "lock"
         with locked(lock, wait=False, what="another process conducts rounds of this federation"):
-            spool = Spool(self.federation.root / "spool")
+            spool = Spool.beside(self.federation.root)
             states = self._run(count, expected_sites, spool)
             spool.clear()
         return states
@@ -77,7 +77,7 @@ class Conductor:
         intake = Intake(
             federation=self.federation,
             spool=spool,
-            screening=Screening(self.federation, spool.folder / "screened"),
+            screening=Screening(self.federation, spool.screened),
             log=self.log,
         )
         attendance = Attendance(

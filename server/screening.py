@@ -27,6 +27,7 @@ from f2l_fed.admission import (
 from f2l_fed.errors import AdmissionError
 from f2l_fed.probe import anchor
 from server.federation import Federation
+from server.spool import Spool
 
 
 class Screening:
@@ -89,11 +90,7 @@ class Screening:
         stored = {(r.site, r.round) for r in self._federation.zoo.snapshot().records()}
         found = sorted(self._parts.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         for path in found:
-            try:
-                part = Memory.from_bytes(path.read_bytes(), where=str(path))
-            except AdmissionError:
-                # Torn by a loss of power: it is measured from the zoo.
-                continue
+            part = _part(path)
             known = {owner[:2] for owner in self.memory.owners}
             if part.owners and part.owners[0][:2] in stored - known:
                 self.memory = self.memory.joined(part)
@@ -105,5 +102,18 @@ def erase(federation: Federation, site: str) -> None:
     A run that goes on meanwhile sees that the zoo lost the site, and forgets it too.
     """
     federation.quarantine.forget(site)
+    spool = Spool.beside(federation.root)
+    spool.forget(site)
+    for path in spool.screened.glob("*.safetensors"):
+        if any(owner.site == site for owner in _part(path).owners):
+            path.unlink(missing_ok=True)
     if federation.screening.exists():
         save_memory(federation.screening, load_memory(federation.screening).without(site))
+
+
+def _part(path: Path) -> Memory:
+    try:
+        return Memory.from_bytes(path.read_bytes(), where=str(path))
+    except (AdmissionError, OSError):
+        # Torn by a loss of power, or taken up meanwhile: it is measured from the zoo.
+        return Memory()

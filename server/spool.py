@@ -31,6 +31,16 @@ class Spool:
 
     folder: Path
 
+    @classmethod
+    def beside(cls, root: Path) -> Spool:
+        """That of a federation's folder."""
+        return cls(root / "spool")
+
+    @property
+    def screened(self) -> Path:
+        """Folder for what was admitted in this run; see `server.screening`."""
+        return self.folder / "screened"
+
     def keep_context(self, anchored: str, site: str, probes: Tensor) -> None:
         """Keeps (E, D) float32 probes from an anchor, named by `digest`."""
         self._write(self._path(anchored, site), {"probes": probes})
@@ -65,13 +75,17 @@ class Spool:
             offer.setdefault(int(episode), {})[kind] = start
         return tuple(offer[episode] for episode in sorted(offer))
 
+    def forget(self, site: str) -> None:
+        """Deletes what is kept of one site."""
+        for path in self.folder.glob(f"*/{_name(site)}"):
+            path.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Deletes everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, kind: str, site: str) -> Path:
-        # A name comes from outside and must not become a path.
-        return self.folder / kind / f"{sha256(site.encode()).hexdigest()[:32]}.safetensors"
+        return self.folder / kind / _name(site)
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,3 +125,8 @@ class Contexts(Mapping[str, Tensor]):
 def digest(anchored: Tensor) -> str:
     """A name for an anchor."""
     return sha256(anchored.numpy().tobytes()).hexdigest()[:32]
+
+
+def _name(site: str) -> str:
+    # A name comes from outside and must not become a path.
+    return f"{sha256(site.encode()).hexdigest()[:32]}.safetensors"
