@@ -197,6 +197,48 @@ def sent(
     _say(f"{len(entries)} messages, {total} bytes in all")
 
 
+@site_app.command()
+def generate(
+    site_file: SiteFile,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="Gradient steps; as many as the task said if left out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes the site's network anew, here, from the start that its latest task brought."""
+    from clients.model import load_start, save_model
+    from clients.policy import utc_now
+    from clients.site import open_site
+    from clients.trainer import anew
+
+    site = open_site(site_file)
+    start = load_start(site.state)
+    if start is None:
+        raise F2LError(
+            "no start has arrived yet",
+            where=str(site_file),
+            remedy=f"Take part in a round first: f2l-site run {site_file}",
+        )
+    model, tuned = anew(site, start, utc_now(), steps=steps)
+    save_model(site.state, model)
+    facts = model.facts
+    if as_json:
+        shown = {"model": asdict(facts), "loss_before": tuned.before[0], "loss": tuned.after[0]}
+        print(json.dumps(shown, indent=1))
+        return
+    release = f", release {facts.release}" if facts.release else ""
+    table = Table("", "loss", "accuracy", box=None)
+    for name, (loss, accuracy) in (("before", tuned.before), ("after", tuned.after)):
+        table.add_row(name, f"{loss:.4f}", f"{accuracy:.3f}")
+    _say(f"{facts.target} from {facts.chosen} of round {facts.round}{release}")
+    _say(
+        f"{facts.steps} steps on {len(site.train.y)} examples, measured on {len(site.validation.y)}"
+    )
+    _out.print(table)
+    _say(f"Next: f2l-site model export {site_file} OUT")
+
+
 @model_app.command("export")
 def export(
     site_file: SiteFile,

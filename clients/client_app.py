@@ -15,7 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import limits, policy, trainer
-from clients.model import save_model
+from clients.model import save_model, save_start
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -65,8 +65,10 @@ def task(message: Message, context: Context) -> Message:
         target = trainer.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
         trainer.require_anchor(asked, target)
-        update, best = trainer.work(site, asked, target)
+        update, tuned = trainer.work(site, asked, target)
+        best = trainer.best_of(tuned)
         made = trainer.model_of(site, asked, target, best, policy.utc_now())
+        save_start(site.state, trainer.start_of(made, best, asked.recipe))
         save_model(site.state, made)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
