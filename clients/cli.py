@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -171,7 +171,11 @@ def sent(
     last: Annotated[int, typer.Option(min=1, help="Entries in the table.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what has left this site, from the record written before anything leaves."""
+    """Shows what has left this site, from the record written before anything leaves.
+
+    The norm is the Euclidean length of each change that has left: of a probe, and of an update
+    the way from the start to the fine-tuned network.
+    """
     from clients.site import read_config, sent_log
 
     config = read_config(site_file)
@@ -180,7 +184,7 @@ def sent(
     if as_json:
         print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
         return
-    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "numbers and code")
+    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "numbers and code")
     for entry in entries[-last:]:
         tensors = sum(map(len, entry["tensors"].values()))
         numbers = [f"{name} {value:.4g}" for name, value in entry["numbers"].items()]
@@ -191,6 +195,7 @@ def sent(
             str(entry["round"] or ""),
             str(entry["bytes"]),
             str(tensors or ""),
+            "\n".join(_norms(entry)),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     _out.print(table)
@@ -269,6 +274,12 @@ def site() -> None:
             raise
         _err.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
+
+
+def _norms(entry: dict[str, Any]) -> list[str]:
+    """The lengths of the changes in an entry of the audit log; older ones do not say."""
+    found = entry.get("changes") or list(entry.get("norms", {}).values())
+    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
 
 
 def _say(text: str) -> None:

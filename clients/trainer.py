@@ -78,6 +78,11 @@ class Tuned:
     before: tuple[float, float]
     after: tuple[float, float]
 
+    @property
+    def change(self) -> float:
+        """Euclidean length of the way from the start to the network."""
+        return float((self.weights.double() - self.start.double()).norm())
+
 
 def work(site: Site, task: Task, target: Target) -> tuple[Update, tuple[Tuned, ...]]:
     """For each episode chooses the best start on the site's own examples and fine-tunes it.

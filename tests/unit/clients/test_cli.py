@@ -107,11 +107,25 @@ def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
     shown = json.loads(f2l_site("sent", site, "--json").stdout)
     assert shown["total"]["messages"] == len(shown["sent"]) == 1
     assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
-    assert "1 messages" in f2l_site("sent", site).stdout
+    (change,) = shown["sent"][0]["changes"]
+    table = f2l_site("sent", site).stdout
+    assert "1 messages" in table
+    assert f" {change:.4g} " in table
     status = json.loads(f2l_site("status", site, "--json").stdout)
     assert status["daemon"] is None
     assert status["latest"] == shown["sent"][0]
     assert status["model"]["round"] == 1
+
+
+def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    log = tmp_path / "state/sent.jsonl"
+    entry = json.loads(log.read_text())
+    log.write_text(json.dumps({k: v for k, v in entry.items() if k not in ("norms", "changes")}))
+    done = f2l_site("sent", site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 messages" in done.stdout
 
 
 def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
