@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -176,6 +176,7 @@ def sent(
     The norm is the Euclidean length of each change that has left: of a probe, and of an update
     the way from the start to the fine-tuned network.
     """
+    from clients.policy import norms_of
     from clients.site import read_config, sent_log
 
     config = read_config(site_file)
@@ -195,7 +196,7 @@ def sent(
             str(entry["round"] or ""),
             str(entry["bytes"]),
             str(tensors or ""),
-            "\n".join(_norms(entry)),
+            "\n".join(norms_of(entry)),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     _out.print(table)
@@ -274,12 +275,6 @@ def site() -> None:
             raise
         _err.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
-
-
-def _norms(entry: dict[str, Any]) -> list[str]:
-    """The lengths of the changes in an entry of the audit log; older ones do not say."""
-    found = entry.get("changes") or list(entry.get("norms", {}).values())
-    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
 
 
 def _say(text: str) -> None:

@@ -206,6 +206,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def norms_of(entry: Mapping[str, Any]) -> list[str]:
+    """The lengths of the changes in an entry of the audit log, as text; older ones do not say."""
+    found = entry.get("changes") or list(entry.get("norms", {}).values())
+    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
+
+
 def _norm(arrays: ArrayRecord) -> float:
     """Euclidean length of all tensors together."""
     return math.hypot(

@@ -13,8 +13,9 @@ from flwr.app import Message
 from clients.cli import site as entry_point
 from clients.client_app import app
 from clients.model import load_model
+from clients.page import page_of
 from clients.setup import create_site
-from clients.site import open_site
+from clients.site import open_site, sent_log
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.finetune import Recipe, loss_and_accuracy
@@ -115,6 +116,13 @@ def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
     assert status["daemon"] is None
     assert status["latest"] == shown["sent"][0]
     assert status["model"]["round"] == 1
+
+
+def test_the_page_shows_the_norm_of_what_has_left(tmp_path):
+    site = digits_site(tmp_path)
+    work(site)
+    (entry,) = sent_log(tmp_path / "state").entries()
+    assert f"<td>{entry['changes'][0]:.4g}</td>" in page_of(site)
 
 
 def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):
