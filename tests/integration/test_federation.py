@@ -10,8 +10,8 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,11 +119,10 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
     assert not any("--token " in words for words in played.seen)
 
 
-@contextmanager
-def daemon(played: Played, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One of the long-running commands, ended with SIGTERM unless it has ended."""
+def started(played: Played, *words: str) -> subprocess.Popen[bytes]:
+    """One of the long-running commands."""
     with (played.folder / "again.log").open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [BIN / words[0], *words[1:]],
             cwd=played.folder,
             env=played.environment,
@@ -131,12 +130,15 @@ def daemon(played: Played, *words: str) -> Iterator[subprocess.Popen[bytes]]:
             stdout=log,
             stderr=log,
         )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+
+
+def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ends them side by side."""
+    living = [process for process in processes if process.poll() is None]
+    for process in living:
+        process.send_signal(signal.SIGTERM)
+    for process in living:
+        process.wait(120)
 
 
 def supernode_of(folder: Path) -> int:
@@ -168,10 +170,11 @@ def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played
         return {record.site for record in federation.zoo.snapshot().records(round=2)}
 
     with ExitStack() as stack:
-        server = stack.enter_context(daemon(played, "f2l-server", "run", "central"))
+        processes = [server := started(played, "f2l-server", "run", "central")]
+        stack.callback(end, processes)
         assert holds(up), said()
         for site in SITES:
-            stack.enter_context(daemon(played, "f2l-site", "run", f"{site}/site.toml"))
+            processes.append(started(played, "f2l-site", "run", f"{site}/site.toml"))
         admin("round", "start")
         assert holds((central / "rounds/00002.json").exists, timeout_s=ENDS_S), said()
         # At least one site has answered and at least one has not when the server dies.
@@ -188,7 +191,7 @@ def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played
         assert "west" not in kept
         with (played.folder / "again.log").open("a") as log:
             log.write(MARK)
-        stack.enter_context(daemon(played, "f2l-server", "run", "central"))
+        processes.append(started(played, "f2l-server", "run", "central"))
 
         def over() -> bool:
             return rounds.load_all(central / "rounds")[-1].step in ("done", "failed")
