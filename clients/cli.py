@@ -171,7 +171,12 @@ def sent(
     last: Annotated[int, typer.Option(min=1, help="Entries in the table.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what has left this site, from the record written before anything leaves."""
+    """Shows what has left this site, from the record written before anything leaves.
+
+    The norm is the Euclidean length of each change that has left: of a probe, and of an update
+    the way from the start to the fine-tuned network.
+    """
+    from clients.policy import norms_of
     from clients.site import read_config, sent_log
 
     config = read_config(site_file)
@@ -180,7 +185,7 @@ def sent(
     if as_json:
         print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
         return
-    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "numbers and code")
+    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "numbers and code")
     for entry in entries[-last:]:
         tensors = sum(map(len, entry["tensors"].values()))
         numbers = [f"{name} {value:.4g}" for name, value in entry["numbers"].items()]
@@ -191,10 +196,53 @@ def sent(
             str(entry["round"] or ""),
             str(entry["bytes"]),
             str(tensors or ""),
+            "\n".join(norms_of(entry)),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     _out.print(table)
     _say(f"{len(entries)} messages, {total} bytes in all")
+
+
+@site_app.command()
+def generate(
+    site_file: SiteFile,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="Gradient steps; as many as the task said if left out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes the site's network anew, here, from the start that its latest task brought."""
+    from clients.model import load_start, save_model
+    from clients.policy import utc_now
+    from clients.site import open_site
+    from clients.trainer import anew
+
+    site = open_site(site_file)
+    start = load_start(site.state)
+    if start is None:
+        raise F2LError(
+            "no start has arrived yet",
+            where=str(site_file),
+            remedy=f"Take part in a round first: f2l-site run {site_file}",
+        )
+    model, tuned = anew(site, start, utc_now(), steps=steps)
+    save_model(site.state, model)
+    facts = model.facts
+    if as_json:
+        shown = {"model": asdict(facts), "loss_before": tuned.before[0], "loss": tuned.after[0]}
+        print(json.dumps(shown, indent=1))
+        return
+    release = f", release {facts.release}" if facts.release else ""
+    table = Table("", "loss", "accuracy", box=None)
+    for name, (loss, accuracy) in (("before", tuned.before), ("after", tuned.after)):
+        table.add_row(name, f"{loss:.4f}", f"{accuracy:.3f}")
+    _say(f"{facts.target} from {facts.chosen} of round {facts.round}{release}")
+    _say(
+        f"{facts.steps} steps on {len(site.train.y)} examples, measured on {len(site.validation.y)}"
+    )
+    _out.print(table)
+    _say(f"Next: f2l-site model export {site_file} OUT")
 
 
 @model_app.command("export")

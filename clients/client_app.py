@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import limits, policy, trainer
-from clients.model import save_model
+from clients.model import save_model, save_start
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -31,11 +31,21 @@ _LOG = logging.getLogger("f2l_fed.site")
 app = ClientApp()
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is to leave, and what `SentLog.record` says of it."""
+
+    kind: str
+    round: int
+    content: RecordDict
+    changes: tuple[float, ...] = ()
+
+
 @app.query("probe")
 def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
-    def respond(site: Site) -> tuple[str, int, RecordDict]:
+    def respond(site: Site) -> Answer:
         request = wire.unpack_probe_request(message.content)
         frame = request.frame
         policy.allow_answer(site.config.policy, "probe", os.environ.get(APP, ""))
@@ -46,7 +56,7 @@ def probe(message: Message, context: Context) -> Message:
         reply = wire.ProbeReply(
             site=site.config.name, probes=trainer.probes_of(site, request, target)
         )
-        return "probe", 0, wire.pack_probe_reply(reply, target.layout)
+        return Answer("probe", 0, wire.pack_probe_reply(reply, target.layout))
 
     return _answer(message, context, respond)
 
@@ -55,7 +65,7 @@ def probe(message: Message, context: Context) -> Message:
 def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
-    def respond(site: Site) -> tuple[str, int, RecordDict]:
+    def respond(site: Site) -> Answer:
         asked = wire.unpack_task(message.content)
         policy.allow_answer(site.config.policy, "update", os.environ.get(APP, ""))
         site.sent.allow_round(site.config.policy, asked.round, policy.utc_now())
@@ -65,27 +75,29 @@ def task(message: Message, context: Context) -> Message:
         target = trainer.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
         trainer.require_anchor(asked, target)
-        update, best = trainer.work(site, asked, target)
+        update, tuned = trainer.work(site, asked, target)
+        best = trainer.best_of(tuned)
         made = trainer.model_of(site, asked, target, best, policy.utc_now())
+        save_start(site.state, trainer.start_of(made, best, asked.recipe))
         save_model(site.state, made)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
-        return "update", asked.round, wire.pack_update(update, target.layout)
+        changes = tuple(one.change for one in tuned)
+        return Answer("update", asked.round, wire.pack_update(update, target.layout), changes)
 
     return _answer(message, context, respond)
 
 
-def _answer(
-    message: Message, context: Context, respond: Callable[[Site], tuple[str, int, RecordDict]]
-) -> Message:
+def _answer(message: Message, context: Context, respond: Callable[[Site], Answer]) -> Message:
     site = None
     try:
         site = open_site(site_path(context))
         now = policy.utc_now()
         with limits.within(site.config.limits.task_seconds):
-            kind, number, content = respond(site)
+            answer = respond(site)
+        content = answer.content
         site.sent.allow(site.config.policy, content, now)
-        site.sent.record(kind, number, content, now)
+        site.sent.record(answer.kind, answer.round, content, now, changes=answer.changes)
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)
     except F2LError as error:

@@ -1,15 +1,15 @@
-"""The network that a site has now: the latest one that was fine-tuned on its examples.
+"""The network that a site has now, the latest fine-tuned on its examples, and where that started.
 
 ::
 
     model.safetensors   the parameters under their names, and as metadata what model.json says
     model.json          the same facts, for reading
+    start.safetensors   the start that the site chose in its latest task, and how to fine-tune it
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from f2l_fed.config import from_mapping
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.files import write_atomically
+from f2l_fed.finetune import Recipe
 from f2l_fed.layout import WeightLayout
 from f2l_fed.targets import Target, build_target
 
 WEIGHTS = "model.safetensors"
 FACTS = "model.json"
 PROGRAM = "model.pt2"
+START = "start.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,23 +83,28 @@ class Model:
     facts: Facts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a network is fine-tuned from.
+
+    Args:
+        model: The start itself, after 0 steps.
+        recipe: How the task said to fine-tune it.
+    """
+
+    model: Model
+    recipe: Recipe
+
+
 def save_model(folder: Path, model: Model) -> None:
     """Replaces the network in a folder; a crash leaves the old one or the new one."""
-    tensors = model.layout.unflatten(model.weights)
-    packed = save(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        {"f2l_fed": model.facts.text},
-    )
-    draft = folder / f".{WEIGHTS}.{os.getpid()}.draft"
-    try:
-        with draft.open("wb") as file:
-            file.write(packed)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(folder / WEIGHTS)
-    finally:
-        draft.unlink(missing_ok=True)
+    _write(folder / WEIGHTS, model, {})
     write_atomically(folder / FACTS, model.facts.text, mode=0o600)
+
+
+def save_start(folder: Path, start: Start) -> None:
+    """Replaces the start in a folder; a crash leaves the old one or the new one."""
+    _write(folder / START, start.model, {"recipe": json.dumps(asdict(start.recipe))})
 
 
 def load_model(folder: Path) -> Model | None:
@@ -107,23 +114,20 @@ def load_model(folder: Path) -> Model | None:
         DataError: If it is damaged.
     """
     path = folder / WEIGHTS
+    return _read(path)[0] if path.exists() else None
+
+
+def load_start(folder: Path) -> Start | None:
+    """Reads the start in a folder; None where none has arrived yet.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = folder / START
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values: dict[str, Any] = json.loads(metadata["f2l_fed"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(
-            "can't read the site's network",
-            where=str(path),
-            got=type(error).__name__,
-            remedy="Remove it; the next round makes another.",
-        ) from error
-    facts = from_mapping(Facts, values, where=str(path))
-    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
-    return Model(weights=layout.flatten(tensors), layout=layout, facts=facts)
+    model, more = _read(path, "recipe")
+    return Start(model=model, recipe=from_mapping(Recipe, more, where=str(path)))
 
 
 def export_model(model: Model, folder: Path) -> None:
@@ -161,3 +165,32 @@ def network(target: Target, weights: Tensor) -> nn.Module:
         module = target.factory()
     module.load_state_dict(target.layout.unflatten(weights))
     return module.eval()
+
+
+def _write(path: Path, model: Model, more: dict[str, str]) -> None:
+    tensors = model.layout.unflatten(model.weights)
+    packed = save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        {"f2l_fed": model.facts.text, **more},
+    )
+    write_atomically(path, packed, mode=0o600)
+
+
+def _read(path: Path, more: str = "") -> tuple[Model, dict[str, Any]]:
+    """The network in a file, and what its metadata say under one more name."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        values: dict[str, Any] = json.loads(metadata["f2l_fed"])
+        further: dict[str, Any] = json.loads(metadata[more]) if more else {}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            "can't read the site's network",
+            where=str(path),
+            got=type(error).__name__,
+            remedy="Remove it; the next round makes another.",
+        ) from error
+    facts = from_mapping(Facts, values, where=str(path))
+    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
+    return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

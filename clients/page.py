@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from clients.model import load_model
+from clients.policy import norms_of
 from clients.site import read_config, sent_log
 from f2l_fed.errors import ConfigError, F2LError
 
@@ -50,11 +51,12 @@ def page_of(site_file: Path) -> str:
             str(entry["round"] or ""),
             str(entry["bytes"]),
             ", ".join(name for tensors in entry["tensors"].values() for name in tensors),
+            ", ".join(norms_of(entry)),
             str(entry["fields"].get("code", "")),
         )
         for entry in reversed(entries[-_SHOWN:])
     ]
-    heads = ("time (UTC)", "kind", "round", "bytes", "tensors", "code")
+    heads = ("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "code")
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(config.name)}</title>"
         f"<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10>"

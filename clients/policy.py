@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flwr.app import RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
 
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.finetune import Recipe
@@ -148,8 +150,24 @@ class SentLog:
         if sum(entry["time"] > since for entry in answers) >= policy.answers_per_day:
             raise PolicyRefusal("too-many-answers-today")
 
-    def record(self, kind: str, round: int, content: RecordDict, now: datetime) -> None:
-        """Writes down what is about to leave; nothing leaves unwritten."""
+    def record(
+        self,
+        kind: str,
+        round: int,
+        content: RecordDict,
+        now: datetime,
+        *,
+        changes: Sequence[float] = (),
+    ) -> None:
+        """Writes down what is about to leave; nothing leaves unwritten.
+
+        Args:
+            kind: "probe", "update" or `REFUSAL`.
+            round: Its number; 0 for none.
+            content: The answer.
+            now: The time.
+            changes: Euclidean length of the way from the start to each network in the answer.
+        """
         entry = {
             "time": now.isoformat(),
             "kind": kind,
@@ -164,6 +182,10 @@ class SentLog:
                 record: {name: list(array.shape) for name, array in arrays.items()}
                 for record, arrays in content.array_records.items()
             },
+            "norms": {
+                record: _finite(_norm(arrays)) for record, arrays in content.array_records.items()
+            },
+            "changes": [_finite(change) for change in changes],
             "numbers": {
                 name: value
                 for metrics in content.metric_records.values()
@@ -182,6 +204,24 @@ class SentLog:
 def utc_now() -> datetime:
     """The clock of the audit log."""
     return datetime.now(UTC)
+
+
+def norms_of(entry: Mapping[str, Any]) -> list[str]:
+    """The lengths of the changes in an entry of the audit log, as text; older ones do not say."""
+    found = entry.get("changes") or list(entry.get("norms", {}).values())
+    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
+
+
+def _norm(arrays: ArrayRecord) -> float:
+    """Euclidean length of all tensors together."""
+    return math.hypot(
+        *(float(np.linalg.norm(a.numpy().astype(np.float64))) for a in arrays.values())
+    )
+
+
+def _finite(value: float) -> float | None:
+    # JSON has no other numbers.
+    return value if math.isfinite(value) else None
 
 
 def _size(content: RecordDict) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from math import isnan
@@ -11,11 +12,11 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from clients.model import Facts, Model
+from clients.model import Facts, Model, Start
 from clients.site import Examples, Site
 from f2l_fed.candidates import select
 from f2l_fed.errors import LayoutMismatch
-from f2l_fed.finetune import finetune, loss_and_accuracy
+from f2l_fed.finetune import Recipe, finetune, loss_and_accuracy
 from f2l_fed.probe import anchor, probe_update, support_set
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target, build_target
@@ -72,18 +73,24 @@ class Tuned:
     """One start and what became of it; loss and accuracy on the validation examples."""
 
     chosen: str
+    start: Tensor
     weights: Tensor
     before: tuple[float, float]
     after: tuple[float, float]
 
+    @property
+    def change(self) -> float:
+        """Euclidean length of the way from the start to the network."""
+        return float((self.weights.double() - self.start.double()).norm())
 
-def work(site: Site, task: Task, target: Target) -> tuple[Update, Tuned]:
+
+def work(site: Site, task: Task, target: Target) -> tuple[Update, tuple[Tuned, ...]]:
     """For each episode chooses the best start on the site's own examples and fine-tunes it.
 
     The choice is by the training examples.
 
     Returns:
-        What is sent, with means over the episodes as numbers, and the best network by loss.
+        What is sent, with means over the episodes as numbers, and each episode's network.
     """
     frame, train = task.frame, site.train
     episodes = task.candidates or ({"anchor": anchor(target, frame.lineage)},)
@@ -91,9 +98,7 @@ def work(site: Site, task: Task, target: Target) -> tuple[Update, Tuned]:
     for episode, offered in enumerate(episodes):
         kind, start = select(target, offered, train.x, train.y)
         rng = generator_for(frame.lineage, task.round, site.config.name, "finetune", episode)
-        weights = finetune(target, start, train.x, train.y, task.recipe, rng)
-        before, after = (_measured(target, w, site.validation) for w in (start, weights))
-        tuned.append(Tuned(kind, weights, before, after))
+        tuned.append(_tuned(site, target, kind, start, task.recipe, rng))
     update = Update(
         site=site.config.name,
         round=task.round,
@@ -109,7 +114,49 @@ def work(site: Site, task: Task, target: Target) -> tuple[Update, Tuned]:
             "accuracy_after": fmean(one.after[1] for one in tuned),
         },
     )
-    return update, min(tuned, key=lambda one: (isnan(one.after[0]), one.after[0]))
+    return update, tuple(tuned)
+
+
+def best_of(tuned: Sequence[Tuned]) -> Tuned:
+    """The one with the lowest loss after fine-tuning."""
+    return min(tuned, key=lambda one: (isnan(one.after[0]), one.after[0]))
+
+
+def anew(
+    site: Site, start: Start, now: datetime, *, steps: int | None = None
+) -> tuple[Model, Tuned]:
+    """Fine-tunes a kept start on the examples that the site has now.
+
+    Args:
+        site: Whose examples.
+        start: What the site kept of its latest task.
+        now: When the network is made.
+        steps: Gradient steps; None for as many as the task said.
+
+    Raises:
+        DataError: If the site's examples no longer suit the network.
+    """
+    facts = start.model.facts
+    target = _cached_target(facts.target, facts.input_shape, facts.classes)
+    site.require_fit(facts.input_shape, facts.classes)
+    recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
+    rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
+    tuned = _tuned(site, target, facts.chosen, start.model.weights, recipe, rng)
+    made = replace(
+        facts,
+        time=now.isoformat(timespec="seconds"),
+        labels=",".join(site.labels),
+        steps=recipe.steps,
+        accuracy_before=tuned.before[1],
+        accuracy=tuned.after[1],
+    )
+    return Model(weights=tuned.weights, layout=target.layout, facts=made), tuned
+
+
+def start_of(model: Model, best: Tuned, recipe: Recipe) -> Start:
+    """What the site keeps of where a network came from."""
+    facts = replace(model.facts, steps=0, accuracy=best.before[1])
+    return Start(model=replace(model, weights=best.start, facts=facts), recipe=recipe)
 
 
 def model_of(site: Site, task: Task, target: Target, best: Tuned, now: datetime) -> Model:
@@ -132,6 +179,14 @@ def model_of(site: Site, task: Task, target: Target, best: Tuned, now: datetime)
         accuracy=best.after[1],
     )
     return Model(weights=best.weights, layout=target.layout, facts=facts)
+
+
+def _tuned(
+    site: Site, target: Target, kind: str, start: Tensor, recipe: Recipe, rng: torch.Generator
+) -> Tuned:
+    weights = finetune(target, start, site.train.x, site.train.y, recipe, rng)
+    before, after = (_measured(target, w, site.validation) for w in (start, weights))
+    return Tuned(kind, start, weights, before, after)
 
 
 def _measured(target: Target, weights: Tensor, examples: Examples) -> tuple[float, float]:

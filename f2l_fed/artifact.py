@@ -54,10 +54,33 @@ def load_generator(path: Path) -> Generator:
     Raises:
         ReleaseError: If the file is missing, damaged or of another version.
     """
+    about, tensors = _read(path, None)
+    try:
+        return _assemble(about["config"], tensors)
+    except (KeyError, ValueError, RuntimeError, ConfigError) as error:
+        raise ReleaseError(
+            "the generator is incomplete or damaged",
+            where=str(path),
+            got=str(error),
+            remedy="Roll back.",
+        ) from error
+
+
+def load_part(path: Path, name: str) -> Tensor:
+    """Reads one tensor of what `save_generator` wrote, by its name in `tensors_of`.
+
+    Raises:
+        ReleaseError: As `load_generator`.
+    """
+    return _read(path, name)[1][name]
+
+
+def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("f2l", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys() if part is None else [part]
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, ValueError, SafetensorError) as error:
         raise ReleaseError(
             "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
@@ -69,15 +92,7 @@ def load_generator(path: Path) -> Generator:
             expected=str(_VERSION),
             got=str(about.get("format")),
         )
-    try:
-        return _assemble(about["config"], tensors)
-    except (KeyError, ValueError, RuntimeError, ConfigError) as error:
-        raise ReleaseError(
-            "the generator is incomplete or damaged",
-            where=str(path),
-            got=str(error),
-            remedy="Roll back.",
-        ) from error
+    return about, tensors
 
 
 def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:

@@ -108,13 +108,13 @@ class Federation:
         """(D,) float32, where probes start for a release; None for before the first."""
         if release is None:
             return anchor(self.target, self.config.lineage)
-        return self.releases.generator(release.id).prior.anchor
+        return self.releases.part(release.id, "anchor")
 
     def next_anchor(self, release: Release | None) -> Tensor:
         """(D,) float32, where the probes of the round after a release start."""
         if release is None or release.anchors >= self.config.probe.anchors:
             return self.anchor(release)
-        return recentred(self.target, self.releases.generator(release.id).mean)
+        return recentred(self.target, self.releases.part(release.id, "mean"))
 
     @cached_property
     def zoo(self) -> Zoo:

@@ -19,7 +19,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from f2l_fed.artifact import load_generator, load_matrix, save_generator, save_matrix, tensors_of
+from f2l_fed.artifact import (
+    load_generator,
+    load_matrix,
+    load_part,
+    save_generator,
+    save_matrix,
+    tensors_of,
+)
 from f2l_fed.errors import ReleaseError
 from f2l_fed.files import fsync_folder, write_atomically
 from f2l_fed.generator import Generator, GeneratorFit
@@ -154,6 +161,10 @@ class ReleaseRegistry:
     def generator(self, id: str) -> Generator:
         """Loads a release's generator."""
         return load_generator(self.path / id / "generator.safetensors")
+
+    def part(self, id: str, name: str) -> Tensor:
+        """One tensor of a release's generator, by its name in `f2l_fed.artifact.tensors_of`."""
+        return load_part(self.path / id / "generator.safetensors", name)
 
     def expected(self, id: str) -> Tensor:
         """(n, E, D) float32, what the prior expects of `Release.records` without their site's."""

@@ -292,5 +292,8 @@ def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
         'validation = "validation.npz"\n\n'
         "[policy]\n"
         f'targets = "{config.target.name}"\n'
-        "minimum_examples = 1\n",
+        "minimum_examples = 1\n"
+        # Days pass quickly in a simulation.
+        "rounds_per_day = 1000000\n"
+        "answers_per_day = 1000000\n",
     )

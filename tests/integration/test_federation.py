@@ -1,4 +1,7 @@
-"""A federation from nothing to a finished round, by the script that a person can follow."""
+"""A federation from nothing to a finished round, by the script that a person can follow.
+
+Then its server is killed in the middle of another round.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,30 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import server
+from clients.daemon import read_status
+from clients.site import sent_log
 from server import rounds
 from server.children import strays
 from server.federation import Federation
-from tests.support.central import BIN, holds
+from tests.support.central import BIN, command, holds
 from tests.support.deployment import free_ports
 
 ROOT = Path(server.__path__[0]).parent
 SITES = ("east", "north", "south", "west")
 LIMIT_S = 600
+ENDS_S = 240.0
+MARK = "== again\n"
+pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
+
 QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 
 
@@ -32,26 +44,40 @@ def command_lines(marks: list[str]) -> dict[int, str]:
     return found
 
 
-@pytest.mark.deployment
-@pytest.mark.ray
-@pytest.mark.slow
-def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_left(tmp_path):
-    folder = tmp_path / "federation"
-    environment = {
-        **os.environ,
-        **QUICK,
-        "F2L_BIN": str(BIN),
-        "PORTS": " ".join(map(str, free_ports(3))),
-    }
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What the script has left.
+
+    Args:
+        folder: Of the federation.
+        ports: Of front, control and dashboard.
+        environment: For every process.
+        seen: Command lines of the processes that ran.
+    """
+
+    folder: Path
+    ports: list[int]
+    environment: dict[str, str]
+    seen: set[str]
+
+    @property
+    def marks(self) -> list[str]:
+        marks = [f"FLWR_HOME={self.folder / 'central/flower'}"]
+        return marks + [f"FLWR_HOME={self.folder / site / 'state/flower'}" for site in SITES]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    root = tmp_path_factory.mktemp("played")
+    folder, ports = root / "federation", free_ports(3)
+    environment = {**os.environ, **QUICK, "F2L_BIN": str(BIN), "PORTS": " ".join(map(str, ports))}
     environment.setdefault("PYTHONPATH", str(ROOT))
-    marks = [f"FLWR_HOME={folder / 'central/flower'}"]
-    marks += [f"FLWR_HOME={folder / site / 'state/flower'}" for site in SITES]
-    seen: set[str] = set()
-    with (tmp_path / "said").open("w") as said:
+    done = Played(folder=folder, ports=ports, environment=environment, seen=set())
+    with (root / "said").open("w") as said:
         process = subprocess.Popen(
             ["bash", str(ROOT / "deploy/federation.sh"), str(folder)],
             env=environment,
-            cwd=tmp_path,
+            cwd=root,
             stdout=said,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -60,7 +86,7 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
         try:
 
             def over() -> bool:
-                seen.update(command_lines(marks).values())
+                done.seen.update(command_lines(done.marks).values())
                 return process.poll() is not None
 
             ended = holds(over, timeout_s=LIMIT_S)
@@ -68,12 +94,16 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait(60)
-    text = (tmp_path / "said").read_text()
+    text = (root / "said").read_text()
     assert ended, text
     assert process.returncode == 0, text
-    assert holds(lambda: command_lines(marks) == {})
+    assert holds(lambda: command_lines(done.marks) == {})
+    return done
 
-    (state,) = rounds.load_all(folder / "central/rounds")
+
+def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_left(played):
+    folder = played.folder
+    (state,) = rounds.load_all(folder / "central/rounds")[:1]
     assert (state.number, state.step, state.accepted) == (1, "done", SITES)
     federation = Federation.open(folder / "central")
     assert {record.site for record in federation.zoo.snapshot().records()} == set(SITES)
@@ -84,6 +114,102 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
         assert [json.loads(line)["kind"] for line in lines] == ["probe", "update"]
 
     # Tasks ran at the sites and at the server, and none of them was told its token in argv.
-    assert any("clients.runner" in command for command in seen)
-    assert any("flwr-serverapp" in command for command in seen)
-    assert not any("--token " in command for command in seen)
+    assert any("clients.runner" in words for words in played.seen)
+    assert any("flwr-serverapp" in words for words in played.seen)
+    assert not any("--token " in words for words in played.seen)
+
+
+def started(played: Played, *words: str) -> subprocess.Popen[bytes]:
+    """One of the long-running commands."""
+    with (played.folder / "again.log").open("ab") as log:
+        return subprocess.Popen(
+            [BIN / words[0], *words[1:]],
+            cwd=played.folder,
+            env=played.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+
+def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ends them side by side."""
+    living = [process for process in processes if process.poll() is None]
+    for process in living:
+        process.send_signal(signal.SIGTERM)
+    for process in living:
+        process.wait(120)
+
+
+def supernode_of(folder: Path) -> int:
+    """The head of the process group of a site; 0 while there is none."""
+    status = read_status(folder / "state")
+    return status.supernode if status and status.state == "running" else 0
+
+
+def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played):
+    central = played.folder / "central"
+    federation = Federation.open(central)
+
+    def admin(*words: str) -> None:
+        settings = {
+            "F2L_SERVER": f"localhost:{played.ports[1]}",
+            "F2L_CERTIFICATES": str(central / "certificates"),
+            "F2L_NAME": "admin",
+        }
+        done = command("f2l-admin", *words, environment={**played.environment, **settings})
+        assert done.returncode == 0, done.stderr
+
+    def up() -> bool:
+        return "dashboard" in said().rpartition(MARK)[2]
+
+    def said() -> str:
+        return (played.folder / "again.log").read_text()
+
+    def new() -> set[str]:
+        return {record.site for record in federation.zoo.snapshot().records(round=2)}
+
+    with ExitStack() as stack:
+        processes = [server := started(played, "f2l-server", "run", "central")]
+        stack.callback(end, processes)
+        assert holds(up), said()
+        for site in SITES:
+            processes.append(started(played, "f2l-site", "run", f"{site}/site.toml"))
+        admin("round", "start")
+        assert holds((central / "rounds/00002.json").exists, timeout_s=ENDS_S), said()
+        # At least one site has answered and at least one has not when the server dies.
+        west = supernode_of(played.folder / "west")
+        os.killpg(west, signal.SIGSTOP)
+        try:
+            assert holds(lambda: new() != set(), timeout_s=ENDS_S), said()
+            server.kill()
+            server.wait()
+        finally:
+            os.killpg(west, signal.SIGCONT)
+        assert rounds.load_all(central / "rounds")[-1].step == "exchange"
+        kept = new()
+        assert "west" not in kept
+        with (played.folder / "again.log").open("a") as log:
+            log.write(MARK)
+        processes.append(started(played, "f2l-server", "run", "central"))
+
+        def over() -> bool:
+            return rounds.load_all(central / "rounds")[-1].step in ("done", "failed")
+
+        assert holds(over, timeout_s=ENDS_S), said()
+    assert holds(lambda: command_lines(played.marks) == {})
+    state = rounds.load_all(central / "rounds")[-1]
+    assert (state.number, state.step, state.accepted) == (2, "done", SITES), state
+    records = federation.zoo.snapshot().records()
+    expected = {
+        f"{number}/{site}/{episode}"
+        for number in (1, 2)
+        for site in SITES
+        for episode in range(federation.config.probe.episodes)
+    }
+    assert Counter(record.key for record in records) == Counter(expected)
+    assert federation.zoo.verify() == ()
+    # What had come in was not asked for again.
+    for site in kept:
+        entries = sent_log(played.folder / site / "state").entries()
+        assert [entry["round"] for entry in entries if entry["kind"] == "update"] == [1, 2]

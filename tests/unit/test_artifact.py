@@ -9,7 +9,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from f2l_fed.artifact import load_generator, load_matrix, save_generator, save_matrix
+from f2l_fed.artifact import (
+    load_generator,
+    load_matrix,
+    load_part,
+    save_generator,
+    save_matrix,
+    tensors_of,
+)
 from f2l_fed.errors import ReleaseError
 from tests.support.small import records, rng, small_generator
 
@@ -30,6 +37,19 @@ def rewritten(path, *, without=(), **changes):
     """The file with some tensors removed or replaced."""
     tensors = {name: t for name, t in load_file(path).items() if name not in without}
     save_file(tensors | changes, path, about(path))
+
+
+def test_one_tensor_is_read_alone(saved):
+    for name, tensor in tensors_of(small_generator()).items():
+        assert torch.equal(load_part(saved, name), tensor)
+    with pytest.raises(ReleaseError, match="can't read the generator"):
+        load_part(saved, "nonsense")
+    rewritten(saved, without=("anchor",))
+    with pytest.raises(ReleaseError, match="can't read the generator"):
+        load_part(saved, "anchor")
+    saved.write_bytes(saved.read_bytes()[:100])
+    with pytest.raises(ReleaseError, match="can't read the generator"):
+        load_part(saved, "mean")
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -12,10 +12,14 @@ from flwr.app import Message
 
 from clients.cli import site as entry_point
 from clients.client_app import app
+from clients.model import load_model
+from clients.page import page_of
 from clients.setup import create_site
+from clients.site import open_site, sent_log
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, DataError, UsageError
-from f2l_fed.finetune import Recipe
+from f2l_fed.finetune import Recipe, loss_and_accuracy
+from f2l_fed.targets import build_target
 from tests.support.loopback import LoopbackGrid
 from tests.support.sites import digits_site, frame
 
@@ -104,11 +108,64 @@ def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
     shown = json.loads(f2l_site("sent", site, "--json").stdout)
     assert shown["total"]["messages"] == len(shown["sent"]) == 1
     assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
-    assert "1 messages" in f2l_site("sent", site).stdout
+    (change,) = shown["sent"][0]["changes"]
+    table = f2l_site("sent", site).stdout
+    assert "1 messages" in table
+    assert f" {change:.4g} " in table
     status = json.loads(f2l_site("status", site, "--json").stdout)
     assert status["daemon"] is None
     assert status["latest"] == shown["sent"][0]
     assert status["model"]["round"] == 1
+
+
+def test_the_page_shows_the_norm_of_what_has_left(tmp_path):
+    site = digits_site(tmp_path)
+    work(site)
+    (entry,) = sent_log(tmp_path / "state").entries()
+    assert f"<td>{entry['changes'][0]:.4g}</td>" in page_of(site)
+
+
+def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    log = tmp_path / "state/sent.jsonl"
+    entry = json.loads(log.read_text())
+    log.write_text(json.dumps({k: v for k, v in entry.items() if k not in ("norms", "changes")}))
+    done = f2l_site("sent", site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 messages" in done.stdout
+
+
+def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    done = f2l_site("generate", site)
+    assert (done.returncode, done.stdout) == (1, "")
+    remedy = f"Take part in a round first: f2l-site run {site}"
+    assert done.stderr == f"error: {site}: no start has arrived yet. {remedy}\n"
+    assert f2l_site("generate", site, "--steps", "-1").returncode == 2
+
+
+def test_a_network_is_made_anew_from_the_start_of_the_latest_task_and_exported(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / "state" / name).unlink()
+    shown = json.loads(f2l_site("generate", site, "--steps", "60", "--json").stdout)
+    facts = shown["model"]
+    assert (facts["steps"], facts["round"], facts["chosen"]) == (60, 1, "anchor")
+    assert shown["loss"] < shown["loss_before"]
+    assert facts["accuracy_before"] < 0.5 < 0.8 < facts["accuracy"]
+    kept = load_model(tmp_path / "state")
+    assert kept is not None
+    opened = open_site(site)
+    target = build_target("mlp", frame().input_shape, 3)
+    measured = loss_and_accuracy(target, kept.weights, opened.validation.x, opened.validation.y)
+    assert measured == (shown["loss"], facts["accuracy"])
+    assert f2l_site("model", "export", site, tmp_path / "out").returncode == 0
+    assert json.loads((tmp_path / "out/model.json").read_text()) == facts
+    said = f2l_site("generate", site).stdout
+    assert "mlp from anchor of round 1\n3 steps on 30 examples, measured on 6\n" in said
+    assert len(json.loads(f2l_site("sent", site, "--json").stdout)["sent"]) == 1
 
 
 def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):

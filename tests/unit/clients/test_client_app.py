@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients.client_app import app
-from clients.model import load_model
+from clients.model import load_model, load_start
 from f2l_fed import wire
 from f2l_fed.finetune import Recipe
 from f2l_fed.targets import build_target
@@ -68,6 +68,13 @@ def test_an_update_comes_back_and_the_record_says_the_same(tmp_path):
     assert entry["fields"] == dict(content.config_records["update"])
     shapes = {n: list(s) for n, s in zip(layout.names, layout.shapes, strict=True)}
     assert entry["tensors"] == {"weights.0": shapes, "probe.0": shapes, "probe.1": shapes}
+    vectors = {"weights.0": update.weights[0]}
+    vectors |= {f"probe.{episode}": probe for episode, probe in enumerate(update.probes)}
+    assert entry["norms"] == pytest.approx({k: float(v.norm()) for k, v in vectors.items()})
+    start = load_start(tmp_path / "state")
+    assert start is not None
+    change = float((update.weights[0] - start.model.weights).norm())
+    assert entry["changes"] == [pytest.approx(change, rel=1e-5)]
 
 
 def test_the_site_keeps_its_network(tmp_path):

@@ -7,8 +7,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from clients.model import Facts, Model, export_model, load_model, save_model
+from clients.model import (
+    Facts,
+    Model,
+    Start,
+    export_model,
+    load_model,
+    load_start,
+    save_model,
+    save_start,
+)
 from f2l_fed.errors import DataError, UsageError
+from f2l_fed.finetune import Recipe
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import build_target
 
@@ -55,11 +65,33 @@ def test_the_file_names_the_parameters_as_the_network_does(tmp_path):
         assert '"labels": "ok,scratch,dent"' in file.metadata()["f2l_fed"]
 
 
+def test_a_saved_start_is_read_back_with_its_recipe(tmp_path):
+    assert load_start(tmp_path) is None
+    start = Start(model=model(), recipe=Recipe(steps=7, lr=0.1, batch=10))
+    save_start(tmp_path, start)
+    read = load_start(tmp_path)
+    assert read is not None
+    assert (read.recipe, read.model.facts) == (start.recipe, start.model.facts)
+    assert torch.equal(read.model.weights, start.model.weights)
+    assert {path.name for path in tmp_path.iterdir()} == {"start.safetensors"}
+    assert load_model(tmp_path) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 9])
-def test_a_damaged_network_is_told(tmp_path, content):
-    (tmp_path / "model.safetensors").write_bytes(content)
+@pytest.mark.parametrize(
+    ("name", "load"), [("model.safetensors", load_model), ("start.safetensors", load_start)]
+)
+def test_a_damaged_network_is_told(tmp_path, content, name, load):
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match="can't read the site's network"):
-        load_model(tmp_path)
+        load(tmp_path)
+
+
+def test_a_start_without_a_recipe_is_told(tmp_path):
+    save_model(tmp_path, model())
+    (tmp_path / "model.safetensors").rename(tmp_path / "start.safetensors")
+    with pytest.raises(DataError, match="can't read the site's network"):
+        load_start(tmp_path)
 
 
 def test_the_exported_program_predicts_like_the_network(tmp_path: Path):

@@ -64,7 +64,24 @@ def test_the_record_says_all_that_leaves(tmp_path):
     assert entry["fields"] == {"site": "north", "round": 3}
     assert entry["tensors"] == {"weights": {"w": [2, 5]}}
     assert entry["numbers"] == {"steps": 4.0}
+    assert entry["norms"] == {"weights": 0.0}
+    assert entry["changes"] == []
     assert entry["bytes"] > 40
+
+
+def test_the_norm_is_that_of_all_tensors_of_a_record_together(tmp_path):
+    content = RecordDict(
+        {
+            "probe.0": ArrayRecord({"a": Array(np.full((1, 1), 3.0)), "b": Array(np.array([4.0]))}),
+            "probe.1": ArrayRecord({"a": Array(np.array([np.nan], np.float32))}),
+        }
+    )
+    log = SentLog(tmp_path / "sent.jsonl")
+    log.record("probe", 0, content, NOW, changes=(0.5, float("inf")))
+    (entry,) = log.entries()
+    assert entry["norms"] == {"probe.0": 5.0, "probe.1": None}
+    assert entry["changes"] == [0.5, None]
+    assert "NaN" not in log.path.read_text()
 
 
 def test_a_torn_line_is_left_out_and_does_not_swallow_the_next(tmp_path):

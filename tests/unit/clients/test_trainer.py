@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def test_work_is_the_same_every_time(tmp_path):
 def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
-    update, best = trainer.work(site, task(), target)
+    update, (best,) = trainer.work(site, task(), target)
     assert set(update.numbers) == set(NUMBERS)
     assert (update.chosen, update.round, update.numbers["examples"]) == (("anchor",), 2, 30)
     assert update.numbers["accuracy_before"] < 0.5 < 0.9 <= update.numbers["accuracy_after"]
@@ -51,14 +52,32 @@ def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path
 def test_the_best_start_is_chosen_on_the_sites_own_training_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
-    trained = trainer.work(site, task(), target)[1].weights
+    trained = trainer.work(site, task(), target)[1][0].weights
     worse = target.initialise(generator_for("worse"))
     offered = {"prior": worse, "sample-0": trained}
-    update, best = trainer.work(site, task((offered, {"prior": worse}), steps=0), target)
+    update, tuned = trainer.work(site, task((offered, {"prior": worse}), steps=0), target)
     assert select(target, offered, site.train.x, site.train.y)[0] == "sample-0"
     assert update.chosen == ("sample-0", "prior")
     assert torch.equal(update.weights, torch.stack([trained, worse]))
-    assert torch.equal(best.weights, trained)
+    assert torch.equal(trainer.best_of(tuned).weights, trained)
+    assert [torch.equal(one.start, one.weights) for one in tuned] == [True, True]
+
+
+def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    target = trainer.target_of(frame())
+    asked = replace(task(), recipe=Recipe(steps=30, lr=0.1))
+    _, (best,) = trainer.work(site, asked, target)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    made = trainer.model_of(site, asked, target, best, now)
+    start = trainer.start_of(made, best, asked.recipe)
+    assert (start.model.facts.steps, start.model.facts.accuracy) == (0, best.before[1])
+    again, _ = trainer.anew(site, start, now)
+    assert torch.equal(again.weights, made.weights)
+    assert again.facts == made.facts
+    none, tuned = trainer.anew(site, start, now, steps=0)
+    assert torch.equal(none.weights, start.model.weights)
+    assert none.facts.accuracy == tuned.before[1] == best.before[1]
 
 
 def test_the_probe_moves_the_anchor_towards_the_task(tmp_path):
