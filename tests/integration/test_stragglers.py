@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
 from f2l_fed import wire
@@ -22,7 +21,7 @@ from server.conduct import Conductor
 from server.federation import Federation
 from server.journal import Journal
 from server.lock import locked
-from tests.support.inline import conductor
+from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import small_federation
 
@@ -34,13 +33,8 @@ def prepared(out: Path, *more: str, sites: int = 6) -> tuple[Federation, list[Pa
     return federation, sorted((out / "sites").glob("*/site.toml"))
 
 
-def nodes(files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:
-    return {node: {"site": str(path)} for node, path in enumerate(files, first)}
-
-
 def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Conductor:
-    base = conductor(federation, files)
-    return dataclasses.replace(base, talk=dataclasses.replace(base.talk, grid=grid))
+    return conductor(federation, files, grid=grid)
 
 
 def events(root: Path, name: str) -> list[dict]:
@@ -169,19 +163,13 @@ def test_a_site_that_is_restarted_during_a_round_is_asked_again_as_its_new_node(
 
 def test_with_half_of_the_sites_silent_the_round_ends_at_the_quorum(tmp_path):
     federation, files = prepared(tmp_path / "out", "round.timeout_s=0.5", "round.quorum=0.9")
-    app = ClientApp()
 
-    @app.query("probe")
-    def probe(message: Message, context: Context) -> Message:
-        return honest_app(message, context)
-
-    @app.train("task")
     def task(message: Message, context: Context) -> Message:
         if context.node_id > 3:
             raise RuntimeError("private text")
         return honest_app(message, context)
 
-    grid = LoopbackGrid(app, nodes(files))
+    grid = LoopbackGrid(answering(task), nodes(files))
     (state,) = over(federation, files, grid).run(1, 6)
     assert (state.step, state.reason) == ("failed", "3 of 6 sites answered, 6 are the quorum")
     assert set(codes(tmp_path / "out", 1).values()) == {"accepted", "failed"}
@@ -257,20 +245,14 @@ GARBAGE = {
 def test_every_kind_of_garbage_gets_its_code_and_the_round_goes_on(tmp_path):
     kinds = list(GARBAGE)
     federation, files = prepared(tmp_path / "out", "round.quorum=0.1", sites=len(kinds) + 4)
-    app = ClientApp()
 
-    @app.query("probe")
-    def probe(message: Message, context: Context) -> Message:
-        return honest_app(message, context)
-
-    @app.train("task")
     def task(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
         if context.node_id <= len(kinds):
             reply.content = GARBAGE[kinds[context.node_id - 1]](reply.content)
         return reply
 
-    grid = LoopbackGrid(app, nodes(files))
+    grid = LoopbackGrid(answering(task), nodes(files))
     (state,) = over(federation, files, grid).run(1, len(files))
     said = codes(tmp_path / "out", 1)
     assert {kind: said[f"site-{n:03d}"] for n, kind in enumerate(kinds)} == dict.fromkeys(
@@ -281,20 +263,14 @@ def test_every_kind_of_garbage_gets_its_code_and_the_round_goes_on(tmp_path):
 
 def test_a_bound_name_counts_and_not_what_the_update_says(tmp_path):
     federation, files = prepared(tmp_path / "out")
-    app = ClientApp()
 
-    @app.query("probe")
-    def probe(message: Message, context: Context) -> Message:
-        return honest_app(message, context)
-
-    @app.train("task")
     def task(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
         head = reply.content.config_records["update"]
         reply.content["update"] = ConfigRecord({**head, "site": "site-000"})
         return reply
 
-    base = over(federation, files, LoopbackGrid(app, nodes(files)))
+    base = over(federation, files, LoopbackGrid(answering(task), nodes(files)))
     bound = {node: f"key-{node}" for node in nodes(files)}
     (state,) = dataclasses.replace(base, names=bound).run(1, 6)
     assert state.accepted == tuple(f"key-{node}" for node in range(1, 7))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients.client_app import app
+from clients.client_app import app as honest_app
 from f2l_fed.candidates import Offer
 from f2l_fed.events import Listener
 from server.conduct import Conductor
@@ -36,13 +38,32 @@ class InlineEngine:
             yield from workshop.offers([site], probe[None]).items()
 
 
+def nodes(site_files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:
+    """Configurations of consecutive nodes, one for each ``site.toml`` file."""
+    return {node: {"site": str(path)} for node, path in enumerate(site_files, first)}
+
+
+def answering(task: Callable[[Message, Context], Message]) -> ClientApp:
+    """The sites' app with another answer to tasks."""
+    app = ClientApp()
+
+    @app.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    app.train("task")(task)
+    return app
+
+
 def conductor(
-    federation: Federation, site_files: list[Path], *, listener: Listener | None = None
+    federation: Federation,
+    site_files: list[Path],
+    *,
+    grid: LoopbackGrid | None = None,
+    listener: Listener | None = None,
 ) -> Conductor:
-    """A conductor whose nodes 1, 2, … are the sites of the given ``site.toml`` files."""
-    grid = LoopbackGrid(
-        app, {node: {"site": str(path)} for node, path in enumerate(site_files, start=1)}
-    )
+    """A conductor of the sites of the given ``site.toml`` files; see `nodes`."""
+    grid = grid or LoopbackGrid(honest_app, nodes(site_files))
     return Conductor(
         federation=federation,
         talk=Talk(grid=grid, config=federation.config.round, stop=threading.Event()),

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 
 from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
 from f2l_fed import wire
@@ -14,7 +13,7 @@ from f2l_fed.admission import Submission
 from server.conduct import Conductor
 from server.federation import Federation
 from tests.support.attacks import Attack
-from tests.support.inline import conductor
+from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.recorded import submission_of
 from tests.support.small import rng
@@ -30,13 +29,7 @@ def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
         lies: By site, what is done to its honest submission.
     """
     seen: dict[int, list[Submission]] = {}
-    app = ClientApp()
 
-    @app.query("probe")
-    def probe(message: Message, context: Context) -> Message:
-        return honest_app(message, context)
-
-    @app.train("task")
     def task(message: Message, context: Context) -> Message:
         asked = wire.unpack_task(message.content)
         reply = honest_app(message, context)
@@ -54,6 +47,4 @@ def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
         return reply
 
     files = sorted((federation.root / "sites").glob("*/site.toml"))
-    base = conductor(federation, files)
-    grid = LoopbackGrid(app, {node: {"site": str(path)} for node, path in enumerate(files, 1)})
-    return dataclasses.replace(base, talk=dataclasses.replace(base.talk, grid=grid))
+    return conductor(federation, files, grid=LoopbackGrid(answering(task), nodes(files)))

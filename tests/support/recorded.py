@@ -15,7 +15,7 @@ from f2l_fed import wire
 from f2l_fed.admission.submission import Submission
 from f2l_fed.probe import anchor
 from server.federation import Federation
-from tests.support.inline import conductor
+from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 
 
@@ -28,21 +28,11 @@ def recorded_rounds(federation: Federation, count: int) -> list[list[Submission]
     found: dict[int, list[Submission]] = {}
     app = _recording(federation, lambda one: found.setdefault(one.round, []).append(one))
     files = sorted((federation.root / "sites").glob("*/site.toml"))
-    base = conductor(federation, files)
-    grid = LoopbackGrid(app, {node: {"site": str(path)} for node, path in enumerate(files, 1)})
-    talk = dataclasses.replace(base.talk, grid=grid)
-    dataclasses.replace(base, talk=talk).run(count, len(files))
+    conductor(federation, files, grid=LoopbackGrid(app, nodes(files))).run(count, len(files))
     return [sorted(found[number], key=lambda one: one.site) for number in sorted(found)]
 
 
 def _recording(federation: Federation, keep: Callable[[Submission], None]) -> ClientApp:
-    app = ClientApp()
-
-    @app.query("probe")
-    def probe(message: Message, context: Context) -> Message:
-        return honest_app(message, context)
-
-    @app.train("task")
     def task(message: Message, context: Context) -> Message:
         asked = wire.unpack_task(message.content)
         reply = honest_app(message, context)
@@ -50,7 +40,7 @@ def _recording(federation: Federation, keep: Callable[[Submission], None]) -> Cl
         keep(submission_of(federation, asked, update))
         return reply
 
-    return app
+    return answering(task)
 
 
 def submission_of(federation: Federation, asked: wire.Task, update: wire.Update) -> Submission:
