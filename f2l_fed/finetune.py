@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,18 +25,27 @@ class Recipe:
         lr: Learning rate.
         momentum: Heavy-ball momentum in [0, 1).
         batch: Examples a step; 0 takes all of them in every step.
+        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
+            Without it, a few steep steps can leave a network with the same answer to everything.
+
+    Reference:
+        Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks.
+        ICML 2013, algorithm 1.
     """
 
     steps: int
     lr: float = 0.05
     momentum: float = 0.9
     batch: int = 0
+    max_gradient_norm: float = 5.0
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, self, "steps", ">= 0")
         positive(self, "lr")
         share(self, "momentum")
         require(self.batch >= 0, self, "batch", ">= 0")
+        finite = 0 <= self.max_gradient_norm < math.inf
+        require(finite, self, "max_gradient_norm", ">= 0, finite")
 
 
 def iterates(
@@ -70,6 +80,9 @@ def iterates(
         loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
+            norm = float(gradient.norm())
+            if 0 < recipe.max_gradient_norm < norm:
+                gradient.mul_(recipe.max_gradient_norm / norm)
             momentum.mul_(recipe.momentum).add_(gradient)
             theta.sub_(momentum, alpha=recipe.lr)
         yield theta.detach()
@@ -105,7 +118,7 @@ def accuracy_after(
 ) -> list[float]:
     """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
     wanted = set(steps)
-    whole = Recipe(steps=max(steps), lr=recipe.lr, momentum=recipe.momentum, batch=recipe.batch)
+    whole = replace(recipe, steps=max(steps))
     found = {
         step: loss_and_accuracy(
             target, target.calibrated(theta, train[0]) if step else theta, *test

@@ -10,6 +10,8 @@ parameter update.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -69,5 +71,5 @@ def probe_update(target: Target, anchored: Tensor, x: Tensor, y: Tensor, recipe:
     Returns:
         (D,) float32.
     """
-    full = Recipe(steps=recipe.steps, lr=recipe.lr, momentum=recipe.momentum, batch=0)
+    full = replace(recipe, batch=0)
     return finetune(target, anchored, x, y, full, torch.Generator()) - anchored

@@ -294,6 +294,7 @@ def _recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
         f"{prefix}.lr": recipe.lr,
         f"{prefix}.momentum": recipe.momentum,
         f"{prefix}.batch": recipe.batch,
+        f"{prefix}.max_gradient_norm": recipe.max_gradient_norm,
     }
 
 
@@ -303,6 +304,7 @@ def _unrecipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
         "lr": _typed(head, f"{prefix}.lr", float),
         "momentum": _typed(head, f"{prefix}.momentum", float),
         "batch": _typed(head, f"{prefix}.batch", int),
+        "max_gradient_norm": _typed(head, f"{prefix}.max_gradient_norm", float),
     }
     try:
         return Recipe(**values)

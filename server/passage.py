@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -225,11 +226,11 @@ class Passage:
 
     async def _linger(self) -> None:
         """Takes some of an unread request: closed over it, the answer could be lost."""
-        try:
-            while isinstance(self._http.next_event(), h11.Data):
-                pass
-        except h11.RemoteProtocolError:
-            return
+        if self._http.their_state is h11.SEND_BODY:
+            with suppress(h11.RemoteProtocolError):
+                while isinstance(self._http.next_event(), h11.Data):
+                    pass
+        # Of a request that is none, nobody knows where it would end.
         if self._http.their_state not in (h11.SEND_BODY, h11.ERROR):
             return
         try:

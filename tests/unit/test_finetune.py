@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from f2l_fed.errors import ConfigError
 from f2l_fed.finetune import Recipe, accuracy_after, finetune, iterates, loss_and_accuracy
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, rng, small_target
@@ -26,23 +28,44 @@ def reference(target, weights, x, y, recipe):
     for _ in range(recipe.steps):
         optimiser.zero_grad()
         functional.cross_entropy(module(x), y).backward()
+        if recipe.max_gradient_norm:
+            nn.utils.clip_grad_norm_(module.parameters(), recipe.max_gradient_norm)
         optimiser.step()
     return target.layout.flatten(dict(module.named_parameters()))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("batch", [0, 30, 1_000])
-def test_full_batch_steps_are_those_of_torch(momentum, batch):
+@pytest.mark.parametrize("most", [0, 0.1, 5.0])
+def test_full_batch_steps_are_those_of_torch(momentum, batch, most):
     target = small_target()
     x, y = examples(target, 30)
     weights = target.initialise(rng(1))
-    recipe = Recipe(steps=12, lr=0.05, momentum=momentum, batch=batch)
+    recipe = Recipe(steps=12, lr=0.05, momentum=momentum, batch=batch, max_gradient_norm=most)
     torch.testing.assert_close(
         finetune(target, weights, x, y, recipe, rng()),
         reference(target, weights, x, y, recipe),
         rtol=0,
         atol=1e-6,
     )
+
+
+def test_no_step_is_longer_than_the_gradient_may_be():
+    target = small_target()
+    x, y = examples(target, 30)
+    weights = 30 * target.initialise(rng(1))
+    for most, bound in ((0.0, math.inf), (0.5, 0.5)):
+        recipe = Recipe(steps=1, lr=1.0, momentum=0.0, max_gradient_norm=most)
+        step = float((finetune(target, weights, x, y, recipe, rng()) - weights).norm())
+        assert step <= 1.0001 * bound
+        assert step > 0.4
+        assert (step > 5) == (most == 0)
+
+
+@pytest.mark.parametrize("most", [-1.0, math.inf, math.nan])
+def test_a_limit_of_the_gradient_that_is_none_is_refused(most):
+    with pytest.raises(ConfigError, match="max_gradient_norm"):
+        Recipe(steps=1, max_gradient_norm=most)
 
 
 def test_a_convolutional_target_descends_like_torch_too():

@@ -39,7 +39,7 @@ TASK = wire.Task(
     anchor=vector(6),
     round=4,
     release="0003",
-    recipe=Recipe(steps=15, lr=0.03, momentum=0.9, batch=50),
+    recipe=Recipe(steps=15, lr=0.03, momentum=0.9, batch=50, max_gradient_norm=2.5),
     candidates=({"prior": vector(0), "sample-0": vector(1)}, {"prior": vector(4)}),
 )
 UPDATE = wire.Update(
