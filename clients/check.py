@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clients import link
 from clients.policy import PolicyConfig
+from clients.privacy import Budget
 from clients.site import Examples, Site, SiteConfig, read_config, read_examples
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
@@ -72,6 +73,7 @@ def check(path: Path, *, target: str = "", classes: int = 0, connect: bool = Tru
             f"[policy] minimum_examples: the site would refuse every task: expected at least "
             f"{config.policy.minimum_examples} training examples, got {len(train.y)}."
         )
+    problems += _privacy_problems(site)
     if target:
         problems += _target_problems(site, target, classes)
     per_class = _per_class(train, labels)
@@ -95,6 +97,22 @@ def _policy_problems(policy: PolicyConfig) -> list[str]:
         if ":" not in name and name not in known_targets()
     ]
     return problems if names else ["[policy] targets: no network is allowed."]
+
+
+def _privacy_problems(site: Site) -> list[str]:
+    privacy, count = site.config.privacy, len(site.train.y)
+    if not privacy.epsilon:
+        return []
+    if privacy.delta * count >= 1:
+        return [
+            f"[privacy] delta: {privacy.delta:g} would allow one example to be given away: "
+            f"expected well below 1/{count}."
+        ]
+    try:
+        Budget(config=privacy, state=site.state).spent()
+    except F2LError as error:
+        return [str(error)]
+    return []
 
 
 def _state_problems(state: Path) -> list[str]:

@@ -131,16 +131,20 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Shows the daemon, the latest answer and the site's network."""
     from clients.daemon import read_status
     from clients.model import load_model
-    from clients.site import read_config, sent_log
+    from clients.policy import budget_of
+    from clients.site import budget, read_config, sent_log
 
     config = read_config(site_file)
     state = site_file.parent / config.state
+    own = budget(config, state)
+    spent = own.spent() if own else None
     daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
     if as_json:
         shown = {
             "site": config.name,
             "daemon": asdict(daemon) if daemon else None,
             "latest": entries[-1] if entries else None,
+            "budget": spent,
             "model": asdict(model.facts) if model else None,
         }
         print(json.dumps(shown, indent=1))
@@ -155,6 +159,8 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         table.add_row("last end", daemon.last_end or "none")
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
+    if spent:
+        table.add_row("privacy budget", budget_of({"budget": spent}))
     if model is None:
         table.add_row("network", "none yet")
     else:
@@ -176,7 +182,7 @@ def sent(
     The norm is the Euclidean length of each change that has left: of a probe, and of an update
     the way from the start to the fine-tuned network.
     """
-    from clients.policy import norms_of
+    from clients.policy import budget_of, norms_of
     from clients.site import read_config, sent_log
 
     config = read_config(site_file)
@@ -185,7 +191,9 @@ def sent(
     if as_json:
         print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
         return
-    table = Table("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "numbers and code")
+    table = Table(
+        "time (UTC)", "kind", "round", "bytes", "tensors", "norm", "budget", "numbers and code"
+    )
     for entry in entries[-last:]:
         tensors = sum(map(len, entry["tensors"].values()))
         numbers = [f"{name} {value:.4g}" for name, value in entry["numbers"].items()]
@@ -197,6 +205,7 @@ def sent(
             str(entry["bytes"]),
             str(tensors or ""),
             "\n".join(norms_of(entry)),
+            budget_of(entry),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     _out.print(table)

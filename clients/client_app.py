@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from clients import limits, policy, trainer
 from clients.model import save_model, save_start
+from clients.private import private_probes, private_work
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -53,9 +54,8 @@ def probe(message: Message, context: Context) -> Message:
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
         trainer.require_anchor(request, target)
-        reply = wire.ProbeReply(
-            site=site.config.name, probes=trainer.probes_of(site, request, target)
-        )
+        probes_of = private_probes if site.budget else trainer.probes_of
+        reply = wire.ProbeReply(site=site.config.name, probes=probes_of(site, request, target))
         return Answer("probe", 0, wire.pack_probe_reply(reply, target.layout))
 
     return _answer(message, context, respond)
@@ -75,14 +75,19 @@ def task(message: Message, context: Context) -> Message:
         target = trainer.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
         trainer.require_anchor(asked, target)
-        update, tuned = trainer.work(site, asked, target)
+        tuned = trainer.work(site, asked, target)
         best = trainer.best_of(tuned)
         made = trainer.model_of(site, asked, target, best, policy.utc_now())
         save_start(site.state, trainer.start_of(made, best, asked.recipe))
         save_model(site.state, made)
+        if site.budget:
+            update, change = private_work(site, asked, target)
+            changes: tuple[float, ...] = (change,)
+        else:
+            update = trainer.update_of(site, asked, target, tuned)
+            changes = tuple(one.change for one in tuned)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
-        changes = tuple(one.change for one in tuned)
         return Answer("update", asked.round, wire.pack_update(update, target.layout), changes)
 
     return _answer(message, context, respond)
@@ -97,7 +102,10 @@ def _answer(message: Message, context: Context, respond: Callable[[Site], Answer
             answer = respond(site)
         content = answer.content
         site.sent.allow(site.config.policy, content, now)
-        site.sent.record(answer.kind, answer.round, content, now, changes=answer.changes)
+        budget = site.budget.spent() if site.budget else None
+        site.sent.record(
+            answer.kind, answer.round, content, now, changes=answer.changes, budget=budget
+        )
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)
     except F2LError as error:

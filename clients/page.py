@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from clients.model import load_model
-from clients.policy import norms_of
-from clients.site import read_config, sent_log
+from clients.policy import budget_of, norms_of
+from clients.site import budget, read_config, sent_log
 from f2l_fed.errors import ConfigError, F2LError
 
 _SHOWN = 30
@@ -43,6 +43,8 @@ def page_of(site_file: Path) -> str:
         one = model.facts
         facts += [("network", f"{one.target}, round {one.round}, {one.time}")]
         facts += [("accuracy", f"{one.accuracy_before:.3f} before, {one.accuracy:.3f} after")]
+    if own := budget(config, state):
+        facts += [("privacy budget", budget_of({"budget": own.spent()}))]
     total = sum(entry["bytes"] for entry in entries)
     rows = [
         (
@@ -52,11 +54,12 @@ def page_of(site_file: Path) -> str:
             str(entry["bytes"]),
             ", ".join(name for tensors in entry["tensors"].values() for name in tensors),
             ", ".join(norms_of(entry)),
+            budget_of(entry),
             str(entry["fields"].get("code", "")),
         )
         for entry in reversed(entries[-_SHOWN:])
     ]
-    heads = ("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "code")
+    heads = ("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "budget", "code")
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(config.name)}</title>"
         f"<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10>"

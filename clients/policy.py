@@ -158,6 +158,7 @@ class SentLog:
         now: datetime,
         *,
         changes: Sequence[float] = (),
+        budget: Mapping[str, float] | None = None,
     ) -> None:
         """Writes down what is about to leave; nothing leaves unwritten.
 
@@ -167,6 +168,7 @@ class SentLog:
             content: The answer.
             now: The time.
             changes: Euclidean length of the way from the start to each network in the answer.
+            budget: Where there is one, how much of it is spent once this has left.
         """
         entry = {
             "time": now.isoformat(),
@@ -186,6 +188,7 @@ class SentLog:
                 record: _finite(_norm(arrays)) for record, arrays in content.array_records.items()
             },
             "changes": [_finite(change) for change in changes],
+            **({"budget": dict(budget)} if budget else {}),
             "numbers": {
                 name: value
                 for metrics in content.metric_records.values()
@@ -210,6 +213,12 @@ def norms_of(entry: Mapping[str, Any]) -> list[str]:
     """The lengths of the changes in an entry of the audit log, as text; older ones do not say."""
     found = entry.get("changes") or list(entry.get("norms", {}).values())
     return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
+
+
+def budget_of(entry: Mapping[str, Any]) -> str:
+    """The ε that was spent with an entry of the audit log, of how much; "" without a budget."""
+    budget = entry.get("budget")
+    return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
 
 
 def _norm(arrays: ArrayRecord) -> float:

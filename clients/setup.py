@@ -13,6 +13,7 @@ from clients.enrol import register
 from clients.kit import read_kit
 from clients.limits import LimitsConfig
 from clients.policy import PolicyConfig
+from clients.privacy import PrivacyConfig
 from clients.site import read_config
 from f2l_fed.errors import DataError, UsageError
 
@@ -56,6 +57,17 @@ answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # What the server sends is never run here, whatever stands here.
 apps = {apps}
+
+[privacy]
+# Differential privacy of everything that this site ever sends, with every example as a unit: the
+# noise is chosen so that as many answers as stand here spend no more than (epsilon, delta)
+# together; then the site refuses. 0 sends plain parameters. Gradients of single examples are
+# shortened to max_norm.
+# The network that the site keeps for itself has no noise.
+epsilon = {privacy_epsilon}
+delta = {privacy_delta}
+answers = {privacy_answers}
+max_norm = {privacy_max_norm}
 
 [limits]
 # What the daemon may take of this machine: processors (0: all), memory of each of its processes
@@ -133,6 +145,7 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
         "data": os.path.relpath(data, folder) if inside else str(data.resolve()),
         **asdict(PolicyConfig()),
         **asdict(LimitsConfig()),
+        **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "address": address,
         **(_KIT if address else dict.fromkeys(_KIT, "")),
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 from clients.data import Source
 from clients.limits import LimitsConfig
 from clients.policy import PolicyConfig, SentLog
+from clients.privacy import Budget, PrivacyConfig
 from f2l_fed.config import from_mapping
 from f2l_fed.data import Dataset
 from f2l_fed.errors import ConfigError, DataError
@@ -78,6 +79,7 @@ class SiteConfig:
             whole numbers from 0 as they are and numbers others in sorted order.
         state: Folder for what the site keeps, relative likewise.
         policy: What may leave.
+        privacy: How far what leaves hides every single example.
         server: Where to.
         limits: What the daemon may take of this machine.
         page: Port of the daemon's own page, on loopback; 0 for none.
@@ -90,6 +92,7 @@ class SiteConfig:
     labels: str = ""
     state: str = "state"
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     page: int = 0
@@ -138,6 +141,11 @@ class Site:
     def sent(self) -> SentLog:
         """The record of everything that left."""
         return sent_log(self.state)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The privacy budget; None where what leaves is not noised."""
+        return budget(self.config, self.state)
 
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
@@ -215,6 +223,11 @@ def read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples,
 def sent_log(state: Path) -> SentLog:
     """The audit log in a state folder."""
     return SentLog(state / "sent.jsonl")
+
+
+def budget(config: SiteConfig, state: Path) -> Budget | None:
+    """The privacy budget of a site; None where what leaves is not noised."""
+    return Budget(config=config.privacy, state=state) if config.privacy.epsilon else None
 
 
 def _examples(dataset: Dataset) -> Examples:

@@ -84,13 +84,10 @@ class Tuned:
         return float((self.weights.double() - self.start.double()).norm())
 
 
-def work(site: Site, task: Task, target: Target) -> tuple[Update, tuple[Tuned, ...]]:
+def work(site: Site, task: Task, target: Target) -> tuple[Tuned, ...]:
     """For each episode chooses the best start on the site's own examples and fine-tunes it.
 
     The choice is by the training examples.
-
-    Returns:
-        What is sent, with means over the episodes as numbers, and each episode's network.
     """
     frame, train = task.frame, site.train
     episodes = task.candidates or ({"anchor": anchor(target, frame.lineage)},)
@@ -99,14 +96,19 @@ def work(site: Site, task: Task, target: Target) -> tuple[Update, tuple[Tuned, .
         kind, start = select(target, offered, train.x, train.y)
         rng = generator_for(frame.lineage, task.round, site.config.name, "finetune", episode)
         tuned.append(_tuned(site, target, kind, start, task.recipe, rng))
-    update = Update(
+    return tuple(tuned)
+
+
+def update_of(site: Site, task: Task, target: Target, tuned: Sequence[Tuned]) -> Update:
+    """What is sent of it, with means over the episodes as numbers."""
+    return Update(
         site=site.config.name,
         round=task.round,
         chosen=tuple(one.chosen for one in tuned),
         weights=torch.stack([one.weights for one in tuned]),
         probes=probes_of(site, task, target),
         numbers={
-            "examples": float(len(train.y)),
+            "examples": float(len(site.train.y)),
             "steps": float(task.recipe.steps),
             "loss_before": fmean(one.before[0] for one in tuned),
             "loss_after": fmean(one.after[0] for one in tuned),
@@ -114,7 +116,6 @@ def work(site: Site, task: Task, target: Target) -> tuple[Update, tuple[Tuned, .
             "accuracy_after": fmean(one.after[1] for one in tuned),
         },
     )
-    return update, tuple(tuned)
 
 
 def best_of(tuned: Sequence[Tuned]) -> Tuned:

@@ -14,8 +14,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, isfinite, log
+from math import isfinite, log, sqrt
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from f2l_fed.errors import AdmissionError, UsageError
 
 # Small orders serve large budgets, large ones small budgets.
 ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
+
+_LEAST_NOISE, _MOST_NOISE = 0.1, 1e6
 
 # Rounding to float32 lengthens a vector by at most 2**-24 of itself: less than this takes off.
 _ROUNDING = 1 - 2.0**-23
@@ -204,11 +207,61 @@ class Ledger:
             raise UsageError("delta is out of range", expected="> 0 and < 1", got=str(delta))
         if not any(spending.steps for spending in self.spent):
             return 0.0
-        best = inf
-        for order in ORDERS:
-            slack = log(1 - 1 / order) - (log(delta) + log(order)) / (order - 1)
-            best = min(best, self.renyi(order) + slack)
-        return max(best, 0.0)
+        return _epsilon([self.renyi(order) for order in ORDERS], delta)
+
+
+def noise_for(
+    epsilon: float, delta: float, parts: Sequence[tuple[float, int]], before: Ledger | None = None
+) -> float:
+    """The least noise multiplier with which steps stay within a budget, to a thousandth.
+
+    Args:
+        epsilon: ε > 0.
+        delta: δ in (0, 1).
+        parts: Sampling rate in (0, 1] and number of steps of each mechanism.
+        before: What the budget has paid for already.
+
+    Raises:
+        UsageError: If no noise is enough.
+
+    >>> noise_for(1.0, 1e-5, [(1.0, 1)]) < noise_for(1.0, 1e-5, [(1.0, 2)])
+    True
+    """
+    _require_positive("epsilon", epsilon)
+    base = [(before or Ledger()).renyi(order) for order in ORDERS]
+
+    def spent(noise: float) -> float:
+        more = Ledger(
+            spent=tuple(
+                Spending(noise_multiplier=noise, sampling_rate=rate, steps=steps)
+                for rate, steps in parts
+            )
+        )
+        return _epsilon(
+            [b + more.renyi(order) for b, order in zip(base, ORDERS, strict=True)], delta
+        )
+
+    low, high = _LEAST_NOISE, 2 * _LEAST_NOISE
+    while spent(high) > epsilon:
+        low, high = high, 2 * high
+        if high > _MOST_NOISE:
+            raise UsageError(
+                "no noise is enough for what is left of the budget",
+                got=f"epsilon {epsilon}, delta {delta}",
+            )
+    while high > 1.001 * low:
+        middle = sqrt(low * high)
+        low, high = (middle, high) if spent(middle) > epsilon else (low, middle)
+    return high
+
+
+def _epsilon(divergences: Sequence[float], delta: float) -> float:
+    """ε from the Rényi divergences of all `ORDERS`, by [B20]."""
+    best: float = min(
+        divergence + log(1 - 1 / order) - (log(delta) + log(order)) / (order - 1)
+        for order, divergence in zip(ORDERS, divergences, strict=True)
+    )
+    return max(best, 0.0)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -24,7 +24,7 @@ from f2l_fed.tensors import arrays_of, pack_rows, read_array, unpack_rows
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,10 @@ def task(candidates: tuple[dict[str, torch.Tensor], ...] = (), steps: int = 30) 
 def test_work_is_the_same_every_time(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
-    (one, _), (two, _) = (trainer.work(site, task(), target) for _ in range(2))
+    one, two = (
+        trainer.update_of(site, task(), target, trainer.work(site, task(), target))
+        for _ in range(2)
+    )
     assert torch.equal(one.weights, two.weights)
     assert torch.equal(one.probes, two.probes)
     assert one.numbers == two.numbers
@@ -40,7 +43,8 @@ def test_work_is_the_same_every_time(tmp_path):
 def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
-    update, (best,) = trainer.work(site, task(), target)
+    (best,) = tuned = trainer.work(site, task(), target)
+    update = trainer.update_of(site, task(), target, tuned)
     assert set(update.numbers) == set(NUMBERS)
     assert (update.chosen, update.round, update.numbers["examples"]) == (("anchor",), 2, 30)
     assert update.numbers["accuracy_before"] < 0.5 < 0.9 <= update.numbers["accuracy_after"]
@@ -52,10 +56,12 @@ def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path
 def test_the_best_start_is_chosen_on_the_sites_own_training_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
-    trained = trainer.work(site, task(), target)[1][0].weights
+    trained = trainer.work(site, task(), target)[0].weights
     worse = target.initialise(generator_for("worse"))
     offered = {"prior": worse, "sample-0": trained}
-    update, tuned = trainer.work(site, task((offered, {"prior": worse}), steps=0), target)
+    asked = task((offered, {"prior": worse}), steps=0)
+    tuned = trainer.work(site, asked, target)
+    update = trainer.update_of(site, asked, target, tuned)
     assert select(target, offered, site.train.x, site.train.y)[0] == "sample-0"
     assert update.chosen == ("sample-0", "prior")
     assert torch.equal(update.weights, torch.stack([trained, worse]))
@@ -67,7 +73,7 @@ def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps
     site = open_site(digits_site(tmp_path))
     target = trainer.target_of(frame())
     asked = replace(task(), recipe=Recipe(steps=30, lr=0.1))
-    _, (best,) = trainer.work(site, asked, target)
+    (best,) = trainer.work(site, asked, target)
     now = datetime(2026, 1, 2, tzinfo=UTC)
     made = trainer.model_of(site, asked, target, best, now)
     start = trainer.start_of(made, best, asked.recipe)

@@ -1,0 +1,128 @@
+"""What a site with a privacy budget sends instead of its networks.
+
+The site keeps the network that it has chosen and fine-tuned without noise: that one never leaves.
+What leaves is made again by differentially private descent from the prior's start, which the
+server knows beforehand, so that no choice tells of the examples; and of the numbers only those
+that would be the same without them. A probe is paid for once an anchor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from clients.privacy import Budget
+from clients.site import Site
+from f2l_fed.errors import PolicyRefusal
+from f2l_fed.files import write_atomically
+from f2l_fed.finetune import Recipe
+from f2l_fed.private_descent import private_update, sampling_rate
+from f2l_fed.probe import anchor
+from f2l_fed.targets import Target
+from f2l_fed.wire import ProbeRequest, Task, Update
+
+PROBE = "private-probe.safetensors"
+_KIND = "prior"
+
+
+def private_probes(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor:
+    """(E, D) float32, one probe on all training examples, the same for every episode.
+
+    Raises:
+        PolicyRefusal: If the budget does not reach for it.
+    """
+    start, kept = _anchored(request, target), _kept(site, request, target)
+    if kept is None:
+        recipe = _full(request.frame.probe)
+        noise = _budget(site).spend([(1.0, recipe.steps)])
+        kept = _descent(site, target, start, recipe, noise)
+        _keep(site, request, target, kept)
+    return kept.expand(request.frame.episodes, -1).clone()
+
+
+def private_work(site: Site, task: Task, target: Target) -> tuple[Update, float]:
+    """One noised change, added to the prior's start of every episode, and its length.
+
+    Raises:
+        PolicyRefusal: If the budget does not reach for it, or the server offers no prior.
+    """
+    first = {"anchor": anchor(target, task.frame.lineage)}
+    episodes = task.candidates or (first,)
+    kind = _KIND if task.candidates else "anchor"
+    if any(kind not in offered for offered in episodes):
+        raise PolicyRefusal("no-start-without-choice")
+    kept, probe, train = _kept(site, task, target), _full(task.frame.probe), site.train
+    parts = [(sampling_rate(task.recipe, len(train.y)), task.recipe.steps)]
+    if kept is None:
+        parts.append((1.0, probe.steps))
+    noise = _budget(site).spend([(rate, steps) for rate, steps in parts if steps])
+    if kept is None:
+        kept = _descent(site, target, _anchored(task, target), probe, noise)
+        _keep(site, task, target, kept)
+    change = _descent(site, target, episodes[0][kind], task.recipe, noise)
+    update = Update(
+        site=site.config.name,
+        round=task.round,
+        chosen=(kind,) * len(episodes),
+        weights=torch.stack([offered[kind] + change for offered in episodes]),
+        probes=kept.expand(task.frame.episodes, -1).clone(),
+        numbers={"examples": float(len(train.y)), "steps": float(task.recipe.steps)},
+    )
+    return update, float(change.double().norm())
+
+
+def _budget(site: Site) -> Budget:
+    return Budget(config=site.config.privacy, state=site.state)
+
+
+def _full(probe: Recipe) -> Recipe:
+    return Recipe(steps=probe.steps, lr=probe.lr, momentum=probe.momentum)
+
+
+def _anchored(request: ProbeRequest | Task, target: Target) -> Tensor:
+    known = request.anchor
+    return anchor(target, request.frame.lineage) if known is None else known
+
+
+def _descent(site: Site, target: Target, start: Tensor, recipe: Recipe, noise: float) -> Tensor:
+    rng = torch.Generator().manual_seed(secrets.randbits(63))
+    return private_update(
+        target,
+        start,
+        site.train.x,
+        site.train.y,
+        recipe,
+        noise_multiplier=noise,
+        max_norm=site.config.privacy.max_norm,
+        rng=rng,
+    )
+
+
+def _kept(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor | None:
+    """The probe that was made from the same anchor, if it is still there."""
+    path: Path = site.state / PROBE
+    try:
+        with safe_open(path, framework="pt") as file:
+            if file.metadata()["of"] == _digest(request, target):
+                probe: Tensor = file.get_tensor("w")
+                return probe
+    except (OSError, SafetensorError, KeyError):
+        pass  # none yet, or not to be read: a new one is paid for
+    return None
+
+
+def _keep(site: Site, request: ProbeRequest | Task, target: Target, probe: Tensor) -> None:
+    content = save({"w": probe}, metadata={"of": _digest(request, target)})
+    write_atomically(site.state / PROBE, content, mode=0o600)
+
+
+def _digest(request: ProbeRequest | Task, target: Target) -> str:
+    start = _anchored(request, target).numpy().tobytes()
+    about = repr((target.layout.digest, _full(request.frame.probe))).encode()
+    return hashlib.sha256(start + about).hexdigest()
