@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf
 from pathlib import Path
 
-from f2l_fed.zoo.store import Bytes, explained
+from f2l_fed.zoo.store import Bytes, Name, explained, named
 
 
 class LocalStore:
@@ -39,9 +39,9 @@ class LocalStore:
             _sync_folder(self.root)
             _sync_folder(self.root.parent)
 
-    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
-        path = self.root / name
+    def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         temporary = self.root / "tmp" / uuid.uuid4().hex
+        path = self.root / name if isinstance(name, str) else temporary
         with explained(path):
             temporary.parent.mkdir(exist_ok=True)
             try:
@@ -49,6 +49,7 @@ class LocalStore:
                 if after:
                     # Now that the file is synced, the folder mostly is too and costs little.
                     _sync_folder(self.root / after)
+                path = self.root / named(name)
                 return _link(temporary, path)
             finally:
                 # The first error says what happened; that the file stays does no harm.

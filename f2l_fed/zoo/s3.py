@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from f2l_fed.errors import UsageError, ZooError
-from f2l_fed.zoo.store import Bytes, missing_file
+from f2l_fed.zoo.store import Bytes, Name, missing_file, named
 
 ABANDONED_AFTER_S = 3600
 _AT_ONCE = 16
@@ -73,7 +73,8 @@ class S3Store:
     def prepare(self) -> None:
         """Nothing to do: folders are parts of names."""
 
-    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:  # noqa: ARG002
+    def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:  # noqa: ARG002
+        name = named(name)
         # A shard that is there may be about to be taken for abandoned; written again it is young.
         mode = "overwrite" if name.startswith("shards/") else "create"
         with self._explained(name):
