@@ -8,11 +8,15 @@ from f2l_fed.zoo.records import Compaction
 from f2l_fed.zoo.store import Store
 
 _VOID = """
-SELECT shard, max(tombstone)
-FROM (SELECT r.shard, min(f.number) AS tombstone
-      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number GROUP BY r.rowid) v
+SELECT shard, max(tombstone), max(last)
+FROM (SELECT r.shard, min(f.number) AS tombstone, 1 AS last
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number GROUP BY r.rowid
+      UNION ALL
+      SELECT m.shard, min(f.number), 0
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number
+      JOIN moves m ON m.record = r.rowid GROUP BY m.rowid) v
 WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.shard = v.shard)
-GROUP BY shard ORDER BY 2, 1
+GROUP BY shard ORDER BY 2, 3, 1
 """
 
 
@@ -53,6 +57,9 @@ def sweep(store: Store, index: Index) -> Compaction:
 
 
 def _void(index: Index) -> dict[str, int]:
-    """Numbers of tombstones by the shards that they made void, in the order of deletion."""
+    """Numbers of tombstones by the shards that they made void, in the order of deletion.
+
+    Shards that a merge has emptied come first: they may have gone long ago.
+    """
     rows = index.ask(lambda db: db.execute(_VOID).fetchall())
-    return {shards.name(sha256): tombstone for sha256, tombstone in rows}
+    return {shards.name(sha256): tombstone for sha256, tombstone, _ in rows}
