@@ -77,11 +77,16 @@ class LocalStore:
         with explained(self.root / folder):
             return sorted(f"{folder}/{name}" for name in os.listdir(self.root / folder))  # noqa: PTH208
 
-    def delete(self, name: str) -> None:
-        path = self.root / name
-        with explained(path):
-            path.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+    def delete(self, *names: str) -> int:
+        size_bytes = 0
+        for path in (self.root / name for name in names):
+            with explained(path), suppress(FileNotFoundError):
+                size_bytes += path.stat().st_size
+                path.unlink()
+        for folder in {(self.root / name).parent for name in names}:
+            with explained(folder):
+                _sync_folder(folder)
+        return size_bytes
 
     def settle(self, folder: str) -> None:
         with explained(self.root / folder):

@@ -118,9 +118,9 @@ class S3Store:
     def names(self, folder: str) -> list[str]:
         return sorted(meta["path"] for meta in self._metas(folder))
 
-    def delete(self, name: str) -> None:
-        with self._explained(name):
-            self._api.delete(self._bucket, name)
+    def delete(self, *names: str) -> int:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return sum(pool.map(self._delete, names))
 
     def settle(self, folder: str) -> None:
         """Nothing to do: what can be seen is durable."""
@@ -153,6 +153,15 @@ class S3Store:
                 return bytes(self._api.get(self._bucket, name).bytes())
             except FileNotFoundError:
                 return None
+
+    def _delete(self, name: str) -> int:
+        with self._explained(name):
+            try:
+                size_bytes = int(self._api.head(self._bucket, name)["size"])
+                self._api.delete(self._bucket, name)
+            except FileNotFoundError:
+                return 0
+        return size_bytes
 
     def _metas(self, folder: str) -> list[dict[str, Any]]:
         with self._explained(folder):

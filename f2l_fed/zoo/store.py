@@ -55,8 +55,12 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """All full names in a folder, sorted."""
 
-    def delete(self, name: str) -> None:
-        """Durably removes a name, or does nothing if there is no such name."""
+    def delete(self, *names: str) -> int:
+        """Durably removes names, in any order; those that aren't there are left out.
+
+        Returns:
+            How many bytes they had.
+        """
 
     def settle(self, folder: str) -> None:
         """Makes all names that can be seen in a folder last."""

@@ -108,7 +108,7 @@ def reindex(zoo: ZooPlace) -> None:
 
 @app.command()
 def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
-    """Removes what dead writers and interrupted erasures left; builds the index anew."""
+    """Merges small shards, removes what dead writers left, builds the index anew."""
     removed = Zoo.open(zoo).compact()
     if as_json:
         print(json.dumps(asdict(removed)))

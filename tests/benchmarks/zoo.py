@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="disk to measure on; by default the temporary")
     parser.add_argument(
         "--parts",
-        default="append,sequential,shuffled,growth,memory",
+        default="append,sequential,shuffled,growth,merging,memory",
         help="which to measure; shuffled needs sequential",
     )
     options = parser.parse_args()
@@ -63,6 +63,7 @@ def main() -> None:
             "sequential": lambda: sequential(folder / "read", rows, repetitions),
             "shuffled": lambda: shuffled(folder / "read", repetitions),
             "growth": lambda: growth(folder / "growth", small, large),
+            "merging": lambda: merging(folder / "merging", 1_000 if quick else 10_000),
             "memory": lambda: memory(folder / "memory", small, large // 5),
         }
         figures = {}
@@ -219,6 +220,39 @@ def growth(folder: Path, small: int, large: int) -> dict[str, Any]:
         "open_with_index_s": with_index,
         "open_without_index_s": without_index,
     }
+
+
+def merging(folder: Path, count: int) -> dict[str, Any]:
+    """Seconds to open and read a zoo of shards of one record each, and again when merged."""
+    zoo = _create(folder / "zoo", PARAMETERS)
+    for number in range(count):
+        zoo.append(_records(1, PARAMETERS, first=number))
+
+    def seconds(seed: int | None) -> tuple[float, float]:
+        started = time.perf_counter()
+        snapshot = Zoo.open(folder / "zoo").snapshot()
+        opened = time.perf_counter()
+        for batch in Reader(snapshot, batch_size=BATCH, seed=seed).epoch():
+            batch.weights.sum()
+        return opened - started, time.perf_counter() - opened
+
+    def figures() -> dict[str, float]:
+        in_order, shuffled = ([seconds(seed) for _ in range(3)] for seed in (None, 0))
+        return {
+            "files": len(list((folder / "zoo" / "shards").iterdir())),
+            "open_s": statistics.median(opened for opened, _ in in_order),
+            "read_s": statistics.median(read for _, read in in_order),
+            "read_shuffled_s": statistics.median(read for _, read in shuffled),
+        }
+
+    before = figures()
+    started = time.perf_counter()
+    zoo.compact()
+    took = time.perf_counter() - started
+    after = figures()
+    both = {name: [before[name], after[name]] for name in before}
+    shutil.rmtree(folder)
+    return {"records": count, "compact_s": took, **both}
 
 
 def memory(folder: Path, small: int, large: int) -> dict[str, Any]:
