@@ -48,12 +48,19 @@ class S3Store:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
-        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        if (
+            parts.scheme != "s3"
+            or not parts.netloc
+            or "@" in parts.netloc
+            or parts.query
+            or parts.fragment
+        ):
             raise UsageError(
                 "not the address of a zoo",
-                where=url,
+                # Less what may be a password.
+                where=url.rpartition("@")[2],
                 expected="a folder or s3://bucket/prefix",
-                remedy="Give the endpoint in AWS_ENDPOINT_URL, not in the address.",
+                remedy="Endpoint and credentials go into the environment (AWS_…).",
             )
         try:
             import obstore
