@@ -160,6 +160,9 @@ class FederationConfig:
         seed: Decides the lineage and with it every random draw.
         shared_labels: Whether label k means the same at every site; switches the
             output-permutation symmetry off. A simulation's scenario decides it.
+        zoo: Where the weight zoo lies: a folder, relative to the federation's, or
+            s3://bucket/prefix. Endpoint and credentials are in the environment (AWS_...) of all
+            processes that use it, never here.
         first: What a site does in its first round, from the anchor.
         later: What it does in later rounds, from a generated start.
         local: What a site that only uses the service does; held-out sites are measured with it.
@@ -167,6 +170,7 @@ class FederationConfig:
 
     seed: int = 0
     shared_labels: bool = False
+    zoo: str = "zoo"
     target: TargetConfig = field(default_factory=TargetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
@@ -183,6 +187,11 @@ class FederationConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     round: RoundConfig = field(default_factory=RoundConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        place, remote = self.zoo.removeprefix("s3://"), "://" in self.zoo
+        sound = bool(place) and "://" not in place and not (remote and "@" in place)
+        require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
 
     @property
     def lineage(self) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from f2l_fed.errors import F2LError
-from server.commands import control, explain, quarantine, serve, simulate, zoo
+from server.commands import control, explain, forget, quarantine, serve, simulate, zoo
 
 _admin = typer.Typer(
     name="f2l-admin",
@@ -24,7 +24,7 @@ _admin.add_typer(zoo.app, name="zoo")
 _admin.add_typer(quarantine.app, name="quarantine")
 _admin.add_typer(control.rounds, name="round")
 _admin.add_typer(control.releases, name="release")
-control.sites.command(name="forget")(zoo.forget)
+control.sites.command(name="forget")(forget.forget)
 _admin.add_typer(control.sites, name="site")
 
 

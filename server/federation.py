@@ -51,15 +51,16 @@ class Federation:
                 remedy="Choose another folder.",
             )
         root.mkdir(parents=True, exist_ok=True)
-        (root / "rounds").mkdir(exist_ok=True)
-        write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
+        # Before the folder is taken for a federation: an object store may turn it down.
         Zoo.create(
-            root / "zoo",
+            federation.zoo_place,
             lineage=config.lineage,
             layout_digest=layout.digest,
             layout=layout.to_json(),
             context_dim=layout.size,
         )
+        (root / "rounds").mkdir(exist_ok=True)
+        write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
         return federation
 
     @classmethod
@@ -119,7 +120,13 @@ class Federation:
     @cached_property
     def zoo(self) -> Zoo:
         """The weight zoo."""
-        return Zoo.open(self.root / "zoo")
+        return Zoo.open(self.zoo_place)
+
+    @property
+    def zoo_place(self) -> Path | str:
+        """Its folder, or its address in an object store."""
+        place = self.config.zoo
+        return place if "://" in place else self.root / place
 
     @cached_property
     def quarantine(self) -> Quarantine:

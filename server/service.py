@@ -22,8 +22,9 @@ import grpc
 import f2l_fed
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import RELEASE_PROMOTED, EventLog
-from f2l_fed.zoo import Zoo, ZooStats
+from f2l_fed.zoo import ZooStats
 from server.access import CallError, Guard, Rule, caller
+from server.federation import Federation
 from server.identity import Credentials
 from server.membership import Membership
 from server.messages import (
@@ -166,7 +167,7 @@ class ControlService(Operations):
         self, request: pb.ZooStatsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ZooStatsReply:
         def stats() -> ZooStats:
-            return Zoo.open(self._workdir / "zoo").stats()
+            return Federation.open(self._workdir).zoo.stats()
 
         return zoo_message(await asyncio.to_thread(stats))
 

@@ -33,6 +33,15 @@ was left by a writer that died and means nothing. Erasure goes the other way: fi
 then the files; ``Zoo.open`` finishes what was interrupted. What remains of an erased site is its
 name and the entries' own fields (keys, metrics), never a row.
 
+Format 2
+--------
+A log entry of ``kind`` ``merge`` has ``format`` 2 and is otherwise sealed and chained like the
+others. Its ``shards`` are ``{sha256, site, rows}`` with the keys of records in file order: from
+then on the records of that site with those keys, which earlier entries brought and no tombstone
+covers, lie there and no longer in the shards that named them. Nothing else of them changes. A
+shard whose rows have all moved is deleted when the entry is durable, and not missed. All else
+stays format 1, so a zoo that was never merged is one that older programs read.
+
 Rule for changes: anything that format 1 does not say gets the next number in ``format`` and in the
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
 """

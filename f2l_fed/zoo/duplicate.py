@@ -11,9 +11,10 @@ from f2l_fed.zoo.store import Store
 
 
 def duplicate(source: Store, target: Store) -> Commit:
-    """Brings ``target`` up to ``source``, commit by commit, so that it is a whole zoo at any time.
+    """Brings ``target`` up to ``source``, commit by commit.
 
-    Rows that were erased are not copied; their tombstones are.
+    Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
+    with the merge: a copy that is interrupted before it lacks them, all others are there.
 
     Returns:
         The last commit.
@@ -30,9 +31,9 @@ def duplicate(source: Store, target: Store) -> Commit:
     in_use = log.shards_in_use(source)
     head = _common(source, target)
     for commit, entry in log.entries(source, after=head):
-        for shard in entry.shards:
-            if shard.sha256 in in_use:
-                _copy_shard(source, target, shard.sha256)
+        for sha256 in entry.shard_names:
+            if sha256 in in_use:
+                _copy_shard(source, target, sha256)
         if log.publish(target, entry) is None:
             raise _another(target, log.name(commit.number))
         head = commit

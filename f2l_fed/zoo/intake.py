@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from f2l_fed.errors import ZooError
 from f2l_fed.zoo import log, shards
 from f2l_fed.zoo.manifest import Manifest
 from f2l_fed.zoo.records import Commit, Floats, NewRecord, Record
-from f2l_fed.zoo.store import Store
+from f2l_fed.zoo.store import Bytes, Store
 
 
 def check(new: Sequence[NewRecord], manifest: Manifest) -> None:
@@ -26,10 +28,9 @@ def check(new: Sequence[NewRecord], manifest: Manifest) -> None:
             raise ZooError("the key comes twice in one append", where=f"record {key}")
     weight_dim, context_dim = manifest.weight_dim, manifest.context_dim
     for record in new:
-        where = f"record {record.key!r} of site {record.site!r}"
-        _check_names(record, where)
-        _check_row(record.weights, weight_dim, f"{where}, weights")
-        _check_row(record.context, context_dim, f"{where}, context")
+        _check_names(record)
+        _check_row(record, "weights", record.weights, weight_dim)
+        _check_row(record, "context", record.context, context_dim)
 
 
 def write_rows(
@@ -58,8 +59,16 @@ def write_rows(
 
 
 def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> log.ShardRows:
-    site = rows[0].site
-    sha256 = shards.write(store, [row.weights for row in rows], [row.context for row in rows])
+    data = shards.encode([row.weights for row in rows], [row.context for row in rows])
+    # What there is to compute is computed while the disk is at work.
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(_rows_of_shard, data, rows, commit)
+        shards.put(store, data, lambda: found.result().sha256)
+    return found.result()
+
+
+def _rows_of_shard(data: Bytes, rows: Sequence[NewRecord], commit: int) -> log.ShardRows:
+    site, sha256 = rows[0].site, hashlib.sha256(data).hexdigest()
     records = tuple(
         Record(
             key=row.key,
@@ -79,45 +88,56 @@ def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> log.Sh
     return log.ShardRows(sha256=sha256, site=site, records=records)
 
 
-def _check_names(record: NewRecord, where: str) -> None:
+def _check_names(record: NewRecord) -> None:
     for field, value in (("key", record.key), ("site", record.site)):
         if not value or not value.isprintable():
             raise ZooError(
-                f"the {field} can't be", where=where, expected="printable text", got=repr(value)
+                f"the {field} can't be",
+                where=_where(record),
+                expected="printable text",
+                got=repr(value),
             )
     if record.round < 0:
-        raise ZooError("the round can't be", where=where, expected=">= 0", got=str(record.round))
+        raise ZooError(
+            "the round can't be", where=_where(record), expected=">= 0", got=str(record.round)
+        )
     for name, number in record.metrics.items():
         if not math.isfinite(number):
             raise ZooError(
-                "a metric is not finite", where=f"{where}, metric {name}", got=str(number)
+                "a metric is not finite",
+                where=f"{_where(record)}, metric {name}",
+                got=str(number),
             )
     if record.status not in ("accepted", "quarantined") or bool(record.reason) != (
         record.status == "quarantined"
     ):
         raise ZooError(
             "status and reason don't fit",
-            where=where,
+            where=_where(record),
             expected="accepted without a reason, or quarantined with one",
             got=f"{record.status!r} with {record.reason!r}",
         )
 
 
-def _check_row(row: Floats, width: int, where: str) -> None:
+def _check_row(record: NewRecord, what: str, row: Floats, width: int) -> None:
     if row.shape != (width,) or row.dtype != np.float32:
         raise ZooError(
             "the dimensions or the type don't fit this zoo",
-            where=where,
+            where=f"{_where(record)}, {what}",
             expected=f"({width},) float32",
             got=f"{row.shape} {row.dtype}",
             remedy="Check that site and zoo use the same target network and the same layout.",
         )
     finite = np.isfinite(row)
-    if not finite.all():
+    if not np.logical_and.reduce(finite):
         position = int(np.argmin(finite))
         raise ZooError(
             "a number is not finite",
-            where=f"{where}[{position}]",
+            where=f"{_where(record)}, {what}[{position}]",
             got=str(row[position]),
             remedy="Turn this record away; its training has diverged.",
         )
+
+
+def _where(record: NewRecord) -> str:
+    return f"record {record.key!r} of site {record.site!r}"

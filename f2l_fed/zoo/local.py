@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf
 from pathlib import Path
 
-from f2l_fed.zoo.store import Bytes, explained
+from f2l_fed.zoo.store import Bytes, Name, explained, named
 
 
 class LocalStore:
@@ -39,9 +39,9 @@ class LocalStore:
             _sync_folder(self.root)
             _sync_folder(self.root.parent)
 
-    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
-        path = self.root / name
+    def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         temporary = self.root / "tmp" / uuid.uuid4().hex
+        path = self.root / name if isinstance(name, str) else temporary
         with explained(path):
             temporary.parent.mkdir(exist_ok=True)
             try:
@@ -49,6 +49,7 @@ class LocalStore:
                 if after:
                     # Now that the file is synced, the folder mostly is too and costs little.
                     _sync_folder(self.root / after)
+                path = self.root / named(name)
                 return _link(temporary, path)
             finally:
                 # The first error says what happened; that the file stays does no harm.
@@ -76,11 +77,16 @@ class LocalStore:
         with explained(self.root / folder):
             return sorted(f"{folder}/{name}" for name in os.listdir(self.root / folder))  # noqa: PTH208
 
-    def delete(self, name: str) -> None:
-        path = self.root / name
-        with explained(path):
-            path.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+    def delete(self, *names: str) -> int:
+        size_bytes = 0
+        for path in (self.root / name for name in names):
+            with explained(path), suppress(FileNotFoundError):
+                size_bytes += path.stat().st_size
+                path.unlink()
+        for folder in {(self.root / name).parent for name in names}:
+            with explained(folder):
+                _sync_folder(folder)
+        return size_bytes
 
     def settle(self, folder: str) -> None:
         with explained(self.root / folder):

@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo.records import GENESIS, Commit, Record
-from f2l_fed.zoo.sealed import seal, unseal
+from f2l_fed.zoo.records import GENESIS, Commit, Kind, Record
+from f2l_fed.zoo.sealed import FORMAT, seal, unseal
 from f2l_fed.zoo.store import Bytes, Store
 
 _MOST_AT_ONCE = 64
+_MERGE_FORMAT = 2
+_FORMATS = frozenset({FORMAT, _MERGE_FORMAT})
 _NAME = re.compile(r"log/(\d{20})\.json")
 
 
@@ -28,27 +30,44 @@ class ShardRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A shard that a merge made: its file, its one site, the keys of its records in row order."""
+
+    sha256: str
+    site: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One step of the log.
 
     Args:
         number: From 1.
         previous: sha256 of the bytes of the entry before, 64 zeros for the first.
-        kind: "append" or "forget".
-        shards: What an append brought; empty for a forget.
-        site: Whom a forget erases; "" for an append.
+        kind: "append", "forget" or "merge".
+        shards: What an append brought.
+        site: Whom a forget erases; "" for the others.
+        moves: Where a merge put records of earlier entries.
     """
 
     number: int
     previous: str
-    kind: Literal["append", "forget"]
+    kind: Kind
     shards: tuple[ShardRows, ...] = ()
     site: str = ""
+    moves: tuple[Moved, ...] = ()
 
     @property
     def records(self) -> tuple[Record, ...]:
         """All records of all shards, in order."""
         return tuple(record for shard in self.shards for record in shard.records)
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """sha256 of all shards that it brought or made."""
+        brought = (shard.sha256 for shard in self.shards)
+        return (*brought, *(move.sha256 for move in self.moves))
 
 
 def name(number: int) -> str:
@@ -77,6 +96,12 @@ def encode(entry: Entry) -> bytes:
     }
     if entry.kind == "forget":
         body["site"] = entry.site
+    if entry.kind == "merge":
+        body["shards"] = [
+            {"sha256": move.sha256, "site": move.site, "rows": list(move.keys)}
+            for move in entry.moves
+        ]
+        return seal(body, format=_MERGE_FORMAT)
     return seal(body)
 
 
@@ -86,14 +111,21 @@ def decode(data: Bytes, *, where: str) -> Entry:
     Raises:
         ZooError: If it is damaged, of another format, or sealed but no log entry.
     """
-    body = unseal(data, where=where)
+    body = unseal(data, where=where, formats=_FORMATS)
     try:
+        number, previous, kind = body["commit"], body["previous"], body["kind"]
+        if kind == "merge":
+            moves = tuple(
+                Moved(sha256=shard["sha256"], site=shard["site"], keys=tuple(shard["rows"]))
+                for shard in body["shards"]
+            )
+            return Entry(number=number, previous=previous, kind=kind, moves=moves)
         return Entry(
-            number=body["commit"],
-            previous=body["previous"],
-            kind=body["kind"],
-            shards=tuple(_shard_rows(shard, body["commit"]) for shard in body["shards"]),
-            site=body["site"] if body["kind"] == "forget" else "",
+            number=number,
+            previous=previous,
+            kind=kind,
+            shards=tuple(_shard_rows(shard, number) for shard in body["shards"]),
+            site=body["site"] if kind == "forget" else "",
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ZooError("not a log entry", where=where, got=repr(error)) from error
@@ -204,19 +236,38 @@ def publish(store: Store, entry: Entry) -> Commit | None:
 
 
 def shards_in_use(store: Store) -> frozenset[str]:
-    """Hashes of all shards with a row that no later tombstone covers, from the log alone.
+    """Hashes of all shards with a row that no tombstone covers and no merge moved, from the log.
 
     Raises:
         ZooError: If the log is damaged anywhere.
     """
     for number in gaps(store):
         raise missing(store, number)
-    in_use: dict[str, set[str]] = {}
+    # By site and key; a key that comes twice, which is damage, keeps both of its shards.
+    places: dict[str, dict[str, tuple[str, ...]]] = {}
     for _, entry in entries(store):
-        in_use.pop(entry.site, None)
+        places.pop(entry.site, None)
         for shard in entry.shards:
-            in_use.setdefault(shard.site, set()).add(shard.sha256)
-    return frozenset().union(*in_use.values())
+            held = places.setdefault(shard.site, {})
+            for record in shard.records:
+                held[record.key] = (*held.get(record.key, ()), shard.sha256)
+        for move in entry.moves:
+            held = places.get(move.site, {})
+            for key in move.keys:
+                if key not in held:
+                    raise unfounded_move(entry.number, key)
+                held[key] = (move.sha256,)
+    return frozenset(name for held in places.values() for names in held.values() for name in names)
+
+
+def unfounded_move(number: int, key: str) -> ZooError:
+    """The error about a merge that moves what isn't there."""
+    return ZooError(
+        "the log entry moves a record that the log doesn't hold",
+        where=name(number),
+        got=key,
+        remedy="Restore the log folder from a backup.",
+    )
 
 
 def _shard_rows(value: dict[str, Any], commit: int) -> ShardRows:

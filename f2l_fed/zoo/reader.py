@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.index import record_of
+from f2l_fed.zoo.plan import places_then, plan
 from f2l_fed.zoo.query import Query
 from f2l_fed.zoo.records import Floats, Record
-from f2l_fed.zoo.rows import Matrix, Rows, Spots, require_readable
+from f2l_fed.zoo.rows import Matrix, Rows, require_readable
 from f2l_fed.zoo.snapshot import Snapshot
 
 Numbers = NDArray[np.int64] | slice
@@ -29,7 +30,6 @@ _ERASED_SINCE = """
 SELECT r.rowid FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number
 WHERE f.number > :commit
 """
-_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,8 @@ class Reader:
     batches follow from snapshot, query, seed and epoch, so any process finds the same ones again.
 
     A site that is erased while an epoch is read may still be read from files that are open; the
-    next epoch is refused.
+    next epoch is refused. A merge changes where rows are read from, but not the order of a snapshot
+    from before it.
 
     It holds some 40 bytes for each row of the snapshot and a copy of one batch, however large rows
     are.
@@ -128,17 +129,15 @@ class Reader:
                 expected="batch_size >= 1, 0 <= rank < ranks",
                 got=f"batch_size {batch_size}, rank {rank} of {ranks}",
             )
-        self._snapshot = snapshot
+        self._snapshot, self._query = snapshot, query or Query()
         self._batch_size, self._seed = batch_size, seed
         self._rank, self._ranks, self._even, self._ahead = rank, ranks, even, ahead
         about = snapshot.manifest
         self._rows = Rows(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
-        self._ids, self._spots = _plan(snapshot, query or Query())
-        shard, row = self._spots.shard, self._spots.row
-        # Numbers of the pieces that lie side by side in a file, so that none need be looked for.
-        apart = (np.diff(shard, prepend=shard[:1]) != 0) | (np.diff(row, prepend=row[:1] - 1) != 1)
-        self._piece = np.cumsum(apart, dtype=np.int32)
+        self._plan = plan(snapshot, self._query)
+        self._ids = self._plan.ids
+        self._shard, self._row = places_then(snapshot, self._plan)
         self._unchecked = {matrix: np.full(len(self._ids), check) for matrix in ("w", "c")}
 
     def __len__(self) -> int:
@@ -179,22 +178,26 @@ class Reader:
 
     def read(self, rows: Numbers, matrix: Matrix) -> Floats:
         """Rows by their numbers in the snapshot; `Batch` is the way to ask for them."""
-        unchecked = self._unchecked[matrix]
-        commit, index = self._snapshot.commit, self._snapshot.index
+        # Another thread may find that rows were moved, and put another plan here.
+        unchecked, planned = self._unchecked[matrix], self._plan
+        spots, piece = planned.spots, planned.piece
         try:
-            if isinstance(rows, slice) and self._piece[rows.start] == self._piece[rows.stop - 1]:
-                first = int(self._spots.row[rows.start])
+            if isinstance(rows, slice) and piece[rows.start] == piece[rows.stop - 1]:
+                first = int(spots.row[rows.start])
                 last = first + rows.stop - rows.start
-                found = self._rows.piece(self._spots.sha256(rows.start), first, last, matrix)
+                found = self._rows.piece(spots.sha256(rows.start), first, last, matrix)
             else:
-                found = self._rows.read(self._spots[rows], matrix)
+                found = self._rows.read(spots[rows], matrix)
             if unchecked[rows].any():
-                self._rows.check(self._spots[rows], found, matrix)
+                self._rows.check(spots[rows], found, matrix)
                 unchecked[rows] = False
         except ZooError:
-            # An erasure that came in between explains a missing file better.
-            require_readable(index, self.records(rows), commit)
-            raise
+            # An erasure or a merge that came in between explains a missing file better.
+            require_readable(self._snapshot.index, self.records(rows), self._snapshot.commit)
+            self._plan = plan(self._snapshot, self._query)
+            if self._plan.spots.lies_like(spots):
+                raise
+            return self.read(rows, matrix)
         return found
 
     def records(self, rows: Numbers) -> tuple[Record, ...]:
@@ -222,12 +225,13 @@ class Reader:
             return None
         name = f"{self._seed}/{epoch}".encode()
         stream = np.random.default_rng(list(hashlib.sha256(name).digest()))
-        runs = self._runs()
+        by_shard = np.lexsort((self._row, self._shard))
+        runs = self._runs(self._shard[by_shard])
         order = np.empty(len(self), np.int64)
         filled = begun = 0
         for run in stream.permutation(len(runs) - 1):
             first, last = runs[run], runs[run + 1]
-            order[filled : filled + last - first] = np.arange(first, last)
+            order[filled : filled + last - first] = by_shard[first:last]
             filled += last - first
             if filled - begun >= self._window:
                 stream.shuffle(order[begun:filled])
@@ -235,35 +239,8 @@ class Reader:
         stream.shuffle(order[begun:filled])
         return order
 
-    def _runs(self) -> NDArray[np.int64]:
-        """Where shards begin in the order of the log, and windows in shards that are longer."""
-        shard = self._spots.shard
+    def _runs(self, shard: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Where shards begin, and windows in shards that are longer."""
         starts = np.concatenate([[0], np.flatnonzero(np.diff(shard)) + 1, [len(shard)]])
         parts = [np.arange(first, last, self._window) for first, last in pairwise(starts)]
         return np.concatenate([*parts, [len(shard)]]).astype(np.int64)
-
-
-def _plan(snapshot: Snapshot, query: Query) -> tuple[NDArray[np.int64], Spots]:
-    """Ids and spots of all rows, in the order of the log."""
-    columns = np.dtype(
-        [("id", np.int64), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32, 2)]
-    )
-
-    def question(db: sqlite3.Connection) -> tuple[NDArray[np.void], dict[str, int]]:
-        known: dict[str, int] = {}
-        parts = [np.empty(0, columns)]
-        statement = query.sql("rowid, shard, row, w_crc32, c_crc32", snapshot.commit)
-        cursor = db.execute(*statement)
-        while rows := cursor.fetchmany(_AT_ONCE):
-            part = np.empty(len(rows), columns)
-            ids, names, numbers, w, c = zip(*rows, strict=True)
-            part["id"], part["row"] = ids, numbers
-            part["crc32"] = np.transpose([w, c])
-            part["shard"] = [known.setdefault(name, len(known)) for name in names]
-            parts.append(part)
-        return np.concatenate(parts), known
-
-    found, known = snapshot.index.ask(question)
-    names = np.array([bytes.fromhex(sha256) for sha256 in known], "V32")
-    spots = Spots(names=names, shard=found["shard"], row=found["row"], crc32=found["crc32"])
-    return found["id"].copy(), spots

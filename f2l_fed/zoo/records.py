@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Status = Literal["accepted", "quarantined"]
+Kind = Literal["append", "forget", "merge"]
 Floats = NDArray[np.float32]
 
 
@@ -46,7 +47,7 @@ class Record:
 
     Args:
         commit: Number of the commit that brought it.
-        shard: sha256 of the shard.
+        shard: sha256 of the shard that holds it now; a merge changes that and its row alone.
         row: Row within the shard, from 0.
         crc32: Checksums of the little-endian bytes of its weights and of its context.
     """
@@ -109,13 +110,13 @@ class Commit:
 
     Args:
         number: From 1.
-        kind: "append" or "forget".
+        kind: "append", "forget" or "merge".
         sha256: Of the entry's bytes; 64 zeros for number 0.
         rows: How many records it brought.
     """
 
     number: int
-    kind: Literal["append", "forget"]
+    kind: Kind
     sha256: str
     rows: int
 
@@ -165,7 +166,7 @@ class ZooStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compaction:
-    """What was removed from a zoo because nothing in its log needs it.
+    """What was removed from a zoo because nothing in its log needs it, or not any more.
 
     Args:
         files: How many.

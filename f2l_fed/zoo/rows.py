@@ -59,6 +59,17 @@ class Spots:
     def __len__(self) -> int:
         return len(self.row)
 
+    def lies_like(self, other: Spots) -> bool:
+        """Whether all rows are where the other's are."""
+        return all(
+            np.array_equal(mine, its)
+            for mine, its in (
+                (self.names, other.names),
+                (self.shard, other.shard),
+                (self.row, other.row),
+            )
+        )
+
     def __getitem__(self, chosen: NDArray[np.int64] | slice) -> Spots:
         return Spots(
             names=self.names,

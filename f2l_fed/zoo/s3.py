@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from f2l_fed.errors import UsageError, ZooError
-from f2l_fed.zoo.store import Bytes, missing_file
+from f2l_fed.zoo.store import Bytes, Name, missing_file, named
 
 ABANDONED_AFTER_S = 3600
 _AT_ONCE = 16
@@ -48,12 +48,19 @@ class S3Store:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
-        if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
+        if (
+            parts.scheme != "s3"
+            or not parts.netloc
+            or "@" in parts.netloc
+            or parts.query
+            or parts.fragment
+        ):
             raise UsageError(
                 "not the address of a zoo",
-                where=url,
+                # Less what may be a password.
+                where=url.rpartition("@")[2],
                 expected="a folder or s3://bucket/prefix",
-                remedy="Give the endpoint in AWS_ENDPOINT_URL, not in the address.",
+                remedy="Endpoint and credentials go into the environment (AWS_…).",
             )
         try:
             import obstore
@@ -73,7 +80,8 @@ class S3Store:
     def prepare(self) -> None:
         """Nothing to do: folders are parts of names."""
 
-    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:  # noqa: ARG002
+    def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:  # noqa: ARG002
+        name = named(name)
         # A shard that is there may be about to be taken for abandoned; written again it is young.
         mode = "overwrite" if name.startswith("shards/") else "create"
         with self._explained(name):
@@ -117,9 +125,9 @@ class S3Store:
     def names(self, folder: str) -> list[str]:
         return sorted(meta["path"] for meta in self._metas(folder))
 
-    def delete(self, name: str) -> None:
-        with self._explained(name):
-            self._api.delete(self._bucket, name)
+    def delete(self, *names: str) -> int:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return sum(pool.map(self._delete, names))
 
     def settle(self, folder: str) -> None:
         """Nothing to do: what can be seen is durable."""
@@ -152,6 +160,15 @@ class S3Store:
                 return bytes(self._api.get(self._bucket, name).bytes())
             except FileNotFoundError:
                 return None
+
+    def _delete(self, name: str) -> int:
+        with self._explained(name):
+            try:
+                size_bytes = int(self._api.head(self._bucket, name)["size"])
+                self._api.delete(self._bucket, name)
+            except FileNotFoundError:
+                return 0
+        return size_bytes
 
     def _metas(self, folder: str) -> list[dict[str, Any]]:
         with self._explained(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from f2l_fed.errors import ZooError
@@ -23,32 +23,36 @@ def canonical(value: object) -> bytes:
     return _ENCODER.encode(value).encode("ascii")
 
 
-def seal(body: Mapping[str, Any]) -> bytes:
+def seal(body: Mapping[str, Any], *, format: int = FORMAT) -> bytes:
     """Adds ``format`` and ``digest`` to an object and spells it canonically.
 
     >>> unseal(seal({"a": 1}), where="here")["a"]
     1
     """
-    stamped = {**body, "format": FORMAT}
+    stamped = {**body, "format": format}
     spelled = {name: canonical(value) for name, value in stamped.items()}
     digest = hashlib.sha256(_object(spelled)).hexdigest()
     return _object({**spelled, "digest": canonical(digest)})
 
 
-def unseal(data: Bytes, *, where: str) -> dict[str, Any]:
+def unseal(
+    data: Bytes, *, where: str, formats: Collection[int] = frozenset({FORMAT})
+) -> dict[str, Any]:
     """Reads what `seal` wrote.
 
     Args:
         data: The bytes of the file.
         where: The file, for the message.
+        formats: Those that the caller can read.
 
     Raises:
         ZooError: If the format is another one or any byte differs from what was written.
     """
+    known = " or ".join(map(str, sorted(formats)))
     damaged = ZooError(
         "the file is damaged",
         where=where,
-        expected=f"sealed JSON of format {FORMAT}",
+        expected=f"sealed JSON of format {known}",
         got=f"{len(data)} bytes that are not",
         remedy="Restore this file from a backup.",
     )
@@ -62,11 +66,11 @@ def unseal(data: Bytes, *, where: str) -> dict[str, Any]:
         raise damaged from error
     if not isinstance(value, dict):
         raise damaged
-    if value.get("format", FORMAT) != FORMAT:
+    if value.get("format", FORMAT) not in formats:
         raise ZooError(
             "the zoo has another format version",
             where=where,
-            expected=f"format {FORMAT}",
+            expected=f"format {known}",
             got=f"format {value['format']}",
             remedy="Use the version of this program that wrote it, or a newer one.",
         )

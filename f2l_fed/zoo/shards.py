@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo.records import Floats
 from f2l_fed.zoo.sealed import FORMAT, canonical
-from f2l_fed.zoo.store import Store
+from f2l_fed.zoo.store import Bytes, Store
 
 _FLOAT = np.dtype("<f4")
 _LENGTH_BYTES = 8
@@ -163,25 +163,38 @@ def placed(
 
 
 def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
-    """Makes a shard's numbers durable; its name is when the log entry is published.
+    """Makes a shard of these rows; see `put`.
 
     Returns:
         Its sha256.
+    """
+    data = encode(w, c)
+    sha256 = hashlib.sha256(data).hexdigest()
+    put(store, data, lambda: sha256)
+    return sha256
+
+
+def put(store: Store, data: Bytes, sha256: Callable[[], str]) -> None:
+    """Makes a shard's numbers durable; its name is when the log entry is published.
+
+    Args:
+        data: From `encode`.
+        sha256: Gives its sha256, which may still be computed while the disk is at work.
 
     Raises:
         ZooError: If it can't be written, or a damaged file has its name.
     """
-    data = encode(w, c)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not store.put_new(name(sha256), data, lasting=False) and store.get(name(sha256)) != data:
+    if store.put_new(lambda: name(sha256()), data, lasting=False):
+        return
+    file = name(sha256())
+    if store.get(file) != data:
         raise ZooError(
             "the shard is damaged",
-            where=store.describe(name(sha256)),
-            expected=f"content with the sha256 {sha256[:12]}…",
+            where=store.describe(file),
+            expected=f"content with the sha256 {sha256()[:12]}…",
             got="another content",
             remedy="Restore this file from a backup, then repeat.",
         )
-    return sha256
 
 
 def checksum(row: Floats) -> int:

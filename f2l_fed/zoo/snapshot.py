@@ -91,6 +91,15 @@ class Snapshot:
         except ZooError:
             # An erasure that came in between explains a missing file better.
             require_readable(self.index, records, self.commit)
-            raise
+            found = self._where_now(records)
+            if found == list(records):
+                raise
+            return self._read(found, matrix)
         # Callers keep and change what they get; a view of a file would let them do neither.
         return rows if rows.flags.owndata and rows.flags.writeable else rows.copy()
+
+    def _where_now(self, records: Sequence[Record]) -> list[Record]:
+        """The records again, which a merge may have moved."""
+        query = Query(status=None, keys=[record.key for record in records])
+        by_key = {record.key: record for record in self.select(query)}
+        return [by_key.get(record.key, record) for record in records]

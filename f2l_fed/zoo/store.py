@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from f2l_fed.errors import ZooError
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 Bytes = bytes | bytearray | memoryview
+Name = str | Callable[[], str]
 
 
 class Store(Protocol):
@@ -31,12 +32,13 @@ class Store(Protocol):
     def prepare(self) -> None:
         """Makes ready for the first `put_new`; harmless if it is."""
 
-    def put_new(self, name: str, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
+    def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         """Makes ``data`` durable under a free name; False, and no change, if it is taken.
 
         A shard's name follows from its content: a store may write an existing one again.
 
         Args:
+            name: If it is still being found, it is asked for as late as possible.
             after: A folder that is settled before the name can be seen.
             lasting: False to leave it to a later `settle` that the name lasts; the data does.
         """
@@ -53,8 +55,12 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """All full names in a folder, sorted."""
 
-    def delete(self, name: str) -> None:
-        """Durably removes a name, or does nothing if there is no such name."""
+    def delete(self, *names: str) -> int:
+        """Durably removes names, in any order; those that aren't there are left out.
+
+        Returns:
+            How many bytes they had.
+        """
 
     def settle(self, folder: str) -> None:
         """Makes all names that can be seen in a folder last."""
@@ -81,6 +87,11 @@ class Store(Protocol):
 
     def describe(self, name: str) -> str:
         """The name as a user knows it, for messages."""
+
+
+def named(name: Name) -> str:
+    """The name itself, however long it takes."""
+    return name if isinstance(name, str) else name()
 
 
 @contextmanager

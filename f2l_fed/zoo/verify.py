@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Set
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -21,7 +22,8 @@ MAX_GAPS = 1000
 def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     """Looks at everything and goes on after each fault.
 
-    What dead writers left is no fault: shards under their right names that no entry names.
+    What dead writers left is no fault: shards under their right names that no entry names, or
+    whose rows have all been merged.
 
     Returns:
         All faults, those of the log first; empty if there are none.
@@ -29,15 +31,7 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     entries = _readable_entries(store, faults)
     faults += _repeated_keys(entries)
-    erased = {entry.site: entry.number for entry in entries if entry.kind == "forget"}
-    live: dict[str, list[log.ShardRows]] = {}
-    void: set[str] = set()
-    for entry in entries:
-        for shard in entry.shards:
-            if erased.get(shard.site, 0) > entry.number:
-                void.add(shard.sha256)
-            else:
-                live.setdefault(shard.sha256, []).append(shard)
+    live, void = _places(entries, faults)
     present = set(store.names("shards"))
     strays = _strays(store, present - {shards.name(sha256) for sha256 in live.keys() | void})
     for sha256, uses in sorted(live.items()):
@@ -94,6 +88,47 @@ def _moved(store: Store, number: int, absent: Set[int]) -> str:
     if home != number and store.find_all([log.name(home)]) == [data]:
         return f"a copy of {log.name(home)} is in this place"
     return ""
+
+
+def _places(
+    entries: list[log.Entry], faults: list[Fault]
+) -> tuple[dict[str, list[log.ShardRows]], set[str]]:
+    """The shards that hold rows, with what they hold, and those that held erased ones."""
+    named: dict[str, list[log.ShardRows]] = {}
+    held: dict[str, dict[str, Record]] = {}
+    void: set[str] = set()
+    for entry in entries:
+        if entry.kind == "forget":
+            held.pop(entry.site, None)
+            void.update(shard.sha256 for shard in named.pop(entry.site, ()))
+        for shard in (*entry.shards, *_merged(entry, held, faults)):
+            named.setdefault(shard.site, []).append(shard)
+            held.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
+    live: dict[str, list[log.ShardRows]] = {}
+    for site, uses in named.items():
+        for use in uses:
+            if any(held[site].get(record.key) is record for record in use.records):
+                live.setdefault(use.sha256, []).append(use)
+    return live, void
+
+
+def _merged(
+    entry: log.Entry, held: dict[str, dict[str, Record]], faults: list[Fault]
+) -> Iterator[log.ShardRows]:
+    for move in entry.moves:
+        found = [held.get(move.site, {}).get(key) for key in move.keys]
+        faults += [
+            Fault(file=log.name(entry.number), what=f"moves {key}, which isn't there")
+            for key, record in zip(move.keys, found, strict=True)
+            if record is None
+        ]
+        records = tuple(
+            replace(record, shard=move.sha256, row=row)
+            for row, record in enumerate(found)
+            if record is not None
+        )
+        if len(records) == len(found):
+            yield log.ShardRows(sha256=move.sha256, site=move.site, records=records)
 
 
 def _repeated_keys(entries: list[log.Entry]) -> Iterator[Fault]:

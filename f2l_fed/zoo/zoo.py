@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, shards
+from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, merge, shards
 from f2l_fed.zoo.duplicate import duplicate
 from f2l_fed.zoo.index import Index
 from f2l_fed.zoo.local import LocalStore
@@ -33,6 +33,7 @@ from f2l_fed.zoo.verify import verify
 T = TypeVar("T")
 
 ATTEMPTS = 100
+VERIFICATIONS = 3
 _LONGEST_PAUSE_S = 0.1
 _COUNTS = """
 SELECT (SELECT count(*) FROM records WHERE site = :site),
@@ -181,7 +182,12 @@ class Zoo:
 
     def verify(self) -> tuple[Fault, ...]:
         """Reads everything and names what is wrong; empty if nothing is."""
-        faults = verify(self._store, self.manifest)
+        for _ in range(VERIFICATIONS):
+            commits = log.numbers(self._store)
+            faults = verify(self._store, self.manifest)
+            # What was erased or merged meanwhile is no fault.
+            if not faults or log.numbers(self._store) == commits:
+                break
         if faults:
             return faults
         try:
@@ -201,13 +207,35 @@ class Zoo:
         self._index.head()
 
     def compact(self) -> Compaction:
-        """Removes what dead writers and interrupted erasures left, and builds the index anew.
+        """Merges each site's small shards, removes what nothing needs, builds the index anew.
+
+        What nothing needs are the shards that were merged, and what dead writers and interrupted
+        erasures left.
 
         Raises:
-            ZooError: If the log is damaged; then nothing is removed.
+            ZooError: If the log is damaged, then nothing is removed; or a shard that is to be
+                merged, then it and the others stay.
         """
-        with self._store.lock(alone=True):
-            removed = erasure.sweep(self._store, self._index)
+
+        def question() -> tuple[Commit, tuple[Record, ...]]:
+            return self._index.ask(
+                lambda db: (index.head(db), merge.rows_to_move(db, self.manifest))
+            )
+
+        left = True
+
+        def draft(head: Commit, records: tuple[Record, ...]) -> log.Entry | None:
+            nonlocal left
+            left = bool(records)
+            return merge.write(self._store, self.manifest, head, records) if left else None
+
+        try:
+            with self._store.lock(alone=False):
+                while left:
+                    self._commit(question, draft)
+        finally:
+            # Sound leftovers go even if a damaged shard was in the way of a merge.
+            removed = self._sweep()
         self.reindex()
         return removed
 
@@ -221,8 +249,8 @@ class Zoo:
             ZooError: If something else is there, or this zoo is damaged.
         """
         commit = duplicate(self._store, _store(place))
-        # Finishes in the copy what its new tombstones ask for.
-        Zoo.open(place)
+        # What new tombstones and merges have made needless in the copy.
+        Zoo.open(place)._sweep()
         return commit
 
     def stats(self) -> ZooStats:
@@ -312,6 +340,10 @@ class Zoo:
             reason=reason,
         )
         return self.append([record])
+
+    def _sweep(self) -> Compaction:
+        with self._store.lock(alone=True):
+            return erasure.sweep(self._store, self._index)
 
     def _commit(
         self,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -17,19 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.errors import UsageError
-from f2l_fed.zoo import Query, Record, Zoo
-
-if TYPE_CHECKING:
-    from server.releases import ReleaseRegistry
+from f2l_fed.zoo import Query, Record
+from server.commands.forget import forget
+from server.commands.places import AsJson, Releases, ZooPlace, opened_at, registry_of
 
 app = typer.Typer(
-    help="Looks after a weight zoo, in a folder or at s3://bucket/prefix.",
+    help="Looks after a weight zoo: in a folder, at s3://bucket/prefix, or a federation's.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-ZooPlace = Annotated[str, typer.Argument(metavar="ZOO", help="Folder, or s3://bucket/prefix.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 Site = Annotated[str, typer.Option(help="Only this site's.")]
 Round = Annotated[int | None, typer.Option(help="Only this round's.")]
 Parent = Annotated[str | None, typer.Option(help="Only those this release generated.")]
@@ -39,15 +36,14 @@ Metric = Annotated[
     typer.Option(metavar="NAME:LOW:HIGH", help="Only those with this metric in this range."),
 ]
 Latest = Annotated[bool, typer.Option(help="Only each site's newest.")]
-Releases = Annotated[
-    Path | None, typer.Option(help="Folder of the releases; by default beside the zoo's.")
-]
+
+app.command()(forget)
 
 
 @app.command()
 def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
     """How much there is in a zoo."""
-    found = asdict(Zoo.open(zoo).stats())
+    found = asdict(opened_at(zoo).stats())
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -58,7 +54,7 @@ def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
 @app.command()
 def verify(zoo: ZooPlace, as_json: AsJson = False) -> None:
     """Reads everything; ends with 1 and names file and row if anything is wrong."""
-    faults = Zoo.open(zoo).verify()
+    faults = opened_at(zoo).verify()
     if as_json:
         print(json.dumps([asdict(fault) for fault in faults], indent=1))
     else:
@@ -84,9 +80,9 @@ def list_(
     query = _query(site, round, parent, metric, latest)
     query = replace(query, status="quarantined" if quarantined else "accepted")
     if release:
-        fitted = _registry(zoo, releases).read(release)
+        fitted = registry_of(zoo, releases).read(release)
         query, commit = replace(query, keys=fitted.records), commit or fitted.snapshot
-    found = Zoo.open(zoo).snapshot(commit).select(query)
+    found = opened_at(zoo).snapshot(commit).select(query)
     if as_json:
         print(json.dumps([_plain(record) for record in found], indent=1))
         return
@@ -101,15 +97,15 @@ def list_(
 @app.command()
 def reindex(zoo: ZooPlace) -> None:
     """Builds the index anew from the log."""
-    opened = Zoo.open(zoo)
+    opened = opened_at(zoo)
     opened.reindex()
     print(f"{opened.stats().records} records indexed")
 
 
 @app.command()
 def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
-    """Removes what dead writers and interrupted erasures left; builds the index anew."""
-    removed = Zoo.open(zoo).compact()
+    """Merges small shards, removes what dead writers left, builds the index anew."""
+    removed = opened_at(zoo).compact()
     if as_json:
         print(json.dumps(asdict(removed)))
     else:
@@ -122,7 +118,7 @@ def copy(
     to: Annotated[str, typer.Argument(metavar="TO", help="An empty place, or an earlier copy.")],
 ) -> None:
     """Copies a zoo, or brings a copy up to date: a backup, or a move into an object store."""
-    commit = Zoo.open(zoo).copy_to(to)
+    commit = opened_at(zoo).copy_to(to)
     print(f"{to} has commit {commit.number}")
 
 
@@ -138,7 +134,7 @@ def export(
     context: Annotated[bool, typer.Option(help="With the contexts, for an import.")] = False,
 ) -> None:
     """Writes one .safetensors file per network, with its names, shapes and metadata."""
-    opened = Zoo.open(zoo)
+    opened = opened_at(zoo)
     records = opened.snapshot().select(_query(site, round, parent, metric, latest))
     if not records:
         raise UsageError(
@@ -160,7 +156,7 @@ def import_(
     ] = None,
 ) -> None:
     """Adds a network from a file, such as one that `export --context` wrote."""
-    opened = Zoo.open(zoo)
+    opened = opened_at(zoo)
     before = opened.snapshot().commit
     commit = opened.import_file(
         file,
@@ -170,39 +166,6 @@ def import_(
         context=None if context is None else _context(context),
     )
     print(f"commit {commit.number}" if commit.number > before else "there already")
-
-
-@app.command()
-def forget(
-    zoo: ZooPlace,
-    site: Annotated[str, typer.Argument(help="The site to erase.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
-    releases: Releases = None,
-    as_json: AsJson = False,
-) -> None:
-    """Erases all networks of a site for good and lists the releases that learned from them.
-
-    In a federation's folder that includes those in quarantine and what admission remembers.
-    """
-    if not yes:
-        raise UsageError(
-            "this erases all networks of the site for good",
-            where=site,
-            remedy="Say so with --yes.",
-        )
-    # Before anything is erased: afterwards the question can't be put again.
-    affected = _registry(zoo, releases).fitted_on(site)
-    commit = Zoo.open(zoo).forget(site)
-    _forget_beside(zoo, site)
-    if as_json:
-        listed = [{"id": release.id, "state": release.state} for release in affected]
-        print(json.dumps({"site": site, "commit": commit.number, "releases": listed}, indent=1))
-        return
-    print(f"{site} is erased, commit {commit.number}")
-    for release in affected:
-        print(f"release {release.id} ({release.state}) was fitted on its networks")
-    if any(release.state == "promoted" for release in affected):
-        print("retrain, and promote the new release, so that sites no longer get what it learned")
 
 
 def _query(
@@ -229,29 +192,6 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
             got=repr(text),
         ) from error
     return name, (low, high)
-
-
-def _registry(zoo: str, releases: Path | None) -> ReleaseRegistry:
-    from server.releases import ReleaseRegistry
-
-    if releases is None and "://" in zoo:
-        raise UsageError(
-            "the releases that belong to this zoo aren't known",
-            where=zoo,
-            remedy="Give their folder with --releases.",
-        )
-    if releases is not None and not releases.is_dir():
-        raise UsageError("no such folder", where="--releases", got=str(releases))
-    return ReleaseRegistry(releases or Path(zoo).absolute().parent / "releases")
-
-
-def _forget_beside(zoo: str, site: str) -> None:
-    from server.federation import FEDERATION_FILE, Federation
-    from server.screening import erase
-
-    root = Path(zoo).absolute().parent
-    if "://" not in zoo and (root / FEDERATION_FILE).exists():
-        erase(Federation.open(root), site)
 
 
 def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -85,12 +85,12 @@ def append(folder: Path, repetitions: int) -> dict[str, Any]:
     }
     if lance is not None:
         ways["lance"] = _append_lance
-    batches = [_records(BATCH, PARAMETERS, first=BATCH * number) for number in range(10)]
+    batches = [sample_records(BATCH, PARAMETERS, first=BATCH * number) for number in range(10)]
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repetitions):
         for name, way in ways.items():
             with _fresh(folder):
-                _create(folder / "zoo", PARAMETERS)
+                create_zoo(folder / "zoo", PARAMETERS)
                 os.sync()
                 started = time.perf_counter()
                 way(folder, batches)
@@ -100,11 +100,11 @@ def append(folder: Path, repetitions: int) -> dict[str, Any]:
 
 def sequential(folder: Path, count: int, repetitions: int) -> dict[str, Any]:
     """Seconds to sum all weights of a zoo batch by batch, in the order of the log."""
-    zoo = _create(folder / "zoo", PARAMETERS)
+    zoo = create_zoo(folder / "zoo", PARAMETERS)
     flat = np.memmap(folder / "flat", np.float32, "w+", shape=(count, PARAMETERS))
     tables = []
     for first in range(0, count, 5_000):
-        records = _records(min(5_000, count - first), PARAMETERS, first=first)
+        records = sample_records(min(5_000, count - first), PARAMETERS, first=first)
         zoo.append(records)
         flat[first : first + len(records)] = [record.weights for record in records]
         tables.append(np.stack([record.weights for record in records]))
@@ -186,17 +186,17 @@ def shuffled(folder: Path, repetitions: int) -> dict[str, Any]:
 
 def growth(folder: Path, small: int, large: int) -> dict[str, Any]:
     """Milliseconds of a commit, and seconds to open, as a zoo of tiny records grows."""
-    zoo = _create(folder / "zoo", 16)
+    zoo = create_zoo(folder / "zoo", 16)
     seconds: list[float] = []
     for first in range(0, large, BATCH):
-        records = _records(BATCH, 16, first=first)
+        records = sample_records(BATCH, 16, first=first)
         started = time.perf_counter()
         zoo.append(records)
         seconds.append(time.perf_counter() - started)
     early, late = seconds[: small // BATCH], seconds[-small // BATCH :]
     ones = []
     for number in range(50):
-        record = _records(1, 16, first=large + number)
+        record = sample_records(1, 16, first=large + number)
         started = time.perf_counter()
         zoo.append(record)
         ones.append(time.perf_counter() - started)
@@ -225,9 +225,9 @@ def memory(folder: Path, small: int, large: int) -> dict[str, Any]:
     """Anonymous memory of a process that reads a whole zoo in random order, in MiB."""
     found = []
     for count in (small, large):
-        zoo = _create(folder / str(count), PARAMETERS)
+        zoo = create_zoo(folder / str(count), PARAMETERS)
         for first in range(0, count, 1_000):
-            zoo.append(_records(1_000, PARAMETERS, first=first))
+            zoo.append(sample_records(1_000, PARAMETERS, first=first))
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             found.append(pool.apply(_memory_of_a_reader, (folder / str(count),)))
         shutil.rmtree(folder / str(count))
@@ -324,7 +324,8 @@ def _rows(batch: Any) -> Any:
     return np.concatenate([part.flatten().to_numpy() for part in parts])
 
 
-def _records(count: int, parameters: int, first: int) -> list[NewRecord]:
+def sample_records(count: int, parameters: int, first: int) -> list[NewRecord]:
+    """Records of one site with random weights."""
     stream = np.random.default_rng(first)
     rows = stream.standard_normal((count, parameters), dtype=np.float32)
     context = np.zeros(CONTEXT, np.float32)
@@ -342,7 +343,8 @@ def _records(count: int, parameters: int, first: int) -> list[NewRecord]:
     ]
 
 
-def _create(path: Path, parameters: int) -> Zoo:
+def create_zoo(path: Path, parameters: int) -> Zoo:
+    """An empty zoo of networks with so many parameters."""
     layout = {"tensors": [{"name": "w", "shape": [parameters], "dtype": "float32"}]}
     return Zoo.create(
         path, lineage="benchmark", layout_digest="0" * 64, layout=layout, context_dim=CONTEXT

@@ -15,10 +15,12 @@ import grpc
 import numpy as np
 import pytest
 
+from f2l_fed.config import FederationConfig
 from f2l_fed.errors import ConfigError
-from f2l_fed.zoo import NewRecord, Zoo
+from f2l_fed.zoo import NewRecord
 from server import control, rounds
 from server.control import Connection, ControlError, connect
+from server.federation import Federation
 from server.rounds import RoundState
 from server.service import serve
 from tests.support.control_service import (
@@ -74,15 +76,10 @@ def test_admins_and_viewers_read(workdir: Path, certificates: Path, name: str) -
 
 
 def test_the_zoo_is_counted(workdir: Path, certificates: Path) -> None:
-    zoo = Zoo.create(
-        workdir / "zoo",
-        lineage="tiny",
-        layout_digest="ab" * 32,
-        layout={"tensors": [{"name": "w", "shape": [3], "dtype": "float32"}]},
-        context_dim=2,
-    )
-    row, context = np.ones(3, np.float32), np.ones(2, np.float32)
-    zoo.append([NewRecord(key="1/a/0", site="a", round=1, weights=row, context=context)])
+    zoo = Federation.create(workdir, FederationConfig(zoo="elsewhere/zoo")).zoo
+    row = np.ones(zoo.manifest.weight_dim, np.float32)
+    zoo.append([NewRecord(key="1/a/0", site="a", round=1, weights=row, context=row)])
+    assert (workdir / "elsewhere/zoo/zoo.json").exists()
     stats = ask(workdir, certificates, "viewer-1", control.zoo_stats)
     assert stats == zoo.stats()
     assert stats.records == 1

@@ -38,6 +38,7 @@ def live(path: Path, life: int, acknowledge: int) -> None:
             os.write(acknowledge, b"erase\n")
             zoo.forget("gone")
             os.write(acknowledge, b"forget\n")
+            os.write(acknowledge, b"merge\n")
             zoo.compact()
 
 
@@ -68,7 +69,7 @@ def main(folder: Path, lives: int, seed: int) -> dict[str, int]:
         How many were killed, in the middle of what, and how many appends they acknowledged.
     """
     chance = random.Random(seed)
-    report = {"killed": 0, "appending": 0, "erasing": 0, "acknowledged": 0}
+    report = {"killed": 0, "appending": 0, "erasing": 0, "merging": 0, "acknowledged": 0}
     for life in range(lives):
         path = folder / f"zoo-{life // LIVES_PER_ZOO}"
         if life % LIVES_PER_ZOO == 0:
@@ -94,6 +95,7 @@ def main(folder: Path, lives: int, seed: int) -> dict[str, int]:
         report["killed"] += 1
         report["appending"] += what == "begin"
         report["erasing"] += what == "erase"
+        report["merging"] += what == "merge"
         require_whole(path, must, may, anew=life % 5 == 0)
     return report
 

@@ -67,7 +67,11 @@ def test_stats_verify_reindex_and_compact(filled: Path | str):
     assert json.loads(call("stats", filled, "--json"))["records"] == 4
     assert call("verify", filled) == "nothing is wrong\n"
     assert call("reindex", filled) == "4 records indexed\n"
+    removed = json.loads(call("compact", filled, "--json"))["files"]
+    # An object store keeps for an hour what has been merged.
+    assert removed == (0 if isinstance(filled, str) else 4)
     assert call("compact", filled) == "0 files removed, 0 bytes\n"
+    assert call("verify", filled) == "nothing is wrong\n"
 
 
 def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path):
@@ -121,18 +125,27 @@ def test_forget_lists_the_releases_that_learned_from_the_site(filled: Path | str
     write_release(releases, "00001", sites=["a", "b"], state="promoted")
     write_release(releases, "00002", sites=["b"])
     write_release(releases, "00003", sites=["a"])
+    write_release(releases, "00004", sites=["b"], parent="00003")
+    write_release(releases, "00005", sites=["b"], parent="00002")
+    write_release(releases, "00006", parent="00004")
     with pytest.raises(UsageError, match="Say so with --yes"):
         call("forget", filled, "a", "--releases", releases)
     done = call("forget", filled, "a", "--yes", "--releases", releases, "--json")
     assert json.loads(done) == {
         "site": "a",
         "commit": 4,
-        "releases": [{"id": "00001", "state": "promoted"}, {"id": "00003", "state": "candidate"}],
+        "releases": [
+            {"id": "00001", "state": "promoted", "learned": "direct", "parent": ""},
+            {"id": "00003", "state": "candidate", "learned": "direct", "parent": ""},
+            {"id": "00004", "state": "candidate", "learned": "inherited", "parent": "00003"},
+            {"id": "00006", "state": "candidate", "learned": "inherited", "parent": "00004"},
+        ],
     }
     assert listed(filled) == ["0/b/0"]
-    assert "release 00001 (promoted) was fitted" in call(
-        "forget", filled, "a", "--yes", "--releases", releases
-    )
+    again = call("forget", filled, "a", "--yes", "--releases", releases)
+    assert "release 00001 (promoted) was fitted on its networks\n" in again
+    assert "release 00004 (candidate) goes on from 00003, which was affected\n" in again
+    assert "00005" not in again
 
 
 def test_list_shows_what_a_release_was_fitted_on(path: Path):
@@ -188,6 +201,6 @@ def test_wrong_input_is_answered_in_one_sentence(path: Path, words: list[str], m
 
 def test_a_zoo_in_an_object_store_does_not_say_where_its_releases_are(s3_url: str):
     new_zoo(s3_url).append([new_record("0/a/0")])
-    with pytest.raises(UsageError, match="Give their folder with --releases"):
+    with pytest.raises(UsageError, match="or that of the releases with --releases"):
         call("forget", s3_url, "a", "--yes")
     assert len(Zoo.open(s3_url).snapshot().records()) == 1

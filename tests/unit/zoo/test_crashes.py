@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import Zoo
+from f2l_fed.zoo import LocalStore, Zoo, log
 from tests.unit.zoo.disk import Disk
 from tests.unit.zoo.samples import new_record, new_records, new_zoo
 
@@ -97,6 +97,8 @@ def test_a_killed_process_or_a_power_cut_after_any_step_loses_nothing(ram: Path)
             step()
             die(disk.calls, "return")
     assert seen == {"open", "write", "fsync", "link", "unlink", "return"}
+    (merge,) = (e for _, e in log.entries(LocalStore(begun)) if e.kind == "merge")
+    assert {move.site for move in merge.moves} == {"a", "c"}
     assert disk.calls > 100
     assert life.acknowledged == set(APPENDS)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from f2l_fed.zoo import NewRecord, Zoo
 from tests.unit.zoo.samples import LAYOUT, WEIGHTS, keys_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "zoo"
+MERGED = GOLDEN.with_name("zoo-merged")
 FORMATTED = ("zoo.json", "log", "shards")
 
 
@@ -60,6 +62,30 @@ def test_format_1_is_read(tmp_path: Path):
     assert keys_of(records) == ["0/north/0", "1/north/0"]
     assert view.weights(records)[1].tolist() == [1 + i / 8 for i in range(WEIGHTS)]
     assert zoo.stats().forgotten == ("süd",)
+    assert zoo.verify() == ()
+
+
+def test_a_merge_is_written_to_the_byte(path: Path):
+    zoo = write_golden(path)
+    zoo.append([golden_record(3, "north")])
+    zoo.compact()
+    assert formatted_files(path) == formatted_files(MERGED)
+
+
+def test_only_a_merge_says_format_2():
+    said = [json.loads(file.read_bytes()) for file in sorted((MERGED / "log").iterdir())]
+    assert [entry["format"] for entry in said] == [1, 1, 1, 2]
+    assert json.loads((MERGED / "zoo.json").read_bytes())["format"] == 1
+
+
+def test_a_merged_zoo_is_read(tmp_path: Path):
+    zoo = Zoo.open(shutil.copytree(MERGED, tmp_path / "zoo"))
+    records = zoo.snapshot().records(status=None)
+    assert keys_of(records) == ["0/north/0", "1/north/0", "3/north/0"]
+    assert [(record.commit, record.row) for record in records] == [(1, 0), (1, 1), (3, 2)]
+    assert zoo.snapshot().weights(records)[:, 1].tolist() == [0.125, 1.125, 3.125]
+    old = zoo.snapshot(1)
+    assert old.weights(old.records(site="north")).tolist() == [[i / 8 for i in range(WEIGHTS)]]
     assert zoo.verify() == ()
 
 

@@ -1,0 +1,121 @@
+"""A federation whose zoo lies in an object store: rounds, retraining, explanation, commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from f2l_fed.config import load_config
+from f2l_fed.errors import ConfigError
+from f2l_fed.zoo import Zoo, s3
+from server import cli
+from server.commands import serve
+from server.explain import explain_site
+from server.federation import Federation
+from tests.support.inline import run_inline
+from tests.support.s3_server import BUCKET, s3_server
+from tests.support.small_federation import SETTINGS, small_federation
+
+BIN = Path(sys.executable).parent
+SECRET = "a-secret-of-the-object-store"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What all processes of a federation need to reach its zoo."""
+    cache = tmp_path_factory.mktemp("cache")
+    with s3_server() as found:
+        yield {**found, "AWS_SECRET_ACCESS_KEY": SECRET, "XDG_CACHE_HOME": str(cache)}
+
+
+@pytest.fixture
+def reachable(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def admin(*words: object) -> str:
+    done = CliRunner().invoke(cli._admin, list(map(str, words)))
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]
+
+
+@pytest.mark.usefixtures("reachable")
+def test_rounds_and_commands_find_the_zoo_and_no_file_has_a_secret(tmp_path: Path):
+    place = f"s3://{BUCKET}/inline"
+    federation, _ = small_federation(tmp_path / "fed", settings=(f"zoo={place}",))
+    first, second = run_inline(federation, 2)
+    assert (first.step, second.step) == ("done", "done")
+    assert not (federation.root / "zoo").exists()
+    records = Zoo.open(place).snapshot().records()
+    assert {record.round for record in records} == {1, 2}
+    newest = federation.releases.ids()[-1]
+    site = federation.releases.read(newest).sites[0]
+    assert explain_site(federation, federation.releases.read(newest), site).site == site
+    assert json.loads(admin("zoo", "stats", federation.root, "--json"))["records"] == len(records)
+    admin("zoo", "compact", federation.root)
+    assert admin("zoo", "verify", federation.root) == "nothing is wrong\n"
+    told = json.loads(admin("site", "forget", federation.root, site, "--yes", "--json"))
+    assert [release["learned"] for release in told["releases"]] == ["direct", "direct"]
+    left = Federation.open(federation.root).zoo.snapshot().records()
+    assert {record.site for record in left} == {record.site for record in records} - {site}
+    assert not any(SECRET.encode() in file.read_bytes() for file in files_below(tmp_path))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_simulation_on_ray_keeps_its_zoo_in_an_object_store(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, out = f"s3://{BUCKET}/simulated", tmp_path / "out"
+    small = [word for setting in SETTINGS for word in ("--set", setting)]
+    done = subprocess.run(
+        [
+            *(BIN / "f2l-admin", "simulate", "--data", "digits", "--sites", "4", "--rounds", "1"),
+            *("--held-out", "1", *small, "--set", f"zoo={place}", "--out", out),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert len(Zoo.open(place).snapshot().records()) == 8
+    assert not (out / "zoo").exists()
+    assert len(Federation.open(out).releases.ids()) == 1
+    assert not any(SECRET.encode() in file.read_bytes() for file in files_below(out))
+
+
+@pytest.mark.parametrize(
+    "place", ["", "s3://", "http://bucket/zoo", f"s3://key:{SECRET}@bucket/zoo"]
+)
+def test_a_place_that_can_not_be_is_refused(place: str):
+    with pytest.raises(ConfigError, match="expected a folder, or s3://bucket/prefix without"):
+        load_config(None, [f"zoo={place!r}"])
+
+
+@pytest.mark.usefixtures("reachable")
+def test_a_zoo_that_can_not_be_reached_leaves_no_federation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(s3, "_RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    done = CliRunner().invoke(
+        serve.app, ["init", str(tmp_path / "fed"), "--set", "zoo=s3://bucket/zoo"]
+    )
+    assert "the object store refused" in str(done.exception)
+    assert not (tmp_path / "fed/federation.json").exists()
