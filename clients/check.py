@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from clients import link
-from clients.policy import PolicyConfig
+from clients.policy import PolicyConfig, utc_now
 from clients.privacy import Budget
 from clients.site import Examples, Site, SiteConfig, read_config, read_examples
 from f2l_fed.errors import F2LError
@@ -15,6 +17,7 @@ from f2l_fed.targets import build_target, known_targets
 
 _SKEW = 10
 _LARGE = 100.0
+_ROOM_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,23 +43,33 @@ class Report:
     remarks: tuple[str, ...] = ()
 
 
-def check(path: Path, *, target: str = "", classes: int = 0, connect: bool = True) -> Report:
+def check(
+    path: Path,
+    *,
+    target: str = "",
+    classes: int = 0,
+    connect: bool = True,
+    now: datetime | None = None,
+) -> Report:
     """Checks a site and goes on after the first problem.
 
     Args:
         path: The ``site.toml``.
         target: Also checks that this network suits the examples and is allowed.
         classes: Outputs of that network; 0 takes as many as the site has classes.
-        connect: Also connects to the server, if there is an address; no request is made.
+        connect: Also connects to the server, if there is an address; no task is asked for.
+        now: This machine's time, with a time zone; by default the clock's.
     """
     try:
         config = read_config(path)
     except F2LError as error:
         return Report(problems=(str(error),))
     folder = path.parent
-    problems = [*_policy_problems(config.policy), *_state_problems(folder / config.state)]
+    problems = _policy_problems(config.policy)
+    if problem := state_problem(folder / config.state):
+        problems.append(problem)
     if config.server.address:
-        problems += link.problems_of(config.server, folder, connect=connect)
+        problems += link.problems_of(config.server, folder, connect=connect, now=now or utc_now())
     try:
         train, validation, labels = read_examples(folder, config)
     except F2LError as error:
@@ -115,11 +128,18 @@ def _privacy_problems(site: Site) -> list[str]:
     return []
 
 
-def _state_problems(state: Path) -> list[str]:
+def state_problem(state: Path) -> str:
+    """Why nothing can be kept in a state folder, found out by writing, as a sentence; or ""."""
     existing = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return []
-    return [f"state: the folder can't be written: {existing}."]
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return f"state: nothing can be written in {existing} ({reason}), so nothing leaves."
+    return ""
 
 
 def _target_problems(site: Site, target: str, classes: int) -> list[str]:

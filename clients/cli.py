@@ -129,6 +129,7 @@ def renew(
 @site_app.command()
 def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Shows the daemon, the latest answer and the site's network."""
+    from clients.check import state_problem
     from clients.daemon import read_status
     from clients.model import load_model
     from clients.policy import budget_of
@@ -139,10 +140,12 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     own = budget(config, state)
     spent = own.spent() if own else None
     daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
+    problem = state_problem(state)
     if as_json:
         shown = {
             "site": config.name,
             "daemon": asdict(daemon) if daemon else None,
+            "problem": problem,
             "latest": entries[-1] if entries else None,
             "budget": spent,
             "model": asdict(model.facts) if model else None,
@@ -157,6 +160,10 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         table.add_row("daemon", f"{daemon.state} since {daemon.since}, for {daemon.server}")
         table.add_row("restarts", str(daemon.restarts))
         table.add_row("last end", daemon.last_end or "none")
+        if daemon.problem:
+            table.add_row("problem", daemon.problem)
+    if problem:
+        table.add_row("problem", problem)
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
     if spent:

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from clients import supernode
-from clients.link import require_address
+from clients import link, supernode
+from clients.journal import journal
 from clients.page import serving_page
 from clients.policy import utc_now
 from clients.renewal import Renewal
@@ -77,6 +75,7 @@ class Status:
         restarts: Of the SuperNode since the daemon began.
         last_end: How the SuperNode last ended.
         server: Where it connects to.
+        problem: What then kept it from the server, as a sentence; "" where that is not known.
     """
 
     state: str
@@ -86,6 +85,7 @@ class Status:
     restarts: int
     last_end: str
     server: str
+    problem: str = ""
 
 
 def read_status(state: Path) -> Status | None:
@@ -122,19 +122,18 @@ def run(site_file: Path, patience: Patience | None = None) -> None:
 def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) -> None:
     """As `run`, until ``stopped()``."""
     config = read_config(site_file)
-    require_address(config.server)
+    link.require_address(config.server)
     state = site_file.parent.absolute() / config.state
     (state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = site_file.parent.absolute()
     with (
         _locked(state),
-        _log(state / LOG, patience.log_bytes) as log,
+        journal(state / LOG, patience.log_bytes) as log,
         serving_page(site_file, config.page),
     ):
         _end_leftover(state, patience.grace_s)
         renewal = Renewal(config, folder, state)
-        supernode.prepare(state, site_file.absolute())
-        failures, restarts, last_end = 0, 0, ""
+        failures, restarts, last_end, problem = 0, 0, "", ""
 
         def tell(now: str, pid: int) -> None:
             status = Status(
@@ -145,6 +144,7 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
                 restarts=restarts,
                 last_end=last_end,
                 server=config.server.address,
+                problem=problem,
             )
             log.info("%s", f"{now}, SuperNode {pid}" if pid else now)
             try:
@@ -158,15 +158,20 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
                 if renewal.due():
                     log.info("%s", renewal.attempt())
                 began = time.monotonic()
-                last_end = supernode.run_once(
-                    supernode.command_line(config.server, folder, state),
-                    supernode.environment(config, folder, state),
-                    state,
-                    log,
-                    lambda: stopped() or renewal.due(),
-                    patience.grace_s,
-                    lambda pid: tell("running", pid),
-                )
+                try:
+                    supernode.prepare(state, site_file.absolute())
+                    last_end = supernode.run_once(
+                        supernode.command_line(config.server, folder, state),
+                        supernode.environment(config, folder, state),
+                        state,
+                        log,
+                        lambda: stopped() or renewal.due(),
+                        patience.grace_s,
+                        lambda pid: tell("running", pid),
+                    )
+                except OSError as error:
+                    # No room on the disk, no memory: both come back.
+                    last_end = f"it can't be started: {error}"
                 if stopped():
                     break
                 if renewal.due():
@@ -175,6 +180,9 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
                 lasted = time.monotonic() - began
                 failures = 1 if lasted >= patience.steady_s else failures + 1
                 log.warning("the SuperNode ended: %s", last_end)
+                found = link.problems_of(config.server, folder, connect=True, now=utc_now())
+                if problem := found[0] if found else "":
+                    log.warning("%s", problem)
                 tell("waiting", 0)
                 _sleep(patience.wait_s(failures), stopped)
                 restarts += 1
@@ -222,18 +230,6 @@ def _is_locked(state: Path) -> bool:
     except FileNotFoundError:
         pass
     return False
-
-
-@contextmanager
-def _log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
-    log = logging.Logger("f2l-site")
-    handler = RotatingFileHandler(path, maxBytes=size_bytes, backupCount=2, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    try:
-        yield log
-    finally:
-        handler.close()
 
 
 def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:

@@ -17,11 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from clients import keys
 from clients.keys import Keys
 from clients.kit import Kit
+from clients.policy import utc_now
 from clients.site import ServerConfig, SiteConfig
 from f2l_fed.errors import F2LError, UsageError
 from f2l_fed.files import write_atomically
 
 NEW = ".new"
+_OF_ANOTHER_TIME = (9, 10)
+# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
 _TIMEOUT_S = 30.0
 _LARGEST_ANSWER_BYTES = 64 * 1024
 
@@ -123,6 +126,13 @@ def _ask(server: ServerConfig, authority: Path, what: str, form: dict[str, str])
         answer = connection.getresponse()
         body = answer.read(_LARGEST_ANSWER_BYTES)
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _OF_ANOTHER_TIME:
+            raise EnrolmentError(
+                "the server's certificate is of another time",
+                where=server.address,
+                got=f"{error.verify_message}; here it is {utc_now():%Y-%m-%d %H:%M} UTC",
+                remedy="Check this machine's clock; if it is right, tell the administrator.",
+            ) from error
         raise EnrolmentError(
             "this is not the server that the kit is for",
             where=server.address,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
-from datetime import UTC, datetime
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,15 +17,22 @@ from clients.keys import certificate_of
 from clients.site import ServerConfig
 from f2l_fed.errors import ConfigError, F2LError
 
+CLOCKS_MAY_DIFFER_S = 300
+"""The server takes no request of a site whose clock is further off."""
 
-def problems_of(server: ServerConfig, folder: Path, *, connect: bool) -> list[str]:
+_TIMEOUT_S = 5.0
+_NO_TIME_CHECK = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
+
+
+def problems_of(server: ServerConfig, folder: Path, *, connect: bool, now: datetime) -> list[str]:
     """What is wrong with the way to the server, as sentences.
 
     Args:
         server: What the configuration says.
         folder: The configuration's folder.
-        connect: Also opens a connection, and with a certificate asks whether the site is known;
-            nothing else is sent.
+        connect: Also opens connections, asks for the server's time, and with a certificate
+            whether the site is known; nothing else is sent.
+        now: This machine's time, with a time zone.
     """
     problems = []
     try:
@@ -32,8 +41,11 @@ def problems_of(server: ServerConfig, folder: Path, *, connect: bool) -> list[st
         return [str(error)]
     try:
         context = _tls(server, folder)
+        if connect and (apart := _clocks_apart(server, folder, now)):
+            # Whatever else is wrong may come from that.
+            return [apart]
         if context is not None and server.certificate:
-            _show_certificate(context, server, folder)
+            _show_certificate(context, server, folder, now)
     except F2LError as error:
         problems.append(str(error))
     else:
@@ -73,7 +85,7 @@ def _tls(server: ServerConfig, folder: Path) -> ssl.SSLContext | None:
 def _unreachable(server: ServerConfig, context: ssl.SSLContext | None) -> list[str]:
     host, port = server.host_and_port
     try:
-        with socket.create_connection((host, port), timeout=5.0) as connection:
+        with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
             if context is not None:
                 with context.wrap_socket(connection, server_hostname=host) as secure:
                     if server.certificate:
@@ -85,16 +97,49 @@ def _unreachable(server: ServerConfig, context: ssl.SSLContext | None) -> list[s
     return []
 
 
-def _show_certificate(context: ssl.SSLContext, server: ServerConfig, folder: Path) -> None:
+def _clocks_apart(server: ServerConfig, folder: Path, now: datetime) -> str:
+    """That this machine's clock and the server's differ too much; "" if not, or if none is told."""
+    context = _tls(server, folder)
+    if context is None:
+        return ""
+    # With a wrong clock the server's certificate may seem to be of another time.
+    context.verify_flags |= _NO_TIME_CHECK
+    host, port = server.host_and_port
+    connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+    try:
+        connection.request("GET", "/health")
+        told = parsedate_to_datetime(connection.getresponse().getheader("date", ""))
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""
+    finally:
+        connection.close()
+    away_s = (now - told).total_seconds()
+    if abs(away_s) <= CLOCKS_MAY_DIFFER_S:
+        return ""
+    way = "ahead of" if away_s > 0 else "behind"
+    return str(
+        ConfigError(
+            f"this machine's clock is {abs(away_s):.0f} s {way} the server's",
+            where=server.address,
+            expected=f"at most {CLOCKS_MAY_DIFFER_S} s",
+            got=f"{now:%Y-%m-%d %H:%M:%S} here, {told:%Y-%m-%d %H:%M:%S} there, UTC",
+            remedy="Set the clock that is wrong, for instance with timedatectl set-ntp true.",
+        )
+    )
+
+
+def _show_certificate(
+    context: ssl.SSLContext, server: ServerConfig, folder: Path, now: datetime
+) -> None:
     """Has a connection show the site's certificate; raises ConfigError if it can't stand."""
     path = folder / server.certificate
     certificate = certificate_of(path)
-    now = datetime.now(UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise ConfigError(
             "the site's certificate is not valid now",
             where=f"[server] certificate = {server.certificate!r}",
-            expected=f"a time until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            expected=f"a time from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
+            f"until {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
             got=f"{now:%Y-%m-%d %H:%M}",
             remedy="Check this machine's clock; if it is right, ask for a new kit.",
         )

@@ -3,70 +3,108 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from hashlib import sha256
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from clients.model import load_model
-from clients.policy import budget_of, norms_of
+from clients.policy import REFUSAL, budget_of, norms_of, utc_now
 from clients.site import budget, read_config, sent_log
 from f2l_fed.errors import ConfigError, F2LError
 
 _SHOWN = 30
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2rem 1rem .2rem 0}
-th{font-weight:600}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-@media (prefers-color-scheme:dark){body{background:#111;color:#ddd}}"""
+_NUMBERS = ("round", "size", "norm")
+_STYLE = """
+:root{--ink:#1a1d21;--soft:#5c6570;--line:#dfe3e8;--back:#fff;--tint:#f5f7f9}
+:root{--well:#1a7f4b;--wait:#b26a00;--bad:#b3261e}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#9aa4af;--line:#30363d;--back:#14171a;
+--tint:#1c2126;--well:#4cc38a;--wait:#f0a840;--bad:#ff7b72}}
+body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:74rem;padding:2rem 1.2rem;
+color:var(--ink);background:var(--back)}
+h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2rem 0 .4rem}
+p{margin:.3rem 0;color:var(--soft)}b{font-weight:600}
+.running{color:var(--well)}.waiting{color:var(--wait)}.stopped,.problem{color:var(--bad)}
+.problem{border-left:4px solid;padding:.4rem .8rem;background:var(--tint);margin:1rem 0}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1.5rem;margin:1.2rem 0}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+td,th{text-align:left;padding:.3rem 1.2rem .3rem 0;border-bottom:1px solid var(--line);
+white-space:nowrap}th{font-weight:600;color:var(--soft)}.n{text-align:right}
+"""
+_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
 
 
 def page_of(site_file: Path) -> str:
     """The page as it is now, HTML."""
+    from clients.check import state_problem
     from clients.daemon import read_status
 
     config = read_config(site_file)
     state = site_file.parent / config.state
-    daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
-    facts = [("site", config.name), ("server", config.server.address)]
+    daemon, model, log = read_status(state), load_model(state), sent_log(state)
+    entries, today = log.entries(), log.after(utc_now() - timedelta(days=1))
+    standing, facts, problems = "has never run", [], [state_problem(state)]
     if daemon is not None:
-        facts += [("daemon", f"{daemon.state} since {daemon.since}")]
+        standing = f"<b class={escape(daemon.state)}>{escape(daemon.state)}</b>"
+        standing += f" since {escape(_time(daemon.since))}"
+        problems.append(daemon.problem)
         facts += [("restarts", str(daemon.restarts)), ("last end", daemon.last_end or "none")]
-    if model is not None:
+    rounds = [entry for entry in entries if entry["kind"] == "update"]
+    last = f"{rounds[-1]['round']}, {_time(rounds[-1]['time'])}" if rounds else "none yet"
+    facts += [("last round", last)]
+    if model is None:
+        facts += [("network", "none yet; the first task brings one")]
+    else:
         one = model.facts
-        facts += [("network", f"{one.target}, round {one.round}, {one.time}")]
+        facts += [("network", f"{one.target} of round {one.round}, {_time(one.time)}")]
         facts += [("accuracy", f"{one.accuracy_before:.3f} before, {one.accuracy:.3f} after")]
+    answers = sum(entry["kind"] != REFUSAL for entry in today)
+    facts += [("answers in 24 hours", f"{answers} of {config.policy.answers_per_day} allowed")]
     if own := budget(config, state):
         facts += [("privacy budget", budget_of({"budget": own.spent()}))]
     total = sum(entry["bytes"] for entry in entries)
-    rows = [
-        (
-            entry["time"][:19],
-            entry["kind"],
-            str(entry["round"] or ""),
-            str(entry["bytes"]),
-            ", ".join(name for tensors in entry["tensors"].values() for name in tensors),
-            ", ".join(norms_of(entry)),
-            budget_of(entry),
-            str(entry["fields"].get("code", "")),
-        )
-        for entry in reversed(entries[-_SHOWN:])
-    ]
-    heads = ("time (UTC)", "kind", "round", "bytes", "tensors", "norm", "budget", "code")
+    shown = reversed(entries[-_SHOWN:])
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(config.name)}</title>"
         f"<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10>"
-        f"<style>{_STYLE}</style><h1>Site {escape(config.name)}</h1>{_table(facts)}"
-        f"<h2>What has left: {len(entries)} messages, {total} bytes</h2>"
-        f"{_table(rows, heads)}</html>"
+        f"<style>{_STYLE}</style><h1>Site {escape(config.name)}</h1>"
+        f"<p>{standing}, for {escape(config.server.address or 'no server')}</p>"
+        + "".join(f"<p class=problem>{escape(problem)}</p>" for problem in problems if problem)
+        + "<dl>"
+        + "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in facts)
+        + f"</dl><h2>What has left this site</h2><p>{len(entries)} messages, {_size(total)} "
+        f"in all; the latest {_SHOWN} are shown, in UTC. f2l-site sent shows the record.</p>"
+        f"{_table([_row(entry) for entry in shown])}</html>"
     )
+
+
+def _row(entry: Mapping[str, Any]) -> dict[str, str]:
+    tensors = [name for held in entry["tensors"].values() for name in held]
+    return {
+        "time": _time(entry["time"]),
+        "kind": entry["kind"],
+        "round": str(entry["round"] or ""),
+        "code": str(entry["fields"].get("code", "")),
+        "size": _size(entry["bytes"]),
+        "tensors": ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" * (len(tensors) > 3)),
+        "norm": ", ".join(norms_of(entry)),
+        "budget": budget_of(entry),
+    }
 
 
 @contextmanager
@@ -98,6 +136,9 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(body)
 
+        def version_string(self) -> str:
+            return "f2l-site"
+
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing."""
 
@@ -121,9 +162,33 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
         thread.join()
 
 
-def _table(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...] = ()) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Columns in which nothing stands are left out."""
+    names = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
+
+    def line(tag: str, cells: Mapping[str, str]) -> str:
+        texts = (
+            f"<{tag}{' class=n' * (name in _NUMBERS)}>{escape(cells[name])}</{tag}>"
+            for name in names
+        )
+        return f"<tr>{''.join(texts)}</tr>"
+
+    head = line("th", {name: name for name in names})
+    return f"<div class=wide><table>{head}{''.join(line('td', row) for row in rows)}</table></div>"
+
+
+def _time(text: str) -> str:
+    return text[:19].replace("T", " ")
+
+
+def _size(size_bytes: int) -> str:
+    """As people read it.
+
+    >>> _size(999), _size(46391), _size(2 * 10**9)
+    ('999 B', '46.4 kB', '2.0 GB')
+    """
+    size, unit = float(size_bytes), "B"
+    for larger in ("kB", "MB", "GB"):
+        if size >= 1000:
+            size, unit = size / 1000, larger
+    return f"{size_bytes} B" if unit == "B" else f"{size:.1f} {unit}"

@@ -28,6 +28,8 @@ ANSWERS = ("probe", "update")
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
+_BLOCK_BYTES = 2**16
+
 BUILT_IN_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
 
 
@@ -127,17 +129,32 @@ class SentLog:
         """All entries, oldest first, without torn lines: what they began to say never left."""
         if not self.path.exists():
             return []
-        lines = self.path.read_bytes().split(b"\n")
-        return [json.loads(line) for line in lines if line.endswith(b"}")]
+        return _parsed(self.path.read_bytes())
+
+    def after(self, time: datetime) -> list[dict[str, Any]]:
+        """Entries later than a time, oldest first; as much as that takes is read, from the end."""
+        found: list[dict[str, Any]] = []
+        if not self.path.exists():
+            return found
+        with self.path.open("rb") as file:
+            begin, rest = file.seek(0, os.SEEK_END), b""
+            while begin:
+                end, begin = begin, max(begin - _BLOCK_BYTES, 0)
+                file.seek(begin)
+                block = file.read(end - begin) + rest
+                # The block's first line may have begun before it.
+                rest, whole = block.split(b"\n", 1) if begin and b"\n" in block else (block, b"")
+                entries = _parsed(whole if begin else block)
+                recent = [entry for entry in entries if entry["time"] > time.isoformat()]
+                if entries and not recent:
+                    break
+                found[:0] = recent
+        return found
 
     def allow_round(self, policy: PolicyConfig, number: int, now: datetime) -> None:
         """Raises PolicyRefusal if the site has taken part in enough rounds for today."""
-        since = (now - timedelta(days=1)).isoformat()
-        rounds = {
-            entry["round"]
-            for entry in self.entries()
-            if entry["kind"] == "update" and entry["time"] > since
-        }
+        today = self.after(now - timedelta(days=1))
+        rounds = {entry["round"] for entry in today if entry["kind"] == "update"}
         if number not in rounds and len(rounds) >= policy.rounds_per_day:
             raise PolicyRefusal("too-many-rounds-today")
 
@@ -145,9 +162,8 @@ class SentLog:
         """Raises PolicyRefusal if an answer is too large or comes too often."""
         if _size(content) > policy.maximum_upload_bytes:
             raise PolicyRefusal("upload-too-large")
-        since = (now - timedelta(days=1)).isoformat()
-        answers = [entry for entry in self.entries() if entry["kind"] != REFUSAL]
-        if sum(entry["time"] > since for entry in answers) >= policy.answers_per_day:
+        today = self.after(now - timedelta(days=1))
+        if sum(entry["kind"] != REFUSAL for entry in today) >= policy.answers_per_day:
             raise PolicyRefusal("too-many-answers-today")
 
     def record(
@@ -226,6 +242,11 @@ def _norm(arrays: ArrayRecord) -> float:
     return math.hypot(
         *(float(np.linalg.norm(a.numpy().astype(np.float64))) for a in arrays.values())
     )
+
+
+def _parsed(lines: bytes) -> list[dict[str, Any]]:
+    """The entries in whole lines; torn ones have no end."""
+    return [json.loads(line) for line in lines.split(b"\n") if line.endswith(b"}")]
 
 
 def _finite(value: float) -> float | None:

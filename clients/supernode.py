@@ -24,6 +24,8 @@ from f2l_fed.files import write_atomically
 
 _POLL_S = 0.1
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_SMALL_TALK = re.compile(r"^INFO|https://")
+"""Lines that don't say why a SuperNode has ended."""
 
 
 def prepare(state: Path, site_file: Path) -> None:
@@ -138,7 +140,8 @@ def run_once(
             for line in output:
                 if words := _COLOURS.sub("", line).strip():
                     log.info("%s", words)
-                    said[:] = [words]
+                    if not _SMALL_TALK.search(words):
+                        said[:] = [words]
 
     listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
     listener.start()

@@ -24,8 +24,10 @@ from f2l_fed.errors import ConfigError
 from server.identity import ROLES, Identity, check_name
 
 LONGEST_DAYS = 3650
-# Clocks of sites and server may differ by this much.
-_SKEW = timedelta(minutes=5)
+CLOCKS_MAY_DIFFER_S = 300
+"""Between a site and the server, either way."""
+
+_SKEW = timedelta(seconds=CLOCKS_MAY_DIFFER_S)
 _HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 

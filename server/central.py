@@ -21,7 +21,7 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,9 @@ from server.superlink import SuperLink
 
 _READY_S = 90.0
 _BIN = Path(sys.executable).parent
+
+_Told = tuple[Callable[[], Awaitable[None]], Callable[[], None]]
+"""What is called when a child is ready, and when it has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +107,37 @@ async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncItera
     membership = Membership(root, settings, lambda: up[0] if up else None)
     runs = Runs(root, lambda: up[0] if up else None)
     first = asyncio.Event()
+    parts = {"superlink": False}
+    if settings.front == "built-in":
+        parts["front"] = False
 
     async def link_ready() -> None:
-        up.clear()
         await _until_healthy(link)
         up.append(link)
         # It has forgotten everything: keys, and the run that was under way.
         await asyncio.to_thread(membership.tell_superlink)
         await runs.take_up()
+        parts["superlink"] = True
         first.set()
 
-    async def nothing() -> None:
-        return
+    def link_gone() -> None:
+        up.clear()
+        parts["superlink"] = False
+
+    async def front_ready() -> None:
+        await _until_open(*split_address(settings.listen, "listen"), flower / "front.log")
+        parts["front"] = True
+
+    def front_gone() -> None:
+        parts["front"] = False
 
     async with AsyncExitStack() as stack:
         enrolment = await stack.enter_async_context(serve_enrolment(membership, settings.enrolment))
-        tasks = [_superlink(root, flower, link, link_ready)]
+        tasks = [_superlink(root, flower, link, (link_ready, link_gone))]
         if settings.front == "built-in":
-            tasks.append(_front(root, settings, flower, link.port, enrolment, nothing))
+            tasks.append(
+                _front(root, settings, flower, (link.port, enrolment), (front_ready, front_gone))
+            )
         running = [asyncio.create_task(keep_running(child)) for child in tasks[:1]]
         stack.push_async_callback(_cancel, running)
         await _first_start(first, running)
@@ -129,7 +145,7 @@ async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncItera
         running.append(asyncio.create_task(runs.follow()))
         host, port = split_address(settings.control, "control")
         control = await stack.enter_async_context(
-            serve(root, certificates, host, port, membership=membership, runs=runs)
+            serve(root, certificates, host, port, membership=membership, runs=runs, parts=parts)
         )
         page = await stack.enter_async_context(serve_dashboard(root, settings.dashboard))
         if settings.front == "built-in":
@@ -144,7 +160,7 @@ async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncItera
         yield places
 
 
-def _superlink(root: Path, flower: Path, link: SuperLink, ready: object) -> Child:
+def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> Child:
     own = root / "certificates" / "server"
     command = [sys.executable, "-m", "server.link", "--host", "127.0.0.1", "--port", str(link.port)]
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
@@ -156,7 +172,8 @@ def _superlink(root: Path, flower: Path, link: SuperLink, ready: object) -> Chil
         command=command,
         environment=environment,
         folder=flower,
-        ready=ready,  # type: ignore[arg-type]
+        ready=told[0],
+        gone=told[1],
     )
 
 
@@ -164,15 +181,14 @@ def _front(
     root: Path,
     settings: ServerSettings,
     flower: Path,
-    superlink: int,
-    enrolment: int,
-    ready: object,
+    behind: tuple[int, int],
+    told: _Told,
 ) -> Child:
     values = {
         "root": str(root),
         "listen": split_address(settings.listen, "listen"),
-        "superlink": superlink,
-        "enrolment": enrolment,
+        "superlink": behind[0],
+        "enrolment": behind[1],
         "largest_body_bytes": settings.largest_body_bytes,
         "connections": settings.connections,
         "connections_per_host": settings.connections_per_host,
@@ -183,7 +199,8 @@ def _front(
         command=[sys.executable, "-m", "server.front", str(flower / "front.json")],
         environment=_environment(flower),
         folder=flower,
-        ready=ready,  # type: ignore[arg-type]
+        ready=told[0],
+        gone=told[1],
     )
 
 

@@ -32,6 +32,7 @@ class Child:
         environment: All of its environment.
         folder: Its working folder, where the log is too.
         ready: Called after each start; the process is ended and started again if it raises.
+        gone: Called after each end.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Child:
     environment: Mapping[str, str]
     folder: Path
     ready: Callable[[], Awaitable[None]]
+    gone: Callable[[], None]
 
 
 async def keep_running(child: Child) -> None:
@@ -102,6 +104,7 @@ async def _run_once(child: Child, log: logging.Logger) -> str:
     finally:
         for task in (readying, waiting):
             task.cancel()
+        child.gone()
         await _end_group(process)
         with suppress(asyncio.TimeoutError, TimeoutError):
             await asyncio.wait_for(listening, 2.0)

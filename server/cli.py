@@ -24,6 +24,7 @@ _admin.add_typer(zoo.app, name="zoo")
 _admin.add_typer(quarantine.app, name="quarantine")
 _admin.add_typer(control.rounds, name="round")
 _admin.add_typer(control.releases, name="release")
+_admin.command()(control.health)
 control.sites.command(name="forget")(forget.forget)
 _admin.add_typer(control.sites, name="site")
 
@@ -35,7 +36,7 @@ def _debug(
         os.environ["F2L_DEBUG"] = "1"
 
 
-_admin.callback()(_debug)
+_admin.callback()(control.options)
 serve.app.callback()(_debug)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from f2l_fed.errors import F2LError
 from server.identity import Credentials
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from f2l_fed.zoo import ZooStats
     from server.releases import Release
     from server.rounds import RoundState
+
+PARTS = ("superlink", "front")
+"""What a server may supervise; a front of somebody else it does not."""
 
 _LARGEST_REPLY_BYTES = 4 * 1024 * 1024
 _STARTING_S = 30.0
@@ -38,11 +43,13 @@ class Connection:
     Args:
         address: ``host:port``.
         stub: Speaks its protocol.
+        health: Speaks the standard protocol for health.
         timeout_s: Longest wait for an answer.
     """
 
     address: str
     stub: Any
+    health: Any
     timeout_s: float
 
 
@@ -68,13 +75,31 @@ async def connect(
     options = (("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),)
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         stub = ControlStub(channel)  # type: ignore[no-untyped-call]
-        yield Connection(address=address, stub=stub, timeout_s=timeout_s)
+        yield Connection(
+            address=address, stub=stub, health=HealthStub(channel), timeout_s=timeout_s
+        )
 
 
 async def health(to: Connection) -> ServerHealth:
     """Asks whether the server works; as all functions here, raises ControlError if not."""
     with _explained(to):
         return health_of(await to.stub.Health(pb.HealthRequest(), timeout=to.timeout_s))
+
+
+async def parts(to: Connection) -> dict[str, bool]:
+    """Asks by the standard protocol whether each part that the server supervises works."""
+    found = {}
+    for name in PARTS:
+        request = health_pb2.HealthCheckRequest(service=name)
+        with _explained(to):
+            try:
+                answer = await to.health.Check(request, timeout=to.timeout_s)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+            else:
+                found[name] = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return found
 
 
 async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:

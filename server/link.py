@@ -2,6 +2,9 @@
 
 Flower's Control routes ask nobody who he is: whoever reaches the port could run an app. The port
 is on loopback, and here the routes also ask for a secret that only the server can read.
+
+Flower takes a site's signed requests until five minutes after their time, but only five seconds
+before it: a clock that is a little fast would shut a site out. Here it is five minutes either way.
 """
 
 from __future__ import annotations
@@ -15,7 +18,11 @@ from typing import Any
 
 from flwr.superlink import extensions
 from flwr.superlink.cli.flower_superlink import flower_superlink
+from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
+
+from server.authority import CLOCKS_MAY_DIFFER_S
+from server.delivery import deliver_again
 
 SECRET_HEADER = "x-f2l-secret"
 SECRET_FILE = "F2L_LINK_SECRET_FILE"
@@ -58,6 +65,18 @@ def main() -> None:
     """Takes the arguments of ``flower-superlink``."""
     if not hasattr(extensions, "get_middleware"):
         sys.exit("this version of Flower has no get_middleware; nothing is run")
+    # A request's age has to lie above minus the first and below the sum of both.
+    for name, seconds in (
+        ("SYSTEM_TIME_TOLERANCE", CLOCKS_MAY_DIFFER_S),
+        ("TIMESTAMP_TOLERANCE", 0),
+    ):
+        if not hasattr(node_auth, name):
+            sys.exit(f"this version of Flower has no {name}; nothing is run")
+        setattr(node_auth, name, seconds)
+    try:
+        deliver_again()
+    except AttributeError as error:
+        sys.exit(f"this version of Flower is another one; nothing is run: {error}")
     # Read and dropped before anything that this process starts could inherit it.
     secret = Path(os.environ.pop(SECRET_FILE)).read_bytes().strip()
     before = extensions.get_middleware

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from f2l_fed import events
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
+from server.authority import CLOCKS_MAY_DIFFER_S
 from server.identity import AUTHORITY, check_name
 from server.provision import certify_site
 from server.registry import Enrolment, Refused, SiteRegistry, utc_now
@@ -33,7 +34,6 @@ from server.superlink import SuperLink
 _LOG = logging.getLogger("f2l.membership")
 
 KIT_FORMAT = 2
-CLOCKS_MAY_DIFFER_S = 300
 
 
 class Membership:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -216,6 +217,8 @@ class Passage:
             return
         body = f"{HTTPStatus(status).phrase}\n".encode()
         headers = [("content-length", str(len(body))), ("connection", "close")]
+        # By it a site finds out that its clock is wrong.
+        headers.append(("date", formatdate(usegmt=True)))
         try:
             await self._tell(h11.Response(status_code=status, headers=headers))
             await self._tell(h11.Data(data=body))

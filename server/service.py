@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 import f2l_fed
 from f2l_fed.errors import ConfigError
@@ -25,6 +26,8 @@ from f2l_fed.events import RELEASE_PROMOTED, EventLog
 from f2l_fed.zoo import ZooStats
 from server.access import CallError, Guard, Rule, caller
 from server.federation import Federation
+from server.health import SERVICE as HEALTH
+from server.health import HealthService
 from server.identity import Credentials
 from server.membership import Membership
 from server.messages import (
@@ -82,8 +85,11 @@ _METHODS = {
     "PromoteRelease": _CHANGE,
     "RollbackRelease": _CHANGE,
 }
+_SERVICE = f"{pb.DESCRIPTOR.package}.Control"
 RULES: Mapping[str, Rule] = {
-    f"/{pb.DESCRIPTOR.package}.Control/{method}": rule for method, rule in _METHODS.items()
+    **{f"/{_SERVICE}/{method}": rule for method, rule in _METHODS.items()},
+    f"/{HEALTH}/Check": _READ,
+    f"/{HEALTH}/Watch": Rule(roles=_READ.roles, limit_s=LONGEST_WATCH_S),
 }
 
 
@@ -208,6 +214,7 @@ async def serve(
     rules: Mapping[str, Rule] = RULES,
     membership: Membership | None = None,
     runs: Runs | None = None,
+    parts: Mapping[str, bool] | None = None,
 ) -> AsyncIterator[int]:
     """Serves a federation's folder until the block ends.
 
@@ -220,6 +227,7 @@ async def serve(
         rules: Who may call what, by full method name.
         membership: Who belongs to the federation; None only shows the folder.
         runs: Its runs; None likewise.
+        parts: What else the server consists of, and whether it works, as it is now.
 
     Yields:
         The port.
@@ -236,6 +244,7 @@ async def serve(
     add_ControlServicer_to_server(  # type: ignore[no-untyped-call]
         ControlService(workdir, membership, runs), server
     )
+    add_HealthServicer_to_server(HealthService(_SERVICE, parts or {}), server)
     credentials = grpc.ssl_server_credentials(
         [(own.key, own.certificate)], root_certificates=own.authority, require_client_auth=True
     )

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from f2l_fed.errors import UsageError
 from f2l_fed.quarantine import Held
@@ -38,12 +36,13 @@ def list_(
     if as_json:
         print(json.dumps([held.to_json() for held in found], indent=1))
         return
-    table = Table("id", "time", "round", "site", "networks", "reason")
     for held in found:
-        table.add_row(
-            held.id, _time(held), str(held.round), held.site, str(len(held.keys)), _reason(held)
-        )
-    Console().print(table)
+        # A table would leave the reason, the longest of all, a few columns at the edge.
+        networks = f"{len(held.keys)} networks" if len(held.keys) > 1 else "1 network"
+        print(f"{held.id}  {_time(held)}, round {held.round}, {held.site}, {networks}")
+        print(f"  {_reason(held)}")
+    if not found:
+        print("nothing is in quarantine")
 
 
 @app.command()

@@ -120,8 +120,8 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
 
 def ask(service: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return command(
-        "f2l-admin", *words, "--server", service["control"],
-        "--certificates", service["certificates"], "--name", "admin",
+        "f2l-admin", "--server", service["control"],
+        "--certificates", service["certificates"], "--name", "admin", *words,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2 as pb_health
 
 from server import control
 from server.control import Connection, ControlError, connect
@@ -42,7 +43,8 @@ def workdir(tmp_path: Path) -> Path:
 
 def test_every_method_has_a_rule_and_a_question_here() -> None:
     methods = {method.name for method in pb.DESCRIPTOR.services_by_name["Control"].methods}
-    assert {f"/f2l_fed.control.v1.Control/{method}" for method in methods} == set(RULES)
+    health = {f"/grpc.health.v1.Health/{method}" for method in ("Check", "Watch")}
+    assert {f"/f2l_fed.control.v1.Control/{method}" for method in methods} | health == set(RULES)
     assert methods == {*READS, *CHANGES}
 
 
@@ -60,6 +62,57 @@ def test_a_role_without_the_right_is_refused(
     assert status_of(refusal.value) is grpc.StatusCode.PERMISSION_DENIED
     assert is_one_sentence(refusal.value)
     assert states(workdir) == before
+
+
+def health_of(
+    workdir: Path, certificates: Path, who: str, name: str, parts: dict[str, bool]
+) -> str:
+    async def question(to: Connection) -> str:
+        answer = await to.health.Check(pb_health.HealthCheckRequest(service=name), timeout=5)
+        return str(pb_health.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+    return str(ask(workdir, certificates, who, question, parts=parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("", "NOT_SERVING"),
+        ("superlink", "SERVING"),
+        ("front", "NOT_SERVING"),
+        ("f2l_fed.control.v1.Control", "SERVING"),
+    ],
+)
+def test_a_viewers_probe_learns_how_each_part_stands(workdir, certificates, name, status):
+    parts = {"superlink": True, "front": False}
+    assert health_of(workdir, certificates, "viewer-1", name, parts) == status
+
+
+def test_a_probe_without_a_right_or_for_something_else_is_refused(workdir, certificates):
+    for who, name, code in (
+        ("line-7", "", grpc.StatusCode.PERMISSION_DENIED),
+        ("viewer-1", "backdoor", grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            health_of(workdir, certificates, who, name, {})
+        assert refusal.value.code() is code
+    assert health_of(workdir, certificates, "admin-1", "", {}) == "SERVING"
+
+
+def test_who_watches_the_health_hears_of_each_change(workdir, certificates):
+    parts = {"superlink": False}
+
+    async def question(to: Connection) -> list[int]:
+        told = []
+        async for answer in to.health.Watch(pb_health.HealthCheckRequest(), timeout=8):
+            told.append(answer.status)
+            parts["superlink"] = not parts["superlink"]
+            if len(told) == 3:
+                break
+        return told
+
+    down, up = pb_health.HealthCheckResponse.NOT_SERVING, pb_health.HealthCheckResponse.SERVING
+    assert ask(workdir, certificates, "viewer-1", question, parts=parts) == [down, up, down]
 
 
 def test_a_method_without_a_rule_is_for_nobody(workdir: Path, certificates: Path) -> None:

@@ -7,14 +7,17 @@ import base64
 import json
 import os
 import random
+import re
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -24,12 +27,13 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, Pul
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode import node_auth_http_interceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from clients.check import check
 from clients.enrol import EnrolmentError, register, renew
-from clients.kit import read_kit
+from clients.kit import Kit, read_kit
 from clients.setup import create_site
 from clients.site import read_config
 from f2l_fed.errors import ConfigError
@@ -248,6 +252,79 @@ def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
         central.ask(lambda to: control.add_site(to, "leaving"))
 
 
+@pytest.mark.parametrize(("away_s", "status"), [(-280, 200), (280, 200), (-320, 401), (320, 401)])
+def test_a_site_whose_clock_is_wrong_is_let_in_within_five_minutes(
+    central, kits, away_s, status, monkeypatch
+):
+    north = registered(central, kits, "north")
+    clock = node_auth_http_interceptor.now
+    monkeypatch.setattr(
+        node_auth_http_interceptor, "now", lambda: clock() + timedelta(seconds=away_s)
+    )
+    assert activate(central, shaking(central, north), north) == status
+
+
+@pytest.mark.parametrize(
+    ("away", "words"),
+    [
+        (timedelta(minutes=10), r"clock is 60[0-3] s ahead of the server's"),
+        (timedelta(days=-400), "s behind the server's"),
+        (timedelta(days=400), "s ahead of the server's"),
+    ],
+)
+def test_the_check_says_by_how_much_clocks_differ(central, kits, away, words):
+    folder = kits / "early"
+    if not folder.exists():
+        digits_site(folder / "data")
+        register(read_kit(invited(central, kits, "early"), now=NOW), folder)
+        data = folder / "data/train.npz"
+        create_site(folder, "early", data, address=f"localhost:{central.front}")
+    assert check(folder / "site.toml").problems == ()
+    now = datetime.now(UTC) + away
+    (problem,) = check(folder / "site.toml", now=now).problems
+    assert re.search(words, problem)
+    assert "Set the clock that is wrong" in problem
+
+
+class TomorrowsAnswers(BaseHTTPRequestHandler):
+    """Of a server whose clock is a day ahead."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + 86400)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+def test_a_certificate_of_another_time_points_to_the_clock_and_not_to_a_stranger(tmp_path):
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    create_authority(tmp_path / "ca", now=ahead)
+    own = issue(tmp_path / "ca", "server", "server", now=ahead)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(own / "tls.crt", own / "tls.key")
+    with HTTPServer(("127.0.0.1", 0), TomorrowsAnswers) as tomorrow:
+        tomorrow.socket = tls.wrap_socket(tomorrow.socket, server_side=True)
+        thread = threading.Thread(target=tomorrow.serve_forever, args=(0.1,))
+        thread.start()
+        address = f"localhost:{tomorrow.server_port}"
+        authority = (own / "ca.crt").read_text()
+        kit = Kit(
+            format=2, site="north", server=address, authority=authority, token="", expires="",
+            fingerprint="",
+        )  # fmt: skip
+        with pytest.raises(EnrolmentError, match=r"not yet valid; here it is .* Check this mach"):
+            register(kit, tmp_path / "site")
+        more = f'[server]\naddress = "{address}"\nroot_certificates = "ca.crt"\n'
+        (problem,) = check(digits_site(tmp_path / "site", more=more)).problems
+        tomorrow.shutdown()
+        thread.join()
+    assert re.search(r"clock is 8(6400|6399|6398) s behind the server's", problem)
+
+
 def test_a_viewer_looks_and_a_revoked_one_does_not(central, kits):
     eve = issue(central.certificates, "eve", "viewer")
     assert central.ask(control.list_sites, name="eve") is not None
@@ -389,8 +466,13 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
         for pid in strays(central.mark)
         if child in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     ]
+    part = {"server.front": "front", "server.link": "superlink"}[child]
+    assert central.ask(control.parts) == {"superlink": True, "front": True}
     os.kill(pid, signal.SIGKILL)
-    assert holds(lambda: not Path(f"/proc/{pid}").exists())
+    assert holds(lambda: not central.ask(control.parts)[part])
+    if part == "superlink":  # a front may be back before the command has begun
+        probe = central.admin("health")
+        assert (probe.returncode, probe.stdout) == (1, "superlink is down, front works\n")
 
     def back() -> bool:
         with suppress(OSError, subprocess.TimeoutExpired):
@@ -398,3 +480,5 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
         return False
 
     assert holds(back, timeout_s=120)
+    assert holds(lambda: central.ask(control.parts)[part])
+    assert central.admin("health").stdout == "superlink works, front works\n"

@@ -96,6 +96,11 @@ def living(site: Path) -> dict[int, str]:
     return found
 
 
+def starter(site: Path) -> int:
+    """Process id of what starts the tasks; 0 while there is none."""
+    return next((pid for pid, words in living(site).items() if "f2l_fed.superexec" in words), 0)
+
+
 @contextmanager
 def daemon(site: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "clients.cli", "run", str(site)]
@@ -161,6 +166,12 @@ def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tm
             assert holds(lambda: running(site) not in (0, first))
             assert standing(site).restarts == 1
             assert standing(site).last_end.startswith("signal 9")
+            # Without the process that starts its tasks, a SuperNode is of no use.
+            second = running(site)
+            assert holds(lambda: starter(site) > 0)
+            os.kill(starter(site), signal.SIGKILL)
+            assert holds(lambda: running(site) not in (0, second))
+            assert standing(site).restarts == 2
             result = link.run({})
             assert "'code': 'WireError'" in result.log_text, result.log_text
             assert "'site': 'north'" in result.log_text

@@ -33,7 +33,7 @@ def test_every_problem_is_found_at_once(tmp_path):
     problems = check(path, target="mlp", classes=2, connect=False).problems
     for part in (
         "no network is called 'cnn-xl'",
-        "state: the folder can't be written",
+        "state: nothing can be written in",
         "root_certificates = 'ca.crt': can't read",
         "private_key = 'k': can't be read",
         "expected at least 99 training examples, got 30",

@@ -122,7 +122,7 @@ def test_the_page_shows_the_norm_of_what_has_left(tmp_path):
     site = digits_site(tmp_path)
     work(site)
     (entry,) = sent_log(tmp_path / "state").entries()
-    assert f"<td>{entry['changes'][0]:.4g}</td>" in page_of(site)
+    assert f"<td class=n>{entry['changes'][0]:.4g}</td>" in page_of(site)
 
 
 def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):

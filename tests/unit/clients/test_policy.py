@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from clients import policy
 from clients.policy import PolicyConfig, SentLog, allow_request, allowed_numbers
 from f2l_fed.errors import ConfigError, PolicyRefusal
 from f2l_fed.finetune import Recipe
@@ -109,3 +110,33 @@ def test_answers_of_one_day_are_counted_without_refusals(tmp_path):
 def test_a_large_answer_is_refused(tmp_path):
     with pytest.raises(PolicyRefusal, match="upload-too-large"):
         SentLog(tmp_path / "sent.jsonl").allow(PolicyConfig(maximum_upload_bytes=40), answer(), NOW)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 300, 4096, 2**16])
+def test_late_entries_are_found_from_the_end_whatever_the_blocks(
+    tmp_path, monkeypatch, block_bytes
+):
+    monkeypatch.setattr(policy, "_BLOCK_BYTES", block_bytes)
+    log = SentLog(tmp_path / "sent.jsonl")
+    assert log.after(NOW) == []
+    for number in range(12):
+        log.record("update", number, answer(), NOW + timedelta(hours=number))
+        with log.path.open("ab") as file:
+            file.write(b'{"torn": ' * (number % 3))
+    for hours in (-1, 0, 5.5, 10, 11, 20):
+        since = NOW + timedelta(hours=hours)
+        expected = [entry for entry in log.entries() if entry["time"] > since.isoformat()]
+        assert log.after(since) == expected
+        assert len(expected) == sum(number > hours for number in range(12))
+
+
+def test_what_is_older_than_a_day_is_not_read_for_an_answer(tmp_path):
+    log = SentLog(tmp_path / "sent.jsonl")
+    log.record("update", 1, answer(), NOW - timedelta(days=2))
+    # The first line would end the test if it was read: it is no JSON.
+    log.path.write_bytes(b"old}\n" + 1000 * log.path.read_bytes())
+    log.record("update", 300, answer(), NOW)
+    assert [entry["round"] for entry in log.after(NOW - timedelta(days=1))] == [300]
+    log.allow(PolicyConfig(answers_per_day=2), answer(), NOW)
+    with pytest.raises(PolicyRefusal, match="too-many-answers-today"):
+        log.allow(PolicyConfig(answers_per_day=1), answer(), NOW)
