@@ -15,7 +15,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import limits, policy, trainer
-from clients.model import save_model, save_start
+from clients.model import save_model
+from clients.probes import probes_of
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -53,9 +54,7 @@ def probe(message: Message, context: Context) -> Message:
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
         trainer.require_anchor(request, target)
-        reply = wire.ProbeReply(
-            site=site.config.name, probes=trainer.probes_of(site, request, target)
-        )
+        reply = wire.ProbeReply(site=site.config.name, probes=probes_of(site, request, target))
         return Answer("probe", 0, wire.pack_probe_reply(reply, target.layout))
 
     return _answer(message, context, respond)
@@ -78,8 +77,7 @@ def task(message: Message, context: Context) -> Message:
         update, tuned = trainer.work(site, asked, target)
         best = trainer.best_of(tuned)
         made = trainer.model_of(site, asked, target, best, policy.utc_now())
-        save_start(site.state, trainer.start_of(made, best, asked.recipe))
-        save_model(site.state, made)
+        save_model(site.state, made, trainer.start_of(made, best, asked.recipe))
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
         changes = tuple(one.change for one in tuned)

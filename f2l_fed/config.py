@@ -97,7 +97,7 @@ class RoundConfig:
         minimum: Smallest number of sites in the zoo for a retraining.
         most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
-        poll_s: Seconds between looks for answers.
+        poll_s: Most seconds between looks for answers; fewer while they come.
     """
 
     timeout_s: float = 600.0

@@ -32,7 +32,7 @@ from server.training import TrainedFlow
 
 __all__ = ["Cluster", "candidates_for", "connect", "offers_here", "retrain_here"]
 
-_SITES_PER_TASK = 16
+_FEWEST_SITES, _SITES_PER_TASK = 2, 16
 _TASKS_AHEAD = 2
 _RETRIES = 3
 
@@ -86,7 +86,8 @@ class Cluster:
         """Candidates for sites, as they are ready.
 
         Sites are taken in chunks, which are made while earlier ones are used, a few ahead and no
-        more. A process keeps the release open from one chunk to the next.
+        more; the first ones are small, because until they are ready all sites wait. A process keeps
+        the release open from one chunk to the next.
 
         Args:
             release: Id of the release that makes them.
@@ -96,7 +97,7 @@ class Cluster:
             Site and its candidates by kind.
         """
         sites = sorted(probes)
-        chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
+        chunks = list(_chunks(sites, self.config.generators))
         # Tasks and not actors: they find processes that have imported everything in rounds before.
         task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(offers_here)
         waiting: list[Any] = []
@@ -113,6 +114,19 @@ class Cluster:
         (first,), _ = ray.wait(waiting, num_returns=1)
         waiting.remove(first)
         yield from _got(first).items()
+
+
+def _chunks(sites: Sequence[str], processes: int) -> Iterator[Sequence[str]]:
+    """Sites in order, a few for each process first, then twice as many, up to a full task.
+
+    >>> [len(chunk) for chunk in _chunks(list("abcdefghijklmnopqrstuvwxyz"), 2)]
+    [2, 2, 4, 4, 8, 6]
+    """
+    start = made = 0
+    while start < len(sites):
+        size = min(_FEWEST_SITES << made // processes, _SITES_PER_TASK)
+        yield sites[start : start + size]
+        start, made = start + size, made + 1
 
 
 def offers_here(
