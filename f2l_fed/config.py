@@ -127,7 +127,7 @@ class RayConfig:
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
         threads: torch threads in such a task; more than there are idle cores makes it slow.
-        generators: Processes that make candidates at a time; twice as many tasks are out.
+        generators: Processes that make candidates at a time, for 16 sites each.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
             them in the retraining's own process, which is faster where a fit takes seconds.
         train_failures: How often lost processes of these are replaced.
