@@ -15,8 +15,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients import limits, policy, trainer
-from clients.model import save_model, save_start
+from clients.model import save_model
 from clients.private import private_probes, private_work
+from clients.probes import probes_of
 from clients.site import Site, open_site
 from f2l_fed import wire
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
@@ -54,8 +55,8 @@ def probe(message: Message, context: Context) -> Message:
         target = trainer.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
         trainer.require_anchor(request, target)
-        probes_of = private_probes if site.budget else trainer.probes_of
-        reply = wire.ProbeReply(site=site.config.name, probes=probes_of(site, request, target))
+        made = (private_probes if site.budget else probes_of)(site, request, target)
+        reply = wire.ProbeReply(site=site.config.name, probes=made)
         return Answer("probe", 0, wire.pack_probe_reply(reply, target.layout))
 
     return _answer(message, context, respond)
@@ -78,8 +79,7 @@ def task(message: Message, context: Context) -> Message:
         tuned = trainer.work(site, asked, target)
         best = trainer.best_of(tuned)
         made = trainer.model_of(site, asked, target, best, policy.utc_now())
-        save_start(site.state, trainer.start_of(made, best, asked.recipe))
-        save_model(site.state, made)
+        save_model(site.state, made, trainer.start_of(made, best, asked.recipe))
         if site.budget:
             update, change = private_work(site, asked, target)
             changes: tuple[float, ...] = (change,)

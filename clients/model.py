@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,15 +97,21 @@ class Start:
     recipe: Recipe
 
 
-def save_model(folder: Path, model: Model) -> None:
-    """Replaces the network in a folder; a crash leaves the old one or the new one."""
-    _write(folder / WEIGHTS, model, {})
-    write_atomically(folder / FACTS, model.facts.text, mode=0o600)
+def save_model(folder: Path, model: Model, start: Start | None = None) -> None:
+    """Replaces the network in a folder, and the start that it was made from where there is one.
 
-
-def save_start(folder: Path, start: Start) -> None:
-    """Replaces the start in a folder; a crash leaves the old one or the new one."""
-    _write(folder / START, start.model, {"recipe": json.dumps(asdict(start.recipe))})
+    A crash leaves the old or the new one of each.
+    """
+    files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
+    if start is not None:
+        files[START] = _packed(start.model, {"recipe": json.dumps(asdict(start.recipe))})
+    # A disk makes several files durable in little more than the time of one.
+    with ThreadPoolExecutor(len(files)) as pool:
+        for done in [
+            pool.submit(write_atomically, folder / name, packed, mode=0o600)
+            for name, packed in files.items()
+        ]:
+            done.result()
 
 
 def load_model(folder: Path) -> Model | None:
@@ -167,13 +174,12 @@ def network(target: Target, weights: Tensor) -> nn.Module:
     return module.eval()
 
 
-def _write(path: Path, model: Model, more: dict[str, str]) -> None:
+def _packed(model: Model, more: dict[str, str]) -> bytes:
     tensors = model.layout.unflatten(model.weights)
-    packed = save(
+    return save(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         {"f2l_fed": model.facts.text, **more},
     )
-    write_atomically(path, packed, mode=0o600)
 
 
 def _read(path: Path, more: str = "") -> tuple[Model, dict[str, Any]]:

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from clients.privacy import Budget
+from clients.probes import keep, read_kept
 from clients.site import Site
 from f2l_fed.errors import PolicyRefusal
-from f2l_fed.files import write_atomically
 from f2l_fed.finetune import Recipe
 from f2l_fed.private_descent import private_update, sampling_rate
 from f2l_fed.probe import anchor
@@ -106,20 +103,11 @@ def _descent(site: Site, target: Target, start: Tensor, recipe: Recipe, noise: f
 
 def _kept(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor | None:
     """The probe that was made from the same anchor, if it is still there."""
-    path: Path = site.state / PROBE
-    try:
-        with safe_open(path, framework="pt") as file:
-            if file.metadata()["of"] == _digest(request, target):
-                probe: Tensor = file.get_tensor("w")
-                return probe
-    except (OSError, SafetensorError, KeyError):
-        pass  # none yet, or not to be read: a new one is paid for
-    return None
+    return read_kept(site.state / PROBE, _digest(request, target))
 
 
 def _keep(site: Site, request: ProbeRequest | Task, target: Target, probe: Tensor) -> None:
-    content = save({"w": probe}, metadata={"of": _digest(request, target)})
-    write_atomically(site.state / PROBE, content, mode=0o600)
+    keep(site.state / PROBE, probe, _digest(request, target))
 
 
 def _digest(request: ProbeRequest | Task, target: Target) -> str:

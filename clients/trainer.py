@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from clients.model import Facts, Model, Start
+from clients.probes import probes_of
 from clients.site import Examples, Site
 from f2l_fed.candidates import select
 from f2l_fed.errors import LayoutMismatch
 from f2l_fed.finetune import Recipe, finetune, loss_and_accuracy
-from f2l_fed.probe import anchor, probe_update, support_set
+from f2l_fed.probe import anchor
 from f2l_fed.seeds import generator_for
 from f2l_fed.targets import Target, build_target
 from f2l_fed.wire import Frame, ProbeRequest, Task, Update
@@ -44,18 +45,6 @@ def target_of(frame: Frame) -> Target:
 @lru_cache(maxsize=4)
 def _cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
     return build_target(name, input_shape, classes)
-
-
-def probes_of(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor:
-    """(E, D) float32, a probe update for each episode, on its fixed few examples of the site."""
-    frame, train = request.frame, site.train
-    start = anchor(target, frame.lineage) if request.anchor is None else request.anchor
-    found = []
-    for episode in range(frame.episodes):
-        rng = generator_for(frame.lineage, site.config.name, "probe", episode)
-        support = support_set(train.y, frame.shots, rng)
-        found.append(probe_update(target, start, train.x[support], train.y[support], frame.probe))
-    return torch.stack(found)
 
 
 def require_anchor(request: ProbeRequest | Task, target: Target) -> None:

@@ -97,7 +97,7 @@ class RoundConfig:
         minimum: Smallest number of sites in the zoo for a retraining.
         most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
-        poll_s: Seconds between looks for answers.
+        poll_s: Most seconds between looks for answers; fewer while they come.
     """
 
     timeout_s: float = 600.0
@@ -127,7 +127,8 @@ class RayConfig:
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
         threads: torch threads in such a task; more than there are idle cores makes it slow.
-        generators: Processes that make candidates at a time; twice as many tasks are out.
+        generators: Processes that make candidates at a time, for 16 sites each; one keeps up with
+            hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
             them in the retraining's own process, which is faster where a fit takes seconds.
         train_failures: How often lost processes of these are replaced.
@@ -139,7 +140,7 @@ class RayConfig:
     cpus: int = 0
     task_cpus: float = 0.0
     threads: int = 1
-    generators: int = 2
+    generators: int = 1
     train_workers: int = 0
     train_failures: int = 3
     jobs: str = ""

@@ -8,7 +8,9 @@ that is lost as a whole interrupts the round, which goes on when it is started a
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,8 +35,8 @@ from server.training import TrainedFlow
 __all__ = ["Cluster", "candidates_for", "connect", "offers_here", "retrain_here"]
 
 _SITES_PER_TASK = 16
-_TASKS_AHEAD = 2
 _RETRIES = 3
+_IDLE_KEY = "idle_worker_killing_time_threshold_ms"
 
 
 def connect(config: RayConfig) -> None:
@@ -50,6 +52,9 @@ def connect(config: RayConfig) -> None:
             address=config.address or "local",
             num_cpus=None if config.address else config.cpus or None,
             include_dashboard=None if config.address else False,
+            # Simulated sites count as busy processes, and above the number of CPUs Ray ends idle
+            # ones after a second: every task of ours would start by importing torch.
+            _system_config=None if config.address else {_IDLE_KEY: 3_600_000},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -79,14 +84,15 @@ class Cluster:
             retrain_as_job(self.config.jobs, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
         task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(retrain_here)
-        release: Release = _got(task.remote(self.root, id, commit, self.config))
+        with _typed_errors():
+            release: Release = ray.get(task.remote(self.root, id, commit, self.config))
         return release
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates for sites, as they are ready.
 
-        Sites are taken in chunks, which are made while earlier ones are used, a few ahead and no
-        more. A process keeps the release open from one chunk to the next.
+        Sites are taken in chunks, each by one process, which keeps the release open for the next.
+        A site's are used while those of later ones are made, a chunk ahead and no more.
 
         Args:
             release: Id of the release that makes them.
@@ -98,30 +104,32 @@ class Cluster:
         sites = sorted(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
         # Tasks and not actors: they find processes that have imported everything in rounds before.
-        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(offers_here)
-        waiting: list[Any] = []
+        task: Any = ray.remote(
+            num_cpus=self.config.task_cpus, max_retries=_RETRIES, num_returns="streaming"
+        )(offers_here)
+        streams: deque[Any] = deque()
         for chunk in chunks:
-            if len(waiting) == _TASKS_AHEAD * self.config.generators:
-                yield from self._ready(waiting)
+            if len(streams) == self.config.generators:
+                yield from _each(streams.popleft())
             contexts = torch.stack([probes[site] for site in chunk])
-            waiting.append(task.remote(self.root, release, chunk, contexts, self.config))
-        while waiting:
-            yield from self._ready(waiting)
+            streams.append(task.remote(self.root, release, chunk, contexts, self.config))
+        while streams:
+            yield from _each(streams.popleft())
 
-    def _ready(self, waiting: list[Any]) -> Iterator[tuple[str, Offer]]:
-        """The chunk that is ready first, which leaves the list."""
-        (first,), _ = ray.wait(waiting, num_returns=1)
-        waiting.remove(first)
-        yield from _got(first).items()
+
+def _each(stream: Any) -> Iterator[tuple[str, Offer]]:
+    with _typed_errors():
+        for reference in stream:
+            yield ray.get(reference)
 
 
 def offers_here(
     root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
-) -> dict[str, Offer]:
+) -> Iterator[tuple[str, Offer]]:
     """Candidates for some sites, in a process that keeps the release open for the next ones."""
     torch.set_num_threads(config.threads)
     made = Federation.open(root).releases.path / id / "generator.safetensors"
-    return _opened(root, id, made.stat().st_mtime_ns).offers(sites, probes)
+    yield from _opened(root, id, made.stat().st_mtime_ns).offers(sites, probes)
 
 
 @lru_cache(maxsize=1)
@@ -137,10 +145,11 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
 
 
-def _got(reference: Any) -> Any:
-    """The value of a task; what went wrong in it or with its worker as one typed error."""
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    """Raises what went wrong in a task or with its worker as one typed error."""
     try:
-        return ray.get(reference)
+        yield
     except RayTaskError as error:
         if isinstance(error.cause, F2LError):
             raise error.cause from None

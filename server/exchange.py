@@ -14,6 +14,8 @@ from f2l_fed.config import RoundConfig
 from f2l_fed.errors import RoundError
 from server.rounds import Interrupted
 
+_SHORTEST_S = 0.002
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -74,7 +76,7 @@ class Talk:
 
     Args:
         grid: Flower's connection to them.
-        config: Window, poll interval and timeout.
+        config: Window, longest poll interval and timeout.
         stop: Set from outside to give up.
         overdue: Requests whose answers are still taken, by message.
     """
@@ -132,7 +134,7 @@ class Talk:
         """
         source = iter(requests)
         pending: dict[str, tuple[Asked, float]] = {}
-        exhausted = False
+        exhausted, moved = False, time.monotonic()
         while not exhausted or pending:
             ended = over()
             exhausted = exhausted or ended
@@ -143,10 +145,11 @@ class Talk:
                     break
                 asked = Asked(request.node, request.site, request.round, request.release)
                 pending[self._send(kind, request)] = (asked, self._due())
+                moved = time.monotonic()
                 # Nothing may hold what was sent longer than Flower does.
                 del request
             replies = self._pull([*pending, *self.overdue])
-            moved = bool(replies)
+            came = bool(replies)
             while replies:
                 reply = replies.pop(0)
                 identifier = reply.metadata.reply_to_message_id
@@ -162,8 +165,11 @@ class Talk:
                 if wait_for_late:
                     self.overdue[identifier] = asked
                 yield Answer(asked, None, "timeout")
-            if pending and not moved:
-                self._pause()
+            if came:
+                moved = time.monotonic()
+            elif pending:
+                # Answers tend to come as far apart as they did: none lies long, few looks are vain.
+                self._pause((now - moved) / 10)
 
     def _due(self) -> float:
         return time.monotonic() + self.config.timeout_s
@@ -177,8 +183,8 @@ class Talk:
     def _pull(self, identifiers: list[str]) -> list[Message]:
         return list(self.grid.pull_messages(identifiers)) if identifiers else []
 
-    def _pause(self) -> None:
-        if self.stop.wait(self.config.poll_s):
+    def _pause(self, seconds: float = 1.0) -> None:
+        if self.stop.wait(min(max(seconds, _SHORTEST_S), self.config.poll_s)):
             raise Interrupted("stopped", remedy="Start it again; it goes on where it was.")
 
 

@@ -69,8 +69,8 @@ def drift(federation: Federation, release: Release, before: Release) -> float:
     expected = federation.releases.expected(before.id)
     episodes = expected.shape[1]
     snapshot = federation.zoo.snapshot(before.snapshot)
-    by_key = {record.key: record for record in snapshot.records()}
     keys = [before.records[row * episodes + e] for row in old_rows for e in range(episodes)]
+    by_key = {record.key: record for record in snapshot.records(keys=keys)}
     weights = torch.from_numpy(snapshot.weights([by_key[key] for key in keys])).double()
 
     def missed(rows: torch.Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,17 +47,19 @@ class Workshop:
             expected=federation.releases.expected(id),
         )
 
-    def offers(self, sites: Sequence[str], probes: Tensor) -> dict[str, Offer]:
-        """Candidates by kind for every episode of some sites, by name.
+    def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, Offer]]:
+        """Candidates by kind for every episode of some sites.
 
         Args:
             sites: Names.
             probes: (len(sites), E, D) float32, their contexts.
+
+        Yields:
+            A site and its candidates, as they are made.
         """
         expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
         known = {site: row for row, site in enumerate(self.release.sites)}
         config = self.federation.config
-        offered: dict[str, Offer] = {}
         for index, site in enumerate(sites):
             others: Any = self.records
             own = expected[index]
@@ -72,10 +74,7 @@ class Workshop:
                 for probe, start in zip(probes[index], own, strict=True)
             ]
             # Of a view, the whole matrix behind it would be sent: all records with every site.
-            offered[site] = tuple(
-                {kind: start.clone() for kind, start in starts.items()} for starts in made
-            )
-        return offered
+            yield site, tuple({kind: w.clone() for kind, w in starts.items()} for starts in made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +97,4 @@ def candidates_for(
     federation: Federation, id: str, sites: Sequence[str], probes: Tensor
 ) -> dict[str, Offer]:
     """`Workshop.offers` of a release that is opened for this alone."""
-    return Workshop.open(federation, id).offers(sites, probes)
+    return dict(Workshop.open(federation, id).offers(sites, probes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -92,20 +93,26 @@ def _newest(
     federation: Federation, snapshot: Snapshot, parent: Release | None
 ) -> dict[str, list[Record]]:
     """The records of each site's newest round, by name, as far as their probes can be compared."""
-    by_site: dict[str, list[Record]] = {}
-    known = {"": _starts_from(federation, None)}
     wanted = _starts_from(federation, parent)
-    for record in snapshot.records():
-        if record.parent not in known:
-            made_by = federation.releases.find(record.parent)
-            known[record.parent] = "" if made_by is None else _starts_from(federation, made_by)
-        if known[record.parent] == wanted:
-            rows = by_site.setdefault(record.site, [])
-            if rows and rows[0].round != record.round:
-                if rows[0].round > record.round:
-                    continue
-                rows.clear()
-            rows.append(record)
+    known: dict[str, bool] = {}
+
+    def comparable(made_by: str) -> bool:
+        if made_by not in known:
+            release = federation.releases.find(made_by) if made_by else None
+            there = release is not None or not made_by
+            known[made_by] = there and _starts_from(federation, release) == wanted
+        return known[made_by]
+
+    # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
+    latest = snapshot.records(latest_per_site=True)
+    missing, by_site = {record.site for record in latest}, defaultdict[str, list[Record]](list)
+    number = max((record.round for record in latest), default=-1)
+    while missing and number >= 0:
+        for record in snapshot.records(round=number):
+            if record.site in missing and comparable(record.parent):
+                by_site[record.site].append(record)
+        missing -= by_site.keys()
+        number -= 1
     episodes = federation.config.probe.episodes
     return {
         site: sorted(rows, key=lambda record: int(record.key.rsplit("/", 1)[1]))
@@ -157,5 +164,5 @@ def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
 def release_records(federation: Federation, release: Release) -> Records:
     """The records that a release was fitted on, in the order of its sites."""
     snapshot = federation.zoo.snapshot(release.snapshot)
-    by_key = {record.key: record for record in snapshot.records()}
+    by_key = {record.key: record for record in snapshot.records(keys=release.records)}
     return read_records(snapshot, [by_key[key] for key in release.records])

@@ -30,7 +30,8 @@ class Aggregator(Generic[State]):
 
     Args:
         init: D to the state of no updates.
-        accumulate: State, updates (m, D) float32 and weights (m,) to the state with them.
+        accumulate: State, updates (m, D) float32 and weights (m,) to the state with them. The one
+            that is given is used up: a running sum goes on in the same memory.
         merge: Two states to the state of the updates of both.
         finalise: State to the aggregate, (D,) float32.
     """

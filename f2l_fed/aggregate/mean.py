@@ -47,7 +47,7 @@ def _merge(a: Sum, b: Sum) -> Sum:
 def _finalise(state: Sum) -> Tensor:
     if not state.weight:
         raise no_updates()
-    return (state.total / state.weight).float()
+    return torch.div(state.total, state.weight, out=torch.empty(len(state.total)))
 
 
 MEAN = Aggregator(init=_init, accumulate=_accumulate, merge=_merge, finalise=_finalise)

@@ -18,6 +18,9 @@ from f2l_fed.errors import AdmissionError, UsageError
 BLOCK = 1 << 13
 """Columns at a time: of tens of updates they fit into a processor's cache, in float64 too."""
 
+_SUMMED = 1 << 17
+"""Columns of a sum at a time; one MiB in float64."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
@@ -126,15 +129,18 @@ class Rows:
 
         Args:
             coefficients: (n,) float64.
-            onto: (D,) float64, added to it.
+            onto: (D,) float64, to which it is added in place; None for zeros.
 
         Returns:
-            (D,) float64.
+            (D,) float64; ``onto`` where it was given.
         """
-        total = torch.zeros(self.size, dtype=torch.float64) if onto is None else onto.clone()
-        parts = total.split(BLOCK) if self.size else ()
-        for part, block in zip(parts, self.blocks(), strict=True):
-            part.add_(coefficients @ block.double())
+        total = torch.zeros(self.size, dtype=torch.float64) if onto is None else onto
+        rows = [row for part in self.parts for row in part]
+        # A block of the sum stays in the cache while the rows, as they are, pass by once.
+        for start in range(0, self.size, _SUMMED):
+            block = total[start : start + _SUMMED]
+            for row, coefficient in zip(rows, coefficients.tolist(), strict=True):
+                block.add_(row[start : start + _SUMMED], alpha=coefficient)
         return total
 
 

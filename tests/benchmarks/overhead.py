@@ -5,6 +5,9 @@ same site, makes the same local steps from the global model, and measures loss a
 and after; the server averages. Ours also makes candidates, lets each site choose among them, gets
 its probe with the answer, screens the update and writes it to disk. Retraining and gate have a
 column of their own. The first round of each is left out: in it Flower's actors start.
+
+With ``--deployed`` both run on a SuperLink and SuperNodes on loopback, without TLS, four sites; a
+site's every task is then a process that has to import torch.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ SETTINGS = (
     *("gate.min_dispersion=0", "gate.max_dispersion=100", "gate.max_drift=1e9"),
 )
 fedavg_app = ClientApp()
+_HERE = "tests.benchmarks.overhead"
 
 
 def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
@@ -98,8 +102,8 @@ class Timed(FedAvg):
         return result
 
 
-def fedavg(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
-    """Seconds of every round."""
+def averaged(grid: Grid, root: Path, rounds: int, sites: int) -> list[float]:
+    """Conducts FedAvg from the anchor; when each round was over, in seconds."""
     from f2l_fed.probe import anchor
     from server.federation import Federation
 
@@ -107,14 +111,20 @@ def fedavg(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
     start = anchor(federation.target, federation.config.lineage)
     strategy = Timed(fraction_evaluate=0.0, min_available_nodes=sites, min_train_nodes=sites)
     strategy.ends = []
+    strategy.start(grid, ArrayRecord({"w": Array(start.numpy())}), num_rounds=rounds)
+    return strategy.ends
+
+
+def fedavg(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+    """Seconds of every round but the first."""
     app = ServerApp()
+    ends: list[float] = []
 
     @app.main()
     def main(grid: Grid, _: Context) -> None:
-        strategy.start(grid, ArrayRecord({"w": Array(start.numpy())}), num_rounds=rounds)
+        ends.extend(averaged(grid, root, rounds, sites))
 
     simulated(app, fedavg_app, sites)
-    ends = strategy.ends
     return [{"round": b - a, "retrain": 0.0} for a, b in itertools.pairwise(ends)]
 
 
@@ -136,14 +146,54 @@ def ours(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
         server_app.conduct(grid, root, rounds=rounds, sites=sites, listener=listen)
 
     simulated(app, client_app, sites)
-    at = {
-        name: [when for event, when in marks if event == name]
-        for name in (events.RETRAINING_STARTED, events.ROUND_FINISHED)
-    }
-    ends, began = at[events.ROUND_FINISHED], at[events.RETRAINING_STARTED]
+    return split_rounds(marks, events.RETRAINING_STARTED, events.ROUND_FINISHED)
+
+
+fedavg_server_app = ServerApp()
+
+
+@fedavg_server_app.main()
+def conduct_fedavg(grid: Grid, context: Context) -> None:
+    """FedAvg as a run on a deployment; writes when its rounds were over."""
+    root, sites = Path(str(context.run_config["workdir"])), int(context.run_config["sites"])
+    ends = averaged(grid, root, int(context.run_config["rounds"]), sites)
+    (root / "ends.json").write_text(json.dumps(ends))
+
+
+def deployed(arm: str, root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+    """`fedavg` or `ours` on real daemons."""
+    import server
+    from f2l_fed import events
+    from tests.support.deployment import deployment
+
+    app = root.parent / "app"
+    app.mkdir()
+    bundle = (Path(server.__path__[0]) / "bundle/pyproject.toml").read_text()
+    if arm == "fedavg":
+        bundle = bundle.replace("server.server_app:app", f"{_HERE}:fedavg_server_app")
+        bundle = bundle.replace("clients.client_app:app", f"{_HERE}:fedavg_app")
+    (app / "pyproject.toml").write_text(bundle)
+    files = [root / "sites" / f"site-{number:03d}" / "site.toml" for number in range(sites)]
+    quick = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    with deployment(root.parent / "flower", sites=files, app_dir=app, env=quick) as running:
+        settings: dict[str, str | int] = {"workdir": str(root), "rounds": rounds, "sites": sites}
+        result = running.run(settings, timeout_s=600)
+    if result.status != "finished:completed":
+        raise SystemExit(f"the run ended as {result.status}: {result.log_text[-2000:]}")
+    if arm == "fedavg":
+        ends = json.loads((root / "ends.json").read_text())
+        return [{"round": b - a, "retrain": 0.0} for a, b in itertools.pairwise(ends)]
+    lines = (root / "events.jsonl").read_text().splitlines()
+    told = [(line["event"], line["time"]) for line in map(json.loads, lines)]
+    return split_rounds(told, events.RETRAINING_STARTED, events.ROUND_FINISHED)
+
+
+def split_rounds(marks: list[tuple[str, float]], began: str, ended: str) -> list[dict[str, float]]:
+    """Seconds of all rounds but the first: to the retraining, and from there to the end."""
+    starts, ends = ([when for event, when in marks if event == name] for name in (began, ended))
     return [
         {"round": start - a, "retrain": b - start}
-        for a, b, start in zip(ends, ends[1:], began[1:], strict=False)
+        for a, b, start in zip(ends, ends[1:], starts[1:], strict=False)
     ]
 
 
@@ -173,11 +223,14 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--target", default="cnn-xs")
     parser.add_argument("--quick", action="store_true", help="8 sites, 3 rounds")
+    parser.add_argument("--deployed", action="store_true", help="4 sites, 4 rounds, real daemons")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--run", nargs=2, metavar=("ARM", "FOLDER"))
     asked = parser.parse_args()
     if asked.quick:
         asked.sites, asked.rounds = 8, 3
+    if asked.deployed:
+        asked.sites, asked.rounds = 4, 4
     if asked.run:
         arm, root = asked.run[0], Path(asked.run[1])
         os.environ["F2L_SITES_ROOT"] = str((root / "sites").absolute())
@@ -187,7 +240,8 @@ def main() -> None:
     print("| " + " | ".join(rows[0]) + " |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
-    write_json(asked.json, {"sites": asked.sites, "rounds": asked.rounds, "rows": rows})
+    ran = {"deployed": asked.deployed, "sites": asked.sites, "rounds": asked.rounds}
+    write_json(asked.json, {**ran, "rows": rows})
 
 
 def measured(asked: argparse.Namespace, steps: int) -> dict[str, Any]:
@@ -197,8 +251,11 @@ def measured(asked: argparse.Namespace, steps: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "out"
             prepared(root, asked.sites, steps, asked.data, asked.target)
+            if asked.deployed:
+                found[arm] = deployed(arm, root, asked.rounds, asked.sites)
+                continue
             size = ["--sites", str(asked.sites), "--rounds", str(asked.rounds)]
-            command = [sys.executable, "-m", "tests.benchmarks.overhead", "--run", arm, str(root)]
+            command = [sys.executable, "-m", _HERE, "--run", arm, str(root)]
             done = subprocess.run([*command, *size], stdout=subprocess.PIPE, text=True, check=True)
             found[arm] = json.loads(done.stdout.splitlines()[-1])
     base, own = (statistics.median(row["round"] for row in found[arm]) for arm in found)

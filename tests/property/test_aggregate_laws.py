@@ -107,10 +107,10 @@ def test_what_stretches_or_mirrors_all_updates_does_so_with_the_aggregate(name, 
 @given(given=updates(least=4), seed=seeds, data=st.data())
 def test_a_tree_over_shards_gives_the_same_bits_whoever_came_first(name, given, seed, data):
     rows, weights = given
-    rule, empty = AGGREGATORS[name](0), AGGREGATORS[name](0).init(rows.shape[1])
+    rule, size = AGGREGATORS[name](0), rows.shape[1]
     count = data.draw(st.integers(1, len(rows)))
     shards = {
-        f"shard-{index}": rule.accumulate(empty, part, share)
+        f"shard-{index}": rule.accumulate(rule.init(size), part, share)
         for index, (part, share) in enumerate(
             zip(rows.tensor_split(count), weights.tensor_split(count), strict=True)
         )
@@ -156,13 +156,14 @@ def test_shards_may_be_reduced_apart_and_merged_in_any_tree(name, given, data):
     rows, weights = given
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), min_size=2, max_size=2)))
     rule = AGGREGATORS[name](0)
-    empty = rule.init(rows.shape[1])
+    size = rows.shape[1]
+    empty = rule.init(size)
     a, b, c = (
-        rule.accumulate(empty, part, share)
+        rule.accumulate(rule.init(size), part, share)
         for part, share in zip(rows.tensor_split(cuts), weights.tensor_split(cuts), strict=True)
     )
     whole = aggregate(name, rows, weights)
-    one_by_one = empty
+    one_by_one = rule.init(size)
     for row, weight in zip(rows, weights, strict=True):
         one_by_one = rule.accumulate(one_by_one, row[None], weight[None])
     for state in (

@@ -35,7 +35,7 @@ class InlineEngine:
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         workshop = Workshop.open(self._federation, release)
         for site, probe in probes.items():
-            yield from workshop.offers([site], probe[None]).items()
+            yield from workshop.offers([site], probe[None])
 
 
 def nodes(site_files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:

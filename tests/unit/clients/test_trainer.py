@@ -11,7 +11,6 @@ from clients.site import open_site
 from f2l_fed.candidates import select
 from f2l_fed.errors import LayoutMismatch
 from f2l_fed.finetune import Recipe, loss_and_accuracy
-from f2l_fed.probe import anchor
 from f2l_fed.seeds import generator_for
 from f2l_fed.wire import NUMBERS, Task
 from tests.support.sites import digits_site, frame
@@ -84,29 +83,6 @@ def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps
     none, tuned = trainer.anew(site, start, now, steps=0)
     assert torch.equal(none.weights, start.model.weights)
     assert none.facts.accuracy == tuned.before[1] == best.before[1]
-
-
-def test_the_probe_moves_the_anchor_towards_the_task(tmp_path):
-    site = open_site(digits_site(tmp_path))
-    target = trainer.target_of(frame())
-    start = anchor(target, frame().lineage)
-    before, _ = loss_and_accuracy(target, start, site.train.x, site.train.y)
-    probes = trainer.probes_of(site, task(), target)
-    assert not torch.equal(probes[0], probes[1])
-    for probe in probes:
-        after, _ = loss_and_accuracy(target, start + probe, site.train.x, site.train.y)
-        assert after < before
-    assert torch.equal(probes, trainer.probes_of(site, task(), target))
-
-
-def test_probes_start_from_the_anchor_that_was_sent(tmp_path):
-    site = open_site(digits_site(tmp_path))
-    target = trainer.target_of(frame())
-    first = anchor(target, frame().lineage)
-    other = anchor(target, "another")
-    sent = trainer.probes_of(site, replace(task(), anchor=first), target)
-    assert torch.equal(sent, trainer.probes_of(site, task(), target))
-    assert not torch.equal(sent, trainer.probes_of(site, replace(task(), anchor=other), target))
 
 
 def test_an_anchor_of_another_size_is_refused(tmp_path):
