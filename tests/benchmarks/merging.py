@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="disk to measure on; by default the temporary")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        figures = merging(Path(folder), 1_000 if options.quick else 10_000)
+        figures = merging(Path(folder), 1_000 if options.quick else 5_000)
     for name, value in figures.items():
         shown = value if isinstance(value, list) else [value]
         print(f"{name:<20} {'   '.join(f'{number:.4g}' for number in shown)}")
