@@ -184,7 +184,7 @@ def asked(place: Place) -> bool:
 def break_all(central: Central, early: Relay, late: Relay, sites: dict[str, Place]) -> float:
     """Breaks each site in the moment that it is meant for; returns when the last one was cut."""
     left = {
-        "deaf": (lambda place: ("probe", 0) in place.sent() and not place.works(), early.cut),
+        "deaf": (lambda place: "Sent successfully" in place.log, early.cut),
         "full": (
             lambda place: ("probe", 0) in place.sent(),
             lambda: sites["full"].write_at_most(LITTLE_BYTES),
