@@ -373,9 +373,6 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
     assert central.ask(control.parts) == {"superlink": True, "front": True}
     os.kill(pid, signal.SIGKILL)
     assert holds(lambda: not central.ask(control.parts)[part])
-    if part == "superlink":  # a front may be back before the command has begun
-        probe = central.admin("health")
-        assert (probe.returncode, probe.stdout) == (1, "superlink is down, front works\n")
 
     def back() -> bool:
         with suppress(OSError, subprocess.TimeoutExpired):
