@@ -52,6 +52,8 @@ def init(
     from clients.setup import create_site, unpack
 
     with_kit = kit.is_file()
+    if not name and not kit.exists():
+        raise UsageError("there is no such kit", where=str(kit), remedy="Check the path.")
     if with_kit == bool(name):
         raise UsageError(
             "a site has its name from its kit, or without a kit from --name",
@@ -104,9 +106,22 @@ def check(
 @site_app.command()
 def run(site_file: SiteFile) -> None:
     """Answers the server's tasks until it is stopped (SIGTERM, Ctrl-C)."""
+    from clients.check import check as check_site
+    from clients.daemon import LOG
     from clients.daemon import run as run_daemon
+    from clients.site import read_config
 
-    run_daemon(site_file)
+    config = read_config(site_file)
+
+    def begun() -> None:
+        _say(f"site {config.name} answers {config.server.address} until Ctrl-C")
+        _say(f"its log is {site_file.parent / config.state / LOG}")
+        # It runs all the same: a share that is not mounted yet comes later.
+        for problem in check_site(site_file, connect=False).problems:
+            _err.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+    run_daemon(site_file, begun=begun)
+    _say("ended")
 
 
 @site_app.command()
@@ -131,8 +146,9 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Shows the daemon, the latest answer and the site's network."""
     from clients.check import state_problem
     from clients.daemon import read_status
+    from clients.link import problems_of
     from clients.model import load_model
-    from clients.policy import budget_of
+    from clients.policy import budget_of, utc_now
     from clients.site import budget, read_config, sent_log
 
     config = read_config(site_file)
@@ -141,6 +157,10 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     spent = own.spent() if own else None
     daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
     problem = state_problem(state)
+    if not problem and daemon and daemon.state == "running":
+        # A SuperNode that can't reach the server tries again for ever, and is running all the same.
+        folder, now = site_file.parent, utc_now()
+        problem = next(iter(problems_of(config.server, folder, connect=True, now=now)), "")
     if as_json:
         shown = {
             "site": config.name,

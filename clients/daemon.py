@@ -104,10 +104,17 @@ def read_status(state: Path) -> Status | None:
     return status
 
 
-def run(site_file: Path, patience: Patience | None = None) -> None:
+def run(
+    site_file: Path, patience: Patience | None = None, *, begun: Callable[[], None] = lambda: None
+) -> None:
     """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP, and ends all it started.
 
     Must be called in the main thread.
+
+    Args:
+        site_file: The site's configuration.
+        patience: With SuperNodes that end.
+        begun: Called when nothing stands in the way any more.
 
     Raises:
         ConfigError: If the configuration can't stand or names no server.
@@ -116,10 +123,15 @@ def run(site_file: Path, patience: Patience | None = None) -> None:
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _: asked.append(got))
-    supervise(site_file, lambda: bool(asked), patience or Patience())
+    supervise(site_file, lambda: bool(asked), patience or Patience(), begun)
 
 
-def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) -> None:
+def supervise(
+    site_file: Path,
+    stopped: Callable[[], bool],
+    patience: Patience,
+    begun: Callable[[], None] = lambda: None,
+) -> None:
     """As `run`, until ``stopped()``."""
     config = read_config(site_file)
     link.require_address(config.server)
@@ -134,6 +146,7 @@ def supervise(site_file: Path, stopped: Callable[[], bool], patience: Patience) 
         _end_leftover(state, patience.grace_s)
         renewal = Renewal(config, folder, state)
         failures, restarts, last_end, problem = 0, 0, "", ""
+        begun()
 
         def tell(now: str, pid: int) -> None:
             status = Status(

@@ -174,7 +174,9 @@ def read_config(path: Path) -> SiteConfig:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
-            "can't read the site's configuration", where=str(path), got=str(error)
+            "can't read the site's configuration",
+            where=str(path),
+            got=getattr(error, "strerror", None) or str(error),
         ) from error
     return from_mapping(SiteConfig, values, where=str(path))
 

@@ -292,7 +292,7 @@ def _require_free(settings: ServerSettings) -> None:
             raise ConfigError(
                 "this address can't be listened on",
                 where=f"[server] {key}",
-                got=f"{address}: {error.strerror or error}",
+                got=f"{address}: {os.strerror(error.errno) if error.errno else error}",
                 remedy="End what listens there, or choose another in federation.toml.",
             ) from error
 

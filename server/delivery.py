@@ -11,10 +11,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from flwr.common.constant import Status
+from flwr.server.superlink.utils import check_abort
 from flwr.superlink.servicer.fleet import fleet_handlers
 
 KEPT_S = 120.0
-"""Longer, and the site has been silent for so long that the task is given up."""
+"""After longer, the site has been silent for so long that the task is given up."""
+
+_NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 
 
 class Delivery:
@@ -33,7 +37,7 @@ class Delivery:
         """The message that the site has not confirmed, or the next one."""
         node = request.node.node_id
         since, before = self._out.get(node, (0.0, None))
-        if before is not None and time.monotonic() - since < KEPT_S:
+        if before is not None and time.monotonic() - since < KEPT_S and _wanted(before, state):
             return before
         answer = self._pull(request=request, state=state, store=store)
         if answer.messages_list:
@@ -46,6 +50,12 @@ class Delivery:
         """The site has the message."""
         self._out.pop(request.node.node_id, None)
         return self._confirm(request=request, state=state, store=store)
+
+
+def _wanted(answer: Any, state: Any) -> bool:
+    """Whether the run that a message is of still goes on."""
+    run = answer.messages_list[0].metadata.run_id
+    return not check_abort(run, _NOT_RUNNING, state)
 
 
 def deliver_again() -> None:

@@ -90,12 +90,13 @@ class Operations(ControlServicer):
         count = request.rounds or 1
         active = await asyncio.to_thread(self._active)
         sites = request.sites or active
-        if count > MOST_ROUNDS or not sites or sites > active:
+        if not active:
+            raise UsageError("no site has registered yet", remedy="Add sites with site add.")
+        if count > MOST_ROUNDS or sites > active:
             raise UsageError(
                 "no such rounds",
                 expected=f"1 to {MOST_ROUNDS} rounds with at most the {active} registered sites",
                 got=f"{count} rounds with {sites} sites",
-                remedy="Add sites with site add." if not active else "",
             )
         return run_message(await runs.start(by, count=count, sites=sites))
 

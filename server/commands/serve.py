@@ -56,7 +56,7 @@ def init(
 
     given = {"address": address, "listen": listen, "control": control}
     named = {key: value for key, value in given.items() if value}
-    where = str(config) if config else "--set"
+    where = str(config) if config else "the command line"
     values = settings.read_values(config)
     federation, chosen = settings.create(folder, values, list(set_ or []), named, where)
     certificates = folder / "certificates"

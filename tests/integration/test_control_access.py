@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import grpc
@@ -16,7 +17,8 @@ from server.identity import Credentials
 from server.proto import control_pb2 as pb
 from server.provision import create_authority, issue
 from server.rounds import RoundState
-from server.service import LARGEST_REQUEST_BYTES, RULES
+from server.service import LARGEST_REQUEST_BYTES, RULES, serve
+from tests.support.central import command
 from tests.support.control_service import (
     CHANGES,
     DONE,
@@ -86,6 +88,18 @@ def health_of(
 def test_a_viewers_probe_learns_how_each_part_stands(workdir, certificates, name, status):
     parts = {"superlink": True, "front": False}
     assert health_of(workdir, certificates, "viewer-1", name, parts) == status
+
+
+def test_the_command_says_what_is_down_and_ends_with_1(workdir, certificates):
+    async def asked() -> subprocess.CompletedProcess[str]:
+        parts = {"superlink": False, "front": True}
+        async with serve(workdir, certificates, parts=parts) as port:
+            to = ("--server", f"127.0.0.1:{port}", "--certificates", str(certificates))
+            words = ("f2l-admin", *to, "--name", "viewer-1", "health")
+            return await asyncio.to_thread(command, *words)
+
+    done = asyncio.run(asked())
+    assert (done.returncode, done.stdout) == (1, "superlink is down, front works\n")
 
 
 def test_a_probe_without_a_right_or_for_something_else_is_refused(workdir, certificates):

@@ -178,13 +178,13 @@ def finished(central: Central, number: int) -> RoundState:
 
 def asked(place: Place) -> bool:
     """Whether the task of the round has come, and is being worked on."""
-    return "Receiving: train.task" in place.log and place.works()
+    return place.log.count("Received successfully") == 2 and place.works()
 
 
 def break_all(central: Central, early: Relay, late: Relay, sites: dict[str, Place]) -> float:
     """Breaks each site in the moment that it is meant for; returns when the last one was cut."""
     left = {
-        "deaf": (lambda place: ("probe", 0) in place.sent() and not place.works(), early.cut),
+        "deaf": (lambda place: "Sent successfully" in place.log, early.cut),
         "full": (
             lambda place: ("probe", 0) in place.sent(),
             lambda: sites["full"].write_at_most(LITTLE_BYTES),
@@ -241,7 +241,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         assert holds(told), said
         seen["status"] = status_with_a_full_disk(files["full"])
         time.sleep(max(CUT_S - (time.monotonic() - cut_at), 0))
-        seen["sent while cut"] = sites["cut"].sent()
         early.mend()
         late.mend()
 
@@ -270,7 +269,6 @@ def status_with_a_full_disk(site_file: Path) -> str:
 
 
 def test_a_network_cut_for_a_minute_costs_no_answer(played):
-    assert played.seen["sent while cut"] == [("probe", 0), ("update", 1)]
     # One was cut while its task was under way, the other one before its task had come.
     for name in ("cut", "deaf"):
         site = played.sites[name]

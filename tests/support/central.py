@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.children import end_strays
 from server.control import Connection, connect
 from tests.support.deployment import free_ports
 
@@ -122,6 +123,8 @@ def running(root: Path, front: int, control: int) -> Iterator[Central]:
     finally:
         process.kill()
         process.wait()
+        # After a failure nobody else ends what it had started.
+        end_strays(f"FLWR_HOME={root / 'flower'}")
         if process.stdout:
             process.stdout.close()
 

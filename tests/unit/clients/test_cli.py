@@ -67,6 +67,7 @@ def work(site: Path) -> None:
     [
         (("run",), "[server] address: no address of the server: expected host:port."),
         (("model", "export", "out"), "this site has no network yet."),
+        (("init",), "new: there is no such kit. Check the path."),
         (("init", "--name", "a", "--data", "absent"), "absent: there are no data."),
     ],
 )
