@@ -107,7 +107,7 @@ class RoundConfig:
     minimum: int = 4
     most: int = 4096
     in_flight: int = 16
-    poll_s: float = 0.05
+    poll_s: float = 0.5
 
     def __post_init__(self) -> None:
         positive(self, "timeout_s", "poll_s", "in_flight")

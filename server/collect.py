@@ -49,8 +49,8 @@ class Collection:
         """
         began = time.monotonic()
         federation, limits = self.federation, self.federation.config.round
-        releases = federation.releases
-        anchored = federation.anchor(releases.read(state.parent) if state.parent else None)
+        promoted = federation.releases.read(state.parent) if state.parent else None
+        anchored, starts_from = federation.anchor(promoted), federation.next_anchor(promoted)
         self.intake.screening.follow_zoo()
         wave = _Wave(self, state)
 
@@ -74,7 +74,7 @@ class Collection:
             if not missing or over():
                 break
             asked |= {(site, node_of[site]) for site in missing}
-            requests = wave.requests(missing, digest(anchored))
+            requests = wave.requests(missing, digest(anchored), starts_from)
             for answer in self.talk.ask(wire.TASK_ACTION, requests, wait_for_late=True, over=over):
                 wave.take(answer)
         self.intake.screening.review("later" if state.parent else "first")
@@ -119,12 +119,18 @@ class _Wave:
         """Number of sites with an end or a task, so far."""
         return len(self.settled | self._rejected.keys() | self._out.keys())
 
-    def requests(self, sites: Sequence[str], anchored: str) -> Iterator[Request]:
-        """One task for each site, made when it is about to be sent."""
+    def requests(
+        self, sites: Sequence[str], anchored: str, starts_from: Tensor
+    ) -> Iterator[Request]:
+        """One task for each site, made when it is about to be sent.
+
+        Args:
+            sites: Names.
+            anchored: Digest of the anchor that their contexts started from.
+            starts_from: (D,) float32, where the probes of these tasks start.
+        """
         federation, state = self._federation, self._state
         config = federation.config
-        promoted = federation.releases.read(state.parent) if state.parent else None
-        starts_from = federation.next_anchor(promoted)
         for site, offer in self._planned(sites, anchored):
             content = wire.pack_task(
                 wire.Task(

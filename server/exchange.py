@@ -183,7 +183,7 @@ class Talk:
     def _pull(self, identifiers: list[str]) -> list[Message]:
         return list(self.grid.pull_messages(identifiers)) if identifiers else []
 
-    def _pause(self, seconds: float = 1.0) -> None:
+    def _pause(self, seconds: float = 0.05) -> None:
         if self.stop.wait(min(max(seconds, _SHORTEST_S), self.config.poll_s)):
             raise Interrupted("stopped", remedy="Start it again; it goes on where it was.")
 

@@ -39,7 +39,7 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
     snapshot = federation.zoo.snapshot(commit)
     parent = federation.releases.promoted()
     parent = parent if parent is not None and parent.id != id else None
-    newest = _newest(federation, snapshot, parent)
+    newest = newest_records(federation, snapshot, parent)
     left_out = {
         site: doubt.reason
         for site, doubt in load_memory(federation.screening).doubted.items()
@@ -89,7 +89,7 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
     return federation.releases.write_candidate(release, fit)
 
 
-def _newest(
+def newest_records(
     federation: Federation, snapshot: Snapshot, parent: Release | None
 ) -> dict[str, list[Record]]:
     """The records of each site's newest round, by name, as far as their probes can be compared."""
