@@ -25,7 +25,8 @@ class Attendance:
         talk: The way to the nodes.
         log: Where events go.
         spool: Holds the contexts.
-        names: Names bound to nodes' keys; a node that is not in it goes by the name it gives.
+        names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
+            asked; without, as in a simulation, nodes go by the name they give.
         node_of: The node of every site that has introduced itself.
         late: Takes answers to earlier tasks that come in meanwhile.
         strangers: Nodes that go by the name of another; they are not asked again.
@@ -37,7 +38,7 @@ class Attendance:
     talk: Talk
     log: EventLog
     spool: Spool
-    names: Mapping[int, str]
+    names: Callable[[], Mapping[int, str]]
     late: Callable[[Answer], None]
     node_of: dict[str, int] = field(default_factory=dict)
     strangers: set[int] = field(default_factory=set)
@@ -53,17 +54,20 @@ class Attendance:
         Returns:
             Sorted names of the connected sites whose context is known.
         """
-        name, connected = digest(anchored), set(nodes)
+        # Keys are registered and renewed while a run goes on.
+        name, bound = digest(anchored), self.names()
+        connected = {node for node in nodes if node in bound or not bound}
         site_of = {node: site for site, node in self.node_of.items()}
-        for node in connected & self.names.keys():
-            if self.spool.has_context(name, self.names[node]):
-                if self.node_of.get(self.names[node]) not in connected:
-                    self.node_of[self.names[node]] = node
-                site_of[node] = self.names[node]
+        for node in connected & bound.keys():
+            if self.spool.has_context(name, bound[node]):
+                if self.node_of.get(bound[node]) not in connected:
+                    self.node_of[bound[node]] = node
+                site_of[node] = bound[node]
         unknown = [
             node
             for node in nodes
-            if node not in self.strangers | self.unheard
+            if node in connected
+            and node not in self.strangers | self.unheard
             and not (node in site_of and self.spool.has_context(name, site_of[node]))
         ]
         request = wire.pack_probe_request(
@@ -75,7 +79,7 @@ class Attendance:
             if answer.late:
                 self.late(answer)
                 continue
-            site, failure = self._introduced(answer, name, connected)
+            site, failure = self._introduced(answer, name, connected, bound)
             if failure:
                 self.unheard.add(answer.node)
                 self.log.emit(events.SITE_FAILED, node=str(answer.node), reason=failure)
@@ -90,7 +94,9 @@ class Attendance:
             )
         )
 
-    def _introduced(self, answer: Answer, name: str, connected: set[int]) -> tuple[str, str]:
+    def _introduced(
+        self, answer: Answer, name: str, connected: set[int], bound: Mapping[int, str]
+    ) -> tuple[str, str]:
         """The site behind an answer, or what is wrong with it."""
         content, failure, _ = content_of(answer)
         if content is None:
@@ -103,7 +109,7 @@ class Attendance:
             return "", "another number of probes than was asked"
         if not bool(reply.probes.isfinite().all()):
             return "", "probes that are not finite"
-        site = self.names.get(answer.node, reply.site)
+        site = bound.get(answer.node, reply.site)
         owner = self.node_of.get(site, answer.node)
         # A site that was restarted comes back as another node; the one it was is gone by then.
         if owner != answer.node and owner in connected:

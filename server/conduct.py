@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -45,14 +45,15 @@ class Conductor:
         talk: The way to the sites.
         engine: The way to the cluster.
         log: Where events go.
-        names: Names bound to nodes' keys; a node that is not in it goes by the name it gives.
+        names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
+            asked; without, as in a simulation, nodes go by the name they give.
     """
 
     federation: Federation
     talk: Talk
     engine: Engine
     log: EventLog
-    names: Mapping[int, str] = field(default_factory=dict)
+    names: Callable[[], Mapping[int, str]] = dict
 
     def run(self, count: int, expected_sites: int) -> list[RoundState]:
         """Conducts rounds, after finishing one that was interrupted.

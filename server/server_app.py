@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -44,7 +45,7 @@ def conduct(
         talk=Talk(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
         engine=Cluster(root=root, config=federation.config.ray),
         log=federation.events(listener),
-        names=_bound_names(grid),
+        names=partial(_bound_names, grid),
     ).run(rounds, sites)
 
 

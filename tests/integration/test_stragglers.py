@@ -272,8 +272,22 @@ def test_a_bound_name_counts_and_not_what_the_update_says(tmp_path):
 
     base = over(federation, files, LoopbackGrid(answering(task), nodes(files)))
     bound = {node: f"key-{node}" for node in nodes(files)}
-    (state,) = dataclasses.replace(base, names=bound).run(1, 6)
+    (state,) = dataclasses.replace(base, names=lambda: bound).run(1, 6)
     assert state.accepted == tuple(f"key-{node}" for node in range(1, 7))
+
+
+def test_a_node_without_a_bound_name_is_not_asked_until_it_has_one(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    bound = {node: f"key-{node}" for node in list(nodes(files))[:-1]}
+    grid = LoopbackGrid(honest_app, nodes(files))
+    base = dataclasses.replace(over(federation, files, grid), names=lambda: bound)
+    (without,) = base.run(1, 6)
+    bound[6] = "key-6"
+    (all_of_them,) = base.run(1, 6)
+    assert without.accepted == tuple(f"key-{node}" for node in range(1, 6))
+    assert all_of_them.accepted == tuple(f"key-{node}" for node in range(1, 7))
+    record = federation.root / "sites" / files[-1].parent.name / "state/sent.jsonl"
+    assert {json.loads(line)["round"] for line in record.read_text().splitlines()} == {0, 2}
 
 
 def test_two_processes_do_not_conduct_one_federation(tmp_path):
