@@ -104,7 +104,7 @@ class RoundConfig:
     deadline_s: float = 0.0
     enough: float = 1.0
     quorum: float = 0.5
-    minimum: int = 4
+    minimum: int = 2
     most: int = 4096
     in_flight: int = 16
     poll_s: float = 0.5
@@ -114,7 +114,7 @@ class RoundConfig:
         share(self, "quorum")
         require(self.deadline_s >= 0, self, "deadline_s", ">= 0")
         require(0 < self.enough <= 1, self, "enough", "> 0 and <= 1")
-        require(self.minimum >= 4, self, "minimum", ">= 4")
+        require(self.minimum >= 2, self, "minimum", ">= 2")
         require(self.most >= self.minimum, self, "most", ">= minimum")
 
 

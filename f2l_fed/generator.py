@@ -258,7 +258,7 @@ def fit_generator(
     """Fits prior, codec and flow on the records of all sites.
 
     Args:
-        contexts: (n, E, D) float32, E probe updates of each of n >= 4 sites.
+        contexts: (n, E, D) float32, E probe updates of each of n >= 2 sites.
         weights: (n, E, D) float32, the fine-tuned network of each.
         target: What they are networks of.
         symmetry: Coordinates of prior, codec and flow.

@@ -20,14 +20,15 @@ def unseen_copies(fit: Fit, weights: Tensor, *, group: int = 1) -> tuple[Tensor,
 
     Args:
         fit: Gets the first four fifths of the weights.
-        weights: (n, D) float32, n >= 3 groups.
+        weights: (n, D) float32; n >= 3, in two groups or more.
         group: Consecutive networks that are seen together or not at all.
 
     Returns:
         The last fifth (m, D), and ``decode(encode(.))`` of it.
     """
     groups = len(weights) // group
-    cut = group * max(2, groups * 4 // 5)
+    # A codec takes two networks.
+    cut = group * max(1, groups * 4 // 5, 3 - min(group, 2))
     codec, unseen = fit(weights[:cut]), weights[cut:]
     return unseen, codec.decode(codec.encode(unseen))
 

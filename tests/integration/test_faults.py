@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Place:
 
     folder: Path
     daemon: subprocess.Popen[bytes]
+    asked: list[bool] = field(default_factory=list)
 
     @property
     def state(self) -> Path:
@@ -69,6 +70,12 @@ class Place:
     def log(self) -> str:
         path = self.state / "daemon.log"
         return path.read_text() if path.exists() else ""
+
+    def end(self) -> None:
+        """Asks the daemon to end, once: a second signal would meet a process that has no handler."""
+        if not self.asked:
+            self.asked.append(True)
+            self.daemon.send_signal(signal.SIGTERM)
 
     def said(self) -> str:
         """What is new on standard error."""
@@ -119,7 +126,7 @@ def at_work(site_file: Path) -> Iterator[Place]:
     place = Place(folder=site_file.parent, daemon=daemon)
     try:
         yield place
-        daemon.send_signal(signal.SIGTERM)
+        place.end()
         assert daemon.wait(40) == 0
     finally:
         for pid in place.processes() if daemon.poll() is None else []:
@@ -247,7 +254,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         first = finished(central, 1)
         full.write_at_most(resource.RLIM_INFINITY)
         for name in ("cut", "deaf", "renewing"):
-            sites[name].daemon.send_signal(signal.SIGTERM)
+            sites[name].end()
         back.close()
         assert holds(lambda: not central.ask(control.show_run).run)
         central.ask(lambda to: control.start_rounds(to, sites=2))

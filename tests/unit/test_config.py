@@ -175,7 +175,7 @@ def test_a_value_of_the_wrong_type_is_refused(text, expected):
         "admission.floor=0",
         "gate.min_dispersion=2.0",
         "round.quorum=1.0",
-        "round.minimum=3",
+        "round.minimum=1",
         "round.timeout_s=0",
         "ray.threads=0",
         "ray.cpus=-1",
