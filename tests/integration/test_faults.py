@@ -72,7 +72,7 @@ class Place:
         return path.read_text() if path.exists() else ""
 
     def end(self) -> None:
-        """Asks the daemon to end, once: a second signal would meet a process that has no handler."""
+        """Asks the daemon to end, once: a second signal may meet a process without a handler."""
         if not self.asked:
             self.asked.append(True)
             self.daemon.send_signal(signal.SIGTERM)
