@@ -58,29 +58,40 @@ class Memory:
     ) -> Memory:
         """The memory after a submission was admitted; the same one again replaces itself.
 
+        A late one, of an earlier round than the site's newest, is remembered to tell copies; the
+        newer one keeps its vote.
+
         Args:
             one: What was measured.
             extra: More figures by name, (m,) each.
             votes: Whether its figures count among what is usual.
         """
         origin = one.origin
+        kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
+        known = replace(
+            self,
+            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
+            signatures=_below(self.signatures[kept], one.signatures),
+        )
+        if any(
+            (source.site, source.kind) == (origin.site, origin.kind) and source.round > origin.round
+            for source in self.sources
+        ):
+            return known
         of_kind = self.votes_on(origin.kind)
         of_kind = (
             of_kind.with_site(origin.site, {**one.values, **(extra or {})})
             if votes
             else of_kind.without(origin.site)
         )
-        kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
         other = [
             i
             for i, source in enumerate(self.sources)
             if (source.site, source.kind) != (origin.site, origin.kind)
         ]
         return replace(
-            self,
+            known,
             votes={**self.votes, origin.kind: of_kind},
-            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
-            signatures=_below(self.signatures[kept], one.signatures),
             sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
             directions=_below(self.directions[other], one.directions),
             doubted={site: why for site, why in self.doubted.items() if site != origin.site},

@@ -103,6 +103,21 @@ def test_the_same_submission_twice_is_remembered_once(screen):
     assert len(again.directions) == len(memory.directions)
 
 
+def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
+    memory = remembered(screen, 3)
+    newer = screen.judge(submission(1, 4), memory).memory
+    late = screen.judge(submission(1, 2), newer)
+    assert late.verdict.admitted, late.verdict.reason
+    before, after = newer.votes_on("first"), late.memory.votes_on("first")
+    for name, value in before.of("site-01").items():
+        assert torch.equal(after.of("site-01")[name], value)
+    assert late.memory.sources == newer.sources
+    assert late.memory.held("site-01") > newer.held("site-01")
+    # The way of a run that is resumed: the parts of both, in the order in which they came.
+    part = late.memory.part(submission(1, 2).origin)
+    assert newer.joined(part).to_bytes() == late.memory.to_bytes()
+
+
 def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     rows = [
         Admitted(
