@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -265,9 +266,13 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
 
 def status_with_a_full_disk(site_file: Path) -> str:
     """What f2l-site status says to an operator whose disk is full."""
+    limited = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({LITTLE_BYTES}, {LITTLE_BYTES})); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
     return subprocess.run(
-        [BIN / "f2l-site", "status", str(site_file)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE_BYTES, LITTLE_BYTES)),
+        [sys.executable, "-c", limited, BIN / "f2l-site", "status", str(site_file)],
         env={**os.environ, "COLUMNS": "300"},
         capture_output=True,
         text=True,
