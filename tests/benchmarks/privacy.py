@@ -72,8 +72,7 @@ def main() -> None:
     sites, held_out, settings, budgets = 100, 15, (), BUDGETS
     if asked.quick:
         settings = ("target.name=mlp", "first.steps=40", "flow.steps=60", *SMALL)
-        sites, held_out, budgets = 20, 8, (0.0, 1000.0, 10.0)
-        asked.seeds, asked.data = 1, "digits"
+        sites, held_out, asked.data = 20, 8, "digits"
     rows = [(seed, epsilon) for seed in range(asked.seeds) for epsilon in budgets]
     run: Callable[..., Found] = job
     plans = [(*row, sites, held_out, asked.data, settings) for row in rows]
