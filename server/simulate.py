@@ -29,6 +29,7 @@ from f2l_fed.errors import RoundError, UsageError
 from f2l_fed.evaluate import HeldOutSite
 from f2l_fed.events import Listener
 from f2l_fed.files import write_atomically
+from f2l_fed.zoo import Zoo
 from server import cluster
 from server.federation import FEDERATION_FILE, Federation
 from server.held_out import evaluate_held_out
@@ -105,6 +106,12 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     )
     federation = Federation(out, config)
     federation.target  # noqa: B018 - a target that does not suit is told before files are replaced
+    if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
+        raise UsageError(
+            "there is a zoo in the object store already, and none is ever replaced",
+            where=federation.zoo_place,
+            remedy="Choose another prefix; nothing was touched.",
+        )
     for name in _OURS:
         path = out / name
         if path.is_dir():

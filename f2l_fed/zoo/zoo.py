@@ -86,6 +86,15 @@ class Zoo:
         manifest.write(store, about)
         return cls.open(path)
 
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Whether a zoo lies there, sound or not.
+
+        Raises:
+            ZooError: If the place can't be looked at.
+        """
+        return _store(path).find_all([manifest.NAME]) != [None]
+
     @classmethod
     def open(cls, path: Path | str) -> Zoo:
         """Opens a zoo and finishes erasures that were interrupted.

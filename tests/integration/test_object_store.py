@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from f2l_fed.config import load_config
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.zoo import Zoo, s3
 from server import cli
 from server.commands import serve
@@ -98,6 +98,16 @@ def test_a_simulation_on_ray_keeps_its_zoo_in_an_object_store(
     assert not (out / "zoo").exists()
     assert len(Federation.open(out).releases.ids()) == 1
     assert not any(SECRET.encode() in file.read_bytes() for file in files_below(out))
+
+
+@pytest.mark.usefixtures("reachable")
+def test_a_zoo_in_an_object_store_is_never_replaced_and_the_old_results_stay(tmp_path: Path):
+    settings = (f"zoo=s3://{BUCKET}/kept",)
+    federation, _ = small_federation(tmp_path / "fed", settings=settings)
+    before = {path: path.read_bytes() for path in files_below(federation.root)}
+    with pytest.raises(UsageError, match="none is ever replaced"):
+        small_federation(tmp_path / "fed", settings=settings, force=True)
+    assert {path: path.read_bytes() for path in files_below(federation.root)} == before
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,13 @@ SETTINGS = (
 
 
 def small_federation(
-    out: Path, *, sites: int = 6, held_out: int = 2, seed: int = 1, settings: tuple[str, ...] = ()
+    out: Path,
+    *,
+    sites: int = 6,
+    held_out: int = 2,
+    seed: int = 1,
+    settings: tuple[str, ...] = (),
+    force: bool = False,
 ) -> tuple[Federation, Partition]:
     """A prepared federation of few-shot sites with 5 of the 10 digits each."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
@@ -41,4 +47,4 @@ def small_federation(
         out=out,
         config=config,
     )
-    return prepare(simulation, force=False)
+    return prepare(simulation, force=force)
