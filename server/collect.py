@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -45,7 +46,7 @@ class Collection:
 
         A site whose record is in the zoo or in quarantine, or whose rejection is in the journal,
         is not asked again. One that was silent or broke is asked again if it comes back as another
-        node.
+        node, and one that broke once more as the same node: it may have been restarted in its task.
         """
         began = time.monotonic()
         federation, limits = self.federation, self.federation.config.round
@@ -62,18 +63,19 @@ class Collection:
                 state.sites, wave.asked
             )
 
-        asked: set[tuple[str, int]] = set()
+        asked: Counter[tuple[str, int]] = Counter()
         while True:
             present = self.attendance.call(self.talk.connected(), anchored)
             node_of = self.attendance.node_of
             missing = [
                 site
                 for site in present
-                if site not in wave.settled and (site, node_of[site]) not in asked
+                if site not in wave.settled
+                and asked[site, node_of[site]] < (2 if site in wave.broken else 1)
             ]
             if not missing or over():
                 break
-            asked |= {(site, node_of[site]) for site in missing}
+            asked.update((site, node_of[site]) for site in missing)
             requests = wave.requests(missing, digest(anchored), starts_from)
             for answer in self.talk.ask(wire.TASK_ACTION, requests, wait_for_late=True, over=over):
                 wave.take(answer)
@@ -92,6 +94,7 @@ class _Wave:
         # As many as there are tasks out, however many sites there are.
         self._out: dict[str, tuple[Offer, int]] = {}
         self._rejected: dict[str, str] = {}
+        self.broken: set[str] = set()
         self._up = self._down = 0
         stored = self._federation.zoo.snapshot().records(round=state.number)
         self.settled = {record.site for record in stored}
@@ -167,6 +170,8 @@ class _Wave:
         if outcome.code == "silent":
             intake.spool.keep_offer(number, site, offer)
         self.accepted += outcome.code == "accepted"
+        if outcome.code == "failed":
+            self.broken.add(site)
         self._end(
             Settled(
                 site=site,

@@ -290,6 +290,24 @@ def test_a_node_without_a_bound_name_is_not_asked_until_it_has_one(tmp_path):
     assert {json.loads(line)["round"] for line in record.read_text().splitlines()} == {0, 2}
 
 
+def test_a_site_that_breaks_in_its_task_is_asked_once_more(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    asked: Counter[str] = Counter()
+
+    def task(message: Message, context: Context) -> Message:
+        site = Path(str(context.node_config["site"])).parent.name
+        asked[site] += 1
+        if site == "site-001" or (site == "site-002" and asked[site] == 1):
+            raise RuntimeError("killed")
+        return honest_app(message, context)
+
+    (state,) = over(federation, files, LoopbackGrid(answering(task), nodes(files))).run(1, 6)
+    names = {file.parent.name for file in files}
+    assert asked == {**dict.fromkeys(names, 1), "site-001": 2, "site-002": 2}
+    assert set(state.accepted) == names - {"site-001"}
+    assert set(state.rejected) == {"site-001"}
+
+
 def test_two_processes_do_not_conduct_one_federation(tmp_path):
     federation, files = prepared(tmp_path / "out")
     with locked(tmp_path / "out/rounds/lock"), pytest.raises(UsageError, match="another process"):
