@@ -10,7 +10,6 @@ from tempfile import TemporaryFile
 
 from clients import link
 from clients.policy import PolicyConfig, utc_now
-from clients.privacy import Budget
 from clients.site import Examples, Site, SiteConfig, read_config, read_examples
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
@@ -114,7 +113,7 @@ def _policy_problems(policy: PolicyConfig) -> list[str]:
 
 def _privacy_problems(site: Site) -> list[str]:
     privacy, count = site.config.privacy, len(site.train.y)
-    if not privacy.epsilon:
+    if (budget := site.budget) is None:
         return []
     if privacy.delta * count >= 1:
         return [
@@ -122,7 +121,7 @@ def _privacy_problems(site: Site) -> list[str]:
             f"expected well below 1/{count}."
         ]
     try:
-        Budget(config=privacy, state=site.state).spent()
+        budget.spent()
     except F2LError as error:
         return [str(error)]
     return []

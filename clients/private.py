@@ -8,14 +8,14 @@ that would be the same without them. A probe is paid for once an anchor.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from clients.privacy import Budget
-from clients.probes import keep, read_kept
+from clients.probes import anchored, digest_of, keep, read_kept
 from clients.site import Site
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.finetune import Recipe
@@ -34,12 +34,10 @@ def private_probes(site: Site, request: ProbeRequest | Task, target: Target) -> 
     Raises:
         PolicyRefusal: If the budget does not reach for it.
     """
-    start, kept = _anchored(request, target), _kept(site, request, target)
+    kept = _kept(site, request, target)
     if kept is None:
-        recipe = _full(request.frame.probe)
-        noise = _budget(site).spend([(1.0, recipe.steps)])
-        kept = _descent(site, target, start, recipe, noise)
-        _keep(site, request, target, kept)
+        noise = _budget(site).spend([(1.0, request.frame.probe.steps)])
+        kept = _make_probe(site, request, target, noise)
     return kept.expand(request.frame.episodes, -1).clone()
 
 
@@ -54,14 +52,13 @@ def private_work(site: Site, task: Task, target: Target) -> tuple[Update, float]
     kind = _KIND if task.candidates else "anchor"
     if any(kind not in offered for offered in episodes):
         raise PolicyRefusal("no-start-without-choice")
-    kept, probe, train = _kept(site, task, target), _full(task.frame.probe), site.train
+    kept, train = _kept(site, task, target), site.train
     parts = [(sampling_rate(task.recipe, len(train.y)), task.recipe.steps)]
     if kept is None:
-        parts.append((1.0, probe.steps))
+        parts.append((1.0, task.frame.probe.steps))
     noise = _budget(site).spend([(rate, steps) for rate, steps in parts if steps])
     if kept is None:
-        kept = _descent(site, target, _anchored(task, target), probe, noise)
-        _keep(site, task, target, kept)
+        kept = _make_probe(site, task, target, noise)
     change = _descent(site, target, episodes[0][kind], task.recipe, noise)
     update = Update(
         site=site.config.name,
@@ -79,12 +76,7 @@ def _budget(site: Site) -> Budget:
 
 
 def _full(probe: Recipe) -> Recipe:
-    return Recipe(steps=probe.steps, lr=probe.lr, momentum=probe.momentum)
-
-
-def _anchored(request: ProbeRequest | Task, target: Target) -> Tensor:
-    known = request.anchor
-    return anchor(target, request.frame.lineage) if known is None else known
+    return replace(probe, batch=0)
 
 
 def _descent(site: Site, target: Target, start: Tensor, recipe: Recipe, noise: float) -> Tensor:
@@ -103,14 +95,17 @@ def _descent(site: Site, target: Target, start: Tensor, recipe: Recipe, noise: f
 
 def _kept(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor | None:
     """The probe that was made from the same anchor, if it is still there."""
-    return read_kept(site.state / PROBE, _digest(request, target))
+    return read_kept(site.state / PROBE, _made_from(request, target))
 
 
-def _keep(site: Site, request: ProbeRequest | Task, target: Target, probe: Tensor) -> None:
-    keep(site.state / PROBE, probe, _digest(request, target))
+def _make_probe(site: Site, request: ProbeRequest | Task, target: Target, noise: float) -> Tensor:
+    """A new one, which is kept."""
+    recipe = _full(request.frame.probe)
+    made = _descent(site, target, anchored(request, target), recipe, noise)
+    keep(site.state / PROBE, made, _made_from(request, target))
+    return made
 
 
-def _digest(request: ProbeRequest | Task, target: Target) -> str:
-    start = _anchored(request, target).numpy().tobytes()
-    about = repr((target.layout.digest, _full(request.frame.probe))).encode()
-    return hashlib.sha256(start + about).hexdigest()
+def _made_from(request: ProbeRequest | Task, target: Target) -> str:
+    about = f"{target.layout.digest} {_full(request.frame.probe)}"
+    return digest_of(about, [anchored(request, target)])

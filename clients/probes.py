@@ -29,14 +29,14 @@ KEPT = "probes.safetensors"
 def probes_of(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor:
     """(E, D) float32, a probe update for each episode, on its fixed few examples of the site."""
     frame, train = request.frame, site.train
-    start = anchor(target, frame.lineage) if request.anchor is None else request.anchor
+    start = anchored(request, target)
     draws = (
         generator_for(frame.lineage, site.config.name, "probe", episode)
         for episode in range(frame.episodes)
     )
     supports = [support_set(train.y, frame.shots, rng) for rng in draws]
     examples = [(train.x[support], train.y[support]) for support in supports]
-    made_from = _digest(
+    made_from = digest_of(
         f"{torch.__version__} {frame.target} {frame.layout} {frame.probe}",
         [start, *(tensor for pair in examples for tensor in pair)],
     )
@@ -46,6 +46,11 @@ def probes_of(site: Site, request: ProbeRequest | Task, target: Target) -> Tenso
     probes = torch.stack([probe_update(target, start, x, y, frame.probe) for x, y in examples])
     keep(path, probes, made_from)
     return probes
+
+
+def anchored(request: ProbeRequest | Task, target: Target) -> Tensor:
+    """(D,) float32, where the probes that a request asks for start."""
+    return anchor(target, request.frame.lineage) if request.anchor is None else request.anchor
 
 
 def keep(path: Path, probes: Tensor, made_from: str) -> None:
@@ -64,7 +69,8 @@ def read_kept(path: Path, made_from: str) -> Tensor | None:
     return probes
 
 
-def _digest(said: str, tensors: Sequence[Tensor]) -> str:
+def digest_of(said: str, tensors: Sequence[Tensor]) -> str:
+    """SHA-256 of what probes were made from, in words and in numbers."""
     digest = sha256(said.encode())
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -80,12 +80,19 @@ def iterates(
         loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
-            norm = float(gradient.norm())
-            if 0 < recipe.max_gradient_norm < norm:
-                gradient.mul_(recipe.max_gradient_norm / norm)
-            momentum.mul_(recipe.momentum).add_(gradient)
+            momentum.mul_(recipe.momentum).add_(shortened(gradient, recipe.max_gradient_norm))
             theta.sub_(momentum, alpha=recipe.lr)
         yield theta.detach()
+
+
+def shortened(gradient: Tensor, max_norm: float) -> Tensor:
+    """A gradient, brought down to a length if it is longer; 0 for none.
+
+    >>> shortened(torch.tensor([3.0, 4.0]), 1.0).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    norm = float(gradient.norm()) if max_norm else 0.0
+    return gradient * (max_norm / norm) if norm > max_norm else gradient
 
 
 def finetune(

@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.finetune import Recipe
+from f2l_fed.finetune import Recipe, shortened
 from f2l_fed.targets import Target
 
 _CHUNK_NUMBERS = 2**22
@@ -75,10 +75,7 @@ def private_update(
         total = _clipped_sum(target, theta, x[drawn], y[drawn], max_norm)
         noise = torch.randn(total.shape, generator=rng, dtype=torch.float64)
         mean = ((total + noise_multiplier * max_norm * noise) / (rate * len(x))).float()
-        length = float(mean.norm())
-        if 0 < recipe.max_gradient_norm < length:
-            mean *= recipe.max_gradient_norm / length
-        momentum = recipe.momentum * momentum + mean
+        momentum = recipe.momentum * momentum + shortened(mean, recipe.max_gradient_norm)
         theta = theta - recipe.lr * momentum
     return theta - weights
 
