@@ -64,6 +64,10 @@ class Compared:
         """What the sites have; ``wide`` widens the floor."""
         return self.votes.usual(name, wide * self.config.floor)
 
+    def usual_length(self, name: str, wide: float = 1.0) -> Usual:
+        """What sites have of a length whose logarithm is the figure, as a length."""
+        return self.votes.usual_length(name, wide * self.config.floor)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:

@@ -13,9 +13,9 @@ class AdmissionConfig:
 
     Args:
         deviations: Distance from the median, in robust standard deviations, above which a figure
-            of an update is unlike the others'.
-        clip: The same for an update that is long: from there on it is shortened.
-        far: The same for an update that is so long that it is kept out.
+            of an update is unlike the others'; of lengths, that of a site's median network.
+        clip: The same for any network's update that is long: from there on it is shortened.
+        far: The same for one that is so long that it is kept out.
         minimum: Smallest number of sites to compare with; below it only what is wrong by itself
             counts.
         floor: Smallest robust standard deviation of logarithms and cosines, so that among nearly
@@ -32,8 +32,8 @@ class AdmissionConfig:
     """
 
     deviations: float = 7.0
-    clip: float = 7.0
-    far: float = 12.0
+    clip: float = 12.0
+    far: float = 24.0
     minimum: int = 8
     floor: float = 0.15
     along: float = 0.25

@@ -30,24 +30,31 @@ _WIDE = 1.5
 
 
 def norm(case: Compared) -> Iterator[Finding]:
-    """Updates much longer or shorter than the others'."""
-    values, others = case.values[NORM], case.usual(NORM)
+    """Updates much longer or shorter than the others'.
+
+    All of a site's updates are seldom long by chance, a single one may be.
+    """
+    lengths, others = case.values[NORM].exp(), case.usual_length(NORM)
     if others.voters < case.config.minimum:
         return
-    low, high = float(_deviations(values, others).min()), float(_deviations(values, others).max())
-    figures = {"norm": exp(float(values.max())), "usual": exp(others.centre)}
-    limit = min(case.config.clip, case.config.far)
-    if high > limit:
-        most = exp(others.centre + limit * others.spread)
-        kept_out = high > case.config.far
+    limits, away = case.config, _deviations(lengths, others)
+    high, usually = float(away.max()), float(away.median())
+    kept_out = high > limits.far or usually > limits.deviations
+    if kept_out or high > limits.clip:
         yield Finding(
             code="long",
             action="quarantine" if kept_out else "clip",
-            figures={**figures, "most": most, "deviations": high},
+            figures={
+                "norm": float(lengths.max()),
+                "usual": others.centre,
+                "most": others.centre + limits.clip * others.spread,
+                "deviations": high,
+            },
         )
-    if -low > case.config.deviations:
-        figures["norm"] = exp(float(values.min()))
-        yield Finding(code="short", action="quarantine", figures={**figures, "deviations": low})
+    low = float(_deviations(case.values[NORM], case.usual(NORM)).min())
+    if -low > limits.deviations:
+        figures = {"norm": float(lengths.min()), "usual": others.centre, "deviations": low}
+        yield Finding(code="short", action="quarantine", figures=figures)
 
 
 def layers(case: Compared) -> Iterator[Finding]:
@@ -55,12 +62,13 @@ def layers(case: Compared) -> Iterator[Finding]:
     for name, values in case.values.items():
         if not name.startswith(LAYER):
             continue
-        others = case.usual(name, wide=_WIDE)
+        others = case.usual_length(name, wide=_WIDE)
         if others.voters < case.config.minimum:
             continue
-        high = float(_deviations(values, others).max())
+        lengths = values.exp()
+        high = float(_deviations(lengths, others).median())
         if high > _WIDE * case.config.deviations:
-            figures = {"norm": exp(float(values.max())), "usual": exp(others.centre)}
+            figures = {"norm": float(lengths.median()), "usual": others.centre}
             yield Finding(
                 code="layer",
                 action="quarantine",

@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Median deviations of a normal distribution in its standard deviation.
+_NORMAL = 1.4826
+
 
 class Usual(NamedTuple):
     """What others have: median, robust standard deviation, and how many of them do."""
@@ -72,10 +75,18 @@ class Votes:
 
     def usual(self, name: str, floor: float) -> Usual:
         """What is usual of a figure; without voters if nobody has it."""
+        return usual(self._on(name), floor)
+
+    def usual_length(self, name: str, floor: float) -> Usual:
+        """What is usual of a length whose logarithm is the figure, as a length."""
+        return usual_length(np.exp(self._on(name)), floor)
+
+    def _on(self, name: str) -> np.ndarray:
         if name not in self.names:
-            return Usual(0.0, floor, 0)
+            return np.empty(0)
         votes = self.values[:, self.names.index(name), 0].numpy()
-        return usual(votes[~np.isnan(votes)], floor)
+        known: np.ndarray = votes[~np.isnan(votes)]
+        return known
 
 
 def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
@@ -88,4 +99,21 @@ def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
         return Usual(0.0, floor, 0)
     centre = float(np.median(votes))
     deviation = float(np.median(np.abs(np.asarray(votes) - centre)))
-    return Usual(centre, max(1.4826 * deviation, floor), len(votes))
+    return Usual(centre, max(_NORMAL * deviation, floor), len(votes))
+
+
+def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
+    """Median, and 1.4826 times the median distance below it of those that aren't above it.
+
+    Law: however long and however many lengths a minority makes, the spread is at most 1.4826
+    medians, since none is below 0. Floor is a share of the median.
+
+    >>> usual_length([0.0, 0.5, 1.0, 50.0, 60.0], floor=0.1)
+    Usual(centre=1.0, spread=0.7413, voters=5)
+    """
+    if not len(votes):
+        return Usual(0.0, floor, 0)
+    centre = float(np.median(votes))
+    below = centre - np.asarray(votes)[np.asarray(votes) <= centre]
+    spread = max(_NORMAL * float(np.median(below)), floor * centre)
+    return Usual(centre, spread, len(votes))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from f2l_fed.admission import Admitted, Memory, load_memory, save_memory, seeded
 from f2l_fed.admission.seed import RELEASED
-from f2l_fed.admission.votes import Votes
+from f2l_fed.admission.votes import Votes, usual_length
 from f2l_fed.errors import AdmissionError
 from tests.support.submissions import ANCHOR, remembered, small_screen, submission
 
@@ -173,3 +173,15 @@ def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
     memory = seeded([released], screen.anatomy, ANCHOR, remembered(screen, 4))
     assert memory.held(one.site) == len(one.weights)
     assert one.site not in memory.votes_on(one.origin.kind).sites
+
+
+@quick
+@given(
+    honest=st.lists(st.floats(0.1, 10), min_size=3, max_size=15),
+    lies=st.lists(st.floats(1, 1e12), min_size=1, max_size=14),
+)
+def test_however_long_lies_are_the_spread_of_lengths_is_bounded_by_an_honest_one(honest, lies):
+    lies = [max(honest) * lie for lie in lies[: len(honest) - 1]]
+    usual = usual_length([*honest, *lies], floor=0.01)
+    assert min(honest) <= usual.centre <= max(honest)
+    assert usual.spread <= 1.4826 * usual.centre + 1e-9

@@ -229,6 +229,31 @@ def test_whoever_came_first_is_judged_again_with_all_others(screen):
     assert not better.doubted
 
 
+def test_three_in_ten_that_came_first_do_not_hide_behind_their_own_lengths(screen):
+    memory, liars = Memory(), round(0.3 * SITES)
+    for number in range(SITES):
+        one = submission(number)
+        sent = one if number >= liars else one.moved(torch.full((EPISODES,), 5.0))
+        memory = screen.judge(sent, memory).memory
+    assert liars >= 3
+    _, found = review(memory, "first", screen.config)
+    assert list(found) == [f"site-{number:02d}" for number in range(liars)]
+    assert {verdict.code for verdict in found.values()} == {"long"}
+
+
+def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, memory, newcomer):
+    def told(factor):
+        factors = torch.ones(EPISODES)
+        factors[0] = factor
+        return screen.judge(newcomer.moved(factors), memory).verdict
+
+    usual = memory.votes_on("first").usual_length("norm", screen.config.floor)
+    longest = (usual.centre + screen.config.clip * usual.spread) / newcomer.updates[0].norm()
+    assert told(0.9 * longest).action == "accept"
+    assert told(1.1 * longest).action == "clip"
+    assert told(10 * longest).action == "quarantine"
+
+
 def test_the_second_look_does_not_depend_on_the_order(screen, memory):
     other = Memory()
     lenient = small_screen(minimum=1000)
