@@ -229,13 +229,12 @@ def test_whoever_came_first_is_judged_again_with_all_others(screen):
     assert not better.doubted
 
 
-def test_three_in_ten_that_came_first_do_not_hide_behind_their_own_lengths(screen):
-    memory, liars = Memory(), round(0.3 * SITES)
+def test_a_third_that_came_first_do_not_hide_behind_their_own_lengths(screen):
+    memory, liars = Memory(), 4
     for number in range(SITES):
-        one = submission(number)
-        sent = one if number >= liars else one.moved(torch.full((EPISODES,), 5.0))
+        factor = 10.0 if number < liars else 0.3 + 0.7 * (number - liars) / (SITES - liars)
+        sent = submission(number).moved(torch.full((EPISODES,), factor))
         memory = screen.judge(sent, memory).memory
-    assert liars >= 3
     _, found = review(memory, "first", screen.config)
     assert list(found) == [f"site-{number:02d}" for number in range(liars)]
     assert {verdict.code for verdict in found.values()} == {"long"}
