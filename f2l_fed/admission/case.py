@@ -50,23 +50,32 @@ def _third(distances: Tensor) -> Tensor:
 class Compared:
     """Figures of one site next to those of all.
 
+    How long updates and probes are depends on the release they started from; whatever else is
+    compared does not, so that earlier rounds have a say in it.
+
     Args:
         values: (m,) float64 by name.
         votes: All sites'.
+        peers: Those from the same release.
         config: Limits.
     """
 
     values: Mapping[str, Tensor]
     votes: Votes
+    peers: Votes
     config: AdmissionConfig
 
     def usual(self, name: str, *, wide: float = 1.0) -> Usual:
-        """What the sites have; ``wide`` widens the floor."""
+        """What sites have; ``wide`` widens the floor."""
         return self.votes.usual(name, wide * self.config.floor)
 
-    def usual_length(self, name: str, wide: float = 1.0) -> Usual:
-        """What sites have of a length whose logarithm is the figure, as a length."""
-        return self.votes.usual_length(name, wide * self.config.floor)
+    def usual_logarithm(self, name: str) -> Usual:
+        """What sites that started from the same release have of a length's logarithm."""
+        return self.peers.usual(name, self.config.floor)
+
+    def usual_length(self, name: str, *, wide: float = 1.0) -> Usual:
+        """The same of the length itself; see `f2l_fed.admission.votes.usual_length`."""
+        return self.peers.usual_length(name, wide * self.config.floor)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,9 +121,11 @@ class Case:
     @cached_property
     def compared(self) -> Compared:
         """The figures that cost no forward pass, with the votes on them."""
+        votes = self.memory.votes_on(self.submission.origin.kind)
         return Compared(
             values=self.measures.values,
-            votes=self.memory.votes_on(self.submission.origin.kind),
+            votes=votes,
+            peers=votes.from_release(self.submission.parent),
             config=self.config,
         )
 

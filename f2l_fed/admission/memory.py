@@ -23,7 +23,7 @@ from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from f2l_fed.files import write_atomically
 
-_FORMAT, _VOTES = 1, "votes."
+_FORMAT, _VOTES = 2, "votes."
 
 
 class Doubt(NamedTuple):
@@ -80,7 +80,7 @@ class Memory:
             return known
         of_kind = self.votes_on(origin.kind)
         of_kind = (
-            of_kind.with_site(origin.site, {**one.values, **(extra or {})})
+            of_kind.with_site(origin.site, {**one.values, **(extra or {})}, origin.parent)
             if votes
             else of_kind.without(origin.site)
         )
@@ -102,7 +102,7 @@ class Memory:
         of_kind = self.votes_on(origin.kind)
         votes = Votes()
         if origin.site in of_kind.sites:
-            votes = votes.with_site(origin.site, of_kind.of(origin.site))
+            votes = votes.with_site(origin.site, of_kind.of(origin.site), origin.parent)
         mine = [i for i, owner in enumerate(self.owners) if owner == origin]
         newest = [i for i, source in enumerate(self.sources) if source == origin]
         return Memory(
@@ -161,7 +161,7 @@ class Memory:
         """As a safetensors file."""
         about = {
             "format": _FORMAT,
-            "votes": {kind: [votes.names, votes.sites] for kind, votes in self.votes.items()},
+            "votes": {kind: [v.names, v.sites, v.parents] for kind, v in self.votes.items()},
             "owners": self.owners,
             "sources": self.sources,
             "doubted": self.doubted,
@@ -187,9 +187,13 @@ class Memory:
             found = cls(
                 votes={
                     str(kind): Votes(
-                        names=tuple(names), sites=tuple(sites), values=tensors[f"{_VOTES}{kind}"]
+                        names=tuple(names),
+                        sites=tuple(sites),
+                        # Format 1 had none: those have no say in lengths.
+                        parents=tuple(*parents) or ("",) * len(sites),
+                        values=tensors[f"{_VOTES}{kind}"],
                     )
-                    for kind, (names, sites) in about["votes"].items()
+                    for kind, (names, sites, *parents) in about["votes"].items()
                 },
                 owners=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["owners"]),
                 signatures=tensors["signatures"],
@@ -197,11 +201,12 @@ class Memory:
                 directions=tensors["directions"],
                 doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
             )
-            sound = about["format"] == _FORMAT
+            sound = about["format"] in (1, _FORMAT)
             sound = sound and len(found.owners) == len(found.signatures)
             sound = sound and len(found.sources) == len(found.directions)
             sound = sound and all(
-                votes.values.shape == (len(votes.sites), len(votes.names), 3)
+                votes.values.shape == (len(votes.parents), len(votes.names), 3)
+                and len(votes.sites) == len(votes.parents)
                 for votes in found.votes.values()
             )
         except (SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -44,9 +44,10 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
 def _unlike_others(
     votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
 ) -> dict[str, Verdict]:
-    found = {}
-    for site in votes.sites:
-        compared = Compared(values=votes.of(site), votes=votes, config=config)
+    found, peers = {}, {parent: votes.from_release(parent) for parent in set(votes.parents)}
+    for site, parent in zip(votes.sites, votes.parents, strict=True):
+        values = votes.of(site)
+        compared = Compared(values=values, votes=votes, peers=peers[parent], config=config)
         findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
         verdict = Verdict.of([*findings, *in_league.get(site, ())])
         if not verdict.admitted:

@@ -51,7 +51,7 @@ def norm(case: Compared) -> Iterator[Finding]:
                 "deviations": high,
             },
         )
-    low = float(_deviations(case.values[NORM], case.usual(NORM)).min())
+    low = float(_deviations(case.values[NORM], case.usual_logarithm(NORM)).min())
     if -low > limits.deviations:
         figures = {"norm": float(lengths.min()), "usual": others.centre, "deviations": low}
         yield Finding(code="short", action="quarantine", figures=figures)
@@ -79,7 +79,7 @@ def layers(case: Compared) -> Iterator[Finding]:
 
 def probe(case: Compared) -> Iterator[Finding]:
     """A probe much longer or shorter than the others'."""
-    others = case.usual(PROBE)
+    others = case.usual_logarithm(PROBE)
     if found := _beyond(case.values[PROBE], others, case):
         figures = {"norm": exp(found[0]), "usual": exp(others.centre), **found[1]}
         yield Finding(code="probe-length", action="quarantine", figures=figures)

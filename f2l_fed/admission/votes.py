@@ -34,18 +34,21 @@ class Votes:
     Args:
         names: Of the figures.
         sites: In the order in which they first came.
+        parents: The release that made each one's starts; "" for the anchor.
         values: (sites, names, 3) float64: median, least and greatest over the site's networks;
             NaN where a site has no such figure.
     """
 
     names: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
     values: Tensor = field(default_factory=lambda: torch.empty(0, 0, 3, dtype=torch.float64))
 
-    def with_site(self, site: str, figures: Mapping[str, Tensor]) -> Votes:
+    def with_site(self, site: str, figures: Mapping[str, Tensor], parent: str = "") -> Votes:
         """The votes after a site's figures, (m,) by name, came in instead of its old ones."""
         names = (*self.names, *(name for name in figures if name not in self.names))
         sites = self.sites if site in self.sites else (*self.sites, site)
+        parents = dict(zip(self.sites, self.parents, strict=True)) | {site: parent}
         values = torch.full((len(sites), len(names), 3), torch.nan, dtype=torch.float64)
         values[: len(self.sites), : len(self.names)] = self.values
         mine = values[sites.index(site)].fill_(torch.nan)
@@ -53,15 +56,22 @@ class Votes:
             mine[names.index(name)] = torch.stack(
                 [each.double().median(), *each.double().aminmax()]
             )
-        return Votes(names=names, sites=sites, values=values)
+        return Votes(names=names, sites=sites, parents=tuple(parents.values()), values=values)
 
     def without(self, site: str) -> Votes:
         """The votes without a site's."""
-        kept = [index for index, other in enumerate(self.sites) if other != site]
+        return self._of([index for index, other in enumerate(self.sites) if other != site])
+
+    def from_release(self, parent: str) -> Votes:
+        """The votes of those that started from one release."""
+        return self._of([index for index, other in enumerate(self.parents) if other == parent])
+
+    def _of(self, kept: Sequence[int]) -> Votes:
         return Votes(
             names=self.names,
             sites=tuple(self.sites[index] for index in kept),
-            values=self.values[kept],
+            parents=tuple(self.parents[index] for index in kept),
+            values=self.values[list(kept)],
         )
 
     def of(self, site: str) -> dict[str, Tensor]:
