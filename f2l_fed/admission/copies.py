@@ -3,10 +3,11 @@
 Only sketches are compared, so thousands of networks cost a few megabytes and milliseconds. A copy
 with a little noise is nearer to another site's network than an honest one could be. How near that
 is depends on the sites: where all have much of the same data, honest updates are almost equal. So
-the limit is a share of the median distance from one site to the nearest other one, which a
-minority of copies can't make smaller than honest sites are apart, and at most a share of the
-network's own update, or a cosine. Where too few sites are known for a median, only what is equal
-but for rounding or a trace of noise counts as a copy, and who is in league is left to `review`.
+the limit is a share of the upper quartile of the distances from one site to the nearest other one,
+and at most a share of the network's own update, or a cosine. A copy puts two sites near another,
+it and its original, so three in eight may be copies before the quartile is one of theirs. Where too
+few sites are known, only what is equal but for rounding or a trace of noise counts as a copy, and
+who is in league is left to `review`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.submission import Origin
 from f2l_fed.admission.verdict import Finding
 
-_OF_MEDIAN, _FEW, _SAMPLE = 0.25, 0.1, 64
+_SHARE, _QUANTILE, _FEW, _SAMPLE = 0.25, 0.75, 0.1, 64
 
 
 def copies(case: Case) -> Iterator[Finding]:
@@ -76,16 +77,16 @@ def _apart(
         sites = [owners[row].site for row in rows]
         if len(set(sites)) >= minimum:
             vectors = signatures[rows].double()
-            return _OF_MEDIAN * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+            return _SHARE * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
     return None
 
 
 def _typical(away: Tensor, sites: Sequence[str]) -> float:
-    """Median over the first networks of the distance to another site's nearest."""
+    """Upper quartile over the first networks of the distance to another site's nearest."""
     number = {site: index for index, site in enumerate(dict.fromkeys(sites))}
     which = torch.tensor([number[site] for site in sites])
     own = which[: len(away), None] == which
-    return float(away.masked_fill(own, inf).amin(dim=1).median())
+    return float(away.masked_fill(own, inf).amin(dim=1).quantile(_QUANTILE))
 
 
 def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfig) -> float | None:
@@ -99,7 +100,7 @@ def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfi
     if len(set(sites)) < config.minimum:
         return None
     vectors = directions.double()
-    distance = _OF_MEDIAN * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+    distance = _SHARE * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
     return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
 
 
