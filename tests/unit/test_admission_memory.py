@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -76,6 +77,25 @@ def test_a_memory_survives_its_file(screen, tmp_path):
     one = submission(4)
     assert screen.judge(one, again).verdict == screen.judge(one, memory).verdict
     assert load_memory(tmp_path / "nothing").owners == ()
+
+
+def test_a_memory_of_the_first_format_has_no_say_in_lengths(screen):
+    memory = Memory()
+    for number in range(9):
+        memory = screen.judge(submission(number, 2, parent="00001"), memory).memory
+    data = memory.to_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    about = json.loads(header["__metadata__"]["admission"])
+    about |= {"format": 1, "votes": {kind: v[:2] for kind, v in about["votes"].items()}}
+    header["__metadata__"]["admission"] = json.dumps(about)
+    old = json.dumps(header).encode()
+    found = Memory.from_bytes(len(old).to_bytes(8, "little") + old + data[8 + length :])
+    assert found.owners == memory.owners
+    votes = found.votes_on("later")
+    assert votes.usual("head", 0.1) == memory.votes_on("later").usual("head", 0.1)
+    assert memory.votes_on("later").from_release("00001").usual_length("norm", 0.1).voters == 9
+    assert votes.from_release("00001").usual_length("norm", 0.1).voters == 0
 
 
 @pytest.mark.parametrize("cut", [0, 5, 200, -1])

@@ -240,6 +240,35 @@ def test_a_third_that_came_first_do_not_hide_behind_their_own_lengths(screen):
     assert {verdict.code for verdict in found.values()} == {"long"}
 
 
+def test_lengths_are_compared_among_those_that_started_from_the_same_release(screen, newcomer):
+    memory = Memory()
+    for number in range(SITES):
+        memory = screen.judge(submission(number, 2, parent="00001"), memory).memory
+    long = newcomer.moved(torch.full((EPISODES,), 5.0))
+    same, worse = (replace(long, round=3, parent=parent) for parent in ("00001", "00002"))
+    assert "long" in codes(screen, memory, same)
+    # After a release that is worse, everybody has farther to go.
+    assert not {"long", "short", "layer", "probe-length"} & codes(screen, memory, worse)
+
+
+def test_copies_are_found_however_many_came_before(screen):
+    """Every copy puts its original near another site too, so that a third makes two thirds so."""
+    lenient = small_screen(copy=1e-9, alike=1.0)
+    memory = Memory()
+    for number in range(SITES):
+        copy = number % 3 == 2
+        sent = submission(number - 1 if copy else number)
+        if copy:
+            trace = 0.01 * torch.randn(sent.weights.shape, generator=rng(number))
+            sent = replace(sent, weights=sent.weights + trace * sent.updates.abs().mean())
+            sent = replace(sent, site=f"site-{number:02d}")
+        memory = lenient.judge(sent, memory).memory
+    assert len(memory.votes_on("first").sites) == SITES
+    late = replace(submission(0), site="thief")
+    assert "copy" in codes(screen, memory, late)
+    assert "copy" not in codes(screen, memory, submission(SITES))
+
+
 def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, memory, newcomer):
     def told(factor):
         factors = torch.ones(EPISODES)
