@@ -254,18 +254,20 @@ def test_lengths_are_compared_among_those_that_started_from_the_same_release(scr
 def test_copies_are_found_however_many_came_before(screen):
     """Every copy puts its original near another site too, so that a third makes two thirds so."""
     lenient = small_screen(copy=1e-9, alike=1.0)
+
+    def copy_of(number, site):
+        one = submission(number)
+        noise = torch.randn(one.weights.shape, generator=rng(number))
+        noise *= 0.01 * one.updates.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
+        return replace(one, weights=one.weights + noise, site=site)
+
     memory = Memory()
     for number in range(SITES):
-        copy = number % 3 == 2
-        sent = submission(number - 1 if copy else number)
-        if copy:
-            trace = 0.01 * torch.randn(sent.weights.shape, generator=rng(number))
-            sent = replace(sent, weights=sent.weights + trace * sent.updates.abs().mean())
-            sent = replace(sent, site=f"site-{number:02d}")
+        copy = copy_of(number - 1, f"site-{number:02d}")
+        sent = copy if number % 3 == 2 else submission(number)
         memory = lenient.judge(sent, memory).memory
     assert len(memory.votes_on("first").sites) == SITES
-    late = replace(submission(0), site="thief")
-    assert "copy" in codes(screen, memory, late)
+    assert "copy" in codes(screen, memory, copy_of(0, "thief"))
     assert "copy" not in codes(screen, memory, submission(SITES))
 
 
