@@ -20,7 +20,7 @@ from server.exchange import Answer, Request, Talk, size_bytes
 from server.federation import Federation
 from server.intake import Intake
 from server.journal import PASSING, Journal, Settled
-from server.rounds import Exchange, RoundState
+from server.rounds import IN_QUARANTINE, Exchange, RoundState
 from server.spool import digest
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class _Wave:
             self.settled.add(settled.site)
             self._rejected.pop(settled.site, None)
         elif settled.site not in self.settled:
-            aside = "in quarantine: " if settled.code == "quarantined" else ""
+            aside = IN_QUARANTINE if settled.code == "quarantined" else ""
             self._rejected[settled.site] = aside + settled.reason
             if settled.code not in PASSING:
                 self.settled.add(settled.site)

@@ -84,7 +84,8 @@ class ProgressView:
         elif event == events.ROUND_FINISHED:
             self._say(
                 f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "
-                f"{fields['rejected']} rejected; accuracy at the sites "
+                f"{fields['quarantined']} in quarantine, {fields['rejected']} rejected; "
+                "accuracy at the sites "
                 f"{fields['accuracy_before']:.3f} as generated, "
                 f"{fields['accuracy_after']:.3f} fine-tuned; {fields['seconds']:.0f} s"
             )

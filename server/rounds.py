@@ -24,6 +24,8 @@ class Interrupted(RoundError):
 
 
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]
+IN_QUARANTINE = "in quarantine: "
+"""What the reasons of those that were put aside begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,11 @@ class RoundState:
     accuracy_before: float = 0.0
     accuracy_after: float = 0.0
 
+    @property
+    def quarantined(self) -> int:
+        """How many of the rejected are in quarantine."""
+        return _aside(self.rejected)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
@@ -94,11 +101,16 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
     ...                 accuracy_before=0, accuracy_after=0, seconds=1)
     >>> exchanged(begun(1, "", 4), some, RoundConfig(quorum=0.5)).reason
     '1 of 4 sites answered, 2 are the quorum'
+    >>> doubtful = dataclasses.replace(some, rejected={"b": f"{IN_QUARANTINE}unlike the others"})
+    >>> exchanged(begun(1, "", 4), doubtful, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
+    '1 more are in quarantine, where they can be released'
     """
     _require(state, "exchange")
     needed = ceil(config.quorum * exchange.asked)
     enough = len(exchange.accepted) >= max(needed, 1)
     answered = f"{len(exchange.accepted)} of {exchange.asked}"
+    more = _aside(exchange.rejected)
+    aside = f"; {more} more are in quarantine, where they can be released" if more else ""
     return dataclasses.replace(
         state,
         step="retrain" if enough else "failed",
@@ -109,7 +121,7 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
         accuracy_after=exchange.accuracy_after,
-        reason="" if enough else f"{answered} sites answered, {needed} are the quorum",
+        reason="" if enough else f"{answered} sites answered, {needed} are the quorum{aside}",
         seconds={**state.seconds, "exchange": exchange.seconds},
     )
 
@@ -157,6 +169,10 @@ def load_all(folder: Path) -> list[RoundState]:
                 remedy="Delete it; the updates it lists are in the zoo.",
             ) from error
     return states
+
+
+def _aside(rejected: Mapping[str, str]) -> int:
+    return sum(reason.startswith(IN_QUARANTINE) for reason in rejected.values())
 
 
 def _require(state: RoundState, step: Step) -> None:

@@ -106,6 +106,8 @@ def test_every_liar_has_its_code_in_the_journal_in_the_events_and_in_the_quarant
         "admission",
         "not-finite",
     )
+    (over,) = (e for e in events(root, "round.finished") if e["round"] == number)
+    assert (over["accepted"], over["quarantined"], over["rejected"]) == (SITES - 4, 3, 1)
     reasons = states[number - 1].rejected
     assert {site for site, why in reasons.items() if why.startswith("in quarantine: ")} == aside
 

@@ -51,7 +51,7 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     out = tmp_path / "out"
     done = simulate(*SMALL, "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert "round 3/3: 6 networks accepted, 0 rejected" in done.stderr
+    assert "round 3/3: 6 networks accepted, 0 in quarantine, 0 rejected" in done.stderr
     assert str(out / "report.html") in done.stdout
     assert "generated" in done.stdout
     result = json.loads((out / "result.json").read_text())
