@@ -13,7 +13,7 @@ from f2l_fed.admission.anatomy import Anatomy
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.measures import SPREAD, Measures, measure, spread_of
 from f2l_fed.admission.memory import Memory
-from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.submission import Origin, Submission
 from f2l_fed.admission.votes import Usual, Votes, usual
 
 _NEIGHBOURS = 3
@@ -56,7 +56,7 @@ class Compared:
     Args:
         values: (m,) float64 by name.
         votes: All sites'.
-        peers: Those from the same release.
+        peers: Those from the same release; see `peers_of`.
         config: Limits.
     """
 
@@ -76,6 +76,24 @@ class Compared:
     def usual_length(self, name: str, *, wide: float = 1.0) -> Usual:
         """The same of the length itself; see `f2l_fed.admission.votes.usual_length`."""
         return self.peers.usual_length(name, wide * self.config.floor)
+
+
+def peers_of(memory: Memory, origin: Origin, minimum: int) -> Votes:
+    """The votes of those that started from the same release.
+
+    A late submission may have too few of them left: then those of the newest round, so that
+    nobody escapes a comparison by being late. Whoever is first in a round has nobody yet.
+    """
+    votes = memory.votes_on(origin.kind)
+    same = votes.from_release(origin.parent)
+    if len(same.sites) >= minimum:
+        return same
+    newest = max(
+        (owner for owner in memory.owners if owner.kind == origin.kind),
+        key=lambda owner: owner.round,
+        default=origin,
+    )
+    return votes.from_release(newest.parent) if newest.round > origin.round else same
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,11 +139,11 @@ class Case:
     @cached_property
     def compared(self) -> Compared:
         """The figures that cost no forward pass, with the votes on them."""
-        votes = self.memory.votes_on(self.submission.origin.kind)
+        origin = self.submission.origin
         return Compared(
             values=self.measures.values,
-            votes=votes,
-            peers=votes.from_release(self.submission.parent),
+            votes=self.memory.votes_on(origin.kind),
+            peers=peers_of(self.memory, origin, self.config.minimum),
             config=self.config,
         )
 

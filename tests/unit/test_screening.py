@@ -305,3 +305,22 @@ def test_a_verdict_survives_json():
     assert "declared number" in Verdict.from_json(value).reason
     with pytest.raises(ValueError, match="unknown"):
         Verdict.from_json({"findings": [{"code": "mood", "action": "reject"}]})
+
+
+def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
+    memory = Memory()
+    for number in range(SITES):
+        memory = screen.judge(submission(number, 3, parent="00002"), memory).memory
+    late = submission(SITES, 2, parent="00001")
+    assert screen.judge(late, memory).verdict.admitted
+    long = late.moved(torch.full((EPISODES,), 10.0))
+    assert "long" in codes(screen, memory, long)
+    # Admitted while the new round had too few, it is found at its end.
+    few = Memory()
+    for number in range(3):
+        few = screen.judge(submission(number, 3, parent="00002"), few).memory
+    few = screen.judge(long, few).memory
+    assert few.held(long.site)
+    for number in range(3, SITES):
+        few = screen.judge(submission(number, 3, parent="00002"), few).memory
+    assert list(review(few, "later", screen.config)[1]) == [long.site]
