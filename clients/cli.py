@@ -148,7 +148,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     from clients.daemon import read_status
     from clients.link import problems_of
     from clients.model import load_model
-    from clients.policy import budget_of, utc_now
+    from clients.policy import spent_of, utc_now
     from clients.site import budget, read_config, sent_log
 
     config = read_config(site_file)
@@ -187,7 +187,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
     if spent:
-        table.add_row("privacy budget", budget_of({"budget": spent}))
+        table.add_row("privacy budget", spent_of(spent))
     if model is None:
         table.add_row("network", "none yet")
     else:
@@ -209,7 +209,7 @@ def sent(
     The norm is the Euclidean length of each change that has left: of a probe, and of an update
     the way from the start to the fine-tuned network.
     """
-    from clients.policy import budget_of, norms_of
+    from clients.policy import norms_of, spent_of
     from clients.site import read_config, sent_log
 
     config = read_config(site_file)
@@ -232,7 +232,7 @@ def sent(
             str(entry["bytes"]),
             str(tensors or ""),
             "\n".join(norms_of(entry)),
-            budget_of(entry),
+            spent_of(entry.get("budget")),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     _out.print(table)

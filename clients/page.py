@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.model import load_model
-from clients.policy import REFUSAL, budget_of, norms_of, utc_now
+from clients.policy import REFUSAL, norms_of, spent_of, utc_now
 from clients.site import budget, read_config, sent_log
 from f2l_fed.errors import ConfigError, F2LError
 
@@ -76,7 +76,7 @@ def page_of(site_file: Path) -> str:
     answers = sum(entry["kind"] != REFUSAL for entry in today)
     facts += [("answers in 24 hours", f"{answers} of {config.policy.answers_per_day} allowed")]
     if own := budget(config, state):
-        facts += [("privacy budget", budget_of({"budget": own.spent()}))]
+        facts += [("privacy budget", spent_of(own.spent()))]
     total = sum(entry["bytes"] for entry in entries)
     shown = reversed(entries[-_SHOWN:])
     return (
@@ -103,7 +103,7 @@ def _row(entry: Mapping[str, Any]) -> dict[str, str]:
         "size": _size(entry["bytes"]),
         "tensors": ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" * (len(tensors) > 3)),
         "norm": ", ".join(norms_of(entry)),
-        "budget": budget_of(entry),
+        "budget": spent_of(entry.get("budget")),
     }
 
 

@@ -231,9 +231,8 @@ def norms_of(entry: Mapping[str, Any]) -> list[str]:
     return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
 
 
-def budget_of(entry: Mapping[str, Any]) -> str:
-    """The ε that was spent with an entry of the audit log, of how much; "" without a budget."""
-    budget = entry.get("budget")
+def spent_of(budget: Mapping[str, float] | None) -> str:
+    """The ε that is spent, of how much, as the audit log has it; "" without a budget."""
     return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
 
 

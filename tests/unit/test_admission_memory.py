@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.admission import Admitted, Memory, load_memory, save_memory, seeded
+from f2l_fed.admission import Admitted, Memory, load_memory, review, save_memory, seeded
 from f2l_fed.admission.seed import RELEASED
 from f2l_fed.admission.votes import Votes, usual_length
 from f2l_fed.errors import AdmissionError
@@ -96,6 +96,7 @@ def test_a_memory_of_the_first_format_has_no_say_in_lengths(screen):
     assert votes.usual("head", 0.1) == memory.votes_on("later").usual("head", 0.1)
     assert memory.votes_on("later").from_release("00001").usual_length("norm", 0.1).voters == 9
     assert votes.from_release("00001").usual_length("norm", 0.1).voters == 0
+    assert review(found, "later", screen.config)[1] == {}
 
 
 @pytest.mark.parametrize("cut", [0, 5, 200, -1])
