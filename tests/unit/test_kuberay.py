@@ -34,12 +34,14 @@ def items(value: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": value, "minItems": 1}
 
 
+SECRET = record("name", name=TEXT, optional={"type": "boolean"})
 AMOUNTS = record("cpu memory", cpu=TEXT, memory=TEXT)
 CONTAINER = record(
     "name image resources volumeMounts",
     name=TEXT,
     image=TEXT,
     env=items(record("name value", name=TEXT, value=TEXT)),
+    envFrom=items(record("secretRef", secretRef=SECRET)),
     ports=items(record("containerPort", containerPort=COUNT, name=TEXT)),
     resources=record("requests limits", requests=AMOUNTS, limits=AMOUNTS),
     volumeMounts=items(record("mountPath name", mountPath=TEXT, name=TEXT)),
