@@ -47,7 +47,7 @@ class RoundView:
         elif name == events.ROUND_FINISHED:
             self.title = (
                 f"round {event['round']} done: {event['accepted']} accepted, "
-                f"{event['quarantined']} in quarantine, {event['rejected']} rejected, "
+                f"{event.get('quarantined', 0)} in quarantine, {event['rejected']} rejected, "
                 "accuracy at the sites "
                 f"{event['accuracy_before']:.3f} before and {event['accuracy_after']:.3f} after"
             )

@@ -13,7 +13,7 @@ from f2l_fed.admission.anatomy import Anatomy
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.measures import SPREAD, Measures, measure, spread_of
 from f2l_fed.admission.memory import Memory
-from f2l_fed.admission.submission import Origin, Submission
+from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.votes import Usual, Votes, usual
 
 _NEIGHBOURS = 3
@@ -50,50 +50,56 @@ def _third(distances: Tensor) -> Tensor:
 class Compared:
     """Figures of one site next to those of all.
 
-    How long updates and probes are depends on the release they started from; whatever else is
-    compared does not, so that earlier rounds have a say in it.
-
     Args:
         values: (m,) float64 by name.
         votes: All sites'.
-        peers: Those from the same release; see `peers_of`.
+        peers: Those that started from the same release.
+        complete: Whether all have come that will.
         config: Limits.
     """
 
     values: Mapping[str, Tensor]
     votes: Votes
     peers: Votes
+    complete: bool
     config: AdmissionConfig
 
     def usual(self, name: str, *, wide: float = 1.0) -> Usual:
         """What sites have; ``wide`` widens the floor."""
         return self.votes.usual(name, wide * self.config.floor)
 
-    def usual_logarithm(self, name: str) -> Usual:
-        """What sites that started from the same release have of a length's logarithm."""
-        return self.peers.usual(name, self.config.floor)
+    def by_release(
+        self, values: Tensor, usual: Callable[[Votes], Usual]
+    ) -> tuple[Tensor, Usual] | None:
+        """Deviations of a figure that depends on the release that was started from.
 
-    def usual_length(self, name: str, *, wide: float = 1.0) -> Usual:
-        """The same of the length itself; see `f2l_fed.admission.votes.usual_length`."""
-        return self.peers.usual_length(name, wide * self.config.floor)
+        How long updates are is such a figure. Those that started from the same release tell what
+        is usual, but not before most have come: whoever is first in a round could then decide for
+        all. So until all have come, what is unlike them counts only as far as it is unlike all
+        sites' newest as well. Where too few started from that release, all sites' newest are
+        asked alone, and `AdmissionConfig.far` is what `AdmissionConfig.deviations` is otherwise.
+
+        Args:
+            values: (m,) float64.
+            usual: What is usual among votes.
+
+        Returns:
+            (m,) float64 in robust standard deviations, and from what; None where too few are known.
+        """
+        least, same, all_ = self.config.minimum, usual(self.peers), usual(self.votes)
+        if same.voters >= least:
+            away = same.deviations(values)
+            return (away if self.complete else _nearer(away, all_.deviations(values))), same
+        if all_.voters < least:
+            return None
+        wide = all_._replace(spread=all_.spread * self.config.far / self.config.deviations)
+        return wide.deviations(values), wide
 
 
-def peers_of(memory: Memory, origin: Origin, minimum: int) -> Votes:
-    """The votes of those that started from the same release.
-
-    A late submission may have too few of them left: then those of the newest round, so that
-    nobody escapes a comparison by being late. Whoever is first in a round has nobody yet.
-    """
-    votes = memory.votes_on(origin.kind)
-    same = votes.from_release(origin.parent)
-    if len(same.sites) >= minimum:
-        return same
-    newest = max(
-        (owner for owner in memory.owners if owner.kind == origin.kind),
-        key=lambda owner: owner.round,
-        default=origin,
-    )
-    return votes.from_release(newest.parent) if newest.round > origin.round else same
+def _nearer(a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise the one nearer to zero; zero where they have different signs."""
+    nearer = a.sign() * torch.minimum(a.abs(), b.abs())
+    return torch.where(a.sign() == b.sign(), nearer, torch.zeros_like(a))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,7 +149,8 @@ class Case:
         return Compared(
             values=self.measures.values,
             votes=self.memory.votes_on(origin.kind),
-            peers=peers_of(self.memory, origin, self.config.minimum),
+            peers=self.memory.votes_on(origin.kind).from_release(origin.parent),
+            complete=False,
             config=self.config,
         )
 

@@ -18,8 +18,8 @@ class AdmissionConfig:
         far: The same for one that is so long that it is kept out.
         minimum: Smallest number of sites to compare with; below it only what is wrong by itself
             counts.
-        floor: Smallest robust standard deviation of logarithms and cosines, so that among nearly
-            equal updates small differences don't become outliers.
+        floor: Smallest robust standard deviation of logarithms and cosines, and of lengths in
+            medians, so that among nearly equal updates small differences don't become outliers.
         along: Cosine of an output layer with the site's own probe, or of its change with probe and
             start, as a share of the sites' median, below which an update is kept out.
         against: The same cosine itself, where there are too few sites to compare with.

@@ -3,11 +3,11 @@
 Only sketches are compared, so thousands of networks cost a few megabytes and milliseconds. A copy
 with a little noise is nearer to another site's network than an honest one could be. How near that
 is depends on the sites: where all have much of the same data, honest updates are almost equal. So
-the limit is a share of the upper quartile of the distances from one site to the nearest other one,
-and at most a share of the network's own update, or a cosine. A copy puts two sites near another,
-it and its original, so three in eight may be copies before the quartile is one of theirs. Where too
-few sites are known, only what is equal but for rounding or a trace of noise counts as a copy, and
-who is in league is left to `review`.
+the limit is a share of the median distance from one site to the second nearest other one, and at
+most a share of the network's own update, or a cosine. (A copy puts two sites near another, itself
+and its original, but neither near a third; where half of the sites are honestly alike, each has
+more than one near it.) Where too few sites are known, only what is equal but for rounding or a
+trace of noise counts as a copy, and who is in league is left to `review`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.submission import Origin
 from f2l_fed.admission.verdict import Finding
 
-_SHARE, _QUANTILE, _FEW, _SAMPLE = 0.25, 0.75, 0.1, 64
+_SHARE, _FEW, _SAMPLE = 0.25, 0.1, 64
 
 
 def copies(case: Case) -> Iterator[Finding]:
@@ -77,16 +77,20 @@ def _apart(
         sites = [owners[row].site for row in rows]
         if len(set(sites)) >= minimum:
             vectors = signatures[rows].double()
-            return _SHARE * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+            return _SHARE * _typical(vectors, sites)
     return None
 
 
-def _typical(away: Tensor, sites: Sequence[str]) -> float:
-    """Upper quartile over the first networks of the distance to another site's nearest."""
+def _typical(vectors: Tensor, sites: Sequence[str]) -> float:
+    """Median over a sample of the networks of the distance to the second nearest other site."""
     number = {site: index for index, site in enumerate(dict.fromkeys(sites))}
     which = torch.tensor([number[site] for site in sites])
-    own = which[: len(away), None] == which
-    return float(away.masked_fill(own, inf).amin(dim=1).quantile(_QUANTILE))
+    sample = torch.arange(0, len(vectors), max(1, len(vectors) // _SAMPLE))
+    away = torch.cdist(vectors[sample], vectors)
+    nearest = torch.full((len(sample), len(number)), inf, dtype=away.dtype)
+    nearest.scatter_reduce_(1, which.expand_as(away), away, "amin")
+    nearest[torch.arange(len(sample)), which[sample]] = inf
+    return float(nearest.kthvalue(2, dim=1).values.median())
 
 
 def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfig) -> float | None:
@@ -100,7 +104,7 @@ def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfi
     if len(set(sites)) < config.minimum:
         return None
     vectors = directions.double()
-    distance = _SHARE * _typical(torch.cdist(vectors[:_SAMPLE], vectors), sites)
+    distance = _SHARE * _typical(vectors, sites)
     return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
 
 

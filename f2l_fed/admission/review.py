@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from f2l_fed.admission import unlike
-from f2l_fed.admission.case import Compared, peers_of
+from f2l_fed.admission.case import Compared
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.copies import least_angle
 from f2l_fed.admission.memory import Doubt, Memory
@@ -34,27 +34,21 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     """
     config = replace(config, far=(config.clip + config.far) / 2)
     in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
-    while new := _unlike_others(memory, kind, in_league, config):
-        rounds = {source.site: source.round for source in memory.sources if source.kind == kind}
+    owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
+    while new := _unlike_others(memory.votes_on(kind), in_league, config):
+        rounds = {owner.site: owner.round for owner in owners}
         doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
     return memory, dict(sorted(found.items()))
 
 
 def _unlike_others(
-    memory: Memory, kind: str, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
+    votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
 ) -> dict[str, Verdict]:
-    votes, found = memory.votes_on(kind), {}
-    owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
-    newest = {owner.parent: owner for owner in owners}
-    peers = {parent: peers_of(memory, one, config.minimum) for parent, one in newest.items()}
+    found, peers = {}, {parent: votes.from_release(parent) for parent in set(votes.parents)}
     for site, parent in zip(votes.sites, votes.parents, strict=True):
         compared = Compared(
-            values=votes.of(site),
-            votes=votes,
-            # Of votes from a memory of format 1 the release is not known.
-            peers=peers.get(parent, Votes()),
-            config=config,
+            values=votes.of(site), votes=votes, peers=peers[parent], complete=True, config=config
         )
         findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
         verdict = Verdict.of([*findings, *in_league.get(site, ())])

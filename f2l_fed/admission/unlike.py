@@ -8,9 +8,8 @@ be unusual and honest, so it is put in quarantine, where a person can look at it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import exp
-
-from torch import Tensor
 
 from f2l_fed.admission.case import Case, Compared
 from f2l_fed.admission.measures import (
@@ -22,7 +21,7 @@ from f2l_fed.admission.measures import (
     SPREAD,
 )
 from f2l_fed.admission.verdict import Finding
-from f2l_fed.admission.votes import Usual
+from f2l_fed.admission.votes import Votes
 
 _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
 # Layers differ more from site to site than lengths do: a bias alone may be one.
@@ -34,55 +33,69 @@ def norm(case: Compared) -> Iterator[Finding]:
 
     All of a site's updates are seldom long by chance, a single one may be.
     """
-    lengths, others = case.values[NORM].exp(), case.usual_length(NORM)
-    if others.voters < case.config.minimum:
+    limits = case.config
+    if NORM not in case.values:
         return
-    limits, away = case.config, _deviations(lengths, others)
-    high, usually = float(away.max()), float(away.median())
-    kept_out = high > limits.far or usually > limits.deviations
-    if kept_out or high > limits.clip:
-        yield Finding(
-            code="long",
-            action="quarantine" if kept_out else "clip",
-            figures={
-                "norm": float(lengths.max()),
-                "usual": others.centre,
-                "most": others.centre + limits.clip * others.spread,
-                "deviations": high,
-            },
-        )
-    low = float(_deviations(case.values[NORM], case.usual_logarithm(NORM)).min())
-    if -low > limits.deviations:
-        figures = {"norm": float(lengths.min()), "usual": others.centre, "deviations": low}
-        yield Finding(code="short", action="quarantine", figures=figures)
+    lengths = case.values[NORM].exp()
+    usual = partial(Votes.usual_length, name=NORM, floor=limits.floor)
+    if found := case.by_release(lengths, usual):
+        away, others = found
+        high, usually = float(away.max()), float(away.quantile(0.5))
+        kept_out = high > limits.far or usually > limits.deviations
+        if kept_out or high > limits.clip:
+            yield Finding(
+                code="long",
+                action="quarantine" if kept_out else "clip",
+                figures={
+                    "norm": float(lengths.max()),
+                    "usual": others.centre,
+                    "most": others.centre + limits.clip * others.spread,
+                    "deviations": high,
+                },
+            )
+    usual = partial(Votes.usual, name=NORM, floor=limits.floor)
+    if found := case.by_release(case.values[NORM], usual):
+        low = float(found[0].min())
+        if -low > limits.deviations:
+            figures = {"norm": float(lengths.min()), "usual": exp(found[1].centre)}
+            figures["deviations"] = low
+            yield Finding(code="short", action="quarantine", figures=figures)
 
 
 def layers(case: Compared) -> Iterator[Finding]:
     """A layer that changed much more than the others'; little change of one is no harm."""
-    for name, values in case.values.items():
-        if not name.startswith(LAYER):
+    limits = case.config
+    for name in [name for name in case.values if name.startswith(LAYER)]:
+        lengths = case.values[name].exp()
+        usual = partial(Votes.usual_length, name=name, floor=_WIDE * limits.floor)
+        found = case.by_release(lengths, usual)
+        if found is None:
             continue
-        others = case.usual_length(name, wide=_WIDE)
-        if others.voters < case.config.minimum:
-            continue
-        lengths = values.exp()
-        high = float(_deviations(lengths, others).median())
-        if high > _WIDE * case.config.deviations:
-            figures = {"norm": float(lengths.median()), "usual": others.centre}
+        away, others = found
+        usually, high = float(away.quantile(0.5)), float(away.max())
+        if usually > _WIDE * limits.deviations or high > _WIDE * limits.far:
+            figures = {"norm": float(lengths.max()), "usual": others.centre, "deviations": high}
             yield Finding(
                 code="layer",
                 action="quarantine",
-                figures={**figures, "deviations": high},
+                figures=figures,
                 about=name.removeprefix(LAYER),
             )
 
 
 def probe(case: Compared) -> Iterator[Finding]:
     """A probe much longer or shorter than the others'."""
-    others = case.usual_logarithm(PROBE)
-    if found := _beyond(case.values[PROBE], others, case):
-        figures = {"norm": exp(found[0]), "usual": exp(others.centre), **found[1]}
-        yield Finding(code="probe-length", action="quarantine", figures=figures)
+    values, limits = case.values[PROBE], case.config
+    if found := case.by_release(values, partial(Votes.usual, name=PROBE, floor=limits.floor)):
+        away, others = found
+        worst = int(away.abs().argmax())
+        if float(away[worst].abs()) > limits.deviations:
+            figures = {"norm": exp(float(values[worst])), "usual": exp(others.centre)}
+            yield Finding(
+                code="probe-length",
+                action="quarantine",
+                figures={**figures, "deviations": float(away[worst])},
+            )
 
 
 def direction(case: Compared) -> Iterator[Finding]:
@@ -102,11 +115,18 @@ def direction(case: Compared) -> Iterator[Finding]:
 def outputs(case: Compared) -> Iterator[Finding]:
     """Outputs on synthetic inputs that differ much more or less than those of others."""
     others = case.usual(SPREAD, wide=_WIDE)
-    if SPREAD not in case.values:
+    if SPREAD not in case.values or others.voters < case.config.minimum:
         return
-    if found := _beyond(case.values[SPREAD], others, case, _WIDE):
-        figures = {"spread": exp(found[0]), "usual": exp(others.centre), **found[1]}
-        yield Finding(code="outputs", action="quarantine", figures=figures)
+    values = case.values[SPREAD]
+    away = others.deviations(values)
+    worst = int(away.abs().argmax())
+    if float(away[worst].abs()) > _WIDE * case.config.deviations:
+        figures = {"spread": exp(float(values[worst])), "usual": exp(others.centre)}
+        yield Finding(
+            code="outputs",
+            action="quarantine",
+            figures={**figures, "deviations": float(away[worst])},
+        )
 
 
 def latent(case: Case) -> Iterator[Finding]:
@@ -117,7 +137,7 @@ def latent(case: Case) -> Iterator[Finding]:
     if others.voters < case.config.minimum:
         return
     values = case.latents.far(case.submission.weights)
-    high = float(_deviations(values, others).max())
+    high = float(others.deviations(values).max())
     if high > case.config.deviations:
         yield Finding(
             code="latent",
@@ -132,20 +152,3 @@ def latent(case: Case) -> Iterator[Finding]:
 
 FREE = (norm, layers, probe, direction)
 """Those that cost no forward pass."""
-
-
-def _deviations(values: Tensor, others: Usual) -> Tensor:
-    return (values - others.centre) / others.spread
-
-
-def _beyond(
-    values: Tensor, others: Usual, case: Compared, wide: float = 1.0
-) -> tuple[float, dict[str, float]] | None:
-    """The value farthest from the others' and by how much, if that is too far."""
-    if others.voters < case.config.minimum:
-        return None
-    away = _deviations(values, others)
-    worst = int(away.abs().argmax())
-    if float(away[worst].abs()) <= wide * case.config.deviations:
-        return None
-    return float(values[worst]), {"deviations": float(away[worst])}

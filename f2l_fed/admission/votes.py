@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import exp
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,10 @@ class Usual(NamedTuple):
     centre: float
     spread: float
     voters: int
+
+    def deviations(self, values: Tensor) -> Tensor:
+        """How far values are from the median, in robust standard deviations; elementwise."""
+        return (values - self.centre) / self.spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +59,7 @@ class Votes:
         mine = values[sites.index(site)].fill_(torch.nan)
         for name, each in figures.items():
             mine[names.index(name)] = torch.stack(
-                [each.double().median(), *each.double().aminmax()]
+                [each.double().quantile(0.5), *each.double().aminmax()]
             )
         return Votes(names=names, sites=sites, parents=tuple(parents.values()), values=values)
 
@@ -113,17 +118,25 @@ def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
 
 
 def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
-    """Median, and 1.4826 times the median distance below it of those that aren't above it.
+    """Median and the smaller of two robust standard deviations.
 
-    Law: however long and however many lengths a minority makes, the spread is at most 1.4826
-    medians, since none is below 0. Floor is a share of the median.
+    One is 1.4826 times the median distance below the median of those that aren't above it, which
+    a minority of long ones moves only as far as it moves the median; the other that of the
+    logarithms, which a quarter of short ones doesn't widen as they do the first.
 
-    >>> usual_length([0.0, 0.5, 1.0, 50.0, 60.0], floor=0.1)
+    Law: the spread is at most 1.4826 medians, since no length is below 0.
+
+    Args:
+        votes: Positive lengths.
+        floor: Smallest spread, in medians.
+
+    >>> usual_length([0.25, 0.5, 1.0, 50.0, 60.0], floor=0.1)
     Usual(centre=1.0, spread=0.7413, voters=5)
     """
     if not len(votes):
         return Usual(0.0, floor, 0)
-    centre = float(np.median(votes))
-    below = centre - np.asarray(votes)[np.asarray(votes) <= centre]
-    spread = max(_NORMAL * float(np.median(below)), floor * centre)
-    return Usual(centre, spread, len(votes))
+    lengths = np.asarray(votes)
+    centre = float(np.median(lengths))
+    below = _NORMAL * float(np.median(centre - lengths[lengths <= centre]))
+    ratio = exp(usual(np.log(lengths / centre), 0.0).spread) - 1
+    return Usual(centre, max(min(below, ratio * centre), floor * centre), len(votes))

@@ -166,9 +166,12 @@ def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
 
 
 def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
-    grown = remembered(screen, 9)
-    built = Memory()
-    for one in map(submission, range(9)):
+    grown, built = remembered(screen, 9), Memory()
+    later = [submission(n, 2, parent="00001") for n in range(20, 23)]
+    for one in later:
+        grown = screen.judge(one, grown).memory
+    assert grown.votes_on("later").parents == ("00001",) * 3
+    for one in [*map(submission, range(9)), *later]:
         built = built.joined(Memory.from_bytes(grown.part(one.origin).to_bytes()))
     assert built.to_bytes() == grown.to_bytes()
 
@@ -206,3 +209,14 @@ def test_however_long_lies_are_the_spread_of_lengths_is_bounded_by_an_honest_one
     usual = usual_length([*honest, *lies], floor=0.01)
     assert min(honest) <= usual.centre <= max(honest)
     assert usual.spread <= 1.4826 * usual.centre + 1e-9
+
+
+def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_both_ways():
+    tight = [0.9 + 0.2 * n / 27 for n in range(28)]
+    assert usual_length([*tight, *[0.36] * 12], 0.01).spread < 0.2
+    # Honest lengths have a long tail below.
+    skewed = [0.2 + 0.8 * n / 27 for n in range(28)]
+    lied = [*skewed, *[10.0] * 12]
+    centre, spread, _ = usual_length(lied, 0.01)
+    both_ways = sorted(abs(length - centre) for length in lied)[len(lied) // 2] * 1.4826
+    assert spread < 0.8 * both_ways
