@@ -189,7 +189,7 @@ class Memory:
                     str(kind): Votes(
                         names=tuple(names),
                         sites=tuple(sites),
-                        # Format 1 had none: those of later rounds have no say among others from a release.
+                        # Format 1 had none: votes of later rounds are then of no known release.
                         parents=tuple(*parents) or ("",) * len(sites),
                         values=tensors[f"{_VOTES}{kind}"],
                     )
