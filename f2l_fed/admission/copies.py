@@ -76,8 +76,7 @@ def _apart(
         ]
         sites = [owners[row].site for row in rows]
         if len(set(sites)) >= minimum:
-            vectors = signatures[rows].double()
-            return _SHARE * _typical(vectors, sites)
+            return _SHARE * _typical(signatures[rows].double(), sites)
     return None
 
 
@@ -90,7 +89,7 @@ def _typical(vectors: Tensor, sites: Sequence[str]) -> float:
     nearest = torch.full((len(sample), len(number)), inf, dtype=away.dtype)
     nearest.scatter_reduce_(1, which.expand_as(away), away, "amin")
     nearest[torch.arange(len(sample)), which[sample]] = inf
-    return float(nearest.kthvalue(2, dim=1).values.median())
+    return float(nearest.kthvalue(min(2, len(number)), dim=1).values.median())
 
 
 def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfig) -> float | None:
@@ -103,8 +102,7 @@ def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfi
     """
     if len(set(sites)) < config.minimum:
         return None
-    vectors = directions.double()
-    distance = _SHARE * _typical(vectors, sites)
+    distance = _SHARE * _typical(directions.double(), sites)
     return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
 
 
