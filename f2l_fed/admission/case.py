@@ -86,10 +86,12 @@ class Compared:
         Returns:
             (m,) float64 in robust standard deviations, and from what; None where too few are known.
         """
-        least, same, all_ = self.config.minimum, usual(self.peers), usual(self.votes)
+        least, same = self.config.minimum, usual(self.peers)
+        if same.voters >= least and self.complete:
+            return same.deviations(values), same
+        all_ = usual(self.votes)
         if same.voters >= least:
-            away = same.deviations(values)
-            return (away if self.complete else _nearer(away, all_.deviations(values))), same
+            return _nearer(same.deviations(values), all_.deviations(values)), same
         if all_.voters < least:
             return None
         wide = all_._replace(spread=all_.spread * self.config.far / self.config.deviations)

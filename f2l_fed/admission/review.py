@@ -35,8 +35,8 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     config = replace(config, far=(config.clip + config.far) / 2)
     in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
     owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
+    rounds = {owner.site: owner.round for owner in owners}
     while new := _unlike_others(memory.votes_on(kind), in_league, config):
-        rounds = {owner.site: owner.round for owner in owners}
         doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
     return memory, dict(sorted(found.items()))

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 from math import exp
 
+from torch import Tensor
+
 from f2l_fed.admission.case import Case, Compared
 from f2l_fed.admission.measures import (
     HEAD,
@@ -21,7 +23,7 @@ from f2l_fed.admission.measures import (
     SPREAD,
 )
 from f2l_fed.admission.verdict import Finding
-from f2l_fed.admission.votes import Votes
+from f2l_fed.admission.votes import Usual, Votes
 
 _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
 # Layers differ more from site to site than lengths do: a bias alone may be one.
@@ -88,14 +90,8 @@ def probe(case: Compared) -> Iterator[Finding]:
     values, limits = case.values[PROBE], case.config
     if found := case.by_release(values, partial(Votes.usual, name=PROBE, floor=limits.floor)):
         away, others = found
-        worst = int(away.abs().argmax())
-        if float(away[worst].abs()) > limits.deviations:
-            figures = {"norm": exp(float(values[worst])), "usual": exp(others.centre)}
-            yield Finding(
-                code="probe-length",
-                action="quarantine",
-                figures={**figures, "deviations": float(away[worst])},
-            )
+        if figures := _beyond(values, away, limits.deviations, "norm", others):
+            yield Finding(code="probe-length", action="quarantine", figures=figures)
 
 
 def direction(case: Compared) -> Iterator[Finding]:
@@ -118,15 +114,9 @@ def outputs(case: Compared) -> Iterator[Finding]:
     if SPREAD not in case.values or others.voters < case.config.minimum:
         return
     values = case.values[SPREAD]
-    away = others.deviations(values)
-    worst = int(away.abs().argmax())
-    if float(away[worst].abs()) > _WIDE * case.config.deviations:
-        figures = {"spread": exp(float(values[worst])), "usual": exp(others.centre)}
-        yield Finding(
-            code="outputs",
-            action="quarantine",
-            figures={**figures, "deviations": float(away[worst])},
-        )
+    away, limit = others.deviations(values), _WIDE * case.config.deviations
+    if figures := _beyond(values, away, limit, "spread", others):
+        yield Finding(code="outputs", action="quarantine", figures=figures)
 
 
 def latent(case: Case) -> Iterator[Finding]:
@@ -152,3 +142,14 @@ def latent(case: Case) -> Iterator[Finding]:
 
 FREE = (norm, layers, probe, direction)
 """Those that cost no forward pass."""
+
+
+def _beyond(
+    values: Tensor, away: Tensor, limit: float, what: str, others: Usual
+) -> dict[str, float]:
+    """Figures of the logarithm that is farthest from the others'; none within the limit."""
+    worst = int(away.abs().argmax())
+    if float(away[worst].abs()) <= limit:
+        return {}
+    figures = {what: exp(float(values[worst])), "usual": exp(others.centre)}
+    return {**figures, "deviations": float(away[worst])}

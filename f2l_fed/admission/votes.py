@@ -71,12 +71,12 @@ class Votes:
         """The votes of those that started from one release."""
         return self._of([index for index, other in enumerate(self.parents) if other == parent])
 
-    def _of(self, kept: Sequence[int]) -> Votes:
+    def _of(self, kept: list[int]) -> Votes:
         return Votes(
             names=self.names,
             sites=tuple(self.sites[index] for index in kept),
             parents=tuple(self.parents[index] for index in kept),
-            values=self.values[list(kept)],
+            values=self.values[kept],
         )
 
     def of(self, site: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ TARGET = small_target(features=6, classes=4, hidden=8)
 LINEAGE = "small/0"
 ANCHOR = anchor(TARGET, LINEAGE)
 EPISODES = 2
+SITES = 12
 STEPS = 30
 NUMBERS: Mapping[str, float] = {
     "examples": 40.0,
@@ -62,3 +63,8 @@ def remembered(screen: Screen, count: int) -> Memory:
         assert judged.verdict.admitted, judged.verdict.reason
         memory = judged.memory
     return memory
+
+
+def codes(screen: Screen, memory: Memory, one: Submission) -> set[str]:
+    """What is found against a submission."""
+    return {finding.code for finding in screen.judge(one, memory).verdict.findings}

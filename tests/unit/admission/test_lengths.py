@@ -8,28 +8,7 @@ import pytest
 import torch
 
 from f2l_fed.admission import Memory, review
-from tests.support.submissions import EPISODES, remembered, small_screen, submission
-
-SITES = 12
-
-
-@pytest.fixture(scope="module")
-def screen():
-    return small_screen()
-
-
-@pytest.fixture(scope="module")
-def memory(screen):
-    return remembered(screen, SITES)
-
-
-@pytest.fixture(scope="module")
-def newcomer():
-    return submission(SITES)
-
-
-def codes(screen, memory, one):
-    return {finding.code for finding in screen.judge(one, memory).verdict.findings}
+from tests.support.submissions import EPISODES, SITES, codes, submission
 
 
 def round_of(screen, memory, sent):

@@ -14,15 +14,10 @@ from f2l_fed.admission import Admitted, Memory, load_memory, review, save_memory
 from f2l_fed.admission.seed import RELEASED
 from f2l_fed.admission.votes import Votes, usual_length
 from f2l_fed.errors import AdmissionError
-from tests.support.submissions import ANCHOR, remembered, small_screen, submission
+from tests.support.submissions import ANCHOR, remembered, submission
 
 quick = settings(deadline=None, max_examples=60)
 numbers = st.floats(-1e6, 1e6)
-
-
-@pytest.fixture(scope="module")
-def screen():
-    return small_screen()
 
 
 def votes_of(values):

@@ -19,29 +19,14 @@ from tests.support.submissions import (
     ANCHOR,
     EPISODES,
     NUMBERS,
+    SITES,
     STEPS,
     TARGET,
+    codes,
     remembered,
     small_screen,
     submission,
 )
-
-SITES = 12
-
-
-@pytest.fixture(scope="module")
-def screen():
-    return small_screen()
-
-
-@pytest.fixture(scope="module")
-def memory(screen):
-    return remembered(screen, SITES)
-
-
-@pytest.fixture(scope="module")
-def newcomer():
-    return submission(SITES)
 
 
 def verdict(screen, memory, one):
@@ -172,10 +157,6 @@ def test_a_copy_is_found_among_thousands_and_whatever_its_labels_are(screen, new
     assert "copy" not in codes(screen, memory, newcomer)
 
 
-def codes(screen, memory, one):
-    return {finding.code for finding in verdict(screen, memory, one).findings}
-
-
 def test_an_earlier_network_of_the_site_sent_again_is_stale(screen, memory):
     again = replace(submission(5), round=2, parent="00001")
     assert "stale" in codes(screen, memory, again)
@@ -296,3 +277,11 @@ def test_honest_sites_that_are_alike_are_left_alone_beside_others_that_are_not(s
         assert judged.verdict == Verdict()
         memory = judged.memory
     assert review(memory, "first", screen.config)[1] == {}
+
+
+def test_a_single_other_site_is_enough_to_compare_with_where_the_limit_says_so(newcomer):
+    alone = small_screen(minimum=1)
+    memory = alone.judge(submission(0), Memory()).memory
+    judged = alone.judge(newcomer, memory)
+    assert not {"copy", "alike"} & {finding.code for finding in judged.verdict.findings}
+    assert "copy" in codes(alone, memory, replace(submission(0), site="thief"))

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from f2l_fed.admission import Memory, Screen, Submission
+from tests.support.submissions import SITES, remembered, small_screen, submission
+
+
+@pytest.fixture(scope="module")
+def screen() -> Screen:
+    return small_screen()
+
+
+@pytest.fixture(scope="module")
+def memory(screen: Screen) -> Memory:
+    """After the first submissions of `SITES` sites."""
+    return remembered(screen, SITES)
+
+
+@pytest.fixture(scope="module")
+def newcomer() -> Submission:
+    """The first of another site."""
+    return submission(SITES)
