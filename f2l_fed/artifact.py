@@ -129,10 +129,29 @@ def save_matrix(rows: Tensor, path: Path) -> None:
 
 
 def load_matrix(path: Path) -> Tensor:
-    """Reads what `save_matrix` wrote."""
-    with safe_open(path, framework="pt") as file:
-        matrix: Tensor = file.get_tensor("w")
+    """Reads what `save_matrix` wrote.
+
+    Raises:
+        ReleaseError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            matrix: Tensor = file.get_tensor("w")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise damaged_matrix(path, got=str(error)) from error
+    if matrix.dim() != 2:
+        raise damaged_matrix(path, got=f"the shape {tuple(matrix.shape)}")
     return matrix
+
+
+def damaged_matrix(path: Path, *, got: str) -> ReleaseError:
+    """The error about a matrix that can't be what a release wrote."""
+    return ReleaseError(
+        "can't read what the release expects",
+        where=str(path),
+        got=got,
+        remedy="Restore this file from a backup, or roll back.",
+    )
 
 
 def _factors(ridge: RidgeMap) -> dict[str, Tensor]:

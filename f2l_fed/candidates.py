@@ -90,7 +90,7 @@ def for_training(
         rng: Draws them.
 
     Returns:
-        (D,) float32 by kind: "prior", "global_mean", "nearest", "sample-0", ….
+        (D,) float32 by kind: "prior", "global_mean", "nearest" if there is a record, "sample-0", ….
     """
     drawn = _repeated(generator, expected, config.training_samples, None, rng)
     return _offered(generator, records, context, expected, drawn)
@@ -137,7 +137,7 @@ def _offered(
     return {
         "prior": expected,
         "global_mean": generator.mean,
-        "nearest": records.nearest(context, 1)[0],
+        **dict(zip(("nearest",), records.nearest(context, 1), strict=False)),
         **{f"sample-{index}": weights for index, weights in enumerate(drawn)},
     }
 

@@ -90,8 +90,8 @@ class RoundConfig:
 
     Args:
         timeout_s: Seconds to wait for a site's answer; later ones count for the next retraining.
-        deadline_s: Seconds after which the sites' part of a round ends, whoever is missing; 0
-            waits for each of them.
+        deadline_s: Seconds after which introductions end, and after as many more the sites' part
+            of a round, whoever is missing; 0 waits for each of them.
         enough: Share of the asked sites whose updates end it too.
         quorum: Share of the asked sites that must have answered for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.

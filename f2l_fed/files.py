@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Writes a file durably: readers and crashes see the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    """Writes a file durably: readers and crashes see the old one or the new one.
+
+    Any number of threads and processes may write the same file; one of them is the last.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -17,7 +21,7 @@ def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o644) -> 
             os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
 

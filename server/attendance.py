@@ -44,12 +44,18 @@ class Attendance:
     strangers: set[int] = field(default_factory=set)
     unheard: set[int] = field(default_factory=set)
 
-    def call(self, nodes: Sequence[int], anchored: Tensor) -> tuple[str, ...]:
+    def call(
+        self,
+        nodes: Sequence[int],
+        anchored: Tensor,
+        over: Callable[[], bool] = lambda: False,
+    ) -> tuple[str, ...]:
         """Asks those nodes for their probes whose site or context is not known.
 
         Args:
             nodes: That are connected.
             anchored: (D,) float32, where the probes are to start.
+            over: Whether to stop waiting.
 
         Returns:
             Sorted names of the connected sites whose context is known.
@@ -75,13 +81,14 @@ class Attendance:
         )
         done = 0
         requests = (Request(node, request) for node in unknown)
-        for answer in self.talk.ask(wire.PROBE_ACTION, requests):
+        for answer in self.talk.ask(wire.PROBE_ACTION, requests, over=over):
             if answer.late:
                 self.late(answer)
                 continue
             site, failure = self._introduced(answer, name, connected, bound)
             if failure:
-                self.unheard.add(answer.node)
+                if answer.node not in self.strangers:
+                    self.unheard.add(answer.node)
                 self.log.emit(events.SITE_FAILED, node=str(answer.node), reason=failure)
             else:
                 done += 1

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from f2l_fed.candidates import Offer
 from f2l_fed.config import RayConfig
-from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.errors import ConfigError, F2LError, RoundError
 from server.federation import Federation
 from server.jobs import retrain_as_job
 from server.offers import Workshop, candidates_for
@@ -44,6 +44,7 @@ def connect(config: RayConfig) -> None:
 
     Raises:
         Interrupted: If there is none at that address.
+        ConfigError: If no task can ever run on the one inside this process.
     """
     if ray.is_initialized():
         return
@@ -64,6 +65,14 @@ def connect(config: RayConfig) -> None:
             where=config.address,
             remedy="Start it, then go on with the round.",
         ) from error
+    if not config.address and config.task_cpus > (there := ray.cluster_resources()["CPU"]):
+        # Ray would wait for such a machine for ever; a cluster may still grow.
+        raise ConfigError(
+            "a task needs more CPUs than there are",
+            where="ray.task_cpus",
+            expected=f"at most {there:g}",
+            got=f"{config.task_cpus:g}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +120,12 @@ class Cluster:
         for chunk in chunks:
             if len(streams) == self.config.generators:
                 yield from _each(streams.popleft())
-            contexts = torch.stack([probes[site] for site in chunk])
-            streams.append(task.remote(self.root, release, chunk, contexts, self.config))
+            # Whoever was erased meanwhile is left out.
+            known = {site: context for site in chunk if (context := probes.get(site)) is not None}
+            if not known:
+                continue
+            contexts = torch.stack(list(known.values()))
+            streams.append(task.remote(self.root, release, list(known), contexts, self.config))
         while streams:
             yield from _each(streams.popleft())
 
@@ -129,7 +142,10 @@ def offers_here(
     """Candidates for some sites, in a process that keeps the release open for the next ones."""
     torch.set_num_threads(config.threads)
     made = Federation.open(root).releases.path / id / "generator.safetensors"
-    yield from _opened(root, id, made.stat().st_mtime_ns).offers(sites, probes)
+    made_ns = made.stat().st_mtime_ns
+    if not _opened(root, id, made_ns).is_current():
+        _opened.cache_clear()
+    yield from _opened(root, id, made_ns).offers(sites, probes)
 
 
 @lru_cache(maxsize=1)
@@ -153,6 +169,8 @@ def _typed_errors() -> Iterator[None]:
     except RayTaskError as error:
         if isinstance(error.cause, F2LError):
             raise error.cause from None
+        if isinstance(error.cause, OSError):
+            raise error.cause from error
         raise RoundError(
             "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
         ) from error

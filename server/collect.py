@@ -16,7 +16,7 @@ from f2l_fed.candidates import Offer
 from f2l_fed.probe import anchor
 from server import rounds
 from server.attendance import Attendance
-from server.exchange import Answer, Request, Talk, size_bytes
+from server.exchange import Answer, Request, Talk, deadline, size_bytes
 from server.federation import Federation
 from server.intake import Intake
 from server.journal import PASSING, Journal, Settled
@@ -50,13 +50,14 @@ class Collection:
         """
         began = time.monotonic()
         federation, limits = self.federation, self.federation.config.round
+        late = deadline(limits.deadline_s)
         promoted = federation.releases.read(state.parent) if state.parent else None
         anchored, starts_from = federation.anchor(promoted), federation.next_anchor(promoted)
         self.intake.screening.follow_zoo()
         wave = _Wave(self, state)
 
         def over() -> bool:
-            if limits.deadline_s and time.monotonic() - began > limits.deadline_s:
+            if late():
                 return True
             # With all of them wanted, those who join are waited for too.
             return limits.enough < 1 and wave.accepted >= limits.enough * max(
@@ -65,7 +66,7 @@ class Collection:
 
         asked: Counter[tuple[str, int]] = Counter()
         while True:
-            present = self.attendance.call(self.talk.connected(), anchored)
+            present = self.attendance.call(self.talk.connected(), anchored, over)
             node_of = self.attendance.node_of
             missing = [
                 site
@@ -169,6 +170,9 @@ class _Wave:
         outcome = intake.take(answer, offer)
         if outcome.code == "silent":
             intake.spool.keep_offer(number, site, offer)
+        elif outcome.code not in PASSING:
+            # Its site has come back as another node; the answer of the one it was is not wanted.
+            intake.spool.drop_offer(number, site)
         self.accepted += outcome.code == "accepted"
         if outcome.code == "failed":
             self.broken.add(site)
@@ -222,8 +226,9 @@ class _Wave:
             for name in ("accuracy_before", "accuracy_after")
         }
         rejected = {site: reason for site, reason in self._rejected.items() if site not in accepted}
+        unheard = self._collection.attendance.unheard & set(self._collection.talk.connected())
         return Exchange(
-            asked=max(self._state.sites, len(accepted | rejected.keys())),
+            asked=max(self._state.sites, len(accepted | rejected.keys()) + len(unheard)),
             accepted=tuple(sorted(accepted)),
             rejected=dict(sorted(rejected.items())),
             bytes_up=self._up,

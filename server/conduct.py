@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.candidates import Offer
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, ReleaseError
 from f2l_fed.events import EventLog
 from server import gate, rounds
 from server.attendance import Attendance
 from server.collect import Collection
-from server.exchange import Talk
+from server.exchange import Talk, deadline
 from server.federation import Federation
 from server.intake import Intake
 from server.lock import locked
@@ -67,7 +69,8 @@ class Conductor:
             Interrupted: If a round was; the next run goes on with it.
         """
         lock = self.federation.root / "rounds" / "lock"
-        with locked(lock, wait=False, what="another process conducts rounds of this federation"):
+        told = "another process conducts rounds of this federation"
+        with locked(lock, wait=False, what=told), _resumable():
             spool = Spool.beside(self.federation.root)
             states = self._run(count, expected_sites, spool)
             spool.clear()
@@ -99,9 +102,11 @@ class Conductor:
             promoted = releases.promoted()
             anchored = self.federation.anchor(promoted)
             attendance.unheard.clear()
-            sites = attendance.call(self.talk.connected(), anchored)
-            state = rounds.begun(number, promoted.id if promoted else "", len(sites))
-            self.log.emit(events.ROUND_STARTED, round=number, sites=len(sites))
+            over = deadline(self.federation.config.round.deadline_s)
+            sites = len(attendance.call(self.talk.connected(), anchored, over))
+            sites += len(attendance.unheard)
+            state = rounds.begun(number, promoted.id if promoted else "", sites)
+            self.log.emit(events.ROUND_STARTED, round=number, sites=sites)
             states.append(self._conduct(state, intake, attendance))
             if states[-1].step == "failed":
                 break
@@ -126,7 +131,13 @@ class Conductor:
                 # What has come in is in the zoo, and the state says where to go on.
                 raise
             except F2LError as error:
+                if _refused(error):
+                    raise
                 state = rounds.failed(state, str(error))
+            stored = rounds.load(folder, state.number)
+            if stored.step == "failed":
+                # It was aborted while the step was at work.
+                return stored
             rounds.save(folder, state)
         if state.step == "failed":
             self.log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
@@ -169,10 +180,37 @@ class Conductor:
             # The gate, or an administrator, has decided before the state could be saved.
             return rounds.judged(state, release.reasons)
         reasons = gate.objections(self.federation, release)
+        if not reasons:
+            try:
+                registry.promote(release.id, from_parent=True)
+            except ReleaseError as error:
+                reasons = (str(error),)
         if reasons:
             registry.hold(release.id, reasons)
             self.log.emit(events.RELEASE_HELD, release=release.id, reasons=list(reasons))
         else:
-            registry.promote(release.id)
             self.log.emit(events.RELEASE_PROMOTED, release=release.id)
         return rounds.judged(state, reasons)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """What the disk refuses interrupts a round; it goes on at its step once there is room."""
+    try:
+        yield
+    except (OSError, SafetensorError, F2LError) as error:
+        if not _refused(error):
+            raise
+        raise Interrupted(
+            "a file can't be read or written",
+            got=str(error).rstrip("."),
+            remedy="Make room, or mend what is wrong, and go on with the round; what was accepted "
+            "is in the zoo.",
+        ) from error
+
+
+def _refused(error: Exception) -> bool:
+    """Whether it was the disk, and nothing that would be the same the next time."""
+    cause = error.__cause__ if isinstance(error, F2LError) else error
+    lasting = isinstance(cause, FileNotFoundError) or isinstance(error, Interrupted)
+    return isinstance(cause, OSError | SafetensorError) and not lasting

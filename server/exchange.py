@@ -148,7 +148,7 @@ class Talk:
                 moved = time.monotonic()
                 # Nothing may hold what was sent longer than Flower does.
                 del request
-            replies = self._pull([*pending, *self.overdue])
+            replies = self._pull([*pending, *self._some_overdue()])
             came = bool(replies)
             while replies:
                 reply = replies.pop(0)
@@ -171,6 +171,13 @@ class Talk:
                 # Answers tend to come as far apart as they did: none lies long, few looks are vain.
                 self._pause((now - moved) / 10)
 
+    def _some_overdue(self) -> list[str]:
+        """As many as may be out, in turn: those that all answer at once don't all come at once."""
+        chosen = list(self.overdue)[: self.config.in_flight]
+        for identifier in chosen:
+            self.overdue[identifier] = self.overdue.pop(identifier)
+        return chosen
+
     def _due(self) -> float:
         return time.monotonic() + self.config.timeout_s
 
@@ -186,6 +193,12 @@ class Talk:
     def _pause(self, seconds: float = 0.05) -> None:
         if self.stop.wait(min(max(seconds, _SHORTEST_S), self.config.poll_s)):
             raise Interrupted("stopped", remedy="Start it again; it goes on where it was.")
+
+
+def deadline(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have gone by since now; never if there are 0."""
+    began = time.monotonic()
+    return lambda: 0 < seconds < time.monotonic() - began
 
 
 def size_bytes(content: RecordDict) -> int:

@@ -10,6 +10,7 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.verdict import verdict
 from server.federation import Federation
 from server.releases import Release, require_finite
+from server.retrain import release_records, rows_left
 
 _DRAWS = 8
 _COMPARED = 64
@@ -62,16 +63,13 @@ def drift(federation: Federation, release: Release, before: Release) -> float:
         Ratio of squared distances over at most 64 sites that both know; 0 if there are none.
     """
     row_of = {site: row for row, site in enumerate(release.sites)}
-    shared = [(row, row_of[s]) for row, s in enumerate(before.sites) if s in row_of][:_COMPARED]
-    if not shared:
+    known = [row for row in rows_left(federation, before) if before.sites[row] in row_of]
+    old_rows = known[:_COMPARED]
+    if not old_rows:
         return 0.0
-    old_rows, new_rows = (list(rows) for rows in zip(*shared, strict=True))
+    new_rows = [row_of[before.sites[row]] for row in old_rows]
     expected = federation.releases.expected(before.id)
-    episodes = expected.shape[1]
-    snapshot = federation.zoo.snapshot(before.snapshot)
-    keys = [before.records[row * episodes + e] for row in old_rows for e in range(episodes)]
-    by_key = {record.key: record for record in snapshot.records(keys=keys)}
-    weights = torch.from_numpy(snapshot.weights([by_key[key] for key in keys])).double()
+    weights = release_records(federation, before, old_rows).weights.double()
 
     def missed(rows: torch.Tensor) -> float:
         return float((rows.flatten(0, 1).double() - weights).square().sum())

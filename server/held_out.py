@@ -13,7 +13,7 @@ import torch
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluate import HeldOutSite, measure, starts, summarise
 from server.federation import Federation
-from server.retrain import release_records
+from server.retrain import release_records, rows_left
 
 
 def evaluate_held_out(
@@ -58,7 +58,8 @@ def curves_of(
     federation = Federation.open(root)
     config, target = federation.config, federation.target
     generator = federation.releases.generator(id)
-    records = release_records(federation, federation.releases.read(id))
+    release = federation.releases.read(id)
+    records = release_records(federation, release, rows_left(federation, release))
     return {
         site.name: measure(
             target,

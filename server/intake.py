@@ -120,6 +120,9 @@ class Intake:
         return self._judged(submission, update.chosen)
 
     def _judged(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
+        if self.screening.holds(submission):
+            # The late answer of the node that the site was before has come first.
+            return Outcome("accepted", chosen=chosen)
         judged = self.screening.judge(submission)
         verdict = judged.verdict
         if verdict.action == "reject":

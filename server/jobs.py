@@ -14,14 +14,15 @@ import sys
 import time
 from dataclasses import replace
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.federation import Federation
 from server.rounds import Interrupted
 
-_POLL_S = 1.0
+_POLL_S, _SAYS = 1.0, "error: "
 
 
 def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int = 3) -> None:
@@ -39,20 +40,23 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
 
     Raises:
         Interrupted: If the job server can't be reached.
-        RoundError: If the job has failed so many times.
+        RoundError: If the retraining can't be done, or the job has died so many times.
+        UsageError: If Ray's job client is not installed.
     """
-    from ray.job_submission import JobStatus, JobSubmissionClient
+    from ray.job_submission import JobStatus
 
+    releases = Federation.open(root).releases
     line = shlex.join(["python", "-m", "server.jobs", str(root.absolute()), id, str(commit)])
     status: Any = None
     for attempt in range(attempts):
         name = f"f2l-{sha256(f'{line} {attempt}'.encode()).hexdigest()[:16]}"
         try:
-            client = JobSubmissionClient(address)
+            client = _client(address)
             if name not in {job.submission_id for job in client.list_jobs()}:
                 client.submit_job(entrypoint=line, submission_id=name)
             while not (status := client.get_job_status(name)).is_terminal():
                 time.sleep(_POLL_S)
+            said = client.get_job_logs(name)
         except (ConnectionError, RuntimeError) as error:
             raise Interrupted(
                 "the job server can't be reached or has lost the job",
@@ -60,11 +64,36 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
                 got=type(error).__name__,
                 remedy="See that the cluster runs, then go on with the round.",
             ) from error
-        if status == JobStatus.SUCCEEDED:
+        release = releases.find(id)
+        # A job of this name may be one of an earlier folder in the same place.
+        if status == JobStatus.SUCCEEDED and release is not None and release.snapshot == commit:
             return
+        if status != JobStatus.SUCCEEDED and (reason := _reason(said)):
+            raise RoundError("the retraining failed as a job", where=address, got=reason)
     raise RoundError(
-        "the retraining failed as a job", where=address, got=f"{status}, {attempts} times"
+        "the retraining failed as a job",
+        where=address,
+        got=f"{status}, {attempts} times",
+        remedy="Ray's dashboard has the jobs' logs.",
     )
+
+
+def _client(address: str) -> Any:
+    if find_spec("aiohttp") is None:
+        raise UsageError(
+            "Ray's job client is not installed",
+            where="ray.jobs",
+            remedy="Install f2l-fed with the extra 'jobs'.",
+        )
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(address)
+
+
+def _reason(log: str) -> str:
+    """What the job said of itself that would be the same the next time, or ""."""
+    said = [line for line in log.splitlines() if line.startswith(_SAYS)]
+    return said[-1].removeprefix(_SAYS).rstrip(".") if said else ""
 
 
 def main() -> None:
@@ -84,7 +113,7 @@ def main() -> None:
             connect(config)
         retrain_here(asked.folder, asked.release, asked.commit, config)
     except F2LError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"{_SAYS}{error}")
 
 
 if __name__ == "__main__":

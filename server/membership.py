@@ -73,6 +73,9 @@ class Membership:
         check_name(name)
         hours = hours or self._settings.kit_hours
         authority = (self._certificates / AUTHORITY).read_text(encoding="ascii")
+        if replace:
+            # First: from the invitation on, the registry doesn't know these certificates.
+            self._revoke(self.registry.find(name))
         before, token = self.registry.invite(name, hours=hours, now=self._clock(), replace=replace)
         if before is not None:
             self._withdraw(before)
@@ -140,17 +143,22 @@ class Membership:
             raise Refused("the renewal is not signed by this site's key", where=name)
         _require_near(time, now)
         if repeated and site.previous != site.key:
-            return _same(site, request)
+            pem = _same(site, request)
+            # The process that renewed it may have died before it came to this.
+            self._revoke_earlier(site)
+            return pem
         pem, serial = self._certify(name, request, now)
-        before, _ = self.registry.renew(name, key, pem, serial)
-        revoke(self._certificates, before.serial_numbers, now=now)
+        # Nothing is revoked before: what the registry refuses must not lock the site out.
+        _, after = self.registry.renew(name, key, pem, serial)
+        self._revoke_earlier(after)
         self._events.emit(events.SITE_RENEWED, site=name)
         self.tell_superlink()
         return pem
 
     def remove(self, name: str, by: str) -> Enrolment:
         """Takes a site out: its certificates are revoked, its key is unknown from now on."""
-        site = self.registry.remove(check_name(name))
+        self._revoke(self.registry.find(name))
+        site = self.registry.remove(name)
         self._withdraw(site)
         self._events.emit(events.SITE_REMOVED, site=name, by=by)
         return site
@@ -187,9 +195,16 @@ class Membership:
         return pem.decode(), x509.load_pem_x509_certificate(pem).serial_number
 
     def _withdraw(self, site: Enrolment) -> None:
-        if site.serials:
-            revoke(self._certificates, site.serial_numbers, now=self._clock())
+        self._revoke(site)
         self.tell_superlink()
+
+    def _revoke(self, site: Enrolment | None) -> None:
+        if site is not None and site.serials:
+            revoke(self._certificates, site.serial_numbers, now=self._clock())
+
+    def _revoke_earlier(self, site: Enrolment) -> None:
+        """Revokes all certificates of a site but its latest."""
+        revoke(self._certificates, site.serial_numbers[:-1], now=self._clock())
 
 
 def fingerprint_of(kit: dict[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from f2l_fed.candidates import Offer, Records, for_training
 from f2l_fed.generator import Generator
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
-from server.releases import Release
-from server.retrain import release_records
+from server.retrain import release_records, rows_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,29 +22,40 @@ class Workshop:
 
     Args:
         federation: The folder.
-        release: What is known of it.
+        id: Of the release.
         generator: Its generator.
-        records: What it was fitted on.
+        sites: Those that it was fitted on and that were not erased since.
+        records: Theirs.
         expected: (n, E, D) float32, what is expected of each record without those of its site.
+        erased: What `Zoo.erasures` said before the records were read.
     """
 
     federation: Federation
-    release: Release
+    id: str
     generator: Generator
+    sites: tuple[str, ...]
     records: Records
     expected: Tensor
+    erased: Mapping[str, int]
 
     @classmethod
     def open(cls, federation: Federation, id: str) -> Workshop:
         """Raises ReleaseError if there is no such release or it is damaged."""
-        release = federation.releases.read(id)
+        release, erased = federation.releases.read(id), federation.zoo.erasures()
+        rows = rows_left(federation, release)
         return cls(
             federation=federation,
-            release=release,
+            id=id,
             generator=federation.releases.generator(id),
-            records=release_records(federation, release),
-            expected=federation.releases.expected(id),
+            sites=tuple(release.sites[row] for row in rows),
+            records=release_records(federation, release, rows),
+            expected=federation.releases.expected(id)[rows],
+            erased=erased,
         )
+
+    def is_current(self) -> bool:
+        """Whether nobody was erased since it was opened."""
+        return self.federation.zoo.erasures() == self.erased
 
     def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, Offer]]:
         """Candidates by kind for every episode of some sites.
@@ -58,7 +68,7 @@ class Workshop:
             A site and its candidates, as they are made.
         """
         expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
-        known = {site: row for row, site in enumerate(self.release.sites)}
+        known = {site: row for row, site in enumerate(self.sites)}
         config = self.federation.config
         for index, site in enumerate(sites):
             others: Any = self.records
@@ -68,7 +78,7 @@ class Workshop:
                 # repeated to it, and the next retraining would learn nothing from the answer.
                 others = _Others(self.records, known[site], self.expected.shape[1])
                 own = self.expected[known[site]]
-            rng = generator_for(config.lineage, self.release.id, site, "candidates")
+            rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
                 for_training(self.generator, others, probe, start, config.candidates, rng)
                 for probe, start in zip(probes[index], own, strict=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from f2l_fed.artifact import (
+    damaged_matrix,
     load_generator,
     load_matrix,
     load_part,
@@ -167,18 +168,38 @@ class ReleaseRegistry:
         return load_part(self.path / id / "generator.safetensors", name)
 
     def expected(self, id: str) -> Tensor:
-        """(n, E, D) float32, what the prior expects of `Release.records` without their site's."""
-        matrix = load_matrix(self.path / id / "expected.safetensors")
-        return matrix.view(len(self.read(id).sites), -1, matrix.shape[1])
-
-    def promote(self, id: str) -> Release:
-        """Makes a release the one that sites get and retires the one before.
+        """(n, E, D) float32, what the prior expects of `Release.records` without their site's.
 
         Raises:
-            ReleaseError: If there is none, or its generator can't be read or is not finite.
+            ReleaseError: If the file is missing or damaged, or made for other sites.
+        """
+        path, sites = self.path / id / "expected.safetensors", len(self.read(id).sites)
+        matrix = load_matrix(path)
+        if not len(matrix) or not sites or len(matrix) % sites:
+            raise damaged_matrix(path, got=f"{len(matrix)} rows for {sites} sites")
+        return matrix.view(sites, -1, matrix.shape[1])
+
+    def promote(self, id: str, *, from_parent: bool = False) -> Release:
+        """Makes a release the one that sites get and retires the one before.
+
+        Args:
+            id: Of the release.
+            from_parent: Whether the one before has to be the release that it was made from.
+
+        Raises:
+            ReleaseError: If there is none, its generator can't be read or is not finite, or sites
+                get another one than its parent by now.
         """
         with self._alone():
             release, before = self.read(id), self.promoted()
+            now = before.id if before is not None else ""
+            if from_parent and release.parent != now:
+                raise ReleaseError(
+                    "sites have got another release meanwhile",
+                    where=f"release {id}",
+                    expected=release.parent or "none",
+                    got=now or "none",
+                )
             require_finite(self.generator(id), where=str(self.path / id))
             self._point_at(id)
             if before is not None and before.id != id:
@@ -213,12 +234,22 @@ class ReleaseRegistry:
         return locked(self.path / "lock")
 
     def _pointer(self) -> str:
+        path = self.path / _POINTER
         try:
-            return (self.path / _POINTER).read_text(encoding="utf-8").strip()
+            id = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             # A folder from before there was one: the newest that says so of itself.
             said = [id for id in self.ids() if self._stored(id).state == "promoted"]
             return said[-1] if said else ""
+        if not id.isdecimal():
+            raise ReleaseError(
+                "the file that names the promoted release is damaged",
+                where=str(path),
+                expected="the number of a release",
+                got=ascii(id[:40]),
+                remedy="Delete it; then the records of the releases say which one it is.",
+            )
+        return id
 
     def _point_at(self, id: str) -> None:
         write_atomically(self.path / _POINTER, id + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -161,8 +162,31 @@ def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
     )
 
 
-def release_records(federation: Federation, release: Release) -> Records:
-    """The records that a release was fitted on, in the order of its sites."""
+def rows_left(federation: Federation, release: Release) -> list[int]:
+    """The rows of a release's sites without those that were erased since it was fitted."""
     snapshot = federation.zoo.snapshot(release.snapshot)
-    by_key = {record.key: record for record in snapshot.records(keys=release.records)}
-    return read_records(snapshot, [by_key[key] for key in release.records])
+    listed = snapshot.records(keys=release.records)
+    there = {record.site for record in snapshot.readable(listed)}
+    return [row for row, site in enumerate(release.sites) if site in there]
+
+
+def release_records(
+    federation: Federation, release: Release, rows: Sequence[int] | None = None
+) -> Records:
+    """The records that a release was fitted on, in the order of its sites.
+
+    Args:
+        federation: The folder.
+        release: The release.
+        rows: Of which of its sites; of all if left out.
+
+    Raises:
+        RecordErased: If one of these was erased; `rows_left` names the others.
+    """
+    snapshot = federation.zoo.snapshot(release.snapshot)
+    keys: Sequence[str] = release.records
+    if rows is not None:
+        episodes = len(keys) // len(release.sites)
+        keys = [keys[row * episodes + episode] for row in rows for episode in range(episodes)]
+    by_key = {record.key: record for record in snapshot.records(keys=keys)}
+    return read_records(snapshot, [by_key[key] for key in keys])

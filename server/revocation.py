@@ -14,6 +14,7 @@ from cryptography import x509
 from f2l_fed.errors import ConfigError
 from f2l_fed.files import write_atomically
 from server.identity import AUTHORITY
+from server.lock import locked
 from server.provision import read_authority
 
 REVOCATIONS = "ca.crl"
@@ -21,6 +22,8 @@ REVOCATIONS = "ca.crl"
 
 def revoke(folder: Path, serials: Collection[int], *, now: datetime | None = None) -> None:
     """Adds certificates to the list; it takes effect with the next request of each.
+
+    Threads and processes that do so at the same time wait for each other.
 
     Args:
         folder: Of the authority.
@@ -30,10 +33,14 @@ def revoke(folder: Path, serials: Collection[int], *, now: datetime | None = Non
     Raises:
         ConfigError: If there is no usable authority, or the present list is damaged.
     """
-    known = _read(folder / REVOCATIONS, folder / AUTHORITY)
     authority = read_authority(folder)
-    listed = authority.revocations({*known, *serials}, now=now or datetime.now(UTC))
-    write_atomically(folder / REVOCATIONS, listed.decode(), mode=0o600)
+    lock = folder / f".{REVOCATIONS}.lock"
+    # As all files here, the owner's alone.
+    lock.touch(mode=0o600)
+    with locked(lock):
+        known = _read(folder / REVOCATIONS, folder / AUTHORITY)
+        listed = authority.revocations({*known, *serials}, now=now or datetime.now(UTC))
+        write_atomically(folder / REVOCATIONS, listed.decode(), mode=0o600)
 
 
 class Revocations:

@@ -36,7 +36,7 @@ class RoundState:
         number: From 1.
         step: What comes next; "done" and "failed" are final.
         parent: Release that made the candidates; "" in the first round.
-        sites: Number of sites asked.
+        sites: Number of sites asked, those too that did not even introduce themselves.
         accepted: Sites whose update is in the zoo.
         rejected: Sites without one, each with the reason; a late one stays here, though its
             update is in the zoo by then.
@@ -106,7 +106,8 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
     '1 more are in quarantine, where they can be released'
     """
     _require(state, "exchange")
-    needed = ceil(config.quorum * exchange.asked)
+    # A share such as 0.55 is not exact; 100 sites are to need 55.
+    needed = ceil(config.quorum * exchange.asked - 1e-9)
     enough = len(exchange.accepted) >= max(needed, 1)
     answered = f"{len(exchange.accepted)} of {exchange.asked}"
     more = _aside(exchange.rejected)
@@ -150,25 +151,35 @@ def save(folder: Path, state: RoundState) -> None:
     write_atomically(folder / f"{state.number:05d}.json", text)
 
 
+def load(folder: Path, number: int) -> RoundState:
+    """One round.
+
+    Raises:
+        RoundError: If there is no such file, or it is damaged.
+    """
+    return _load(folder / f"{number:05d}.json")
+
+
 def load_all(folder: Path) -> list[RoundState]:
     """All rounds, oldest first.
 
     Raises:
         RoundError: If a file is damaged.
     """
-    states = []
-    for path in sorted(folder.glob("[0-9]*.json")):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            states.append(RoundState(**{**value, "accepted": tuple(value["accepted"])}))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise RoundError(
-                "the round's file is damaged",
-                where=str(path),
-                got=str(error),
-                remedy="Delete it; the updates it lists are in the zoo.",
-            ) from error
-    return states
+    return [_load(path) for path in sorted(folder.glob("[0-9]*.json"))]
+
+
+def _load(path: Path) -> RoundState:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return RoundState(**{**value, "accepted": tuple(value["accepted"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RoundError(
+            "the round's file is damaged",
+            where=str(path),
+            got=str(error),
+            remedy="Delete it; the updates it lists are in the zoo.",
+        ) from error
 
 
 def _aside(rejected: Mapping[str, str]) -> int:

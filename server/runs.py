@@ -1,32 +1,36 @@
 """Rounds as runs on the own SuperLink: started, followed, aborted, and taken up after a restart.
 
-Every round is one run. What is still wanted stands in ``flower/wanted.json``, so that a server
-that was restarted in between finishes the round and goes on without anyone's help.
+Every round is one run. What is still wanted stands in ``flower/wanted.json`` before it is done, so
+that a server that was restarted in between finishes the round and goes on without anyone's help.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from f2l_fed import events
-from f2l_fed.config import from_mapping
-from f2l_fed.errors import F2LError, UsageError
+from f2l_fed.errors import F2LError, RoundError, UsageError
 from f2l_fed.events import EventLog
-from f2l_fed.files import write_atomically
 from server import rounds
+from server.lock import locked
 from server.superlink import Run, SuperLink
-from server.wanted import Wanted
+from server.wanted import Plan, Wanted
 
 _LOG = logging.getLogger("f2l.runs")
 _POLL_S = 1.0
-_ERROR = re.compile(r"^(?:\S*\.)?(?:\w+Error|\w+Refusal|\w+Mismatch): (.+)$", re.M)
+_ENDING_S = 20.0
+"""Longest wait for a run that was stopped; its app may hear of it as late, and a call has 30 s."""
+
+_ERROR = re.compile(
+    r"^(?:\S*\.)?(?:\w+Error|\w+Refusal|\w+Mismatch|RecordErased|Interrupted): (.+)$", re.M
+)
 
 
 class Runs:
@@ -45,30 +49,24 @@ class Runs:
 
     def wanted(self) -> Wanted:
         """What is being done."""
-        try:
-            values = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return Wanted()
-        except (OSError, ValueError):
-            _LOG.warning("%s can't be read and is left aside", self._path)
-            return Wanted()
-        return from_mapping(Wanted, values, where=str(self._path))
+        return self._plan().told()
 
     async def start(self, by: str, *, count: int, sites: int) -> Wanted:
         """Starts rounds.
 
         Args:
             by: Who asks.
-            count: How many.
+            count: How many new ones; an unfinished round comes first and is not one of them.
             sites: Sites to wait for before each.
 
         Raises:
-            UsageError: If a round is under way.
+            UsageError: If a round is under way, or the last run does not end in time.
         """
         async with self._lock:
             self._require_idle()
-            # An unfinished round comes first: Flower's run takes it up before a new one.
-            return await self._launch(Wanted(by=by, sites=sites, remaining=count), 1)
+            await self._until_free()
+            plan = Plan(by=by, sites=sites, until=self._number() + count)
+            return await _to_its_end(self._begin(plan))
 
     async def resume(self, by: str, *, sites: int) -> Wanted:
         """Takes up a round that was interrupted.
@@ -81,54 +79,34 @@ class Runs:
             state = self._unfinished()
             if state is None:
                 raise UsageError("no round was interrupted", remedy="Start a new one.")
-            return await self._launch(Wanted(by=by, sites=sites or state.sites), 0)
+            await self._until_free()
+            plan = Plan(by=by, sites=sites or state.sites, until=state.number)
+            return await _to_its_end(self._begin(plan))
 
     async def abort(self, by: str) -> Wanted:
         """Ends the round that is under way or interrupted, for good.
 
-        What sites have sent so far is in the zoo and counts for the next retraining.
+        What sites have sent so far is in the zoo and counts for the next retraining. The app of
+        the run hears of it from the round's file, or at its next word with the SuperLink.
 
         Raises:
             UsageError: If there is none.
         """
         async with self._lock:
-            wanted, link, state = self.wanted(), self._link(), self._unfinished()
-            if not wanted.run and state is None:
-                raise UsageError("no round is under way")
-            if wanted.run and link is not None:
-                await asyncio.to_thread(link.stop, wanted.run)
-            reason = f"aborted by {by}"
-            if state := self._unfinished():
-                rounds.save(self._root / "rounds", rounds.failed(state, reason))
-                self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
-            self._events.emit(
-                events.RUN_ENDED, run=str(wanted.run), outcome="aborted", reason=reason
-            )
-            return self._note(Wanted(by=by, reason=reason))
+            return await _to_its_end(self._abort(by))
 
     async def take_up(self) -> None:
-        """After a restart: the run that was under way is gone, its round goes on."""
+        """After a restart: the run that was under way is gone; what it has left is due again."""
         async with self._lock:
-            wanted = self.wanted()
-            if not wanted.run:
+            plan = self._plan()
+            if plan.idle:
                 return
-            self._events.emit(
-                events.RUN_ENDED,
-                run=str(wanted.run),
-                outcome="lost",
-                reason="the server was restarted",
-            )
-            if self._unfinished() is not None:
-                await self._launch(wanted, 0)
-            elif wanted.remaining or not self._began():
-                await self._launch(
-                    dataclasses.replace(wanted, remaining=max(wanted.remaining, 1)), 1
-                )
-            else:
-                self._note(dataclasses.replace(wanted, run=0))
+            self._after(plan).note(self._path)
+            if not plan.due:
+                self._emit_end(plan.run, "lost", "the server was restarted")
 
     async def follow(self) -> None:
-        """Watches the present run until cancelled, and starts the next one that is wanted."""
+        """Watches the present run until cancelled, and starts each one that is due."""
         while True:
             await asyncio.sleep(_POLL_S)
             try:
@@ -140,38 +118,81 @@ class Runs:
                 _LOG.error("the run can't be followed: %s", error)
 
     async def _look(self) -> None:
-        wanted, link = self.wanted(), self._link()
-        if not wanted.run or link is None:
+        plan, link = self._plan(), self._link()
+        if plan.idle or link is None:
             return
-        run = await asyncio.to_thread(link.run, wanted.run)
-        if not run.finished:
-            return
+        if not plan.due:
+            run = await asyncio.to_thread(link.run, plan.run)
+            if not run.finished:
+                return
+            plan = await self._ended(plan, link, run)
+        if plan.due:
+            self._require_free()
+            await self._launch(plan)
+
+    async def _ended(self, plan: Plan, link: SuperLink, run: Run) -> Plan:
+        """Notes what is wanted after a run that is over."""
         reason = "" if run.outcome == "completed" else await self._why(link, run)
         last = self._last()
         if not reason and last is not None and last.step == "failed":
             reason = last.reason
-        self._events.emit(events.RUN_ENDED, run=str(run.id), outcome=run.outcome, reason=reason)
-        after = dataclasses.replace(wanted, run=0, reason=reason)
-        if not reason and wanted.remaining:
-            await self._launch(after, 1)
-        else:
-            self._note(dataclasses.replace(after, remaining=0))
+        after = self._after(plan, reason)
+        after.note(self._path)
+        self._emit_end(run.id, run.outcome, reason)
+        return after
 
-    async def _launch(self, wanted: Wanted, count: int) -> Wanted:
+    def _after(self, plan: Plan, reason: str = "") -> Plan:
+        """What is wanted after a run: the rest, unless there is a reason against it."""
+        left = plan.until > self._number() or self._unfinished() is not None
+        if left and not reason:
+            return dataclasses.replace(plan, due=True)
+        return Plan(by=plan.by, sites=plan.sites, reason=reason)
+
+    async def _begin(self, plan: Plan) -> Wanted:
+        """Launches what was asked for just now; after an error nothing of it is left."""
+        try:
+            return await self._launch(plan)
+        except F2LError:
+            Plan(by=plan.by).note(self._path)
+            raise
+
+    async def _launch(self, plan: Plan) -> Wanted:
+        """Starts the next run: it finishes a round that is unfinished, and conducts a new one."""
         link = self._link()
         if link is None:
             raise UsageError("the SuperLink is not up yet", remedy="Try again in a moment.")
+        left = max(plan.until - self._number(), 0)
+        count = min(left, 1)
+        plan = dataclasses.replace(plan, remaining=left - count, due=True, reason="")
+        # Before the run: one that can't be noted must not be started, nor one be forgotten.
+        plan.note(self._path)
         settings: dict[str, str | int] = {
             "workdir": str(self._root),
             "rounds": count,
-            "sites": wanted.sites,
+            "sites": plan.sites,
         }
         number = await asyncio.to_thread(link.start, settings)
-        after = dataclasses.replace(
-            wanted, run=number, remaining=max(wanted.remaining - count, 0), reason=""
-        )
-        self._events.emit(events.RUN_STARTED, run=str(number), by=wanted.by, sites=wanted.sites)
-        return self._note(after)
+        try:
+            dataclasses.replace(plan, run=number, due=False).note(self._path)
+        except RoundError:
+            await asyncio.to_thread(link.stop, number)
+            raise
+        self._events.emit(events.RUN_STARTED, run=str(number), by=plan.by, sites=plan.sites)
+        return self.wanted()
+
+    async def _abort(self, by: str) -> Wanted:
+        plan, link = self._plan(), self._link()
+        if plan.idle and self._unfinished() is None:
+            raise UsageError("no round is under way")
+        if plan.run and not plan.due and link is not None:
+            await asyncio.to_thread(link.stop, plan.run)
+        reason = f"aborted by {by}"
+        if state := self._unfinished():
+            rounds.save(self._root / "rounds", rounds.failed(state, reason))
+            self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
+        Plan(by=by, reason=reason).note(self._path)
+        self._emit_end(plan.run, "aborted", reason)
+        return self.wanted()
 
     async def _why(self, link: SuperLink, run: Run) -> str:
         """The sentence of the error that ended a run, from the end of its log."""
@@ -181,16 +202,28 @@ class Runs:
             found = []
         return found[-1] if found else run.details or f"the run {run.outcome}"
 
-    def _began(self) -> bool:
-        """Whether the lost run had already saved its round."""
-        last = self._last()
-        if last is None:
-            return False
-        path = self._root / "rounds" / f"{last.number:05d}.json"
-        return path.stat().st_mtime >= self._path.stat().st_mtime
+    async def _until_free(self) -> None:
+        """Waits until a run that was stopped has let go of the rounds, but not for ever."""
+        end = time.monotonic() + _ENDING_S
+        while True:
+            try:
+                return self._require_free()
+            except UsageError:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(_POLL_S)
+
+    def _require_free(self) -> None:
+        try:
+            with locked(self._root / "rounds" / "lock", wait=False):
+                pass
+        except UsageError as error:
+            raise UsageError(
+                "the last run is still ending", remedy="Try again in some seconds."
+            ) from error
 
     def _require_idle(self) -> None:
-        if self.wanted().run:
+        if not self._plan().idle:
             raise UsageError(
                 "a round is under way", remedy="Wait for it, or abort it with round abort."
             )
@@ -199,10 +232,28 @@ class Runs:
         states = rounds.load_all(self._root / "rounds")
         return states[-1] if states else None
 
+    def _number(self) -> int:
+        """Of the last round; 0 before the first."""
+        last = self._last()
+        return last.number if last else 0
+
     def _unfinished(self) -> rounds.RoundState | None:
         last = self._last()
         return last if last and last.step not in ("done", "failed") else None
 
-    def _note(self, wanted: Wanted) -> Wanted:
-        write_atomically(self._path, json.dumps(dataclasses.asdict(wanted), indent=1) + "\n")
-        return wanted
+    def _plan(self) -> Plan:
+        return Plan.read(self._path)
+
+    def _emit_end(self, run: int, outcome: str, reason: str) -> None:
+        self._events.emit(events.RUN_ENDED, run=str(run), outcome=outcome, reason=reason)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Wanted]) -> Wanted:
+    """Sees something through though its caller has gone: a thread goes on when it is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        # The lock is held until then.
+        await asyncio.wait({task})
+        raise

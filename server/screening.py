@@ -18,11 +18,10 @@ from f2l_fed.admission import (
     Memory,
     Screen,
     Submission,
-    admitted_in,
+    followed,
     load_memory,
     review,
     save_memory,
-    seeded,
 )
 from f2l_fed.errors import AdmissionError
 from f2l_fed.probe import anchor
@@ -53,6 +52,11 @@ class Screening:
         """Screens a submission; it is not remembered yet."""
         return self._screen.judge(submission, self.memory)
 
+    def holds(self, submission: Submission) -> bool:
+        """Whether one of the same site and round is in the zoo."""
+        origin = submission.origin[:2]
+        return any(owner[:2] == origin for owner in self.memory.owners)
+
     def keep_part(self, judged: Judgement) -> None:
         """To be called before what was judged enters the zoo."""
         origin = judged.submission.origin
@@ -64,12 +68,13 @@ class Screening:
 
     def follow_zoo(self) -> None:
         """Learns what the zoo has got from elsewhere, and forgets what it has lost."""
-        snapshot = self._federation.zoo.snapshot()
-        there = {record.site for record in snapshot.records()}
-        for site in {owner.site for owner in self.memory.owners} - there:
-            self.memory = self.memory.without(site)
-        more = admitted_in(snapshot, self.memory)
-        self.memory = seeded(more, self._screen.anatomy, self._anchor, self.memory)
+        self.memory = followed(
+            self.memory,
+            self._federation.zoo.snapshot(),
+            self._screen.anatomy,
+            self._anchor,
+            self._screen.config.recall,
+        )
 
     def review(self, kind: str) -> None:
         """The second look, at the end of an exchange; the memory is durable on return.
@@ -78,7 +83,8 @@ class Screening:
             kind: "first" or "later", see `f2l_fed.admission.submission.Origin.kind`.
         """
         self.follow_zoo()
-        self.memory, _ = review(self.memory, kind, self._federation.config.admission)
+        reviewed, _ = review(self.memory, kind, self._screen.config)
+        self.memory = reviewed.of_last_rounds(self._screen.config.recall)
         save_memory(self._federation.screening, self.memory)
         for path in self._parts.glob("*"):
             path.unlink(missing_ok=True)
@@ -87,7 +93,11 @@ class Screening:
         """Takes up the parts that a run left whose process died, in the order of their coming."""
         if not self._parts.exists():
             return
-        stored = {(r.site, r.round) for r in self._federation.zoo.snapshot().records()}
+        stored = {
+            (site, number)
+            for site, rounds in self._federation.zoo.snapshot().rounds().items()
+            for number in rounds
+        }
         found = sorted(self._parts.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         for path in found:
             part = _part(path)

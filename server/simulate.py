@@ -33,6 +33,7 @@ from f2l_fed.zoo import Zoo
 from server import cluster
 from server.federation import FEDERATION_FILE, Federation
 from server.held_out import evaluate_held_out
+from server.lock import locked
 from server.result import result_of
 from server.rounds import RoundState
 from server.server_app import conduct
@@ -140,6 +141,10 @@ def _require_free(out: Path, *, force: bool) -> None:
             where=str(out),
             remedy="Choose another --out, or replace them with --force.",
         )
+    lock = out / "rounds" / "lock"
+    if lock.exists():
+        with locked(lock, wait=False, what="a process conducts rounds in this folder"):
+            return
 
 
 def run(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,8 +46,15 @@ class Spool:
         self._write(self._path(anchored, site), {"probes": probes})
 
     def has_context(self, anchored: str, site: str) -> bool:
-        """Whether these are known."""
-        return self._path(anchored, site).exists()
+        """Whether these are known; a file that a loss of power has torn is none."""
+        path = self._path(anchored, site)
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     def contexts(self, anchored: str, sites: tuple[str, ...]) -> Contexts:
         """Those of some sites, read one by one when they are used."""
@@ -74,6 +81,10 @@ class Spool:
             episode, _, kind = name.partition("/")
             offer.setdefault(int(episode), {})[kind] = start
         return tuple(offer[episode] for episode in sorted(offer))
+
+    def drop_offer(self, number: int, site: str) -> None:
+        """Forgets it."""
+        self._path(f"offers-{number}", site).unlink(missing_ok=True)
 
     def forget(self, site: str) -> None:
         """Deletes what is kept of one site."""

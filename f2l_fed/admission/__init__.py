@@ -13,10 +13,9 @@ aside. ::
     memory = judged.memory
 """
 
-from f2l_fed.admission.case import Latents
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.memory import Memory, load_memory, save_memory
-from f2l_fed.admission.records import admitted_in, new_records
+from f2l_fed.admission.records import admitted_in, followed, new_records
 from f2l_fed.admission.review import review
 from f2l_fed.admission.screen import CHECKS, Judgement, Screen
 from f2l_fed.admission.seed import Admitted, seeded
@@ -30,12 +29,12 @@ __all__ = [
     "Admitted",
     "Finding",
     "Judgement",
-    "Latents",
     "Memory",
     "Screen",
     "Submission",
     "Verdict",
     "admitted_in",
+    "followed",
     "load_memory",
     "new_records",
     "review",

@@ -14,36 +14,7 @@ from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.measures import SPREAD, Measures, measure, spread_of
 from f2l_fed.admission.memory import Memory
 from f2l_fed.admission.submission import Submission
-from f2l_fed.admission.votes import Usual, Votes, usual
-
-_NEIGHBOURS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Latents:
-    """The networks in the zoo as a codec sees them.
-
-    Args:
-        encode: (m, D) float32 weights to (m, k) float32, for example a codec's common part.
-        known: (n, k) float32, those in the zoo.
-    """
-
-    encode: Callable[[Tensor], Tensor]
-    known: Tensor
-
-    def far(self, weights: Tensor) -> Tensor:
-        """(m,) float64, log distance to the third nearest of the known."""
-        return _third(torch.cdist(self.encode(weights).double(), self.known.double()))
-
-    def usual(self, floor: float) -> Usual:
-        """The same of the known, each from the others."""
-        apart = torch.cdist(self.known.double(), self.known.double()).fill_diagonal_(torch.inf)
-        return usual(_third(apart).numpy() if len(self.known) > _NEIGHBOURS else [], floor)
-
-
-def _third(distances: Tensor) -> Tensor:
-    near = min(_NEIGHBOURS, distances.shape[1])
-    return distances.kthvalue(near, dim=1).values.clamp(min=1e-12).log()
+from f2l_fed.admission.votes import Usual, Votes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -116,7 +87,6 @@ class Case:
         episodes: Number of probes that were asked for.
         logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
         inputs: (n, *input_shape) float32, synthetic inputs.
-        latents: The zoo in latent space; None where there is no codec yet.
     """
 
     submission: Submission
@@ -126,7 +96,6 @@ class Case:
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
-    latents: Latents | None = None
 
     @cached_property
     def measures(self) -> Measures:

@@ -26,6 +26,7 @@ class AdmissionConfig:
         copy: Distance to another network, as a share of the update's own length, below which it
             is a copy.
         alike: Cosine between the updates of two sites above which they are in league.
+        recall: Rounds of a site whose networks are remembered, to tell copies.
         inputs: Synthetic inputs that a network is tried on.
         quota: Largest number of networks of one site in the zoo.
         examples: Largest number of examples that a site may say it has.
@@ -40,13 +41,14 @@ class AdmissionConfig:
     against: float = -0.05
     copy: float = 0.1
     alike: float = 0.99
+    recall: int = 4
     inputs: int = 32
     quota: int = 4096
     examples: float = 1e9
 
     def __post_init__(self) -> None:
         positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")
-        positive(self, "examples")
+        positive(self, "recall", "examples")
         require(self.copy < 1, self, "copy", "> 0 and < 1")
         require(0 <= self.along < 1, self, "along", ">= 0 and < 1")
         require(-1 <= self.against <= 0, self, "against", "from -1 to 0")

@@ -31,7 +31,10 @@ def copies(case: Case) -> Iterator[Finding]:
     one, memory, config = case.measures, case.memory, case.config
     if not memory.owners:
         return
-    away = torch.cdist(one.signatures.double(), memory.signatures.double())
+    # Differences first: products would lose what lies near.
+    away = torch.cdist(
+        one.signatures, memory.signatures, compute_mode="donot_use_mm_for_euclid_dist"
+    )
     shares = away / one.lengths[:, None].clamp(min=1e-12)
     mine = one.origin
     foreign = torch.tensor([owner.site != mine.site for owner in memory.owners])
@@ -43,7 +46,7 @@ def copies(case: Case) -> Iterator[Finding]:
         ]
     )
     if bool(foreign.any()):
-        least = _apart(memory.owners, memory.signatures, mine, config.minimum)
+        least = _least(memory.owners, memory.signatures, mine, config.minimum)
         own = float(one.lengths.min())
         limit = config.copy * _FEW if least is None else min(config.copy, least / max(own, 1e-12))
         yield from _nearer("copy", shares[:, foreign], limit)
@@ -58,7 +61,7 @@ def _nearer(code: str, shares: Tensor, limit: float) -> Iterator[Finding]:
         yield Finding(code=code, action="quarantine", figures=figures)
 
 
-def _apart(
+def _least(
     owners: Sequence[Origin], signatures: Tensor, mine: Origin, minimum: int
 ) -> float | None:
     """Least distance between sites' networks of a round; None while too few are known.

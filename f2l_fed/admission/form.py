@@ -36,10 +36,11 @@ def form(case: Case) -> Iterator[Finding]:
 
 def quota(case: Case) -> Iterator[Finding]:
     """More networks of one site than the zoo takes."""
-    one = case.submission
-    held = sum(
-        owner.site == one.site and owner.round != one.round for owner in case.memory.owners
-    ) + max(len(one.weights), len(one.probes))
+    one, memory = case.submission, case.memory
+    # A submission that comes again counts once.
+    origin = one.origin[:2]
+    again = sum(owner[:2] == origin for owner in memory.owners)
+    held = memory.held.get(one.site, 0) - again + max(len(one.weights), len(one.probes))
     if held > case.config.quota:
         figures = {"networks": float(held), "most": float(case.config.quota)}
         yield Finding(code="quota", action="reject", figures=figures)

@@ -7,6 +7,7 @@ has one vote a site (`f2l_fed.admission.votes`).
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from f2l_fed.files import write_atomically
 
-_FORMAT, _VOTES = 2, "votes."
+_FORMAT, _VOTES = 3, "votes."
 
 
 class Doubt(NamedTuple):
@@ -44,6 +45,7 @@ class Memory:
         sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
         doubted: Sites whose newest records are to be left out of retrainings.
+        held: How many networks of each site were admitted, those too that are not remembered.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Memory:
     sources: tuple[Origin, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     doubted: Mapping[str, Doubt] = field(default_factory=dict)
+    held: Mapping[str, int] = field(default_factory=dict)
 
     def with_admitted(
         self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
@@ -66,12 +69,14 @@ class Memory:
             extra: More figures by name, (m,) each.
             votes: Whether its figures count among what is usual.
         """
-        origin = one.origin
+        origin, added = one.origin, len(one.signatures)
         kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
+        more = added - (len(self.owners) - len(kept))
         known = replace(
             self,
-            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
-            signatures=_below(self.signatures[kept], one.signatures),
+            owners=(*(self.owners[i] for i in kept), *[origin] * added),
+            signatures=_below(_of(self.signatures, kept), one.signatures),
+            held={**self.held, origin.site: self.held.get(origin.site, 0) + more},
         )
         if any(
             (source.site, source.kind) == (origin.site, origin.kind) and source.round > origin.round
@@ -93,7 +98,7 @@ class Memory:
             known,
             votes={**self.votes, origin.kind: of_kind},
             sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
-            directions=_below(self.directions[other], one.directions),
+            directions=_below(_of(self.directions, other), one.directions),
             doubted={site: why for site, why in self.doubted.items() if site != origin.site},
         )
 
@@ -147,15 +152,25 @@ class Memory:
             sources=tuple(self.sources[i] for i in others),
             directions=self.directions[others],
             doubted={other: why for other, why in self.doubted.items() if other != site},
+            held={other: count for other, count in self.held.items() if other != site},
+        )
+
+    def of_last_rounds(self, count: int) -> Memory:
+        """The memory without networks that are older than the last so many rounds of their site."""
+        rounds = defaultdict[str, set[int]](set)
+        for owner in self.owners:
+            rounds[owner.site].add(owner.round)
+        since = {site: sorted(numbers)[-count:][0] for site, numbers in rounds.items()}
+        kept = [i for i, owner in enumerate(self.owners) if owner.round >= since[owner.site]]
+        return replace(
+            self,
+            owners=tuple(self.owners[i] for i in kept),
+            signatures=_of(self.signatures, kept),
         )
 
     def votes_on(self, kind: str) -> Votes:
         """The votes on submissions of a kind; none if there are none yet."""
         return self.votes.get(kind, Votes())
-
-    def held(self, site: str) -> int:
-        """Number of networks of a site that are remembered."""
-        return sum(owner.site == site for owner in self.owners)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
@@ -165,6 +180,7 @@ class Memory:
             "owners": self.owners,
             "sources": self.sources,
             "doubted": self.doubted,
+            "held": self.held,
         }
         tensors = {"signatures": self.signatures, "directions": self.directions}
         tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in self.votes.items()}
@@ -184,6 +200,8 @@ class Memory:
             length = int.from_bytes(data[:8], "little")
             about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["admission"])
             tensors = load(data)
+            # Formats 1 and 2 remembered every network.
+            held = about.get("held", Counter(site for site, *_ in about["owners"]))
             found = cls(
                 votes={
                     str(kind): Votes(
@@ -200,8 +218,9 @@ class Memory:
                 sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
                 directions=tensors["directions"],
                 doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
+                held={str(site): int(count) for site, count in held.items()},
             )
-            sound = about["format"] in (1, _FORMAT)
+            sound = about["format"] in range(1, _FORMAT + 1)
             sound = sound and len(found.owners) == len(found.signatures)
             sound = sound and len(found.sources) == len(found.directions)
             sound = sound and all(
@@ -232,6 +251,11 @@ def load_memory(path: Path) -> Memory:
 def save_memory(path: Path, memory: Memory) -> None:
     """Writes a memory durably."""
     write_atomically(path, memory.to_bytes())
+
+
+def _of(rows: Tensor, kept: list[int]) -> Tensor:
+    # Mostly all are, and these are megabytes.
+    return rows if len(kept) == len(rows) else rows[kept]
 
 
 def _below(some: Tensor, more: Tensor) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
+from f2l_fed.admission.anatomy import Anatomy
 from f2l_fed.admission.memory import Memory
-from f2l_fed.admission.seed import Admitted
+from f2l_fed.admission.seed import Admitted, seeded
 from f2l_fed.admission.submission import Submission
 from f2l_fed.zoo import NewRecord, Snapshot
 
@@ -37,18 +39,23 @@ def new_records(submission: Submission) -> list[NewRecord]:
     ]
 
 
-def admitted_in(snapshot: Snapshot, memory: Memory | None = None) -> Iterator[Admitted]:
-    """What a zoo holds and a memory does not, one submission at a time, in the order of rounds.
+def admitted_in(
+    snapshot: Snapshot, recall: int, memory: Memory | None = None
+) -> Iterator[Admitted]:
+    """What a zoo holds of each site's last rounds and a memory does not, in the order of rounds.
 
-    ``seeded(admitted_in(snapshot, memory), anatomy, anchor, memory)`` builds a memory, or brings
-    one up to date that was saved before the last submissions came.
+    ``seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)`` builds a memory, or
+    brings one up to date that was saved before the last submissions came.
     """
     known = {owner[:2] for owner in memory.owners} if memory is not None else set()
-    records = sorted(snapshot.records(), key=lambda r: (r.round, r.site, r.commit, r.row))
-    for (number, site), group in groupby(records, key=lambda r: (r.round, r.site)):
-        if (site, number) in known:
-            continue
-        rows = list(group)
+    wanted = sorted(
+        (number, site)
+        for site, rounds in snapshot.rounds().items()
+        for number in sorted(rounds)[-recall:]
+        if (site, number) not in known
+    )
+    for number, site in wanted:
+        rows = sorted(snapshot.records(site=site, round=number), key=lambda r: (r.commit, r.row))
         yield Admitted(
             site=site,
             round=number,
@@ -57,3 +64,23 @@ def admitted_in(snapshot: Snapshot, memory: Memory | None = None) -> Iterator[Ad
             probes=torch.from_numpy(snapshot.contexts(rows)),
             metrics=[row.metrics for row in rows],
         )
+
+
+def followed(
+    memory: Memory, snapshot: Snapshot, anatomy: Anatomy, anchor: Tensor, recall: int
+) -> Memory:
+    """A memory brought up to date with a zoo.
+
+    Args:
+        memory: As it was.
+        snapshot: Of the zoo. What it has lost by an erasure is forgotten, what the memory does not
+            know is measured.
+        anatomy: Where the parts of a network lie.
+        anchor: (D,) float32, the lineage's first.
+        recall: Rounds of a site whose networks are remembered.
+    """
+    rounds = snapshot.rounds()
+    for site in {o.site for o in memory.owners if o.round not in rounds.get(o.site, ())}:
+        memory = memory.without(site)
+    memory = seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)
+    return replace(memory, held={site: sum(counts.values()) for site, counts in rounds.items()})

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from f2l_fed.admission import content, copies, form, unlike
 from f2l_fed.admission.anatomy import Anatomy
-from f2l_fed.admission.case import Case, Latents
+from f2l_fed.admission.case import Case
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.measures import SPREAD
+from f2l_fed.admission.measures import SPREAD, measure
 from f2l_fed.admission.memory import Memory
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.verdict import Finding, Verdict
@@ -42,8 +42,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         # A forward pass for each network.
         "function": content.function,
         "outputs": lambda case: unlike.outputs(case.behaved),
-        # Whatever the codec costs.
-        "latent": unlike.latent,
     }
 )
 """Every check by name, the cheapest first."""
@@ -103,16 +101,13 @@ class Screen:
             inputs=synthetic_inputs(target.input_shape, config.inputs, rng),
         )
 
-    def judge(
-        self, submission: Submission, memory: Memory, latents: Latents | None = None
-    ) -> Judgement:
+    def judge(self, submission: Submission, memory: Memory) -> Judgement:
         """Runs the checks until one rejects.
 
         Args:
             submission: What a site sent.
             memory: What was admitted before; an earlier submission of the same site and round
                 counts as none.
-            latents: The zoo in latent space, if there is a codec.
         """
         case = Case(
             submission=submission,
@@ -122,7 +117,6 @@ class Screen:
             episodes=self.episodes,
             logits=self.logits,
             inputs=self.inputs,
-            latents=latents,
         )
         findings: list[Finding] = []
         for check in CHECKS.values():
@@ -137,10 +131,11 @@ class Screen:
             name: float(value.median()) for name, value in {**case.measures.values, **extra}.items()
         }
         if verdict.action == "clip":
+            # It is known to be unlike the others, so it has no vote; copies are of what is stored.
             submission = _shortened(submission, verdict)
-        if verdict.admitted:
-            # What had to be shortened is known to be unlike the others, so it has no vote.
-            memory = memory.with_admitted(case.measures, extra, votes=verdict.action == "accept")
+            memory = memory.with_admitted(measure(submission, self.anatomy), votes=False)
+        elif verdict.admitted:
+            memory = memory.with_admitted(case.measures, extra)
         return Judgement(verdict=verdict, submission=submission, memory=memory, figures=figures)
 
 

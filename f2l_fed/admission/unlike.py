@@ -13,7 +13,7 @@ from math import exp
 
 from torch import Tensor
 
-from f2l_fed.admission.case import Case, Compared
+from f2l_fed.admission.case import Compared
 from f2l_fed.admission.measures import (
     HEAD,
     HEAD_CHANGE,
@@ -117,27 +117,6 @@ def outputs(case: Compared) -> Iterator[Finding]:
     away, limit = others.deviations(values), _WIDE * case.config.deviations
     if figures := _beyond(values, away, limit, "spread", others):
         yield Finding(code="outputs", action="quarantine", figures=figures)
-
-
-def latent(case: Case) -> Iterator[Finding]:
-    """A network far from all others in latent space."""
-    if case.latents is None:
-        return
-    others = case.latents.usual(case.config.floor)
-    if others.voters < case.config.minimum:
-        return
-    values = case.latents.far(case.submission.weights)
-    high = float(others.deviations(values).max())
-    if high > case.config.deviations:
-        yield Finding(
-            code="latent",
-            action="quarantine",
-            figures={
-                "distance": exp(float(values.max())),
-                "usual": exp(others.centre),
-                "deviations": high,
-            },
-        )
 
 
 FREE = (norm, layers, probe, direction)

@@ -33,7 +33,6 @@ REASONS = {
     "exploding": "outputs that are not finite or far too large on synthetic inputs",
     "constant": "the same outputs for all synthetic inputs",
     "outputs": "outputs that differ unlike the others' on synthetic inputs",
-    "latent": "a network far from all others in latent space",
 }
 """Every reason by its code, as a clause."""
 

@@ -201,6 +201,11 @@ class Rows:
         )
 
 
+def erasures(index: Index) -> dict[str, int]:
+    """The commit of each site's last erasure, by name."""
+    return dict(index.ask(lambda db: db.execute(_ERASED).fetchall()))
+
+
 def require_readable(index: Index, records: Iterable[Record], commit: int) -> None:
     """Raises if a snapshot may not read some records.
 
@@ -208,7 +213,7 @@ def require_readable(index: Index, records: Iterable[Record], commit: int) -> No
         RecordErased: If a site has asked to be forgotten since.
         ZooError: If a record is younger than the snapshot.
     """
-    erased = dict(index.ask(lambda db: db.execute(_ERASED).fetchall()))
+    erased = erasures(index)
     for record in records:
         if record.commit > commit:
             raise ZooError(

@@ -25,6 +25,7 @@ from f2l_fed.zoo.records import (
     Status,
     ZooStats,
 )
+from f2l_fed.zoo.rows import erasures
 from f2l_fed.zoo.s3 import S3Store
 from f2l_fed.zoo.snapshot import Snapshot
 from f2l_fed.zoo.store import Store
@@ -188,6 +189,10 @@ class Zoo:
             commit = self._commit(count, draft)
             erasure.sweep(self._store, self._index)
         return commit
+
+    def erasures(self) -> dict[str, int]:
+        """The commit of each site's last erasure, by name."""
+        return erasures(self._index)
 
     def verify(self) -> tuple[Fault, ...]:
         """Reads everything and names what is wrong; empty if nothing is."""

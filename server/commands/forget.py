@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from f2l_fed.errors import UsageError
+from f2l_fed.errors import UsageError, ZooError
 from server.commands.places import (
     AsJson,
     Releases,
@@ -20,6 +20,8 @@ from server.commands.places import (
 )
 
 if TYPE_CHECKING:
+    from f2l_fed.zoo import Zoo
+    from server.federation import Federation
     from server.releases import Release, ReleaseRegistry
 
 
@@ -32,7 +34,8 @@ def forget(
 ) -> None:
     """Erases all networks of a site for good and lists the releases that learned from them.
 
-    In a federation's folder that includes those in quarantine and what admission remembers.
+    In a federation's folder that includes those in quarantine and what admission remembers, also
+    of a site that the zoo has never had a record of.
     """
     if not yes:
         raise UsageError(
@@ -42,8 +45,7 @@ def forget(
         )
     # Before anything is erased: afterwards the question can't be put again.
     affected = _affected(registry_of(zoo, releases), site)
-    commit = opened_at(zoo).forget(site)
-    _forget_beside(zoo, releases, site)
+    number = _forget(opened_at(zoo), _federations(zoo, releases), site)
     if as_json:
         listed = [
             {
@@ -54,9 +56,9 @@ def forget(
             }
             for release, parent in affected
         ]
-        print(json.dumps({"site": site, "commit": commit.number, "releases": listed}, indent=1))
+        print(json.dumps({"site": site, "commit": number, "releases": listed}, indent=1))
         return
-    print(f"{site} is erased, commit {commit.number}")
+    print(f"{site} is erased, {f'commit {number}' if number else 'the zoo had nothing of it'}")
     for release, parent in affected:
         how = (
             f"goes on from {parent}, which was affected" if parent else "was fitted on its networks"
@@ -80,11 +82,45 @@ def _affected(registry: ReleaseRegistry, site: str) -> list[tuple[Release, str]]
     return list(found.values())
 
 
-def _forget_beside(zoo: str, releases: Path | None, site: str) -> None:
+def _forget(zoo: Zoo, federations: list[Federation], site: str) -> int | None:
+    """Erases a site in the zoo and then beside it.
+
+    Returns:
+        The commit, or None if the zoo never held a record of the site.
+
+    Raises:
+        ZooError: If the site is known nowhere.
+    """
     from server.screening import erase
 
+    ever = site in zoo.erasures() or zoo.snapshot().records(site=site, status=None)
+    number = zoo.forget(site).number if ever else None
+    known = ever or any(_known(federation, site) for federation in federations)
+    # Also if it is not known: a writer that died may have left something of it.
+    for federation in federations:
+        erase(federation, site)
+    if not known:
+        raise ZooError(
+            "no such site",
+            got=repr(site),
+            remedy="Check the name; neither the zoo nor a federation's folder has anything of it.",
+        )
+    return number
+
+
+def _known(federation: Federation, site: str) -> bool:
+    """Whether a federation knows a site from elsewhere than its zoo."""
+    from server.registry import SiteRegistry
+
+    if federation.quarantine.list(site=site):
+        return True
+    registry = SiteRegistry(federation.root / "registry")
+    return any(registered.name == site for registered in registry.all())
+
+
+def _federations(zoo: str, releases: Path | None) -> list[Federation]:
+    """Those that a zoo and a folder of releases lie in."""
     homes = {releases.absolute().parent} if releases is not None else set()
     if "://" not in zoo:
         homes.add(home_of(zoo))
-    for federation in filter(None, map(federation_in, homes)):
-        erase(federation, site)
+    return [found for found in map(federation_in, sorted(homes)) if found is not None]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from f2l_fed.errors import UsageError
-from f2l_fed.quarantine import Held
+from f2l_fed.errors import UsageError, ZooError
+from f2l_fed.held import Held
 
 app = typer.Typer(
     help="Looks after what admission put aside.",
@@ -90,19 +90,23 @@ def drop(
     id: Id,
     yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
 ) -> None:
-    """Removes a submission for good."""
+    """Removes a submission for good, also one whose entry is damaged."""
     from server.federation import Federation
 
     quarantine = Federation.open(folder).quarantine
-    held = quarantine.get(id)
+    id = quarantine.full_id(id)
+    try:
+        whose = f"of {quarantine.get(id).site}"
+    except ZooError as error:
+        whose = f"that can't be read ({error.what})"
     if not yes:
         raise UsageError(
-            f"this removes the submission of {held.site} for good",
-            where=held.id,
+            f"this removes the submission {whose} for good",
+            where=id,
             remedy="Say so with --yes.",
         )
-    quarantine.drop(held.id)
-    print(f"{held.id} of {held.site} is dropped")
+    quarantine.drop(id)
+    print(f"{id} {whose} is dropped")
 
 
 def _time(held: Held) -> str:

@@ -11,9 +11,9 @@ The starts of later rounds are those of the honest run.
 ``at once`` is the share of bad submissions that `Screen.judge` did not let in as they were (clip,
 quarantine or reject), ``in all`` adds those that `review` finds at the end of the round. A false
 alarm is an honest submission that is kept out of zoo or retraining, by either; ``clipped`` is the
-share of honest ones that were let in shortened. Limits were chosen by looking at seeds 0 and 1 of
-the few-shot federation; the others were not looked at. With ``--recorded`` recorded
-rounds are kept in a folder and used again.
+share of honest ones that were let in shortened. Limits were chosen by looking at seeds 0, 1, 100
+and 101, so the first seed here is 2. With ``--recorded`` recorded rounds are kept in a folder and
+used again.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from tests.support.recorded import load, recorded_rounds, save
 
 SCENARIOS = {"few-shot": "mnist5k", "dirichlet": "digits"}
 SHARES = (0.1, 0.3)
+FIRST_SEED = 2
 HONEST = "none"
 EVERY = {**ATTACKS, **HARD}
 
@@ -223,7 +224,7 @@ def main() -> None:
     jobs = [
         (scenario, seed, sites, rounds, chosen.recorded)
         for scenario in SCENARIOS
-        for seed in range(seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
     ]
     parts = side_by_side(measured, jobs)
     figures: dict[str, Any] = {}

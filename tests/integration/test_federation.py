@@ -1,6 +1,6 @@
 """A federation from nothing to a finished round, by the script that a person can follow.
 
-Then its server is killed in the middle of another round.
+Then its server is killed in the middle of a second round, and the app that conducts a third one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ ROOT = Path(server.__path__[0]).parent
 SITES = ("east", "north", "south", "west")
 LIMIT_S = 600
 ENDS_S = 240.0
-MARK = "== again\n"
+MARK, APP = "== again\n", "flwr-serverapp"
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 
 QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
@@ -115,7 +115,7 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
 
     # Tasks ran at the sites and at the server, and none of them was told its token in argv.
     assert any("clients.runner" in words for words in played.seen)
-    assert any("flwr-serverapp" in words for words in played.seen)
+    assert any(APP in words for words in played.seen)
     assert not any("--token " in words for words in played.seen)
 
 
@@ -147,18 +147,18 @@ def supernode_of(folder: Path) -> int:
     return status.supernode if status and status.state == "running" else 0
 
 
-def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played):
+def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
     central = played.folder / "central"
     federation = Federation.open(central)
+    settings = {
+        **played.environment,
+        "F2L_SERVER": f"localhost:{played.ports[1]}",
+        "F2L_CERTIFICATES": str(central / "certificates"),
+        "F2L_NAME": "admin",
+    }
 
-    def admin(*words: str) -> None:
-        settings = {
-            "F2L_SERVER": f"localhost:{played.ports[1]}",
-            "F2L_CERTIFICATES": str(central / "certificates"),
-            "F2L_NAME": "admin",
-        }
-        done = command("f2l-admin", *words, environment={**played.environment, **settings})
-        assert done.returncode == 0, done.stderr
+    def admin(*words: str) -> subprocess.CompletedProcess[str]:
+        return command("f2l-admin", *words, environment=settings)
 
     def up() -> bool:
         return "dashboard" in said().rpartition(MARK)[2]
@@ -166,8 +166,29 @@ def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played
     def said() -> str:
         return (played.folder / "again.log").read_text()
 
-    def new() -> set[str]:
-        return {record.site for record in federation.zoo.snapshot().records(round=2)}
+    def new(number: int) -> set[str]:
+        return {record.site for record in federation.zoo.snapshot().records(round=number)}
+
+    def over(number: int) -> bool:
+        state = rounds.load_all(central / "rounds")[-1]
+        return (state.number, state.step) in {(number, "done"), (number, "failed")}
+
+    def killed_in(number: int, kill: Callable[[], None]) -> set[str]:
+        """Starts a round and kills when at least one site has answered and one has not."""
+        done = admin("round", "start")
+        assert done.returncode == 0, done.stderr
+        file = central / f"rounds/{number:05d}.json"
+        assert holds(file.exists, timeout_s=ENDS_S), said()
+        west = supernode_of(played.folder / "west")
+        os.killpg(west, signal.SIGSTOP)
+        try:
+            assert holds(lambda: new(number) != set(), timeout_s=ENDS_S), said()
+            kill()
+        finally:
+            os.killpg(west, signal.SIGCONT)
+        assert rounds.load_all(central / "rounds")[-1].step == "exchange"
+        assert "west" not in new(number)
+        return new(number)
 
     with ExitStack() as stack:
         processes = [server := started(played, "f2l-server", "run", "central")]
@@ -175,41 +196,42 @@ def test_a_server_killed_in_a_round_finishes_it_and_has_every_record_once(played
         assert holds(up), said()
         for site in SITES:
             processes.append(started(played, "f2l-site", "run", f"{site}/site.toml"))
-        admin("round", "start")
-        assert holds((central / "rounds/00002.json").exists, timeout_s=ENDS_S), said()
-        # At least one site has answered and at least one has not when the server dies.
-        west = supernode_of(played.folder / "west")
-        os.killpg(west, signal.SIGSTOP)
-        try:
-            assert holds(lambda: new() != set(), timeout_s=ENDS_S), said()
+
+        def kill_server() -> None:
             server.kill()
             server.wait()
-        finally:
-            os.killpg(west, signal.SIGCONT)
-        assert rounds.load_all(central / "rounds")[-1].step == "exchange"
-        kept = new()
-        assert "west" not in kept
+
+        kept = {2: killed_in(2, kill_server)}
         with (played.folder / "again.log").open("a") as log:
             log.write(MARK)
         processes.append(started(played, "f2l-server", "run", "central"))
+        # It goes on by itself.
+        assert holds(lambda: over(2), timeout_s=ENDS_S), said()
 
-        def over() -> bool:
-            return rounds.load_all(central / "rounds")[-1].step in ("done", "failed")
+        def kill_app() -> None:
+            (pid,) = (p for p, words in command_lines(played.marks[:1]).items() if APP in words)
+            os.kill(pid, signal.SIGKILL)
 
-        assert holds(over, timeout_s=ENDS_S), said()
+        kept[3] = killed_in(3, kill_app)
+        # Why an app has died is for a person to see before it is started again.
+        resume = ("round", "resume")
+        assert holds(lambda: admin(*resume).returncode == 0, timeout_s=ENDS_S), said()
+        assert holds(lambda: over(3), timeout_s=ENDS_S), said()
     assert holds(lambda: command_lines(played.marks) == {})
-    state = rounds.load_all(central / "rounds")[-1]
-    assert (state.number, state.step, state.accepted) == (2, "done", SITES), state
+    for state in rounds.load_all(central / "rounds"):
+        assert (state.step, state.accepted) == ("done", SITES), state
     records = federation.zoo.snapshot().records()
     expected = {
         f"{number}/{site}/{episode}"
-        for number in (1, 2)
+        for number in (1, 2, 3)
         for site in SITES
         for episode in range(federation.config.probe.episodes)
     }
     assert Counter(record.key for record in records) == Counter(expected)
     assert federation.zoo.verify() == ()
     # What had come in was not asked for again.
-    for site in kept:
-        entries = sent_log(played.folder / site / "state").entries()
-        assert [entry["round"] for entry in entries if entry["kind"] == "update"] == [1, 2]
+    for number, sites in kept.items():
+        for site in sites:
+            entries = sent_log(played.folder / site / "state").entries()
+            told = [entry["round"] for entry in entries if entry["kind"] == "update"]
+            assert told.count(number) == 1

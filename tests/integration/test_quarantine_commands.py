@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
 from f2l_fed.admission import Finding, Verdict
-from f2l_fed.errors import UsageError
+from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import NewRecord
-from server.commands import quarantine
+from server.commands import quarantine, zoo
 from server.federation import Federation
+from server.registry import SiteRegistry
+from server.spool import Spool
 from tests.support.small_federation import small_federation
 
 BIN = Path(sys.executable).parent
@@ -67,6 +71,54 @@ def test_what_is_held_can_be_listed_shown_released_and_dropped(federation):
     assert "--yes" in str(kept.exception)
     assert command("drop", root, second, "--yes").exit_code == 0
     assert command("list", root, "--json").stdout.strip() == "[]"
+
+
+def test_a_damaged_entry_can_be_dropped(federation):
+    id = put(federation, "a")
+    entry = federation.quarantine.root / f"held/{id}.json"
+    entry.write_bytes(entry.read_bytes()[:-9])
+    failed = command("list", federation.root)
+    assert isinstance(failed.exception, ZooError)
+    assert f"quarantine drop FOLDER {id} --yes" in str(failed.exception)
+    kept = command("drop", federation.root, id)
+    assert isinstance(kept.exception, UsageError)
+    assert "can't be read" in str(kept.exception)
+    assert command("drop", federation.root, id, "--yes").exit_code == 0
+    assert command("list", federation.root, "--json").stdout.strip() == "[]"
+
+
+def forget(federation: Federation, site: str, *words: str) -> Result:
+    return CliRunner().invoke(zoo.app, ["forget", str(federation.root), site, "--yes", *words])
+
+
+def test_a_site_that_is_only_in_quarantine_can_be_forgotten(federation):
+    put(federation, "a")
+    done = forget(federation, "a", "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout) == {"site": "a", "commit": None, "releases": []}
+    assert federation.quarantine.list() == ()
+    assert list((federation.quarantine.root / "shards").iterdir()) == []
+    assert isinstance(forget(federation, "a").exception, ZooError)
+
+
+def test_a_site_that_has_only_registered_can_be_forgotten_with_what_the_spool_has(federation):
+    SiteRegistry(federation.root / "registry").invite("north", hours=1, now=datetime.now(UTC))
+    spool = Spool.beside(federation.root)
+    spool.keep_context("anchor", "north", torch.zeros(1, 3))
+    done = forget(federation, "north")
+    assert done.stdout == "north is erased, the zoo had nothing of it\n"
+    assert not spool.has_context("anchor", "north")
+
+
+def test_a_site_that_is_known_nowhere_is_told_and_leftovers_go_all_the_same(federation):
+    put(federation, "a")
+    stray = federation.quarantine.root / "shards/stray.safetensors"
+    stray.write_bytes(b"left by a writer that died")
+    told = forget(federation, "nobody")
+    assert isinstance(told.exception, ZooError)
+    assert "no such site" in str(told.exception)
+    assert not stray.exists()
+    assert len(federation.quarantine.list(site="a")) == 1
 
 
 def test_a_wrong_id_is_one_sentence_and_no_traceback(federation):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +26,7 @@ from server.offers import Workshop
 from server.training import TrainedFlow
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
+from tests.support.ray_nodes import end, end_session, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
 
@@ -171,67 +169,6 @@ def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
         release = Cluster(root=federation.root, config=RayConfig()).retrain("00002", commit)
     assert len(killed) == 1
     assert federation.releases.read("00002") == release
-
-
-@contextmanager
-def two_nodes(tmp_path: Path, ports: list[int]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A head and a worker with ports and folders of their own, ended by their ids."""
-    port, *others = ports
-    name = str(time.monotonic_ns())
-    short = Path("/tmp") / f"f2l-{os.getpid()}-{name}"
-    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    binary = str(Path(sys.executable).parent / "ray")
-    common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
-    head = [binary, "start", "--head", f"--port={port}", "--include-dashboard=false"]
-    head += [f"--temp-dir={short}", "--node-ip-address=127.0.0.1", *common]
-    worker = [binary, "start", f"--address=127.0.0.1:{port}", *common]
-    head += [f"--node-manager-port={others[0]}", f"--object-manager-port={others[1]}"]
-    worker += [f"--node-manager-port={others[2]}", f"--object-manager-port={others[3]}"]
-    nodes: list[subprocess.Popen[bytes]] = []
-    log = (tmp_path / f"{name}.log").open("wb")
-    try:
-        for command in (head, worker):
-            nodes.append(
-                subprocess.Popen(
-                    command, env=env, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path
-                )
-            )
-            wait_until(lambda: accepts(port), "an open port of the head")
-        yield nodes
-    finally:
-        for node in nodes:
-            end(node)
-        log.close()
-        shutil.rmtree(short, ignore_errors=True)
-
-
-def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s:g} s"
-        time.sleep(0.1)
-
-
-def accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def end(node: subprocess.Popen[bytes]) -> None:
-    """Ends a node and everything in its session."""
-    end_session(node.pid)
-    node.wait(30)
-
-
-def end_session(session: int) -> None:
-    for entry in Path("/proc").glob("[0-9]*"):
-        pid = int(entry.name)
-        try:
-            if os.getsid(pid) == session:
-                os.kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
 
 
 def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):

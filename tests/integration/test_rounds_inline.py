@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,10 @@ from f2l_fed.layout import WeightLayout
 from server import rounds
 from server.conduct import Conductor
 from server.held_out import curves_of
+from server.offers import Workshop, candidates_for
+from server.retrain import release_records
 from server.rounds import RoundState
+from server.screening import erase
 from server.simulate import held_out_sites
 from tests.support.inline import conductor, run_inline
 from tests.support.loopback import LoopbackGrid
@@ -121,11 +124,11 @@ def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(t
         honest_app, {n: {"site": str(f)} for n, f in enumerate(files, 1)}, silent={2, 3, 4, 5, 6}
     )
     config = dataclasses.replace(federation.config.round, timeout_s=0.5, quorum=0.9)
-    # Silent nodes don't introduce themselves, so only those that did are asked: all of them answer.
+    # Silent nodes don't introduce themselves, but they count among those that were asked.
     state = with_grid(conductor(federation, files), grid, config).run(1, 6)[0]
-    assert state.sites == 1
+    assert state.sites == 6
     assert state.step == "failed"
-    assert "expected at least 2, got 1" in state.reason
+    assert state.reason == "1 of 6 sites answered, 6 are the quorum"
     assert len(federation.zoo.snapshot().records()) == 2
 
 
@@ -266,3 +269,58 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
             "episodes",
             "layout",
         }
+
+
+def test_rounds_go_on_after_a_site_was_erased(tmp_path):
+    federation, _ = small_federation(tmp_path / "out", sites=4)
+    run_inline(federation, 2)
+    gone, *others = sorted({record.site for record in federation.zoo.snapshot().records()})
+    opened = Workshop.open(federation, "00002")
+    federation.zoo.forget(gone)
+    erase(federation, gone)
+    assert not opened.is_current()
+    assert Workshop.open(federation, "00002").sites == tuple(others)
+    files = [path for path in site_files(federation.root) if path.parent.name != gone]
+    (state,) = conductor(federation, files).run(1, len(files))
+    assert (state.step, state.accepted, state.promoted) == ("done", tuple(others), True)
+    assert federation.releases.read("00003").sites == tuple(others)
+
+
+def test_an_erased_site_may_come_back(tmp_path):
+    federation, _ = small_federation(tmp_path / "out", sites=4)
+    run_inline(federation, 2)
+    gone = min(record.site for record in federation.zoo.snapshot().records())
+    federation.zoo.forget(gone)
+    erase(federation, gone)
+    (state,) = run_inline(federation, 1)
+    assert (state.step, len(state.accepted), state.promoted) == ("done", 4, True)
+    records = federation.zoo.snapshot().records(site=gone)
+    assert {record.round for record in federation.zoo.snapshot().readable(records)} == {3}
+
+
+def test_a_release_whose_other_site_was_erased_still_makes_offers(tmp_path):
+    federation, _ = small_federation(tmp_path / "out", sites=2)
+    run_inline(federation, 1)
+    first, second = federation.releases.read("00001").sites
+    probe = release_records(federation, federation.releases.read("00001"), [1]).contexts
+    federation.zoo.forget(first)
+    offered = candidates_for(federation, "00001", [second], probe[None])[second][0]
+    assert set(offered) == {"prior", "global_mean", "sample-0"}
+
+
+def test_a_site_that_is_erased_during_an_exchange_is_asked_in_the_next_round(tmp_path):
+    settings = ("round.in_flight=1",)
+    federation, _ = small_federation(tmp_path / "out", sites=4, settings=settings)
+    run_inline(federation, 1)
+    files, gone = site_files(federation.root), ""
+
+    def erasing(event: str, fields: Mapping[str, object]) -> None:
+        nonlocal gone
+        if event == "site.accepted" and not gone:
+            gone = files[-1].parent.name
+            federation.zoo.forget(gone)
+            erase(federation, gone)
+
+    first, second = conductor(federation, files, listener=erasing).run(2, len(files))
+    assert (first.step, len(first.accepted)) == ("done", 3)
+    assert (second.step, len(second.accepted)) == ("done", 4)

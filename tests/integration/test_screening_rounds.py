@@ -99,12 +99,12 @@ def test_a_memory_can_be_built_from_a_zoo_and_knows_copies_of_what_is_in_it(fini
     federation, rounds = finished
     _, screen, _ = recorded
     first = anchor(federation.target, federation.config.lineage)
-    memory = seeded(admitted_in(federation.zoo.snapshot()), screen.anatomy, first)
+    memory = seeded(admitted_in(federation.zoo.snapshot(), 4), screen.anatomy, first)
     assert {owner.site for owner in memory.owners} == {one.site for one in rounds[0]}
     for kind in ("first", "later"):
         assert memory.votes_on(kind).usual("norm", 0.1).voters == SITES
     partly = memory.without("site-003")
-    again = seeded(admitted_in(federation.zoo.snapshot(), partly), screen.anatomy, first, partly)
+    again = seeded(admitted_in(federation.zoo.snapshot(), 4, partly), screen.anatomy, first, partly)
     assert sorted(again.owners) == sorted(memory.owners)
     stolen = dataclasses.replace(rounds[1][0], site="a thief")
     codes = {finding.code for finding in screen.judge(stolen, memory).verdict.findings}

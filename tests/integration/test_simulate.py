@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.small_federation import SETTINGS
+from server.lock import locked
+from tests.support.small_federation import SETTINGS, small_federation
 
 BIN = Path(sys.executable).parent
 SMALL = [
@@ -159,6 +160,23 @@ def test_data_that_can_not_be_used_gets_one_sentence_and_code_2(tmp_path, arrays
     done = simulate("--data", str(path), "--out", str(tmp_path / "out"), *arguments)
     assert said in one_sentence(done)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_which_rounds_are_conducted_is_left_alone_even_with_force(tmp_path):
+    federation, _ = small_federation(tmp_path / "out")
+    before = sorted(path for path in federation.root.rglob("*"))
+    with locked(federation.root / "rounds/lock", wait=False):
+        said = one_sentence(simulate(*SMALL, "--out", str(federation.root), "--force"))
+    assert "a process conducts rounds in this folder" in said
+    assert sorted(path for path in federation.root.rglob("*") if path.name != "lock") == before
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_more_cpus_for_a_task_than_there_are_is_told_at_once(tmp_path):
+    words = (*SMALL, "--out", str(tmp_path / "out"), "--set", "ray.task_cpus=1000")
+    said = one_sentence(simulate(*words))
+    assert "ray.task_cpus: a task needs more CPUs than there are" in said
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone_even_with_force(tmp_path):

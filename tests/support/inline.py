@@ -34,8 +34,9 @@ class InlineEngine:
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         workshop = Workshop.open(self._federation, release)
-        for site, probe in probes.items():
-            yield from workshop.offers([site], probe[None])
+        for site in probes:
+            if (probe := probes.get(site)) is not None:
+                yield from workshop.offers([site], probe[None])
 
 
 def nodes(site_files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:

@@ -74,6 +74,21 @@ def test_equal_generators_are_equal_files(saved, tmp_path):
     assert again.read_bytes() == saved.read_bytes()
 
 
+def test_a_matrix_that_is_not_whole_is_named(tmp_path):
+    path = tmp_path / "expected.safetensors"
+    with pytest.raises(ReleaseError, match=r"expected\.safetensors: can't read"):
+        load_matrix(path)
+    save_matrix(torch.ones(4, 3), path)
+    for size in (90, 5, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(ReleaseError, match=r"expected\.safetensors: can't read.*roll back"):
+            load_matrix(path)
+    for tensors in ({"other": torch.ones(4, 3)}, {"w": torch.ones(4)}):
+        save_file(tensors, path)
+        with pytest.raises(ReleaseError, match="can't read"):
+            load_matrix(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ReleaseError, match=r"absent\.safetensors"):
         load_generator(tmp_path / "absent.safetensors")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from f2l_fed.files import write_atomically
@@ -41,6 +43,16 @@ def test_readers_that_hold_the_old_file_keep_it(tmp_path):
     with path.open() as reader:
         write_atomically(path, "new")
         assert reader.read() == "old"
+
+
+def test_threads_that_write_the_same_file_leave_one_whole_version(tmp_path):
+    path = tmp_path / "state.json"
+    versions = [str(number) * 100_000 for number in range(8)]
+    for _ in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda version: write_atomically(path, version), versions))
+        assert path.read_text() in versions
+    assert names(tmp_path) == ["state.json"]
 
 
 def test_a_secret_is_readable_by_its_owner_alone(tmp_path):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -97,6 +101,126 @@ def test_forgetting_a_site_removes_all_of_it(quarantine):
     other = put(quarantine, "b")
     assert quarantine.forget("a") == 2
     assert quarantine.list() == (other,)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of all files but the lock."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def test_forgetting_a_site_removes_what_dead_writers_left(quarantine):
+    # What a kill leaves between shard and entry, and between an entry's removal and its shard's.
+    (quarantine.root / f"held/{put(quarantine, 'a').id}.json").unlink()
+    (quarantine.root / "tmp/unfinished").write_bytes(b"networks of a")
+    other = put(quarantine, "b")
+    assert quarantine.forget("a") == 0
+    assert files_in(quarantine.root) == sorted([f"{other.id}.json", f"{other.shard}.safetensors"])
+    assert len(quarantine.records(other)) == 2
+
+
+def test_an_erasure_that_died_is_told_by_its_entries_and_can_be_repeated(quarantine):
+    held = put(quarantine, "a")
+    (quarantine.root / f"shards/{held.shard}.safetensors").unlink()
+    assert quarantine.list(site="a") == (held,)
+    assert quarantine.forget("a") == 1
+    assert files_in(quarantine.root) == []
+
+
+def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
+    put(quarantine, "b")
+    shard = quarantine.root / "shards/unnamed.safetensors"
+    with ThreadPoolExecutor() as pool:
+        with quarantine._store.lock(alone=False):
+            shard.write_bytes(b"of a writer that is at work")
+            forgetting = pool.submit(quarantine.forget, "a")
+            with pytest.raises(TimeoutError):
+                forgetting.result(0.2)
+            assert shard.exists()
+        assert forgetting.result(10) == 0
+    assert not shard.exists()
+
+
+def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
+    put(quarantine, "b")
+    with ThreadPoolExecutor() as pool:
+        with quarantine._store.lock(alone=True):
+            before = files_in(quarantine.root)
+            putting = pool.submit(put, quarantine, "a")
+            with pytest.raises(TimeoutError):
+                putting.result(0.2)
+            assert files_in(quarantine.root) == before
+        assert putting.result(10) in quarantine.list()
+
+
+def test_writers_do_not_wait_for_each_other(quarantine):
+    put(quarantine, "b")
+    with quarantine._store.lock(alone=False), ThreadPoolExecutor() as pool:
+        assert pool.submit(put, quarantine, "a").result(10).site == "a"
+
+
+def test_the_list_leaves_out_what_goes_while_it_is_read(quarantine, monkeypatch):
+    going, staying = put(quarantine, "a"), put(quarantine, "b")
+    names = quarantine._store.names
+
+    def names_before_a_drop(folder):
+        found = names(folder)
+        (quarantine.root / f"held/{going.id}.json").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(quarantine._store, "names", names_before_a_drop)
+    assert quarantine.list() == (staying,)
+
+
+def test_lists_and_drops_at_the_same_time_disturb_nobody(quarantine):
+    put(quarantine, "b")
+    done = threading.Event()
+
+    def put_and_drop():
+        try:
+            for _ in range(20):
+                quarantine.drop(put(quarantine, "a").id)
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor() as pool:
+        working = pool.submit(put_and_drop)
+        while not done.is_set():
+            assert {held.site for held in quarantine.list()} <= {"a", "b"}
+        working.result()
+
+
+def damage(quarantine: Quarantine, held) -> None:
+    entry = quarantine.root / f"held/{held.id}.json"
+    entry.write_bytes(entry.read_bytes()[:-9])
+
+
+def test_a_damaged_entry_says_how_to_drop_it_and_can_be_dropped(quarantine):
+    broken, sound = put(quarantine, "a"), put(quarantine, "b")
+    damage(quarantine, broken)
+    with pytest.raises(ZooError, match=f"truncated.* quarantine drop FOLDER {broken.id} --yes"):
+        quarantine.list()
+    quarantine.drop(broken.id[:6])
+    assert quarantine.list() == (sound,)
+    assert files_in(quarantine.root) == sorted([f"{sound.id}.json", f"{sound.shard}.safetensors"])
+
+
+def test_networks_of_a_damaged_entry_stay_until_it_is_dropped(quarantine):
+    broken, gone = put(quarantine, "a"), put(quarantine, "b")
+    damage(quarantine, broken)
+    quarantine.drop(gone.id)
+    assert files_in(quarantine.root) == sorted([f"{broken.id}.json", f"{broken.shard}.safetensors"])
+
+
+def test_nothing_is_forgotten_by_halves_where_an_entry_is_damaged(quarantine):
+    mine, broken = put(quarantine, "a"), put(quarantine, "b")
+    damage(quarantine, broken)
+    before = files_in(quarantine.root)
+    with pytest.raises(ZooError, match=f"drop FOLDER {broken.id}"):
+        quarantine.forget("a")
+    assert files_in(quarantine.root) == before
+    quarantine.drop(broken.id)
+    assert quarantine.list(site="a") == (mine,)
+    assert quarantine.forget("a") == 1
 
 
 def test_damage_is_named_and_never_released(quarantine, zoo):

@@ -75,7 +75,7 @@ def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
     for number in range(3):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
     few = screen.judge(long, few).memory
-    assert few.held(long.site)
+    assert few.held[long.site]
     for number in range(3, SITES):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
     assert list(review(few, "later", screen.config)[1]) == [long.site]

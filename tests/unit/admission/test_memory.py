@@ -74,6 +74,15 @@ def test_a_memory_survives_its_file(screen, tmp_path):
     assert load_memory(tmp_path / "nothing").owners == ()
 
 
+def test_a_memory_of_the_second_format_counts_what_it_remembers(screen):
+    data = remembered(screen, 3).to_bytes()
+    old = data.replace(b', \\"held\\": {', b', \\"gone\\": {').replace(
+        b'\\"format\\": 3', b'\\"format\\": 2'
+    )
+    assert old != data
+    assert Memory.from_bytes(old).held == Memory.from_bytes(data).held
+
+
 def test_a_memory_of_the_first_format_has_no_say_in_lengths(screen):
     memory = Memory()
     for number in range(9):
@@ -106,10 +115,27 @@ def test_a_damaged_file_is_named(screen, tmp_path, cut):
 def test_a_forgotten_site_leaves_nothing_behind(screen):
     memory = remembered(screen, 4)
     without = memory.without("site-02")
-    assert without.held("site-02") == 0
+    assert "site-02" not in without.held
     assert b"site-02" not in without.to_bytes()
-    assert without.held("site-03") == memory.held("site-03")
+    assert without.held["site-03"] == memory.held["site-03"]
     assert len(without.signatures) == len(without.owners)
+
+
+def test_only_the_networks_of_a_site_s_last_rounds_are_remembered(screen):
+    memory = remembered(screen, 3)
+    for number in range(2, 6):
+        memory = screen.judge(submission(1, number), memory).memory
+    recent = memory.of_last_rounds(2)
+    rounds = {site: {o.round for o in recent.owners if o.site == site} for site in recent.held}
+    assert rounds == {"site-00": {1}, "site-01": {4, 5}, "site-02": {1}}
+    assert len(recent.signatures) == len(recent.owners)
+    # The quota counts them all, also from a file.
+    assert recent.held == memory.held
+    assert Memory.from_bytes(recent.to_bytes()).held == memory.held
+    full = dataclasses.replace(screen, config=dataclasses.replace(screen.config, quota=10))
+    again, more = submission(1, 5), submission(1, 6)
+    assert full.judge(again, recent).verdict.admitted
+    assert full.judge(more, recent).verdict.code == "quota"
 
 
 def test_the_same_submission_twice_is_remembered_once(screen):
@@ -128,7 +154,7 @@ def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
     for name, value in before.of("site-01").items():
         assert torch.equal(after.of("site-01")[name], value)
     assert late.memory.sources == newer.sources
-    assert late.memory.held("site-01") > newer.held("site-01")
+    assert late.memory.held["site-01"] > newer.held["site-01"]
     # The way of a run that is resumed: the parts of both, in the order in which they came.
     part = late.memory.part(submission(1, 2).origin)
     assert newer.joined(part).to_bytes() == late.memory.to_bytes()
@@ -176,7 +202,7 @@ def test_a_part_without_a_vote_takes_the_vote_away(screen):
     part = dataclasses.replace(grown, votes={}).part(origin)
     joined = grown.joined(part)
     assert origin.site not in joined.votes_on(origin.kind).sites
-    assert joined.held(origin.site) == grown.held(origin.site)
+    assert joined.held[origin.site] == grown.held[origin.site]
 
 
 def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
@@ -190,7 +216,7 @@ def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
         metrics=[{RELEASED: 1.0} for _ in one.weights],
     )
     memory = seeded([released], screen.anatomy, ANCHOR, remembered(screen, 4))
-    assert memory.held(one.site) == len(one.weights)
+    assert memory.held[one.site] == len(one.weights)
     assert one.site not in memory.votes_on(one.origin.kind).sites
 
 

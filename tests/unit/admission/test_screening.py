@@ -8,7 +8,7 @@ from math import inf, nan
 import pytest
 import torch
 
-from f2l_fed.admission import CHECKS, REASONS, Latents, Memory, Verdict, review
+from f2l_fed.admission import CHECKS, REASONS, Memory, Verdict, review
 from f2l_fed.admission import screen as screening
 from f2l_fed.admission.submission import Origin
 from f2l_fed.finetune import Recipe, finetune
@@ -41,7 +41,7 @@ def test_an_honest_newcomer_is_accepted_and_remembered(screen, memory, newcomer)
     judged = screen.judge(newcomer, memory)
     assert judged.verdict == Verdict()
     assert judged.submission is newcomer
-    assert judged.memory.held(newcomer.site) == EPISODES
+    assert judged.memory.held[newcomer.site] == EPISODES
     assert {"norm", "probe", "head", "head_change", "spread"} <= set(judged.figures)
 
 
@@ -170,27 +170,18 @@ def test_one_bad_network_among_good_ones_is_enough(screen, memory, newcomer):
     assert verdict(screen, memory, mixed).action == "quarantine"
 
 
-def test_a_network_far_from_all_others_in_latent_space_is_put_aside(screen, memory, newcomer):
-    known = torch.stack([submission(number).weights[0] for number in range(SITES)])
-    latents = Latents(encode=lambda weights: weights, known=known)
-    assert screen.judge(newcomer, memory, latents).verdict.action == "accept"
-    nearer = Latents(encode=lambda weights: weights, known=known[:1] + known * 1e-4)
-    assert "latent" in {f.code for f in screen.judge(newcomer, memory, nearer).verdict.findings}
-
-
 def test_a_cheap_rejection_never_pays_for_a_dear_check(screen, newcomer):
     def never(*_):
         raise AssertionError("a dear check ran")
 
     careful = replace(screen, logits=never)
-    latents = Latents(encode=never, known=newcomer.weights)
     for bad in (
         numbered(newcomer, steps=1e6),
         replace(newcomer, weights=newcomer.weights * nan),
         replace(newcomer, weights=newcomer.starts.clone()),
     ):
-        assert careful.judge(bad, Memory(), latents).verdict.action == "reject"
-    assert list(CHECKS)[-3:] == ["function", "outputs", "latent"]
+        assert careful.judge(bad, Memory()).verdict.action == "reject"
+    assert list(CHECKS)[-2:] == ["function", "outputs"]
     assert screening.CHECKS is CHECKS
 
 
@@ -198,7 +189,7 @@ def test_whoever_came_first_is_judged_again_with_all_others(screen):
     early = ATTACKS["update x 10"](submission(0), [], TARGET, rng())
     early = early.moved(torch.full((EPISODES,), 0.5))
     memory = screen.judge(early, Memory()).memory
-    assert memory.held("site-00")
+    assert memory.held["site-00"]
     for number in range(1, SITES):
         memory = screen.judge(submission(number), memory).memory
     memory, found = review(memory, "first", screen.config)
@@ -285,3 +276,15 @@ def test_a_single_other_site_is_enough_to_compare_with_where_the_limit_says_so(n
     judged = alone.judge(newcomer, memory)
     assert not {"copy", "alike"} & {finding.code for finding in judged.verdict.findings}
     assert "copy" in codes(alone, memory, replace(submission(0), site="thief"))
+
+
+def test_an_update_that_was_shortened_is_remembered_as_it_is_stored(screen, memory):
+    one = submission(20)
+    factors = torch.ones(EPISODES)
+    # One network is longer than is usual, the site's median one is not.
+    factors[0] = 3.0
+    judged = screen.judge(one.moved(factors), memory)
+    assert judged.verdict.action == "clip", judged.verdict
+    mine = [row for row, owner in enumerate(judged.memory.owners) if owner.site == one.site]
+    stored = screen.anatomy.signature(judged.submission.weights)
+    torch.testing.assert_close(judged.memory.signatures[mine], stored)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -164,6 +165,14 @@ def test_revoked_certificates_are_listed_and_stay_so(folder: Path) -> None:
     assert 7 in revoked
     assert 8 in revoked
     assert 9 not in revoked
+
+
+def test_threads_that_revoke_at_the_same_time_lose_nothing(folder: Path) -> None:
+    serials = range(1, 25)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda serial: revoke(folder, [serial], now=START), serials))
+    revoked = Revocations(folder)
+    assert [serial for serial in serials if serial not in revoked] == []
 
 
 def test_a_list_that_the_authority_has_not_signed_lets_nobody_in(

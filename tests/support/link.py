@@ -1,0 +1,137 @@
+"""A stand-in for the SuperLink: a real one can't be held at the moments that matter."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import rounds, runs
+from server.runs import Runs
+from server.superlink import Run
+
+LIMIT_S = 20.0
+
+
+class Link:
+    """A SuperLink whose runs go on when they are told to.
+
+    Args:
+        root: The federation's folder.
+        first: Number of its first run.
+    """
+
+    def __init__(self, root: Path, first: int = 1) -> None:
+        self.root, self.first = root, first
+        self.started: list[dict[str, Any]] = []
+        self.stopped: list[int] = []
+        self.outcomes: dict[int, str] = {}
+        self.said = ""
+        self.open, self.asked = threading.Event(), threading.Event()
+        self.open.set()
+        self.on_start: Callable[[], object] = lambda: None
+
+    def start(self, settings: dict[str, Any]) -> int:
+        self.asked.set()
+        self.on_start()
+        assert self.open.wait(LIMIT_S)
+        self.started.append(settings)
+        return self.last
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.started) - 1
+
+    def run(self, id: int) -> Run:
+        outcome = self.outcomes.get(id, "")
+        status = "finished" if outcome else "running"
+        return Run(id=id, status=status, outcome=outcome, details="")
+
+    def stop(self, id: int) -> None:
+        self.stopped.append(id)
+        self.outcomes[id] = "stopped"
+
+    def log(self, id: int) -> str:  # noqa: ARG002
+        return self.said
+
+    def conduct(self) -> Iterator[None]:
+        """Moves the last run on, from one write of a round's file to the next, and to its end."""
+        yield
+        if last := unfinished(self.root):
+            end_round(self.root, last)
+            yield
+        for _ in range(self.started[-1]["rounds"]):
+            state = begin_round(self.root)
+            yield
+            end_round(self.root, state)
+            yield
+        self.outcomes[self.last] = "completed"
+
+
+def known(root: Path) -> list[rounds.RoundState]:
+    return rounds.load_all(root / "rounds")
+
+
+def unfinished(root: Path) -> rounds.RoundState | None:
+    states = known(root)
+    return states[-1] if states and states[-1].step not in ("done", "failed") else None
+
+
+def begin_round(root: Path) -> rounds.RoundState:
+    state = rounds.begun(len(known(root)) + 1, "", 2)
+    rounds.save(root / "rounds", state)
+    return state
+
+
+def end_round(root: Path, state: rounds.RoundState) -> None:
+    rounds.save(root / "rounds", dataclasses.replace(state, step="done"))
+
+
+def of(root: Path, link: Link) -> Runs:
+    return Runs(root, lambda: link)  # type: ignore[arg-type,return-value]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing can be noted."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.wanted.write_atomically", refuse)
+        yield
+
+
+@asynccontextmanager
+async def followed(those: Runs) -> AsyncIterator[None]:
+    task = asyncio.create_task(those.follow())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def looks(number: int = 20) -> None:
+    """Time enough for so many looks."""
+    await asyncio.sleep(number * runs._POLL_S)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""Nodes of a Ray cluster on loopback, with ports and folders of their own, ended by their ids."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+Node = subprocess.Popen[bytes]
+
+
+@contextmanager
+def two_nodes(folder: Path, ports: Sequence[int]) -> Iterator[list[Node]]:
+    """A head and a worker, which need five ports."""
+    head = _head(ports[:3], ["--include-dashboard=false"])
+    worker = ["start", f"--address=127.0.0.1:{ports[0]}", *_ports(ports[3:5])]
+    with _running(folder, ports[0], [head, worker]) as nodes:
+        yield nodes
+
+
+@contextmanager
+def job_server(folder: Path, ports: Sequence[int]) -> Iterator[str]:
+    """A head with a job server, which needs six ports; its address."""
+    serving = ["--include-dashboard=true", f"--dashboard-port={ports[3]}"]
+    serving += [f"--dashboard-agent-listen-port={ports[4]}"]
+    serving += [f"--dashboard-agent-grpc-port={ports[5]}"]
+    with _running(folder, ports[0], [_head(ports[:3], serving)]):
+        wait_until(lambda: accepts(ports[3]), "an open port of the job server")
+        yield f"http://127.0.0.1:{ports[3]}"
+
+
+def _head(ports: Sequence[int], more: Sequence[str]) -> list[str]:
+    return [
+        *("start", "--head", f"--port={ports[0]}", "--node-ip-address=127.0.0.1"),
+        *_ports(ports[1:]),
+        *more,
+    ]
+
+
+def _ports(ports: Sequence[int]) -> list[str]:
+    return [f"--node-manager-port={ports[0]}", f"--object-manager-port={ports[1]}"]
+
+
+@contextmanager
+def _running(folder: Path, port: int, commands: Sequence[list[str]]) -> Iterator[list[Node]]:
+    name = str(time.monotonic_ns())
+    short = Path("/tmp") / f"f2l-{os.getpid()}-{name}"
+    beside = str(Path(sys.executable).parent)
+    # Jobs are started as "python".
+    path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
+    nodes: list[Node] = []
+    log = (folder / f"{name}.log").open("wb")
+    try:
+        for command in commands:
+            own = [f"--temp-dir={short}"] if "--head" in command else []
+            nodes.append(
+                subprocess.Popen(
+                    [f"{beside}/ray", *command, *own, *common],
+                    env=env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=folder,
+                )
+            )
+            wait_until(lambda: accepts(port), "an open port of the head")
+        yield nodes
+    finally:
+        for node in nodes:
+            end(node)
+        log.close()
+        shutil.rmtree(short, ignore_errors=True)
+
+
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s:g} s"
+        time.sleep(0.1)
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    """Ends a node and everything in its session."""
+    end_session(node.pid)
+    node.wait(30)
+
+
+def end_session(session: int) -> None:
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        try:
+            if os.getsid(pid) == session:
+                os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
