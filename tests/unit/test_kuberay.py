@@ -8,6 +8,8 @@ and covers the fields that are used; fields that it doesn't know are errors. Wit
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,12 @@ def test_the_job_is_what_the_jobs_module_runs():
     words = manifest("retrain.yaml")["spec"]["entrypoint"].split()
     assert words[:3] == ["python", "-m", "server.jobs"]
     assert len(words) == 6
+
+
+def test_the_image_has_the_dashboard_that_kuberay_and_jobs_talk_to():
+    built = (FOLDER.parent / "Dockerfile").read_text()
+    (extras,) = re.findall(r'"\.\[([a-z0-9,]+)\]"', built)
+    # Ray without its extra "default" has neither job server nor health checks over HTTP.
+    assert {"jobs", "s3"} <= set(extras.split(","))
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["jobs"] == ["ray[default]"]
