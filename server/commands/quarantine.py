@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from f2l_fed.errors import UsageError, ZooError
-from f2l_fed.held import Held
+
+if TYPE_CHECKING:
+    from f2l_fed.held import Held
 
 app = typer.Typer(
     help="Looks after what admission put aside.",

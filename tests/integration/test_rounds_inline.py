@@ -118,12 +118,12 @@ def sent(site_file: Path, kind: str) -> list[dict]:
 
 
 def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(tmp_path):
-    federation, _ = small_federation(tmp_path / "out")
+    federation, _ = small_federation(tmp_path / "out", settings=("round.quorum=0.9",))
     files = site_files(federation.root)
     grid = LoopbackGrid(
         honest_app, {n: {"site": str(f)} for n, f in enumerate(files, 1)}, silent={2, 3, 4, 5, 6}
     )
-    config = dataclasses.replace(federation.config.round, timeout_s=0.5, quorum=0.9)
+    config = dataclasses.replace(federation.config.round, timeout_s=0.5)
     # Silent nodes don't introduce themselves, but they count among those that were asked.
     state = with_grid(conductor(federation, files), grid, config).run(1, 6)[0]
     assert state.sites == 6
