@@ -20,13 +20,17 @@ from f2l_fed.evaluate import half_width
 T = TypeVar("T")
 
 
-def options(description: str, seeds: int = 3, *, plot: bool = False) -> argparse.Namespace:
-    """--quick, --seeds, --json, --data and perhaps --plot."""
+def options(
+    description: str, seeds: int = 3, *, plot: bool = False, kept: bool = False
+) -> argparse.Namespace:
+    """--quick, --seeds, --json, --data and perhaps --plot and --kept."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--data", default="mnist5k,fashion-mnist")
+    if kept:
+        parser.add_argument("--kept", type=Path, help="folder of what is measured already")
     if plot:
         parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
     return parser.parse_args()

@@ -1,6 +1,7 @@
 """What liars cost the held-out sites, with admission on and off.
 
-`python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--json OUT.json]`
+`python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--json OUT.json]
+[--kept DIR]`
 
 Three rounds of a few-shot federation of 40 sites in which nobody, 10% or 30% of the sites lie in
 every round. ``off`` rejects only what can't be a network at all (`OFF`); ``on`` is what ships. The
@@ -10,19 +11,24 @@ number of local steps; differences are from the run without liars of the same se
 site, with Student's 95%. ``let in`` is the share of the liars' submissions that the zoo holds and
 ``used`` that of the records in the last release; ``lost`` counts honest submissions kept out of
 the zoo. In ``labels shuffled`` sites are honest but their labels are not: nothing contradicts them.
+With ``--kept`` what each federation came to is kept in a folder, and a run that was interrupted
+goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from f2l_fed.data import load, save_npz
 from f2l_fed.evaluate import STEPS
+from f2l_fed.files import write_atomically
 from server.federation import Federation
 from server.held_out import curves_of
 from server.simulate import held_out_sites
@@ -79,6 +85,17 @@ class Found:
     let_in: float
     used: float
     lost: int
+
+
+def kept(row: Row, folder: Path | None, *more: Any) -> Found:
+    """What is in the folder, or else what `job` finds, which is put there."""
+    path = folder / f"{row.seed}, {row}.json" if folder is not None else None
+    if path is not None and path.exists():
+        return Found(**json.loads(path.read_text()))
+    found = job(row, *more)
+    if path is not None:
+        write_atomically(path, json.dumps(asdict(found)))
+    return found
 
 
 def job(row: Row, sites: int, held_out: int, data: str, settings: Sequence[str]) -> Found:
@@ -148,7 +165,7 @@ def _stacked(parts: object) -> torch.Tensor:
 
 def main() -> None:
     """Runs every federation, prints a table, and writes the figures if asked to."""
-    asked = options(__doc__ or "", seeds=2)
+    asked = options(__doc__ or "", seeds=3, kept=True)
     sites, held_out, settings = (40, 10, ())
     attacks: Sequence[str] = (*ATTACKS, SHUFFLED)
     shares: Sequence[float] = SHARES
@@ -158,8 +175,11 @@ def main() -> None:
         asked.seeds, asked.data = 1, "digits"
         settings = (*settings, *SMALL)
     rows = rows_of(asked.seeds, attacks, shares)
-    run: Callable[..., Found] = job
-    results = side_by_side(run, [(row, sites, held_out, asked.data, settings) for row in rows])
+    folder = asked.kept
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    more = (folder, sites, held_out, asked.data, settings)
+    results = side_by_side(kept, [(row, *more) for row in rows])
     tables = compared(dict(zip(rows, results, strict=True)))
     print(f"accuracy as generated and after {STEPS[-1]} steps, and points lost to the clean run")
     print(f"{'liars':38}{'start':>8}{'lost':>15}{'tuned':>8}{'lost':>15}  let in   used  lost")
