@@ -106,7 +106,7 @@ def job(row: Row, sites: int, held_out: int, data: str, settings: Sequence[str])
         rng = np.random.default_rng(row.seed)
         liars = set(rng.choice(names, round(row.share * sites), replace=False).tolist())
         if row.attack == SHUFFLED:
-            for name in liars:
+            for name in sorted(liars):
                 _shuffle_labels(federation.root / "sites" / name / "train.npz", rng)
         lies = dict.fromkeys(liars, ATTACKS[row.attack]) if row.attack in ATTACKS else {}
         with_liars(federation, lies).run(ROUNDS, sites)
