@@ -54,6 +54,7 @@ class Collection:
         promoted = federation.releases.read(state.parent) if state.parent else None
         anchored, starts_from = federation.anchor(promoted), federation.next_anchor(promoted)
         self.intake.screening.follow_zoo()
+        self.intake.screening.sites = state.sites
         wave = _Wave(self, state)
 
         def over() -> bool:

@@ -35,11 +35,13 @@ class Screening:
     Args:
         federation: The folder.
         parts: Folder for what was admitted since the memory was last written.
+
+    ``sites`` is how many are expected in the present round.
     """
 
     def __init__(self, federation: Federation, parts: Path) -> None:
         config = federation.config
-        self._federation, self._parts = federation, parts
+        self._federation, self._parts, self.sites = federation, parts, 0
         self._anchor = anchor(federation.target, config.lineage)
         self._screen = Screen.of(
             federation.target, config.lineage, config.probe.episodes, config.admission
@@ -50,7 +52,7 @@ class Screening:
 
     def judge(self, submission: Submission) -> Judgement:
         """Screens a submission; it is not remembered yet."""
-        return self._screen.judge(submission, self.memory)
+        return self._screen.judge(submission, self.memory, self.sites)
 
     def holds(self, submission: Submission) -> bool:
         """Whether one of the same site and round is in the zoo."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -87,6 +88,7 @@ class Case:
         episodes: Number of probes that were asked for.
         logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
         inputs: (n, *input_shape) float32, synthetic inputs.
+        sites: How many are expected in the round; 0 if that is not known.
     """
 
     submission: Submission
@@ -96,6 +98,7 @@ class Case:
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
+    sites: int = 0
 
     @cached_property
     def measures(self) -> Measures:
@@ -115,14 +118,19 @@ class Case:
 
     @cached_property
     def compared(self) -> Compared:
-        """The figures that cost no forward pass, with the votes on them."""
+        """The figures that cost no forward pass, with the votes on them.
+
+        Whoever comes first may not decide for the rest: among two thirds of the sites less than
+        half lie if less than a third of all do. Until so many are known it is left to `review`.
+        """
         origin = self.submission.origin
+        least = max(self.config.minimum, ceil(2 * self.sites / 3))
         return Compared(
             values=self.measures.values,
             votes=self.memory.votes_on(origin.kind),
             peers=self.memory.votes_on(origin.kind).from_release(origin.parent),
             complete=False,
-            config=self.config,
+            config=replace(self.config, minimum=least),
         )
 
     @cached_property

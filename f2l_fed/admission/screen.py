@@ -101,13 +101,14 @@ class Screen:
             inputs=synthetic_inputs(target.input_shape, config.inputs, rng),
         )
 
-    def judge(self, submission: Submission, memory: Memory) -> Judgement:
+    def judge(self, submission: Submission, memory: Memory, sites: int = 0) -> Judgement:
         """Runs the checks until one rejects.
 
         Args:
             submission: What a site sent.
             memory: What was admitted before; an earlier submission of the same site and round
                 counts as none.
+            sites: How many are expected in the round; 0 if that is not known.
         """
         case = Case(
             submission=submission,
@@ -117,6 +118,7 @@ class Screen:
             episodes=self.episodes,
             logits=self.logits,
             inputs=self.inputs,
+            sites=sites,
         )
         findings: list[Finding] = []
         for check in CHECKS.values():

@@ -120,7 +120,7 @@ def screened(
         for one in honest:
             sent = EVERY[attack](one, honest, target, rng) if one.site in bad else one
             start = process_time()
-            judged = screen.judge(sent, memory)
+            judged = screen.judge(sent, memory, len(honest))
             spent += process_time() - start
             memory, verdicts[one.site] = judged.memory, judged.verdict
         memory, later = review(memory, honest[0].origin.kind, config)

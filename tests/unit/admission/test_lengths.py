@@ -141,3 +141,24 @@ def test_a_layer_that_changed_far_more_than_the_others_is_put_aside(screen, memo
     assert "layer" in stretched(30, range(EPISODES))
     assert "layer" in stretched(80, [0])
     assert "layer" not in stretched(15, [0])
+
+
+def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
+    """Five of the first nine sites have updates a quarter as long as what is usual."""
+    short = {0, 1, 2, 6, 8}
+
+    def sent(number):
+        one = submission(number)
+        return one.moved(torch.full((EPISODES,), 0.25)) if number in short else one
+
+    def admitted(sites):
+        memory = Memory()
+        for number in range(24):
+            memory = screen.judge(sent(number), memory, sites).memory
+        memory, found = review(memory, "first", screen.config)
+        return {owner.site for owner in memory.owners} - set(found)
+
+    honest = {submission(number).site for number in range(24) if number not in short}
+    assert honest <= admitted(24)
+    # As it would be if eight were enough.
+    assert not honest <= admitted(0)
