@@ -43,3 +43,13 @@ def test_a_cleared_spool_is_gone(tmp_path):
     spool = filled(tmp_path)
     spool.clear()
     assert not spool.folder.exists()
+
+
+def test_a_torn_context_is_none_and_is_asked_for_again(tmp_path):
+    spool = filled(tmp_path)
+    for path in (spool.folder / "anchor").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    assert not spool.has_context("anchor", "north")
+    spool.keep_context("anchor", "north", torch.ones(2, 3))
+    assert spool.has_context("anchor", "north")
+    assert not spool.has_context("anchor", "../south")
