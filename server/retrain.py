@@ -164,10 +164,8 @@ def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
 
 def rows_left(federation: Federation, release: Release) -> list[int]:
     """The rows of a release's sites without those that were erased since it was fitted."""
-    snapshot = federation.zoo.snapshot(release.snapshot)
-    listed = snapshot.records(keys=release.records)
-    there = {record.site for record in snapshot.readable(listed)}
-    return [row for row, site in enumerate(release.sites) if site in there]
+    erased = federation.zoo.erasures()
+    return [row for row, s in enumerate(release.sites) if erased.get(s, 0) <= release.snapshot]
 
 
 def release_records(

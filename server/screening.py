@@ -56,8 +56,7 @@ class Screening:
 
     def holds(self, submission: Submission) -> bool:
         """Whether one of the same site and round is in the zoo."""
-        origin = submission.origin[:2]
-        return any(owner[:2] == origin for owner in self.memory.owners)
+        return self.memory.networks_of(submission.origin) > 0
 
     def keep_part(self, judged: Judgement) -> None:
         """To be called before what was judged enters the zoo."""

@@ -38,8 +38,7 @@ def quota(case: Case) -> Iterator[Finding]:
     """More networks of one site than the zoo takes."""
     one, memory = case.submission, case.memory
     # A submission that comes again counts once.
-    origin = one.origin[:2]
-    again = sum(owner[:2] == origin for owner in memory.owners)
+    again = memory.networks_of(one.origin)
     held = memory.held.get(one.site, 0) - again + max(len(one.weights), len(one.probes))
     if held > case.config.quota:
         figures = {"networks": float(held), "most": float(case.config.quota)}

@@ -168,6 +168,11 @@ class Memory:
             signatures=_of(self.signatures, kept),
         )
 
+    def networks_of(self, origin: Origin) -> int:
+        """How many networks of one submission are remembered."""
+        mine = origin[:2]
+        return sum(owner[:2] == mine for owner in self.owners)
+
     def votes_on(self, kind: str) -> Votes:
         """The votes on submissions of a kind; none if there are none yet."""
         return self.votes.get(kind, Votes())

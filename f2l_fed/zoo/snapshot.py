@@ -10,7 +10,7 @@ from f2l_fed.zoo.index import Index, record_of
 from f2l_fed.zoo.manifest import Manifest
 from f2l_fed.zoo.query import Query
 from f2l_fed.zoo.records import Floats, Record, Status
-from f2l_fed.zoo.rows import Matrix, Rows, Spots, erasures, require_readable
+from f2l_fed.zoo.rows import Matrix, Rows, Spots, require_readable
 from f2l_fed.zoo.store import Store
 
 
@@ -69,11 +69,6 @@ class Snapshot:
         ):
             found.setdefault(site, {})[number] = count
         return found
-
-    def readable(self, records: Sequence[Record]) -> tuple[Record, ...]:
-        """Those that were not erased after its commit, in their order."""
-        erased = erasures(self.index)
-        return tuple(r for r in records if erased.get(r.site, 0) <= r.commit)
 
     def weights(self, records: Sequence[Record]) -> Floats:
         """Weights of some of its records.

@@ -16,17 +16,10 @@ from server.federation import Federation
 from server.rounds import Interrupted
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
-from tests.support.ray_nodes import job_server
+from tests.support.ray_nodes import MARKS, job_server
 from tests.support.small_federation import small_federation
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    # Ray leaves the daemons that it has started to the system.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,11 @@ from server.offers import Workshop
 from server.training import TrainedFlow
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
-from tests.support.ray_nodes import end, end_session, two_nodes, wait_until
+from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    # Ray leaves the daemons that it has started to the system.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = MARKS
 
 SHAPE = LatentShape(common=8, classes=3, width=4)
 LONG = FlowConfig(steps=200, width=16, depth=1, check_every=50, patience=100, lr=5e-3)

@@ -13,7 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 Node = subprocess.Popen[bytes]
+MARKS = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    # Ray leaves the daemons that it has started to the system.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+"""Of modules whose tests start them."""
 
 
 @contextmanager
