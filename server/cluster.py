@@ -1,4 +1,4 @@
-"""The heavy work on Ray: retraining, and candidates for many sites at once.
+"""The heavy work on Ray: retraining, its judgement, and candidates for many sites at once.
 
 Tasks get paths and names, not arrays: they read zoo and releases themselves, so the object store
 never holds anything that exists nowhere else. Ray repeats a task whose process was lost; a cluster
@@ -25,6 +25,7 @@ from f2l_fed.candidates import Offer
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import ConfigError, F2LError, RoundError
 from server.federation import Federation
+from server.gate import objections
 from server.jobs import retrain_as_job
 from server.offers import Workshop, candidates_for
 from server.releases import Release
@@ -129,6 +130,15 @@ class Cluster:
         while streams:
             yield from _each(streams.popleft())
 
+    def objections(self, id: str) -> tuple[str, ...]:
+        """What speaks against a candidate release; see `server.gate`."""
+        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(
+            objections_here
+        )
+        with _typed_errors():
+            found: tuple[str, ...] = ray.get(task.remote(self.root, id, self.config))
+        return found
+
 
 def _each(stream: Any) -> Iterator[tuple[str, Offer]]:
     with _typed_errors():
@@ -159,6 +169,13 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     if not config.train_workers:
         return retrain(root, id, commit)
     return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
+
+
+def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
+    """The gate, in a process that may grow with the number of sites."""
+    torch.set_num_threads(config.threads)
+    federation = Federation.open(root)
+    return objections(federation, federation.releases.read(id))
 
 
 @contextmanager

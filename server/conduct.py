@@ -15,7 +15,7 @@ from f2l_fed import events
 from f2l_fed.candidates import Offer
 from f2l_fed.errors import F2LError, ReleaseError
 from f2l_fed.events import EventLog
-from server import gate, rounds
+from server import rounds
 from server.attendance import Attendance
 from server.collect import Collection
 from server.exchange import Talk, deadline
@@ -36,6 +36,9 @@ class Engine(Protocol):
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates by kind for every episode of each site."""
+
+    def objections(self, id: str) -> tuple[str, ...]:
+        """What speaks against a candidate release; see `server.gate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +182,10 @@ class Conductor:
         if release.state != "candidate":
             # The gate, or an administrator, has decided before the state could be saved.
             return rounds.judged(state, release.reasons)
-        reasons = gate.objections(self.federation, release)
+        reasons = self.engine.objections(release.id)
         if not reasons:
             try:
-                registry.promote(release.id, from_parent=True)
+                registry.promote(release.id, judged=True)
             except ReleaseError as error:
                 reasons = (str(error),)
         if reasons:

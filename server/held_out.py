@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +51,18 @@ def evaluate_held_out(
 
 
 def curves_of(
-    root: Path, id: str, sites: Sequence[HeldOutSite]
+    root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """Accuracy curves of all arms for some sites, by site name; runs in a Ray worker."""
+    """Accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
     config, target = federation.config, federation.target
     generator = federation.releases.generator(id)
     release = federation.releases.read(id)
     records = release_records(federation, release, rows_left(federation, release))
-    return {
-        site.name: measure(
-            target,
-            starts(config, target, generator, records, site),
-            site,
-            config.local,
-            config.lineage,
-        )
-        for site in sites
-    }
+    curves = {}
+    for site in sites:
+        every = starts(config, target, generator, records, site)
+        asked = {arm: start for arm, start in every.items() if arms is None or arm in arms}
+        curves[site.name] = measure(target, asked, site, config.local, config.lineage)
+    return curves

@@ -179,12 +179,13 @@ class ReleaseRegistry:
             raise damaged_matrix(path, got=f"{len(matrix)} rows for {sites} sites")
         return matrix.view(sites, -1, matrix.shape[1])
 
-    def promote(self, id: str, *, from_parent: bool = False) -> Release:
+    def promote(self, id: str, *, judged: bool = False) -> Release:
         """Makes a release the one that sites get and retires the one before.
 
         Args:
             id: Of the release.
-            from_parent: Whether the one before has to be the release that it was made from.
+            judged: Whether the gate has just read it, next to the release that it was made from;
+                then it isn't read again, and sites must still have that one.
 
         Raises:
             ReleaseError: If there is none, its generator can't be read or is not finite, or sites
@@ -193,14 +194,15 @@ class ReleaseRegistry:
         with self._alone():
             release, before = self.read(id), self.promoted()
             now = before.id if before is not None else ""
-            if from_parent and release.parent != now:
+            if judged and release.parent != now:
                 raise ReleaseError(
                     "sites have got another release meanwhile",
                     where=f"release {id}",
                     expected=release.parent or "none",
                     got=now or "none",
                 )
-            require_finite(self.generator(id), where=str(self.path / id))
+            if not judged:
+                require_finite(self.generator(id), where=str(self.path / id))
             self._point_at(id)
             if before is not None and before.id != id:
                 self._rewrite(before, "retired", before.reasons)

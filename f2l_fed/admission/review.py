@@ -15,6 +15,9 @@ from f2l_fed.admission.memory import Doubt, Memory
 from f2l_fed.admission.verdict import Finding, Verdict
 from f2l_fed.admission.votes import Votes
 
+_AT_ONCE = 128
+"""Updates compared with all others at once: memory grows with their number, not its square."""
+
 
 def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, dict[str, Verdict]]:
     """Judges the newest submissions of all admitted sites once more, against all others.
@@ -73,8 +76,13 @@ def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list
         # Rows are in the order in which they came: of two that are alike, the later one is held.
         came = {site: place for place, site in enumerate(dict.fromkeys(sites))}
         order = torch.tensor([came[site] for site in sites])
-        cosines = (directions @ directions.T).masked_fill(order[None] >= order[:, None], -1)
-        for row, cosine in enumerate(cosines.amax(dim=1).tolist()):
+        nearest = torch.cat(
+            [
+                (some @ directions.T).masked_fill_(order >= own[:, None], -1).amax(dim=1)
+                for some, own in zip(directions.split(_AT_ONCE), order.split(_AT_ONCE), strict=True)
+            ]
+        )
+        for row, cosine in enumerate(nearest.tolist()):
             if cosine > limit:
                 figures = {"cosine": cosine, "most": limit}
                 finding = Finding(code="alike", action="quarantine", figures=figures)

@@ -34,7 +34,7 @@ from flwr.serverapp.strategy.multikrum import compute_distances
 
 from f2l_fed.aggregate import AGGREGATORS
 from f2l_fed.seeds import seed_for
-from tests.benchmarks.common import options, write_json
+from tests.benchmarks.common import memory_mib, options, write_json
 from tests.support.flower_strategies import flower_aggregate, replies
 
 BYZANTINE = 6
@@ -59,12 +59,6 @@ def updates(count: int, size: int, seed: int) -> list[np.ndarray]:
     return [common + noise[7919 * i : 7919 * i + size] for i in range(count)]
 
 
-def in_mebibytes(field: str) -> float:
-    """A memory figure of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
 def measured(side: str, rule: str, count: int, size: int, seed: int) -> dict[str, float]:
     """Seconds and peak memory of one reduction; its first numbers, to see that all agree."""
     torch.set_num_threads(1)
@@ -74,13 +68,13 @@ def measured(side: str, rule: str, count: int, size: int, seed: int) -> dict[str
     job = {"ours": _ours, "flower": _flower, "numpy": _numpy}[side](rule, rows, cuts)
     if side == "flower":
         rows.clear()
-    before = in_mebibytes("VmRSS")
+    before = memory_mib("VmRSS")
     # Resets the peak to what is in use now.
     Path("/proc/self/clear_refs").write_text("5")
     start = time.process_time()
     found = job()
     seconds = time.process_time() - start
-    peak = in_mebibytes("VmHWM") - before
+    peak = memory_mib("VmHWM") - before
     return {"seconds": seconds, "peak_mib": peak, "sum": float(found.astype(np.float64).sum())}
 
 

@@ -46,6 +46,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def memory_mib(field: str) -> float:
+    """A figure of this process's memory, as Linux names it: ``VmRSS`` now, ``VmHWM`` at most.
+
+    `resource.getrusage` won't do for a fresh process: it counts its parent's peak as well.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
 def side_by_side(job: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
     """Runs jobs in one process per CPU, each with one torch thread; results in order."""
     context = multiprocessing.get_context("spawn")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from f2l_fed.events import ROUND_FINISHED
-from tests.benchmarks.common import options, write_json
+from tests.benchmarks.common import memory_mib, options, write_json
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
 
@@ -32,10 +32,8 @@ SETTINGS = (
 def taken() -> dict[str, float]:
     """What this process holds now: MiB of memory, open files, threads."""
     gc.collect()
-    status = Path("/proc/self/status").read_text()
-    (resident,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
     return {
-        "memory_mib": int(resident.split()[1]) / 1024,
+        "memory_mib": memory_mib("VmRSS"),
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "threads": threading.active_count(),
     }

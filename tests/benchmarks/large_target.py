@@ -13,7 +13,6 @@ Then a federation of sites trains ResNet-20s for real: few shots, three rounds, 
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,7 @@ from f2l_fed.generator import GeneratorConfig, fit_generator
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import build_target
 from server.simulate import held_out_sites
-from tests.benchmarks.common import options, side_by_side, write_json
+from tests.benchmarks.common import memory_mib, options, side_by_side, write_json
 from tests.benchmarks.federated import few_shot, promoted
 from tests.support.inline import run_inline
 
@@ -47,7 +46,7 @@ def fit(records: int, path: Path) -> dict[str, float]:
     """Fits, draws, saves and loads a generator; seconds and bytes."""
     target = build_target("resnet20", (1, 28, 28), 5)
     symmetry, rng = OutputSymmetry.of(target, enabled=True), torch.Generator().manual_seed(0)
-    before = _resident()
+    before = memory_mib("VmRSS")
     contexts, weights = torch.randn(2, records, 1, target.layout.size, generator=rng)
     began = time.perf_counter()
     fitted = fit_generator(
@@ -60,7 +59,7 @@ def fit(records: int, path: Path) -> dict[str, float]:
         anchor=torch.zeros(target.layout.size),
     )
     fit_seconds = time.perf_counter() - began
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = (memory_mib("VmHWM") - before) * 2**20
     generator = fitted.generator
     expected = generator.expect(contexts[:1, 0]).expand(16, -1)
     began = time.perf_counter()
@@ -79,11 +78,6 @@ def fit(records: int, path: Path) -> dict[str, float]:
         "bytes_per_number": peak / (contexts.numel() + weights.numel()),
         "file_bytes": path.stat().st_size,
     }
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()
 
 
 def sizes(counts: tuple[int, ...], folder: Path) -> list[dict[str, float]]:

@@ -113,7 +113,7 @@ def job(row: Row, sites: int, held_out: int, data: str, settings: Sequence[str])
         parts = held_out_sites(divided)
         measured = [site for some in parts.values() for site in some or ()]
         release = federation.releases.measured()
-        curves = curves_of(federation.root, release.id, measured)
+        curves = curves_of(federation.root, release.id, measured, ("generated",))
         return Found([curves[s.name]["generated"] for s in measured], *_shares(federation, liars))
 
 

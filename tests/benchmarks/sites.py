@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.common import write_json
+from tests.benchmarks.common import memory_mib, write_json
 
 SIZES = (10, 100, 1000)
 ROUNDS = 3
@@ -99,7 +98,7 @@ def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 def peak_mb() -> int:
     """Largest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return round(memory_mib("VmHWM"))
 
 
 def conduct(root: Path, address: str, sites: int) -> None:

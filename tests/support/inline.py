@@ -16,6 +16,7 @@ from f2l_fed.events import Listener
 from server.conduct import Conductor
 from server.exchange import Talk
 from server.federation import Federation
+from server.gate import objections
 from server.offers import Workshop
 from server.releases import Release
 from server.retrain import retrain
@@ -37,6 +38,9 @@ class InlineEngine:
         for site in probes:
             if (probe := probes.get(site)) is not None:
                 yield from workshop.offers([site], probe[None])
+
+    def objections(self, id: str) -> tuple[str, ...]:
+        return objections(self._federation, self._federation.releases.read(id))
 
 
 def nodes(site_files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:
