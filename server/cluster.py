@@ -60,11 +60,14 @@ def connect(config: RayConfig) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError) as error:
+        if not config.address:
+            raise
         raise Interrupted(
-            "no Ray cluster can be reached",
+            "no Ray cluster can be joined",
             where=config.address,
-            remedy="Start it, then go on with the round.",
+            got=str(error).splitlines()[0].rstrip("."),
+            remedy="Start it, with one of its nodes on this machine, then go on with the round.",
         ) from error
     if not config.address and config.task_cpus > (there := ray.cluster_resources()["CPU"]):
         # Ray would wait for such a machine for ever; a cluster may still grow.

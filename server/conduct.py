@@ -23,7 +23,7 @@ from server.federation import Federation
 from server.intake import Intake
 from server.lock import locked
 from server.releases import Release
-from server.rounds import Interrupted, RoundState
+from server.rounds import Interrupted, RoundState, refused
 from server.screening import Screening
 from server.spool import Spool
 
@@ -134,13 +134,11 @@ class Conductor:
                 # What has come in is in the zoo, and the state says where to go on.
                 raise
             except F2LError as error:
-                if _refused(error):
+                if refused(error):
                     raise
                 state = rounds.failed(state, str(error))
-            stored = rounds.load(folder, state.number)
-            if stored.step == "failed":
-                # It was aborted while the step was at work.
-                return stored
+            if aborted := self._aborted(state):
+                return aborted
             rounds.save(folder, state)
         if state.step == "failed":
             self.log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
@@ -156,6 +154,11 @@ class Conductor:
                 seconds=round(sum(state.seconds.values()), 2),
             )
         return state
+
+    def _aborted(self, state: RoundState) -> RoundState | None:
+        """The round as it was stored while a step was at work, if that ended it."""
+        stored = rounds.load(self.federation.root / "rounds", state.number)
+        return stored if stored.step == "failed" else None
 
     def _retrain(self, state: RoundState) -> RoundState:
         began = time.monotonic()
@@ -183,6 +186,8 @@ class Conductor:
             # The gate, or an administrator, has decided before the state could be saved.
             return rounds.judged(state, release.reasons)
         reasons = self.engine.objections(release.id)
+        if aborted := self._aborted(state):
+            return aborted
         if not reasons:
             try:
                 registry.promote(release.id, judged=True)
@@ -202,7 +207,7 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, F2LError) as error:
-        if not _refused(error):
+        if not refused(error):
             raise
         raise Interrupted(
             "a file can't be read or written",
@@ -210,10 +215,3 @@ def _resumable() -> Iterator[None]:
             remedy="Make room, or mend what is wrong, and go on with the round; what was accepted "
             "is in the zoo.",
         ) from error
-
-
-def _refused(error: Exception) -> bool:
-    """Whether it was the disk, and nothing that would be the same the next time."""
-    cause = error.__cause__ if isinstance(error, F2LError) else error
-    lasting = isinstance(cause, FileNotFoundError) or isinstance(error, Interrupted)
-    return isinstance(cause, OSError | SafetensorError) and not lasting

@@ -18,11 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.federation import Federation
-from server.rounds import Interrupted
+from server.rounds import Interrupted, refused
 
-_POLL_S, _SAYS = 1.0, "error: "
+_POLL_S, _SAYS, _FOR_NOW = 1.0, "error: ", "refused: "
 
 
 def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int = 3) -> None:
@@ -39,7 +41,7 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
         attempts: How often the job may be tried.
 
     Raises:
-        Interrupted: If the job server can't be reached.
+        Interrupted: If the job server can't be reached, or the job's disk refused something.
         RoundError: If the retraining can't be done, or the job has died so many times.
         UsageError: If Ray's job client is not installed.
     """
@@ -68,8 +70,19 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
         # A job of this name may be one of an earlier folder in the same place.
         if status == JobStatus.SUCCEEDED and release is not None and release.snapshot == commit:
             return
-        if status != JobStatus.SUCCEEDED and (reason := _reason(said)):
+        if status == JobStatus.SUCCEEDED:
+            continue
+        if reason := _reason(said, _SAYS):
             raise RoundError("the retraining failed as a job", where=address, got=reason)
+        if reason := _reason(said, _FOR_NOW):
+            # The next one has its name.
+            client.delete_job(name)
+            raise Interrupted(
+                "a file can't be read or written by the job",
+                where=address,
+                got=reason,
+                remedy="Make room, or mend what is wrong, and go on with the round.",
+            )
     raise RoundError(
         "the retraining failed as a job",
         where=address,
@@ -90,10 +103,10 @@ def _client(address: str) -> Any:
     return JobSubmissionClient(address)
 
 
-def _reason(log: str) -> str:
-    """What the job said of itself that would be the same the next time, or ""."""
-    said = [line for line in log.splitlines() if line.startswith(_SAYS)]
-    return said[-1].removeprefix(_SAYS).rstrip(".") if said else ""
+def _reason(log: str, mark: str) -> str:
+    """What the job said of itself at its end behind a mark, or ""."""
+    said = [line for line in log.splitlines() if line.startswith(mark)]
+    return said[-1].removeprefix(mark).rstrip(".") if said else ""
 
 
 def main() -> None:
@@ -112,8 +125,9 @@ def main() -> None:
         if config.train_workers:
             connect(config)
         retrain_here(asked.folder, asked.release, asked.commit, config)
-    except F2LError as error:
-        sys.exit(f"{_SAYS}{error}")
+    except (F2LError, OSError, SafetensorError) as error:
+        # A word on what would be the same the next time; what the disk refused may not be.
+        sys.exit(f"{_FOR_NOW if refused(error) else _SAYS}{error}")
 
 
 if __name__ == "__main__":

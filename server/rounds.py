@@ -14,13 +14,22 @@ from math import ceil
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
+
 from f2l_fed.config import RoundConfig
-from f2l_fed.errors import RoundError
+from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.files import write_atomically
 
 
 class Interrupted(RoundError):
     """Something outside the round ended it for now; it can be resumed at its step."""
+
+
+def refused(error: Exception) -> bool:
+    """Whether it was the disk, and nothing that would be the same the next time."""
+    cause = error.__cause__ if isinstance(error, F2LError) else error
+    lasting = isinstance(cause, FileNotFoundError) or isinstance(error, Interrupted)
+    return isinstance(cause, OSError | SafetensorError) and not lasting
 
 
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from flwr.app import Message
 from clients.client_app import app as honest_app
 from f2l_fed import wire
 from f2l_fed.config import RoundConfig
+from f2l_fed.events import Listener
 from server import rounds
 from server.federation import Federation
 from server.rounds import Exchange, Interrupted, begun, exchanged
-from tests.support.inline import conductor, nodes
+from tests.support.inline import InlineEngine, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import small_federation
 
@@ -145,7 +147,22 @@ def test_on_a_full_disk_a_round_is_interrupted_and_goes_on_once_there_is_room(tm
     assert federation.zoo.verify() == ()
 
 
-@pytest.mark.parametrize("moment", ["site.accepted", "retraining.started", "retraining.finished"])
+class WatchedEngine(InlineEngine):
+    """Says when it is at work as the gate."""
+
+    def __init__(self, federation: Federation, listener: Listener) -> None:
+        super().__init__(federation)
+        self._listener = listener
+
+    def objections(self, id: str) -> tuple[str, ...]:
+        found = super().objections(id)
+        self._listener("gate", {})
+        return found
+
+
+@pytest.mark.parametrize(
+    "moment", ["site.accepted", "retraining.started", "retraining.finished", "gate"]
+)
 def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     folder = federation.root / "rounds"
@@ -154,7 +171,9 @@ def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
         if event == moment and rounds.load(folder, 1).step != "failed":
             rounds.save(folder, rounds.failed(rounds.load(folder, 1), "aborted by admin"))
 
-    (state,) = conductor(federation, files, listener=abort).run(1, 6)
+    conducting = conductor(federation, files, listener=abort)
+    conducting = replace(conducting, engine=WatchedEngine(federation, abort))
+    (state,) = conducting.run(1, 6)
     assert (state.step, state.reason) == ("failed", "aborted by admin")
     assert rounds.load(folder, 1) == state
     assert federation.releases.promoted() is None

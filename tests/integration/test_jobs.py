@@ -66,6 +66,18 @@ def test_what_can_not_be_done_is_told_and_not_tried_again(address, federation):
     assert jobs_of(address, federation) == ["FAILED"]
 
 
+def test_what_the_disk_refused_the_job_is_done_when_there_is_room(address, federation):
+    engine = Cluster(root=federation.root, config=RayConfig(jobs=address))
+    in_the_way = federation.releases.path / ".00002.draft"
+    in_the_way.write_bytes(b"")
+    commit = federation.zoo.snapshot().commit
+    with pytest.raises(Interrupted, match="can't be read or written by the job"):
+        engine.retrain("00002", commit)
+    in_the_way.unlink()
+    assert engine.retrain("00002", commit).snapshot == commit
+    assert jobs_of(address, federation) == ["SUCCEEDED"]
+
+
 def test_without_a_job_server_the_round_is_interrupted(federation):
     engine = Cluster(root=federation.root, config=RayConfig(jobs="http://127.0.0.1:9"))
     with pytest.raises(Interrupted, match="job server can't be reached"):
