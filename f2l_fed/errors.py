@@ -7,6 +7,8 @@ configuration and data a user handed in, 1 for everything else.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AdmissionError",
     "ConfigError",
@@ -33,6 +35,7 @@ class F2LError(Exception):
         expected: What would have been right.
         got: What was found.
         remedy: What to do about it, as a sentence.
+        passing: Whether a disk or an object store refused, which it may not do the next time.
 
     >>> str(F2LError("steps is negative", where="[recipe] steps", expected=">= 0", got="-1",
     ...              remedy="Set it to 0 or more."))
@@ -42,8 +45,16 @@ class F2LError(Exception):
     exit_code = 1
 
     def __init__(
-        self, what: str, *, where: str = "", expected: str = "", got: str = "", remedy: str = ""
+        self,
+        what: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        got: str = "",
+        remedy: str = "",
+        passing: bool = False,
     ) -> None:
+        self.passing = passing
         self.what, self.where, self.expected, self.got, self.remedy = (
             what,
             where,
@@ -67,13 +78,12 @@ class F2LError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
-        return (_rebuild, (type(self), self.what, self.where, self.expected, self.got, self.remedy))
+        names = ("where", "expected", "got", "remedy", "passing")
+        return _rebuild, (type(self), self.what, {name: getattr(self, name) for name in names})
 
 
-def _rebuild(
-    kind: type[F2LError], what: str, where: str, expected: str, got: str, remedy: str
-) -> F2LError:
-    return kind(what, where=where, expected=expected, got=got, remedy=remedy)
+def _rebuild(kind: type[F2LError], what: str, more: dict[str, Any]) -> F2LError:
+    return kind(what, **more)
 
 
 class UsageError(F2LError):

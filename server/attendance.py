@@ -114,7 +114,8 @@ class Attendance:
             return "", str(error)
         if len(reply.probes) != self.federation.config.probe.episodes:
             return "", "another number of probes than was asked"
-        if not bool(reply.probes.isfinite().all()):
+        # As admission has it: of longer ones nothing finite can be made.
+        if not bool(reply.probes.square().sum(dim=1).isfinite().all()):
             return "", "probes that are not finite"
         site = bound.get(answer.node, reply.site)
         owner = self.node_of.get(site, answer.node)

@@ -95,12 +95,17 @@ class Conductor:
             names=self.names,
             late=intake.take_late,
         )
-        self.talk.nodes(expected_sites)
-        known = rounds.load_all(self.federation.root / "rounds")
+        known, states = rounds.load_all(self.federation.root / "rounds"), []
         last = known[-1].number if known else 0
-        states = []
-        if known and known[-1].step not in ("done", "failed"):
-            states.append(self._conduct(known[-1], intake, attendance))
+        interrupted = known[-1] if known and known[-1].step not in ("done", "failed") else None
+        if interrupted is not None and interrupted.step != "exchange":
+            # What is left of it needs no sites.
+            states.append(self._conduct(interrupted, intake, attendance))
+            interrupted = None
+        if interrupted is not None or count:
+            self.talk.nodes(expected_sites)
+        if interrupted is not None:
+            states.append(self._conduct(interrupted, intake, attendance))
         for number in range(last + 1, last + 1 + count):
             promoted = releases.promoted()
             anchored = self.federation.anchor(promoted)
@@ -190,7 +195,7 @@ class Conductor:
             return aborted
         if not reasons:
             try:
-                registry.promote(release.id, judged=True)
+                registry.promote(release.id, judged=release)
             except ReleaseError as error:
                 reasons = (str(error),)
         if reasons:

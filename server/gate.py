@@ -10,7 +10,7 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.verdict import verdict
 from server.federation import Federation
 from server.releases import Release, require_finite
-from server.retrain import release_records, rows_left
+from server.retrain import release_records, rows_left, while_erasing
 
 _DRAWS = 8
 _COMPARED = 64
@@ -34,8 +34,13 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
         )
     try:
         generator = federation.releases.generator(release.id)
-        moved = drift(federation, release, promoted) if promoted is not None else 0.0
+        moved = 0.0
+        if promoted is not None:
+            before = promoted
+            moved = while_erasing(federation, lambda: drift(federation, release, before))
     except F2LError as error:
+        if error.passing:
+            raise
         return (*reasons, str(error))
     # A figure that is not a number compares as neither; it must not pass.
     if not moved <= federation.config.gate.max_drift:

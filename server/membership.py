@@ -179,11 +179,8 @@ class Membership:
         if link is None:
             return
         try:
-            wanted = {site.name: site for site in self.registry.all() if site.state == "active"}
-            for name in {node.name for node in link.nodes()} | set(wanted):
-                link.unregister(name, keep=wanted[name].key if name in wanted else "")
-            for name, site in wanted.items():
-                link.register(name, site.key)
+            active = (site for site in self.registry.all() if site.state == "active")
+            link.let_in({site.name: site.key for site in active})
         except F2LError as error:
             # When it is there again, it is told everything.
             _LOG.warning("%s", error)

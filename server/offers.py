@@ -13,7 +13,7 @@ from f2l_fed.candidates import Offer, Records, for_training
 from f2l_fed.generator import Generator
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
-from server.retrain import release_records, rows_left
+from server.retrain import release_records, rows_left, while_erasing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,10 @@ class Workshop:
     @classmethod
     def open(cls, federation: Federation, id: str) -> Workshop:
         """Raises ReleaseError if there is no such release or it is damaged."""
+        return while_erasing(federation, lambda: cls._opened(federation, id))
+
+    @classmethod
+    def _opened(cls, federation: Federation, id: str) -> Workshop:
         release, erased = federation.releases.read(id), federation.zoo.erasures()
         rows = rows_left(federation, release)
         return cls(

@@ -139,6 +139,13 @@ class ReleaseRegistry:
                     got=known.state,
                     remedy="Start another round; it makes a release of its own.",
                 )
+            if known is not None and known.snapshot > release.snapshot:
+                raise ReleaseError(
+                    "there is a newer candidate of this name",
+                    where=str(self.path / release.id),
+                    expected=f"one of commit {known.snapshot} or later",
+                    got=f"commit {release.snapshot}",
+                )
             return self._write(release, fit)
 
     def _write(self, release: Release, fit: GeneratorFit) -> Release:
@@ -179,13 +186,13 @@ class ReleaseRegistry:
             raise damaged_matrix(path, got=f"{len(matrix)} rows for {sites} sites")
         return matrix.view(sites, -1, matrix.shape[1])
 
-    def promote(self, id: str, *, judged: bool = False) -> Release:
+    def promote(self, id: str, *, judged: Release | None = None) -> Release:
         """Makes a release the one that sites get and retires the one before.
 
         Args:
             id: Of the release.
-            judged: Whether the gate has just read it, next to the release that it was made from;
-                then it isn't read again, and sites must still have that one.
+            judged: What the gate has just read, next to the release that it was made from; it isn't
+                read again then, but it must be the same, and sites must still have that one.
 
         Raises:
             ReleaseError: If there is none, its generator can't be read or is not finite, or sites
@@ -194,14 +201,16 @@ class ReleaseRegistry:
         with self._alone():
             release, before = self.read(id), self.promoted()
             now = before.id if before is not None else ""
-            if judged and release.parent != now:
+            if judged is not None and release != judged:
+                raise ReleaseError("it was replaced while it was judged", where=f"release {id}")
+            if judged is not None and release.parent != now:
                 raise ReleaseError(
                     "sites have got another release meanwhile",
                     where=f"release {id}",
                     expected=release.parent or "none",
                     got=now or "none",
                 )
-            if not judged:
+            if judged is None:
                 require_finite(self.generator(id), where=str(self.path / id))
             self._point_at(id)
             if before is not None and before.id != id:

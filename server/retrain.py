@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from f2l_fed.admission import load_memory
 from f2l_fed.audit import Audit
 from f2l_fed.candidates import Records
-from f2l_fed.errors import RoundError
+from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
 from f2l_fed.generator import Expectation, FitField, fit_generator
 from f2l_fed.seeds import generator_for
@@ -21,6 +21,8 @@ from f2l_fed.zoo import Record
 from f2l_fed.zoo.snapshot import Snapshot
 from server.federation import Federation
 from server.releases import Release
+
+T = TypeVar("T")
 
 
 def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
@@ -36,11 +38,20 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
         RoundError: If the snapshot holds too few sites.
     """
     federation = Federation.open(root)
+    return while_erasing(federation, lambda: _retrained(federation, id, commit, fit_field))
+
+
+def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField) -> Release:
     config = federation.config
     snapshot = federation.zoo.snapshot(commit)
     parent = federation.releases.promoted()
     parent = parent if parent is not None and parent.id != id else None
-    newest = newest_records(federation, snapshot, parent)
+    erased = federation.zoo.erasures()
+    newest = {
+        site: records
+        for site, records in newest_records(federation, snapshot, parent).items()
+        if erased.get(site, 0) <= commit
+    }
     left_out = {
         site: doubt.reason
         for site, doubt in load_memory(federation.screening).doubted.items()
@@ -105,21 +116,24 @@ def newest_records(
         return known[made_by]
 
     # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
-    latest = snapshot.records(latest_per_site=True)
-    missing, by_site = {record.site for record in latest}, defaultdict[str, list[Record]](list)
-    number = max((record.round for record in latest), default=-1)
-    while missing and number >= 0:
-        for record in snapshot.records(round=number):
-            if record.site in missing and comparable(record.parent):
-                by_site[record.site].append(record)
-        missing -= by_site.keys()
-        number -= 1
+    rounds, found = snapshot.rounds(), dict[str, list[Record]]()
     episodes = federation.config.probe.episodes
-    return {
-        site: sorted(rows, key=lambda record: int(record.key.rsplit("/", 1)[1]))
-        for site, rows in sorted(by_site.items())
-        if len(rows) == episodes
-    }
+    for number in sorted({number for own in rounds.values() for number in own}, reverse=True):
+        missing = {site for site, own in rounds.items() if site not in found and number in own}
+        if not missing:
+            continue
+        by_key = {
+            record.key: record
+            for record in snapshot.records(round=number)
+            if record.site in missing and comparable(record.parent)
+        }
+        for site in missing:
+            # What came by an import has other names.
+            rows = [by_key.get(f"{number}/{site}/{episode}") for episode in range(episodes)]
+            complete = [record for record in rows if record is not None]
+            if len(complete) == episodes:
+                found[site] = complete
+    return dict(sorted(found.items()))
 
 
 def _heard_last(by_site: dict[str, list[Record]], most: int) -> dict[str, list[Record]]:
@@ -152,6 +166,17 @@ def expectation(
         if site in row:
             expected[index] = without[row[site]]
     return Expectation(prior=prior, expected=expected)
+
+
+def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
+    """Repeats what reads records if some were erased meanwhile; it has to leave those out then."""
+    while True:
+        erased = federation.zoo.erasures()
+        try:
+            return job()
+        except RecordErased:
+            if federation.zoo.erasures() == erased:
+                raise
 
 
 def read_records(snapshot: Snapshot, records: list[Record]) -> Records:

@@ -26,7 +26,9 @@ class Interrupted(RoundError):
 
 
 def refused(error: Exception) -> bool:
-    """Whether it was the disk, and nothing that would be the same the next time."""
+    """Whether it was a disk or a store, and nothing that would be the same the next time."""
+    if isinstance(error, F2LError) and error.passing:
+        return True
     cause = error.__cause__ if isinstance(error, F2LError) else error
     lasting = isinstance(cause, FileNotFoundError) or isinstance(error, Interrupted)
     return isinstance(cause, OSError | SafetensorError) and not lasting

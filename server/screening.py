@@ -100,9 +100,9 @@ class Screening:
             for number in rounds
         }
         found = sorted(self._parts.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        known = {owner[:2] for owner in self.memory.owners}
         for path in found:
             part = _part(path)
-            known = {owner[:2] for owner in self.memory.owners}
             if part.owners and part.owners[0][:2] in stored - known:
                 self.memory = self.memory.joined(part)
 

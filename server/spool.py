@@ -2,7 +2,7 @@
 
 Contexts by anchor, until they are used for candidates; and the starts that a late site was
 offered, because its answer can't be screened without them. Nothing here is a record: whatever is
-missing is asked for again, and the folder is emptied when the run is over.
+missing is asked for again or measured anew, and the folder is emptied when the run is over.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -92,8 +93,12 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Deletes everything."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Deletes everything, but what was admitted in an exchange that failed before its end."""
+        for part in self.folder.glob("*"):
+            if part != self.screened or not any(part.iterdir()):
+                shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _path(self, kind: str, site: str) -> Path:
         return self.folder / kind / _name(site)

@@ -116,39 +116,26 @@ class SuperLink:
             if node.status != "unregistered"
         ]
 
-    def register(self, name: str, key: str) -> None:
-        """Lets the holder of a key in as a site; nothing happens where it is in already.
+    def let_in(self, keys: Mapping[str, str]) -> None:
+        """Lets these sites in and nobody else.
 
         Args:
-            name: Of the site.
-            key: Its public key, OpenSSH format.
+            keys: Public key of each site, OpenSSH format, by name.
         """
-        pem = load_ssh_public_key(key.encode()).public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        )
-        if any(node.key == pem for node in self.nodes()):
-            return
-        with self._client() as client:
-            client.RegisterNode(pb.RegisterNodeRequest(public_key=pem, name=name))
-
-    def unregister(self, name: str, *, keep: str = "") -> None:
-        """Lets a site in no more.
-
-        Args:
-            name: Of the site.
-            keep: A key of it that stays, OpenSSH format.
-        """
-        kept = (
-            load_ssh_public_key(keep.encode()).public_bytes(
+        wanted = {
+            name: load_ssh_public_key(key.encode()).public_bytes(
                 Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
             )
-            if keep
-            else b""
-        )
-        for node in self.nodes():
-            if node.name == name and node.key != kept:
-                with self._client() as client:
+            for name, key in keys.items()
+        }
+        nodes = self.nodes()
+        known = {node.name for node in nodes if wanted.get(node.name) == node.key}
+        with self._client() as client:
+            for node in nodes:
+                if wanted.get(node.name) != node.key:
                     client.UnregisterNode(pb.UnregisterNodeRequest(node_id=node.id))
+            for name in sorted(wanted.keys() - known):
+                client.RegisterNode(pb.RegisterNodeRequest(public_key=wanted[name], name=name))
 
     def start(self, settings: Mapping[str, str | int]) -> int:
         """Starts a run of the app with a run configuration; returns its number."""

@@ -17,11 +17,18 @@ _CONSTANT = 1e-4
 
 
 def finite(case: Case) -> Iterator[Finding]:
-    """Numbers that are not finite, or nothing but zeros as a probe."""
+    """Numbers that are not finite, or nothing but zeros as a probe.
+
+    Updates too: starts are made from probes, and of huge ones nothing finite is.
+    """
     one = case.submission
-    for code, tensor in (("not-finite", one.weights), ("probe-not-finite", one.probes)):
+    for code, parts in (
+        ("not-finite", (one.weights, one.updates)),
+        ("probe-not-finite", (one.probes,)),
+    ):
         # Squares that overflow would be lengths that can't be compared.
-        if odd := int((~torch.isfinite(tensor.square().sum(dim=1))).sum()):
+        finite = [part.square().sum(dim=1).isfinite() for part in parts]
+        if odd := int((~torch.stack(finite).all(dim=0)).sum()):
             yield Finding(code=code, action="reject", figures={"networks": float(odd)})
     if not bool(one.probes.any(dim=1).all()):
         yield Finding(code="empty-probe", action="reject")

@@ -135,9 +135,7 @@ class Memory:
 
     def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
         """The memory after a review: those sites have no vote until they send something new."""
-        votes = self.votes_on(kind)
-        for site in doubts:
-            votes = votes.without(site)
+        votes = self.votes_on(kind).without(*doubts)
         return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **doubts})
 
     def without(self, site: str) -> Memory:

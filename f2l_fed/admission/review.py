@@ -49,9 +49,9 @@ def _unlike_others(
     votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
 ) -> dict[str, Verdict]:
     found, peers = {}, {parent: votes.from_release(parent) for parent in set(votes.parents)}
-    for site, parent in zip(votes.sites, votes.parents, strict=True):
+    for site, parent, values in votes.each():
         compared = Compared(
-            values=votes.of(site), votes=votes, peers=peers[parent], complete=True, config=config
+            values=values, votes=votes, peers=peers[parent], complete=True, config=config
         )
         findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
         verdict = Verdict.of([*findings, *in_league.get(site, ())])

@@ -7,7 +7,7 @@ however often they send it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from typing import NamedTuple
@@ -48,6 +48,7 @@ class Votes:
     sites: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     values: Tensor = field(default_factory=lambda: torch.empty(0, 0, 3, dtype=torch.float64))
+    _found: dict[tuple[str, str, float], Usual] = field(default_factory=dict, init=False)
 
     def with_site(self, site: str, figures: Mapping[str, Tensor], parent: str = "") -> Votes:
         """The votes after a site's figures, (m,) by name, came in instead of its old ones."""
@@ -63,9 +64,10 @@ class Votes:
             )
         return Votes(names=names, sites=sites, parents=tuple(parents.values()), values=values)
 
-    def without(self, site: str) -> Votes:
-        """The votes without a site's."""
-        return self._of([index for index, other in enumerate(self.sites) if other != site])
+    def without(self, *sites: str) -> Votes:
+        """The votes without some sites'."""
+        out = frozenset(sites)
+        return self._of([index for index, other in enumerate(self.sites) if other not in out])
 
     def from_release(self, parent: str) -> Votes:
         """The votes of those that started from one release."""
@@ -81,20 +83,36 @@ class Votes:
 
     def of(self, site: str) -> dict[str, Tensor]:
         """A site's figures by name, (3,) float64 each."""
-        mine = self.values[self.sites.index(site)]
+        return self._named(self.values[self.sites.index(site)])
+
+    def each(self) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+        """Every site with the release that it started from and its figures, as `of` gives them."""
+        for site, parent, mine in zip(self.sites, self.parents, self.values, strict=True):
+            yield site, parent, self._named(mine)
+
+    def _named(self, mine: Tensor) -> dict[str, Tensor]:
+        unknown = mine.isnan().any(dim=1).tolist()
         return {
             name: value
-            for name, value in zip(self.names, mine, strict=True)
-            if not bool(value.isnan().any())
+            for name, value, missing in zip(self.names, mine, unknown, strict=True)
+            if not missing
         }
 
     def usual(self, name: str, floor: float) -> Usual:
         """What is usual of a figure; without voters if nobody has it."""
-        return usual(self._on(name), floor)
+        return self._once("usual", name, floor, usual)
 
     def usual_length(self, name: str, floor: float) -> Usual:
         """What is usual of a length whose logarithm is the figure, as a length."""
-        return usual_length(np.exp(self._on(name)), floor)
+        return self._once("length", name, floor, lambda logs, at: usual_length(np.exp(logs), at))
+
+    def _once(
+        self, kind: str, name: str, floor: float, made: Callable[[np.ndarray, float], Usual]
+    ) -> Usual:
+        key = kind, name, floor
+        if key not in self._found:
+            self._found[key] = made(self._on(name), floor)
+        return self._found[key]
 
     def _on(self, name: str) -> np.ndarray:
         if name not in self.names:

@@ -14,13 +14,10 @@ _METRIC = """
 _ROWS = """
 FROM records r
 WHERE number <= :commit
-  AND (:site IS NULL OR site = :site)
-  AND (:round IS NULL OR round = :round)
-  AND (:status IS NULL OR status = :status)
-  AND (:parent IS NULL OR parent = :parent)
-  AND (:keys IS NULL OR key IN (SELECT value FROM json_each(:keys)))
   AND NOT EXISTS (SELECT 1 FROM forgotten f
                   WHERE f.site = r.site AND f.number > r.number AND f.number <= :commit)"""
+_EQUAL = "\n  AND r.{0} = :{0}"
+_KEYS = "\n  AND r.key IN (SELECT value FROM json_each(:keys))"
 _LATEST = """
 FROM records WHERE rowid IN (
   SELECT id FROM (
@@ -59,15 +56,14 @@ class Query:
             columns: Of the table records.
             commit: Of the snapshot.
         """
-        values: dict[str, object] = {
-            "commit": commit,
-            "site": self.site,
-            "round": self.round,
-            "parent": self.parent,
-            "status": self.status,
-            "keys": None if self.keys is None else json.dumps(list(self.keys)),
-        }
+        values: dict[str, object] = {"commit": commit}
         rows = _ROWS
+        # Only what is asked for, so that SQLite sees which index to use.
+        for name in ("site", "round", "parent", "status"):
+            if (value := getattr(self, name)) is not None:
+                rows, values[name] = rows + _EQUAL.format(name), value
+        if self.keys is not None:
+            rows, values["keys"] = rows + _KEYS, json.dumps(list(self.keys))
         for number, (name, (low, high)) in enumerate(self.metrics.items()):
             rows += _METRIC.format(number)
             values.update({f"name{number}": name, f"low{number}": low, f"high{number}": high})

@@ -108,6 +108,7 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 got=str(error.strerror),
                 remedy="Free some space and repeat; all earlier commits are safe.",
+                passing=True,
             ) from error
         if error.errno in _FORBIDDEN:
             raise ZooError(
@@ -115,8 +116,11 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 got=str(error.strerror),
                 remedy="Give this user the right to it, and check that it isn't mounted read-only.",
+                passing=True,
             ) from error
-        raise ZooError("the file system refused", where=str(path), got=str(error)) from error
+        raise ZooError(
+            "the file system refused", where=str(path), got=str(error), passing=True
+        ) from error
 
 
 def missing_file(where: str) -> ZooError:

@@ -288,3 +288,10 @@ def test_an_update_that_was_shortened_is_remembered_as_it_is_stored(screen, memo
     mine = [row for row, owner in enumerate(judged.memory.owners) if owner.site == one.site]
     stored = screen.anatomy.signature(judged.submission.weights)
     torch.testing.assert_close(judged.memory.signatures[mine], stored)
+
+
+@pytest.mark.parametrize("level", [nan, inf, 3e19])
+def test_starts_of_which_no_finite_update_comes_are_no_way_in(screen, memory, newcomer, level):
+    spoilt = replace(newcomer, starts=torch.full_like(newcomer.starts, level))
+    judged = screen.judge(spoilt, memory)
+    assert (judged.verdict.action, judged.verdict.code) == ("reject", "not-finite")

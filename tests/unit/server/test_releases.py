@@ -68,7 +68,7 @@ def test_a_release_is_not_promoted_over_another_than_its_parent(registry: Releas
     (registry.path / "00002").mkdir()
     (registry.path / "00002/release.json").write_text(json.dumps(dataclasses.asdict(late)))
     with pytest.raises(ReleaseError, match=r"another release meanwhile.*none, got 00001"):
-        registry.promote("00002", judged=True)
+        registry.promote("00002", judged=late)
     promoted = registry.promoted()
     assert promoted is not None
     assert promoted.id == "00001"
