@@ -104,7 +104,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
 def newest_records(
     federation: Federation, snapshot: Snapshot, parent: Release | None
 ) -> dict[str, list[Record]]:
-    """The records of each site's newest round, by name, as far as their probes can be compared."""
+    """The records of each site's newest complete round whose probes can be compared, by name."""
     wanted = _starts_from(federation, parent)
     known: dict[str, bool] = {}
 

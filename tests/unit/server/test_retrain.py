@@ -63,8 +63,12 @@ def test_records_whose_probes_started_elsewhere_give_way_to_older_ones(federatio
     assert newest(federation) == {"back": ["1/back/0", "1/back/1"]}
 
 
-def test_a_site_without_all_networks_of_its_newest_round_is_left_out(federation):
+def test_a_round_without_all_networks_gives_way_to_an_older_one(federation):
     sent(federation, "half", 1)
     sent(federation, "half", 2, episodes=1)
+    sent(federation, "never", 2, episodes=1)
     sent(federation, "whole", 1)
-    assert newest(federation) == {"whole": ["1/whole/0", "1/whole/1"]}
+    assert newest(federation) == {
+        "half": ["1/half/0", "1/half/1"],
+        "whole": ["1/whole/0", "1/whole/1"],
+    }
