@@ -66,7 +66,7 @@ def connect(config: RayConfig) -> None:
         raise Interrupted(
             "no Ray cluster can be joined",
             where=config.address,
-            got=str(error).splitlines()[0].rstrip("."),
+            got=(str(error).splitlines() or [type(error).__name__])[0].rstrip("."),
             remedy="Start it, with one of its nodes on this machine, then go on with the round.",
         ) from error
     if not config.address and config.task_cpus > (there := ray.cluster_resources()["CPU"]):
