@@ -83,11 +83,7 @@ def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tenso
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, ValueError, SafetensorError) as error:
         raise ReleaseError(
-            "can't read the generator",
-            where=str(path),
-            got=str(error),
-            remedy="Roll back.",
-            passing=_passing(error),
+            "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
         ) from error
     if about.get("format") != _VERSION:
         raise ReleaseError(
@@ -142,25 +138,20 @@ def load_matrix(path: Path) -> Tensor:
         with safe_open(path, framework="pt") as file:
             matrix: Tensor = file.get_tensor("w")
     except (OSError, ValueError, SafetensorError) as error:
-        raise damaged_matrix(path, got=str(error), passing=_passing(error)) from error
+        raise damaged_matrix(path, got=str(error)) from error
     if matrix.dim() != 2:
         raise damaged_matrix(path, got=f"the shape {tuple(matrix.shape)}")
     return matrix
 
 
-def damaged_matrix(path: Path, *, got: str, passing: bool = False) -> ReleaseError:
+def damaged_matrix(path: Path, *, got: str) -> ReleaseError:
     """The error about a matrix that can't be what a release wrote."""
     return ReleaseError(
         "can't read what the release expects",
         where=str(path),
         got=got,
         remedy="Restore this file from a backup, or roll back.",
-        passing=passing,
     )
-
-
-def _passing(error: Exception) -> bool:
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _factors(ridge: RidgeMap) -> dict[str, Tensor]:

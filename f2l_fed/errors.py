@@ -23,6 +23,7 @@ __all__ = [
     "UsageError",
     "WireError",
     "ZooError",
+    "of_a_disk",
 ]
 
 
@@ -35,7 +36,7 @@ class F2LError(Exception):
         expected: What would have been right.
         got: What was found.
         remedy: What to do about it, as a sentence.
-        passing: Whether a disk or an object store refused, which it may not do the next time.
+        passing: Whether it may be gone the next time although no OSError is its cause.
 
     >>> str(F2LError("steps is negative", where="[recipe] steps", expected=">= 0", got="-1",
     ...              remedy="Set it to 0 or more."))
@@ -54,7 +55,7 @@ class F2LError(Exception):
         remedy: str = "",
         passing: bool = False,
     ) -> None:
-        self.passing = passing
+        self._passing = passing
         self.what, self.where, self.expected, self.got, self.remedy = (
             what,
             where,
@@ -63,6 +64,11 @@ class F2LError(Exception):
             remedy,
         )
         super().__init__(what)
+
+    @property
+    def passing(self) -> bool:
+        """Whether a disk or an object store refused, which it may not do the next time."""
+        return self._passing or of_a_disk(self.__cause__)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -80,6 +86,11 @@ class F2LError(Exception):
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
         names = ("where", "expected", "got", "remedy", "passing")
         return _rebuild, (type(self), self.what, {name: getattr(self, name) for name in names})
+
+
+def of_a_disk(error: BaseException | None) -> bool:
+    """Whether the system refused something; a file that isn't there is no such thing."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _rebuild(kind: type[F2LError], what: str, more: dict[str, Any]) -> F2LError:

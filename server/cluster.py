@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,9 +96,7 @@ class Cluster:
         if self.config.jobs:
             retrain_as_job(self.config.jobs, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
-        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(retrain_here)
-        with _typed_errors():
-            release: Release = ray.get(task.remote(self.root, id, commit, self.config))
+        release: Release = self._done(retrain_here, id, commit)
         return release
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
@@ -135,12 +133,14 @@ class Cluster:
 
     def objections(self, id: str) -> tuple[str, ...]:
         """What speaks against a candidate release; see `server.gate`."""
-        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(
-            objections_here
-        )
-        with _typed_errors():
-            found: tuple[str, ...] = ray.get(task.remote(self.root, id, self.config))
+        found: tuple[str, ...] = self._done(objections_here, id)
         return found
+
+    def _done(self, job: Callable[..., Any], *asked: Any) -> Any:
+        """What one task comes to, which gets the folder and the settings besides."""
+        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
+        with _typed_errors():
+            return ray.get(task.remote(self.root, *asked, self.config))
 
 
 def _each(stream: Any) -> Iterator[tuple[str, Offer]]:

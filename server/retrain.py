@@ -116,10 +116,10 @@ def newest_records(
         return known[made_by]
 
     # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
-    rounds, found = snapshot.rounds(), dict[str, list[Record]]()
+    waiting, found = snapshot.rounds(), dict[str, list[Record]]()
     episodes = federation.config.probe.episodes
-    for number in sorted({number for own in rounds.values() for number in own}, reverse=True):
-        missing = {site for site, own in rounds.items() if site not in found and number in own}
+    for number in sorted({number for own in waiting.values() for number in own}, reverse=True):
+        missing = {site for site, own in waiting.items() if number in own}
         if not missing:
             continue
         by_key = {
@@ -133,6 +133,7 @@ def newest_records(
             complete = [record for record in rows if record is not None]
             if len(complete) == episodes:
                 found[site] = complete
+                del waiting[site]
     return dict(sorted(found.items()))
 
 

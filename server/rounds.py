@@ -17,7 +17,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from f2l_fed.config import RoundConfig
-from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.errors import F2LError, RoundError, of_a_disk
 from f2l_fed.files import write_atomically
 
 
@@ -27,11 +27,11 @@ class Interrupted(RoundError):
 
 def refused(error: Exception) -> bool:
     """Whether it was a disk or a store, and nothing that would be the same the next time."""
-    if isinstance(error, F2LError) and error.passing:
-        return True
-    cause = error.__cause__ if isinstance(error, F2LError) else error
-    lasting = isinstance(cause, FileNotFoundError) or isinstance(error, Interrupted)
-    return isinstance(cause, OSError | SafetensorError) and not lasting
+    if isinstance(error, Interrupted):
+        return False
+    if isinstance(error, F2LError):
+        return error.passing or isinstance(error.__cause__, SafetensorError)
+    return of_a_disk(error) or isinstance(error, SafetensorError)
 
 
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]

@@ -108,7 +108,6 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 got=str(error.strerror),
                 remedy="Free some space and repeat; all earlier commits are safe.",
-                passing=True,
             ) from error
         if error.errno in _FORBIDDEN:
             raise ZooError(
@@ -116,11 +115,8 @@ def explained(path: Path) -> Iterator[None]:
                 where=str(path),
                 got=str(error.strerror),
                 remedy="Give this user the right to it, and check that it isn't mounted read-only.",
-                passing=True,
             ) from error
-        raise ZooError(
-            "the file system refused", where=str(path), got=str(error), passing=True
-        ) from error
+        raise ZooError("the file system refused", where=str(path), got=str(error)) from error
 
 
 def missing_file(where: str) -> ZooError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -20,20 +19,7 @@ from server.federation import Federation
 from server.rounds import Exchange, Interrupted, begun, exchanged
 from tests.support.inline import InlineEngine, conductor, nodes
 from tests.support.loopback import LoopbackGrid
-from tests.support.small_federation import small_federation
-
-FEW = ("first.steps=5", "later.steps=3", "flow.steps=20", "probe.anchors=1")
-ANY_RELEASE = ("gate.min_explained=-100", "gate.min_conditioning=-100", "gate.max_dispersion=100")
-
-
-def prepared(out: Path, *more: str, sites: int = 6) -> tuple[Federation, list[Path]]:
-    federation, _ = small_federation(out, sites=sites, settings=(*FEW, *more))
-    return federation, sorted((out / "sites").glob("*/site.toml"))
-
-
-def events(root: Path, name: str) -> list[dict]:
-    lines = map(json.loads, (root / "events.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == name]
+from tests.support.small_federation import ANY_RELEASE, events, prepared
 
 
 class SlowGrid(LoopbackGrid):

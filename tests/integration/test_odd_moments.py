@@ -27,15 +27,7 @@ from server.rounds import Interrupted, refused
 from server.spool import Spool
 from tests.support.inline import InlineEngine, conductor, nodes, run_inline
 from tests.support.loopback import LoopbackGrid
-from tests.support.small_federation import small_federation
-
-FEW = ("first.steps=5", "later.steps=3", "flow.steps=20", "probe.anchors=1")
-ANY_RELEASE = ("gate.min_explained=-100", "gate.min_conditioning=-100", "gate.max_dispersion=100")
-
-
-def prepared(out: Path, *more: str) -> tuple[Federation, list[Path]]:
-    federation, _ = small_federation(out, settings=(*FEW, *ANY_RELEASE, *more))
-    return federation, sorted((out / "sites").glob("*/site.toml"))
+from tests.support.small_federation import ANY_RELEASE, prepared
 
 
 def conducted(
@@ -53,7 +45,7 @@ class ErasingEngine(InlineEngine):
 
 
 def test_a_site_may_be_erased_while_a_retraining_begins(tmp_path):
-    federation, files = prepared(tmp_path / "out")
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     state = conducted(federation, files, ErasingEngine(federation))
     assert (state.step, state.promoted) == ("done", True)
     release = federation.releases.read("00001")
@@ -61,7 +53,7 @@ def test_a_site_may_be_erased_while_a_retraining_begins(tmp_path):
 
 
 def test_what_reads_records_is_repeated_after_an_erasure_and_only_then(tmp_path):
-    federation, _ = prepared(tmp_path / "out")
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     snapshot = federation.zoo.snapshot()
     records = snapshot.records()
@@ -83,7 +75,7 @@ def test_what_reads_records_is_repeated_after_an_erasure_and_only_then(tmp_path)
 
 
 def test_imported_networks_neither_break_a_retraining_nor_hide_what_a_site_sent(tmp_path):
-    federation, _ = prepared(tmp_path / "out")
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     zoo = federation.zoo
     (sent,) = zoo.snapshot().records(keys=["1/site-000/0"])
@@ -102,7 +94,7 @@ def test_imported_networks_neither_break_a_retraining_nor_hide_what_a_site_sent(
 
 
 def test_a_site_with_huge_probes_is_left_out_and_the_round_goes_on(tmp_path):
-    federation, files = prepared(tmp_path / "out")
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     app = ClientApp()
 
@@ -140,7 +132,7 @@ class LostStore(InlineEngine):
 
 
 def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
-    federation, files = prepared(tmp_path / "out")
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     engine = LostStore(federation)
     with pytest.raises(Interrupted, match="object store refused"):
         conducted(federation, files, engine)
@@ -149,7 +141,7 @@ def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
 
 
 def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
-    federation, _ = prepared(tmp_path / "out")
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     file = federation.releases.path / "00001/generator.safetensors"
     file.unlink()
@@ -158,6 +150,8 @@ def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
     with pytest.raises(F2LError) as error:
         objections(federation, federation.releases.read("00001"))
     assert refused(error.value)
+    # And as it comes back from a task in another process.
+    assert refused(pickle.loads(pickle.dumps(error.value)))
 
 
 class FailingEngine(InlineEngine):
@@ -171,7 +165,7 @@ class FailingEngine(InlineEngine):
 
 
 def test_what_was_measured_before_an_exchange_failed_is_not_lost(tmp_path):
-    federation, files = prepared(tmp_path / "out", "round.in_flight=1")
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE, "round.in_flight=1")
     run_inline(federation, 1)
     state = conducted(federation, files, FailingEngine(federation))
     assert (state.step, state.reason) == ("failed", "a task failed on the cluster.")
@@ -184,7 +178,7 @@ def test_what_was_measured_before_an_exchange_failed_is_not_lost(tmp_path):
 
 
 def test_what_is_left_of_a_round_needs_no_site(tmp_path):
-    federation, files = prepared(tmp_path / "out")
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     with pytest.raises(Interrupted):
         conducted(federation, files, LostStore(federation))
     (state,) = conductor(federation, files, grid=LoopbackGrid(honest_app, {})).run(0, 6)
@@ -192,7 +186,7 @@ def test_what_is_left_of_a_round_needs_no_site(tmp_path):
 
 
 def test_an_older_candidate_replaces_no_newer_one_nor_what_was_judged(tmp_path):
-    federation, _ = prepared(tmp_path / "out")
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     registry, commit = federation.releases, federation.zoo.snapshot().commit
     older = retrain(federation.root, "00002", commit - 1)

@@ -23,23 +23,11 @@ from server.journal import Journal
 from server.lock import locked
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
-from tests.support.small_federation import small_federation
-
-FEW = ("first.steps=5", "later.steps=3", "flow.steps=20", "probe.anchors=1")
-
-
-def prepared(out: Path, *more: str, sites: int = 6) -> tuple[Federation, list[Path]]:
-    federation, _ = small_federation(out, sites=sites, settings=(*FEW, *more))
-    return federation, sorted((out / "sites").glob("*/site.toml"))
+from tests.support.small_federation import events, prepared
 
 
 def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Conductor:
     return conductor(federation, files, grid=grid)
-
-
-def events(root: Path, name: str) -> list[dict]:
-    lines = map(json.loads, (root / "events.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == name]
 
 
 def codes(root: Path, number: int) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
@@ -26,6 +28,9 @@ SETTINGS = (
     "candidates.training_samples=1",
 )
 
+FEW = ("first.steps=5", "later.steps=3", "flow.steps=20", "probe.anchors=1")
+ANY_RELEASE = ("gate.min_explained=-100", "gate.min_conditioning=-100", "gate.max_dispersion=100")
+
 
 def small_federation(
     out: Path,
@@ -48,3 +53,15 @@ def small_federation(
         config=config,
     )
     return prepare(simulation, force=force)
+
+
+def prepared(out: Path, *more: str, sites: int = 6) -> tuple[Federation, list[Path]]:
+    """One that trains for a few steps only, and its ``site.toml`` files."""
+    federation, _ = small_federation(out, sites=sites, settings=(*FEW, *more))
+    return federation, sorted((out / "sites").glob("*/site.toml"))
+
+
+def events(root: Path, name: str) -> list[dict[str, Any]]:
+    """A federation's events of one name, in their order."""
+    lines = map(json.loads, (root / "events.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == name]
