@@ -1,6 +1,7 @@
 """Writers that are killed at random, again and again: ``python -m tests.unit.zoo.killing``.
 
 A program of its own, so that a writer is a fork of a small process and a kill costs milliseconds.
+How long a writer may live is measured, so that a slow machine kills as evenly as a fast one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import random
 import select
 import shutil
 import signal
+import statistics
 import sys
 import time
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
@@ -20,26 +23,40 @@ from f2l_fed.zoo import Zoo
 from tests.unit.zoo.samples import new_record, new_records, new_zoo
 
 LIVES_PER_ZOO = 25
-LONGEST_LIFE_S = 0.02
+# An erasure and a merge follow every so many appends.
+APPENDS = 3
 # One in so many is killed while it opens the zoo.
 EARLY = 6
 
 
-def live(path: Path, life: int, acknowledge: int) -> None:
-    """Appends and erases without end, and tells what is done in lines."""
+def live(path: Path, life: int, acknowledge: int, numbers: Iterable[int]) -> None:
+    """Appends and erases once a number, and tells what is done in lines."""
     zoo = Zoo.open(path)
     os.write(acknowledge, b"open\n")
-    for number in count():
+    for number in numbers:
         keys = [f"{number}/{site}/{life}" for site in ("kept", "gone")]
         os.write(acknowledge, f"begin {' '.join(keys)}\n".encode())
         zoo.append(new_records(*keys))
         os.write(acknowledge, f"append {' '.join(keys)}\n".encode())
-        if number % 3 == 2:
+        if number % APPENDS == APPENDS - 1:
             os.write(acknowledge, b"erase\n")
             zoo.forget("gone")
             os.write(acknowledge, b"forget\n")
             os.write(acknowledge, b"merge\n")
             zoo.compact()
+
+
+def longest_life(folder: Path) -> float:
+    """Seconds that a writer needs here until it has merged once (the median of three)."""
+    seconds = []
+    with open(os.devnull, "wb") as nobody:
+        for number in range(3):
+            path = folder / f"calm-{number}"
+            new_zoo(path)
+            begun = time.perf_counter()
+            live(path, 0, nobody.fileno(), range(APPENDS))
+            seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
 
 
 def lines_of_a_killed_life(path: Path, life: int, seconds: float) -> list[str]:
@@ -48,7 +65,7 @@ def lines_of_a_killed_life(path: Path, life: int, seconds: float) -> list[str]:
     process = os.fork()
     if process == 0:
         try:
-            live(path, life, theirs)
+            live(path, life, theirs, count())
         finally:
             os._exit(1)
     os.close(theirs)
@@ -69,6 +86,7 @@ def main(folder: Path, lives: int, seed: int) -> dict[str, int]:
         How many were killed, in the middle of what, and how many appends they acknowledged.
     """
     chance = random.Random(seed)
+    longest = longest_life(folder)
     report = {"killed": 0, "appending": 0, "erasing": 0, "merging": 0, "acknowledged": 0}
     for life in range(lives):
         path = folder / f"zoo-{life // LIVES_PER_ZOO}"
@@ -79,7 +97,7 @@ def main(folder: Path, lives: int, seed: int) -> dict[str, int]:
             must: set[str] = set()
             may: set[str] = set()
         what = ""
-        for line in lines_of_a_killed_life(path, life, chance.uniform(0, LONGEST_LIFE_S)):
+        for line in lines_of_a_killed_life(path, life, chance.uniform(0, longest)):
             what, *keys = line.split()
             if what == "open":
                 continue
