@@ -49,7 +49,7 @@ def live(path: Path, life: int, acknowledge: int, numbers: Iterable[int]) -> Non
 def longest_life(folder: Path) -> float:
     """Seconds that a writer needs here until it has merged once (the median of three)."""
     seconds = []
-    with open(os.devnull, "wb") as nobody:
+    with Path(os.devnull).open("wb") as nobody:
         for number in range(3):
             path = folder / f"calm-{number}"
             new_zoo(path)
