@@ -158,9 +158,13 @@ class SuperLink:
         return Run(id=id, status=status.status, outcome=status.sub_status, details=status.details)
 
     def stop(self, id: int) -> None:
-        """Ends a run."""
-        with self._client() as client:
-            client.StopRun(pb.StopRunRequest(run_id=id))
+        """Ends a run; one that is over already stays as it is."""
+        try:
+            with self._client() as client:
+                client.StopRun(pb.StopRunRequest(run_id=id))
+        except SuperLinkError:
+            if not self.run(id).finished:
+                raise
 
     def log(self, id: int) -> str:
         """The end of what a finished run has written."""

@@ -83,7 +83,9 @@ def _affected(registry: ReleaseRegistry, site: str) -> list[tuple[Release, str]]
 
 
 def _forget(zoo: Zoo, federations: list[Federation], site: str) -> int | None:
-    """Erases a site in the zoo and then beside it.
+    """Erases a site in quarantine, in the zoo, and in what else lies beside it.
+
+    In this order: what is released from quarantine meanwhile is in the zoo before its erasure.
 
     Returns:
         The commit, or None if the zoo never held a record of the site.
@@ -93,13 +95,15 @@ def _forget(zoo: Zoo, federations: list[Federation], site: str) -> int | None:
     """
     from server.screening import erase
 
+    known = any(_known(federation, site) for federation in federations)
+    for federation in federations:
+        federation.quarantine.forget(site)
     ever = site in zoo.erasures() or zoo.snapshot().records(site=site, status=None)
     number = zoo.forget(site).number if ever else None
-    known = ever or any(_known(federation, site) for federation in federations)
     # Also if it is not known: a writer that died may have left something of it.
     for federation in federations:
         erase(federation, site)
-    if not known:
+    if not (ever or known):
         raise ZooError(
             "no such site",
             got=repr(site),

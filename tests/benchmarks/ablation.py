@@ -24,7 +24,7 @@ from f2l_fed.seeds import generator_for
 from server.federation import FEDERATION_FILE, Federation
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -76,7 +76,7 @@ def job(
 ) -> dict[str, Curves]:
     """Curves by row of the table."""
     variant = VARIANTS[name]
-    with few_shot(seed, sites, held_out, data, variant.overrides) as (federation, divided):
+    with laid_out(seed, sites, held_out, data, variant.overrides) as (federation, divided):
         if not variant.symmetry:
             federation = _without_symmetry(federation)
         run_inline(federation, rounds)

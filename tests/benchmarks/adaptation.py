@@ -43,7 +43,7 @@ from f2l_fed.targets import Target
 from server.federation import Federation
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -108,7 +108,7 @@ class Service:
 
 def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> tuple[Curves, Curves]:
     """Curves of both parts."""
-    with few_shot(seed, sites, held_out, data) as (federation, divided):
+    with laid_out(seed, sites, held_out, data) as (federation, divided):
         run_inline(federation, rounds)
         service, parts = Service.of(federation), held_out_sites(divided)
     unseen, seen = parts["unseen"] or [], parts["seen"] or []

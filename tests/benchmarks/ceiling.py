@@ -27,7 +27,7 @@ from f2l_fed.seeds import generator_for
 from server.federation import Federation
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 SHOTS = 50
@@ -39,7 +39,7 @@ Row = dict[str, tuple[float, float]]
 def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> dict[str, list[Row]]:
     """One row for every held-out site, by kind."""
     overrides = (f"split.held_out_shots={SHOTS}",)
-    with few_shot(seed, sites, held_out, data, overrides) as (federation, divided):
+    with laid_out(seed, sites, held_out, data, overrides) as (federation, divided):
         run_inline(federation, rounds)
         generator, records = promoted(federation)
         return {

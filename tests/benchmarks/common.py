@@ -15,15 +15,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from f2l_fed.data.scenarios import SCENARIOS
 from f2l_fed.evaluate import half_width
 
 T = TypeVar("T")
 
 
 def options(
-    description: str, seeds: int = 3, *, plot: bool = False, kept: bool = False
+    description: str,
+    seeds: int = 3,
+    *,
+    plot: bool = False,
+    kept: bool = False,
+    scenario: bool = False,
 ) -> argparse.Namespace:
-    """--quick, --seeds, --json, --data and perhaps --plot and --kept."""
+    """--quick, --seeds, --json, --data and perhaps --plot, --kept and --scenario."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--seeds", type=int, default=seeds)
@@ -31,6 +37,9 @@ def options(
     parser.add_argument("--data", default="mnist5k,fashion-mnist")
     if kept:
         parser.add_argument("--kept", type=Path, help="folder of what is measured already")
+    if scenario:
+        names = tuple(SCENARIOS)
+        parser.add_argument("--scenario", choices=names, default="few-shot", help="of the sites")
     if plot:
         parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
     return parser.parse_args()

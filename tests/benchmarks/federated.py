@@ -18,10 +18,16 @@ from server.simulate import Simulation, prepare
 
 
 @contextmanager
-def few_shot(
-    seed: int, sites: int, held_out: int, data: str, overrides: Sequence[str] = ()
+def laid_out(
+    seed: int,
+    sites: int,
+    held_out: int,
+    data: str,
+    overrides: Sequence[str] = (),
+    *,
+    scenario: str = "few-shot",
 ) -> Iterator[tuple[Federation, Partition]]:
-    """The few-shot scenario, laid out but without a round.
+    """A federation that is laid out, but without a round.
 
     Args:
         seed: Decides everything.
@@ -29,11 +35,12 @@ def few_shot(
         held_out: Held-out sites of each kind.
         data: Names of data sets, with commas between them.
         overrides: Of the configuration, as `load_config` takes them.
+        scenario: How the data are divided.
     """
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(
             data=tuple(data.split(",")),
-            scenario="few-shot",
+            scenario=scenario,
             sites=sites,
             held_out=held_out,
             rounds=1,

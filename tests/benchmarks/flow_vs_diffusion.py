@@ -44,7 +44,7 @@ from f2l_fed.seeds import generator_for
 from server.federation import Federation
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 EVALUATIONS = (1, 2, 4, 16, 64)
@@ -125,7 +125,7 @@ def _flow(
 
 def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> dict[str, dict[str, Any]]:
     """Accuracies at every held-out site and time, by model and evaluations."""
-    with few_shot(seed, sites, held_out, data) as (federation, divided):
+    with laid_out(seed, sites, held_out, data) as (federation, divided):
         run_inline(federation, rounds)
         release = Release.of(federation)
         parts = held_out_sites(divided)

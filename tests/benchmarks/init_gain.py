@@ -37,7 +37,7 @@ from server.federation import Federation
 from server.retrain import release_records
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.federated import laid_out
 from tests.support.inline import run_inline
 
 MEASURED = (1, 3, 8)
@@ -54,7 +54,7 @@ DRAWN = {
 
 def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
     """Curves of all held-out sites by round, kind and site."""
-    with few_shot(seed, sites, held_out, data) as (federation, divided):
+    with laid_out(seed, sites, held_out, data) as (federation, divided):
         averaged = fedavg(federation, divided, max(MEASURED))
         found = {}
         for number in range(1, max(MEASURED) + 1):

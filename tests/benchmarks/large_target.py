@@ -28,7 +28,7 @@ from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import build_target
 from server.simulate import held_out_sites
 from tests.benchmarks.common import memory_mib, options, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5, 20)
@@ -91,7 +91,7 @@ def sizes(counts: tuple[int, ...], folder: Path) -> list[dict[str, float]]:
 
 def federation(seed: int, sites: int, held_out: int, rounds: int, data: str) -> dict[str, Any]:
     """Curves of every start at the held-out sites, by kind."""
-    with few_shot(seed, sites, held_out, data, SETTINGS) as (folder, divided):
+    with laid_out(seed, sites, held_out, data, SETTINGS) as (folder, divided):
         began = time.perf_counter()
         run_inline(folder, rounds)
         seconds, config = time.perf_counter() - began, folder.config

@@ -1,18 +1,18 @@
 """What liars cost the held-out sites, with admission on and off.
 
-`python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--json OUT.json]
-[--kept DIR]`
+`python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--scenario NAME]
+[--json OUT.json] [--kept DIR]`
 
-Three rounds of a few-shot federation of 40 sites in which nobody, 10% or 30% of the sites lie in
-every round. ``off`` rejects only what can't be a network at all (`OFF`); ``on`` is what ships. The
-gate lets every release pass in all rows, so that it is admission that is measured and not the
-gate. Accuracy is that of the generated start at honest held-out sites, before and after the last
-number of local steps; differences are from the run without liars of the same seed, paired by
-site, with Student's 95%. ``let in`` is the share of the liars' submissions that the zoo holds and
-``used`` that of the records in the last release; ``lost`` counts honest submissions kept out of
-the zoo. In ``labels shuffled`` sites are honest but their labels are not: nothing contradicts them.
-With ``--kept`` what each federation came to is kept in a folder, and a run that was interrupted
-goes on.
+Three rounds of a federation (few-shot, unless another scenario is named) of 40 sites in which
+nobody, 10% or 30% of the sites lie in every round. ``off`` rejects only what can't be a network at
+all (`OFF`); ``on`` is what ships. The gate lets every release pass in all rows, so that it is
+admission that is measured and not the gate. Accuracy is that of the generated start at honest
+held-out sites, before and after the last number of local steps; differences are from the run
+without liars of the same seed, paired by site, with Student's 95%. ``let in`` is the share of the
+liars' submissions that the zoo holds and ``used`` that of the records in the last release; ``lost``
+counts honest submissions kept out of the zoo. In ``labels shuffled`` sites are honest but their
+labels are not: nothing contradicts them. With ``--kept`` what each federation came to is kept in a
+folder, and a run that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from server.federation import Federation
 from server.held_out import curves_of
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.federated import laid_out
 from tests.support.attacks import Attack, flipped, in_league, labels_permuted, noise, stretched
 from tests.support.liars import with_liars
 
@@ -98,10 +98,13 @@ def kept(row: Row, folder: Path | None, *more: Any) -> Found:
     return found
 
 
-def job(row: Row, sites: int, held_out: int, data: str, settings: Sequence[str]) -> Found:
+def job(
+    row: Row, sites: int, held_out: int, data: str, scenario: str, settings: Sequence[str]
+) -> Found:
     """Runs a federation and measures its last release."""
     overrides = (*settings, *ANY_RELEASE, *(() if row.admission else OFF))
-    with few_shot(row.seed, sites, held_out, data, overrides) as (federation, divided):
+    laid = laid_out(row.seed, sites, held_out, data, overrides, scenario=scenario)
+    with laid as (federation, divided):
         names = [site.name for site in divided.sites]
         rng = np.random.default_rng(row.seed)
         liars = set(rng.choice(names, round(row.share * sites), replace=False).tolist())
@@ -165,7 +168,7 @@ def _stacked(parts: object) -> torch.Tensor:
 
 def main() -> None:
     """Runs every federation, prints a table, and writes the figures if asked to."""
-    asked = options(__doc__ or "", seeds=3, kept=True)
+    asked = options(__doc__ or "", seeds=3, kept=True, scenario=True)
     sites, held_out, settings = (40, 10, ())
     attacks: Sequence[str] = (*ATTACKS, SHUFFLED)
     shares: Sequence[float] = SHARES
@@ -178,7 +181,7 @@ def main() -> None:
     folder = asked.kept
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    more = (folder, sites, held_out, asked.data, settings)
+    more = (folder, sites, held_out, asked.data, asked.scenario, settings)
     results = side_by_side(kept, [(row, *more) for row in rows])
     tables = compared(dict(zip(rows, results, strict=True)))
     print(f"accuracy as generated and after {STEPS[-1]} steps, and points lost to the clean run")

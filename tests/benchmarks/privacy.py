@@ -24,7 +24,7 @@ from f2l_fed.evaluate import STEPS
 from server.held_out import curves_of
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
-from tests.benchmarks.federated import few_shot
+from tests.benchmarks.federated import laid_out
 from tests.benchmarks.poison import ANY_RELEASE, SMALL
 from tests.support.inline import run_inline
 
@@ -45,7 +45,7 @@ def job(
     seed: int, epsilon: float, sites: int, held_out: int, data: str, settings: Sequence[str]
 ) -> Found:
     """Runs a federation and measures its last release."""
-    with few_shot(seed, sites, held_out, data, (*settings, *ANY_RELEASE)) as (federation, divided):
+    with laid_out(seed, sites, held_out, data, (*settings, *ANY_RELEASE)) as (federation, divided):
         files = sorted((federation.root / "sites").glob("*/site.toml"))
         if epsilon:
             for path in files:

@@ -31,7 +31,7 @@ from server.releases import Release
 from server.retrain import expectation, release_records
 from server.simulate import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
-from tests.benchmarks.federated import few_shot, promoted
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5)
@@ -47,7 +47,7 @@ Found = dict[str, tuple[dict[str, Any], list[Curves]]]
 def job(seed: int, held_out: int, moments: Sequence[int], data: str) -> Found:
     """Curves at every held-out site after each number of rounds."""
     found: Found = {}
-    with few_shot(seed, 40, held_out, data) as (federation, divided):
+    with laid_out(seed, 40, held_out, data) as (federation, divided):
         parts, before = held_out_sites(divided), 0
         for rounds in moments:
             run_inline(federation, rounds - before)

@@ -8,6 +8,7 @@ which had no answer are back by themselves.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -37,6 +38,7 @@ from server.identity import Identity
 from server.provision import read_authority
 from server.registry import SiteRegistry
 from server.rounds import RoundState
+from server.superlink import SuperLinkError
 from tests.support.central import BIN, Central, holds, prepare, running
 from tests.support.relay import Relay, relay
 from tests.support.sites import digits_site
@@ -321,6 +323,19 @@ def test_the_daemon_renews_a_certificate_in_time_and_answers_with_the_new_one(pl
     assert site.serial_numbers[-1] == now.serial_number
     assert "keys and certificate are renewed" in renewing.log
     assert "renewing" in played.first.accepted
+
+
+def test_a_run_that_ended_before_it_could_be_aborted_is_no_error(played):
+    link, log = played.central.superlink, played.central.root / "events.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    ended = [int(event["run"]) for event in events if event["event"] == "run.ended"]
+    assert len(ended) == 2
+    for run in ended:
+        before = link.run(run)
+        link.stop(run)
+        assert link.run(run) == before
+    with pytest.raises(SuperLinkError):
+        link.stop(max(ended) + 1)
 
 
 def test_every_answer_is_in_the_zoo_once(played):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from f2l_fed.admission import Finding, Verdict
 from f2l_fed.errors import UsageError, ZooError
-from f2l_fed.zoo import NewRecord
+from f2l_fed.zoo import Commit, NewRecord, Zoo
 from server.commands import quarantine, zoo
 from server.federation import Federation
 from server.registry import SiteRegistry
@@ -38,13 +39,13 @@ def federation(tmp_path: Path) -> Federation:
     return federation
 
 
-def put(federation: Federation, site: str) -> str:
+def put(federation: Federation, site: str, number: int = 1) -> str:
     size = federation.target.layout.size
     draws = np.random.default_rng(len(site))
     record = NewRecord(
-        key=f"1/{site}/0",
+        key=f"{number}/{site}/0",
         site=site,
-        round=1,
+        round=number,
         weights=draws.standard_normal(size, dtype=np.float32),
         context=draws.standard_normal(size, dtype=np.float32),
         metrics={"accuracy_after": 0.75},
@@ -99,6 +100,26 @@ def test_a_site_that_is_only_in_quarantine_can_be_forgotten(federation):
     assert federation.quarantine.list() == ()
     assert list((federation.quarantine.root / "shards").iterdir()) == []
     assert isinstance(forget(federation, "a").exception, ZooError)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_released_beside_an_erasure_is_not_in_the_zoo_after_it(
+    federation, monkeypatch, late
+):
+    federation.quarantine.release(put(federation, "a"), federation.zoo)
+    id = put(federation, "a", 2)
+    forgets = Zoo.forget
+
+    def beside(its: Zoo, site: str) -> Commit:
+        done = forgets(its, site) if late else None
+        with suppress(ZooError):
+            federation.quarantine.release(id, federation.zoo)
+        return done or forgets(its, site)
+
+    monkeypatch.setattr(Zoo, "forget", beside)
+    assert forget(federation, "a").exit_code == 0
+    assert federation.zoo.snapshot().records(status=None) == ()
+    assert federation.quarantine.list() == ()
 
 
 def test_a_site_that_has_only_registered_can_be_forgotten_with_what_the_spool_has(federation):

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.children import end_strays
+from server.children import end_strays, strays
 from server.control import Connection, connect
+from server.identity import AUTHORITY
+from server.superlink import SuperLink
 from tests.support.deployment import free_ports
 
 BIN = Path(sys.executable).parent
@@ -67,6 +69,18 @@ class Central:
                 return await question(to)
 
         return asyncio.run(conversation())
+
+    @property
+    def superlink(self) -> SuperLink:
+        """Its SuperLink as the server itself speaks to it."""
+        (port,) = [
+            int(words[words.index("--port") + 1])
+            for pid in strays(self.mark)
+            if "--port" in (words := Path(f"/proc/{pid}/cmdline").read_text().split("\0"))
+        ]
+        authority = (self.certificates / AUTHORITY).read_bytes()
+        secret = (self.root / "flower" / "secret").read_text().strip()
+        return SuperLink(port=port, authority=authority, secret=secret)
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in (self.root / "flower").glob("*.log*"))
