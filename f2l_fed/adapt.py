@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.assignment import assignment
 from f2l_fed.candidates import select
 from f2l_fed.finetune import Recipe, finetune
 from f2l_fed.generator import Generator
@@ -87,7 +87,7 @@ class Memory:
         if not symmetry.classes:
             return self
         similarity = context[symmetry.output].double() @ self.context[symmetry.output].double().T
-        order = torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
+        order = assignment(similarity, maximize=True)
 
         def relabelled(network: Tensor) -> Tensor:
             network = network.clone()

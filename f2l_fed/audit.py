@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
@@ -89,9 +88,11 @@ def memorisation_z(generated: Tensor, train: Tensor, held_out: Tensor) -> float:
     _require_several(held_out, "held_out", 1)
     near = torch.cat([nearest_distances(generated, train), nearest_distances(held_out, train)])
     m, h = len(generated), len(held_out)
-    ranks = torch.from_numpy(rankdata(near.numpy()))
+    _, place, ties = torch.unique(near.double(), return_inverse=True, return_counts=True)
+    ties = ties.double()
+    # Those that are equal share the middle of their ranks.
+    ranks = (ties.cumsum(0) - (ties - 1) / 2)[place]
     above = float(ranks[:m].sum()) - m * (m + 1) / 2 - m * h / 2
-    ties = torch.unique(ranks, return_counts=True)[1].double()
     total = m + h
     correction = float((ties**3 - ties).sum()) / (total * (total - 1))
     variance = m * h / 12 * (total + 1 - correction)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from f2l_fed.candidates import Records, for_service, select
@@ -148,7 +148,7 @@ def half_width(values: Tensor) -> Tensor:
     n = len(values)
     if n < 2:
         return torch.zeros(values.shape[1:], dtype=torch.float64)
-    quantile = float(t.ppf(0.975, n - 1))
+    quantile = float(stdtrit(n - 1, 0.975))
     error: Tensor = values.std(0) * (quantile / n**0.5)
     return error
 

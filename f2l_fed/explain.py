@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from f2l_fed.assignment import assignment
 from f2l_fed.layout import WeightLayout
 from f2l_fed.origin import Origin, Step
 from f2l_fed.symmetry import OutputSymmetry
@@ -150,9 +149,7 @@ def distances(symmetry: OutputSymmetry, network: Tensor, others: Tensor) -> Tens
     if symmetry.classes:
         output = rows[:, symmetry.output]
         costs = torch.cdist(network[symmetry.output].double(), output.double()).square()
-        order = torch.from_numpy(
-            np.stack([linear_sum_assignment(cost)[1] for cost in costs.numpy()])
-        )
+        order = torch.stack([assignment(cost) for cost in costs])
         rows = rows.clone()
         rows[:, symmetry.output] = output.gather(1, order[:, :, None].expand_as(output))
     apart: Tensor = torch.linalg.vector_norm(rows.double() - network.double(), dim=1)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from f2l_fed.assignment import assignment
 
 Tensors = dict[str, Tensor]
 
@@ -105,8 +106,7 @@ class Space:
 
 def _best(gain: Tensor, levels: tuple[int, ...]) -> Tensor:
     if not levels:
-        _, order = linear_sum_assignment(gain.numpy(), maximize=True)
-        return torch.from_numpy(order)
+        return assignment(gain, maximize=True)
     length, finer = levels[0], levels[1:]
     runs = len(gain) // length
     blocks = gain.view(runs, length, runs, length).transpose(1, 2)

@@ -31,7 +31,6 @@ from server.offers import Workshop, candidates_for
 from server.releases import Release
 from server.retrain import retrain
 from server.rounds import Interrupted
-from server.training import TrainedFlow
 
 __all__ = ["Cluster", "candidates_for", "connect", "offers_here", "retrain_here"]
 
@@ -171,6 +170,9 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     torch.set_num_threads(config.threads)
     if not config.train_workers:
         return retrain(root, id, commit)
+    # Ray Train takes two seconds to import.
+    from server.training import TrainedFlow
+
     return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
 
 

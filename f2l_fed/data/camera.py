@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from f2l_fed.data.checks import FloatArray
 
@@ -33,6 +32,8 @@ class QuarterTurn:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Shows (n, C, H, W) images in [0, 1] as this camera sees them."""
+        # A second of imports, and a site reads its settings through this package.
+
         turned = np.ascontiguousarray(np.rot90(x, self.turns, axes=(-2, -1)))
         return 1 - turned if self.inverted else turned
 
@@ -59,6 +60,9 @@ class Lens:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Shows (n, C, H, W) images in [0, 1] as this camera sees them."""
+        # A second of imports, and a site reads its settings through this package.
+        from scipy import ndimage
+
         height, width = x.shape[-2:]
         seen = ndimage.rotate(
             x, self.angle_deg, axes=(-1, -2), reshape=False, order=1, mode="nearest"

@@ -25,8 +25,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from f2l_fed.assignment import assignment
 
 LARGEST = 512
 """Examples that are paired at once."""
@@ -45,7 +46,7 @@ def independent(costs: Tensor, _: Tensor) -> Tensor:
 
 def ot(costs: Tensor, _: Tensor) -> Tensor:
     """The cheapest assignment."""
-    return torch.from_numpy(linear_sum_assignment(costs.double().numpy())[1])
+    return assignment(costs.double())
 
 
 def conditional_ot(costs: Tensor, distances: Tensor) -> Tensor:

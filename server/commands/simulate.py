@@ -42,6 +42,10 @@ def simulate(
 ) -> None:
     """Runs a whole federation on this machine: real apps, real data, real zoo."""
     from f2l_fed.config import load_config
+
+    # Read before the next imports, which take seconds: a slip is told at once.
+    settings = replace(load_config(config, set_ or []), seed=seed)
+
     from server import simulate as simulation
     from server.progress import ProgressView
     from server.report import write_report
@@ -54,7 +58,7 @@ def simulate(
         held_out=held_out,
         rounds=rounds,
         out=out,
-        config=replace(load_config(config, set_ or []), seed=seed),
+        config=settings,
     )
     if not wanted.data:
         raise UsageError("no data named", where="--data", expected="names or .npz paths")
