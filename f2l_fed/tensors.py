@@ -69,7 +69,10 @@ def read_array(array: Array, name: str) -> Tensor:
     ):
         raise WireError("a tensor that is not what it says", where=name)
     values = np.frombuffer(array.data, np.float32, offset=header.end())
-    return torch.from_numpy(values.reshape(shape).copy())
+    try:
+        return torch.from_numpy(values.reshape(shape).copy())
+    except ValueError as error:
+        raise WireError("a tensor of a shape that can't be", where=name) from error
 
 
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:

@@ -9,6 +9,7 @@ server does not know yet.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
 _VERSION = 3
+_CODE = re.compile(r"[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,11 +244,18 @@ def pack_refusal(refusal: Refusal) -> RecordDict:
 
 
 def unpack_refusal(content: RecordDict) -> Refusal | None:
-    """The refusal in a reply, or None where it holds an answer."""
+    """The refusal in a reply, or None where it holds an answer.
+
+    Raises:
+        WireError: If it is not one; its code is shown to people, so it is nothing but a code.
+    """
     if "refusal" not in content.config_records:
         return None
     head = _config(content, "refusal")
-    return Refusal(site=_typed(head, "site", str), code=_typed(head, "code", str)[:64])
+    code = _typed(head, "code", str)
+    if _CODE.fullmatch(code) is None:
+        raise WireError("a refusal without a code", expected=_CODE.pattern)
+    return Refusal(site=_typed(head, "site", str), code=code)
 
 
 def _pack_frame(frame: Frame) -> ConfigRecord:

@@ -118,6 +118,8 @@ class Attendance:
         if not bool(reply.probes.square().sum(dim=1).isfinite().all()):
             return "", "probes that are not finite"
         site = bound.get(answer.node, reply.site)
+        if not (site and site.isprintable()):
+            return "", "a name that the zoo can't take"
         owner = self.node_of.get(site, answer.node)
         # A site that was restarted comes back as another node; the one it was is gone by then.
         if owner != answer.node and owner in connected:

@@ -53,7 +53,8 @@ class Answer:
     Args:
         asked: On what.
         content: The records, or None if there are none.
-        failure: "" or why there is no content, as a code: "timeout", or Flower's number.
+        failure: "" or why there is no content, as a code: "timeout", "undeliverable", or Flower's
+            number.
         size_bytes: Size of the arrays in the answer.
         late: Whether "timeout" has been reported before.
     """
@@ -144,10 +145,14 @@ class Talk:
                     exhausted = True
                     break
                 asked = Asked(request.node, request.site, request.round, request.release)
-                pending[self._send(kind, request)] = (asked, self._due())
-                moved = time.monotonic()
+                identifier = self._send(kind, request)
                 # Nothing may hold what was sent longer than Flower does.
                 del request
+                if not identifier:
+                    yield Answer(asked, None, "undeliverable")
+                    continue
+                pending[identifier] = (asked, self._due())
+                moved = time.monotonic()
             replies = self._pull([*pending, *self._some_overdue()])
             came = bool(replies)
             while replies:
@@ -181,11 +186,10 @@ class Talk:
     def _due(self) -> float:
         return time.monotonic() + self.config.timeout_s
 
-    def _send(self, kind: str, request: Request) -> str:
-        (identifier,) = self.grid.push_messages(
-            [Message(content=request.content, dst_node_id=request.node, message_type=kind)]
-        )
-        return identifier
+    def _send(self, kind: str, request: Request) -> str | None:
+        """Flower's id of the message; none where it is too large, or the node is gone."""
+        message = Message(content=request.content, dst_node_id=request.node, message_type=kind)
+        return next(iter(self.grid.push_messages([message])), None)
 
     def _pull(self, identifiers: list[str]) -> list[Message]:
         return list(self.grid.pull_messages(identifiers)) if identifiers else []

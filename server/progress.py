@@ -14,6 +14,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from f2l_fed import events
 
@@ -70,17 +71,15 @@ class ProgressView:
         elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED, events.SITE_QUARANTINED):
             self._advance()
             if event == events.SITE_REJECTED:
-                self._say(f"[yellow]{fields['site']} rejected[/]: {fields['reason']}")
+                self._warn(f"{fields['site']} rejected", fields["reason"])
             elif event == events.SITE_QUARANTINED:
-                self._say(f"[yellow]{fields['site']} in quarantine[/]: {fields['reason']}")
+                self._warn(f"{fields['site']} in quarantine", fields["reason"])
         elif event == events.SITE_FAILED:
-            self._say(f"[yellow]a site did not answer[/]: {fields['reason']}")
+            self._warn("a site did not answer", fields["reason"])
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_HELD:
-            self._say(
-                f"[yellow]release {fields['release']} held[/]: {'; '.join(fields['reasons'])}"
-            )
+            self._warn(f"release {fields['release']} held", "; ".join(fields["reasons"]))
         elif event == events.ROUND_FINISHED:
             self._say(
                 f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "
@@ -92,11 +91,15 @@ class ProgressView:
             if fields["round"] == self._rounds:
                 self.stage("held-out sites are measured")
         elif event == events.ROUND_FAILED:
-            self._say(f"[red]round {fields['round']} failed[/]: {fields['reason']}")
+            self._warn(f"round {fields['round']} failed", fields["reason"], "red")
 
     def _advance(self) -> None:
         if self._task is not None:
             self._bar.advance(self._task)
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+    def _say(self, text: str | Text) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def _warn(self, what: str, why: str, style: str = "yellow") -> None:
+        # Both may come from a site: they are shown as they are.
+        self._say(Text.assemble((what, style), f": {why}"))

@@ -10,7 +10,7 @@ by an erasure is forgotten.
 from __future__ import annotations
 
 import os
-from hashlib import sha256
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from f2l_fed.admission import (
@@ -26,7 +26,8 @@ from f2l_fed.admission import (
 from f2l_fed.errors import AdmissionError
 from f2l_fed.probe import anchor
 from server.federation import Federation
-from server.spool import Spool
+from server.lock import locked
+from server.spool import Spool, digest_of
 
 
 class Screening:
@@ -61,11 +62,13 @@ class Screening:
     def keep_part(self, judged: Judgement) -> None:
         """To be called before what was judged enters the zoo."""
         origin = judged.submission.origin
-        name = sha256(f"{origin.round}/{origin.site}".encode()).hexdigest()[:32]
+        name = f"{digest_of(origin.site)}-{origin.round}"
         self._parts.mkdir(parents=True, exist_ok=True)
         draft = self._parts / f"{name}.{os.getpid()}.draft"
         draft.write_bytes(judged.memory.part(origin).to_bytes())
-        draft.replace(self._parts / f"{name}.safetensors")
+        # It may be erased at this moment.
+        with suppress(FileNotFoundError):
+            draft.replace(self._parts / f"{name}.safetensors")
 
     def follow_zoo(self) -> None:
         """Learns what the zoo has got from elsewhere, and forgets what it has lost."""
@@ -83,10 +86,11 @@ class Screening:
         Args:
             kind: "first" or "later", see `f2l_fed.admission.submission.Origin.kind`.
         """
-        self.follow_zoo()
-        reviewed, _ = review(self.memory, kind, self._screen.config)
-        self.memory = reviewed.of_last_rounds(self._screen.config.recall)
-        save_memory(self._federation.screening, self.memory)
+        with _alone(self._federation):
+            self.follow_zoo()
+            reviewed, _ = review(self.memory, kind, self._screen.config)
+            self.memory = reviewed.of_last_rounds(self._screen.config.recall)
+            save_memory(self._federation.screening, self.memory)
         for path in self._parts.glob("*"):
             path.unlink(missing_ok=True)
 
@@ -99,7 +103,7 @@ class Screening:
             for site, rounds in self._federation.zoo.snapshot().rounds().items()
             for number in rounds
         }
-        found = sorted(self._parts.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        found = sorted(self._parts.glob("*.safetensors"), key=_age)
         known = {owner[:2] for owner in self.memory.owners}
         for path in found:
             part = _part(path)
@@ -113,13 +117,25 @@ def erase(federation: Federation, site: str) -> None:
     A run that goes on meanwhile sees that the zoo lost the site, and forgets it too.
     """
     federation.quarantine.forget(site)
-    spool = Spool.beside(federation.root)
-    spool.forget(site)
-    for path in spool.screened.glob("*.safetensors"):
-        if any(owner.site == site for owner in _part(path).owners):
-            path.unlink(missing_ok=True)
-    if federation.screening.exists():
-        save_memory(federation.screening, load_memory(federation.screening).without(site))
+    Spool.beside(federation.root).forget(site)
+    path = federation.screening
+    with _alone(federation):
+        if path.exists():
+            save_memory(path, load_memory(path).without(site))
+        # What writers left that died; none is at work now.
+        for draft in path.parent.glob(f".{path.name}.*.draft"):
+            draft.unlink()
+
+
+def _alone(federation: Federation) -> AbstractContextManager[None]:
+    """Held from reading the memory, or what it follows, to writing it."""
+    return locked(federation.root / "rounds" / "screening.lock")
+
+
+def _age(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def _part(path: Path) -> Memory:

@@ -16,6 +16,7 @@ from server.cluster import Cluster
 from server.conduct import Conductor
 from server.exchange import Talk
 from server.federation import Federation
+from server.replies import guard_replies
 from server.rounds import RoundState
 
 
@@ -67,6 +68,7 @@ def main(grid: Grid, context: Context) -> None:
             where="--run-config",
             expected='workdir="/path/of/the/federation"',
         )
+    guard_replies()
     conduct(
         grid,
         Path(root),

@@ -76,7 +76,7 @@ class Spool:
         tensors = self._read(path)
         if tensors is None:
             return None
-        path.unlink()
+        path.unlink(missing_ok=True)
         offer: dict[int, dict[str, Tensor]] = {}
         for name, start in tensors.items():
             episode, _, kind = name.partition("/")
@@ -88,8 +88,8 @@ class Spool:
         self._path(f"offers-{number}", site).unlink(missing_ok=True)
 
     def forget(self, site: str) -> None:
-        """Deletes what is kept of one site."""
-        for path in self.folder.glob(f"*/{_name(site)}"):
+        """Deletes what is kept of one site, also what a killed process left half done."""
+        for path in self.folder.glob(f"*/{digest_of(site)}*"):
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
@@ -101,13 +101,15 @@ class Spool:
             self.folder.rmdir()
 
     def _path(self, kind: str, site: str) -> Path:
-        return self.folder / kind / _name(site)
+        return self.folder / kind / f"{digest_of(site)}.safetensors"
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.draft")
         save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, draft)
-        draft.replace(path)
+        # It may be erased at this moment.
+        with suppress(FileNotFoundError):
+            draft.replace(path)
 
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         try:
@@ -143,6 +145,6 @@ def digest(anchored: Tensor) -> str:
     return sha256(anchored.numpy().tobytes()).hexdigest()[:32]
 
 
-def _name(site: str) -> str:
-    # A name comes from outside and must not become a path.
-    return f"{sha256(site.encode()).hexdigest()[:32]}.safetensors"
+def digest_of(site: str) -> str:
+    """What files of a site begin with: a name comes from outside and must not become a path."""
+    return sha256(site.encode()).hexdigest()[:32]

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from f2l_fed import events
 from server import control
@@ -58,9 +59,10 @@ class RoundView:
 
     def table(self) -> Table:
         """As a table."""
-        table = Table("site", "state", "", title=self.title, title_justify="left", box=None)
+        table = Table("site", "state", "", title=Text(self.title), title_justify="left", box=None)
         for site, (state, reason) in sorted(self.sites.items()):
-            table.add_row(site, state, reason)
+            # Names and reasons come from sites.
+            table.add_row(Text(site), state, Text(reason))
         return table
 
 

@@ -17,6 +17,9 @@ from f2l_fed.admission.memory import Memory
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.votes import Usual, Votes
 
+FEW = 3
+"""Sites of whom one may lie."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Compared:
@@ -27,6 +30,8 @@ class Compared:
         votes: All sites'.
         peers: Those that started from the same release.
         complete: Whether all have come that will.
+        few: From so many sites on, what is ten times another's is told even below
+            `AdmissionConfig.minimum`.
         config: Limits.
     """
 
@@ -34,11 +39,26 @@ class Compared:
     votes: Votes
     peers: Votes
     complete: bool
+    few: int
     config: AdmissionConfig
 
     def usual(self, name: str, *, wide: float = 1.0) -> Usual:
         """What sites have; ``wide`` widens the floor."""
         return self.votes.usual(name, wide * self.config.floor)
+
+    def among_few(self, name: str) -> tuple[Tensor, Usual] | None:
+        """How many times a length is the median's, as a logarithm, where too few are known.
+
+        Args:
+            name: Of the figure, a logarithm.
+
+        Returns:
+            (m,) float64, and what is usual; None where more are known, or not even a few.
+        """
+        others = self.usual(name)
+        if not self.few <= others.voters < self.config.minimum:
+            return None
+        return self.values[name] - others.centre, others
 
     def by_release(
         self, values: Tensor, usual: Callable[[Votes], Usual]
@@ -123,14 +143,14 @@ class Case:
         Whoever comes first may not decide for the rest: among two thirds of the sites less than
         half lie if less than a third of all do. Until so many are known it is left to `review`.
         """
-        origin = self.submission.origin
-        least = max(self.config.minimum, ceil(2 * self.sites / 3))
+        origin, most = self.submission.origin, ceil(2 * self.sites / 3)
         return Compared(
             values=self.measures.values,
             votes=self.memory.votes_on(origin.kind),
             peers=self.memory.votes_on(origin.kind).from_release(origin.parent),
             complete=False,
-            config=replace(self.config, minimum=least),
+            few=max(FEW, most),
+            config=replace(self.config, minimum=max(self.config.minimum, most)),
         )
 
     @cached_property

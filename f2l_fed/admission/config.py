@@ -18,6 +18,8 @@ class AdmissionConfig:
         far: The same for one that is so long that it is kept out.
         minimum: Smallest number of sites to compare with; below it only what is wrong by itself
             counts.
+        times: How many times the median length an update or a probe may be where a few sites are
+            known, but not so many.
         floor: Smallest robust standard deviation of logarithms and cosines, and of lengths in
             medians, so that among nearly equal updates small differences don't become outliers.
         along: Cosine of an output layer with the site's own probe, or of its change with probe and
@@ -28,7 +30,7 @@ class AdmissionConfig:
         alike: Cosine between the updates of two sites above which they are in league.
         recall: Rounds of a site whose networks are remembered, to tell copies.
         inputs: Synthetic inputs that a network is tried on.
-        quota: Largest number of networks of one site in the zoo.
+        quota: Largest number of networks of one site among those that are remembered.
         examples: Largest number of examples that a site may say it has.
     """
 
@@ -36,6 +38,7 @@ class AdmissionConfig:
     clip: float = 12.0
     far: float = 24.0
     minimum: int = 8
+    times: float = 10.0
     floor: float = 0.15
     along: float = 0.25
     against: float = -0.05
@@ -43,12 +46,13 @@ class AdmissionConfig:
     alike: float = 0.99
     recall: int = 4
     inputs: int = 32
-    quota: int = 4096
+    quota: int = 1024
     examples: float = 1e9
 
     def __post_init__(self) -> None:
         positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")
         positive(self, "recall", "examples")
+        require(self.times > 1, self, "times", "> 1")
         require(self.copy < 1, self, "copy", "> 0 and < 1")
         require(0 <= self.along < 1, self, "along", ">= 0 and < 1")
         require(-1 <= self.against <= 0, self, "against", "from -1 to 0")

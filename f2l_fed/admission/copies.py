@@ -87,7 +87,9 @@ def _typical(vectors: Tensor, sites: Sequence[str]) -> float:
     """Median over a sample of the networks of the distance to the second nearest other site."""
     number = {site: index for index, site in enumerate(dict.fromkeys(sites))}
     which = torch.tensor([number[site] for site in sites])
-    sample = torch.arange(0, len(vectors), max(1, len(vectors) // _SAMPLE))
+    # By name: it shall not depend on who came when.
+    ordered = sorted(range(len(sites)), key=sites.__getitem__)
+    sample = torch.tensor(ordered[:: max(1, len(vectors) // _SAMPLE)])
     away = torch.cdist(vectors[sample], vectors)
     nearest = torch.full((len(sample), len(number)), inf, dtype=away.dtype)
     nearest.scatter_reduce_(1, which.expand_as(away), away, "amin")

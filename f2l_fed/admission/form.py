@@ -35,11 +35,11 @@ def form(case: Case) -> Iterator[Finding]:
 
 
 def quota(case: Case) -> Iterator[Finding]:
-    """More networks of one site than the zoo takes."""
+    """More networks of one site's last rounds than are remembered."""
     one, memory = case.submission, case.memory
     # A submission that comes again counts once.
-    again = memory.networks_of(one.origin)
-    held = memory.held.get(one.site, 0) - again + max(len(one.weights), len(one.probes))
+    before = sum(owner.site == one.site and owner.round != one.round for owner in memory.owners)
+    held = before + max(len(one.weights), len(one.probes))
     if held > case.config.quota:
         figures = {"networks": float(held), "most": float(case.config.quota)}
         yield Finding(code="quota", action="reject", figures=figures)

@@ -7,7 +7,7 @@ has one vote a site (`f2l_fed.admission.votes`).
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from f2l_fed.files import write_atomically
 
-_FORMAT, _VOTES = 3, "votes."
+_FORMAT, _VOTES = 4, "votes."
 
 
 class Doubt(NamedTuple):
@@ -45,7 +45,8 @@ class Memory:
         sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
         doubted: Sites whose newest records are to be left out of retrainings.
-        held: How many networks of each site were admitted, those too that are not remembered.
+        fresh: Sites of whom something was admitted since the last `review`; not in the file, which
+            is written after one.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Memory:
     sources: tuple[Origin, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     doubted: Mapping[str, Doubt] = field(default_factory=dict)
-    held: Mapping[str, int] = field(default_factory=dict)
+    fresh: frozenset[str] = frozenset()
 
     def with_admitted(
         self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
@@ -62,21 +63,20 @@ class Memory:
         """The memory after a submission was admitted; the same one again replaces itself.
 
         A late one, of an earlier round than the site's newest, is remembered to tell copies; the
-        newer one keeps its vote.
+        newer one keeps its vote, and what was doubted of it stays so.
 
         Args:
             one: What was measured.
             extra: More figures by name, (m,) each.
             votes: Whether its figures count among what is usual.
         """
-        origin, added = one.origin, len(one.signatures)
+        origin = one.origin
         kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
-        more = added - (len(self.owners) - len(kept))
         known = replace(
             self,
-            owners=(*(self.owners[i] for i in kept), *[origin] * added),
+            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
             signatures=_below(_of(self.signatures, kept), one.signatures),
-            held={**self.held, origin.site: self.held.get(origin.site, 0) + more},
+            fresh=self.fresh | {origin.site},
         )
         if any(
             (source.site, source.kind) == (origin.site, origin.kind) and source.round > origin.round
@@ -99,7 +99,11 @@ class Memory:
             votes={**self.votes, origin.kind: of_kind},
             sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
             directions=_below(_of(self.directions, other), one.directions),
-            doubted={site: why for site, why in self.doubted.items() if site != origin.site},
+            doubted={
+                site: why
+                for site, why in self.doubted.items()
+                if site != origin.site or why.round > origin.round
+            },
         )
 
     def part(self, origin: Origin) -> Memory:
@@ -150,7 +154,7 @@ class Memory:
             sources=tuple(self.sources[i] for i in others),
             directions=self.directions[others],
             doubted={other: why for other, why in self.doubted.items() if other != site},
-            held={other: count for other, count in self.held.items() if other != site},
+            fresh=self.fresh - {site},
         )
 
     def of_last_rounds(self, count: int) -> Memory:
@@ -183,7 +187,6 @@ class Memory:
             "owners": self.owners,
             "sources": self.sources,
             "doubted": self.doubted,
-            "held": self.held,
         }
         tensors = {"signatures": self.signatures, "directions": self.directions}
         tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in self.votes.items()}
@@ -203,28 +206,25 @@ class Memory:
             length = int.from_bytes(data[:8], "little")
             about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["admission"])
             tensors = load(data)
-            # Formats 1 and 2 remembered every network.
-            held = about.get("held", Counter(site for site, *_ in about["owners"]))
+            if about["format"] != _FORMAT:
+                raise _damaged(where, f"format {about['format']}")
             found = cls(
                 votes={
                     str(kind): Votes(
                         names=tuple(names),
                         sites=tuple(sites),
-                        # Format 1 had none: votes of later rounds are then of no known release.
-                        parents=tuple(*parents) or ("",) * len(sites),
+                        parents=tuple(parents),
                         values=tensors[f"{_VOTES}{kind}"],
                     )
-                    for kind, (names, sites, *parents) in about["votes"].items()
+                    for kind, (names, sites, parents) in about["votes"].items()
                 },
                 owners=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["owners"]),
                 signatures=tensors["signatures"],
                 sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
                 directions=tensors["directions"],
                 doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
-                held={str(site): int(count) for site, count in held.items()},
             )
-            sound = about["format"] in range(1, _FORMAT + 1)
-            sound = sound and len(found.owners) == len(found.signatures)
+            sound = len(found.owners) == len(found.signatures)
             sound = sound and len(found.sources) == len(found.directions)
             sound = sound and all(
                 votes.values.shape == (len(votes.parents), len(votes.names), 3)
@@ -267,9 +267,10 @@ def _below(some: Tensor, more: Tensor) -> Tensor:
 
 def _damaged(where: str, got: str) -> AdmissionError:
     return AdmissionError(
-        "the memory of admission is damaged",
+        "the memory of admission can't be read",
         where=where,
         expected="a file that this version wrote",
         got=got,
-        remedy="Delete it; it is built anew from the zoo.",
+        remedy="Restore it from a backup, or delete it: it is built anew from the zoo, "
+        "but for what second looks have found.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -82,5 +81,4 @@ def followed(
     rounds = snapshot.rounds()
     for site in {o.site for o in memory.owners if o.round not in rounds.get(o.site, ())}:
         memory = memory.without(site)
-    memory = seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)
-    return replace(memory, held={site: sum(counts.values()) for site, counts in rounds.items()})
+    return seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)

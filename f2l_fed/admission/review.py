@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 import torch
 
 from f2l_fed.admission import unlike
-from f2l_fed.admission.case import Compared
+from f2l_fed.admission.case import FEW, Compared
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.copies import least_angle
 from f2l_fed.admission.memory import Doubt, Memory
@@ -20,12 +20,13 @@ _AT_ONCE = 128
 
 
 def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, dict[str, Verdict]]:
-    """Judges the newest submissions of all admitted sites once more, against all others.
+    """Judges what was admitted since the last time once more, against all sites' newest.
 
     Whoever came first was compared with few. This depends on what was admitted and not on the
     order in which it came, except that of two updates that are alike the earlier one stays.
     Whoever it finds loses its vote, and the rest are judged again until nobody is found; its
-    records stay in the zoo and are to be left out of retrainings.
+    records stay in the zoo and are to be left out of retrainings. Who has sent nothing new is not
+    judged again: later rounds make shorter updates, and that is nothing against an older one.
 
     Args:
         memory: After the exchange.
@@ -39,19 +40,29 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
     owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
     rounds = {owner.site: owner.round for owner in owners}
-    while new := _unlike_others(memory.votes_on(kind), in_league, config):
+    while new := _unlike_others(memory.votes_on(kind), memory.fresh, in_league, config):
         doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
-    return memory, dict(sorted(found.items()))
+    return replace(memory, fresh=frozenset()), dict(sorted(found.items()))
 
 
 def _unlike_others(
-    votes: Votes, in_league: Mapping[str, list[Finding]], config: AdmissionConfig
+    votes: Votes,
+    fresh: Set[str],
+    in_league: Mapping[str, list[Finding]],
+    config: AdmissionConfig,
 ) -> dict[str, Verdict]:
     found, peers = {}, {parent: votes.from_release(parent) for parent in set(votes.parents)}
     for site, parent, values in votes.each():
+        if site not in fresh:
+            continue
         compared = Compared(
-            values=values, votes=votes, peers=peers[parent], complete=True, config=config
+            values=values,
+            votes=votes,
+            peers=peers[parent],
+            complete=True,
+            few=FEW,
+            config=config,
         )
         findings = [f for check in (*unlike.FREE, unlike.outputs) for f in check(compared)]
         verdict = Verdict.of([*findings, *in_league.get(site, ())])

@@ -55,13 +55,11 @@ class Judgement:
         verdict: The verdict.
         submission: As it may enter the zoo: shortened where the verdict says so.
         memory: What is remembered from now on.
-        figures: What was measured, one number by name; empty if it was rejected before.
     """
 
     verdict: Verdict
     submission: Submission
     memory: Memory
-    figures: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,7 +105,7 @@ class Screen:
         Args:
             submission: What a site sent.
             memory: What was admitted before; an earlier submission of the same site and round
-                counts as none.
+                counts as none, but that the site's vote is one of all.
             sites: How many are expected in the round; 0 if that is not known.
         """
         case = Case(
@@ -124,21 +122,15 @@ class Screen:
         for check in CHECKS.values():
             findings += check(case)
             if any(finding.action == "reject" for finding in findings):
-                return Judgement(
-                    verdict=Verdict.of(findings), submission=submission, memory=memory, figures={}
-                )
+                return Judgement(verdict=Verdict.of(findings), submission=submission, memory=memory)
         verdict = Verdict.of(findings)
-        extra = {SPREAD: case.spread}
-        figures = {
-            name: float(value.median()) for name, value in {**case.measures.values, **extra}.items()
-        }
         if verdict.action == "clip":
             # It is known to be unlike the others, so it has no vote; copies are of what is stored.
             submission = _shortened(submission, verdict)
             memory = memory.with_admitted(measure(submission, self.anatomy), votes=False)
         elif verdict.admitted:
-            memory = memory.with_admitted(case.measures, extra)
-        return Judgement(verdict=verdict, submission=submission, memory=memory, figures=figures)
+            memory = memory.with_admitted(case.measures, {SPREAD: case.spread})
+        return Judgement(verdict=verdict, submission=submission, memory=memory)
 
 
 def _shortened(submission: Submission, verdict: Verdict) -> Submission:

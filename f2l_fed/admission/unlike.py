@@ -1,7 +1,8 @@
 """Checks of figures against those of the other sites, in robust standard deviations.
 
-Without enough other sites these say nothing; only an update that goes against its own site's
-probe is kept out even then. What is merely unlike others is never rejected for good: a site may
+Without enough other sites these say nothing; only an update that goes against its own site's probe
+is kept out even then, and with three or more an update or probe ten times as long as theirs, which
+would spoil every later start. What is merely unlike others is never rejected for good: a site may
 be unusual and honest, so it is put in quarantine, where a person can look at it.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import exp
+from math import exp, log
 
 from torch import Tensor
 
@@ -55,6 +56,7 @@ def norm(case: Compared) -> Iterator[Finding]:
                     "deviations": high,
                 },
             )
+    yield from _many_times(case, NORM, "long")
     usual = partial(Votes.usual, name=NORM, floor=limits.floor)
     if found := case.by_release(case.values[NORM], usual):
         low = float(found[0].min())
@@ -92,6 +94,7 @@ def probe(case: Compared) -> Iterator[Finding]:
         away, others = found
         if figures := _beyond(values, away, limits.deviations, "norm", others):
             yield Finding(code="probe-length", action="quarantine", figures=figures)
+    yield from _many_times(case, PROBE, "probe-length")
 
 
 def direction(case: Compared) -> Iterator[Finding]:
@@ -121,6 +124,16 @@ def outputs(case: Compared) -> Iterator[Finding]:
 
 FREE = (norm, layers, probe, direction)
 """Those that cost no forward pass."""
+
+
+def _many_times(case: Compared, name: str, code: str) -> Iterator[Finding]:
+    """A length that is many times the others' where they are too few to tell what is usual."""
+    if found := case.among_few(name):
+        away, others = found
+        if float(away.max()) > log(case.config.times):
+            norm, usually = exp(float(case.values[name].max())), exp(others.centre)
+            figures = {"norm": norm, "usual": usually, "most": case.config.times * usually}
+            yield Finding(code=code, action="quarantine", figures=figures)
 
 
 def _beyond(

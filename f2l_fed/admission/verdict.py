@@ -13,7 +13,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 REASONS = {
     "form": "tensors of another form than was asked",
-    "quota": "more networks of one site than the zoo takes",
+    "quota": "more networks of one site than a few rounds bring",
     "number": "a declared number that can't be true",
     "contradiction": "declared numbers that contradict each other",
     "not-finite": "weights that are not finite",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 rounds = typer.Typer(help="Rounds.", no_args_is_help=True, pretty_exceptions_enable=False)
 releases = typer.Typer(help="Releases.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -296,7 +297,7 @@ def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -
         return
     table = Table(*columns)
     for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
     Console().print(table)
 
 

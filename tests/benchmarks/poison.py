@@ -57,6 +57,7 @@ ANY_RELEASE = (
 )
 OFF = (
     "admission.minimum=1000000",
+    "admission.times=1e30",
     "admission.against=-1",
     "admission.copy=1e-12",
     "admission.alike=1",

@@ -9,18 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from f2l_fed.admission import load_memory
+from f2l_fed.admission.memory import Doubt
 from f2l_fed.config import load_config
 from server import rounds
 from server.commands import quarantine, zoo
 from server.federation import Federation
 from server.journal import Journal
 from server.rounds import RoundState
+from server.screening import Screening
 from server.simulate import Simulation, prepare
 from tests.support.attacks import copied, flipped, not_a_number, shrunk
 from tests.support.inline import run_inline
@@ -167,6 +170,37 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
         memory = load_memory(federation.screening)
         assert site not in {owner.site for owner in (*memory.owners, *memory.sources)}
         assert all(site not in votes.sites for votes in memory.votes.values())
+
+
+def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_site(own_copy):
+    federation = own_copy
+    screening = Screening(federation, federation.root / "spool" / "screened")
+    doubts = {"site-001": Doubt(2, "why")}
+    screening.memory = screening.memory.with_doubts("later", doubts)
+    entered, erased = threading.Event(), threading.Event()
+
+    def erase_beside() -> None:
+        entered.wait(60)
+        CliRunner().invoke(zoo.app, ["forget", str(federation.root / "zoo"), "site-000", "--yes"])
+        erased.set()
+
+    beside = threading.Thread(target=erase_beside)
+    beside.start()
+    follows = screening.follow_zoo
+
+    def followed() -> None:
+        follows()
+        entered.set()
+        # Long enough for an erasure that does not wait.
+        erased.wait(3)
+
+    screening.follow_zoo = followed  # type: ignore[method-assign]
+    screening.review("later")
+    beside.join(60)
+    memory = load_memory(federation.screening)
+    assert dict(memory.doubted) == doubts
+    assert "site-000" not in {owner.site for owner in memory.owners}
+    assert "site-001" in {owner.site for owner in memory.owners}
 
 
 def test_sites_with_almost_the_same_data_are_not_taken_for_copies_of_each_other(tmp_path):

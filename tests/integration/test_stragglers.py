@@ -182,6 +182,15 @@ def lying_array(**changes: object) -> Array:
     return Array(**{**fields, **changes})
 
 
+def deep_array() -> Array:
+    shape = (1,) * 65
+    honest = array([1.0])
+    head = honest.data.index(b"{")
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    size = len(header).to_bytes(2, "little")
+    return lying_array(shape=shape, data=honest.data[: head - 2] + size + header + bytes(4))
+
+
 GARBAGE = {
     "nothing": lambda _: RecordDict(),
     "other records": lambda _: RecordDict({"x": ArrayRecord({"w": array([1.0])})}),
@@ -215,6 +224,9 @@ GARBAGE = {
                 dict.fromkeys(reply["weights.0"], lying_array(shape=(1 << 20, 1 << 10)))
             ),
         }
+    ),
+    "more sizes than an array can have": lambda reply: RecordDict(
+        {**dict(reply), "weights.0": ArrayRecord(dict.fromkeys(reply["weights.0"], deep_array()))}
     ),
     "objects": lambda reply: RecordDict(
         {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from f2l_fed.admission import Memory, review
-from tests.support.submissions import EPISODES, SITES, codes, submission
+from f2l_fed.admission import AdmissionConfig, Memory, review
+from f2l_fed.admission.copies import least_angle
+from tests.support.small import rng
+from tests.support.submissions import EPISODES, SITES, TARGET, codes, submission
 
 
 def round_of(screen, memory, sent):
@@ -74,8 +77,8 @@ def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
     few = Memory()
     for number in range(3):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
-    few = screen.judge(long, few).memory
-    assert few.held[long.site]
+    few = screen.judge(long, few, SITES).memory
+    assert long.origin in few.owners
     for number in range(3, SITES):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
     assert list(review(few, "later", screen.config)[1]) == [long.site]
@@ -162,3 +165,68 @@ def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
     assert honest <= admitted(24)
     # As it would be if eight were enough.
     assert not honest <= admitted(0)
+
+
+@pytest.mark.parametrize("sites", [3, 6])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_what_is_many_times_longer_is_found_among_a_few_sites_too(screen, sites, place):
+    """The bias of a unit that is never active is enough to spoil every later start."""
+    liar = submission(0)
+    spoilt = liar.weights.clone()
+    spoilt[:, math.prod(TARGET.layout.shapes[0])] = -1e6
+    lies = {
+        "long": replace(liar, weights=spoilt),
+        "probe-length": replace(liar, probes=1e6 * liar.probes),
+    }
+    for code, lie in lies.items():
+        honest = [submission(number) for number in range(1, sites)]
+        memory = Memory()
+        for one in [lie, *honest] if place == "first" else [*honest, lie]:
+            judged = screen.judge(one, memory, sites)
+            memory = judged.memory
+            assert judged.verdict.admitted or one is lie
+            if one is lie and place == "last" and sites > 3:
+                assert judged.verdict.code == code
+        found = review(memory, "first", screen.config)[1]
+        assert {site: verdict.code for site, verdict in found.items()} in ({}, {"site-00": code})
+        assert judged.verdict.code == code or found
+
+
+def test_a_few_honest_sites_may_differ_several_times_over(screen):
+    memory = Memory()
+    for number, factor in enumerate([1.0, 4.0, 0.3, 2.0, 0.5]):
+        one = submission(number).moved(torch.full((EPISODES,), factor))
+        judged = screen.judge(one, memory, 5)
+        assert judged.verdict.admitted, judged.verdict.reason
+        memory = judged.memory
+    assert review(memory, "first", screen.config)[1] == {}
+
+
+def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
+    memory = Memory()
+    for number in range(SITES):
+        one = submission(number, 2, parent="00001")
+        memory = screen.judge(one.moved(torch.full((EPISODES,), 5.0)), memory, SITES).memory
+    memory, found = review(memory, "later", screen.config)
+    assert found == {}
+    for number in range(1, SITES):
+        memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
+    memory, found = review(memory, "later", screen.config)
+    assert found == {}
+    assert "site-00" in memory.votes_on("later").sites
+    # It is new once more when it comes again.
+    again = submission(0, 4, parent="00003").moved(torch.full((EPISODES,), 20.0))
+    memory = screen.judge(again, memory, 3 * SITES).memory
+    assert list(review(memory, "later", screen.config)[1]) == ["site-00"]
+
+
+def test_when_an_update_came_says_nothing_about_what_is_alike():
+    common = torch.randn(1, 256, generator=rng(1))
+    apart = torch.randn(300, 256, generator=rng(2))
+    apart *= torch.where(torch.arange(300) < 150, 0.02, 0.6)[:, None]
+    directions = torch.nn.functional.normalize(common + apart)
+    limits = {
+        least_angle(directions[order], [f"s{index}" for index in order], AdmissionConfig(alike=0.5))
+        for order in (torch.randperm(300, generator=rng(seed)).tolist() for seed in range(6))
+    }
+    assert len(limits) == 1

@@ -41,8 +41,9 @@ def test_an_honest_newcomer_is_accepted_and_remembered(screen, memory, newcomer)
     judged = screen.judge(newcomer, memory)
     assert judged.verdict == Verdict()
     assert judged.submission is newcomer
-    assert judged.memory.held[newcomer.site] == EPISODES
-    assert {"norm", "probe", "head", "head_change", "spread"} <= set(judged.figures)
+    assert judged.memory.owners.count(newcomer.origin) == EPISODES
+    votes = judged.memory.votes_on("first")
+    assert {"norm", "probe", "head", "head_change", "spread"} <= set(votes.of(newcomer.site))
 
 
 def test_a_first_submission_without_any_to_compare_with_is_accepted(screen, newcomer):
@@ -189,7 +190,7 @@ def test_whoever_came_first_is_judged_again_with_all_others(screen):
     early = ATTACKS["update x 10"](submission(0), [], TARGET, rng())
     early = early.moved(torch.full((EPISODES,), 0.5))
     memory = screen.judge(early, Memory()).memory
-    assert memory.held["site-00"]
+    assert early.origin in memory.owners
     for number in range(1, SITES):
         memory = screen.judge(submission(number), memory).memory
     memory, found = review(memory, "first", screen.config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from server.spool import Spool
+from server.spool import Spool, digest_of
 
 
 def filled(root):
@@ -31,7 +31,13 @@ def test_names_never_become_paths(tmp_path):
 def test_a_forgotten_site_leaves_no_file_and_others_stay(tmp_path):
     spool = filled(tmp_path)
     before = set(spool.folder.rglob("*.safetensors"))
+    spool.screened.mkdir()
+    left = [spool.folder / "anchor" / f"{digest_of('north')}.4711.draft"]
+    left += [spool.screened / f"{digest_of('north')}-2.{end}" for end in ("4711.draft", "st")]
+    for path in left:
+        path.write_bytes(b"half of it")
     spool.forget("north")
+    assert not any(path.exists() for path in left)
     assert len(before) - len(set(spool.folder.rglob("*.safetensors"))) == 2
     assert not spool.has_context("anchor", "north")
     assert spool.take_offer(4, "north") is None

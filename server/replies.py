@@ -1,0 +1,83 @@
+"""A reply that can't be put together fails its own site, and no other site's answer.
+
+Flower's SuperLink takes an object for what its first bytes say it is; what is in it comes to light
+when the ServerApp puts the reply together. An error there would end the app, and with it all
+replies that were fetched at once, which Flower hands out only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.supercore.inflatable.inflatable_object import get_object_body
+from flwr.superlink.grid import http_grid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+_NAME = "inflate_object_from_contents"
+
+
+class PutTogether:
+    """Flower's way to make a message of its objects, and an error of what is none.
+
+    Args:
+        inflate: Flower's function.
+    """
+
+    def __init__(self, inflate: Callable[[str, dict[str, bytes]], Any]) -> None:
+        self._inflate = inflate
+
+    def __call__(self, id: str, contents: dict[str, bytes]) -> Message:
+        """The reply, or an error in its place.
+
+        Args:
+            id: Of the message among its objects.
+            contents: All objects as the site sent them; used up.
+        """
+        root = contents.get(id, b"")
+        try:
+            reply = self._inflate(id, contents)
+        except Exception:
+            # Whatever a site's bytes can make Flower raise.
+            return _failed(root)
+        if not isinstance(reply, Message):
+            return _failed(root)
+        whole = reply.has_error() or isinstance(reply.content, RecordDict)
+        return reply if whole else _failed(root)
+
+
+def _failed(root: bytes) -> Message:
+    """An error to the request that a message names; to none if it names none."""
+    try:
+        request = ProtoMessage.FromString(get_object_body(root, Message)).metadata
+        answered = str(request.reply_to_message_id)
+    except (ValueError, DecodeError):
+        answered = ""
+    metadata = Metadata(
+        run_id=0,
+        message_id="",
+        src_node_id=0,
+        dst_node_id=0,
+        reply_to_message_id=answered,
+        group_id="",
+        created_at=0.0,
+        ttl=0.0,
+        message_type="query",
+    )
+    reason = "The reply can't be put together."
+    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, reason))
+
+
+def guard_replies() -> None:
+    """Puts `PutTogether` in the place of Flower's function, in this process.
+
+    Raises:
+        AttributeError: If this version of Flower has another.
+    """
+    inflate = getattr(http_grid, _NAME)
+    if not isinstance(inflate, PutTogether):
+        setattr(http_grid, _NAME, PutTogether(inflate))
