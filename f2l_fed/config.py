@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,7 +125,8 @@ class RayConfig:
     """Where the heavy work runs.
 
     Args:
-        address: Address of a Ray cluster; "" starts one inside this process.
+        address: Address of a Ray cluster, ``host:port`` or "auto"; "" starts one inside this
+            process.
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
         threads: torch threads in such a task; more than there are idle cores makes it slow.
@@ -151,6 +154,10 @@ class RayConfig:
         require(self.train_failures >= 0, self, "train_failures", ">= 0")
         require(self.cpus >= 0, self, "cpus", ">= 0")
         require(self.task_cpus >= 0, self, "task_cpus", ">= 0")
+        place = re.fullmatch(r"(auto|[^\s/]+:\d{1,5})?", self.address)
+        require(place is not None, self, "address", 'host:port, "auto" or ""')
+        jobs = re.fullmatch(r"(https?://[^\s/]+/?)?", self.jobs)
+        require(jobs is not None, self, "jobs", 'http://host:port or ""')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +200,8 @@ class FederationConfig:
         place, remote = self.zoo.removeprefix("s3://"), "://" in self.zoo
         sound = bool(place) and "://" not in place and not (remote and "@" in place)
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
+        # Of random initialisations a federation has none at hand.
+        require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 
     @property
     def lineage(self) -> str:
@@ -302,7 +311,8 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
             return _build(typing.cast(type[Any], hint), value, where, name + ".")
         fits = False
     elif hint is float:
-        fits, value = _is_number(value), float(value) if _is_number(value) else value
+        fits = _is_number(value)
+        value = float(value) if fits else value
     elif hint == tuple[int, ...]:
         fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
         value = tuple(value) if fits else value
@@ -326,7 +336,7 @@ def _show(hint: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _override(values: dict[str, Any], text: str) -> None:

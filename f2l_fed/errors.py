@@ -80,7 +80,7 @@ class F2LError(Exception):
         if found:
             text += ": " + ", ".join(found)
         text = text.rstrip(".") + "."
-        return f"{text} {self.remedy}" if self.remedy else text
+        return _visible(f"{text} {self.remedy}" if self.remedy else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
@@ -91,6 +91,13 @@ class F2LError(Exception):
 def of_a_disk(error: BaseException | None) -> bool:
     """Whether the system refused something; a file that isn't there is no such thing."""
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+
+
+def _visible(text: str) -> str:
+    """The text without what a terminal would obey: some of it may come from outside."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _rebuild(kind: type[F2LError], what: str, more: dict[str, Any]) -> F2LError:

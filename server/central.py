@@ -14,19 +14,18 @@ Ray is started by the app of a round, or is the cluster that ``[ray] address`` n
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
 import shlex
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.errors import ConfigError
 from f2l_fed.files import write_atomically
 from server import children
 from server.children import Child, keep_running
@@ -34,6 +33,7 @@ from server.dashboard.app import serve_dashboard
 from server.enrolment import serve_enrolment
 from server.identity import AUTHORITY, CERTIFICATE, KEY
 from server.link import SECRET_FILE
+from server.lock import locked
 from server.membership import Membership
 from server.runs import Runs
 from server.service import serve
@@ -82,7 +82,8 @@ async def central(root: Path) -> AsyncIterator[Places]:
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
     mark = f"FLWR_HOME={flower}"
-    with _locked(flower):
+    told = "a server runs for this federation already"
+    with locked(flower / "server.lock", wait=False, what=told):
         await asyncio.to_thread(children.end_strays, mark)
         try:
             async with _all(root, settings, flower) as places:
@@ -301,17 +302,3 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-@contextmanager
-def _locked(flower: Path) -> Iterator[None]:
-    with (flower / "server.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                "a server runs for this federation already",
-                where=str(flower.parent),
-                remedy="Stop that one first.",
-            ) from error
-        yield

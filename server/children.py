@@ -55,7 +55,11 @@ async def keep_running(child: Child) -> None:
     try:
         while True:
             began = time.monotonic()
-            end = await _run_once(child, log)
+            try:
+                end = await _run_once(child, log)
+            except OSError as error:
+                # The machine has no process, file or memory to spare just now.
+                end = f"it can't be started ({error})"
             failures = 1 if time.monotonic() - began >= _STEADY_S else failures + 1
             wait_s = min(_FIRST_S * 2.0 ** min(failures - 1, 30), _LONGEST_S)
             _LOG.warning("%s ended: %s; it is started again in %g s", child.name, end, wait_s)

@@ -58,3 +58,9 @@ def _run(app: typer.Typer) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("F2L_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        sys.exit(1)

@@ -8,6 +8,7 @@ that is lost as a whole interrupts the round, which goes on when it is started a
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,12 +28,10 @@ from f2l_fed.errors import ConfigError, F2LError, RoundError
 from server.federation import Federation
 from server.gate import objections
 from server.jobs import retrain_as_job
-from server.offers import Workshop, candidates_for
+from server.offers import Workshop
 from server.releases import Release
 from server.retrain import retrain
 from server.rounds import Interrupted
-
-__all__ = ["Cluster", "candidates_for", "connect", "offers_here", "retrain_here"]
 
 _SITES_PER_TASK = 16
 _RETRIES = 3
@@ -59,22 +58,24 @@ def connect(config: RayConfig) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError) as error:
-        if not config.address:
-            raise
+    except Exception as error:
+        # Ray raises a bare one where its own processes don't start in time.
+        start = "with one of its nodes on this machine, then go on with the round."
         raise Interrupted(
-            "no Ray cluster can be joined",
+            "no Ray cluster can be joined" if config.address else "Ray does not start",
             where=config.address,
             got=(str(error).splitlines() or [type(error).__name__])[0].rstrip("."),
-            remedy="Start it, with one of its nodes on this machine, then go on with the round.",
+            remedy=f"Start it, {start}" if config.address else "Go on with the round.",
         ) from error
-    if not config.address and config.task_cpus > (there := ray.cluster_resources()["CPU"]):
+    # A retraining waits for its workers.
+    needed = config.task_cpus * (1 + config.train_workers)
+    if not config.address and needed > (there := ray.cluster_resources()["CPU"]):
         # Ray would wait for such a machine for ever; a cluster may still grow.
         raise ConfigError(
-            "a task needs more CPUs than there are",
+            "a retraining needs more CPUs than there are",
             where="ray.task_cpus",
-            expected=f"at most {there:g}",
-            got=f"{config.task_cpus:g}",
+            expected=f"at most {there:g} for it and its workers",
+            got=f"{needed:g}",
         )
 
 
@@ -138,12 +139,12 @@ class Cluster:
     def _done(self, job: Callable[..., Any], *asked: Any) -> Any:
         """What one task comes to, which gets the folder and the settings besides."""
         task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
-        with _typed_errors():
+        with typed_errors():
             return ray.get(task.remote(self.root, *asked, self.config))
 
 
 def _each(stream: Any) -> Iterator[tuple[str, Offer]]:
-    with _typed_errors():
+    with typed_errors():
         for reference in stream:
             yield ray.get(reference)
 
@@ -168,6 +169,8 @@ def _opened(root: Path, id: str, made_ns: int) -> Workshop:  # noqa: ARG001 - pa
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
     """The retraining in this process, but for the flow where Ray Train is to fit it."""
     torch.set_num_threads(config.threads)
+    # Of retrainings that were killed; it may hold what is erased by now.
+    shutil.rmtree(root / "training", ignore_errors=True)
     if not config.train_workers:
         return retrain(root, id, commit)
     # Ray Train takes two seconds to import.
@@ -184,7 +187,7 @@ def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
 
 
 @contextmanager
-def _typed_errors() -> Iterator[None]:
+def typed_errors() -> Iterator[None]:
     """Raises what went wrong in a task or with its worker as one typed error."""
     try:
         yield
@@ -193,12 +196,18 @@ def _typed_errors() -> Iterator[None]:
             raise error.cause from None
         if isinstance(error.cause, OSError):
             raise error.cause from error
+        if isinstance(error.cause, RayError):
+            raise _lost(error.cause) from error
         raise RoundError(
             "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
         ) from error
     except RayError as error:
-        raise Interrupted(
-            "the cluster lost a task",
-            got=type(error).__name__,
-            remedy="Go on with the round; what sites have sent is in the zoo.",
-        ) from error
+        raise _lost(error) from error
+
+
+def _lost(error: RayError) -> Interrupted:
+    return Interrupted(
+        "the cluster lost a task",
+        got=type(error).__name__,
+        remedy="Go on with the round; what sites have sent is in the zoo.",
+    )

@@ -96,7 +96,7 @@ class Conductor:
             late=intake.take_late,
         )
         known, states = rounds.load_all(self.federation.root / "rounds"), []
-        last = known[-1].number if known else 0
+        last = self.federation.last_round()
         interrupted = known[-1] if known and known[-1].step not in ("done", "failed") else None
         if interrupted is not None and interrupted.step != "exchange":
             # What is left of it needs no sites.
@@ -142,9 +142,10 @@ class Conductor:
                 if refused(error):
                     raise
                 state = rounds.failed(state, str(error))
-            if aborted := self._aborted(state):
-                return aborted
-            rounds.save(folder, state)
+            with rounds.alone(folder):
+                if aborted := self._aborted(state):
+                    return aborted
+                rounds.save(folder, state)
         if state.step == "failed":
             self.log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
         else:
@@ -191,19 +192,26 @@ class Conductor:
             # The gate, or an administrator, has decided before the state could be saved.
             return rounds.judged(state, release.reasons)
         reasons = self.engine.objections(release.id)
-        if aborted := self._aborted(state):
-            return aborted
-        if not reasons:
-            try:
-                registry.promote(release.id, judged=release)
-            except ReleaseError as error:
-                reasons = (str(error),)
+        folder = self.federation.root / "rounds"
+        # With the promotion, so that it is either aborted or done.
+        with rounds.alone(folder):
+            if aborted := self._aborted(state):
+                return aborted
+            if not reasons:
+                try:
+                    registry.promote(release.id, judged=release)
+                except ReleaseError as error:
+                    reasons = (str(error),)
+            if reasons and (held := registry.hold(release.id, reasons)).state != "candidate":
+                # An administrator has decided while the gate was at work.
+                return rounds.judged(state, held.reasons)
+            state = rounds.judged(state, reasons)
+            rounds.save(folder, state)
         if reasons:
-            registry.hold(release.id, reasons)
             self.log.emit(events.RELEASE_HELD, release=release.id, reasons=list(reasons))
         else:
             self.log.emit(events.RELEASE_PROMOTED, release=release.id)
-        return rounds.judged(state, reasons)
+        return state
 
 
 @contextmanager

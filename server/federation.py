@@ -68,8 +68,8 @@ class Federation:
         """Raises ConfigError if the folder holds no federation."""
         path = root / FEDERATION_FILE
         try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 "no federation in this folder",
                 where=str(root),
@@ -127,6 +127,17 @@ class Federation:
         """Its folder, or its address in an object store."""
         place = self.config.zoo
         return place if "://" in place else self.root / place
+
+    def last_round(self) -> int:
+        """Of all rounds that anything is known of; 0 before the first.
+
+        A folder that was restored may lack the files of rounds whose records or releases are there.
+        """
+        known = {int(path.stem) for path in (self.root / "rounds").glob("[0-9]*.json")}
+        known |= {int(id) for id in self.releases.ids()}
+        for numbers in self.zoo.snapshot().rounds().values():
+            known |= numbers.keys()
+        return max(known, default=0)
 
     @cached_property
     def quarantine(self) -> Quarantine:

@@ -12,6 +12,7 @@ import torch
 
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluate import HeldOutSite, measure, starts, summarise
+from server.cluster import typed_errors
 from server.federation import Federation
 from server.retrain import release_records, rows_left
 
@@ -45,7 +46,8 @@ def evaluate_held_out(
         while ray.wait(waiting, num_returns=len(waiting), timeout=0.5)[1]:
             if stop.is_set():
                 raise RoundError("stopped")
-        curves = {name: curve for part in ray.get(waiting) for name, curve in part.items()}
+        with typed_errors():
+            curves = {name: curve for part in ray.get(waiting) for name, curve in part.items()}
         found[kind] = summarise([curves[site.name] for site in sites])
     return found
 

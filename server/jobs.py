@@ -58,8 +58,8 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
                 client.submit_job(entrypoint=line, submission_id=name)
             while not (status := client.get_job_status(name)).is_terminal():
                 time.sleep(_POLL_S)
-            said = client.get_job_logs(name)
-        except (ConnectionError, RuntimeError) as error:
+            said = _said(client, name, status)
+        except (OSError, RuntimeError) as error:
             raise Interrupted(
                 "the job server can't be reached or has lost the job",
                 where=address,
@@ -89,6 +89,16 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
         got=f"{status}, {attempts} times",
         remedy="Ray's dashboard has the jobs' logs.",
     )
+
+
+def _said(client: Any, name: str, status: Any) -> str:
+    """A job's log; nothing if it failed, and the log is gone with its node."""
+    try:
+        return str(client.get_job_logs(name))
+    except RuntimeError:
+        if status == "FAILED":
+            return ""
+        raise
 
 
 def _client(address: str) -> Any:

@@ -218,15 +218,18 @@ class ReleaseRegistry:
             return self._rewrite(release, "promoted", ())
 
     def hold(self, id: str, reasons: Sequence[str]) -> Release:
-        """Keeps a candidate from sites and records why."""
+        """Keeps a candidate from sites and records why; what is none by now stays as it is."""
         with self._alone():
-            return self._rewrite(self.read(id), "candidate", tuple(reasons))
+            release = self.read(id)
+            if release.state != "candidate":
+                return release
+            return self._rewrite(release, "candidate", tuple(reasons))
 
     def rollback(self) -> Release:
         """Goes back to the parent of the promoted release.
 
         Raises:
-            ReleaseError: If there is nothing to go back to.
+            ReleaseError: If there is nothing to go back to, or it can't be read or is not finite.
         """
         with self._alone():
             now = self.promoted()
@@ -237,6 +240,7 @@ class ReleaseRegistry:
                     got="no release" if now is None else f"{now.id}, the first one",
                 )
             before = self.read(now.parent)
+            require_finite(self.generator(before.id), where=str(self.path / before.id))
             self._point_at(before.id)
             self._rewrite(now, "retired", ("rolled back",))
             return self._rewrite(before, "promoted", ())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from f2l_fed.config import RoundConfig
 from f2l_fed.errors import F2LError, RoundError, of_a_disk
 from f2l_fed.files import write_atomically
+from server.lock import locked
 
 
 class Interrupted(RoundError):
@@ -154,6 +156,11 @@ def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:
 def failed(state: RoundState, reason: str) -> RoundState:
     """The end of a round that can't go on."""
     return dataclasses.replace(state, step="failed", reason=reason)
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Held from looking at a round's state to writing what follows from it."""
+    return locked(folder / "state.lock")
 
 
 def save(folder: Path, state: RoundState) -> None:

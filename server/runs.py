@@ -114,8 +114,10 @@ class Runs:
                     await self._look()
             except F2LError as error:
                 _LOG.warning("%s", error)
-            except OSError as error:
-                _LOG.error("the run can't be followed: %s", error)
+            except Exception as error:
+                # Nobody else looks after it: it goes on, whatever was wrong.
+                known = isinstance(error, OSError)
+                _LOG.error("the run can't be followed: %s", error, exc_info=not known)
 
     async def _look(self) -> None:
         plan, link = self._plan(), self._link()
@@ -187,8 +189,13 @@ class Runs:
         if plan.run and not plan.due and link is not None:
             await asyncio.to_thread(link.stop, plan.run)
         reason = f"aborted by {by}"
-        if state := self._unfinished():
-            rounds.save(self._root / "rounds", rounds.failed(state, reason))
+        folder = self._root / "rounds"
+        with rounds.alone(folder):
+            if state := self._unfinished():
+                rounds.save(folder, rounds.failed(state, reason))
+        if plan.idle and state is None:
+            raise UsageError("the round has just ended")
+        if state:
             self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
         Plan(by=by, reason=reason).note(self._path)
         self._emit_end(plan.run, "aborted", reason)

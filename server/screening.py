@@ -10,6 +10,7 @@ by an erasure is forgotten.
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from f2l_fed.admission import (
     review,
     save_memory,
 )
-from f2l_fed.errors import AdmissionError
+from f2l_fed.errors import AdmissionError, UsageError
 from f2l_fed.probe import anchor
 from server.federation import Federation
 from server.lock import locked
@@ -118,6 +119,9 @@ def erase(federation: Federation, site: str) -> None:
     """
     federation.quarantine.forget(site)
     Spool.beside(federation.root).forget(site)
+    with suppress(UsageError), locked(federation.root / "rounds" / "lock", wait=False):
+        # What a retraining has left that was killed; a run under way clears it itself.
+        shutil.rmtree(federation.root / "training", ignore_errors=True)
     path = federation.screening
     with _alone(federation):
         if path.exists():

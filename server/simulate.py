@@ -50,9 +50,12 @@ _OURS = (
     "rounds",
     "sites",
     "spool",
+    "training",
     # Last: a folder without it is not taken for ours.
     FEDERATION_FILE,
 )
+# What f2l-server init lays out, and no simulation.
+_SERVED = ("certificates", "federation.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,14 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     """
     if simulation.rounds < 1:
         raise UsageError("rounds is too small", expected=">= 1", got=str(simulation.rounds))
+    ray_ = simulation.config.ray
+    if ray_.task_cpus and not ray_.address:
+        raise UsageError(
+            "the sites of a simulation book all CPUs, so a task that books some would never run",
+            where="ray.task_cpus",
+            expected="0",
+            got=f"{ray_.task_cpus:g}",
+        )
     out = simulation.out
     _require_free(out, force=force)
     divided = partition(
@@ -132,6 +143,12 @@ def _require_free(out: Path, *, force: bool) -> None:
     if not out.is_dir() or (any(out.iterdir()) and not (out / FEDERATION_FILE).exists()):
         raise UsageError(
             "this is neither an empty folder nor one of a federation",
+            where=str(out),
+            remedy="Choose another --out; nothing in it was touched.",
+        )
+    if any((out / name).exists() for name in _SERVED):
+        raise UsageError(
+            "this is the folder of a federation with a server of its own",
             where=str(out),
             remedy="Choose another --out; nothing in it was touched.",
         )

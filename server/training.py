@@ -23,11 +23,12 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent import LatentShape
 from f2l_fed.config import RayConfig
-from f2l_fed.errors import RoundError
+from f2l_fed.errors import RoundError, of_a_disk
 from f2l_fed.flow import FlowConfig, FlowFit, Training, VelocityField, fit_flow
 from f2l_fed.flow.network import FilmNetwork
 
 _CHECKPOINT = "training.pt"
+_LEAST = {"memory": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,20 @@ class TrainedFlow:
         folder.mkdir(parents=True)
         given = {"targets": targets, "expected": expected, "spread": spread, "rng": rng.get_state()}
         save_file({name: t.contiguous().clone() for name, t in given.items()}, folder / "given")
+        try:
+            return self._fitted(folder, shape, config, group, spread, rng)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fitted(
+        self,
+        folder: Path,
+        shape: LatentShape,
+        config: FlowConfig,
+        group: int,
+        spread: Tensor,
+        rng: torch.Generator,
+    ) -> FlowFit:
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -75,7 +90,8 @@ class TrainedFlow:
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
-                resources_per_worker={"CPU": self.config.task_cpus or 0.01},
+                # Something has to be booked, and a simulation's sites book all CPUs.
+                resources_per_worker={"CPU": cpus} if (cpus := self.config.task_cpus) else _LEAST,
             ),
             run_config=RunConfig(
                 name="flow",
@@ -87,6 +103,9 @@ class TrainedFlow:
         try:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if of_a_disk(cause):
+                    raise cause from error
             raise RoundError(
                 "the flow could not be trained on the cluster",
                 got=str(error).strip().splitlines()[-1],
@@ -97,7 +116,6 @@ class TrainedFlow:
         loss, normal_loss, step, speed = made.pop("course").tolist()
         field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
         field.load_state_dict(made)
-        shutil.rmtree(folder)
         return FlowFit(
             field=field.requires_grad_(False),
             loss=loss,

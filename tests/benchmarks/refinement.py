@@ -25,8 +25,8 @@ from f2l_fed.evaluate import HeldOutSite, measure, starts
 from f2l_fed.generator import Generator, SampleConfig
 from f2l_fed.refine import RefineConfig, Refinement, Returned, refine
 from f2l_fed.seeds import generator_for
-from server.cluster import candidates_for
 from server.federation import Federation
+from server.offers import candidates_for
 from server.releases import Release
 from server.retrain import expectation, release_records
 from server.simulate import held_out_sites

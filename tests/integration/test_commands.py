@@ -158,6 +158,21 @@ def test_init_lays_out_a_federation_and_refuses_to_do_it_twice(tmp_path):
     assert key.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("f2l-server", "init", "/proc/nowhere/x", "--address", "localhost:9"), "/proc/nowhere"),
+        (("f2l-admin", "zoo", "export", "{zoo}", "/proc/nowhere/x"), "/proc/nowhere"),
+    ],
+)
+def test_a_file_that_can_not_be_written_gets_one_sentence(finished, words, said):
+    done = command(*(word.format(zoo=finished.root) for word in words))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_explain_tells_whose_records_a_network_comes_from(finished):
     done = command("f2l-admin", "explain", str(finished.root), "--site", "site-002")
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from server import gate, rounds
 from server.federation import Federation
 from server.releases import ReleaseRegistry
 from tests.support.inline import run_inline
-from tests.support.small_federation import small_federation
+from tests.support.small_federation import ANY_RELEASE, small_federation
 
 LENIENT = ("gate.min_explained=-100", "gate.min_conditioning=-100")
 
@@ -147,6 +147,20 @@ def test_a_release_that_cannot_be_read_is_held(tmp_path):
     file = federation.releases.path / "00001/generator.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     assert any("can't read" in reason for reason in gate.objections(federation, release))
+
+
+def test_nobody_rolls_back_to_a_release_that_cannot_be_read(tmp_path):
+    federation = after_one_round(tmp_path / "out", *ANY_RELEASE)
+    run_inline(federation, 1)
+    registry = federation.releases
+    file = registry.path / "00001/generator.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    with pytest.raises(ReleaseError, match="can't read the generator"):
+        registry.rollback()
+    assert (registry.read("00001").state, registry.read("00002").state) == ("retired", "promoted")
+    file.write_bytes(whole)
+    assert registry.rollback().id == "00001"
 
 
 def test_a_release_from_another_parent_than_sites_have_is_held(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -20,9 +22,10 @@ import torch
 from f2l_fed.codec.latent import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
-from server import rounds
-from server.cluster import Cluster
+from server import rounds, training
+from server.cluster import Cluster, typed_errors
 from server.offers import Workshop
+from server.rounds import Interrupted, refused
 from server.training import TrainedFlow
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
@@ -89,8 +92,49 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
 def test_one_worker_fits_the_same_bits_as_the_retraining_itself(embedded, tmp_path):
     config = replace(LONG, steps=50)
     here = fitted(fit_flow, config)
+    # As the sites of a simulation do.
+    booked = ray.remote(num_cpus=2)(Counter).remote()
     there = fitted(TrainedFlow(folder=tmp_path / "t", config=RayConfig(train_workers=1)), config)
     assert same(here, there)
+    ray.kill(booked)
+
+
+def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_once():
+    lines = (
+        "from server.cluster import connect",
+        "from f2l_fed.config import RayConfig",
+        "connect(RayConfig(cpus=2, task_cpus=1, train_workers=2))",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=180
+    )
+    assert "ray.task_cpus: a retraining needs more CPUs than there are" in done.stderr
+
+
+def ended_by_its_own_task() -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ray.get(ray.remote(num_cpus=0, max_retries=0)(die).remote())
+
+
+def test_a_process_that_a_task_lost_interrupts_the_round(embedded):
+    with pytest.raises(Interrupted, match="the cluster lost a task"), typed_errors():
+        ray.get(ray.remote(num_cpus=0)(ended_by_its_own_task).remote())
+
+
+def test_what_a_training_worker_s_disk_refuses_is_no_failed_fit(embedded, tmp_path):
+    config = RayConfig(train_workers=1, train_failures=0)
+
+    def full(settings: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), settings["folder"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_work", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            fitted(TrainedFlow(folder=tmp_path / "t", config=config))
+    assert refused(caught.value)
+    assert not (tmp_path / "t").exists()
 
 
 @contextmanager

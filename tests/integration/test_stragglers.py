@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
 from f2l_fed import wire
@@ -363,3 +364,48 @@ def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
     assert (first.sites, len(first.accepted), second.sites) == (6, 5, 6)
     failed = events(tmp_path / "out", "site.failed")
     assert [(line["node"], line["reason"]) for line in failed] == [("2", "timeout")] * 2
+
+
+class RefusingGrid(LoopbackGrid):
+    """Takes no task for one node, as a SuperLink does whose node has just been removed."""
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        taken = [
+            message
+            for message in messages
+            if not (
+                message.metadata.dst_node_id == 3 and message.metadata.message_type == "train.task"
+            )
+        ]
+        return super().push_messages(taken)
+
+
+def test_a_task_that_can_not_be_delivered_fails_its_site_alone(tmp_path):
+    federation, files = prepared(tmp_path / "out")
+    grid = RefusingGrid(honest_app, nodes(files))
+    (state,) = over(federation, files, grid).run(1, 6)
+    assert state.rejected == {"site-002": "undeliverable"}
+    assert len(state.accepted) == 5
+
+
+@pytest.mark.parametrize("name", ["", "a\n"])
+def test_a_name_that_the_zoo_can_not_take_leaves_out_who_gives_it(tmp_path, name):
+    federation, files = prepared(tmp_path / "out")
+    sites = ClientApp()
+
+    @sites.query("probe")
+    def probe(message: Message, context: Context) -> Message:
+        reply = honest_app(message, context)
+        if context.node_id == 3:
+            head = reply.content.config_records["reply"]
+            reply.content["reply"] = ConfigRecord({**head, "site": name})
+        return reply
+
+    @sites.train("task")
+    def task(message: Message, context: Context) -> Message:
+        return honest_app(message, context)
+
+    (state,) = over(federation, files, LoopbackGrid(sites, nodes(files))).run(1, 6)
+    assert (state.step, len(state.accepted)) == ("done", 5)
+    (failed,) = events(tmp_path / "out", "site.failed")
+    assert failed["reason"] == "a name that the zoo can't take"

@@ -19,6 +19,8 @@ WORDS = {
     "sample.solver": "heun",
     "codec.kind": "pca-vae",
     "flow.coupling": "ot",
+    "ray.address": "ray.example:6379",
+    "ray.jobs": "http://ray.example:8265",
 }
 
 
@@ -135,6 +137,8 @@ def test_a_value_and_then_a_section_of_the_same_name_is_refused():
         ("seed=1979-05-27", "type int"),
         ("flow.lr=false", "type float"),
         ("flow.lr='0.1'", "type float"),
+        ("gate.max_drift=inf", "type float"),
+        ("gate.max_drift=nan", "type float"),
         ("shared_labels=1", "type bool"),
         ("target.name=3", "type str"),
         ("target.input_shape=28", "type list of int"),
@@ -231,3 +235,19 @@ def test_the_generator_gets_its_sections():
 def test_the_probes_recipe_takes_all_examples_in_every_step():
     config = load_config(None, ["probe.steps=3", "probe.lr=0.2", "probe.momentum=0.5"])
     assert config.probe.recipe == Recipe(steps=3, lr=0.2, momentum=0.5, batch=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flow.source=kaiming",
+        "ray.address=host",
+        "ray.address=http://host:6379",
+        "ray.jobs=host:8265",
+        "admission.times=1",
+    ],
+)
+def test_what_would_fail_in_the_first_round_is_refused_at_once(text):
+    name = text.partition("=")[0].rpartition(".")[2]
+    with pytest.raises(ConfigError, match=f"{name} is out of range"):
+        load_config(None, [text])

@@ -1,0 +1,129 @@
+"""What happens between a look and what follows from it, and what is left where a process died."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from f2l_fed.errors import UsageError
+from server import rounds, screening
+from server.cluster import retrain_here
+from server.federation import Federation
+from server.lock import locked
+from server.releases import Release, ReleaseRegistry
+from server.runs import Runs
+from tests.support.inline import InlineEngine, conductor, run_inline
+from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
+
+
+def test_rounds_that_a_restored_folder_has_forgotten_are_not_counted_again(tmp_path):
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
+    run_inline(federation, 1)
+    for path in (federation.root / "rounds").glob("0*"):
+        path.unlink()
+    (state,) = conductor(Federation.open(federation.root), files).run(1, 6)
+    assert (state.number, state.promoted, state.release) == (2, True, "00002")
+    assert state.bytes_up > 0
+    rows = federation.zoo.snapshot().rounds()
+    assert {tuple(numbers) for numbers in rows.values()} == {(1, 2)}
+    # Nor those of which only the records are left.
+    shutil.rmtree(federation.root / "releases")
+    for path in (federation.root / "rounds").glob("0*"):
+        path.unlink()
+    assert Federation.open(federation.root).last_round() == 2
+
+
+class Deciding(InlineEngine):
+    """An administrator decides while the gate is at work, which finds something."""
+
+    def __init__(self, federation: Federation, back: bool) -> None:
+        super().__init__(federation)
+        self._back = back
+
+    def objections(self, id: str) -> tuple[str, ...]:
+        self._federation.releases.promote(id)
+        if self._back:
+            self._federation.releases.rollback()
+        return ("something",)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_an_administrator_decides_beside_the_gate_holds(tmp_path, back):
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
+    run_inline(federation, 1)
+    base = conductor(federation, files)
+    (state,) = replace(base, engine=Deciding(federation, back)).run(1, 6)
+    registry = federation.releases
+    stored = {id: registry._stored(id).state for id in registry.ids()}
+    if back:
+        assert stored == {"00001": "promoted", "00002": "retired"}
+        assert (state.promoted, state.reason) == (False, "rolled back")
+    else:
+        assert stored == {"00001": "retired", "00002": "promoted"}
+        assert state.promoted
+
+
+def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch):
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
+    (federation.root / "flower").mkdir()
+    promote, told = ReleaseRegistry.promote, []
+
+    def abort() -> None:
+        try:
+            asyncio.run(Runs(federation.root, lambda: None).abort("anna"))
+        except UsageError as error:
+            told.append(str(error))
+
+    beside = threading.Thread(target=abort)
+
+    def slowly(its: ReleaseRegistry, id: str, *, judged: Release | None = None) -> Release:
+        beside.start()
+        # Long enough for an abort that does not wait.
+        beside.join(2)
+        return promote(its, id, judged=judged)
+
+    monkeypatch.setattr(ReleaseRegistry, "promote", slowly)
+    (state,) = conductor(federation, files).run(1, 6)
+    beside.join(20)
+    assert told == ["the round has just ended."]
+    assert (state.step, state.promoted) == ("done", True)
+    assert rounds.load(federation.root / "rounds", 1) == state
+
+
+def left_behind(federation: Federation) -> Path:
+    given = federation.root / "training" / "00001" / "given"
+    given.parent.mkdir(parents=True)
+    given.write_bytes(b"latents of all sites")
+    return given
+
+
+def test_a_retraining_that_was_killed_leaves_nothing_for_good(tmp_path):
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
+    run_inline(federation, 1)
+    given = left_behind(federation)
+    commit = federation.zoo.snapshot().commit
+    retrain_here(federation.root, "00002", commit, federation.config.ray)
+    assert not given.exists()
+    given = left_behind(federation)
+    with locked(federation.root / "rounds" / "lock"):
+        # The one that is at work needs it.
+        screening.erase(federation, "site-000")
+    assert given.exists()
+    screening.erase(federation, "site-000")
+    assert not given.exists()
+
+
+def test_a_simulation_never_replaces_a_federation_with_a_server(tmp_path):
+    federation, _ = small_federation(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    small_federation(tmp_path / "out", force=True)
+    (federation.root / "certificates").mkdir()
+    with pytest.raises(UsageError, match="a federation with a server of its own"):
+        small_federation(tmp_path / "out", force=True)
+    kept = set(tmp_path.rglob("*")) - {federation.root / "certificates"}
+    assert {path.name for path in kept} >= {path.name for path in before} - {"lock"}
