@@ -7,5 +7,8 @@ data=mnist5k
 if [ -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]; then
   data=mnist5k,fashion-mnist
 fi
+# Its own results are replaced; those of a folder that is named are not, unless --force says so.
+place=(--out out/demo --force)
+[[ " $* " == *" --out"* ]] && place=()
 exec .venv/bin/f2l-admin simulate --data "$data" --scenario few-shot \
-  --sites 100 --held-out 30 --rounds 3 --out out/demo --force "$@"
+  --sites 100 --held-out 30 --rounds 3 "${place[@]}" "$@"
