@@ -24,7 +24,7 @@ from f2l_fed.admission.votes import Votes
 from f2l_fed.errors import AdmissionError
 from f2l_fed.files import write_atomically
 
-_FORMAT, _VOTES = 4, "votes."
+_FORMAT, _VOTES = 3, "votes."
 
 
 class Doubt(NamedTuple):
@@ -45,8 +45,8 @@ class Memory:
         sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
         doubted: Sites whose newest records are to be left out of retrainings.
-        fresh: Sites of whom something was admitted since the last `review`; not in the file, which
-            is written after one.
+        fresh: What has come since the last `review` as its site's newest of a kind; not in the
+            file, which is written after one.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Memory:
     sources: tuple[Origin, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     doubted: Mapping[str, Doubt] = field(default_factory=dict)
-    fresh: frozenset[str] = frozenset()
+    fresh: frozenset[Origin] = frozenset()
 
     def with_admitted(
         self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
@@ -76,7 +76,6 @@ class Memory:
             self,
             owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
             signatures=_below(_of(self.signatures, kept), one.signatures),
-            fresh=self.fresh | {origin.site},
         )
         if any(
             (source.site, source.kind) == (origin.site, origin.kind) and source.round > origin.round
@@ -99,6 +98,7 @@ class Memory:
             votes={**self.votes, origin.kind: of_kind},
             sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
             directions=_below(_of(self.directions, other), one.directions),
+            fresh=self.fresh | {origin},
             doubted={
                 site: why
                 for site, why in self.doubted.items()
@@ -154,7 +154,7 @@ class Memory:
             sources=tuple(self.sources[i] for i in others),
             directions=self.directions[others],
             doubted={other: why for other, why in self.doubted.items() if other != site},
-            fresh=self.fresh - {site},
+            fresh=frozenset(origin for origin in self.fresh if origin.site != site),
         )
 
     def of_last_rounds(self, count: int) -> Memory:

@@ -40,7 +40,8 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
     owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
     rounds = {owner.site: owner.round for owner in owners}
-    while new := _unlike_others(memory.votes_on(kind), memory.fresh, in_league, config):
+    fresh = {origin.site for origin in memory.fresh if origin.kind == kind}
+    while new := _unlike_others(memory.votes_on(kind), fresh, in_league, config):
         doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
     return replace(memory, fresh=frozenset()), dict(sorted(found.items()))

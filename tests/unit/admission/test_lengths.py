@@ -214,6 +214,10 @@ def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
     memory, found = review(memory, "later", screen.config)
     assert found == {}
     assert "site-00" in memory.votes_on("later").sites
+    # An answer to an earlier round says nothing new either.
+    late = screen.judge(submission(0, 1, parent="00000"), memory, 3 * SITES).memory
+    assert len(late.owners) > len(memory.owners)
+    assert review(late, "later", screen.config)[1] == {}
     # It is new once more when it comes again.
     again = submission(0, 4, parent="00003").moved(torch.full((EPISODES,), 20.0))
     memory = screen.judge(again, memory, 3 * SITES).memory
