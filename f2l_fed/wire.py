@@ -26,7 +26,7 @@ PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
 _VERSION = 3
-_CODE = re.compile(r"[a-z0-9-]{1,64}")
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

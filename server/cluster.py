@@ -60,12 +60,15 @@ def connect(config: RayConfig) -> None:
         )
     except Exception as error:
         # Ray raises a bare one where its own processes don't start in time.
-        start = "with one of its nodes on this machine, then go on with the round."
+        got = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if not config.address:
+            remedy = "Go on with the round."
+            raise Interrupted("Ray does not start", got=got, remedy=remedy) from error
         raise Interrupted(
-            "no Ray cluster can be joined" if config.address else "Ray does not start",
+            "no Ray cluster can be joined",
             where=config.address,
-            got=(str(error).splitlines() or [type(error).__name__])[0].rstrip("."),
-            remedy=f"Start it, {start}" if config.address else "Go on with the round.",
+            got=got,
+            remedy="Start it, with one of its nodes on this machine, then go on with the round.",
         ) from error
     # A retraining waits for its workers.
     needed = config.task_cpus * (1 + config.train_workers)

@@ -204,7 +204,9 @@ class Conductor:
                     reasons = (str(error),)
             if reasons and (held := registry.hold(release.id, reasons)).state != "candidate":
                 # An administrator has decided while the gate was at work.
-                return rounds.judged(state, held.reasons)
+                state = rounds.judged(state, held.reasons)
+                rounds.save(folder, state)
+                return state
             state = rounds.judged(state, reasons)
             rounds.save(folder, state)
         if reasons:

@@ -133,8 +133,8 @@ class Federation:
 
         A folder that was restored may lack the files of rounds whose records or releases are there.
         """
-        known = {int(path.stem) for path in (self.root / "rounds").glob("[0-9]*.json")}
-        known |= {int(id) for id in self.releases.ids()}
+        named = [path.stem for path in (self.root / "rounds").glob("[0-9]*.json")]
+        known = {int(name) for name in (*named, *self.releases.ids()) if name.isdecimal()}
         for numbers in self.zoo.snapshot().rounds().values():
             known |= numbers.keys()
         return max(known, default=0)

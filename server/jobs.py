@@ -135,6 +135,9 @@ def main() -> None:
         if config.train_workers:
             connect(config)
         retrain_here(asked.folder, asked.release, asked.commit, config)
+    except Interrupted as error:
+        # The job is tried again.
+        sys.exit(str(error))
     except (F2LError, OSError, SafetensorError) as error:
         # A word on what would be the same the next time; what the disk refused may not be.
         sys.exit(f"{_FOR_NOW if refused(error) else _SAYS}{error}")

@@ -19,6 +19,7 @@ from f2l_fed import events
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from f2l_fed.events import EventLog
 from server import rounds
+from server.federation import Federation
 from server.lock import locked
 from server.superlink import Run, SuperLink
 from server.wanted import Plan, Wanted
@@ -65,7 +66,7 @@ class Runs:
         async with self._lock:
             self._require_idle()
             await self._until_free()
-            plan = Plan(by=by, sites=sites, until=self._number() + count)
+            plan = Plan(by=by, sites=sites, until=await self._number() + count)
             return await _to_its_end(self._begin(plan))
 
     async def resume(self, by: str, *, sites: int) -> Wanted:
@@ -101,7 +102,7 @@ class Runs:
             plan = self._plan()
             if plan.idle:
                 return
-            self._after(plan).note(self._path)
+            (await self._after(plan)).note(self._path)
             if not plan.due:
                 self._emit_end(plan.run, "lost", "the server was restarted")
 
@@ -138,14 +139,14 @@ class Runs:
         last = self._last()
         if not reason and last is not None and last.step == "failed":
             reason = last.reason
-        after = self._after(plan, reason)
+        after = await self._after(plan, reason)
         after.note(self._path)
         self._emit_end(run.id, run.outcome, reason)
         return after
 
-    def _after(self, plan: Plan, reason: str = "") -> Plan:
+    async def _after(self, plan: Plan, reason: str = "") -> Plan:
         """What is wanted after a run: the rest, unless there is a reason against it."""
-        left = plan.until > self._number() or self._unfinished() is not None
+        left = plan.until > await self._number() or self._unfinished() is not None
         if left and not reason:
             return dataclasses.replace(plan, due=True)
         return Plan(by=plan.by, sites=plan.sites, reason=reason)
@@ -163,7 +164,7 @@ class Runs:
         link = self._link()
         if link is None:
             raise UsageError("the SuperLink is not up yet", remedy="Try again in a moment.")
-        left = max(plan.until - self._number(), 0)
+        left = max(plan.until - await self._number(), 0)
         count = min(left, 1)
         plan = dataclasses.replace(plan, remaining=left - count, due=True, reason="")
         # Before the run: one that can't be noted must not be started, nor one be forgotten.
@@ -183,23 +184,31 @@ class Runs:
         return self.wanted()
 
     async def _abort(self, by: str) -> Wanted:
-        plan, link = self._plan(), self._link()
-        if plan.idle and self._unfinished() is None:
+        plan, link, before = self._plan(), self._link(), self._unfinished()
+        if plan.idle and before is None:
             raise UsageError("no round is under way")
         if plan.run and not plan.due and link is not None:
             await asyncio.to_thread(link.stop, plan.run)
         reason = f"aborted by {by}"
-        folder = self._root / "rounds"
-        with rounds.alone(folder):
-            if state := self._unfinished():
-                rounds.save(folder, rounds.failed(state, reason))
+        # Whoever promotes its release meanwhile may take seconds.
+        state = await asyncio.to_thread(self._fail, reason)
         if plan.idle and state is None:
             raise UsageError("the round has just ended")
-        if state:
+        if state is None and before is not None:
+            reason += f", when round {before.number} had just ended"
+        if state is not None:
             self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
         Plan(by=by, reason=reason).note(self._path)
         self._emit_end(plan.run, "aborted", reason)
         return self.wanted()
+
+    def _fail(self, reason: str) -> rounds.RoundState | None:
+        """Ends the round that is unfinished; None if there is none by now."""
+        folder = self._root / "rounds"
+        with rounds.alone(folder):
+            if state := self._unfinished():
+                rounds.save(folder, rounds.failed(state, reason))
+            return state
 
     async def _why(self, link: SuperLink, run: Run) -> str:
         """The sentence of the error that ended a run, from the end of its log."""
@@ -239,10 +248,14 @@ class Runs:
         states = rounds.load_all(self._root / "rounds")
         return states[-1] if states else None
 
-    def _number(self) -> int:
+    async def _number(self) -> int:
         """Of the last round; 0 before the first."""
-        last = self._last()
-        return last.number if last else 0
+        try:
+            return await asyncio.to_thread(lambda: Federation.open(self._root).last_round())
+        except F2LError:
+            # A zoo that is away keeps nobody from looking; the files say it, but where one is lost.
+            last = self._last()
+            return last.number if last else 0
 
     def _unfinished(self) -> rounds.RoundState | None:
         last = self._last()

@@ -119,9 +119,7 @@ def erase(federation: Federation, site: str) -> None:
     """
     federation.quarantine.forget(site)
     Spool.beside(federation.root).forget(site)
-    with suppress(UsageError), locked(federation.root / "rounds" / "lock", wait=False):
-        # What a retraining has left that was killed; a run under way clears it itself.
-        shutil.rmtree(federation.root / "training", ignore_errors=True)
+    _erase_training(federation)
     path = federation.screening
     with _alone(federation):
         if path.exists():
@@ -129,6 +127,17 @@ def erase(federation: Federation, site: str) -> None:
         # What writers left that died; none is at work now.
         for draft in path.parent.glob(f".{path.name}.*.draft"):
             draft.unlink()
+
+
+def _erase_training(federation: Federation) -> None:
+    """Deletes what a retraining has left that was killed; a run under way clears it itself."""
+    left = federation.root / "training"
+    gone = left.with_name(".training.erased")
+    if left.exists():
+        # Held for a moment only: a run that begins meanwhile does not wait for it.
+        with suppress(UsageError), locked(federation.root / "rounds" / "lock", wait=False):
+            left.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _alone(federation: Federation) -> AbstractContextManager[None]:

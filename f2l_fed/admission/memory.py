@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -45,8 +45,7 @@ class Memory:
         sources: Whose each remembered update is; a site's newest of each kind.
         directions: (u, 256) float32, theirs.
         doubted: Sites whose newest records are to be left out of retrainings.
-        fresh: What has come since the last `review` as its site's newest of a kind; not in the
-            file, which is written after one.
+        fresh: What has come since the last `review` as its site's newest of a kind.
     """
 
     votes: Mapping[str, Votes] = field(default_factory=dict)
@@ -187,6 +186,7 @@ class Memory:
             "owners": self.owners,
             "sources": self.sources,
             "doubted": self.doubted,
+            "fresh": sorted(self.fresh),
         }
         tensors = {"signatures": self.signatures, "directions": self.directions}
         tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in self.votes.items()}
@@ -218,11 +218,14 @@ class Memory:
                     )
                     for kind, (names, sites, parents) in about["votes"].items()
                 },
-                owners=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["owners"]),
+                owners=_origins(about["owners"]),
                 signatures=tensors["signatures"],
-                sources=tuple(Origin(str(s), int(r), str(p)) for s, r, p in about["sources"]),
+                sources=_origins(about["sources"]),
                 directions=tensors["directions"],
                 doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
+                fresh=frozenset(
+                    Origin(str(s), int(r), str(p)) for s, r, p in about.get("fresh", ())
+                ),
             )
             sound = len(found.owners) == len(found.signatures)
             sound = sound and len(found.sources) == len(found.directions)
@@ -254,6 +257,10 @@ def load_memory(path: Path) -> Memory:
 def save_memory(path: Path, memory: Memory) -> None:
     """Writes a memory durably."""
     write_atomically(path, memory.to_bytes())
+
+
+def _origins(read: Iterable[Sequence[Any]]) -> tuple[Origin, ...]:
+    return tuple(Origin(str(site), int(number), str(parent)) for site, number, parent in read)
 
 
 def _of(rows: Tensor, kept: list[int]) -> Tensor:

@@ -26,7 +26,8 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     order in which it came, except that of two updates that are alike the earlier one stays.
     Whoever it finds loses its vote, and the rest are judged again until nobody is found; its
     records stay in the zoo and are to be left out of retrainings. Who has sent nothing new is not
-    judged again: later rounds make shorter updates, and that is nothing against an older one.
+    judged again: later rounds make shorter updates, and that is nothing against an older one. But
+    what came while fewer than `AdmissionConfig.minimum` were known stays new until more are.
 
     Args:
         memory: After the exchange.
@@ -38,13 +39,16 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     """
     config = replace(config, far=(config.clip + config.far) / 2)
     in_league, found = _alike(memory, kind, config), dict[str, Verdict]()
+    enough = len(memory.votes_on(kind).sites) >= config.minimum
     owners = sorted((o for o in memory.owners if o.kind == kind), key=lambda owner: owner.round)
     rounds = {owner.site: owner.round for owner in owners}
     fresh = {origin.site for origin in memory.fresh if origin.kind == kind}
     while new := _unlike_others(memory.votes_on(kind), fresh, in_league, config):
         doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
-    return replace(memory, fresh=frozenset()), dict(sorted(found.items()))
+    if enough:
+        memory = replace(memory, fresh=frozenset(o for o in memory.fresh if o.kind != kind))
+    return memory, dict(sorted(found.items()))
 
 
 def _unlike_others(

@@ -32,8 +32,6 @@ class QuarterTurn:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Shows (n, C, H, W) images in [0, 1] as this camera sees them."""
-        # A second of imports, and a site reads its settings through this package.
-
         turned = np.ascontiguousarray(np.rot90(x, self.turns, axes=(-2, -1)))
         return 1 - turned if self.inverted else turned
 

@@ -88,12 +88,15 @@ class Found:
     lost: int
 
 
-def kept(row: Row, folder: Path | None, *more: Any) -> Found:
+def kept(
+    row: Row, folder: Path | None, sites: int, held_out: int, data: str, scenario: str, *more: Any
+) -> Found:
     """What is in the folder, or else what `job` finds, which is put there."""
-    path = folder / f"{row.seed}, {row}.json" if folder is not None else None
+    name = f"{scenario}, {data}, {row.seed}, {row}.json"
+    path = folder / name if folder is not None else None
     if path is not None and path.exists():
         return Found(**json.loads(path.read_text()))
-    found = job(row, *more)
+    found = job(row, sites, held_out, data, scenario, *more)
     if path is not None:
         write_atomically(path, json.dumps(asdict(found)))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from server.cluster import retrain_here
 from server.federation import Federation
 from server.lock import locked
 from server.releases import Release, ReleaseRegistry
-from server.runs import Runs
+from server.wanted import Plan
 from tests.support.inline import InlineEngine, conductor, run_inline
+from tests.support.link import Link, followed, holds, of
 from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
 
 
@@ -36,6 +38,29 @@ def test_rounds_that_a_restored_folder_has_forgotten_are_not_counted_again(tmp_p
     for path in (federation.root / "rounds").glob("0*"):
         path.unlink()
     assert Federation.open(federation.root).last_round() == 2
+
+
+def test_all_rounds_that_were_asked_for_follow_those_that_only_the_zoo_knows(tmp_path):
+    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
+    root = federation.root
+    run_inline(federation, 1)
+    (root / "flower").mkdir()
+    (root / "rounds" / "00001.json").unlink()
+    (root / "releases" / "00001.bak").mkdir()
+    (root / "releases" / "00001.bak" / "release.json").write_text("{}")
+
+    async def play() -> None:
+        those = of(root, link := Link(root))
+        await those.start("anna", count=2, sites=2)
+        async with followed(those):
+            for number in (2, 3):
+                done = replace(rounds.begun(number, "", 2), step="done")
+                rounds.save(root / "rounds", done)
+                link.outcomes[number - 1] = "completed"
+                await holds(lambda n=number: len(link.started) == 2 and those.wanted().run != n - 1)
+        assert those.wanted().run == 0
+
+    asyncio.run(play())
 
 
 class Deciding(InlineEngine):
@@ -68,29 +93,40 @@ def test_what_an_administrator_decides_beside_the_gate_holds(tmp_path, back):
         assert state.promoted
 
 
-def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("live", [False, True])
+def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     (federation.root / "flower").mkdir()
-    promote, told = ReleaseRegistry.promote, []
+    link, told = Link(federation.root), []
+    if live:
+        Plan(by="bert", until=3, run=1).note(federation.root / "flower" / "wanted.json")
 
     def abort() -> None:
         try:
-            asyncio.run(Runs(federation.root, lambda: None).abort("anna"))
+            told.append(asyncio.run(of(federation.root, link).abort("anna")).reason)
         except UsageError as error:
             told.append(str(error))
 
-    beside = threading.Thread(target=abort)
+    beside, reached = threading.Thread(target=abort), threading.Event()
+    alone, promote = rounds.alone, ReleaseRegistry.promote
 
-    def slowly(its: ReleaseRegistry, id: str, *, judged: Release | None = None) -> Release:
+    def watched(folder: Path) -> AbstractContextManager[None]:
+        if threading.current_thread() is not threading.main_thread():
+            reached.set()
+        return alone(folder)
+
+    def meanwhile(its: ReleaseRegistry, id: str, *, judged: Release | None = None) -> Release:
         beside.start()
-        # Long enough for an abort that does not wait.
-        beside.join(2)
+        assert reached.wait(60)
         return promote(its, id, judged=judged)
 
-    monkeypatch.setattr(ReleaseRegistry, "promote", slowly)
+    monkeypatch.setattr(rounds, "alone", watched)
+    monkeypatch.setattr(ReleaseRegistry, "promote", meanwhile)
     (state,) = conductor(federation, files).run(1, 6)
-    beside.join(20)
-    assert told == ["the round has just ended."]
+    beside.join(60)
+    ended = "aborted by anna, when round 1 had just ended" if live else "the round has just ended."
+    assert told == [ended]
+    assert link.stopped == ([1] if live else [])
     assert (state.step, state.promoted) == ("done", True)
     assert rounds.load(federation.root / "rounds", 1) == state
 

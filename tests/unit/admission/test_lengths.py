@@ -224,6 +224,20 @@ def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
     assert list(review(memory, "later", screen.config)[1]) == ["site-00"]
 
 
+def test_who_lied_while_few_were_known_is_looked_at_once_more_are(screen):
+    memory = Memory()
+    for number in range(5):
+        one = submission(number, 2, parent="00001")
+        lie = one.moved(torch.full((EPISODES,), 9.0)) if number == 0 else one
+        memory = screen.judge(lie, memory, 5).memory
+    memory, found = review(memory, "later", screen.config)
+    assert found == {}
+    memory = Memory.from_bytes(memory.to_bytes())
+    for number in range(1, SITES):
+        memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
+    assert list(review(memory, "later", screen.config)[1]) == ["site-00"]
+
+
 def test_when_an_update_came_says_nothing_about_what_is_alike():
     common = torch.randn(1, 256, generator=rng(1))
     apart = torch.randn(300, 256, generator=rng(2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -88,12 +88,11 @@ def missing(message: Message, objects: Objects) -> None:
 
 
 @pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "inflate_object_from_contents"
     monkeypatch.setattr(http_grid, name, getattr(http_grid, name))
     guard_replies()
     guard_replies()
-    return
 
 
 def pulled(spoil: Callable[[Message, Objects], None]) -> list[Message]:
