@@ -42,23 +42,19 @@ def simulate(
 ) -> None:
     """Runs a whole federation on this machine: real apps, real data, real zoo."""
     from f2l_fed.config import load_config
-
-    # Read before the next imports, which take seconds: a slip is told at once.
-    settings = replace(load_config(config, set_ or []), seed=seed)
-
-    from server import simulate as simulation
     from server.progress import ProgressView
     from server.report import write_report
+    from server.simulation import Simulation, prepare
     from server.table import result_table
 
-    wanted = simulation.Simulation(
+    wanted = Simulation(
         data=tuple(spec.strip() for spec in data.split(",") if spec.strip()),
         scenario=scenario,
         sites=sites,
         held_out=held_out,
         rounds=rounds,
         out=out,
-        config=settings,
+        config=replace(load_config(config, set_ or []), seed=seed),
     )
     if not wanted.data:
         raise UsageError("no data named", where="--data", expected="names or .npz paths")
@@ -66,11 +62,12 @@ def simulate(
     try:
         with ProgressView(console, rounds) as progress:
             progress.stage("data are divided and sites are set up")
-            federation, divided = simulation.prepare(wanted, force=force)
+            federation, divided = prepare(wanted, force=force)
             progress.stage("Ray and Flower start")
-            result = simulation.run(
-                wanted, federation, divided, stop=threading.Event(), listener=progress
-            )
+            # Seconds of imports: what can't be has been told before.
+            from server.simulate import run
+
+            result = run(wanted, federation, divided, stop=threading.Event(), listener=progress)
     except KeyboardInterrupt:
         print(
             f"Interrupted. Partial results (zoo, releases, events) are in {out}.", file=sys.stderr

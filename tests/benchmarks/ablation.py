@@ -22,7 +22,7 @@ from f2l_fed.files import write_atomically
 from f2l_fed.residual import Residual, fit_residual
 from f2l_fed.seeds import generator_for
 from server.federation import FEDERATION_FILE, Federation
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

@@ -41,7 +41,7 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import Parts
 from f2l_fed.targets import Target
 from server.federation import Federation
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

@@ -14,7 +14,7 @@ from f2l_fed.data import Partition
 from f2l_fed.generator import Generator
 from server.federation import Federation
 from server.retrain import release_records
-from server.simulate import Simulation, prepare
+from server.simulation import Simulation, prepare
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from f2l_fed.flow import (
 from f2l_fed.generator import Generator
 from f2l_fed.seeds import generator_for
 from server.federation import Federation
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

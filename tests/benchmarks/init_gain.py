@@ -35,7 +35,7 @@ from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import OutputSymmetry
 from server.federation import Federation
 from server.retrain import release_records
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.support.inline import run_inline

@@ -26,7 +26,7 @@ from f2l_fed.evaluate import measure, starts, summarise
 from f2l_fed.generator import GeneratorConfig, fit_generator
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import build_target
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import memory_mib, options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

@@ -46,7 +46,7 @@ _HERE = "tests.benchmarks.overhead"
 def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
     """A federation whose sites make so many steps in every round."""
     from f2l_fed.config import load_config
-    from server.simulate import Simulation, prepare
+    from server.simulation import Simulation, prepare
 
     more = (f"first.steps={steps}", f"later.steps={steps}", f"target.name={target}")
     simulation = Simulation(

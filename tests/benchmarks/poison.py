@@ -31,7 +31,7 @@ from f2l_fed.evaluate import STEPS
 from f2l_fed.files import write_atomically
 from server.federation import Federation
 from server.held_out import curves_of
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.support.attacks import Attack, flipped, in_league, labels_permuted, noise, stretched

@@ -22,7 +22,7 @@ import torch
 from clients.site import open_site
 from f2l_fed.evaluate import STEPS
 from server.held_out import curves_of
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.benchmarks.poison import ANY_RELEASE, SMALL

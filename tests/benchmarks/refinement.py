@@ -29,7 +29,7 @@ from server.federation import Federation
 from server.offers import candidates_for
 from server.releases import Release
 from server.retrain import expectation, release_records
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

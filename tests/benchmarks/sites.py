@@ -39,7 +39,7 @@ def measured(sites: int) -> dict[str, Any]:
 
     from clients.client_app import app
     from f2l_fed.config import load_config
-    from server.simulate import Simulation, prepare
+    from server.simulation import Simulation, prepare
     from tests.support.apart import serve_sites
 
     torch.set_num_threads(1)

@@ -51,7 +51,7 @@ from f2l_fed.prior import fit_prior
 from f2l_fed.seeds import generator_for
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target
-from server.simulate import Simulation, held_out_sites, prepare
+from server.simulation import Simulation, held_out_sites, prepare
 from tests.benchmarks.common import options, write_json
 from tests.benchmarks.published import COMPONENTS, STEPS, PublishedField, runge_kutta_step
 from tests.support.inline import run_inline

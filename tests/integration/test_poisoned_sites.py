@@ -24,7 +24,7 @@ from server.federation import Federation
 from server.journal import Journal
 from server.rounds import RoundState
 from server.screening import Screening
-from server.simulate import Simulation, prepare
+from server.simulation import Simulation, prepare
 from tests.support.attacks import copied, flipped, not_a_number, shrunk
 from tests.support.inline import run_inline
 from tests.support.liars import with_liars

@@ -23,7 +23,7 @@ from server.offers import Workshop, candidates_for
 from server.retrain import release_records
 from server.rounds import RoundState
 from server.screening import erase
-from server.simulate import held_out_sites
+from server.simulation import held_out_sites
 from tests.support.inline import conductor, run_inline
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import small_federation

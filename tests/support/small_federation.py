@@ -9,7 +9,7 @@ from typing import Any
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
 from server.federation import Federation
-from server.simulate import Simulation, prepare
+from server.simulation import Simulation, prepare
 
 SETTINGS = (
     "target.name=mlp",
