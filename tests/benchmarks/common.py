@@ -28,8 +28,9 @@ def options(
     plot: bool = False,
     kept: bool = False,
     scenario: bool = False,
+    attacks: Sequence[str] = (),
 ) -> argparse.Namespace:
-    """--quick, --seeds, --json, --data and perhaps --plot, --kept and --scenario."""
+    """--quick, --seeds, --json, --data and perhaps --plot, --kept, --scenario and --attack."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--seeds", type=int, default=seeds)
@@ -40,6 +41,9 @@ def options(
     if scenario:
         names = tuple(SCENARIOS)
         parser.add_argument("--scenario", choices=names, default="few-shot", help="of the sites")
+    if attacks:
+        told = "one of several, repeated as often as wanted; all if left out"
+        parser.add_argument("--attack", choices=attacks, action="append", help=told)
     if plot:
         parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
     return parser.parse_args()

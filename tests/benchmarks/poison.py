@@ -1,7 +1,7 @@
 """What liars cost the held-out sites, with admission on and off.
 
 `python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--scenario NAME]
-[--json OUT.json] [--kept DIR]`
+[--attack NAME] [--json OUT.json] [--kept DIR]`
 
 Three rounds of a federation (few-shot, unless another scenario is named) of 40 sites in which
 nobody, 10% or 30% of the sites lie in every round. ``off`` rejects only what can't be a network at
@@ -172,9 +172,10 @@ def _stacked(parts: object) -> torch.Tensor:
 
 def main() -> None:
     """Runs every federation, prints a table, and writes the figures if asked to."""
-    asked = options(__doc__ or "", seeds=3, kept=True, scenario=True)
+    every = (*ATTACKS, SHUFFLED)
+    asked = options(__doc__ or "", seeds=3, kept=True, scenario=True, attacks=every)
     sites, held_out, settings = (40, 10, ())
-    attacks: Sequence[str] = (*ATTACKS, SHUFFLED)
+    attacks: Sequence[str] = asked.attack or every
     shares: Sequence[float] = SHARES
     if asked.quick:
         sites, held_out, settings = 20, 8, ("target.name=mlp", "first.steps=40", "flow.steps=60")

@@ -326,6 +326,7 @@ def test_the_daemon_renews_a_certificate_in_time_and_answers_with_the_new_one(pl
 
 
 def test_a_run_that_ended_before_it_could_be_aborted_is_no_error(played):
+    assert holds(lambda: not played.central.ask(control.show_run).run)
     link, log = played.central.superlink, played.central.root / "events.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     ended = [int(event["run"]) for event in events if event["event"] == "run.ended"]
