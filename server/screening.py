@@ -133,6 +133,8 @@ def _erase_training(federation: Federation) -> None:
     """Deletes what a retraining has left that was killed; a run under way clears it itself."""
     left = federation.root / "training"
     gone = left.with_name(".training.erased")
+    # Of an erasure that was killed.
+    shutil.rmtree(gone, ignore_errors=True)
     if left.exists():
         # Held for a moment only: a run that begins meanwhile does not wait for it.
         with suppress(UsageError), locked(federation.root / "rounds" / "lock", wait=False):
