@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +26,7 @@ from f2l_fed.config import from_mapping
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.files import write_atomically
 from server.identity import check_name
+from server.lock import locked
 
 State = Literal["invited", "active", "removed"]
 _LARGEST_KEY_BYTES = 1024
@@ -235,8 +235,7 @@ class SiteRegistry:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._path / ".lock").open("w") as file:
-            flock(file, LOCK_EX)
+        with locked(self._path / ".lock"):
             yield
 
     def _write(self, site: Enrolment) -> None:

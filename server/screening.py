@@ -9,7 +9,6 @@ by an erasure is forgotten.
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from f2l_fed.errors import AdmissionError, UsageError
 from f2l_fed.probe import anchor
 from server.federation import Federation
 from server.lock import locked
-from server.spool import Spool, digest_of
+from server.spool import Spool, digest_of, write_part
 
 
 class Screening:
@@ -63,13 +62,8 @@ class Screening:
     def keep_part(self, judged: Judgement) -> None:
         """To be called before what was judged enters the zoo."""
         origin = judged.submission.origin
-        name = f"{digest_of(origin.site)}-{origin.round}"
-        self._parts.mkdir(parents=True, exist_ok=True)
-        draft = self._parts / f"{name}.{os.getpid()}.draft"
-        draft.write_bytes(judged.memory.part(origin).to_bytes())
-        # It may be erased at this moment.
-        with suppress(FileNotFoundError):
-            draft.replace(self._parts / f"{name}.safetensors")
+        path = self._parts / f"{digest_of(origin.site)}-{origin.round}.safetensors"
+        write_part(path, judged.memory.part(origin).to_bytes())
 
     def follow_zoo(self) -> None:
         """Learns what the zoo has got from elsewhere, and forgets what it has lost."""

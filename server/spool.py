@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from f2l_fed.candidates import Offer
@@ -104,12 +104,7 @@ class Spool:
         return self.folder / kind / f"{digest_of(site)}.safetensors"
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.draft")
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, draft)
-        # It may be erased at this moment.
-        with suppress(FileNotFoundError):
-            draft.replace(path)
+        write_part(path, save({name: t.contiguous().clone() for name, t in tensors.items()}))
 
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         try:
@@ -143,6 +138,16 @@ class Contexts(Mapping[str, Tensor]):
 def digest(anchored: Tensor) -> str:
     """A name for an anchor."""
     return sha256(anchored.numpy().tobytes()).hexdigest()[:32]
+
+
+def write_part(path: Path, content: bytes) -> None:
+    """Writes a file of the spool: whole for its readers, but not kept through a loss of power."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    draft.write_bytes(content)
+    # It may be erased at this moment.
+    with suppress(FileNotFoundError):
+        draft.replace(path)
 
 
 def digest_of(site: str) -> str:
