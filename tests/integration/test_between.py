@@ -21,6 +21,7 @@ from server.wanted import Plan
 from tests.support.inline import InlineEngine, conductor, run_inline
 from tests.support.link import Link, followed, holds, of
 from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
+from tests.support.waiting import PATIENCE_S
 
 
 def test_rounds_that_a_restored_folder_has_forgotten_are_not_counted_again(tmp_path):
@@ -117,13 +118,13 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
 
     def meanwhile(its: ReleaseRegistry, id: str, *, judged: Release | None = None) -> Release:
         beside.start()
-        assert reached.wait(60)
+        assert reached.wait(PATIENCE_S)
         return promote(its, id, judged=judged)
 
     monkeypatch.setattr(rounds, "alone", watched)
     monkeypatch.setattr(ReleaseRegistry, "promote", meanwhile)
     (state,) = conductor(federation, files).run(1, 6)
-    beside.join(60)
+    beside.join(PATIENCE_S)
     ended = "aborted by anna, when round 1 had just ended" if live else "the round has just ended."
     assert told == [ended]
     assert link.stopped == ([1] if live else [])

@@ -17,12 +17,15 @@ from server.federation import Federation
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
+from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BIN / words[0], *words[1:]], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [BIN / words[0], *words[1:]], capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,7 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
         yield {**found, "certificates": str(certificates)}
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE_S) == 0
         process.stdout.close()
 
 
@@ -135,7 +138,7 @@ def test_an_admin_sees_rounds_and_sites_and_rolls_a_release_back(service, finish
     assert done.stdout == "00001 is promoted\n"
     assert ask(service, "release", "promote", "00002").returncode == 0
     assert finished.releases.promoted().id == "00002"
-    with urllib.request.urlopen(service["dashboard"], timeout=10) as answer:
+    with urllib.request.urlopen(service["dashboard"], timeout=PATIENCE_S) as answer:
         assert "00002" in answer.read().decode()
 
 

@@ -22,6 +22,7 @@ import pytest
 from server import rounds
 from server.federation import Federation
 from tests.support.small_federation import small_federation
+from tests.support.waiting import PATIENCE_S
 
 SITES, ROUNDS = 4, 2
 SETTINGS = (
@@ -75,7 +76,7 @@ def killer(tmp_path_factory):
         try:
             yield Killer(process, fresh)
             pipes(process)[0].close()
-            assert process.wait(60) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
 

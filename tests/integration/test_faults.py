@@ -39,15 +39,16 @@ from server.provision import read_authority
 from server.registry import SiteRegistry
 from server.rounds import RoundState
 from server.superlink import SuperLinkError
-from tests.support.central import BIN, Central, holds, prepare, running
+from tests.support.central import BIN, Central, prepare, running
 from tests.support.relay import Relay, relay
 from tests.support.sites import digits_site
+from tests.support.waiting import PATIENCE_S, holds
 
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 
 CUT_S = 60.0
 LITTLE_BYTES = 512
-ENDS_S = 200.0
+ENDS_S = 2 * PATIENCE_S
 QUICK = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
 
 
@@ -130,7 +131,7 @@ def at_work(site_file: Path) -> Iterator[Place]:
     try:
         yield place
         place.end()
-        assert daemon.wait(40) == 0
+        assert daemon.wait(PATIENCE_S) == 0
     finally:
         for pid in place.processes() if daemon.poll() is None else []:
             with suppress(ProcessLookupError):
@@ -278,7 +279,7 @@ def status_with_a_full_disk(site_file: Path) -> str:
         env={**os.environ, "COLUMNS": "300"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     ).stdout
 
 

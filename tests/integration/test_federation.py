@@ -23,13 +23,14 @@ from clients.site import sent_log
 from server import rounds
 from server.children import strays
 from server.federation import Federation
-from tests.support.central import BIN, command, holds
+from tests.support.central import BIN, command
 from tests.support.deployment import free_ports
+from tests.support.waiting import PATIENCE_S, holds
 
 ROOT = Path(server.__path__[0]).parent
 SITES = ("east", "north", "south", "west")
-LIMIT_S = 600
-ENDS_S = 240.0
+LIMIT_S = 3 * PATIENCE_S
+ENDS_S = 2 * PATIENCE_S
 MARK, APP = "== again\n", "flwr-serverapp"
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 
@@ -93,7 +94,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-                process.wait(60)
+                process.wait(PATIENCE_S)
     text = (root / "said").read_text()
     assert ended, text
     assert process.returncode == 0, text
@@ -138,7 +139,7 @@ def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
     for process in living:
         process.send_signal(signal.SIGTERM)
     for process in living:
-        process.wait(120)
+        process.wait(PATIENCE_S)
 
 
 def supernode_of(folder: Path) -> int:

@@ -21,6 +21,7 @@ from server.federation import Federation
 from server.releases import ReleaseRegistry
 from tests.support.inline import run_inline
 from tests.support.small_federation import ANY_RELEASE, small_federation
+from tests.support.waiting import PATIENCE_S
 
 LENIENT = ("gate.min_explained=-100", "gate.min_conditioning=-100")
 
@@ -184,7 +185,7 @@ def test_processes_that_promote_at_the_same_time_leave_one_release_promoted(tmp_
     for process in switching:
         process.start()
     for process in switching:
-        process.join(60)
+        process.join(PATIENCE_S)
         assert process.exitcode == 0
     states = [federation.releases.read(id).state for id in federation.releases.ids()]
     assert sorted(states) == ["promoted", "retired"]

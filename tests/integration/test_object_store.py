@@ -23,6 +23,7 @@ from server.federation import Federation
 from tests.support.inline import run_inline
 from tests.support.s3_server import BUCKET, s3_server
 from tests.support.small_federation import SETTINGS, small_federation
+from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 SECRET = "a-secret-of-the-object-store"
@@ -88,7 +89,7 @@ def test_a_simulation_on_ray_keeps_its_zoo_in_an_object_store(
         ],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr

@@ -29,6 +29,7 @@ from tests.support.attacks import copied, flipped, not_a_number, shrunk
 from tests.support.inline import run_inline
 from tests.support.liars import with_liars
 from tests.support.small_federation import SETTINGS, small_federation
+from tests.support.waiting import PATIENCE_S
 
 SITES = 14
 NAMES = [f"site-{n:03d}" for n in range(SITES)]
@@ -180,7 +181,7 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_si
     entered, erased = threading.Event(), threading.Event()
 
     def erase_beside() -> None:
-        entered.wait(60)
+        entered.wait(PATIENCE_S)
         CliRunner().invoke(zoo.app, ["forget", str(federation.root / "zoo"), "site-000", "--yes"])
         erased.set()
 
@@ -196,7 +197,7 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_si
 
     screening.follow_zoo = followed  # type: ignore[method-assign]
     screening.review("later")
-    beside.join(60)
+    beside.join(PATIENCE_S)
     memory = load_memory(federation.screening)
     assert dict(memory.doubted) == doubts
     assert "site-000" not in {owner.site for owner in memory.owners}

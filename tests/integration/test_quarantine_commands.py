@@ -23,6 +23,7 @@ from server.federation import Federation
 from server.registry import SiteRegistry
 from server.spool import Spool
 from tests.support.small_federation import small_federation
+from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 SHORT = Finding(code="short", action="quarantine", figures={"norm": 0.01, "usual": 1.2})
@@ -145,7 +146,7 @@ def test_a_site_that_is_known_nowhere_is_told_and_leftovers_go_all_the_same(fede
 def test_a_wrong_id_is_one_sentence_and_no_traceback(federation):
     put(federation, "a")
     words = [BIN / "f2l-admin", "quarantine", "show", federation.root, "0000"]
-    wrong = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    wrong = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S)
     assert wrong.returncode == 1
     assert "no such submission in quarantine" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -32,6 +32,7 @@ from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = MARKS
 
@@ -106,7 +107,7 @@ def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_o
         "connect(RayConfig(cpus=2, task_cpus=1, train_workers=2))",
     )
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=180
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert "ray.task_cpus: a retraining needs more CPUs than there are" in done.stderr
 
@@ -240,12 +241,12 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
         except subprocess.TimeoutExpired:
             # Ray's own patience with a lost head is a minute; an operator's is less.
             end_session(process.pid)
-            process.wait(20)
+            process.wait(PATIENCE_S)
     assert step() == "retrain"
 
     with two_nodes(tmp_path, ports):
         process = conducting(1)
-        assert process.wait(150) == 0
+        assert process.wait(PATIENCE_S) == 0
     states = rounds.load_all(root / "rounds")
     assert [state.step for state in states] == ["done", "done"]
     keys = Counter(record.key for record in federation.zoo.snapshot().records())

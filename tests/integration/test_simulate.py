@@ -16,6 +16,7 @@ import pytest
 
 from server.lock import locked
 from tests.support.small_federation import SETTINGS, small_federation
+from tests.support.waiting import PATIENCE_S, holds
 
 BIN = Path(sys.executable).parent
 SMALL = [
@@ -24,7 +25,7 @@ SMALL = [
 ]
 
 
-def simulate(*arguments: str, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
+def simulate(*arguments: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "f2l-admin", "simulate", *arguments],
         capture_output=True,
@@ -99,24 +100,19 @@ def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        deadline = time.monotonic() + 90
-        while not (out / "rounds/00001.json").exists():
-            assert time.monotonic() < deadline, "the first round did not begin"
-            assert process.poll() is None
-            time.sleep(0.2)
+        begun = (out / "rounds/00001.json").exists
+        assert holds(lambda: begun() or process.poll() is not None)
+        assert process.poll() is None
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, errors
     assert str(out) in errors
     assert "Traceback" not in errors
-    deadline = time.monotonic() + 15
-    while members := in_session(process.pid):
-        assert time.monotonic() < deadline, f"left behind: {members}"
-        time.sleep(0.2)
+    assert holds(lambda: not in_session(process.pid)), f"left behind: {in_session(process.pid)}"
 
 
 def in_session(session: int) -> list[int]:

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from clients.daemon import Status, read_status
 from tests.support.deployment import deployment
 from tests.support.sites import digits_site
+from tests.support.waiting import PATIENCE_S, holds
 
 pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 
@@ -59,7 +59,7 @@ SENT_SERVER = """
             time.sleep(0.2)
         content = RecordDict({"task": ConfigRecord({"nothing": "of use"})})
         messages = [Message(content, node, "train.task") for node in nodes]
-        for reply in grid.send_and_receive(messages, timeout=40):
+        for reply in grid.send_and_receive(messages, timeout=300):
             print("REPLY", dict(reply.content["refusal"]) if reply.has_content() else reply.error)
 """
 
@@ -74,13 +74,6 @@ def running(site: Path) -> int:
     """Process id of the SuperNode, 0 while there is none."""
     status = read_status(site.parent / "state")
     return status.supernode if status and status.state == "running" else 0
-
-
-def holds(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
-    end = time.monotonic() + timeout_s
-    while not (held := condition()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return held
 
 
 def living(site: Path) -> dict[int, str]:
@@ -122,11 +115,11 @@ def test_a_daemon_restarts_its_supernode_until_it_is_stopped(tmp_path):
         assert holds(lambda: running(site) > 0 and standing(site).restarts > 0)
         assert standing(site).last_end.startswith("exit code 1, after saying: ")
         command = [sys.executable, "-m", "clients.cli", "run", str(site)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         assert second.returncode == 2
         assert "a daemon runs for this site already" in second.stderr
         first.send_signal(signal.SIGTERM)
-        assert first.wait(15) == 0
+        assert first.wait(PATIENCE_S) == 0
     status = standing(site)
     assert (status.state, status.supernode, status.daemon) == ("stopped", 0, first.pid)
     assert "root-certificates" in (tmp_path / "state/daemon.log").read_text()
@@ -146,7 +139,7 @@ def test_a_killed_daemon_stands_as_stopped_and_the_next_one_clears_up(tmp_path):
             assert holds(lambda: running(site) not in (0, orphan))
             assert orphan not in living(site)
             second.send_signal(signal.SIGINT)
-            assert second.wait(20) == 0
+            assert second.wait(PATIENCE_S) == 0
         assert living(site) == {}
 
 
@@ -177,6 +170,6 @@ def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tm
             assert "'site': 'north'" in result.log_text
             assert not ran.exists(), "the code that the server sent was run"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         assert living(site) == {}
     assert standing(site).state == "stopped"

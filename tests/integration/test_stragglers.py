@@ -24,6 +24,7 @@ from server.lock import locked
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import events, prepared
+from tests.support.waiting import PATIENCE_S
 
 
 def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Conductor:
@@ -251,7 +252,7 @@ def test_what_a_job_runs_makes_the_same_release(tmp_path):
         [sys.executable, "-m", "server.jobs", str(federation.root), "00001", commit],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from server.control import Connection, connect
 from server.identity import AUTHORITY
 from server.superlink import SuperLink
 from tests.support.deployment import free_ports
+from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
 START_S = 120.0
@@ -65,7 +65,7 @@ class Central:
 
         async def conversation() -> Any:
             address = f"localhost:{self.control}"
-            async with connect(address, self.certificates, name, timeout_s=30) as to:
+            async with connect(address, self.certificates, name, timeout_s=PATIENCE_S) as to:
                 return await question(to)
 
         return asyncio.run(conversation())
@@ -93,7 +93,7 @@ def command(
         [BIN / words[0], *words[1:]],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         env=environment,
         stdin=subprocess.DEVNULL,
     )
@@ -133,7 +133,7 @@ def running(root: Path, front: int, control: int) -> Iterator[Central]:
         assert said[-1].startswith("dashboard"), (root / "server.log").read_text()
         yield Central(root=root, front=front, control=control, process=process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -149,7 +149,7 @@ def exchange(
     *,
     tls: ssl.SSLContext,
     source: str = "127.0.0.1",
-    timeout_s: float = 20.0,
+    timeout_s: float = PATIENCE_S,
 ) -> bytes:
     """What the front answers to some bytes; b"" where it only closes the connection."""
     answer = b""
@@ -171,10 +171,3 @@ def exchange(
 def status_of(answer: bytes) -> int:
     """0 where there is none."""
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else 0
-
-
-def holds(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> bool:
-    end = time.monotonic() + timeout_s
-    while not (held := condition()) and time.monotonic() < end:
-        time.sleep(0.2)
-    return held

@@ -20,8 +20,9 @@ from server.releases import Release, ReleaseRegistry
 from server.rounds import RoundState
 from server.service import serve
 from tests.support.small import small_generator
+from tests.support.waiting import PATIENCE_S
 
-LIMIT_S = 10.0
+LIMIT_S = PATIENCE_S
 DONE = RoundState(
     number=1,
     step="done",

@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.support.waiting import PATIENCE_S, holds
 
 _BIN = Path(sys.executable).parent
 # Below the range Linux hands out for outgoing connections: none can take a port found free
@@ -48,7 +49,9 @@ class Deployment:
     ports: Sequence[int]
     daemons: dict[str, subprocess.Popen[bytes]]
 
-    def run(self, run_config: Mapping[str, str | int], *, timeout_s: float = 90.0) -> RunResult:
+    def run(
+        self, run_config: Mapping[str, str | int], *, timeout_s: float = PATIENCE_S
+    ) -> RunResult:
         """Runs the app with these ``[tool.flwr.app.config]`` values, for at most ``timeout_s``."""
         overrides = _write_toml(self.folder / "run-config.toml", run_config)
         started = self._flwr("run", str(self.app_dir), "loopback", "--run-config", str(overrides))
@@ -100,19 +103,21 @@ class Deployment:
         for daemon in self.daemons.values():
             if daemon.poll() is None:
                 os.killpg(daemon.pid, signal.SIGTERM)
-        if not _holds(self._all_ended, timeout_s=10.0):
+        if not holds(self._all_ended, timeout_s=10.0):
             for pid in self.stray_processes():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            _holds(self._all_ended, timeout_s=5.0)
+            holds(self._all_ended, timeout_s=5.0)
 
-    def wait_until(self, true: Callable[[], bool], what: str, *, timeout_s: float = 30.0) -> None:
+    def wait_until(
+        self, true: Callable[[], bool], what: str, *, timeout_s: float = PATIENCE_S
+    ) -> None:
         """Waits until ``true()``; raises when a daemon ends before it, or the time is over."""
 
         def ended() -> list[str]:
             return [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
 
-        if not _holds(lambda: true() or bool(ended()), timeout_s=timeout_s) or ended():
+        if not holds(lambda: true() or bool(ended()), timeout_s=timeout_s) or ended():
             problem = f"no {what} within {timeout_s:g} s; ended daemons: {ended()}"
             raise DeploymentError(f"{problem}\n{self.logs()}")
 
@@ -123,7 +128,9 @@ class Deployment:
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(_BIN / "flwr"), *arguments]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, env=self.env, capture_output=True, text=True, timeout=PATIENCE_S
+        )
 
     def _flwr(self, *arguments: str) -> dict[str, Any]:
         done = self._command(*arguments, "--format", "json")
@@ -170,13 +177,6 @@ def deployment(
         yield running
     finally:
         running.stop()
-
-
-def _holds(condition: Callable[[], bool], *, timeout_s: float) -> bool:
-    end = time.monotonic() + timeout_s
-    while not (held := condition()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return held
 
 
 def _write_toml(path: Path, values: Mapping[str, str | int]) -> Path:

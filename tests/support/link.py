@@ -17,8 +17,9 @@ import pytest
 from server import rounds, runs
 from server.runs import Runs
 from server.superlink import Run
+from tests.support.waiting import PATIENCE_S
 
-LIMIT_S = 20.0
+LIMIT_S = PATIENCE_S
 
 
 class Link:

@@ -8,7 +8,6 @@ The cluster is the one that the federation's configuration names; as many nodes 
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from server import cluster
 from server.cluster import Cluster
 from server.federation import Federation
 from tests.support.inline import conductor
+from tests.support.waiting import holds
 
 
 def main() -> None:
@@ -28,11 +28,9 @@ def main() -> None:
     files = sorted((federation.root / "sites").glob("*/site.toml"))
     try:
         cluster.connect(config)
-        deadline = time.monotonic() + 60
-        while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[3]):
-            if time.monotonic() > deadline:
-                sys.exit("too few nodes")
-            time.sleep(0.2)
+        nodes = int(sys.argv[3])
+        if not holds(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes):
+            sys.exit("too few nodes")
         engine = Cluster(root=federation.root, config=config)
         conducting = replace(conductor(federation, files), engine=engine)
         conducting.run(int(sys.argv[2]), len(files))

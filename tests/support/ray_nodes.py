@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE_S, holds
+
 Node = subprocess.Popen[bytes]
 MARKS = [
     pytest.mark.ray,
@@ -92,11 +94,8 @@ def _running(folder: Path, port: int, commands: Sequence[list[str]]) -> Iterator
         shutil.rmtree(short, ignore_errors=True)
 
 
-def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s:g} s"
-        time.sleep(0.1)
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
+    assert holds(true, timeout_s=timeout_s), f"no {what} within {timeout_s:g} s"
 
 
 def accepts(port: int) -> bool:
@@ -108,7 +107,7 @@ def accepts(port: int) -> bool:
 def end(node: subprocess.Popen[bytes]) -> None:
     """Ends a node and everything in its session."""
     end_session(node.pid)
-    node.wait(30)
+    node.wait(PATIENCE_S)
 
 
 def end_session(session: int) -> None:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import PATIENCE_S
+
 BUCKET = "bucket"
 
 
@@ -31,7 +33,7 @@ def s3_server() -> Iterator[dict[str, str]]:
                 urllib.request.Request(
                     f"{endpoint}/{BUCKET}", method="PUT", headers={"Authorization": _SIGNED}
                 ),
-                timeout=60,
+                timeout=PATIENCE_S,
             ).close()
             yield {
                 "AWS_ENDPOINT_URL": endpoint,

@@ -12,6 +12,7 @@ import pytest
 from f2l_fed.admission import Finding, Verdict
 from f2l_fed.errors import ZooError
 from f2l_fed.quarantine import Quarantine
+from tests.support.waiting import PATIENCE_S
 from tests.unit.zoo.samples import new_records, new_zoo
 
 LONG = Verdict.of([Finding(code="long", action="quarantine", figures={"norm": 9.0, "most": 2.0})])
@@ -136,7 +137,7 @@ def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
             with pytest.raises(TimeoutError):
                 forgetting.result(0.2)
             assert shard.exists()
-        assert forgetting.result(10) == 0
+        assert forgetting.result(PATIENCE_S) == 0
     assert not shard.exists()
 
 
@@ -149,13 +150,13 @@ def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
             with pytest.raises(TimeoutError):
                 putting.result(0.2)
             assert files_in(quarantine.root) == before
-        assert putting.result(10) in quarantine.list()
+        assert putting.result(PATIENCE_S) in quarantine.list()
 
 
 def test_writers_do_not_wait_for_each_other(quarantine):
     put(quarantine, "b")
     with quarantine._store.lock(alone=False), ThreadPoolExecutor() as pool:
-        assert pool.submit(put, quarantine, "a").result(10).site == "a"
+        assert pool.submit(put, quarantine, "a").result(PATIENCE_S).site == "a"
 
 
 def test_the_list_leaves_out_what_goes_while_it_is_read(quarantine, monkeypatch):

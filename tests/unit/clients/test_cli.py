@@ -22,6 +22,7 @@ from f2l_fed.finetune import Recipe, loss_and_accuracy
 from f2l_fed.targets import build_target
 from tests.support.loopback import LoopbackGrid
 from tests.support.sites import digits_site, frame
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +86,7 @@ def test_what_can_not_be_done_ends_with_2_and_one_sentence(tmp_path, f2l_site, a
 
 def test_a_command_of_its_own_ends_with_2_and_one_sentence(tmp_path):
     command = [sys.executable, "-m", "clients.cli", "status", str(tmp_path / "absent.toml")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

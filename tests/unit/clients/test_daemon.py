@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from pathlib import Path
 
 from clients import supernode
@@ -53,17 +52,18 @@ def test_what_a_process_started_ends_with_it(tmp_path):
 
 
 def test_a_process_that_will_not_end_is_killed(tmp_path):
-    stubborn = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True)\n"
+    stubborn = "import pathlib,signal,sys,time; signal.signal(15, signal.SIG_IGN)\n"
+    stubborn += "print('up', flush=True); pathlib.Path(sys.argv[1]).touch()\n"
     stubborn += "while True: time.sleep(1)"
+    up = tmp_path / "up"
     (tmp_path / "flower").mkdir()
     said: list[int] = []
-    start = time.monotonic()
     end = supernode.run_once(
-        [sys.executable, "-c", stubborn],
+        [sys.executable, "-c", stubborn, str(up)],
         {},
         tmp_path,
         QUIET,
-        lambda: time.monotonic() - start > 1.0,
+        up.exists,
         0.5,
         said.append,
     )

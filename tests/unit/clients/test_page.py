@@ -21,6 +21,7 @@ from f2l_fed import wire
 from f2l_fed.errors import ConfigError
 from tests.support.deployment import free_ports
 from tests.support.sites import digits_site
+from tests.support.waiting import PATIENCE_S
 
 
 def site_with_a_past(folder: Path) -> Path:
@@ -46,7 +47,7 @@ def site_with_a_past(folder: Path) -> Path:
 
 
 def got(port: int, path: str = "/", *, host: str = "", method: str = "GET"):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.request(method, path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
     text = answer.read().decode()

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from server.children import Child, keep_running
+from tests.support.waiting import PATIENCE_S
 
 
 def test_what_can_not_be_started_now_is_started_once_it_can(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_what_can_not_be_started_now_is_started_once_it_can(tmp_path: Path) -> N
         assert not keeping.done()
         program.write_text("#!/bin/sh\nexec sleep 60\n")
         program.chmod(0o755)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await ready.wait()
         keeping.cancel()
         await asyncio.wait({keeping})

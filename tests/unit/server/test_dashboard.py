@@ -20,6 +20,7 @@ from f2l_fed.errors import UsageError
 from f2l_fed.events import EventLog
 from server.dashboard import create_app, serve_dashboard
 from server.dashboard.state import read_view
+from tests.support.waiting import PATIENCE_S
 
 
 def write_round(workdir, number, step="done", **more):
@@ -74,13 +75,13 @@ def served(workdir):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE_S)
 
 
 def ask(address, method="GET"):
     request = urllib.request.Request(address, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -13,6 +13,7 @@ import pytest
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import Fault, Zoo, log, sealed, shards
+from tests.support.waiting import PATIENCE_S
 from tests.unit.zoo.samples import (
     CONTEXT,
     WEIGHTS,
@@ -383,7 +384,7 @@ def test_a_full_disk_is_named_and_leaves_the_zoo_whole(path: Path):
     zoo = filled(path)
     process = multiprocessing.get_context("spawn").Process(target=append_without_room, args=(path,))
     process.start()
-    process.join(30)
+    process.join(PATIENCE_S)
     assert process.exitcode == 0
     assert list((path / "tmp").iterdir()) == []
     assert zoo.verify() == ()

@@ -10,6 +10,7 @@ import pytest
 
 from f2l_fed.errors import RecordErased, ZooError
 from f2l_fed.zoo import Query, Reader, Record, Zoo, log, merge, s3, shards
+from tests.support.waiting import PATIENCE_S
 from tests.unit.zoo.samples import (
     CONTEXT,
     WEIGHTS,
@@ -317,7 +318,7 @@ def test_merging_beside_writers_and_readers_loses_nothing(
         require_numbers(zoo, old.records(), old.commit)
         old = Zoo.open(place).snapshot()
     for writer in writers:
-        writer.join(120)
+        writer.join(PATIENCE_S)
     assert [writer.exitcode for writer in writers] == [0, 0]
     zoo.compact()
     for site in sites:

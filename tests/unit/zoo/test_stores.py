@@ -14,6 +14,7 @@ import pytest
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import Zoo, log, s3, shards
 from f2l_fed.zoo.store import Store
+from tests.support.waiting import PATIENCE_S
 from tests.unit.zoo.samples import (
     CONTEXT,
     WEIGHTS,
@@ -136,7 +137,7 @@ def test_racing_writers_lose_no_commit_and_readers_see_whole_ones(place: Place):
             np.testing.assert_array_equal(row, new_record(record.key).weights)
         time.sleep(0.05)
     for writer in writers:
-        writer.join(120 + 5 * each)
+        writer.join(PATIENCE_S + 5 * each)
     assert [writer.exitcode for writer in writers] == [0] * 8
     assert log.numbers(zoo.snapshot().store) == list(range(1, 8 * each + 1))
     assert len(zoo.snapshot().records()) == 8 * each

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from f2l_fed.zoo import Zoo, log
+from tests.support.waiting import PATIENCE_S
 from tests.unit.zoo.samples import keys_of, new_record, new_records, new_zoo, write_many
 
 ROOT = Path(__file__).parents[3]
@@ -44,9 +45,9 @@ def test_eight_racing_processes_lose_none_of_1600_commits_and_no_reader_sees_hal
     for process in (reader, *writers):
         process.start()
     for writer in writers:
-        writer.join(240)
+        writer.join(PATIENCE_S)
     over.set()
-    reader.join(60)
+    reader.join(PATIENCE_S)
     assert [process.exitcode for process in (reader, *writers)] == [0] * 9
     records = zoo.snapshot().records()
     assert log.numbers(zoo.snapshot().store) == list(range(1, 1601))
@@ -89,7 +90,7 @@ def test_erasure_beside_a_writer_keeps_the_writer_s_rows(path: Path):
 def test_250_killed_writers_lose_nothing_and_leave_nothing_half_done(ram: Path):
     command = [sys.executable, "-m", "tests.unit.zoo.killing", str(ram), "250", "0"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT
+        command, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

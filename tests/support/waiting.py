@@ -1,0 +1,17 @@
+"""How long tests wait for what must come: long, since only a test that fails waits to the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PATIENCE_S = 300.0
+"""For one step of a test. A busy machine needs ten times what an idle laptop does."""
+
+
+def holds(condition: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> bool:
+    """Whether ``condition()`` becomes true in time; looks several times a second."""
+    end = time.monotonic() + timeout_s
+    while not (held := condition()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return held
