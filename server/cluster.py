@@ -8,6 +8,7 @@ that is lost as a whole interrupts the round, which goes on when it is started a
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor
 from f2l_fed.candidates import Offer
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import ConfigError, F2LError, RoundError
+from server.children import end_strays
 from server.federation import Federation
 from server.gate import objections
 from server.jobs import retrain_as_job
@@ -35,7 +38,12 @@ from server.rounds import Interrupted
 
 _SITES_PER_TASK = 16
 _RETRIES = 3
-_IDLE_KEY = "idle_worker_killing_time_threshold_ms"
+_STARTS = 3
+_MARK = "F2L_RAY_START"
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+# Simulated sites count as busy processes, and above the number of CPUs Ray ends idle ones after a
+# second: every task of ours would start by importing torch.
+_SYSTEM = {"idle_worker_killing_time_threshold_ms": 3_600_000}
 
 
 def connect(config: RayConfig) -> None:
@@ -48,18 +56,11 @@ def connect(config: RayConfig) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(
-            address=config.address or "local",
-            num_cpus=None if config.address else config.cpus or None,
-            include_dashboard=None if config.address else False,
-            # Simulated sites count as busy processes, and above the number of CPUs Ray ends idle
-            # ones after a second: every task of ours would start by importing torch.
-            _system_config=None if config.address else {_IDLE_KEY: 3_600_000},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        if config.address:
+            ray.init(address=config.address, **_QUIET)
+        else:
+            _start(config)
     except Exception as error:
-        # Ray raises a bare one where its own processes don't start in time.
         got = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         if not config.address:
             remedy = "Go on with the round."
@@ -80,6 +81,32 @@ def connect(config: RayConfig) -> None:
             expected=f"at most {there:g} for it and its workers",
             got=f"{needed:g}",
         )
+
+
+def _start(config: RayConfig) -> None:
+    """Starts a Ray inside this process, once more if need be.
+
+    Ray gives its own processes 30 seconds. On a machine that is busy with starting all of a
+    federation that may be too little, and then it leaves them behind and raises a bare exception.
+    """
+    for left in reversed(range(_STARTS)):
+        mark = uuid4().hex
+        os.environ[_MARK] = mark
+        try:
+            ray.init(
+                address="local",
+                num_cpus=config.cpus or None,
+                include_dashboard=False,
+                _system_config=_SYSTEM,
+                **_QUIET,
+            )
+            return
+        except Exception as error:
+            end_strays(f"{_MARK}={mark}")
+            if type(error) is not Exception or not left:
+                raise
+        finally:
+            del os.environ[_MARK]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

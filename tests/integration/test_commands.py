@@ -1,4 +1,4 @@
-"""f2l-server and f2l-admin as processes: the zoo's commands, the control service, the dashboard."""
+"""f2l-server and f2l-admin: the zoo's commands, the control service, the dashboard."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from server.federation import Federation
+from tests.support.commands import in_process
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
@@ -44,20 +45,20 @@ def test_zoo_stats_counts_what_is_there(finished):
 def test_zoo_verify_is_silent_about_a_sound_zoo_and_names_a_flipped_bit(finished, tmp_path):
     zoo = tmp_path / "zoo"
     subprocess.run(["cp", "-r", finished.root / "zoo", zoo], check=True)
-    assert command("f2l-admin", "zoo", "verify", str(zoo)).returncode == 0
+    assert in_process("f2l-admin", "zoo", "verify", str(zoo)).returncode == 0
     shard = sorted((zoo / "shards").iterdir())[0]
     damaged = bytearray(shard.read_bytes())
     damaged[-1] ^= 1
     shard.chmod(0o644)
     shard.write_bytes(damaged)
-    done = command("f2l-admin", "zoo", "verify", str(zoo))
+    done = in_process("f2l-admin", "zoo", "verify", str(zoo))
     assert done.returncode == 1
     assert shard.name in done.stdout
 
 
 def test_a_network_can_be_taken_out_of_a_zoo_and_into_another(finished, tmp_path):
     source, files = finished.root / "zoo", tmp_path / "files"
-    done = command(
+    done = in_process(
         "f2l-admin", "zoo", "export", str(source), str(files), "--site", "site-001",
         "--latest", "--context",
     )  # fmt: skip
@@ -65,7 +66,7 @@ def test_a_network_can_be_taken_out_of_a_zoo_and_into_another(finished, tmp_path
     (file,) = files.iterdir()
     assert file.suffix == ".safetensors"
     other = Federation.create(tmp_path / "other", finished.config)
-    done = command(
+    done = in_process(
         "f2l-admin", "zoo", "import", str(other.root / "zoo"), str(file),
         "--site", "elsewhere", "--round", "1",
     )  # fmt: skip
@@ -77,11 +78,11 @@ def test_a_network_can_be_taken_out_of_a_zoo_and_into_another(finished, tmp_path
 def test_forget_asks_to_be_told_twice_and_then_erases(finished, tmp_path):
     zoo = tmp_path / "zoo"
     subprocess.run(["cp", "-r", finished.root / "zoo", zoo], check=True)
-    refused = command("f2l-admin", "zoo", "forget", str(zoo), "site-002")
+    refused = in_process("f2l-admin", "zoo", "forget", str(zoo), "site-002")
     assert refused.returncode == 2
     assert "--yes" in refused.stderr
-    assert command("f2l-admin", "zoo", "forget", str(zoo), "site-002", "--yes").returncode == 0
-    found = json.loads(command("f2l-admin", "zoo", "stats", str(zoo), "--json").stdout)
+    assert in_process("f2l-admin", "zoo", "forget", str(zoo), "site-002", "--yes").returncode == 0
+    found = json.loads(in_process("f2l-admin", "zoo", "stats", str(zoo), "--json").stdout)
     assert (found["sites"], found["forgotten"]) == (5, ["site-002"])
 
 
@@ -157,7 +158,7 @@ def test_init_lays_out_a_federation_and_refuses_to_do_it_twice(tmp_path):
     key = folder / "certificates/ca.key"
     assert key.stat().st_mode & 0o777 == 0o600
     before = key.read_bytes()
-    assert command("f2l-server", "init", str(folder)).returncode != 0
+    assert in_process("f2l-server", "init", str(folder)).returncode != 0
     assert key.read_bytes() == before
 
 
@@ -169,7 +170,7 @@ def test_init_lays_out_a_federation_and_refuses_to_do_it_twice(tmp_path):
     ],
 )
 def test_a_file_that_can_not_be_written_gets_one_sentence(finished, words, said):
-    done = command(*(word.format(zoo=finished.root) for word in words))
+    done = in_process(*(word.format(zoo=finished.root) for word in words))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
@@ -177,11 +178,11 @@ def test_a_file_that_can_not_be_written_gets_one_sentence(finished, words, said)
 
 
 def test_explain_tells_whose_records_a_network_comes_from(finished):
-    done = command("f2l-admin", "explain", str(finished.root), "--site", "site-002")
+    done = in_process("f2l-admin", "explain", str(finished.root), "--site", "site-002")
     assert done.returncode == 0, done.stderr
     assert "for site-002 as if it were new" in done.stdout
     assert "share in %" in done.stdout
-    done = command("f2l-admin", "explain", str(finished.root), "--site", "site-002", "--json")
+    done = in_process("f2l-admin", "explain", str(finished.root), "--site", "site-002", "--json")
     found = json.loads(done.stdout)
     assert found["release"] == "00002"
     assert sum(one["share"] for one in found["origin"]["shares"]) == pytest.approx(1, abs=1e-3)
@@ -195,7 +196,7 @@ def test_explain_tells_whose_records_a_network_comes_from(finished):
     ],
 )
 def test_explain_refuses_what_is_not_there_in_one_sentence(finished, words, said, code):
-    done = command("f2l-admin", "explain", str(finished.root), *words)
+    done = in_process("f2l-admin", "explain", str(finished.root), *words)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -204,6 +205,6 @@ def test_explain_refuses_what_is_not_there_in_one_sentence(finished, words, said
 
 def test_explain_says_that_a_round_comes_first(tmp_path):
     federation, _ = small_federation(tmp_path / "out")
-    done = command("f2l-admin", "explain", str(federation.root), "--site", "site-001")
+    done = in_process("f2l-admin", "explain", str(federation.root), "--site", "site-001")
     assert done.returncode != 0
     assert "there is no release yet" in done.stderr

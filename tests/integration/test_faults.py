@@ -206,6 +206,9 @@ def break_all(central: Central, early: Relay, late: Relay, sites: dict[str, Plac
     end, cut_at = time.monotonic() + ENDS_S, 0.0
     while left:
         assert time.monotonic() < end, central.logs()[-5000:]
+        assert "run.ended" not in (central.root / "events.jsonl").read_text(), central.logs()[
+            -5000:
+        ]
         for name, (due, act) in list(left.items()):
             if due(sites[name]):
                 act()

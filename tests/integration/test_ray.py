@@ -112,6 +112,13 @@ def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_o
     assert "ray.task_cpus: a retraining needs more CPUs than there are" in done.stderr
 
 
+def test_a_ray_that_starts_too_slowly_is_started_again_and_nothing_of_the_first_is_left():
+    command = [sys.executable, "-m", "tests.support.slow_start"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=root)
+    assert done.returncode == 0, done.stderr
+
+
 def ended_by_its_own_task() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from server.lock import locked
+from tests.support.commands import in_process
 from tests.support.small_federation import SETTINGS, small_federation
 from tests.support.waiting import PATIENCE_S, holds
 
@@ -156,7 +157,8 @@ def in_session(session: int) -> list[int]:
 def test_data_that_can_not_be_used_gets_one_sentence_and_code_2(tmp_path, arrays, arguments, said):
     path = tmp_path / "mine.npz"
     np.savez(path, **arrays)
-    done = simulate("--data", str(path), "--out", str(tmp_path / "out"), *arguments)
+    out = str(tmp_path / "out")
+    done = in_process("f2l-admin", "simulate", "--data", str(path), "--out", out, *arguments)
     assert said in one_sentence(done)
     assert not (tmp_path / "out").exists()
 
@@ -173,7 +175,8 @@ def test_a_folder_in_which_rounds_are_conducted_is_left_alone_even_with_force(tm
 def test_a_folder_with_other_things_in_it_is_left_alone_even_with_force(tmp_path):
     (tmp_path / "sites").mkdir()
     (tmp_path / "sites/mine.txt").write_text("keep me")
-    said = one_sentence(simulate(*SMALL, "--out", str(tmp_path), "--force"))
+    words = ("simulate", *SMALL, "--out", str(tmp_path), "--force")
+    said = one_sentence(in_process("f2l-admin", *words))
     assert "neither an empty folder nor one of a federation" in said
     assert (tmp_path / "sites/mine.txt").read_text() == "keep me"
 
@@ -194,7 +197,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone_even_with_force(tmp_path
 )
 def test_wrong_usage_gets_one_sentence_with_the_remedy_and_code_2(tmp_path, arguments, said):
     base = ("--data", "digits", "--set", "target.name=mlp", "--out", str(tmp_path / "out"))
-    assert said in one_sentence(simulate(*base, *arguments))
+    assert said in one_sentence(in_process("f2l-admin", "simulate", *base, *arguments))
 
 
 @pytest.mark.ray

@@ -1,0 +1,31 @@
+"""The commands as they are, without a process for each: starting one takes longer than it works."""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from subprocess import CompletedProcess
+
+import pytest
+
+from server import cli
+
+ENTRIES = {"f2l-admin": cli.admin, "f2l-server": cli.server}
+
+
+def in_process(*words: str) -> CompletedProcess[str]:
+    """What a command says and its exit code; for commands that end by themselves."""
+    said, errors = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(said),
+        redirect_stderr(errors),
+    ):
+        patch.setattr(sys, "argv", list(words))
+        patch.setenv("COLUMNS", "120")
+        with pytest.raises(SystemExit) as end:
+            ENTRIES[words[0]]()
+    code = end.value.code
+    assert code is None or isinstance(code, int)
+    return CompletedProcess(words, code or 0, said.getvalue(), errors.getvalue())
