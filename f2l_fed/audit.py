@@ -154,7 +154,7 @@ def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
     n = len(weights)
     right = explained(weights, held_out_expected)
     wrong = explained(weights, held_out_expected.roll(1, dims=0))
-    return right - wrong + 2 * (n - 1) / n**2
+    return right - wrong + 2 / n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

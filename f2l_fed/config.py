@@ -95,7 +95,7 @@ class RoundConfig:
         deadline_s: Seconds after which introductions end, and after as many more the sites' part
             of a round, whoever is missing; 0 waits for each of them.
         enough: Share of the asked sites whose updates end it too.
-        quorum: Share of the asked sites that must have answered for a retraining.
+        quorum: Share of the asked sites whose updates must be accepted for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.
         most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
         in_flight: Largest number of tasks that are out at a time; bounds the server's memory.

@@ -132,8 +132,8 @@ class Cluster:
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
         """Candidates for sites, as they are ready.
 
-        Sites are taken in chunks, each by one process, which keeps the release open for the next.
-        A site's are used while those of later ones are made, a chunk ahead and no more.
+        Sites are taken in chunks, `RayConfig.generators` at a time and each by one process, which
+        keeps the release open for the next. A site's are used while those of later ones are made.
 
         Args:
             release: Id of the release that makes them.

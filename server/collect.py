@@ -61,9 +61,8 @@ class Collection:
             if late():
                 return True
             # With all of them wanted, those who join are waited for too.
-            return limits.enough < 1 and wave.accepted >= limits.enough * max(
-                state.sites, wave.asked
-            )
+            wanted = limits.enough * max(state.sites, wave.asked)
+            return limits.enough < 1 and wave.accepted >= wanted - 1e-9
 
         asked: Counter[tuple[str, int]] = Counter()
         while True:
@@ -81,7 +80,7 @@ class Collection:
             requests = wave.requests(missing, digest(anchored), starts_from)
             for answer in self.talk.ask(wire.TASK_ACTION, requests, wait_for_late=True, over=over):
                 wave.take(answer)
-        self.intake.screening.review("later" if state.parent else "first")
+        self.intake.screening.review()
         seconds = round(time.monotonic() - began, 3)
         return rounds.exchanged(state, wave.result(seconds), limits)
 
@@ -108,7 +107,10 @@ class _Wave:
         for site in sorted(self.settled - told):
             # The process died after the commit and before it could say so.
             self._end(Settled(site=site, code="accepted"))
+        waiting = collection.intake.waiting
+        waiting.clear()
         for held in self._federation.quarantine.list():
+            waiting.setdefault(held.site, set()).add(held.round)
             if held.round == state.number and held.site not in self.settled:
                 self._end(
                     Settled(

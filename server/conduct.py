@@ -29,13 +29,16 @@ from server.spool import Spool
 
 
 class Engine(Protocol):
-    """Whoever does the heavy work; see `server.cluster.Cluster`."""
+    """Whoever does the heavy work; see `server.cluster.Cluster`.
+
+    All raise RoundError for what can't be done, and Interrupted for what can be done later.
+    """
 
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot."""
 
     def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
-        """Candidates by kind for every episode of each site."""
+        """Candidates by kind for every episode of each site; probes are (E, D) float32 by site."""
 
     def objections(self, id: str) -> tuple[str, ...]:
         """What speaks against a candidate release; see `server.gate`."""
@@ -131,7 +134,10 @@ class Conductor:
             "gate": self._judge,
         }
         folder = self.federation.root / "rounds"
-        rounds.save(folder, state)
+        with rounds.alone(folder):
+            if aborted := self._aborted(state):
+                return aborted
+            rounds.save(folder, state)
         while state.step in steps:
             try:
                 state = steps[state.step](state)
@@ -162,9 +168,9 @@ class Conductor:
         return state
 
     def _aborted(self, state: RoundState) -> RoundState | None:
-        """The round as it was stored while a step was at work, if that ended it."""
-        stored = rounds.load(self.federation.root / "rounds", state.number)
-        return stored if stored.step == "failed" else None
+        """The round as it was stored meanwhile, if that ended it."""
+        stored = rounds.find(self.federation.root / "rounds", state.number)
+        return stored if stored is not None and stored.step == "failed" else None
 
     def _retrain(self, state: RoundState) -> RoundState:
         began = time.monotonic()

@@ -153,6 +153,8 @@ class Talk:
                     continue
                 pending[identifier] = (asked, self._due())
                 moved = time.monotonic()
+            # Before looking: what came while a slow answer was waited for is not overdue unseen.
+            now = time.monotonic()
             replies = self._pull([*pending, *self._some_overdue()])
             came = bool(replies)
             while replies:
@@ -164,7 +166,6 @@ class Talk:
                     asked = self.overdue.pop(identifier)
                     if not reply.has_error():
                         yield _answer(asked, reply, late=True)
-            now = time.monotonic()
             for identifier in [key for key, (_, due) in pending.items() if ended or due < now]:
                 asked, _ = pending.pop(identifier)
                 if wait_for_late:

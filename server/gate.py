@@ -32,6 +32,9 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
         reasons.append(
             f"it was made from release {release.parent or 'none'}, but sites get {now or 'none'}."
         )
+    kept = {release.sites[row] for row in rows_left(federation, release)}
+    if gone := [site for site in release.sites if site not in kept]:
+        reasons.append(f"it was fitted on {', '.join(gone)}, erased since.")
     try:
         generator = federation.releases.generator(release.id)
         moved = 0.0

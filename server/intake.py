@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from f2l_fed import events, wire
-from f2l_fed.admission import Submission, new_records
+from f2l_fed.admission import Finding, Submission, Verdict, new_records
 from f2l_fed.candidates import Offer
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.events import EventLog
@@ -52,6 +52,7 @@ class Intake:
         screening: Judges updates.
         log: Where events go.
         anchors: By release, the name of the anchor that its tasks' probes start from.
+        waiting: By site, the rounds of what is in quarantine; as of the beginning of a round.
     """
 
     federation: Federation
@@ -59,6 +60,7 @@ class Intake:
     screening: Screening
     log: EventLog
     anchors: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, set[int]] = field(default_factory=dict)
 
     def take(self, answer: Answer, offer: Offer) -> Outcome:
         """Screens one answer and makes durable what is admitted or put aside.
@@ -128,13 +130,7 @@ class Intake:
         if verdict.action == "reject":
             return Outcome("admission", verdict.reason, verdict.code)
         if verdict.action == "quarantine":
-            self.federation.quarantine.put(
-                new_records(submission),
-                verdict,
-                lineage=self.federation.config.lineage,
-                time_s=self.log.clock(),
-            )
-            return Outcome("quarantined", verdict.reason, verdict.code)
+            return self._put_aside(submission, verdict)
         self.screening.keep_part(judged)
         self.federation.zoo.append(new_records(judged.submission))
         self.screening.memory = judged.memory
@@ -142,6 +138,23 @@ class Intake:
             self._anchored(submission.parent), submission.site, submission.probes
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
+
+    def _put_aside(self, submission: Submission, verdict: Verdict) -> Outcome:
+        waiting = self.waiting.setdefault(submission.site, set())
+        most = self.federation.config.admission.quota
+        # One that comes again after a crash is not counted twice.
+        if len(waiting - {submission.round}) >= most:
+            figures = {"waiting": float(len(waiting)), "most": float(most)}
+            full = Finding(code="quota", action="reject", figures=figures)
+            return Outcome("admission", f"{verdict.reason}; {full}", full.code)
+        self.federation.quarantine.put(
+            new_records(submission),
+            verdict,
+            lineage=self.federation.config.lineage,
+            time_s=self.log.clock(),
+        )
+        waiting.add(submission.round)
+        return Outcome("quarantined", verdict.reason, verdict.code)
 
     def _anchored(self, id: str) -> str:
         if id not in self.anchors:

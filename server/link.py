@@ -23,6 +23,7 @@ from starlette.middleware import Middleware
 
 from server.authority import CLOCKS_MAY_DIFFER_S
 from server.delivery import deliver_again
+from server.trees import bound_replies
 
 SECRET_HEADER = "x-f2l-secret"
 SECRET_FILE = "F2L_LINK_SECRET_FILE"
@@ -75,6 +76,7 @@ def main() -> None:
         setattr(node_auth, name, seconds)
     try:
         deliver_again()
+        bound_replies()
     except AttributeError as error:
         sys.exit(f"this version of Flower is another one; nothing is run: {error}")
     # Read and dropped before anything that this process starts could inherit it.

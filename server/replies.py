@@ -8,6 +8,7 @@ replies that were fetched at once, which Flower hands out only once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flwr.app import Error, Message, Metadata, RecordDict
@@ -18,7 +19,10 @@ from flwr.supercore.inflatable.inflatable_object import get_object_body
 from flwr.superlink.grid import http_grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-_NAME = "inflate_object_from_contents"
+UPLOAD_S = 180.0
+"""Longest wait for the rest of a reply whose head is there; all others wait as long."""
+
+_NAME, _PULL = "inflate_object_from_contents", "pull_objects"
 
 
 class PutTogether:
@@ -75,9 +79,14 @@ def _failed(root: bytes) -> Message:
 def guard_replies() -> None:
     """Puts `PutTogether` in the place of Flower's function, in this process.
 
+    And bounds how long a reply may take to come: Flower hands it out once its head is there, and
+    waits for the rest for up to two hours.
+
     Raises:
         AttributeError: If this version of Flower has another.
     """
     inflate = getattr(http_grid, _NAME)
     if not isinstance(inflate, PutTogether):
         setattr(http_grid, _NAME, PutTogether(inflate))
+        pull = getattr(http_grid, _PULL)
+        setattr(http_grid, _PULL, partial(pull, max_time=UPLOAD_S))

@@ -83,6 +83,9 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         before=expectation(federation, parent, list(used), contexts),
         fit_field=fit_field,
     )
+    since = federation.zoo.erasures()
+    if any(since.get(site, 0) > commit for site in used):
+        raise RecordErased("a site was erased while a release was fitted on it", where=id)
     release = Release(
         id=id,
         state="candidate",

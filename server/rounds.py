@@ -113,7 +113,7 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
     >>> some = Exchange(asked=4, accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
     ...                 accuracy_before=0, accuracy_after=0, seconds=1)
     >>> exchanged(begun(1, "", 4), some, RoundConfig(quorum=0.5)).reason
-    '1 of 4 sites answered, 2 are the quorum'
+    'updates of 1 of 4 sites were accepted, 2 are the quorum'
     >>> doubtful = dataclasses.replace(some, rejected={"b": f"{IN_QUARANTINE}unlike the others"})
     >>> exchanged(begun(1, "", 4), doubtful, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
     '1 more are in quarantine, where they can be released'
@@ -122,7 +122,7 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
     # A share such as 0.55 is not exact; 100 sites are to need 55.
     needed = ceil(config.quorum * exchange.asked - 1e-9)
     enough = len(exchange.accepted) >= max(needed, 1)
-    answered = f"{len(exchange.accepted)} of {exchange.asked}"
+    accepted = f"{len(exchange.accepted)} of {exchange.asked} sites were accepted"
     more = _aside(exchange.rejected)
     aside = f"; {more} more are in quarantine, where they can be released" if more else ""
     return dataclasses.replace(
@@ -135,13 +135,13 @@ def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> Rou
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
         accuracy_after=exchange.accuracy_after,
-        reason="" if enough else f"{answered} sites answered, {needed} are the quorum{aside}",
+        reason="" if enough else f"updates of {accepted}, {needed} are the quorum{aside}",
         seconds={**state.seconds, "exchange": exchange.seconds},
     )
 
 
 def retrained(state: RoundState, release: str, seconds: float) -> RoundState:
-    """After the retraining: on to the gate."""
+    """After the retraining: on to the gate; RoundError if the round is at another step."""
     _require(state, "retrain")
     spent = {**state.seconds, "retrain": seconds}
     return dataclasses.replace(state, step="gate", release=release, seconds=spent)
@@ -176,6 +176,16 @@ def load(folder: Path, number: int) -> RoundState:
         RoundError: If there is no such file, or it is damaged.
     """
     return _load(folder / f"{number:05d}.json")
+
+
+def find(folder: Path, number: int) -> RoundState | None:
+    """One round, or None if there is no such file.
+
+    Raises:
+        RoundError: If it is damaged.
+    """
+    path = folder / f"{number:05d}.json"
+    return _load(path) if path.exists() else None
 
 
 def load_all(folder: Path) -> list[RoundState]:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from f2l_fed.admission import (
+    KINDS,
     Judgement,
     Memory,
     Screen,
@@ -75,16 +76,16 @@ class Screening:
             self._screen.config.recall,
         )
 
-    def review(self, kind: str) -> None:
+    def review(self) -> None:
         """The second look, at the end of an exchange; the memory is durable on return.
 
-        Args:
-            kind: "first" or "later", see `f2l_fed.admission.submission.Origin.kind`.
+        At answers of first rounds too that came late, in one of the others.
         """
         with _alone(self._federation):
             self.follow_zoo()
-            reviewed, _ = review(self.memory, kind, self._screen.config)
-            self.memory = reviewed.of_last_rounds(self._screen.config.recall)
+            for kind in KINDS:
+                self.memory, _ = review(self.memory, kind, self._screen.config)
+            self.memory = self.memory.of_last_rounds(self._screen.config.recall)
             save_memory(self._federation.screening, self.memory)
         for path in self._parts.glob("*"):
             path.unlink(missing_ok=True)

@@ -19,11 +19,12 @@ from f2l_fed.admission.records import admitted_in, followed, new_records
 from f2l_fed.admission.review import review
 from f2l_fed.admission.screen import CHECKS, Judgement, Screen
 from f2l_fed.admission.seed import Admitted, seeded
-from f2l_fed.admission.submission import Submission
+from f2l_fed.admission.submission import KINDS, Submission
 from f2l_fed.admission.verdict import REASONS, Finding, Verdict
 
 __all__ = [
     "CHECKS",
+    "KINDS",
     "REASONS",
     "AdmissionConfig",
     "Admitted",

@@ -30,7 +30,7 @@ class AdmissionConfig:
         alike: Cosine between the updates of two sites above which they are in league.
         recall: Rounds of a site whose networks are remembered, to tell copies.
         inputs: Synthetic inputs that a network is tried on.
-        quota: Largest number of networks of one site among those that are remembered.
+        quota: Submissions of one site that may wait in quarantine; more of them are rejected.
         examples: Largest number of examples that a site may say it has.
     """
 
@@ -46,7 +46,7 @@ class AdmissionConfig:
     alike: float = 0.99
     recall: int = 4
     inputs: int = 32
-    quota: int = 1024
+    quota: int = 64
     examples: float = 1e9
 
     def __post_init__(self) -> None:

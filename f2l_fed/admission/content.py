@@ -14,6 +14,7 @@ from f2l_fed.admission.verdict import Finding
 _UNCHANGED = 1e-6
 _TOO_LARGE = 1e4
 _CONSTANT = 1e-4
+_LARGEST_SQUARE = torch.finfo(torch.float32).max / 16
 
 
 def finite(case: Case) -> Iterator[Finding]:
@@ -26,8 +27,9 @@ def finite(case: Case) -> Iterator[Finding]:
         ("not-finite", (one.weights, one.updates)),
         ("probe-not-finite", (one.probes,)),
     ):
-        # Squares that overflow would be lengths that can't be compared.
-        finite = [part.square().sum(dim=1).isfinite() for part in parts]
+        # Squares that overflow would be lengths that can't be compared; with room, since others
+        # sum them up in float32 and in an order of their own.
+        finite = [part.double().square().sum(dim=1) < _LARGEST_SQUARE for part in parts]
         if odd := int((~torch.stack(finite).all(dim=0)).sum()):
             yield Finding(code=code, action="reject", figures={"networks": float(odd)})
     if not bool(one.probes.any(dim=1).all()):

@@ -1,4 +1,4 @@
-"""Checks of what costs nothing to look at: shapes, types, counts and declared numbers."""
+"""Checks of what costs nothing to look at: shapes, types and declared numbers."""
 
 from __future__ import annotations
 
@@ -32,17 +32,6 @@ def form(case: Case) -> Iterator[Finding]:
     if networks not in (1, probes):
         figures = {"networks": float(networks), "probes": float(probes)}
         yield Finding(code="form", action="reject", figures=figures, about="networks")
-
-
-def quota(case: Case) -> Iterator[Finding]:
-    """More networks of one site's last rounds than are remembered."""
-    one, memory = case.submission, case.memory
-    # A submission that comes again counts once.
-    before = sum(owner.site == one.site and owner.round != one.round for owner in memory.owners)
-    held = before + max(len(one.weights), len(one.probes))
-    if held > case.config.quota:
-        figures = {"networks": float(held), "most": float(case.config.quota)}
-        yield Finding(code="quota", action="reject", figures=figures)
 
 
 def numbers(case: Case) -> Iterator[Finding]:

@@ -26,7 +26,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
     {
         # Shapes and declared numbers.
         "form": form.form,
-        "quota": form.quota,
         "numbers": form.numbers,
         "contradictions": form.contradictions,
         # One pass over the tensors.
@@ -125,9 +124,9 @@ class Screen:
                 return Judgement(verdict=Verdict.of(findings), submission=submission, memory=memory)
         verdict = Verdict.of(findings)
         if verdict.action == "clip":
-            # It is known to be unlike the others, so it has no vote; copies are of what is stored.
+            # What is remembered is what is stored; the second look judges that like any other.
             submission = _shortened(submission, verdict)
-            memory = memory.with_admitted(measure(submission, self.anatomy), votes=False)
+            memory = memory.with_admitted(measure(submission, self.anatomy))
         elif verdict.admitted:
             memory = memory.with_admitted(case.measures, {SPREAD: case.spread})
         return Judgement(verdict=verdict, submission=submission, memory=memory)

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+KINDS = ("first", "later")
+"""Kinds of rounds: those that start from the anchor, and those from a release."""
+
 
 class Origin(NamedTuple):
     """Whose networks they are, of which round, from starts of which release."""

@@ -13,7 +13,6 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 REASONS = {
     "form": "tensors of another form than was asked",
-    "quota": "more networks of one site than a few rounds bring",
     "number": "a declared number that can't be true",
     "contradiction": "declared numbers that contradict each other",
     "not-finite": "weights that are not finite",
@@ -33,6 +32,7 @@ REASONS = {
     "exploding": "outputs that are not finite or far too large on synthetic inputs",
     "constant": "the same outputs for all synthetic inputs",
     "outputs": "outputs that differ unlike the others' on synthetic inputs",
+    "quota": "as much of the site is in quarantine as may wait there",
 }
 """Every reason by its code, as a clause."""
 

@@ -34,6 +34,11 @@ class Aggregator(Generic[State]):
             that is given is used up: a running sum goes on in the same memory.
         merge: Two states to the state of the updates of both.
         finalise: State to the aggregate, (D,) float32.
+
+    Raises:
+        UsageError: ``accumulate``, if updates or weights have other shapes.
+        AdmissionError: ``accumulate``, of numbers that are not finite or weights that are not
+            positive; ``finalise``, without updates or with too few for the rule.
     """
 
     init: Callable[[int], State]

@@ -132,6 +132,27 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     assert rounds.load(federation.root / "rounds", 1) == state
 
 
+def test_what_is_aborted_before_it_goes_on_stays_so(tmp_path, monkeypatch):
+    """The run that goes on with a round has read it, and not yet begun."""
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
+    (federation.root / "flower").mkdir()
+    folder = federation.root / "rounds"
+    (state,) = conductor(federation, files).run(1, 6)
+    before = replace(state, number=2, parent="00001", step="retrain", release="")
+    rounds.save(folder, before)
+    last_round = Federation.last_round
+
+    def meanwhile(its: Federation) -> int:
+        asyncio.run(of(its.root, Link(its.root)).abort("anna"))
+        return last_round(its)
+
+    monkeypatch.setattr(Federation, "last_round", meanwhile)
+    (aborted,) = conductor(federation, files).run(0, 6)
+    assert (aborted.step, aborted.reason) == ("failed", "aborted by anna")
+    assert rounds.load(folder, 2) == aborted
+    assert federation.releases.ids() == ["00001"]
+
+
 def left_behind(federation: Federation) -> Path:
     given = federation.root / "training" / "00001" / "given"
     given.parent.mkdir(parents=True)

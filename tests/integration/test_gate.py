@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ import torch
 
 from f2l_fed.artifact import save_generator
 from f2l_fed.errors import ReleaseError
+from f2l_fed.flow import FlowFit, fit_flow
 from f2l_fed.zoo import NewRecord
 from server import gate, rounds
 from server.federation import Federation
 from server.releases import ReleaseRegistry
+from server.retrain import retrain
 from tests.support.inline import run_inline
 from tests.support.small_federation import ANY_RELEASE, small_federation
 from tests.support.waiting import PATIENCE_S
@@ -168,6 +171,26 @@ def test_a_release_from_another_parent_than_sites_have_is_held(tmp_path):
     federation = after_one_round(tmp_path / "out", *LENIENT)
     release = dataclasses.replace(federation.releases.read("00001"), parent="00007")
     assert any("00007" in reason for reason in gate.objections(federation, release))
+
+
+def test_who_is_erased_while_a_release_is_fitted_is_not_in_it(tmp_path):
+    federation = after_one_round(tmp_path / "out", *LENIENT)
+    commit, calls = federation.zoo.snapshot().commit, []
+
+    def fit_and_erase(*given: Any, **how: Any) -> FlowFit:
+        calls.append(1)
+        if len(calls) == 1:
+            federation.zoo.forget("site-001")
+        return fit_flow(*given, **how)
+
+    release = retrain(federation.root, "00002", commit, fit_and_erase)
+    assert len(calls) == 2
+    assert "site-001" not in release.sites
+    # One that was written just before is held.
+    federation.zoo.forget("site-002")
+    assert any(
+        "site-002, erased since" in reason for reason in gate.objections(federation, release)
+    )
 
 
 def switch(path: Path, id: str, times: int) -> None:

@@ -155,6 +155,24 @@ def test_nobody_in_quarantine_is_asked_again_when_a_round_goes_on(own_copy):
     assert sorted(held_in(federation, 2)) == kept
 
 
+def test_a_site_fills_the_quarantine_up_to_its_quota_and_no_more(own_copy):
+    before = own_copy.quarantine.list()
+    full = dataclasses.replace(own_copy.config.admission, quota=2)
+    federation = Federation(own_copy.root, dataclasses.replace(own_copy.config, admission=full))
+    quarantine = federation.quarantine
+    # One with room, next to two without.
+    quarantine.drop(quarantine.list(site="site-013")[0].id)
+    (state,) = with_liars(federation, LIES).run(1, SITES)
+    told = {line.site: line for line in Journal.of(federation.root / "rounds", 3).read()}
+    for site in ("site-008", "site-009"):
+        assert (told[site].code, told[site].finding) == ("admission", "quota")
+        assert "waiting 2, most 2" in told[site].reason
+        assert len(quarantine.list(site=site)) == 2
+    assert told["site-013"].code == "quarantined"
+    assert len(quarantine.list()) == len(before)
+    assert (state.step, len(state.accepted)) == ("done", SITES - len(LIES))
+
+
 def sent(root: Path, site: str) -> int:
     lines = (root / "sites" / site / "state/sent.jsonl").read_text().splitlines()
     return sum(json.loads(line)["kind"] == "update" for line in lines)
@@ -196,7 +214,7 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_si
         erased.wait(3)
 
     screening.follow_zoo = followed  # type: ignore[method-assign]
-    screening.review("later")
+    screening.review()
     beside.join(PATIENCE_S)
     memory = load_memory(federation.screening)
     assert dict(memory.doubted) == doubts

@@ -23,7 +23,7 @@ from f2l_fed.codec.latent import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
 from server import rounds, training
-from server.cluster import Cluster, typed_errors
+from server.cluster import Cluster, connect, typed_errors
 from server.offers import Workshop
 from server.rounds import Interrupted, refused
 from server.training import TrainedFlow
@@ -43,7 +43,7 @@ LONG = FlowConfig(steps=200, width=16, depth=1, check_every=50, patience=100, lr
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    connect(RayConfig(cpus=2))
     yield
     ray.shutdown()
 
@@ -98,6 +98,19 @@ def test_one_worker_fits_the_same_bits_as_the_retraining_itself(embedded, tmp_pa
     there = fitted(TrainedFlow(folder=tmp_path / "t", config=RayConfig(train_workers=1)), config)
     assert same(here, there)
     ray.kill(booked)
+
+
+def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(embedded, tmp_path):
+    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
+    run_inline(federation, 1)
+    commit, made = federation.zoo.snapshot().commit, []
+    for workers in (0, 1):
+        engine = Cluster(root=federation.root, config=RayConfig(train_workers=workers))
+        release = engine.retrain("00002", commit)
+        folder = federation.releases.path / "00002"
+        made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
+    assert made[0] == made[1]
+    assert not list((federation.root / "training").iterdir())
 
 
 def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_once():

@@ -128,7 +128,7 @@ def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(t
     state = with_grid(conductor(federation, files), grid, config).run(1, 6)[0]
     assert state.sites == 6
     assert state.step == "failed"
-    assert state.reason == "1 of 6 sites answered, 6 are the quorum"
+    assert state.reason == "updates of 1 of 6 sites were accepted, 6 are the quorum"
     assert len(federation.zoo.snapshot().records()) == 2
 
 

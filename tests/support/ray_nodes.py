@@ -18,6 +18,7 @@ import pytest
 from tests.support.waiting import PATIENCE_S, holds
 
 Node = subprocess.Popen[bytes]
+_STARTS = 3
 MARKS = [
     pytest.mark.ray,
     pytest.mark.slow,
@@ -34,7 +35,7 @@ def two_nodes(folder: Path, ports: Sequence[int]) -> Iterator[list[Node]]:
     """A head and a worker, which need five ports."""
     head = _head(ports[:3], ["--include-dashboard=false"])
     worker = ["start", f"--address=127.0.0.1:{ports[0]}", *_ports(ports[3:5])]
-    with _running(folder, ports[0], [head, worker]) as nodes:
+    with _running(folder, [head, worker]) as nodes:
         yield nodes
 
 
@@ -44,7 +45,7 @@ def job_server(folder: Path, ports: Sequence[int]) -> Iterator[str]:
     serving = ["--include-dashboard=true", f"--dashboard-port={ports[3]}"]
     serving += [f"--dashboard-agent-listen-port={ports[4]}"]
     serving += [f"--dashboard-agent-grpc-port={ports[5]}"]
-    with _running(folder, ports[0], [_head(ports[:3], serving)]):
+    with _running(folder, [_head(ports[:3], serving)]):
         wait_until(lambda: accepts(ports[3]), "an open port of the job server")
         yield f"http://127.0.0.1:{ports[3]}"
 
@@ -62,7 +63,7 @@ def _ports(ports: Sequence[int]) -> list[str]:
 
 
 @contextmanager
-def _running(folder: Path, port: int, commands: Sequence[list[str]]) -> Iterator[list[Node]]:
+def _running(folder: Path, commands: Sequence[list[str]]) -> Iterator[list[Node]]:
     name = str(time.monotonic_ns())
     short = Path("/tmp") / f"f2l-{os.getpid()}-{name}"
     beside = str(Path(sys.executable).parent)
@@ -71,27 +72,37 @@ def _running(folder: Path, port: int, commands: Sequence[list[str]]) -> Iterator
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
     common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
     nodes: list[Node] = []
-    log = (folder / f"{name}.log").open("wb")
     try:
         for command in commands:
             own = [f"--temp-dir={short}"] if "--head" in command else []
-            nodes.append(
-                subprocess.Popen(
-                    [f"{beside}/ray", *command, *own, *common],
-                    env=env,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    cwd=folder,
-                )
-            )
-            wait_until(lambda: accepts(port), "an open port of the head")
+            words = [f"{beside}/ray", *command, *own, *common]
+            nodes.append(_started(words, env, folder))
         yield nodes
     finally:
         for node in nodes:
             end(node)
-        log.close()
         shutil.rmtree(short, ignore_errors=True)
+
+
+def _started(words: Sequence[str], env: dict[str, str], folder: Path) -> Node:
+    """A node that runs. Ray gives it 30 seconds: on a busy machine it may take several starts."""
+    for _ in range(_STARTS):
+        log = folder / f"{time.monotonic_ns()}.log"
+        with log.open("wb") as said:
+            node = subprocess.Popen(
+                words, env=env, stdout=said, stderr=said, start_new_session=True, cwd=folder
+            )
+        if _came_up(node, log):
+            return node
+        end(node)
+    raise AssertionError(log.read_text())
+
+
+def _came_up(node: Node, log: Path) -> bool:
+    def up() -> bool:
+        return "Ray runtime started" in log.read_text()
+
+    return holds(lambda: up() or node.poll() is not None) and up()
 
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:

@@ -107,6 +107,13 @@ def test_conditioning_is_worth_something_only_if_the_context_matters():
     assert conditioning(weights, weights.roll(-1, dims=0)) < -1.5
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 20])
+def test_dead_conditioning_is_worth_nothing_among_few_networks_too(n):
+    weights = draws(n, size=500)
+    of_others = (weights.sum(dim=0) - weights) / (n - 1)
+    assert conditioning(weights, of_others) == pytest.approx(0, abs=0.04)
+
+
 def test_an_audit_takes_every_figure_and_leaves_out_what_it_could_not():
     weights, noise = draws(30), 0.1 * draws(30, seed=1)
     audit = Audit.of(weights, weights + noise, draws(30, seed=2), draws(30, seed=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import pi
 
 import pytest
@@ -19,7 +20,7 @@ from f2l_fed.flow import (
     guided,
     solve,
 )
-from f2l_fed.flow.regression import kept_aside
+from f2l_fed.flow.regression import Training, kept_aside
 from tests.support.latents import PLAIN, SHAPE, bimodal, box, shares
 from tests.support.small import rng, stirred
 
@@ -360,3 +361,35 @@ def test_something_is_always_kept_aside_and_something_trained_on(share):
 def test_settings_that_cannot_stand_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         FlowConfig(**bad)
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_fit_that_goes_on_from_a_checkpoint_ends_with_the_same_bits_after_fewer_steps(looks):
+    kept = []
+
+    def fit(**training):
+        steps = []
+
+        def counted(_):
+            steps.append(1)
+
+        draws = rng(3)
+        targets = torch.randn(40, SHAPE.size, generator=draws)
+        config = FlowConfig(steps=80, width=8, depth=1, check_every=20, patience=9, lr=5e-3)
+        training = Training(merge=counted, **training)
+        size = torch.ones(SHAPE.size)
+        made = fit_flow(targets, targets.roll(1, 1), size, SHAPE, config, draws, training=training)
+        return made, draws.get_state(), len(steps)
+
+    whole, end, steps = fit(keep=lambda state: kept.append(copy.deepcopy(state)))
+    assert steps == 80
+    again, same_end, rest = fit(last=kept[looks - 1])
+    assert rest == 80 - 20 * looks
+    assert torch.equal(end, same_end)
+    assert (again.loss, again.normal_loss, again.step) == (
+        whole.loss,
+        whole.normal_loss,
+        whole.step,
+    )
+    states = zip(again.field.state_dict().values(), whole.field.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states)

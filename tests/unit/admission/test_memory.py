@@ -110,11 +110,6 @@ def test_only_the_networks_of_a_site_s_last_rounds_are_remembered(screen):
     rounds = {site: {o.round for o in recent.owners if o.site == site} for site in sites}
     assert rounds == {"site-00": {1}, "site-01": {4, 5}, "site-02": {1}}
     assert len(recent.signatures) == len(recent.owners)
-    # The quota is of these: a site that takes part for years does not run into it.
-    full = dataclasses.replace(screen, config=dataclasses.replace(screen.config, quota=5))
-    assert full.judge(submission(1, 5), recent).verdict.admitted
-    assert full.judge(submission(1, 6), recent).verdict.code == "quota"
-    assert full.judge(submission(1, 6), recent.of_last_rounds(1)).verdict.admitted
 
 
 def test_the_same_submission_twice_is_remembered_once(screen):

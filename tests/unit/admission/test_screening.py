@@ -119,19 +119,6 @@ def test_a_loss_before_the_first_step_that_is_not_that_of_the_anchor_is_rejected
     assert (found.code, found.findings[0].about) == ("contradiction", "loss_before")
 
 
-def test_a_site_fills_its_quota_and_no_more():
-    screen = small_screen(quota=2 * EPISODES)
-    memory = Memory()
-    for number in (1, 2):
-        judged = screen.judge(submission(SITES, number), memory)
-        assert judged.verdict.admitted
-        memory = judged.memory
-    assert verdict(screen, memory, submission(SITES, 3)).code == "quota"
-    # The same round again replaces what is there, and other sites have their own.
-    assert verdict(screen, memory, submission(SITES, 2)).admitted
-    assert verdict(screen, memory, submission(1)).admitted
-
-
 def test_an_update_a_little_too_long_is_shortened_to_the_limit(screen, memory, newcomer):
     stretched = newcomer.moved(torch.full((EPISODES,), 1.2))
     tight = small_screen(clip=0.1, deviations=50.0, far=50.0, floor=0.05)
@@ -289,6 +276,19 @@ def test_an_update_that_was_shortened_is_remembered_as_it_is_stored(screen, memo
     mine = [row for row, owner in enumerate(judged.memory.owners) if owner.site == one.site]
     stored = screen.anatomy.signature(judged.submission.weights)
     torch.testing.assert_close(judged.memory.signatures[mine], stored)
+    # The second look judges it like any other: one more network that is far too long saves nobody.
+    lengths = judged.memory.votes_on("first").of(one.site)["norm"].exp()
+    own = judged.submission.updates.norm(dim=1)
+    torch.testing.assert_close(lengths[1:].float(), torch.stack([*own.aminmax()]))
+    assert one.site in review(judged.memory, "first", replace(screen.config, clip=4, far=4))[1]
+
+
+def test_a_length_that_depends_on_the_order_of_its_sum_is_no_way_in(screen, memory, newcomer):
+    """Near the largest number float32 holds: the sum of squares here, and overflow elsewhere."""
+    weights = newcomer.weights.clone()
+    weights[:, 0] = 0.999 * float(torch.finfo(torch.float32).max) ** 0.5
+    judged = screen.judge(replace(newcomer, weights=weights), memory)
+    assert (judged.verdict.action, judged.verdict.code) == ("reject", "not-finite")
 
 
 @pytest.mark.parametrize("level", [nan, inf, 3e19])

@@ -125,8 +125,8 @@ def test_an_empty_folder_is_a_page(tmp_path):
 
 
 def test_a_failed_round_says_why(workdir):
-    write_round(workdir, 3, "failed", reason="1 of 3 sites answered")
-    assert re.search(r"Round 3 failed\.</h1>\s*<p[^>]*>1 of 3 sites answered", shown(workdir))
+    write_round(workdir, 3, "failed", reason="updates of 1 of 3 sites were accepted")
+    assert re.search(r"Round 3 failed\.</h1>\s*<p[^>]*>updates of 1 of 3 sites", shown(workdir))
 
 
 def test_text_from_the_folder_is_escaped(workdir):

@@ -91,6 +91,7 @@ def missing(message: Message, objects: Objects) -> None:
 def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "inflate_object_from_contents"
     monkeypatch.setattr(http_grid, name, getattr(http_grid, name))
+    monkeypatch.setattr(http_grid, "pull_objects", http_grid.pull_objects)
     guard_replies()
     guard_replies()
 
