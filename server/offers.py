@@ -110,5 +110,5 @@ class _Others:
 def candidates_for(
     federation: Federation, id: str, sites: Sequence[str], probes: Tensor
 ) -> dict[str, Offer]:
-    """`Workshop.offers`, of the same (n, E, D) probes, by a release that is opened for this alone."""
+    """`Workshop.offers` for (n, E, D) probes, by a release that is opened for this alone."""
     return dict(Workshop.open(federation, id).offers(sites, probes))
