@@ -137,9 +137,17 @@ class Memory:
         return self.with_admitted(measures, votes=counted)
 
     def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
-        """The memory after a review: those sites have no vote until they send something new."""
+        """The memory after a review: those sites have no vote until they send something new.
+
+        What is doubted of a site's newer records stays so.
+        """
         votes = self.votes_on(kind).without(*doubts)
-        return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **doubts})
+        news = {
+            site: doubt
+            for site, doubt in doubts.items()
+            if site not in self.doubted or self.doubted[site].round <= doubt.round
+        }
+        return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **news})
 
     def without(self, site: str) -> Memory:
         """The memory without a site, as after its erasure."""

@@ -118,6 +118,13 @@ def tripled(one, others, target, rng):
     return replace(one, weights=one.starts + 3 * one.updates)
 
 
+def tripled_but_one(one, others, target, rng):
+    """As `tripled`, but one network is so long that the submission is shortened."""
+    factors = torch.full((len(one.weights), 1), 3.0)
+    factors[0] = 9
+    return replace(one, weights=one.starts + factors * one.updates)
+
+
 ATTACKS: Mapping[str, Attack] = {
     "sign flipped": flipped,
     "update x 10": stretched,
@@ -136,6 +143,7 @@ ATTACKS: Mapping[str, Attack] = {
 
 HARD: Mapping[str, Attack] = {
     "update x 3": tripled,
+    "update x 3, one x 9": tripled_but_one,
     "flipped with its probe": flipped_whole,
 }
 """What nobody should expect admission to see; measured to know how much of it gets through."""

@@ -224,3 +224,11 @@ def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_b
     centre, spread, _ = usual_length(lied, 0.01)
     both_ways = sorted(abs(length - centre) for length in lied)[len(lied) // 2] * 1.4826
     assert spread < 0.8 * both_ways
+
+
+def test_a_doubt_about_older_records_does_not_replace_one_about_newer_ones(screen):
+    memory = remembered(screen, 3)
+    memory = memory.with_doubts("later", {"site-01": Doubt(4, "short")})
+    memory = memory.with_doubts("first", {"site-01": Doubt(1, "long"), "site-02": Doubt(1, "long")})
+    assert memory.doubted == {"site-01": Doubt(4, "short"), "site-02": Doubt(1, "long")}
+    assert set(memory.votes_on("first").sites) == {"site-00"}
