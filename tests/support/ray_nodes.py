@@ -19,6 +19,11 @@ from tests.support.waiting import PATIENCE_S, holds
 
 Node = subprocess.Popen[bytes]
 _STARTS = 3
+_PATIENT = {
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{PATIENCE_S:.0f}",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": f"{PATIENCE_S:.0f}",
+}
+"""Ray gives its job server's many processes half a minute."""
 MARKS = [
     pytest.mark.ray,
     pytest.mark.slow,
@@ -69,7 +74,7 @@ def _running(folder: Path, commands: Sequence[list[str]]) -> Iterator[list[Node]
     beside = str(Path(sys.executable).parent)
     # Jobs are started as "python".
     path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    env = {**os.environ, **_PATIENT, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
     common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
     nodes: list[Node] = []
     try:
