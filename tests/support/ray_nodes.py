@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S, holds
 
 Node = subprocess.Popen[bytes]
@@ -79,9 +80,13 @@ def _running(folder: Path, commands: Sequence[list[str]]) -> Iterator[list[Node]
     nodes: list[Node] = []
     try:
         for command in commands:
-            own = [f"--temp-dir={short}"] if "--head" in command else []
+            own, port = list[str](), 0
+            if "--head" in command:
+                # By itself every head of a machine takes the same port, and ends without it.
+                (port,) = free_ports(1)
+                own = [f"--temp-dir={short}", f"--ray-client-server-port={port}"]
             words = [f"{beside}/ray", *command, *own, *common]
-            nodes.append(_started(words, env, folder))
+            nodes.append(_started(words, env, folder, port))
         yield nodes
     finally:
         for node in nodes:
@@ -89,7 +94,7 @@ def _running(folder: Path, commands: Sequence[list[str]]) -> Iterator[list[Node]
         shutil.rmtree(short, ignore_errors=True)
 
 
-def _started(words: Sequence[str], env: dict[str, str], folder: Path) -> Node:
+def _started(words: Sequence[str], env: dict[str, str], folder: Path, port: int) -> Node:
     """A node that runs. Ray gives it 30 seconds: on a busy machine it may take several starts."""
     for _ in range(_STARTS):
         log = folder / f"{time.monotonic_ns()}.log"
@@ -97,15 +102,17 @@ def _started(words: Sequence[str], env: dict[str, str], folder: Path) -> Node:
             node = subprocess.Popen(
                 words, env=env, stdout=said, stderr=said, start_new_session=True, cwd=folder
             )
-        if _came_up(node, log):
+        if _came_up(node, log, port):
             return node
         end(node)
     raise AssertionError(log.read_text())
 
 
-def _came_up(node: Node, log: Path) -> bool:
+def _came_up(node: Node, log: Path, port: int) -> bool:
+    """Whether it says so and the last of a head's processes listens; without that it ends again."""
+
     def up() -> bool:
-        return "Ray runtime started" in log.read_text()
+        return "Ray runtime started" in log.read_text() and (not port or accepts(port))
 
     return holds(lambda: up() or node.poll() is not None) and up()
 
