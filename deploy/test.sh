@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Installs F2L-Fed with its development tools and runs lint, types and all tests: first those
 # that need a moment each, on all cores, then those that start clusters, servers and simulations,
-# two files at a time, since they wait as much as they work, in the order of their names: by
-# itself pytest would begin with the files of many tests, and the longest have few.
+# two files at a time, since they wait as much as they work.
 # Arguments are handed on to a single pytest instead, for instance -m "not deployment" or -k zoo.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" dev
 
@@ -13,4 +12,4 @@ if [ $# -gt 0 ]; then
   exec .venv/bin/pytest "$@"
 fi
 .venv/bin/pytest -n auto -m "not ray and not deployment and not slow"
-exec .venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "ray or deployment or slow"
+exec .venv/bin/pytest -n 2 --dist loadfile -m "ray or deployment or slow"
