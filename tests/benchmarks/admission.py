@@ -212,20 +212,27 @@ def show(scenario: str, figures: Mapping[str, Any]) -> None:
     print(f"false alarms without liars, by round: {rounds} of {honest['honest']} submissions")
 
 
-def main() -> None:
-    """Records, screens and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def recordings(description: str) -> tuple[argparse.Namespace, list[tuple[Any, ...]]]:
+    """--quick, --seeds, --json and --recorded, and what `record` is to be given for them."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--recorded", type=Path, help="folder of recorded rounds")
     chosen = parser.parse_args()
     seeds, sites, rounds = (1, 12, 2) if chosen.quick else (chosen.seeds, 40, 4)
-    jobs = [
+    return chosen, [
         (scenario, seed, sites, rounds, chosen.recorded)
         for scenario in SCENARIOS
         for seed in range(FIRST_SEED, FIRST_SEED + seeds)
     ]
+
+
+def main() -> None:
+    """Records, screens and prints the tables."""
+    chosen, jobs = recordings(__doc__ or "")
+    _, _, sites, rounds, _ = jobs[0]
+    seeds = len(jobs) // len(SCENARIOS)
     parts = side_by_side(measured, jobs)
     figures: dict[str, Any] = {}
     for index, scenario in enumerate(SCENARIOS):

@@ -15,7 +15,6 @@ before (``begins``). Both draw the same examples. ``at`` is the best gradient st
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +34,7 @@ from f2l_fed.prior import fit_prior
 from f2l_fed.probe import anchor, recentred
 from f2l_fed.symmetry import OutputSymmetry
 from f2l_fed.targets import Target, build_target
-from tests.benchmarks.admission import FIRST_SEED, SCENARIOS, record, target_of
+from tests.benchmarks.admission import record, recordings, target_of
 from tests.benchmarks.common import side_by_side, write_json
 from tests.support.recorded import load
 
@@ -148,24 +147,13 @@ def inherited(path: Path) -> list[dict[str, float]]:
 
 def main() -> None:
     """Both parts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--recorded", type=Path, help="folder of recorded rounds")
-    chosen = parser.parse_args()
-    seeds, sites, rounds = (1, 12, 2) if chosen.quick else (chosen.seeds, 40, 4)
+    chosen, jobs = recordings(__doc__ or "")
     sizes = side_by_side(parts, SIZES[:1] if chosen.quick else SIZES)
     names = ("prior", "codec", "encoding", "flow")
     print(f"{'records':>8}{'parameters':>12}" + "".join(f"{name:>11}" for name in names))
     for row in sizes:
         cells = "".join(f"{row[name]:>9.3f} s" for name in names)
         print(f"{row['records']:>8,}{row['parameters']:>12,}{cells}")
-    jobs = [
-        (scenario, seed, sites, rounds, chosen.recorded)
-        for scenario in SCENARIOS
-        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
-    ]
     paths = side_by_side(record, jobs)
     runs = side_by_side(inherited, [(path,) for path in paths])
     print("\n                    explained          cold        warm")
