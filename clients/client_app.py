@@ -14,13 +14,21 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients import limits, policy, trainer
-from clients.model import save_model
-from clients.private import private_probes, private_work
-from clients.probes import probes_of
-from clients.site import Site, open_site
-from f2l_fed import wire
+from clients.site import limits, policy, sent_log
+from clients.site.model_store import save_model
+from clients.site.site import Site, open_site
+from clients.training import fine_tuning
+from clients.training.private_training import private_probes, private_work
+from clients.training.probe_cache import probes_of
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
+from f2l_fed.wire.messages import ProbeReply, Refusal
+from f2l_fed.wire.packing import (
+    pack_probe_reply,
+    pack_refusal,
+    pack_update,
+    unpack_probe_request,
+    unpack_task,
+)
 
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable: folder of the simulated sites' folders, set by the simulation."""
@@ -48,16 +56,16 @@ def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
     def respond(site: Site) -> Answer:
-        request = wire.unpack_probe_request(message.content)
+        request = unpack_probe_request(message.content)
         frame = request.frame
         policy.allow_answer(site.config.policy, "probe", os.environ.get(APP, ""))
         policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
-        target = trainer.target_of(frame)
+        target = fine_tuning.target_of(frame)
         site.require_fit(frame.input_shape, frame.classes)
-        trainer.require_anchor(request, target)
+        fine_tuning.require_anchor(request, target)
         made = (private_probes if site.budget else probes_of)(site, request, target)
-        reply = wire.ProbeReply(site=site.config.name, probes=made)
-        return Answer("probe", 0, wire.pack_probe_reply(reply, target.layout))
+        reply = ProbeReply(site=site.config.name, probes=made)
+        return Answer("probe", 0, pack_probe_reply(reply, target.layout))
 
     return _answer(message, context, respond)
 
@@ -67,28 +75,28 @@ def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
     def respond(site: Site) -> Answer:
-        asked = wire.unpack_task(message.content)
+        asked = unpack_task(message.content)
         policy.allow_answer(site.config.policy, "update", os.environ.get(APP, ""))
-        site.sent.allow_round(site.config.policy, asked.round, policy.utc_now())
+        site.sent.allow_round(site.config.policy, asked.round, sent_log.utc_now())
         policy.allow_request(
             site.config.policy, asked.frame.target, asked.recipe, len(site.train.y)
         )
-        target = trainer.target_of(asked.frame)
+        target = fine_tuning.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
-        trainer.require_anchor(asked, target)
-        tuned = trainer.work(site, asked, target)
-        best = trainer.best_of(tuned)
-        made = trainer.model_of(site, asked, target, best, policy.utc_now())
-        save_model(site.state, made, trainer.start_of(made, best, asked.recipe))
+        fine_tuning.require_anchor(asked, target)
+        tuned = fine_tuning.work(site, asked, target)
+        best = fine_tuning.best_of(tuned)
+        made = fine_tuning.model_of(site, asked, target, best, sent_log.utc_now())
+        save_model(site.state, made, fine_tuning.start_of(made, best, asked.recipe))
         if site.budget:
             update, change = private_work(site, asked, target)
             changes: tuple[float, ...] = (change,)
         else:
-            update = trainer.update_of(site, asked, target, tuned)
+            update = fine_tuning.update_of(site, asked, target, tuned)
             changes = tuple(one.change for one in tuned)
         numbers = policy.allowed_numbers(site.config.policy, update.numbers)
         update = replace(update, numbers=numbers)
-        return Answer("update", asked.round, wire.pack_update(update, target.layout), changes)
+        return Answer("update", asked.round, pack_update(update, target.layout), changes)
 
     return _answer(message, context, respond)
 
@@ -97,7 +105,7 @@ def _answer(message: Message, context: Context, respond: Callable[[Site], Answer
     site = None
     try:
         site = open_site(site_path(context))
-        now = policy.utc_now()
+        now = sent_log.utc_now()
         with limits.within(site.config.limits.task_seconds):
             answer = respond(site)
         content = answer.content
@@ -120,10 +128,10 @@ def _answer(message: Message, context: Context, respond: Callable[[Site], Answer
 def _refusal(site: Site | None, code: str) -> RecordDict:
     """The site's name and a code, recorded where that can be done."""
     name = site.config.name if site else ""
-    content = wire.pack_refusal(wire.Refusal(site=name, code=code))
+    content = pack_refusal(Refusal(site=name, code=code))
     try:
         if site:
-            site.sent.record(policy.REFUSAL, 0, content, policy.utc_now())
+            site.sent.record(sent_log.REFUSAL, 0, content, sent_log.utc_now())
     except OSError:
         # With a full disk no answer leaves, but the server should hear that none will come.
         _LOG.exception("the refusal could not be recorded")

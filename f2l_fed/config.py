@@ -7,83 +7,26 @@ the wrong type are refused with the nearest known name, wherever they come from.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import re
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from f2l_fed.admission import AdmissionConfig
-from f2l_fed.candidates import CandidatesConfig
+from f2l_fed.audit.release_limits import GateConfig
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
-from f2l_fed.errors import ConfigError, F2LError
-from f2l_fed.finetune import Recipe
+from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
-from f2l_fed.prior import PriorConfig
-from f2l_fed.rules import positive, require, share
-from f2l_fed.verdict import GateConfig
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetConfig:
-    """Which network is generated.
-
-    Args:
-        name: A known target or ``module:factory``.
-        input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
-        classes: Number of outputs; a simulation takes the scenario's.
-    """
-
-    name: str = "cnn-xs"
-    input_shape: tuple[int, ...] = (1, 28, 28)
-    classes: int = 5
-
-    def __post_init__(self) -> None:
-        require(
-            bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
-        )
-        require(self.classes >= 2, self, "classes", ">= 2")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeConfig:
-    """How a site makes its context.
-
-    Args:
-        episodes: Probes of a training site, each on its own draw of examples, and with each one
-            network that it fine-tunes in a round.
-        anchors: Anchors of a lineage: after every release the mean network becomes the next one,
-            until there have been as many. Probes of different anchors can't be compared; from the
-            last one on, releases refine each other.
-        shots: Support examples per class.
-        steps: Full-batch gradient steps from the anchor.
-        lr: Learning rate.
-        momentum: Heavy-ball momentum.
-    """
-
-    episodes: int = 4
-    anchors: int = 3
-    shots: int = 5
-    steps: int = 10
-    lr: float = 0.05
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        positive(self, "episodes", "anchors", "shots", "steps", "lr")
-        share(self, "momentum")
-
-    @property
-    def recipe(self) -> Recipe:
-        """As a recipe."""
-        return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)
+from f2l_fed.generator.candidates import CandidatesConfig
+from f2l_fed.generator.config import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.probe import ProbeConfig
+from f2l_fed.prior.linear_prior import PriorConfig
+from f2l_fed.targets.config import TargetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,89 +197,6 @@ def config_of(
     # A section that is set in part keeps its own defaults: `first` and `later` are both recipes.
     whole = _overlay(FederationConfig().to_json(), values)
     return from_mapping(FederationConfig, whole, where=where)
-
-
-def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Builds a configuration dataclass from nested plain values, strictly.
-
-    Args:
-        kind: A dataclass whose fields are numbers, strings, booleans or such dataclasses.
-        values: By field name.
-        where: File or option, for the error.
-
-    Raises:
-        ConfigError: If a key is unknown or a value has the wrong type or range.
-    """
-    return _build(kind, values, where, "")
-
-
-def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
-    hints = typing.get_type_hints(kind)
-    given: dict[str, Any] = {}
-    for key, value in values.items():
-        name = prefix + key
-        if key not in hints:
-            close = difflib.get_close_matches(key, hints, n=1)
-            raise ConfigError(
-                "unknown key",
-                where=where,
-                expected=f"one of {', '.join(sorted(hints))}" if not close else "",
-                got=name,
-                remedy=f"Did you mean {prefix}{close[0]}?" if close else "",
-            )
-        given[key] = _convert(hints[key], value, where, name)
-    missing = [
-        f.name
-        for f in dataclasses.fields(typing.cast(Any, kind))
-        if f.name not in given
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError("a key is missing", where=where, expected=prefix + missing[0])
-    try:
-        return kind(**given)
-    except F2LError as error:
-        raise ConfigError(
-            error.what,
-            where=f"{where}: {prefix}{error.where}".rstrip(": "),
-            expected=error.expected,
-            got=error.got,
-        ) from error
-
-
-def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, Mapping):
-            return _build(typing.cast(type[Any], hint), value, where, name + ".")
-        fits = False
-    elif hint is float:
-        fits = _is_number(value)
-        value = float(value) if fits else value
-    elif hint == tuple[int, ...]:
-        fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
-        value = tuple(value) if fits else value
-    elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, hint)
-    if not fits:
-        label = "a section" if dataclasses.is_dataclass(hint) else f"a value of type {_show(hint)}"
-        raise ConfigError(
-            f"{name} has the wrong type",
-            where=where,
-            expected=label,
-            got=json.dumps(value, default=str),
-        )
-    return value
-
-
-def _show(hint: Any) -> str:
-    return "list of int" if hint == tuple[int, ...] else str(hint.__name__)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def _override(values: dict[str, Any], text: str) -> None:

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from f2l_fed.errors import F2LError
-from server.commands import control, explain, forget, quarantine, serve, simulate, zoo
+from server.commands import (
+    connection,
+    explain,
+    forget,
+    quarantine,
+    releases,
+    rounds,
+    simulate,
+    sites,
+    zoo,
+)
+from server.commands import server as server_commands
 
 _admin = typer.Typer(
     name="f2l-admin",
@@ -22,11 +33,11 @@ _admin.command()(simulate.simulate)
 _admin.command()(explain.explain)
 _admin.add_typer(zoo.app, name="zoo")
 _admin.add_typer(quarantine.app, name="quarantine")
-_admin.add_typer(control.rounds, name="round")
-_admin.add_typer(control.releases, name="release")
-_admin.command()(control.health)
-control.sites.command(name="forget")(forget.forget)
-_admin.add_typer(control.sites, name="site")
+_admin.add_typer(rounds.rounds, name="round")
+_admin.add_typer(releases.releases, name="release")
+_admin.command()(connection.health)
+sites.sites.command(name="forget")(forget.forget)
+_admin.add_typer(sites.sites, name="site")
 
 
 def _debug(
@@ -36,8 +47,8 @@ def _debug(
         os.environ["F2L_DEBUG"] = "1"
 
 
-_admin.callback()(control.options)
-serve.app.callback()(_debug)
+_admin.callback()(connection.options)
+server_commands.app.callback()(_debug)
 
 
 def admin() -> None:
@@ -47,7 +58,7 @@ def admin() -> None:
 
 def server() -> None:
     """Entry point of f2l-server."""
-    _run(serve.app)
+    _run(server_commands.app)
 
 
 def _run(app: typer.Typer) -> None:

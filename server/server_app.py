@@ -11,13 +11,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
-from server import cluster
-from server.cluster import Cluster
-from server.conduct import Conductor
-from server.exchange import Talk
-from server.federation import Federation
-from server.replies import guard_replies
-from server.rounds import RoundState
+from server.cluster import connection
+from server.cluster.backend import Cluster
+from server.federation.folder import Federation
+from server.rounds.coordinator import Conductor
+from server.rounds.messaging import Talk
+from server.rounds.state import RoundState
+from server.superlink.reply_guard import guard_replies
 
 
 def conduct(
@@ -40,7 +40,7 @@ def conduct(
         listener: Gets every event.
     """
     federation = Federation.open(root)
-    cluster.connect(federation.config.ray)
+    connection.connect(federation.config.ray)
     return Conductor(
         federation=federation,
         talk=Talk(grid=grid, config=federation.config.round, stop=stop or threading.Event()),

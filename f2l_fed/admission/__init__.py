@@ -2,8 +2,8 @@
 
 `Screen.judge` takes a submission and what is remembered of earlier ones and returns a `Verdict`:
 accept, clip, quarantine or reject, with reasons and figures. `review` looks once more at all
-admitted sites when an exchange is over. Both are pure; `f2l_fed.quarantine` keeps what was put
-aside. ::
+admitted sites when an exchange is over. Both are pure; `f2l_fed.quarantine.quarantine` keeps what
+was put aside. ::
 
     judged = screen.judge(submission, memory)
     if judged.verdict.admitted:
@@ -13,14 +13,14 @@ aside. ::
     memory = judged.memory
 """
 
+from f2l_fed.admission.cohort_review import review
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.memory import Memory, load_memory, save_memory
-from f2l_fed.admission.records import admitted_in, followed, new_records
-from f2l_fed.admission.review import review
-from f2l_fed.admission.screen import CHECKS, Judgement, Screen
-from f2l_fed.admission.seed import Admitted, seeded
+from f2l_fed.admission.history import Memory
+from f2l_fed.admission.history_file import load_memory, save_memory
+from f2l_fed.admission.screening import CHECKS, Judgement, Screen
 from f2l_fed.admission.submission import KINDS, Submission
 from f2l_fed.admission.verdict import REASONS, Finding, Verdict
+from f2l_fed.admission.zoo_records import Admitted, admitted_in, followed, new_records, seeded
 
 __all__ = [
     "CHECKS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from f2l_fed.rules import positive, require
+from f2l_fed.core.validation import positive, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class Submission:
         weights: (m, D) float32, the returned networks.
         starts: (m, D) float32, what the site was sent and says it started from.
         probes: (E, D) float32, its contexts; m is E, or 1 where all episodes share a network.
-        numbers: What the site declares, by name (`f2l_fed.wire.NUMBERS`).
+        numbers: What the site declares, by name (`f2l_fed.wire.messages.NUMBERS`).
         steps: Gradient steps that were asked for.
         others: (c, D) float32, what else the site was sent; it may have sent one of these back.
     """

@@ -6,8 +6,8 @@ Laws, for states a, b, c of one aggregator and updates x, y:
     accumulate(a, x + y) = merge(accumulate(a, x), accumulate(init, y))
     finalise does not depend on the order of the updates.
 All of them hold up to rounding in float64. So a cluster may cut the updates into shards, reduce
-the shards wherever they lie, and merge the states in any tree; `f2l_fed.aggregate.tree.merged` is
-the one that gives the same bits every time.
+the shards wherever they lie, and merge the states in any tree;
+`f2l_fed.aggregate.merge_tree.merged` is the one that gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from f2l_fed.aggregate.rows import Rows
+from f2l_fed.aggregate.updates import Rows
 from f2l_fed.errors import AdmissionError
 
 State = TypeVar("State")

@@ -12,7 +12,7 @@ from torch import Tensor
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
 from f2l_fed.aggregate.mean import MEAN, Sum
 from f2l_fed.aggregate.median import weighted_median
-from f2l_fed.aggregate.rows import Rows
+from f2l_fed.aggregate.updates import Rows
 from f2l_fed.errors import UsageError
 
 

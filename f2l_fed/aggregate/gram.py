@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from f2l_fed.aggregate.rows import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Rows
 
 TIE = 1e-9
 """Inner products carry rounding, so what differs by less than this share is a tie."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, no_updates
-from f2l_fed.aggregate.rows import Rows
+from f2l_fed.aggregate.updates import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
-from f2l_fed.aggregate.rows import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Rows
 
 # Weights such as 0.1 don't add up exactly; halves that differ by less than this are halves.
 _SLACK = 1e-12

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting
 from f2l_fed.aggregate.gram import TIE, gram_matrix, squared_distances
-from f2l_fed.aggregate.rows import Rows
+from f2l_fed.aggregate.updates import Rows
 from f2l_fed.errors import AdmissionError
 
 

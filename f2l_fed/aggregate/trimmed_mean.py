@@ -13,7 +13,7 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting
 from f2l_fed.aggregate.median import same, sorted_columns
-from f2l_fed.aggregate.rows import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Rows
 from f2l_fed.errors import AdmissionError
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from f2l_fed.codec.pca import components
-from f2l_fed.symmetry import Parts
+from f2l_fed.symmetry.output_permutation import Parts
 
 _QUIETEST = 0.1
 """Smallest standard deviation of a layer, relative to that of all: rounding is no signal."""

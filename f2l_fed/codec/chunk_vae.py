@@ -22,13 +22,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from f2l_fed.codec.behaviour import Behaviour, divergence
+from f2l_fed.codec.behavioural_loss import Behaviour, divergence
 from f2l_fed.codec.chunk_network import ChunkVae, Stream, centred
-from f2l_fed.codec.latent import LatentShape
-from f2l_fed.codec.naming import above, below
+from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import Components, components
-from f2l_fed.rules import positive, require
-from f2l_fed.symmetry import OutputSymmetry, Parts
+from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.core.validation import positive, require
+from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

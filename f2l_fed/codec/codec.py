@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from f2l_fed.codec.latent import LatentShape
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 
 class Codec(Protocol):

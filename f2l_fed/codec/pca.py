@@ -1,7 +1,8 @@
 """Whitened principal components of a zoo's weights, in the coordinates of the output symmetry.
 
 The covariance of all K! permuted copies of the records commutes with the permutations, so its
-eigenvectors fall into the two blocks of `f2l_fed.symmetry`, and the components of one output row
+eigenvectors fall into the two blocks of `f2l_fed.symmetry.output_permutation`, and the components
+of one output row
 serve all K of them. Those of the common part are kept as weights, in the order of a network's own,
 so that decoding is one product which writes every weight where it belongs.
 
@@ -20,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from f2l_fed.codec.latent import LatentShape
-from f2l_fed.codec.naming import above, below
-from f2l_fed.symmetry import OutputSymmetry, Parts
+from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
 
 _WIDEST = 32_768
 _BLOCK = 2**25

@@ -10,12 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from f2l_fed.codec.behaviour import Behaviour
+from f2l_fed.codec.behavioural_loss import Behaviour
 from f2l_fed.codec.chunk_vae import ChunkVaeCodec, ChunkVaeConfig, fit_chunk_vae
 from f2l_fed.codec.codec import Codec
-from f2l_fed.codec.compose import PcaVaeCodec, fit_pca_vae
 from f2l_fed.codec.pca import PcaCodec, fit_pca
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.codec.pca_vae import PcaVaeCodec, fit_pca_vae
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
 
 

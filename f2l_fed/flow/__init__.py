@@ -1,15 +1,15 @@
 """Models on latents: flow matching, its rectification, and diffusion to compare it with."""
 
 from f2l_fed.flow.config import FlowConfig
-from f2l_fed.flow.coupling import COUPLINGS
+from f2l_fed.flow.couplings import COUPLINGS
 from f2l_fed.flow.diffusion import SAMPLERS, Denoiser, DiffusionFit, fit_diffusion, sample_diffusion
-from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.fit import FlowFit, fit_flow
-from f2l_fed.flow.network import guided
+from f2l_fed.flow.film_network import guided
+from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.reflow import ReflowFit, reflow
-from f2l_fed.flow.regression import Training
-from f2l_fed.flow.solve import SOLVERS, solve
-from f2l_fed.flow.source import SOURCES, Initial, Normal, begin, draw, pooled_rms
+from f2l_fed.flow.solvers import SOLVERS, solve
+from f2l_fed.flow.sources import SOURCES, Initial, Normal, begin, draw, pooled_rms
+from f2l_fed.flow.velocity_field import VelocityField
+from f2l_fed.flow.velocity_regression import Training
 
 __all__ = [
     "COUPLINGS",

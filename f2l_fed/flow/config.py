@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from f2l_fed.flow.coupling import COUPLINGS, LARGEST
-from f2l_fed.flow.source import SOURCES
-from f2l_fed.rules import choice, positive, require, share
+from f2l_fed.core.validation import choice, positive, require, share
+from f2l_fed.flow.couplings import COUPLINGS, LARGEST
+from f2l_fed.flow.sources import SOURCES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,12 +24,12 @@ from math import cos, pi, sin, sqrt
 import torch
 from torch import Tensor
 
-from f2l_fed.codec.latent import LatentShape
+from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow.config import FlowConfig
-from f2l_fed.flow.network import FilmNetwork, guided
-from f2l_fed.flow.regression import Batch, fit_to_examples, seeded
-from f2l_fed.flow.source import noise, pooled_rms
+from f2l_fed.flow.film_network import FilmNetwork, guided
+from f2l_fed.flow.sources import noise, pooled_rms
+from f2l_fed.flow.velocity_regression import Batch, fit_to_examples, seeded
 
 
 class Denoiser(FilmNetwork):

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from f2l_fed.flow.config import FlowConfig
-from f2l_fed.flow.field import VelocityField
-from f2l_fed.flow.fit import FlowFit
-from f2l_fed.flow.regression import Batch, kept_aside, regress
-from f2l_fed.flow.solve import SOLVERS, Velocity, solve
-from f2l_fed.flow.source import Initial, draw
+from f2l_fed.flow.flow_matching import FlowFit
+from f2l_fed.flow.solvers import SOLVERS, Velocity, solve
+from f2l_fed.flow.sources import Initial, draw
+from f2l_fed.flow.velocity_field import VelocityField
+from f2l_fed.flow.velocity_regression import Batch, kept_aside, regress
 
 _FEW = (1, 2, 4)
 """Numbers of evaluations that rectification is for."""

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from torch import nn
 
 from f2l_fed.errors import TargetError
-from f2l_fed.targets import networks, residual
+from f2l_fed.targets import networks, resnet
 from f2l_fed.targets.target import Target
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
@@ -21,8 +21,8 @@ _BUILT_IN: dict[str, Factory] = {
     "cnn-xs": networks.cnn_xs,
     "cnn-s": networks.cnn_s,
     "cnn-m": networks.cnn_m,
-    "resnet8": residual.resnet8,
-    "resnet20": residual.resnet20,
+    "resnet8": resnet.resnet8,
+    "resnet20": resnet.resnet20,
 }
 _GROUP = "f2l_fed.targets"
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from f2l_fed.errors import TargetError
-from f2l_fed.layout import WeightLayout
-from f2l_fed.targets.statistics import measuring, running_statistics
+from f2l_fed.targets.batch_norm import measuring, running_statistics
+from f2l_fed.targets.layout import WeightLayout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

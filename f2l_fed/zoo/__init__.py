@@ -1,7 +1,7 @@
 """The weight zoo: every network that came back, kept for good and erasable by site.
 
-A zoo is a folder, or a prefix in an object store (`f2l_fed.zoo.s3`). The log is the truth, the
-shards hold the numbers, the index is a view::
+A zoo is a folder, or a prefix in an object store (`f2l_fed.zoo.storage.s3`). The log is the truth,
+the shards hold the numbers, the index is a view::
 
     zoo.json                    what the zoo is for; created exclusively
     log/<20 digits>.json        commits, numbered from 1 without gaps; created exclusively
@@ -46,13 +46,13 @@ Rule for changes: anything that format 1 does not say gets the next number in ``
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
 """
 
-from f2l_fed.zoo.local import LocalStore
-from f2l_fed.zoo.manifest import Manifest
-from f2l_fed.zoo.query import Query
-from f2l_fed.zoo.reader import Batch, Position, Reader
+from f2l_fed.zoo.format.manifest import Manifest
+from f2l_fed.zoo.reading.query import Query
+from f2l_fed.zoo.reading.reader import Batch, Position, Reader
+from f2l_fed.zoo.reading.snapshot import Snapshot
 from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
-from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import Store
+from f2l_fed.zoo.storage.local import LocalStore
+from f2l_fed.zoo.storage.store import Store
 from f2l_fed.zoo.zoo import Zoo
 
 __all__ = [

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import log
-from f2l_fed.zoo.local import locked
+from f2l_fed.zoo.format import commit_log
+from f2l_fed.zoo.format.sealed_json import canonical
 from f2l_fed.zoo.records import GENESIS, Commit, Record
-from f2l_fed.zoo.sealed import canonical
-from f2l_fed.zoo.store import Store, explained
+from f2l_fed.zoo.storage.local import locked
+from f2l_fed.zoo.storage.store import Store, explained
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Index:
         self._mutex = threading.Lock()
         self._inspected = False
         self._memory: sqlite3.Connection | None = None
-        self._published: list[tuple[Commit, log.Entry]] = []
+        self._published: list[tuple[Commit, commit_log.Entry]] = []
 
     def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a read-only question on an index that knows the whole log.
@@ -75,8 +75,8 @@ class Index:
         """
         with self._mutex:
             if not self._inspected:
-                for number in log.gaps(self._store):
-                    raise log.missing(self._store, number)
+                for number in commit_log.gaps(self._store):
+                    raise commit_log.missing(self._store, number)
             answer = self._ask_memory(question) if self._memory else self._ask_file(question)
             self._inspected = True
             return answer
@@ -85,7 +85,7 @@ class Index:
         """The last commit."""
         return self.ask(head)
 
-    def learn(self, commit: Commit, entry: log.Entry) -> None:
+    def learn(self, commit: Commit, entry: commit_log.Entry) -> None:
         """Notes an entry that this process has made durable; the next question takes it in."""
         with self._mutex:
             self._published.append((commit, entry))
@@ -137,7 +137,9 @@ class Index:
         if self._memory or not self._published or rows > _MOST_WAITING:
             return False
         last = self._published[-1][0]
-        data, following = self._store.find_all([log.name(last.number), log.name(last.number + 1)])
+        data, following = self._store.find_all(
+            [commit_log.name(last.number), commit_log.name(last.number + 1)]
+        )
         same = data is not None and hashlib.sha256(data).hexdigest() == last.sha256
         return same and following is None
 
@@ -213,7 +215,7 @@ def head(db: sqlite3.Connection) -> Commit:
 def _catch_up(
     db: sqlite3.Connection,
     store: Store,
-    published: Sequence[tuple[Commit, log.Entry]],
+    published: Sequence[tuple[Commit, commit_log.Entry]],
     *,
     until: float = inf,
 ) -> None:
@@ -229,19 +231,21 @@ def _catch_up(
                 _fold(db, commit, entry)
                 last = commit
     if last.number > 0:
-        data, following = store.find_all([log.name(last.number), log.name(last.number + 1)])
+        data, following = store.find_all(
+            [commit_log.name(last.number), commit_log.name(last.number + 1)]
+        )
         if data is None:
             # The entry was durable before the index knew it, so it must have been lost since.
-            found = log.missing(store, last.number)
+            found = commit_log.missing(store, last.number)
             found.remedy += " If the zoo was made anew, or is to go on without it, reindex it."
             raise found
         if hashlib.sha256(data).hexdigest() != last.sha256:
-            log.read(store, last.number)
+            commit_log.read(store, last.number)
             raise sqlite3.DatabaseError("made from another log")
         if following is None:
             return
     with db:
-        for commit, entry in log.entries(store, after=last):
+        for commit, entry in commit_log.entries(store, after=last):
             if commit.number > until:
                 break
             _fold(db, commit, entry)
@@ -262,7 +266,7 @@ def _is_sound(db: sqlite3.Connection) -> bool:
     return bool(expected == found and first == last)
 
 
-def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
+def _fold(db: sqlite3.Connection, commit: Commit, entry: commit_log.Entry) -> None:
     db.execute(
         "INSERT INTO commits VALUES (?, ?, ?, ?)",
         (commit.number, commit.kind, commit.sha256, commit.rows),
@@ -278,10 +282,12 @@ def _fold(db: sqlite3.Connection, commit: Commit, entry: log.Entry) -> None:
             _move(db, entry.number, key, move, position)
 
 
-def _move(db: sqlite3.Connection, number: int, key: str, move: log.Moved, position: int) -> None:
+def _move(
+    db: sqlite3.Connection, number: int, key: str, move: commit_log.Moved, position: int
+) -> None:
     row = db.execute(_LIVE, (key, move.site)).fetchone()
     if row is None:
-        raise log.unfounded_move(number, key)
+        raise commit_log.unfounded_move(number, key)
     id, record = row[0], record_of(row[1:])
     # Where it was is told to readers of older snapshots, and to erasure.
     db.execute("INSERT INTO moves VALUES (?, ?, ?, ?)", (id, number, record.shard, record.row))

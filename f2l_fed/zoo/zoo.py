@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from f2l_fed.errors import ZooError
-from f2l_fed.zoo import erasure, exchange, foreign, index, intake, log, manifest, merge, shards
-from f2l_fed.zoo.duplicate import duplicate
+from f2l_fed.zoo import append, index
+from f2l_fed.zoo.format import commit_log, manifest, shards
+from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import Index
-from f2l_fed.zoo.local import LocalStore
-from f2l_fed.zoo.manifest import Manifest
+from f2l_fed.zoo.maintenance import compaction, erasure
+from f2l_fed.zoo.maintenance.replication import duplicate
+from f2l_fed.zoo.maintenance.verify import verify
+from f2l_fed.zoo.reading.row_reader import erasures
+from f2l_fed.zoo.reading.snapshot import Snapshot
 from f2l_fed.zoo.records import (
     Commit,
     Compaction,
@@ -25,11 +29,10 @@ from f2l_fed.zoo.records import (
     Status,
     ZooStats,
 )
-from f2l_fed.zoo.rows import erasures
-from f2l_fed.zoo.s3 import S3Store
-from f2l_fed.zoo.snapshot import Snapshot
-from f2l_fed.zoo.store import Store
-from f2l_fed.zoo.verify import verify
+from f2l_fed.zoo.storage.local import LocalStore
+from f2l_fed.zoo.storage.s3 import S3Store
+from f2l_fed.zoo.storage.store import Store
+from f2l_fed.zoo.transfer import export_file, import_file
 
 T = TypeVar("T")
 
@@ -123,15 +126,15 @@ class Zoo:
         Raises:
             ZooError: If a record can't be, or can't be written. Then no record was added.
         """
-        intake.check(new, self.manifest)
+        append.check(new, self.manifest)
         limit = shards.rows_per_shard(self.manifest.weight_dim, self.manifest.context_dim)
 
         def known() -> tuple[Commit, set[str]]:
             return self._index.known([record.key for record in new])
 
-        def draft(head: Commit, known: set[str]) -> log.Entry | None:
+        def draft(head: Commit, known: set[str]) -> commit_log.Entry | None:
             fresh = [record for record in new if record.key not in known]
-            return intake.write_rows(self._store, fresh, head, limit) if fresh else None
+            return append.write_rows(self._store, fresh, head, limit) if fresh else None
 
         with self._store.lock(alone=False):
             return self._commit(known, draft)
@@ -172,7 +175,7 @@ class Zoo:
                 lambda db: (index.head(db), db.execute(_COUNTS, {"site": site}).fetchone())
             )
 
-        def draft(head: Commit, counts: tuple[int, int]) -> log.Entry | None:
+        def draft(head: Commit, counts: tuple[int, int]) -> commit_log.Entry | None:
             ever, now = counts
             if not ever:
                 raise ZooError(
@@ -183,7 +186,9 @@ class Zoo:
                 )
             if not now:
                 return None
-            return log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site=site)
+            return commit_log.Entry(
+                number=head.number + 1, previous=head.sha256, kind="forget", site=site
+            )
 
         with self._store.lock(alone=True):
             commit = self._commit(count, draft)
@@ -197,10 +202,10 @@ class Zoo:
     def verify(self) -> tuple[Fault, ...]:
         """Reads everything and names what is wrong; empty if nothing is."""
         for _ in range(VERIFICATIONS):
-            commits = log.numbers(self._store)
+            commits = commit_log.numbers(self._store)
             faults = verify(self._store, self.manifest)
             # What was erased or merged meanwhile is no fault.
-            if not faults or log.numbers(self._store) == commits:
+            if not faults or commit_log.numbers(self._store) == commits:
                 break
         if faults:
             return faults
@@ -233,15 +238,15 @@ class Zoo:
 
         def question() -> tuple[Commit, tuple[Record, ...]]:
             return self._index.ask(
-                lambda db: (index.head(db), merge.rows_to_move(db, self.manifest))
+                lambda db: (index.head(db), compaction.rows_to_move(db, self.manifest))
             )
 
         left = True
 
-        def draft(head: Commit, records: tuple[Record, ...]) -> log.Entry | None:
+        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
             nonlocal left
             left = bool(records)
-            return merge.write(self._store, self.manifest, head, records) if left else None
+            return compaction.write(self._store, self.manifest, head, records) if left else None
 
         try:
             with self._store.lock(alone=False):
@@ -300,7 +305,7 @@ class Zoo:
         """
         view = self.snapshot()
         return tuple(
-            exchange.write_file(
+            export_file.write_file(
                 Path(dest_dir),
                 self.manifest,
                 record,
@@ -333,13 +338,13 @@ class Zoo:
             ZooError: If a tensor doesn't fit the layout, or there is no context.
         """
         path = Path(path)
-        weights, found, sha256 = foreign.read_file(path, self.manifest)
+        weights, found, sha256 = import_file.read_file(path, self.manifest)
         chosen = found if context is None else context
         if chosen is None:
             raise ZooError(
                 "the file has no context",
                 where=str(path),
-                expected=f"a tensor {foreign.CONTEXT} ({self.manifest.context_dim},) F32",
+                expected=f"a tensor {import_file.CONTEXT} ({self.manifest.context_dim},) F32",
                 remedy="Pass a context, or export the network with its context.",
             )
         record = NewRecord(
@@ -362,7 +367,7 @@ class Zoo:
     def _commit(
         self,
         question: Callable[[], tuple[Commit, T]],
-        draft: Callable[[Commit, T], log.Entry | None],
+        draft: Callable[[Commit, T], commit_log.Entry | None],
     ) -> Commit:
         for attempt in range(ATTEMPTS):
             head, answer = question()
@@ -372,7 +377,7 @@ class Zoo:
                 return head
             if time.monotonic() - started > self._store.patience_s:
                 continue
-            commit = log.publish(self._store, entry)
+            commit = commit_log.publish(self._store, entry)
             if commit is not None:
                 self._index.learn(commit, entry)
                 return commit

@@ -16,8 +16,8 @@ from rich.text import Text
 from f2l_fed.errors import ReleaseError
 
 if TYPE_CHECKING:
-    from f2l_fed.explain import Share
-    from server.explain import FineTuning, SiteExplanation
+    from f2l_fed.explain.explanation import Share
+    from server.generator.explanation import FineTuning, SiteExplanation
 
 _SHOWN = 10
 
@@ -33,8 +33,8 @@ def explain(
     It is the network that the site would be given if it were new: the prediction from its probe
     without its own records.
     """
-    from server.explain import explain_site
-    from server.federation import Federation
+    from server.federation.folder import Federation
+    from server.generator.explanation import explain_site
 
     federation = Federation.open(folder)
     if not federation.releases.ids():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from f2l_fed.errors import UsageError, ZooError
-from server.commands.places import (
+from f2l_fed.errors import UsageError
+from server.commands.zoo_arguments import (
     AsJson,
     Releases,
     ZooPlace,
@@ -18,11 +18,10 @@ from server.commands.places import (
     opened_at,
     registry_of,
 )
+from server.erasure import _affected, _forget
 
 if TYPE_CHECKING:
-    from f2l_fed.zoo import Zoo
-    from server.federation import Federation
-    from server.releases import Release, ReleaseRegistry
+    from server.federation.folder import Federation
 
 
 def forget(
@@ -66,60 +65,6 @@ def forget(
         print(f"release {release.id} ({release.state}) {how}")
     if any(release.state == "promoted" for release, _ in affected):
         print("retrain, and promote the new release, so that sites no longer get what it learned")
-
-
-def _affected(registry: ReleaseRegistry, site: str) -> list[tuple[Release, str]]:
-    """Releases that learned from a site, oldest first.
-
-    Each comes with "" if it was fitted on the site's networks itself, or else with the affected
-    release that it goes on from.
-    """
-    direct = {release.id for release in registry.fitted_on(site)}
-    found: dict[str, tuple[Release, str]] = {}
-    for release in map(registry.read, registry.ids()):
-        if release.id in direct or release.parent in found:
-            found[release.id] = (release, "" if release.id in direct else release.parent)
-    return list(found.values())
-
-
-def _forget(zoo: Zoo, federations: list[Federation], site: str) -> int | None:
-    """Erases a site in quarantine, in the zoo, and in what else lies beside it.
-
-    In this order: what is released from quarantine meanwhile is in the zoo before its erasure.
-
-    Returns:
-        The commit, or None if the zoo never held a record of the site.
-
-    Raises:
-        ZooError: If the site is known nowhere.
-    """
-    from server.screening import erase
-
-    known = any(_known(federation, site) for federation in federations)
-    for federation in federations:
-        federation.quarantine.forget(site)
-    ever = site in zoo.erasures() or zoo.snapshot().records(site=site, status=None)
-    number = zoo.forget(site).number if ever else None
-    # Also if it is not known: a writer that died may have left something of it.
-    for federation in federations:
-        erase(federation, site)
-    if not (ever or known):
-        raise ZooError(
-            "no such site",
-            got=repr(site),
-            remedy="Check the name; neither the zoo nor a federation's folder has anything of it.",
-        )
-    return number
-
-
-def _known(federation: Federation, site: str) -> bool:
-    """Whether a federation knows a site from elsewhere than its zoo."""
-    from server.registry import SiteRegistry
-
-    if federation.quarantine.list(site=site):
-        return True
-    registry = SiteRegistry(federation.root / "registry")
-    return any(registered.name == site for registered in registry.all())
 
 
 def _federations(zoo: str, releases: Path | None) -> list[Federation]:

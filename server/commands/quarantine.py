@@ -12,7 +12,7 @@ import typer
 from f2l_fed.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from f2l_fed.held import Held
+    from f2l_fed.quarantine.entry import Held
 
 app = typer.Typer(
     help="Looks after what admission put aside.",
@@ -32,7 +32,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """What is held, oldest first, and why."""
-    from server.federation import Federation
+    from server.federation.folder import Federation
 
     found = Federation.open(folder).quarantine.list(site=site)
     if as_json:
@@ -50,7 +50,7 @@ def list_(
 @app.command()
 def show(folder: Folder, id: Id, as_json: AsJson = False) -> None:
     """One submission: everything that speaks against it, with figures, and its networks."""
-    from server.federation import Federation
+    from server.federation.folder import Federation
 
     quarantine = Federation.open(folder).quarantine
     held = quarantine.get(id)
@@ -78,7 +78,7 @@ def show(folder: Folder, id: Id, as_json: AsJson = False) -> None:
 @app.command()
 def release(folder: Folder, id: Id) -> None:
     """Moves a submission to the zoo; the next retraining uses it."""
-    from server.federation import Federation
+    from server.federation.folder import Federation
 
     federation = Federation.open(folder)
     held = federation.quarantine.get(id)
@@ -93,7 +93,7 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
 ) -> None:
     """Removes a submission for good, also one whose entry is damaged."""
-    from server.federation import Federation
+    from server.federation.folder import Federation
 
     quarantine = Federation.open(folder).quarantine
     id = quarantine.full_id(id)

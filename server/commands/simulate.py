@@ -42,10 +42,10 @@ def simulate(
 ) -> None:
     """Runs a whole federation on this machine: real apps, real data, real zoo."""
     from f2l_fed.config import load_config
-    from server.progress import ProgressView
-    from server.report import write_report
-    from server.simulation import Simulation, prepare
-    from server.table import result_table
+    from server.reporting.console_progress import ProgressView
+    from server.reporting.console_tables import result_table
+    from server.reporting.report import write_report
+    from server.simulation.setup import Simulation, prepare
 
     wanted = Simulation(
         data=tuple(spec.strip() for spec in data.split(",") if spec.strip()),
@@ -65,7 +65,7 @@ def simulate(
             federation, divided = prepare(wanted, force=force)
             progress.stage("Ray and Flower start")
             # Seconds of imports: what can't be has been told before.
-            from server.simulate import run
+            from server.simulation.run import run
 
             result = run(wanted, federation, divided, stop=threading.Event(), listener=progress)
     except KeyboardInterrupt:

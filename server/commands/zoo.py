@@ -19,7 +19,7 @@ from rich.text import Text
 from f2l_fed.errors import UsageError
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
-from server.commands.places import AsJson, Releases, ZooPlace, opened_at, registry_of
+from server.commands.zoo_arguments import AsJson, Releases, ZooPlace, opened_at, registry_of
 
 app = typer.Typer(
     help="Looks after a weight zoo: in a folder, at s3://bucket/prefix, or a federation's.",

@@ -13,10 +13,10 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from f2l_fed.errors import UsageError
+from server.asgi import serving
 from server.dashboard.metrics import federation_registry
 from server.dashboard.state import read_view
-from server.http import serving
-from server.page import render
+from server.reporting.html import render
 
 __all__ = ["create_app", "serve_dashboard"]
 

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from f2l_fed.config import FederationConfig, load_config
-from f2l_fed.evaluate import measure, starts
-from f2l_fed.files import write_atomically
-from f2l_fed.residual import Residual, fit_residual
-from f2l_fed.seeds import generator_for
-from server.federation import FEDERATION_FILE, Federation
-from server.simulation import held_out_sites
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arms import measure, starts
+from f2l_fed.flow.residual_prior import Residual, fit_residual
+from server.federation.folder import FEDERATION_FILE, Federation
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

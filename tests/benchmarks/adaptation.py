@@ -3,8 +3,8 @@
 `python -m tests.benchmarks.adaptation [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
 A federation of 40 sites over six rounds is adapted to one held-out site with unseen classes, from
-its 25 examples (`f2l_fed.adapt`). Then other sites get their starts: its ``sibling``, a new site
-with other images of the same classes through the same camera, its labels permuted; ``other
+its 25 examples (`f2l_fed.generator.recall`). Then other sites get their starts: its ``sibling``, a
+new site with other images of the same classes through the same camera, its labels permuted; ``other
 unseen``, the next held-out site, which may have up to all of its classes, mostly through another
 camera; and ``seen``, a site with classes of the training sites. A sibling's examples come from its
 site's test set and are measured no more, and images that any remembered site trained on are
@@ -30,18 +30,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from f2l_fed.adapt import Adapted, Memory, remember
-from f2l_fed.candidates import Records, for_service, select
 from f2l_fed.config import FederationConfig
-from f2l_fed.evaluate import HeldOutSite, context_of, half_width, measure
-from f2l_fed.finetune import accuracy_after, loss_and_accuracy
-from f2l_fed.generator import Generator
-from f2l_fed.prior import Prior
-from f2l_fed.seeds import generator_for
-from f2l_fed.symmetry import Parts
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure
+from f2l_fed.evaluation.summary import half_width
+from f2l_fed.generator.candidates import Records, for_service
+from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.recall import Adapted, Memory, remember
+from f2l_fed.local_training.finetune import accuracy_after, loss_and_accuracy
+from f2l_fed.local_training.selection import select
+from f2l_fed.prior.linear_prior import Prior
+from f2l_fed.symmetry.output_permutation import Parts
 from f2l_fed.targets import Target
-from server.federation import Federation
-from server.simulation import held_out_sites
+from server.federation.folder import Federation
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

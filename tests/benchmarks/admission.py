@@ -31,9 +31,9 @@ import torch
 
 from f2l_fed.admission import AdmissionConfig, Memory, Screen, Submission, review
 from f2l_fed.config import FederationConfig
-from f2l_fed.seeds import generator_for
+from f2l_fed.core.random_streams import generator_for
 from f2l_fed.targets import Target, build_target
-from server.simulation import Simulation, prepare
+from server.simulation.setup import Simulation, prepare
 from tests.benchmarks.common import side_by_side, write_json
 from tests.support.attacks import ATTACKS, HARD
 from tests.support.recorded import load, recorded_rounds, save

@@ -33,7 +33,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, MultiKrum
 from flwr.serverapp.strategy.multikrum import compute_distances
 
 from f2l_fed.aggregate import AGGREGATORS
-from f2l_fed.seeds import seed_for
+from f2l_fed.core.random_streams import seed_for
 from tests.benchmarks.common import memory_mib, options, write_json
 from tests.support.flower_strategies import flower_aggregate, replies
 

@@ -18,14 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f2l_fed.candidates import for_service, select
-from f2l_fed.evaluate import HeldOutSite, context_of, half_width
-from f2l_fed.finetune import Recipe, finetune, loss_and_accuracy
-from f2l_fed.generator import Generator
-from f2l_fed.probe import support_set
-from f2l_fed.seeds import generator_for
-from server.federation import Federation
-from server.simulation import held_out_sites
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arms import HeldOutSite, context_of
+from f2l_fed.evaluation.summary import half_width
+from f2l_fed.generator.candidates import for_service
+from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.probe import support_set
+from f2l_fed.local_training.selection import select
+from server.federation.folder import Federation
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

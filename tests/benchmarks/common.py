@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from f2l_fed.data.scenarios import SCENARIOS
-from f2l_fed.evaluate import half_width
+from f2l_fed.data.scenarios.partition import SCENARIOS
+from f2l_fed.evaluation.summary import half_width
 
 T = TypeVar("T")
 

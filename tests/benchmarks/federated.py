@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from f2l_fed.candidates import Records
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
-from f2l_fed.generator import Generator
-from server.federation import Federation
-from server.retrain import release_records
-from server.simulation import Simulation, prepare
+from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.generator import Generator
+from server.federation.folder import Federation
+from server.generator.release_records import release_records
+from server.simulation.setup import Simulation, prepare
 
 
 @contextmanager

@@ -23,19 +23,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f2l_fed.candidates import Records, select
+from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data import Partition
-from f2l_fed.evaluate import HeldOutSite, context_of, measure, starts, summarise
-from f2l_fed.finetune import finetune
+from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure, starts
+from f2l_fed.evaluation.summary import summarise
 from f2l_fed.flow import Denoiser, fit_diffusion, sample_diffusion
-from f2l_fed.generator import Generator
-from f2l_fed.prior import Prior, fit_prior
-from f2l_fed.probe import anchor
-from f2l_fed.seeds import generator_for
-from f2l_fed.symmetry import OutputSymmetry
-from server.federation import Federation
-from server.retrain import release_records
-from server.simulation import held_out_sites
+from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training.finetune import finetune
+from f2l_fed.local_training.probe import anchor
+from f2l_fed.local_training.selection import select
+from f2l_fed.prior.linear_prior import Prior, fit_prior
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from server.federation.folder import Federation
+from server.generator.release_records import release_records
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.support.inline import run_inline

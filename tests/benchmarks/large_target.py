@@ -21,12 +21,14 @@ from typing import Any
 
 import torch
 
-from f2l_fed.artifact import load_generator, save_generator
-from f2l_fed.evaluate import measure, starts, summarise
-from f2l_fed.generator import GeneratorConfig, fit_generator
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.evaluation.arms import measure, starts
+from f2l_fed.evaluation.summary import summarise
+from f2l_fed.generator.config import GeneratorConfig
+from f2l_fed.generator.fit import fit_generator
+from f2l_fed.generator.serialization import load_generator, save_generator
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import build_target
-from server.simulation import held_out_sites
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import memory_mib, options, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

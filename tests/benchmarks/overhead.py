@@ -46,7 +46,7 @@ _HERE = "tests.benchmarks.overhead"
 def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
     """A federation whose sites make so many steps in every round."""
     from f2l_fed.config import load_config
-    from server.simulation import Simulation, prepare
+    from server.simulation.setup import Simulation, prepare
 
     more = (f"first.steps={steps}", f"later.steps={steps}", f"target.name={target}")
     simulation = Simulation(
@@ -65,10 +65,10 @@ def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
 def train(message: Message, context: Context) -> Message:
     """What a site does in a FedAvg round."""
     from clients.client_app import site_path
-    from clients.site import open_site
-    from f2l_fed.finetune import finetune, loss_and_accuracy
-    from f2l_fed.seeds import generator_for
-    from server.federation import Federation
+    from clients.site.site import open_site
+    from f2l_fed.core.random_streams import generator_for
+    from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
+    from server.federation.folder import Federation
 
     torch.set_num_threads(1)
     path = site_path(context)
@@ -104,8 +104,8 @@ class Timed(FedAvg):
 
 def averaged(grid: Grid, root: Path, rounds: int, sites: int) -> list[float]:
     """Conducts FedAvg from the anchor; when each round was over, in seconds."""
-    from f2l_fed.probe import anchor
-    from server.federation import Federation
+    from f2l_fed.local_training.probe import anchor
+    from server.federation.folder import Federation
 
     federation = Federation.open(root)
     start = anchor(federation.target, federation.config.lineage)
@@ -202,9 +202,9 @@ def simulated(server_app: ServerApp, client_app: ClientApp, sites: int) -> None:
     import ray
 
     from f2l_fed.config import RayConfig
-    from server import cluster
+    from server.cluster import connection
 
-    cluster.connect(RayConfig())
+    connection.connect(RayConfig())
     run_simulation(
         server_app=server_app,
         client_app=client_app,

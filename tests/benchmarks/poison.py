@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data import load, save_npz
-from f2l_fed.evaluate import STEPS
-from f2l_fed.files import write_atomically
-from server.federation import Federation
-from server.held_out import curves_of
-from server.simulation import held_out_sites
+from f2l_fed.evaluation.arms import STEPS
+from server.cluster.held_out import curves_of
+from server.federation.folder import Federation
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.support.attacks import Attack, flipped, in_league, labels_permuted, noise, stretched

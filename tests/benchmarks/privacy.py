@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import torch
 
-from clients.site import open_site
-from f2l_fed.evaluate import STEPS
-from server.held_out import curves_of
-from server.simulation import held_out_sites
+from clients.site.site import open_site
+from f2l_fed.evaluation.arms import STEPS
+from server.cluster.held_out import curves_of
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out
 from tests.benchmarks.poison import ANY_RELEASE, SMALL

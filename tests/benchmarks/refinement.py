@@ -5,7 +5,8 @@
 A federation of 40 sites is stopped after the first round in which the anchor has stayed, and again
 four rounds later. ``parent`` is the release that made the starts of the last round; the other rows
 have learned from what the sites of that round made of them. ``VJP`` rows move the parent itself
-(`f2l_fed.refine`): its prior by all updates, velocity and codec by those that began at a draw,
+(`f2l_fed.generator.refinement`): its prior by all updates, velocity and codec by those that began
+at a draw,
 with the noise of that draw. ``retrained`` is the release that followed, whose prior takes the same
 step in closed form. Differences are paired by held-out site, with Student's 95%.
 """
@@ -20,16 +21,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f2l_fed.candidates import Records
-from f2l_fed.evaluate import HeldOutSite, measure, starts
-from f2l_fed.generator import Generator, SampleConfig
-from f2l_fed.refine import RefineConfig, Refinement, Returned, refine
-from f2l_fed.seeds import generator_for
-from server.federation import Federation
-from server.offers import candidates_for
-from server.releases import Release
-from server.retrain import expectation, release_records
-from server.simulation import held_out_sites
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
+from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.config import SampleConfig
+from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.refinement import RefineConfig, Refinement, Returned, refine
+from server.federation.folder import Federation
+from server.federation.release import Release
+from server.generator.candidates import candidates_for
+from server.generator.release_records import release_records
+from server.generator.training_set import expectation
+from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from f2l_fed.aggregate import aggregate
 from f2l_fed.codec import CODECS, Codec, unseen_copies
-from f2l_fed.flow import FlowFit, VelocityField, fit, fit_flow, pooled_rms
-from f2l_fed.flow.regression import seeded
-from f2l_fed.generator import GeneratorConfig
-from f2l_fed.prior import fit_prior
-from f2l_fed.probe import anchor, recentred
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.flow import FlowFit, VelocityField, fit_flow, flow_matching, pooled_rms
+from f2l_fed.flow.velocity_regression import seeded
+from f2l_fed.generator.config import GeneratorConfig
+from f2l_fed.local_training.probe import anchor, recentred
+from f2l_fed.prior.linear_prior import fit_prior
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from tests.benchmarks.admission import record, recordings, target_of
 from tests.benchmarks.common import side_by_side, write_json
@@ -124,7 +124,7 @@ def inherited(path: Path) -> list[dict[str, float]]:
             codec, field = before
             unseen, copies = unseen_copies(fit_codec, weights, group=group)
             cold = fitted_flow(codec, weights, expected, group)
-            with patch.object(fit, "seeded", beginning_with(field)):
+            with patch.object(flow_matching, "seeded", beginning_with(field)):
                 warm = fitted_flow(codec, weights, expected, group)
             found.append(
                 {

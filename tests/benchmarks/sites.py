@@ -39,7 +39,7 @@ def measured(sites: int) -> dict[str, Any]:
 
     from clients.client_app import app
     from f2l_fed.config import load_config
-    from server.simulation import Simulation, prepare
+    from server.simulation.setup import Simulation, prepare
     from tests.support.apart import serve_sites
 
     torch.set_num_threads(1)
@@ -105,15 +105,15 @@ def conduct(root: Path, address: str, sites: int) -> None:
     """The server's process."""
     import threading
 
-    from server import cluster
-    from server.cluster import Cluster
-    from server.conduct import Conductor
-    from server.exchange import Talk
-    from server.federation import Federation
+    from server.cluster import connection
+    from server.cluster.backend import Cluster
+    from server.federation.folder import Federation
+    from server.rounds.coordinator import Conductor
+    from server.rounds.messaging import Talk
     from tests.support.apart import ApartGrid
 
     federation = Federation.open(root)
-    cluster.connect(federation.config.ray)
+    connection.connect(federation.config.ray)
     started = peak_mb()
     with Client(address, "AF_UNIX") as connection:
         states = Conductor(
@@ -145,8 +145,8 @@ def retrain(root: Path) -> None:
     """One more retraining, alone in its process."""
     import torch
 
-    from server.federation import Federation
-    from server.retrain import retrain as fit
+    from server.federation.folder import Federation
+    from server.generator.retrain import retrain as fit
 
     torch.set_num_threads(1)
     commit = Federation.open(root).zoo.snapshot().commit

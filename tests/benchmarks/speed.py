@@ -36,22 +36,18 @@ from torch import Tensor, nn
 
 from f2l_fed.codec import CODECS
 from f2l_fed.config import FederationConfig
-from f2l_fed.evaluate import context_of, half_width
-from f2l_fed.finetune import loss_and_accuracy
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arms import context_of
+from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import draw, fit_flow, guided, pooled_rms, solve
-from f2l_fed.generator import (
-    CodecConfig,
-    Expectation,
-    Generator,
-    GeneratorConfig,
-    SampleConfig,
-    fit_generator,
-)
-from f2l_fed.prior import fit_prior
-from f2l_fed.seeds import generator_for
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.generator.config import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.fit import fit_generator
+from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training.finetune import loss_and_accuracy
+from f2l_fed.prior.linear_prior import Expectation, fit_prior
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
-from server.simulation import Simulation, held_out_sites, prepare
+from server.simulation.setup import Simulation, held_out_sites, prepare
 from tests.benchmarks.common import options, write_json
 from tests.benchmarks.published import COMPONENTS, STEPS, PublishedField, runge_kutta_step
 from tests.support.inline import run_inline

@@ -38,22 +38,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from f2l_fed.audit import (
+from f2l_fed.audit.diagnostics import (
     dispersion,
     leave_one_out_distances,
     max_error_iou,
     memorisation_z,
     nearest_distances,
 )
-from f2l_fed.data import named
-from f2l_fed.evaluate import half_width
-from f2l_fed.finetune import Recipe, finetune
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.data import named_datasets
+from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator import CodecConfig
-from f2l_fed.seeds import generator_for
+from f2l_fed.generator.config import CodecConfig
+from f2l_fed.generator.unconditional import Unconditional, UnconditionalConfig, fit_unconditional
+from f2l_fed.local_training.finetune import Recipe, finetune
 from f2l_fed.targets import Target
 from f2l_fed.targets.networks import mlp
-from f2l_fed.unconditional import Unconditional, UnconditionalConfig, fit_unconditional
 from tests.benchmarks.common import options, side_by_side, write_json
 
 TRAIN, TEST = 4_000, 1_000
@@ -68,7 +68,7 @@ FIGURES = ("accuracy", "of_trained", "worst", "best", "spread", "distance", "z",
 
 def examples(data: str, seed: int) -> tuple[Examples, Examples]:
     """Images and labels to train and to test on, without a common image."""
-    dataset = named.load(data)
+    dataset = named_datasets.load(data)
     order = torch.randperm(len(dataset.x), generator=generator_for(seed, data))[: TRAIN + TEST]
     x, y = (torch.from_numpy(values)[order] for values in (dataset.x, dataset.y))
     return (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.federation import Federation
+from server.federation.folder import Federation
 from tests.support.commands import in_process
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
@@ -96,7 +96,7 @@ def test_a_folder_that_is_no_zoo_gets_one_sentence(tmp_path):
 @pytest.fixture(scope="module")
 def service(finished: Federation) -> Iterator[dict[str, str]]:
     """Addresses of a running f2l-server on the finished federation."""
-    from server.provision import create_authority, issue
+    from server.pki.certificate_store import create_authority, issue
 
     certificates = finished.root / "certificates"
     if not certificates.exists():

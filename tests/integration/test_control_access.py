@@ -12,13 +12,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2 as pb_health
 
-from server import control
-from server.control import Connection, ControlError, connect
-from server.identity import Credentials
-from server.proto import control_pb2 as pb
-from server.provision import create_authority, issue
-from server.rounds import RoundState
-from server.service import LARGEST_REQUEST_BYTES, RULES, serve
+from server.control import client as control_client
+from server.control.client import Connection, ControlError, connect
+from server.control.proto import control_pb2 as pb
+from server.control.service import LARGEST_REQUEST_BYTES, RULES, serve
+from server.pki.certificate_store import create_authority, issue
+from server.pki.identity import Credentials
+from server.rounds.state import RoundState
 from tests.support.central import command
 from tests.support.control_service import (
     CHANGES,
@@ -135,7 +135,7 @@ def test_who_watches_the_health_hears_of_each_change(workdir, certificates):
 
 def test_a_method_without_a_rule_is_for_nobody(workdir: Path, certificates: Path) -> None:
     with pytest.raises(ControlError, match="expected nobody, got admin-1, admin"):
-        ask(workdir, certificates, "admin-1", control.health, rules={})
+        ask(workdir, certificates, "admin-1", control_client.health, rules={})
 
 
 @pytest.mark.parametrize("name", ["expired", "server"])
@@ -143,7 +143,7 @@ def test_a_certificate_that_is_expired_or_for_servers_is_refused(
     workdir: Path, certificates: Path, name: str
 ) -> None:
     with pytest.raises(ControlError, match="does not accept the other's certificate") as refusal:
-        ask(workdir, certificates, name, control.health)
+        ask(workdir, certificates, name, control_client.health)
     assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
 
@@ -158,7 +158,7 @@ def test_another_authority_is_refused_by_both_sides(
     async def refused(to: Connection) -> None:
         async with connect(to.address, stranger, "admin-1") as other:
             with pytest.raises(ControlError) as refusal:
-                await control.health(other)
+                await control_client.health(other)
             assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
     ask(workdir, certificates, "admin-1", refused)
@@ -186,15 +186,22 @@ def test_without_a_certificate_nobody_gets_in(workdir: Path, certificates: Path)
 
 
 def test_a_client_does_not_take_a_site_for_the_server(workdir: Path, certificates: Path) -> None:
-    assert ask(workdir, certificates, "admin-1", control.health, host="localhost")
+    assert ask(workdir, certificates, "admin-1", control_client.health, host="localhost")
     with pytest.raises(ControlError) as refusal:
-        ask(workdir, certificates, "admin-1", control.health, host="localhost", name="localhost")
+        ask(
+            workdir,
+            certificates,
+            "admin-1",
+            control_client.health,
+            host="localhost",
+            name="localhost",
+        )
     assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_the_server_ends_a_watch_in_its_own_time(workdir: Path, certificates: Path) -> None:
     async def watch(to: Connection) -> list[RoundState]:
-        return [state async for state in control.watch_rounds(to, first=2)]
+        return [state async for state in control_client.watch_rounds(to, first=2)]
 
     brief = {method: dataclasses.replace(rule, limit_s=3.0) for method, rule in RULES.items()}
     assert ask(workdir, certificates, "viewer-1", watch, rules=brief) == [RUNNING]
@@ -202,17 +209,17 @@ def test_the_server_ends_a_watch_in_its_own_time(workdir: Path, certificates: Pa
 
 def test_watches_are_limited_and_closing_one_makes_room(workdir: Path, certificates: Path) -> None:
     async def watch_too_much(to: Connection) -> RoundState:
-        watches = [control.watch_rounds(to) for _ in range(16)]
+        watches = [control_client.watch_rounds(to) for _ in range(16)]
         await asyncio.gather(*(anext(watch) for watch in watches))
         with pytest.raises(ControlError, match="too many rounds are being watched") as refusal:
-            await anext(control.watch_rounds(to))
+            await anext(control_client.watch_rounds(to))
         assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
         for watch in watches:
             await watch.aclose()
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 with suppress(ControlError):
-                    return await anext(control.watch_rounds(to))
+                    return await anext(control_client.watch_rounds(to))
                 await asyncio.sleep(0.05)
 
     assert ask(workdir, certificates, "viewer-1", watch_too_much) == DONE
@@ -224,7 +231,7 @@ def test_an_oversized_request_is_refused(workdir: Path, certificates: Path) -> N
             workdir,
             certificates,
             "admin-1",
-            lambda to: control.promote(to, "x" * LARGEST_REQUEST_BYTES),
+            lambda to: control_client.promote(to, "x" * LARGEST_REQUEST_BYTES),
         )
     assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert is_one_sentence(refusal.value)

@@ -18,11 +18,12 @@ import pytest
 from f2l_fed.config import FederationConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.zoo import NewRecord
-from server import control, rounds
-from server.control import Connection, ControlError, connect
-from server.federation import Federation
-from server.rounds import RoundState
-from server.service import serve
+from server.control import client as control_client
+from server.control.client import Connection, ControlError, connect
+from server.control.service import serve
+from server.federation.folder import Federation
+from server.rounds import state_files
+from server.rounds.state import RoundState
 from tests.support.control_service import (
     CHANGES,
     DONE,
@@ -53,12 +54,12 @@ def workdir(tmp_path: Path) -> Path:
 def test_admins_and_viewers_read(workdir: Path, certificates: Path, name: str) -> None:
     async def everything(to: Connection) -> list[Any]:
         return [
-            await control.health(to),
-            await control.list_rounds(to),
-            await control.list_rounds(to, first=2),
-            await control.list_releases(to),
-            await control.show_release(to, "00002"),
-            await control.list_sites(to),
+            await control_client.health(to),
+            await control_client.list_rounds(to),
+            await control_client.list_rounds(to, first=2),
+            await control_client.list_releases(to),
+            await control_client.show_release(to, "00002"),
+            await control_client.list_sites(to),
         ]
 
     health, all_rounds, last, releases, shown, sites = ask(workdir, certificates, name, everything)
@@ -80,7 +81,7 @@ def test_the_zoo_is_counted(workdir: Path, certificates: Path) -> None:
     row = np.ones(zoo.manifest.weight_dim, np.float32)
     zoo.append([NewRecord(key="1/a/0", site="a", round=1, weights=row, context=row)])
     assert (workdir / "elsewhere/zoo/zoo.json").exists()
-    stats = ask(workdir, certificates, "viewer-1", control.zoo_stats)
+    stats = ask(workdir, certificates, "viewer-1", control_client.zoo_stats)
     assert stats == zoo.stats()
     assert stats.records == 1
 
@@ -106,10 +107,10 @@ def test_a_watch_shows_what_is_and_then_each_change(workdir: Path, certificates:
 
     async def watch(to: Connection) -> list[RoundState]:
         seen = []
-        async for state in control.watch_rounds(to, duration_s=LIMIT_S):
+        async for state in control_client.watch_rounds(to, duration_s=LIMIT_S):
             seen.append(state)
             if state == RUNNING:
-                rounds.save(workdir / "rounds", finished)
+                state_files.save(workdir / "rounds", finished)
             if state == finished:
                 break
         return seen
@@ -120,7 +121,7 @@ def test_a_watch_shows_what_is_and_then_each_change(workdir: Path, certificates:
 @pytest.mark.parametrize("id", ["00009", "../releases/00001", "", "1\n2", "é" * 500])
 def test_an_unknown_release_is_not_found(workdir: Path, certificates: Path, id: str) -> None:
     before = states(workdir)
-    for question in (control.show_release, control.promote):
+    for question in (control_client.show_release, control_client.promote):
         with pytest.raises(ControlError, match=r"^no such release: got '") as refusal:
             ask(workdir, certificates, "admin-1", lambda to, q=question: q(to, id))
         assert status_of(refusal.value) is grpc.StatusCode.NOT_FOUND
@@ -130,11 +131,11 @@ def test_an_unknown_release_is_not_found(workdir: Path, certificates: Path, id: 
 
 def test_a_state_that_forbids_it_is_told_as_it_is(workdir: Path, certificates: Path) -> None:
     with pytest.raises(ControlError, match="no earlier release to go back to") as refusal:
-        ask(workdir, certificates, "admin-1", control.rollback)
+        ask(workdir, certificates, "admin-1", control_client.rollback)
     assert status_of(refusal.value) is grpc.StatusCode.FAILED_PRECONDITION
     (workdir / "rounds" / "00002.json").write_text("{")
     with pytest.raises(ControlError, match="the round's file is damaged") as refusal:
-        ask(workdir, certificates, "viewer-1", control.list_rounds)
+        ask(workdir, certificates, "viewer-1", control_client.list_rounds)
     assert status_of(refusal.value) is grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -142,9 +143,9 @@ def test_an_unexpected_failure_is_in_the_log_and_not_in_the_answer(
     workdir: Path, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     beyond_protocol = dataclasses.replace(RUNNING, bytes_up=-1)
-    rounds.save(workdir / "rounds", beyond_protocol)
+    state_files.save(workdir / "rounds", beyond_protocol)
     with pytest.raises(ControlError) as failure:
-        ask(workdir, certificates, "viewer-1", control.list_rounds)
+        ask(workdir, certificates, "viewer-1", control_client.list_rounds)
     assert status_of(failure.value) is grpc.StatusCode.INTERNAL
     assert str(failure.value) == "The server failed to answer; its log says why."
     assert "Traceback" in caplog.text
@@ -159,7 +160,7 @@ def test_a_server_that_is_gone_is_reported_with_its_address(
             async with serve(workdir, certificates) as port:
                 pass
             async with connect(f"127.0.0.1:{port}", certificates, "admin-1") as to:
-                await control.health(to)
+                await control_client.health(to)
 
     with pytest.raises(ControlError, match=r"^127\.0\.0\.1:\d+: the server can't be reached"):
         asyncio.run(call_after_the_end())
@@ -169,7 +170,7 @@ def test_a_server_that_says_nothing_is_given_up(certificates: Path) -> None:
     async def call(port: int) -> None:
         address = f"127.0.0.1:{port}"
         async with connect(address, certificates, "admin-1", timeout_s=0.3) as to:
-            await control.health(to)
+            await control_client.health(to)
 
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as silent,
@@ -182,11 +183,11 @@ def test_a_missing_identity_and_a_taken_port_are_configuration_errors(
     workdir: Path, certificates: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"the identity can't be read: expected ca\.crt"):
-        ask(workdir, certificates, "nobody", control.health)
+        ask(workdir, certificates, "nobody", control_client.health)
     with pytest.raises(ConfigError, match="the identity can't be read"):
-        ask(workdir, certificates, "admin-1", control.health, name="nobody")
+        ask(workdir, certificates, "admin-1", control_client.health, name="nobody")
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
         pytest.raises(ConfigError, match="can't listen here"),
     ):
-        ask(workdir, certificates, "admin-1", control.health, port=taken.getsockname()[1])
+        ask(workdir, certificates, "admin-1", control_client.health, port=taken.getsockname()[1])

@@ -19,8 +19,8 @@ from typing import IO
 
 import pytest
 
-from server import rounds
-from server.federation import Federation
+from server.federation.folder import Federation
+from server.rounds import state_files
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
@@ -89,7 +89,7 @@ def undisturbed(killer, tmp_path_factory):
 
 def as_if_nothing_had_happened(root: Path, reference: Path) -> None:
     federation = Federation.open(root)
-    states = rounds.load_all(root / "rounds")
+    states = state_files.load_all(root / "rounds")
     assert [(state.number, state.step, state.promoted) for state in states] == [
         (1, "done", True),
         (2, "done", True),

@@ -25,20 +25,21 @@ from typing import Any
 
 import pytest
 
-from clients.daemon import Status, read_status
-from clients.enrol import register
-from clients.keys import Keys, certificate_of, share_left
-from clients.kit import read_kit
-from clients.setup import create_site
-from clients.site import sent_log
-from server import control, rounds
-from server.children import strays
-from server.federation import Federation
-from server.identity import Identity
-from server.provision import read_authority
-from server.registry import SiteRegistry
-from server.rounds import RoundState
-from server.superlink import SuperLinkError
+from clients.daemon.status import Status, read_status
+from clients.onboarding.enrolment import register
+from clients.onboarding.keys import Keys, certificate_of, share_left
+from clients.onboarding.kit import read_kit
+from clients.onboarding.site_template import create_site
+from clients.site.site import sent_log
+from server.control import client as control_client
+from server.federation.folder import Federation
+from server.membership.site_registry import SiteRegistry
+from server.pki.certificate_store import read_authority
+from server.pki.identity import Identity
+from server.processes import strays
+from server.rounds import state_files
+from server.rounds.state import RoundState
+from server.superlink.client import SuperLinkError
 from tests.support.central import BIN, Central, prepare, running
 from tests.support.relay import Relay, relay
 from tests.support.sites import digits_site
@@ -97,7 +98,7 @@ class Place:
         for pid in self.processes():
             with suppress(OSError):
                 found += Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b"clients.runner" in found
+        return b"clients.daemon.clientapp_main" in found
 
     def write_at_most(self, size_bytes: int) -> None:
         """Lets none of its processes write a longer file: as good as a full disk, without one."""
@@ -110,7 +111,7 @@ class Place:
 def new_site(central: Central, folder: Path, *, port: int = 0) -> Path:
     """A registered site and its configuration; with another port than the server's, if given."""
     kit = folder.with_suffix(".kit")
-    kit.write_bytes(central.ask(lambda to: control.add_site(to, folder.name)))
+    kit.write_bytes(central.ask(lambda to: control_client.add_site(to, folder.name)))
     register(read_kit(kit, now=datetime.now(UTC)), folder)
     digits_site(folder / "data")
     address = f"localhost:{port or central.front}"
@@ -172,7 +173,7 @@ class Played:
 
 
 def last_round(central: Central) -> RoundState | None:
-    states = rounds.load_all(central.root / "rounds")
+    states = state_files.load_all(central.root / "rounds")
     return states[-1] if states else None
 
 
@@ -240,7 +241,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
             name: (back if name in ("cut", "deaf") else stack).enter_context(at_work(file))
             for name, file in files.items()
         }
-        central.ask(lambda to: control.start_rounds(to, sites=4))
+        central.ask(lambda to: control_client.start_rounds(to, sites=4))
         cut_at = break_all(central, early, late, sites)
 
         about_to_end(central, renewing.parent, after_s=15)
@@ -263,8 +264,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         for name in ("cut", "deaf", "renewing"):
             sites[name].end()
         back.close()
-        assert holds(lambda: not central.ask(control.show_run).run)
-        central.ask(lambda to: control.start_rounds(to, sites=2))
+        assert holds(lambda: not central.ask(control_client.show_run).run)
+        central.ask(lambda to: control_client.start_rounds(to, sites=2))
         second = finished(central, 2)
         seen["said"] = "".join([*said, full.said()])
         yield Played(central=central, sites=sites, first=first, second=second, seen=seen)
@@ -330,7 +331,7 @@ def test_the_daemon_renews_a_certificate_in_time_and_answers_with_the_new_one(pl
 
 
 def test_a_run_that_ended_before_it_could_be_aborted_is_no_error(played):
-    assert holds(lambda: not played.central.ask(control.show_run).run)
+    assert holds(lambda: not played.central.ask(control_client.show_run).run)
     link, log = played.central.superlink, played.central.root / "events.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     ended = [int(event["run"]) for event in events if event["event"] == "run.ended"]

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import server
-from clients.daemon import read_status
-from clients.site import sent_log
-from server import rounds
-from server.children import strays
-from server.federation import Federation
+from clients.daemon.status import read_status
+from clients.site.site import sent_log
+from server.federation.folder import Federation
+from server.processes import strays
+from server.rounds import state_files
 from tests.support.central import BIN, command
 from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S, holds
@@ -104,7 +104,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_left(played):
     folder = played.folder
-    (state,) = rounds.load_all(folder / "central/rounds")[:1]
+    (state,) = state_files.load_all(folder / "central/rounds")[:1]
     assert (state.number, state.step, state.accepted) == (1, "done", SITES)
     federation = Federation.open(folder / "central")
     assert {record.site for record in federation.zoo.snapshot().records()} == set(SITES)
@@ -115,7 +115,7 @@ def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_lef
         assert [json.loads(line)["kind"] for line in lines] == ["probe", "update"]
 
     # Tasks ran at the sites and at the server, and none of them was told its token in argv.
-    assert any("clients.runner" in words for words in played.seen)
+    assert any("clients.daemon.clientapp_main" in words for words in played.seen)
     assert any(APP in words for words in played.seen)
     assert not any("--token " in words for words in played.seen)
 
@@ -171,7 +171,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         return {record.site for record in federation.zoo.snapshot().records(round=number)}
 
     def over(number: int) -> bool:
-        state = rounds.load_all(central / "rounds")[-1]
+        state = state_files.load_all(central / "rounds")[-1]
         return (state.number, state.step) in {(number, "done"), (number, "failed")}
 
     def killed_in(number: int, kill: Callable[[], None]) -> set[str]:
@@ -188,7 +188,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
             kill()
         finally:
             os.killpg(west, signal.SIGCONT)
-        assert rounds.load_all(central / "rounds")[-1].step == "exchange"
+        assert state_files.load_all(central / "rounds")[-1].step == "exchange"
         assert "west" not in new(number)
         return new(number)
 
@@ -220,7 +220,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         assert holds(lambda: admin(*resume).returncode == 0, timeout_s=ENDS_S), said()
         assert holds(lambda: over(3), timeout_s=ENDS_S), said()
     assert holds(lambda: command_lines(played.marks) == {})
-    for state in rounds.load_all(central / "rounds"):
+    for state in state_files.load_all(central / "rounds"):
         assert (state.step, state.accepted) == ("done", SITES), state
     records = federation.zoo.snapshot().records()
     expected = {

@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from f2l_fed.artifact import save_generator
 from f2l_fed.errors import ReleaseError
 from f2l_fed.flow import FlowFit, fit_flow
+from f2l_fed.generator.serialization import save_generator
 from f2l_fed.zoo import NewRecord
-from server import gate, rounds
-from server.federation import Federation
-from server.releases import ReleaseRegistry
-from server.retrain import retrain
+from server.federation.folder import Federation
+from server.federation.release_registry import ReleaseRegistry
+from server.generator import gate
+from server.generator.retrain import retrain
+from server.rounds import state as round_state
+from server.rounds import state_files
 from tests.support.inline import run_inline
 from tests.support.small_federation import ANY_RELEASE, small_federation
 from tests.support.waiting import PATIENCE_S
@@ -59,8 +61,8 @@ def poison(federation: Federation, change: object) -> None:
 
 def held(federation: Federation) -> str:
     """Retrains and judges what is in the zoo; why the release was held, or the round failed."""
-    state = rounds.begun(2, "00001", 8)
-    rounds.save(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
+    state = round_state.begun(2, "00001", 8)
+    state_files.save(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
     done = run_inline(federation, 0)[-1]
     assert not done.promoted
     promoted = federation.releases.promoted()

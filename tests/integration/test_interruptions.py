@@ -11,12 +11,13 @@ import pytest
 from flwr.app import Message
 
 from clients.client_app import app as honest_app
-from f2l_fed import wire
 from f2l_fed.config import RoundConfig
 from f2l_fed.events import Listener
-from server import rounds
-from server.federation import Federation
-from server.rounds import Exchange, Interrupted, begun, exchanged
+from f2l_fed.wire.messages import TASK_ACTION
+from server.federation.folder import Federation
+from server.rounds import state as round_state
+from server.rounds import state_files
+from server.rounds.state import Exchange, Interrupted, begun, exchanged
 from tests.support.inline import InlineEngine, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, events, prepared
@@ -40,7 +41,7 @@ class SlowGrid(LoopbackGrid):
         if identifier not in self._waiting or self._until.exists():
             return True
         about = self._waiting[identifier].metadata
-        return about.dst_node_id not in self._slow or about.message_type != wire.TASK_ACTION
+        return about.dst_node_id not in self._slow or about.message_type != TASK_ACTION
 
 
 def test_a_share_of_the_sites_is_a_whole_number_of_them():
@@ -94,7 +95,7 @@ class ReturningGrid(SlowGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
         about = [(m.metadata.dst_node_id, m.metadata.message_type) for m in sent]
-        self._gone |= (3, wire.TASK_ACTION) in about
+        self._gone |= (3, TASK_ACTION) in about
         return super().push_messages(sent)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -154,14 +155,16 @@ def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
     folder = federation.root / "rounds"
 
     def abort(event: str, _: Mapping[str, object]) -> None:
-        if event == moment and rounds.load(folder, 1).step != "failed":
-            rounds.save(folder, rounds.failed(rounds.load(folder, 1), "aborted by admin"))
+        if event == moment and state_files.load(folder, 1).step != "failed":
+            state_files.save(
+                folder, round_state.failed(state_files.load(folder, 1), "aborted by admin")
+            )
 
     conducting = conductor(federation, files, listener=abort)
     conducting = replace(conducting, engine=WatchedEngine(federation, abort))
     (state,) = conducting.run(1, 6)
     assert (state.step, state.reason) == ("failed", "aborted by admin")
-    assert rounds.load(folder, 1) == state
+    assert state_files.load(folder, 1) == state
     assert federation.releases.promoted() is None
     # What came is kept, and counts for the next one.
     (following,) = conductor(federation, files).run(1, 6)

@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from f2l_fed.config import load_config
 from f2l_fed.errors import ConfigError, UsageError
-from f2l_fed.zoo import Zoo, s3
+from f2l_fed.zoo import Zoo
+from f2l_fed.zoo.storage import s3
 from server import cli
-from server.commands import serve
-from server.explain import explain_site
-from server.federation import Federation
+from server.commands import server
+from server.federation.folder import Federation
+from server.generator.explanation import explain_site
 from tests.support.inline import run_inline
 from tests.support.s3_server import BUCKET, s3_server
 from tests.support.small_federation import SETTINGS, small_federation
@@ -126,7 +127,7 @@ def test_a_zoo_that_can_not_be_reached_leaves_no_federation(
     monkeypatch.setattr(s3, "_RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     done = CliRunner().invoke(
-        serve.app, ["init", str(tmp_path / "fed"), "--set", "zoo=s3://bucket/zoo"]
+        server.app, ["init", str(tmp_path / "fed"), "--set", "zoo=s3://bucket/zoo"]
     )
     assert "the object store refused" in str(done.exception)
     assert not (tmp_path / "fed/federation.json").exists()

@@ -19,9 +19,9 @@ from f2l_fed.admission import Finding, Verdict
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import Commit, NewRecord, Zoo
 from server.commands import quarantine, zoo
-from server.federation import Federation
-from server.registry import SiteRegistry
-from server.spool import Spool
+from server.federation.folder import Federation
+from server.membership.site_registry import SiteRegistry
+from server.rounds.run_cache import Spool
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 

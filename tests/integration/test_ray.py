@@ -19,14 +19,17 @@ import pytest
 import ray
 import torch
 
-from f2l_fed.codec.latent import LatentShape
+from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
-from server import rounds, training
-from server.cluster import Cluster, connect, typed_errors
-from server.offers import Workshop
-from server.rounds import Interrupted, refused
-from server.training import TrainedFlow
+from server.cluster import flow_training
+from server.cluster.backend import Cluster
+from server.cluster.connection import connect
+from server.cluster.flow_training import TrainedFlow
+from server.cluster.tasks import typed_errors
+from server.generator.candidates import Workshop
+from server.rounds import state_files
+from server.rounds.state import Interrupted, refused
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
@@ -115,7 +118,7 @@ def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(em
 
 def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_once():
     lines = (
-        "from server.cluster import connect",
+        "from server.cluster.connection import connect",
         "from f2l_fed.config import RayConfig",
         "connect(RayConfig(cpus=2, task_cpus=1, train_workers=2))",
     )
@@ -151,7 +154,7 @@ def test_what_a_training_worker_s_disk_refuses_is_no_failed_fit(embedded, tmp_pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), settings["folder"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_work", full)
+        patch.setattr(flow_training, "_work", full)
         with pytest.raises(OSError, match="No space left") as caught:
             fitted(TrainedFlow(folder=tmp_path / "t", config=config))
     assert refused(caught.value)
@@ -248,7 +251,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
         )
 
     def step() -> str:
-        states = rounds.load_all(root / "rounds")
+        states = state_files.load_all(root / "rounds")
         return states[-1].step if states else ""
 
     with two_nodes(tmp_path, ports) as (head, _):
@@ -267,7 +270,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
     with two_nodes(tmp_path, ports):
         process = conducting(1)
         assert process.wait(PATIENCE_S) == 0
-    states = rounds.load_all(root / "rounds")
+    states = state_files.load_all(root / "rounds")
     assert [state.step for state in states] == ["done", "done"]
     keys = Counter(record.key for record in federation.zoo.snapshot().records())
     assert len(keys) == 16

@@ -13,17 +13,18 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
-from f2l_fed import wire
-from f2l_fed.evaluate import ARMS
-from f2l_fed.layout import WeightLayout
-from server import rounds
-from server.conduct import Conductor
-from server.held_out import curves_of
-from server.offers import Workshop, candidates_for
-from server.retrain import release_records
-from server.rounds import RoundState
-from server.screening import erase
-from server.simulation import held_out_sites
+from f2l_fed.evaluation.arm_names import ARMS
+from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.wire.messages import NUMBERS, Update
+from f2l_fed.wire.packing import pack_update, unpack_update
+from server.cluster.held_out import curves_of
+from server.erasure import erase
+from server.generator.candidates import Workshop, candidates_for
+from server.generator.release_records import release_records
+from server.rounds import state_files
+from server.rounds.coordinator import Conductor
+from server.rounds.state import RoundState
+from server.simulation.setup import held_out_sites
 from tests.support.inline import conductor, run_inline
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import small_federation
@@ -86,7 +87,7 @@ def test_an_interrupted_round_goes_on_without_asking_sites_again(tmp_path):
     (done,) = run_inline(federation, 1)
     before = len(federation.zoo.snapshot().records())
     # As if the process had died between the exchange and the retraining.
-    rounds.save(
+    state_files.save(
         federation.root / "rounds",
         dataclasses.replace(done, step="retrain", release="", promoted=False),
     )
@@ -99,7 +100,7 @@ def test_a_round_that_died_mid_exchange_asks_only_the_sites_that_are_missing(tmp
     federation, _ = small_federation(tmp_path / "out")
     files = site_files(federation.root)
     first_four = conductor(federation, files[:4]).run(1, 4)[0]
-    rounds.save(
+    state_files.save(
         federation.root / "rounds",
         dataclasses.replace(first_four, step="exchange", release="", promoted=False),
     )
@@ -137,7 +138,7 @@ def with_grid(base: Conductor, grid: LoopbackGrid, config: object = None) -> Con
     return dataclasses.replace(base, talk=talk)
 
 
-Tamper = Callable[[wire.Update], wire.Update]
+Tamper = Callable[[Update], Update]
 
 
 def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
@@ -151,9 +152,9 @@ def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
     @app.train("task")
     def task(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
-        update = wire.unpack_update(reply.content, layout)
+        update = unpack_update(reply.content, layout)
         if update.site == liar:
-            reply.content = wire.pack_update(tamper(update), layout)
+            reply.content = pack_update(tamper(update), layout)
         return reply
 
     return app
@@ -261,7 +262,7 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
         for part in ("weights.0", "probe.0", "probe.1"):
             arrays = content.array_records[part]
             assert {name: tuple(array.shape) for name, array in arrays.items()} == shapes
-        assert set(content.metric_records["numbers"]) == set(wire.NUMBERS)
+        assert set(content.metric_records["numbers"]) == set(NUMBERS)
         assert set(content.config_records["update"]) == {
             "site",
             "round",

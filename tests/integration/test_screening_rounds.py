@@ -21,9 +21,9 @@ from f2l_fed.admission import (
     review,
     seeded,
 )
-from f2l_fed.probe import anchor
+from f2l_fed.local_training.probe import anchor
 from f2l_fed.targets import Target
-from server.federation import Federation
+from server.federation.folder import Federation
 from tests.support.attacks import ATTACKS
 from tests.support.recorded import recorded_rounds
 from tests.support.small import rng

@@ -21,19 +21,20 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode import node_auth_http_interceptor
 
-from clients.check import check
-from clients.enrol import EnrolmentError, register, renew
-from clients.kit import read_kit
-from clients.setup import create_site
-from clients.site import read_config
+from clients.onboarding.enrolment import EnrolmentError, register, renew
+from clients.onboarding.kit import read_kit
+from clients.onboarding.preflight import check
+from clients.onboarding.site_template import create_site
+from clients.site.config import read_config
 from f2l_fed.errors import ConfigError
-from server import control, settings
-from server.central import central as service
-from server.children import strays
-from server.control import ControlError
-from server.identity import Credentials
-from server.provision import create_authority, issue
-from server.revocation import revoke
+from server.control import client as control_client
+from server.control.client import ControlError
+from server.federation import settings
+from server.pki.certificate_store import create_authority, issue
+from server.pki.identity import Credentials
+from server.pki.revocation import revoke
+from server.processes import strays
+from server.supervision.supervisor import central as service
 from tests.support.central import Central, command, exchange, prepare, running, status_of
 from tests.support.sites import digits_site
 from tests.support.visits import activate, invited, registered, shaking
@@ -180,14 +181,14 @@ def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
     assert activate(central, shaking(central, folder), folder) == 200
     assert check(folder / "site.toml").problems == ()
 
-    assert central.ask(lambda to: control.remove_site(to, "leaving")).state == "removed"
+    assert central.ask(lambda to: control_client.remove_site(to, "leaving")).state == "removed"
     assert activate(central, shaking(central, folder), folder) == 401
     with pytest.raises(EnrolmentError, match="this site is not registered"):
         renew(config, folder, now=datetime.now(UTC))
     (problem,) = check(folder / "site.toml").problems
     assert "does not know this site, or has removed it" in problem
     with pytest.raises(ControlError, match="there is a site of this name already"):
-        central.ask(lambda to: control.add_site(to, "leaving"))
+        central.ask(lambda to: control_client.add_site(to, "leaving"))
 
 
 @pytest.mark.parametrize(("away_s", "status"), [(-280, 200), (280, 200), (-320, 401), (320, 401)])
@@ -226,13 +227,13 @@ def test_the_check_says_by_how_much_clocks_differ(central, kits, away, words):
 
 def test_a_viewer_looks_and_a_revoked_one_does_not(central, kits):
     eve = issue(central.certificates, "eve", "viewer")
-    assert central.ask(control.list_sites, name="eve") is not None
+    assert central.ask(control_client.list_sites, name="eve") is not None
     refused = central.admin("site", "add", "x", "--out", str(kits / "x"), name="eve")
     assert refused.returncode == 1
     assert "AddSite is not for this role" in refused.stderr
     revoke(central.certificates, [Credentials.read(eve).serial])
     with pytest.raises(ControlError, match="the certificate has been revoked"):
-        central.ask(control.list_sites, name="eve")
+        central.ask(control_client.list_sites, name="eve")
 
 
 MALFORMED = {
@@ -300,7 +301,7 @@ def test_a_crowd_of_idle_and_slow_strangers_leaves_room_for_sites(central, kits)
                 if number % 3 == 0:
                     made.sendall(b"\x16\x03\x01\x02")
         assert holds(lambda: activate(central, shaking(central, north), north) == 200)
-        assert central.ask(control.list_sites)
+        assert central.ask(control_client.list_sites)
     assert activate(central, shaking(central, north), north) == 200
 
 
@@ -364,7 +365,7 @@ def test_a_second_server_and_a_taken_port_are_told_in_one_sentence(central, tmp_
         asyncio.run(start())
 
 
-@pytest.mark.parametrize("child", ["server.front", "server.link"])
+@pytest.mark.parametrize("child", ["server.gateway.gateway", "server.superlink.process"])
 def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, kits, child):
     north = registered(central, kits, "north")
     (pid,) = [
@@ -372,10 +373,10 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
         for pid in strays(central.mark)
         if child in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     ]
-    part = {"server.front": "front", "server.link": "superlink"}[child]
-    assert central.ask(control.parts) == {"superlink": True, "front": True}
+    part = {"server.gateway.gateway": "front", "server.superlink.process": "superlink"}[child]
+    assert central.ask(control_client.parts) == {"superlink": True, "front": True}
     os.kill(pid, signal.SIGKILL)
-    assert holds(lambda: not central.ask(control.parts)[part])
+    assert holds(lambda: not central.ask(control_client.parts)[part])
 
     def back() -> bool:
         with suppress(OSError, subprocess.TimeoutExpired):
@@ -383,5 +384,5 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
         return False
 
     assert holds(back)
-    assert holds(lambda: central.ask(control.parts)[part])
+    assert holds(lambda: central.ask(control_client.parts)[part])
     assert central.admin("health").stdout == "superlink works, front works\n"

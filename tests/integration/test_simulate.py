@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.lock import locked
+from f2l_fed.core.locks import locked
 from tests.support.commands import in_process
 from tests.support.small_federation import SETTINGS, small_federation
 from tests.support.waiting import PATIENCE_S, holds

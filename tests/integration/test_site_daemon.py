@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.daemon import Status, read_status
+from clients.daemon.status import Status, read_status
 from tests.support.deployment import deployment
 from tests.support.sites import digits_site
 from tests.support.waiting import PATIENCE_S, holds
@@ -91,7 +91,9 @@ def living(site: Path) -> dict[int, str]:
 
 def starter(site: Path) -> int:
     """Process id of what starts the tasks; 0 while there is none."""
-    return next((pid for pid, words in living(site).items() if "f2l_fed.superexec" in words), 0)
+    return next(
+        (pid for pid, words in living(site).items() if "f2l_fed.flower.superexec" in words), 0
+    )
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.codec.chunk_network import chunk_positions
-from f2l_fed.codec.naming import above, below
 from f2l_fed.codec.pca import components
+from f2l_fed.codec.tensor_names import above, below
 from tests.support.codecs import KINDS, fitted_codec
 from tests.support.small import rng
 

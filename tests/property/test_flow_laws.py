@@ -25,8 +25,8 @@ from f2l_fed.flow import (
     guided,
     solve,
 )
-from f2l_fed.flow.coupling import couple
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.flow.couplings import couple
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.latents import PLAIN, SHAPE, bimodal, box
 from tests.support.small import records, rng, small_target, stirred
 

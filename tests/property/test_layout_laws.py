@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.layout import WeightLayout
+from f2l_fed.targets.layout import WeightLayout
 from tests.support.small import rng
 
 quick = settings(deadline=None, max_examples=60)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from f2l_fed.finetune import Recipe
-from f2l_fed.prior import fit_prior
-from f2l_fed.probe import anchor, probe_update
-from f2l_fed.ridge import fit_ridge
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.probe import anchor, probe_update
+from f2l_fed.prior.linear_prior import fit_prior
+from f2l_fed.prior.ridge import fit_ridge
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, records, rng, single, small_generator, small_target
 
@@ -116,7 +116,7 @@ def test_a_network_without_an_output_bias_has_the_symmetry_too():
 
 @pytest.mark.parametrize("count", [6, 60])
 def test_the_prior_is_the_ridge_regression_on_all_permuted_copies(count):
-    """The claim of `f2l_fed.symmetry`, with the strengths that the prior itself has chosen."""
+    """The claim of `f2l_fed.symmetry.output_permutation`, with the prior's own strengths."""
     symmetry = OutputSymmetry.of(small_target(features=2, hidden=2), enabled=True)
     contexts, weights = records(symmetry.size, count)
     # The prior adds to the probe itself, so that is what the regression has to explain.

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from f2l_fed.errors import RecordErased
-from f2l_fed.zoo import Reader, Zoo, merge
-from tests.unit.zoo.samples import CONTEXT, WEIGHTS, new_record, new_zoo
+from f2l_fed.zoo import Reader, Zoo
+from f2l_fed.zoo.maintenance import compaction
+from tests.unit.f2l_fed.zoo.samples import CONTEXT, WEIGHTS, new_record, new_zoo
 
 sites = st.sampled_from("abc")
 
@@ -29,11 +30,11 @@ class ZooAndDictionary(RuleBasedStateMachine):
         self.kept: list[str] = []
         self.seen: dict[int, list[str]] = {0: []}
         self.number = 0
-        self.most_bytes = merge.MOST_BYTES
-        merge.MOST_BYTES = 5 * 4 * (WEIGHTS + CONTEXT)
+        self.most_bytes = compaction.MOST_BYTES
+        compaction.MOST_BYTES = 5 * 4 * (WEIGHTS + CONTEXT)
 
     def teardown(self) -> None:
-        merge.MOST_BYTES = self.most_bytes
+        compaction.MOST_BYTES = self.most_bytes
         shutil.rmtree(self.root)
 
     def _note(self) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.children import end_strays, strays
-from server.control import Connection, connect
-from server.identity import AUTHORITY
-from server.superlink import SuperLink
+from server.control.client import Connection, connect
+from server.pki.identity import AUTHORITY
+from server.processes import end_strays, strays
+from server.superlink.client import SuperLink
 from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S
 

@@ -15,9 +15,9 @@ from f2l_fed.codec import (
     fit_pca,
     fit_pca_vae,
 )
-from f2l_fed.finetune import Recipe, finetune
-from f2l_fed.probe import anchor
-from f2l_fed.symmetry import OutputSymmetry
+from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.probe import anchor
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import examples, rng, small_target
 
 LEARNED = {"chunk-vae": fit_chunk_vae, "pca-vae": fit_pca_vae}

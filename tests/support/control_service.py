@@ -12,13 +12,15 @@ from typing import Any
 
 import grpc
 
-from f2l_fed.artifact import save_generator
-from server import control, rounds
-from server.control import Connection, ControlError, connect
-from server.provision import create_authority, issue
-from server.releases import Release, ReleaseRegistry
-from server.rounds import RoundState
-from server.service import serve
+from f2l_fed.generator.serialization import save_generator
+from server.control import client as control_client
+from server.control.client import Connection, ControlError, connect
+from server.control.service import serve
+from server.federation.release import Release
+from server.federation.release_registry import ReleaseRegistry
+from server.pki.certificate_store import create_authority, issue
+from server.rounds import state_files
+from server.rounds.state import RoundState
 from tests.support.small import small_generator
 from tests.support.waiting import PATIENCE_S
 
@@ -52,24 +54,24 @@ SECOND = dataclasses.replace(
     FIRST, id="00002", state="candidate", parent="00001", snapshot=2, reasons=("worse",)
 )
 READS: dict[str, Callable[[Connection], Awaitable[Any]]] = {
-    "Health": control.health,
-    "ListRounds": control.list_rounds,
-    "WatchRounds": lambda to: anext(control.watch_rounds(to)),
-    "ListReleases": control.list_releases,
-    "ShowRelease": lambda to: control.show_release(to, "00001"),
-    "ListSites": control.list_sites,
-    "ZooStats": control.zoo_stats,
-    "ShowRun": control.show_run,
-    "WatchEvents": lambda to: anext(control.watch_events(to)),
+    "Health": control_client.health,
+    "ListRounds": control_client.list_rounds,
+    "WatchRounds": lambda to: anext(control_client.watch_rounds(to)),
+    "ListReleases": control_client.list_releases,
+    "ShowRelease": lambda to: control_client.show_release(to, "00001"),
+    "ListSites": control_client.list_sites,
+    "ZooStats": control_client.zoo_stats,
+    "ShowRun": control_client.show_run,
+    "WatchEvents": lambda to: anext(control_client.watch_events(to)),
 }
 CHANGES: dict[str, Callable[[Connection], Awaitable[Any]]] = {
-    "PromoteRelease": lambda to: control.promote(to, "00002"),
-    "RollbackRelease": control.rollback,
-    "AddSite": lambda to: control.add_site(to, "line-8"),
-    "RemoveSite": lambda to: control.remove_site(to, "line-7"),
-    "StartRound": control.start_rounds,
-    "AbortRound": control.abort_round,
-    "ResumeRound": control.resume_round,
+    "PromoteRelease": lambda to: control_client.promote(to, "00002"),
+    "RollbackRelease": control_client.rollback,
+    "AddSite": lambda to: control_client.add_site(to, "line-8"),
+    "RemoveSite": lambda to: control_client.remove_site(to, "line-7"),
+    "StartRound": control_client.start_rounds,
+    "AbortRound": control_client.abort_round,
+    "ResumeRound": control_client.resume_round,
 }
 
 
@@ -89,8 +91,8 @@ def make_certificates(folder: Path) -> Path:
 def make_workdir(folder: Path) -> Path:
     """Two rounds and two releases."""
     (folder / "rounds").mkdir()
-    rounds.save(folder / "rounds", DONE)
-    rounds.save(folder / "rounds", RUNNING)
+    state_files.save(folder / "rounds", DONE)
+    state_files.save(folder / "rounds", RUNNING)
     for release in (FIRST, SECOND):
         home = folder / "releases" / release.id
         home.mkdir(parents=True)

@@ -53,12 +53,12 @@ def _shown(arguments: tuple[Any, ...]) -> str:
 
 def run(root: Path, rounds: int) -> None:
     """Conducts what is left of so many rounds."""
-    from server import rounds as states
-    from server.federation import Federation
+    from server.federation.folder import Federation
+    from server.rounds import state_files
     from tests.support.inline import run_inline
 
     federation = Federation.open(root)
-    known = states.load_all(root / "rounds")
+    known = state_files.load_all(root / "rounds")
     begun = known[-1].number if known else 0
     run_inline(federation, max(0, rounds - begun))
 

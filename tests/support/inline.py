@@ -11,21 +11,21 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients.client_app import app as honest_app
-from f2l_fed.candidates import Offer
 from f2l_fed.events import Listener
-from server.conduct import Conductor
-from server.exchange import Talk
-from server.federation import Federation
-from server.gate import objections
-from server.offers import Workshop
-from server.releases import Release
-from server.retrain import retrain
-from server.rounds import RoundState
+from f2l_fed.local_training.selection import Offer
+from server.federation.folder import Federation
+from server.federation.release import Release
+from server.generator.candidates import Workshop
+from server.generator.gate import objections
+from server.generator.retrain import retrain
+from server.rounds.coordinator import Conductor
+from server.rounds.messaging import Talk
+from server.rounds.state import RoundState
 from tests.support.loopback import LoopbackGrid
 
 
 class InlineEngine:
-    """Does in this process what `server.cluster.Cluster` does in Ray tasks."""
+    """Does in this process what `server.cluster.backend.Cluster` does in Ray tasks."""
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation

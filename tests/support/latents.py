@@ -9,7 +9,7 @@ from torch import Tensor
 
 from f2l_fed.codec import LatentShape
 from f2l_fed.flow import Initial
-from f2l_fed.symmetry import Parts
+from f2l_fed.symmetry.output_permutation import Parts
 from tests.support.small import rng
 
 SHAPE = LatentShape(common=2, classes=3, width=2)

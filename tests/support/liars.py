@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from flwr.app import Context, Message
 
 from clients.client_app import app as honest_app
-from f2l_fed import wire
 from f2l_fed.admission import Submission
-from server.conduct import Conductor
-from server.federation import Federation
+from f2l_fed.wire.packing import pack_update, unpack_task, unpack_update
+from server.federation.folder import Federation
+from server.rounds.coordinator import Conductor
 from tests.support.attacks import Attack
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
@@ -31,9 +31,9 @@ def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
     seen: dict[int, list[Submission]] = {}
 
     def task(message: Message, context: Context) -> Message:
-        asked = wire.unpack_task(message.content)
+        asked = unpack_task(message.content)
         reply = honest_app(message, context)
-        update = wire.unpack_update(reply.content, federation.target.layout)
+        update = unpack_update(reply.content, federation.target.layout)
         one = submission_of(federation, asked, update)
         others = seen.setdefault(asked.round, [])
         others.append(one)
@@ -43,7 +43,7 @@ def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
             update = dataclasses.replace(
                 update, weights=told.weights, probes=told.probes, numbers=told.numbers
             )
-            reply.content = wire.pack_update(update, federation.target.layout)
+            reply.content = pack_update(update, federation.target.layout)
         return reply
 
     files = sorted((federation.root / "sites").glob("*/site.toml"))

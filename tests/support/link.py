@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from server import rounds, runs
-from server.runs import Runs
-from server.superlink import Run
+from server.rounds import state as round_state
+from server.rounds import state_files
+from server.scheduling import run_scheduler
+from server.scheduling.run_scheduler import Runs
+from server.superlink.client import Run
 from tests.support.waiting import PATIENCE_S
 
 LIMIT_S = PATIENCE_S
@@ -77,23 +79,23 @@ class Link:
         self.outcomes[self.last] = "completed"
 
 
-def known(root: Path) -> list[rounds.RoundState]:
-    return rounds.load_all(root / "rounds")
+def known(root: Path) -> list[round_state.RoundState]:
+    return state_files.load_all(root / "rounds")
 
 
-def unfinished(root: Path) -> rounds.RoundState | None:
+def unfinished(root: Path) -> round_state.RoundState | None:
     states = known(root)
     return states[-1] if states and states[-1].step not in ("done", "failed") else None
 
 
-def begin_round(root: Path) -> rounds.RoundState:
-    state = rounds.begun(len(known(root)) + 1, "", 2)
-    rounds.save(root / "rounds", state)
+def begin_round(root: Path) -> round_state.RoundState:
+    state = round_state.begun(len(known(root)) + 1, "", 2)
+    state_files.save(root / "rounds", state)
     return state
 
 
-def end_round(root: Path, state: rounds.RoundState) -> None:
-    rounds.save(root / "rounds", dataclasses.replace(state, step="done"))
+def end_round(root: Path, state: round_state.RoundState) -> None:
+    state_files.save(root / "rounds", dataclasses.replace(state, step="done"))
 
 
 def of(root: Path, link: Link) -> Runs:
@@ -108,7 +110,7 @@ def full_disk() -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.wanted.write_atomically", refuse)
+        patch.setattr("server.scheduling.run_plan.write_atomically", refuse)
         yield
 
 
@@ -131,7 +133,7 @@ async def holds(condition: Callable[[], bool]) -> None:
 
 async def looks(number: int = 20) -> None:
     """Time enough for so many looks."""
-    await asyncio.sleep(number * runs._POLL_S)
+    await asyncio.sleep(number * run_scheduler._POLL_S)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import ray
 
 from f2l_fed.errors import F2LError
-from server import cluster
-from server.cluster import Cluster
-from server.federation import Federation
+from server.cluster import connection
+from server.cluster.backend import Cluster
+from server.federation.folder import Federation
 from tests.support.inline import conductor
 from tests.support.waiting import holds
 
@@ -27,7 +27,7 @@ def main() -> None:
     config = federation.config.ray
     files = sorted((federation.root / "sites").glob("*/site.toml"))
     try:
-        cluster.connect(config)
+        connection.connect(config)
         nodes = int(sys.argv[3])
         if not holds(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes):
             sys.exit("too few nodes")

@@ -11,10 +11,11 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
-from f2l_fed import wire
 from f2l_fed.admission.submission import Submission
-from f2l_fed.probe import anchor
-from server.federation import Federation
+from f2l_fed.local_training.probe import anchor
+from f2l_fed.wire.messages import Task, Update
+from f2l_fed.wire.packing import unpack_task, unpack_update
+from server.federation.folder import Federation
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 
@@ -34,16 +35,16 @@ def recorded_rounds(federation: Federation, count: int) -> list[list[Submission]
 
 def _recording(federation: Federation, keep: Callable[[Submission], None]) -> ClientApp:
     def task(message: Message, context: Context) -> Message:
-        asked = wire.unpack_task(message.content)
+        asked = unpack_task(message.content)
         reply = honest_app(message, context)
-        update = wire.unpack_update(reply.content, federation.target.layout)
+        update = unpack_update(reply.content, federation.target.layout)
         keep(submission_of(federation, asked, update))
         return reply
 
     return answering(task)
 
 
-def submission_of(federation: Federation, asked: wire.Task, update: wire.Update) -> Submission:
+def submission_of(federation: Federation, asked: Task, update: Update) -> Submission:
     """An update next to what the site was sent."""
     first = {"anchor": anchor(federation.target, federation.config.lineage)}
     pairs = list(zip(asked.candidates or (first,), update.chosen, strict=True))

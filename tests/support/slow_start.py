@@ -14,7 +14,7 @@ import ray
 from ray._private import node, services
 
 from f2l_fed.config import RayConfig
-from server.cluster import connect
+from server.cluster.connection import connect
 
 _PATIENCE_S = 31
 

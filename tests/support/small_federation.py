@@ -8,8 +8,8 @@ from typing import Any
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
-from server.federation import Federation
-from server.simulation import Simulation, prepare
+from server.federation.folder import Federation
+from server.simulation.setup import Simulation, prepare
 
 SETTINGS = (
     "target.name=mlp",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from f2l_fed.admission import AdmissionConfig, Memory, Screen, Submission
-from f2l_fed.finetune import Recipe, finetune
-from f2l_fed.probe import anchor, probe_update
+from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.probe import anchor, probe_update
 from tests.support.small import examples, rng, small_target
 
 TARGET = small_target(features=6, classes=4, hidden=8)

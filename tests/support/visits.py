@@ -15,16 +15,16 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from clients.enrol import register
-from clients.kit import read_kit
-from server import control
+from clients.onboarding.enrolment import register
+from clients.onboarding.kit import read_kit
+from server.control import client as control_client
 from tests.support.central import Central
 
 
 def invited(central: Central, kits: Path, name: str) -> Path:
     """A kit for a site."""
     path = kits / f"{name}.kit"
-    path.write_bytes(central.ask(lambda to: control.add_site(to, name)))
+    path.write_bytes(central.ask(lambda to: control_client.add_site(to, name)))
     return path
 
 

@@ -9,10 +9,17 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients.client_app import app
-from clients.model import load_model, load_start
-from f2l_fed import wire
-from f2l_fed.finetune import Recipe
+from clients.site.model_store import load_model, load_start
+from f2l_fed.local_training.finetune import Recipe
 from f2l_fed.targets import build_target
+from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION, ProbeRequest, Refusal, Task
+from f2l_fed.wire.packing import (
+    pack_probe_request,
+    pack_task,
+    unpack_probe_reply,
+    unpack_refusal,
+    unpack_update,
+)
 from tests.support.loopback import LoopbackGrid
 from tests.support.sites import digits_site, frame
 
@@ -21,8 +28,8 @@ SECRET = "patient-4711"
 
 def task(target: str = "mlp", steps: int = 3, **changes: object) -> RecordDict:
     """A task from the anchor."""
-    return wire.pack_task(
-        wire.Task(
+    return pack_task(
+        Task(
             frame=dataclasses.replace(frame(target), **changes),
             anchor=None,
             round=1,
@@ -33,15 +40,15 @@ def task(target: str = "mlp", steps: int = 3, **changes: object) -> RecordDict:
     )
 
 
-def ask(site: Path, content: RecordDict, action: str = wire.TASK_ACTION) -> RecordDict:
+def ask(site: Path, content: RecordDict, action: str = TASK_ACTION) -> RecordDict:
     grid = LoopbackGrid(app, {7: {"site": str(site)}})
     (reply,) = grid.send_and_receive([Message(content, 7, action)])
     assert reply.has_content(), reply.error
     return reply.content
 
 
-def refusal(content: RecordDict) -> wire.Refusal:
-    refused = wire.unpack_refusal(content)
+def refusal(content: RecordDict) -> Refusal:
+    refused = unpack_refusal(content)
     assert refused is not None
     assert set(content) == {"refusal"}
     return refused
@@ -61,7 +68,7 @@ def test_an_update_comes_back_and_the_record_says_the_same(tmp_path):
     site = digits_site(tmp_path)
     content = ask(site, task())
     layout = build_target("mlp", frame().input_shape, 3).layout
-    update = wire.unpack_update(content, layout)
+    update = unpack_update(content, layout)
     (entry,) = sent(site)
     assert entry["kind"] == "update"
     assert entry["numbers"] == update.numbers
@@ -80,7 +87,7 @@ def test_an_update_comes_back_and_the_record_says_the_same(tmp_path):
 def test_the_site_keeps_its_network(tmp_path):
     site = digits_site(tmp_path)
     layout = build_target("mlp", frame().input_shape, 3).layout
-    update = wire.unpack_update(ask(site, task()), layout)
+    update = unpack_update(ask(site, task()), layout)
     model = load_model(tmp_path / "state")
     assert model is not None
     assert model.weights.equal(update.weights[0])
@@ -92,11 +99,11 @@ def test_a_probe_is_answered_and_recorded(tmp_path):
     site = digits_site(tmp_path)
     content = ask(
         site,
-        wire.pack_probe_request(wire.ProbeRequest(frame=frame(), anchor=None)),
-        wire.PROBE_ACTION,
+        pack_probe_request(ProbeRequest(frame=frame(), anchor=None)),
+        PROBE_ACTION,
     )
     layout = build_target("mlp", frame().input_shape, 3).layout
-    assert wire.unpack_probe_reply(content, layout).site == "north"
+    assert unpack_probe_reply(content, layout).site == "north"
     assert [entry["kind"] for entry in sent(site)] == ["probe"]
 
 
@@ -129,8 +136,8 @@ def test_what_can_not_be_done_is_refused_with_a_code(tmp_path, more, content, co
 def test_a_target_that_names_code_is_never_imported(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    content = wire.pack_task(
-        wire.Task(
+    content = pack_task(
+        Task(
             frame=dataclasses.replace(frame(), target="evil:factory"),
             anchor=None,
             round=1,
@@ -145,7 +152,7 @@ def test_a_target_that_names_code_is_never_imported(tmp_path, monkeypatch):
 
 def test_answers_beyond_the_daily_number_are_refused(tmp_path):
     site = digits_site(tmp_path, more="[policy]\nanswers_per_day = 1\n")
-    assert wire.unpack_refusal(ask(site, task())) is None
+    assert unpack_refusal(ask(site, task())) is None
     assert refusal(ask(site, task())).code == "too-many-answers-today"
     assert [entry["kind"] for entry in sent(site)] == ["update", "refusal"]
     assert sent(site)[1]["fields"] == {"site": "north", "code": "too-many-answers-today"}
@@ -163,7 +170,7 @@ def test_an_unforeseen_exception_leaves_as_a_single_word(tmp_path, caplog):
     site = digits_site(tmp_path, more=f'state = "{SECRET}"\n')
     (tmp_path / SECRET).write_text("a file in the way of the state folder")
     content = ask(site, task())
-    assert refusal(content) == wire.Refusal(site="", code="failed")
+    assert refusal(content) == Refusal(site="", code="failed")
     assert SECRET not in everything(content)
     assert "FileExistsError" in caplog.text
 

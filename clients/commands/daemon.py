@@ -1,0 +1,130 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from clients.commands.console import AsJson, SiteFile, err, out, say
+
+
+def run(site_file: SiteFile) -> None:
+    """Answers the server's tasks until it is stopped (SIGTERM, Ctrl-C)."""
+    from clients.daemon.status import LOG
+    from clients.daemon.supervisor import run as run_daemon
+    from clients.onboarding.preflight import check as check_site
+    from clients.site.config import read_config
+
+    config = read_config(site_file)
+
+    def begun() -> None:
+        say(f"site {config.name} answers {config.server.address} until Ctrl-C")
+        say(f"its log is {site_file.parent / config.state / LOG}")
+        # It runs all the same: a share that is not mounted yet comes later.
+        for problem in check_site(site_file, connect=False).problems:
+            err.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+    run_daemon(site_file, begun=begun)
+    say("ended")
+
+
+def status(site_file: SiteFile, as_json: AsJson = False) -> None:
+    """Shows the daemon, the latest answer and the site's network."""
+    from clients.daemon.status import read_status
+    from clients.onboarding.preflight import state_problem
+    from clients.onboarding.server_connection import problems_of
+    from clients.site.config import read_config
+    from clients.site.model_store import load_model
+    from clients.site.sent_log import spent_of, utc_now
+    from clients.site.site import budget, sent_log
+
+    config = read_config(site_file)
+    state = site_file.parent / config.state
+    own = budget(config, state)
+    spent = own.spent() if own else None
+    daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
+    problem = state_problem(state)
+    if not problem and daemon and daemon.state == "running":
+        # A SuperNode that can't reach the server tries again for ever, and is running all the same.
+        folder, now = site_file.parent, utc_now()
+        problem = next(iter(problems_of(config.server, folder, connect=True, now=now)), "")
+    if as_json:
+        shown = {
+            "site": config.name,
+            "daemon": asdict(daemon) if daemon else None,
+            "problem": problem,
+            "latest": entries[-1] if entries else None,
+            "budget": spent,
+            "model": asdict(model.facts) if model else None,
+        }
+        print(json.dumps(shown, indent=1))
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("site", config.name)
+    if daemon is None:
+        table.add_row("daemon", "has never run")
+    else:
+        table.add_row("daemon", f"{daemon.state} since {daemon.since}, for {daemon.server}")
+        table.add_row("restarts", str(daemon.restarts))
+        table.add_row("last end", daemon.last_end or "none")
+        if daemon.problem:
+            table.add_row("problem", daemon.problem)
+    if problem:
+        table.add_row("problem", problem)
+    latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
+    table.add_row("last sent", latest)
+    if spent:
+        table.add_row("privacy budget", spent_of(spent))
+    if model is None:
+        table.add_row("network", "none yet")
+    else:
+        facts = model.facts
+        table.add_row("network", f"{facts.target}, round {facts.round}, {facts.time}")
+        before, after = facts.accuracy_before, facts.accuracy
+        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {facts.steps} steps")
+    out.print(table)
+
+
+def sent(
+    site_file: SiteFile,
+    last: Annotated[int, typer.Option(min=1, help="Entries in the table.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Shows what has left this site, from the record written before anything leaves.
+
+    The norm is the Euclidean length of each change that has left: of a probe, and of an update
+    the way from the start to the fine-tuned network.
+    """
+    from clients.site.config import read_config
+    from clients.site.sent_log import norms_of, spent_of
+    from clients.site.site import sent_log
+
+    config = read_config(site_file)
+    entries = sent_log(site_file.parent / config.state).entries()
+    total = sum(entry["bytes"] for entry in entries)
+    if as_json:
+        print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
+        return
+    table = Table(
+        "time (UTC)", "kind", "round", "bytes", "tensors", "norm", "budget", "numbers and code"
+    )
+    for entry in entries[-last:]:
+        tensors = sum(map(len, entry["tensors"].values()))
+        numbers = [f"{name} {value:.4g}" for name, value in entry["numbers"].items()]
+        code = entry["fields"].get("code")
+        table.add_row(
+            entry["time"][:19],
+            entry["kind"],
+            str(entry["round"] or ""),
+            str(entry["bytes"]),
+            str(tensors or ""),
+            "\n".join(norms_of(entry)),
+            spent_of(entry.get("budget")),
+            "\n".join([*numbers, *([code] if code else [])]),
+        )
+    out.print(table)
+    say(f"{len(entries)} messages, {total} bytes in all")

@@ -1,0 +1,196 @@
+"""Whether a site can take part, found out before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from clients.onboarding import server_connection
+from clients.site.config import SiteConfig, read_config
+from clients.site.policy import PolicyConfig
+from clients.site.sent_log import utc_now
+from clients.site.site import Examples, Site, read_examples
+from f2l_fed.errors import F2LError
+from f2l_fed.targets import build_target, known_targets
+
+_SKEW = 10
+_LARGE = 100.0
+_ROOM_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a site has, and what is wrong with it.
+
+    Args:
+        site: Its name; "" where the configuration can't be read.
+        train: Number of examples to learn from.
+        validation: Number of examples to measure on.
+        input_shape: Shape of one input.
+        per_class: Number of training examples of every class that occurs, by label.
+        problems: What keeps the site from taking part, as sentences.
+        remarks: What it should know, as sentences.
+    """
+
+    site: str = ""
+    train: int = 0
+    validation: int = 0
+    input_shape: tuple[int, ...] = ()
+    per_class: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def check(
+    path: Path,
+    *,
+    target: str = "",
+    classes: int = 0,
+    connect: bool = True,
+    now: datetime | None = None,
+) -> Report:
+    """Checks a site and goes on after the first problem.
+
+    Args:
+        path: The ``site.toml``.
+        target: Also checks that this network suits the examples and is allowed.
+        classes: Outputs of that network; 0 takes as many as the site has classes.
+        connect: Also connects to the server, if there is an address; no task is asked for.
+        now: This machine's time, with a time zone; by default the clock's.
+    """
+    try:
+        config = read_config(path)
+    except F2LError as error:
+        return Report(problems=(str(error),))
+    folder = path.parent
+    problems = _policy_problems(config.policy)
+    if problem := state_problem(folder / config.state):
+        problems.append(problem)
+    if config.server.address:
+        problems += server_connection.problems_of(
+            config.server, folder, connect=connect, now=now or utc_now()
+        )
+    try:
+        train, validation, labels = read_examples(folder, config)
+    except F2LError as error:
+        return Report(site=config.name, problems=(str(error), *problems))
+    site = Site(
+        config=config,
+        train=train,
+        validation=validation,
+        labels=labels,
+        state=folder / config.state,
+    )
+    if len(train.y) < config.policy.minimum_examples:
+        problems.append(
+            f"[policy] minimum_examples: the site would refuse every task: expected at least "
+            f"{config.policy.minimum_examples} training examples, got {len(train.y)}."
+        )
+    problems += _privacy_problems(site)
+    if target:
+        problems += _target_problems(site, target, classes)
+    per_class = _per_class(train, labels)
+    return Report(
+        site=config.name,
+        train=len(train.y),
+        validation=len(validation.y),
+        input_shape=tuple(train.x.shape[1:]),
+        per_class=per_class,
+        problems=tuple(problems),
+        remarks=tuple(_remarks(config, train, validation, per_class)),
+    )
+
+
+def _policy_problems(policy: PolicyConfig) -> list[str]:
+    names = policy.targets.split()
+    problems = [
+        f"[policy] targets: no network is called {name!r}: expected {', '.join(known_targets())}, "
+        "or module:factory."
+        for name in names
+        if ":" not in name and name not in known_targets()
+    ]
+    return problems if names else ["[policy] targets: no network is allowed."]
+
+
+def _privacy_problems(site: Site) -> list[str]:
+    privacy, count = site.config.privacy, len(site.train.y)
+    if (budget := site.budget) is None:
+        return []
+    if privacy.delta * count >= 1:
+        return [
+            f"[privacy] delta: {privacy.delta:g} would allow one example to be given away: "
+            f"expected well below 1/{count}."
+        ]
+    try:
+        budget.spent()
+    except F2LError as error:
+        return [str(error)]
+    return []
+
+
+def state_problem(state: Path) -> str:
+    """Why nothing can be kept in a state folder, found out by writing, as a sentence; or ""."""
+    existing = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
+    try:
+        with TemporaryFile(dir=existing) as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return f"state: nothing can be written in {existing} ({reason}), so nothing leaves."
+    return ""
+
+
+def _target_problems(site: Site, target: str, classes: int) -> list[str]:
+    problems = []
+    if target not in site.config.policy.targets.split():
+        problems.append(f"[policy] targets: the network {target!r} is not allowed.")
+    shape = tuple(site.train.x.shape[1:])
+    classes = classes or int(site.train.y.max()) + 1
+    try:
+        site.require_fit(shape, classes)
+        build_target(target, shape, classes)
+    except F2LError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _per_class(train: Examples, labels: tuple[str, ...]) -> dict[str, int]:
+    counts = train.y.bincount().tolist()
+    return {
+        labels[number] if labels else str(number): count
+        for number, count in enumerate(counts)
+        if count
+    }
+
+
+def _remarks(
+    config: SiteConfig, train: Examples, validation: Examples, per_class: dict[str, int]
+) -> list[str]:
+    remarks = []
+    rare, common = min(per_class, key=per_class.__getitem__), max(per_class.values())
+    if per_class[rare] * _SKEW <= common:
+        remarks.append(
+            f"The classes are out of balance: {per_class[rare]} training examples of {rare!r} "
+            f"against {common} of the most frequent class."
+        )
+    if missing := set(train.y.tolist()) - set(validation.y.tolist()):
+        remarks.append(
+            f"Of {len(per_class)} classes, {len(missing)} have no validation example, so the "
+            "measured accuracy does not speak for them."
+        )
+    if train.x.dim() == 2 and float(train.x.abs().max()) > _LARGE:
+        column = int(train.x.abs().amax(0).argmax())
+        remarks.append(
+            f"Feature {column + 1} of {train.x.shape[1]} reaches {float(train.x.abs().max()):.3g}; "
+            "networks learn better from features of similar scale, such as standardised ones."
+        )
+    if not config.server.address:
+        remarks.append("No server is named under [server] address, so no daemon can be run.")
+    elif config.server.insecure:
+        remarks.append("The connection to the server is not encrypted ([server] insecure).")
+    return remarks

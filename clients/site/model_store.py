@@ -1,0 +1,202 @@
+"""The network that a site has now, the latest fine-tuned on its examples, and where that started.
+
+::
+
+    model.safetensors   the parameters under their names, and as metadata what model.json says
+    model.json          the same facts, for reading
+    start.safetensors   the start that the site chose in its latest task, and how to fine-tune it
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.errors import DataError, UsageError
+from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.layout import WeightLayout
+
+WEIGHTS = "model.safetensors"
+FACTS = "model.json"
+PROGRAM = "model.pt2"
+START = "start.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a fine-tuned network.
+
+    Args:
+        site: Whose it is.
+        time: When it was made, ISO 8601.
+        target: Name of the architecture.
+        classes: Its outputs.
+        labels: Their meaning, separated by commas; "" where they are numbers in the data too.
+        input_shape: Of one input.
+        lineage: The federation's.
+        round: Number of the round.
+        release: What generated the start; "" for none.
+        chosen: Kind of the start.
+        layout: Digest of the layout.
+        steps: Gradient steps from the start.
+        accuracy_before: At the start, on the validation examples, in [0, 1].
+        accuracy: After the steps.
+    """
+
+    site: str
+    time: str
+    target: str
+    classes: int
+    labels: str
+    input_shape: tuple[int, ...]
+    lineage: str
+    round: int
+    release: str
+    chosen: str
+    layout: str
+    steps: int
+    accuracy_before: float
+    accuracy: float
+
+    @property
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A fine-tuned network: (D,) float32 weights in a layout, and facts about them."""
+
+    weights: Tensor
+    layout: WeightLayout
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a network is fine-tuned from.
+
+    Args:
+        model: The start itself, after 0 steps.
+        recipe: How the task said to fine-tune it.
+    """
+
+    model: Model
+    recipe: Recipe
+
+
+def save_model(folder: Path, model: Model, start: Start | None = None) -> None:
+    """Replaces the network in a folder, and the start that it was made from where there is one.
+
+    A crash leaves the old or the new one of each.
+    """
+    files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
+    if start is not None:
+        files[START] = _packed(start.model, {"recipe": json.dumps(asdict(start.recipe))})
+    # A disk makes several files durable in little more than the time of one.
+    with ThreadPoolExecutor(len(files)) as pool:
+        for done in [
+            pool.submit(write_atomically, folder / name, packed, mode=0o600)
+            for name, packed in files.items()
+        ]:
+            done.result()
+
+
+def load_model(folder: Path) -> Model | None:
+    """Reads the network in a folder; None where none has been made yet.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = folder / WEIGHTS
+    return _read(path)[0] if path.exists() else None
+
+
+def load_start(folder: Path) -> Start | None:
+    """Reads the start in a folder; None where none has arrived yet.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    path = folder / START
+    if not path.exists():
+        return None
+    model, more = _read(path, "recipe")
+    return Start(model=model, recipe=from_mapping(Recipe, more, where=str(path)))
+
+
+def export_model(model: Model, folder: Path) -> None:
+    """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
+
+    The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
+    number of inputs at a time.
+
+    Args:
+        model: The network.
+        folder: Created where absent.
+
+    Raises:
+        UsageError: If there is a network in the folder already.
+    """
+    for name in (WEIGHTS, FACTS, PROGRAM):
+        if (folder / name).exists():
+            raise UsageError(
+                "this is there already", where=str(folder / name), remedy="Choose another folder."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = model.facts
+    program = torch.export.export(
+        network(build_target(facts.target, facts.input_shape, facts.classes), model.weights),
+        (torch.zeros(2, *facts.input_shape),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    torch.export.save(program, folder / PROGRAM)
+    save_model(folder, model)
+
+
+def network(target: Target, weights: Tensor) -> nn.Module:
+    """The target as a module with these weights, (D,) float32, ready to predict."""
+    with torch.random.fork_rng(devices=[]):
+        module = target.factory()
+    module.load_state_dict(target.layout.unflatten(weights))
+    return module.eval()
+
+
+def _packed(model: Model, more: dict[str, str]) -> bytes:
+    tensors = model.layout.unflatten(model.weights)
+    return save(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        {"f2l_fed": model.facts.text, **more},
+    )
+
+
+def _read(path: Path, more: str = "") -> tuple[Model, dict[str, Any]]:
+    """The network in a file, and what its metadata say under one more name."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        values: dict[str, Any] = json.loads(metadata["f2l_fed"])
+        further: dict[str, Any] = json.loads(metadata[more]) if more else {}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(
+            "can't read the site's network",
+            where=str(path),
+            got=type(error).__name__,
+            remedy="Remove it; the next round makes another.",
+        ) from error
+    facts = from_mapping(Facts, values, where=str(path))
+    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
+    return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

@@ -1,0 +1,123 @@
+"""The site's privacy budget: what it may spend, what it has spent, and what that has bought.
+
+``privacy.json`` in the state folder is the ledger of everything that was ever made from the
+site's examples to be sent. It is written before an answer is made: a crash may cost a part of the
+budget, never hide one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.validation import positive, require
+from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal, UsageError
+from f2l_fed.privacy.accountant import Ledger, Spending, noise_for
+
+LEDGER = "privacy.json"
+_LOCK = "privacy.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyConfig:
+    """Differential privacy of what leaves the site.
+
+    Args:
+        epsilon: ε of all that is ever sent, with every example as a unit; 0 sends plain updates.
+        delta: δ; well below one over the number of examples.
+        answers: So many answers share the budget evenly; afterwards the site refuses.
+        max_norm: Longest gradient of one example; a longer one is shortened to it.
+    """
+
+    epsilon: float = 0.0
+    delta: float = 1e-5
+    answers: int = 10
+    max_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.epsilon < math.inf, self, "epsilon", ">= 0, finite")
+        require(0 < self.delta < 1, self, "delta", "> 0 and < 1")
+        positive(self, "answers", "max_norm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What the site may spend, and the record of what it has.
+
+    Args:
+        config: How much there is.
+        state: The site's state folder.
+    """
+
+    config: PrivacyConfig
+    state: Path
+
+    def spent(self) -> dict[str, float]:
+        """ε that was spent and ε that there is, with δ.
+
+        Raises:
+            ConfigError: If the record can't be read; nothing may be sent then.
+        """
+        used = self._read()[0].epsilon(self.config.delta)
+        return {"spent": used, "epsilon": self.config.epsilon, "delta": self.config.delta}
+
+    def spend(self, parts: Sequence[tuple[float, int]]) -> float:
+        """Takes one answer off the budget, durably.
+
+        Args:
+            parts: Sampling rate and number of steps of each descent that the answer takes.
+
+        Returns:
+            The noise multiplier with which as many such answers as are left spend what is left.
+
+        Raises:
+            PolicyRefusal: If nothing is left.
+            ConfigError: If the record can't be read.
+        """
+        config = self.config
+        with self._locked():
+            ledger, made = self._read()
+            left = config.answers - made
+            planned = [(rate, steps * left) for rate, steps in parts]
+            try:
+                if left < 1:
+                    raise PolicyRefusal("privacy-budget-spent")
+                noise = noise_for(config.epsilon, config.delta, planned, ledger)
+            except UsageError as error:
+                # The budget was made smaller than what had been spent.
+                raise PolicyRefusal("privacy-budget-spent") from error
+            for rate, steps in parts:
+                ledger = ledger.spend(noise, rate, steps)
+            record = {"answers": made + 1, "spent": [asdict(one) for one in ledger.spent]}
+            path = self.state / LEDGER
+            write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600)
+        return noise
+
+    def _read(self) -> tuple[Ledger, int]:
+        """All that was spent, and how many answers it has paid for."""
+        path = self.state / LEDGER
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            spent = tuple(from_mapping(Spending, one, where=str(path)) for one in found["spent"])
+            return Ledger(spent=spent), int(found["answers"])
+        except FileNotFoundError:
+            return Ledger(), 0
+        except (ValueError, KeyError, TypeError, F2LError) as error:
+            raise ConfigError(
+                "the record of the privacy budget is damaged",
+                where=str(path),
+                remedy="Restore it from a backup: without it nobody knows what is left.",
+            ) from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.state / _LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,166 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from clients.site.policy import PolicyConfig
+from f2l_fed.errors import PolicyRefusal
+
+REFUSAL = "refusal"
+"""Kind of the entries that count as no answer."""
+
+
+_BLOCK_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class SentLog:
+    """The record of everything that left, one JSON object a line.
+
+    Args:
+        path: The file.
+    """
+
+    path: Path
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All entries, oldest first, without torn lines: what they began to say never left."""
+        if not self.path.exists():
+            return []
+        return _parsed(self.path.read_bytes())
+
+    def after(self, time: datetime) -> list[dict[str, Any]]:
+        """Entries later than a time, oldest first; as much as that takes is read, from the end."""
+        found: list[dict[str, Any]] = []
+        if not self.path.exists():
+            return found
+        with self.path.open("rb") as file:
+            begin, rest = file.seek(0, os.SEEK_END), b""
+            while begin:
+                end, begin = begin, max(begin - _BLOCK_BYTES, 0)
+                file.seek(begin)
+                block = file.read(end - begin) + rest
+                # The block's first line may have begun before it.
+                rest, whole = block.split(b"\n", 1) if begin and b"\n" in block else (block, b"")
+                entries = _parsed(whole if begin else block)
+                recent = [entry for entry in entries if entry["time"] > time.isoformat()]
+                if entries and not recent:
+                    break
+                found[:0] = recent
+        return found
+
+    def allow_round(self, policy: PolicyConfig, number: int, now: datetime) -> None:
+        """Raises PolicyRefusal if the site has taken part in enough rounds for today."""
+        today = self.after(now - timedelta(days=1))
+        rounds = {entry["round"] for entry in today if entry["kind"] == "update"}
+        if number not in rounds and len(rounds) >= policy.rounds_per_day:
+            raise PolicyRefusal("too-many-rounds-today")
+
+    def allow(self, policy: PolicyConfig, content: RecordDict, now: datetime) -> None:
+        """Raises PolicyRefusal if an answer is too large or comes too often."""
+        if _size(content) > policy.maximum_upload_bytes:
+            raise PolicyRefusal("upload-too-large")
+        today = self.after(now - timedelta(days=1))
+        if sum(entry["kind"] != REFUSAL for entry in today) >= policy.answers_per_day:
+            raise PolicyRefusal("too-many-answers-today")
+
+    def record(
+        self,
+        kind: str,
+        round: int,
+        content: RecordDict,
+        now: datetime,
+        *,
+        changes: Sequence[float] = (),
+        budget: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes down what is about to leave; nothing leaves unwritten.
+
+        Args:
+            kind: "probe", "update" or `REFUSAL`.
+            round: Its number; 0 for none.
+            content: The answer.
+            now: The time.
+            changes: Euclidean length of the way from the start to each network in the answer.
+            budget: Where there is one, how much of it is spent once this has left.
+        """
+        entry = {
+            "time": now.isoformat(),
+            "kind": kind,
+            "round": round,
+            "bytes": _size(content),
+            "fields": {
+                name: value
+                for fields in content.config_records.values()
+                for name, value in fields.items()
+            },
+            "tensors": {
+                record: {name: list(array.shape) for name, array in arrays.items()}
+                for record, arrays in content.array_records.items()
+            },
+            "norms": {
+                record: _finite(_norm(arrays)) for record, arrays in content.array_records.items()
+            },
+            "changes": [_finite(change) for change in changes],
+            **({"budget": dict(budget)} if budget else {}),
+            "numbers": {
+                name: value
+                for metrics in content.metric_records.values()
+                for name, value in metrics.items()
+            },
+        }
+        with self.path.open("ab+") as file:
+            file.seek(max(file.tell() - 1, 0))
+            torn = file.read() not in (b"", b"\n")
+            # One write, on a line of its own even where a crash has torn the one before.
+            file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def utc_now() -> datetime:
+    """The clock of the audit log."""
+    return datetime.now(UTC)
+
+
+def norms_of(entry: Mapping[str, Any]) -> list[str]:
+    """The lengths of the changes in an entry of the audit log, as text; older ones do not say."""
+    found = entry.get("changes") or list(entry.get("norms", {}).values())
+    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
+
+
+def spent_of(budget: Mapping[str, float] | None) -> str:
+    """The ε that is spent, of how much, as the audit log has it; "" without a budget."""
+    return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
+
+
+def _norm(arrays: ArrayRecord) -> float:
+    """Euclidean length of all tensors together."""
+    return math.hypot(
+        *(float(np.linalg.norm(a.numpy().astype(np.float64))) for a in arrays.values())
+    )
+
+
+def _parsed(lines: bytes) -> list[dict[str, Any]]:
+    """The entries in whole lines; torn ones have no end."""
+    return [json.loads(line) for line in lines.split(b"\n") if line.endswith(b"}")]
+
+
+def _finite(value: float) -> float | None:
+    # JSON has no other numbers.
+    return value if math.isfinite(value) else None
+
+
+def _size(content: RecordDict) -> int:
+    return sum(record.count_bytes() for record in content.values())

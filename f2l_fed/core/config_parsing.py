@@ -1,0 +1,98 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, TypeVar
+
+from f2l_fed.errors import ConfigError, F2LError
+
+T = TypeVar("T")
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Builds a configuration dataclass from nested plain values, strictly.
+
+    Args:
+        kind: A dataclass whose fields are numbers, strings, booleans or such dataclasses.
+        values: By field name.
+        where: File or option, for the error.
+
+    Raises:
+        ConfigError: If a key is unknown or a value has the wrong type or range.
+    """
+    return _build(kind, values, where, "")
+
+
+def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
+    hints = typing.get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            raise ConfigError(
+                "unknown key",
+                where=where,
+                expected=f"one of {', '.join(sorted(hints))}" if not close else "",
+                got=name,
+                remedy=f"Did you mean {prefix}{close[0]}?" if close else "",
+            )
+        given[key] = _convert(hints[key], value, where, name)
+    missing = [
+        f.name
+        for f in dataclasses.fields(typing.cast(Any, kind))
+        if f.name not in given
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError("a key is missing", where=where, expected=prefix + missing[0])
+    try:
+        return kind(**given)
+    except F2LError as error:
+        raise ConfigError(
+            error.what,
+            where=f"{where}: {prefix}{error.where}".rstrip(": "),
+            expected=error.expected,
+            got=error.got,
+        ) from error
+
+
+def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return _build(typing.cast(type[Any], hint), value, where, name + ".")
+        fits = False
+    elif hint is float:
+        fits = _is_number(value)
+        value = float(value) if fits else value
+    elif hint == tuple[int, ...]:
+        fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
+        value = tuple(value) if fits else value
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, hint)
+    if not fits:
+        label = "a section" if dataclasses.is_dataclass(hint) else f"a value of type {_show(hint)}"
+        raise ConfigError(
+            f"{name} has the wrong type",
+            where=where,
+            expected=label,
+            got=json.dumps(value, default=str),
+        )
+    return value
+
+
+def _show(hint: Any) -> str:
+    return "list of int" if hint == tuple[int, ...] else str(hint.__name__)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)

@@ -1,0 +1,46 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from f2l_fed.data.image_transforms import Camera, draw_lens
+from f2l_fed.data.scenarios.balanced import _plan_seen
+from f2l_fed.data.scenarios.pool import Pool
+from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.errors import DataError
+
+
+def plan_camera(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+    """Gives every site all classes, with one meaning of labels, through its own flawed camera.
+
+    Args:
+        pool: All examples, images.
+        sites: Training sites.
+        held_out: Held-out sites.
+        seed: The run's seed.
+        config: Settings.
+
+    Raises:
+        DataError: If the examples are no images, or there are too few of a class.
+    """
+    if len(pool.shape) != 3:
+        raise DataError(
+            "the camera scenario needs images",
+            where=", ".join(pool.names),
+            expected="(n, H, W) or (n, H, W, 3)",
+            got=f"vectors of {pool.shape[0]} features",
+            remedy="Choose another scenario for vectors.",
+        )
+
+    def draw(
+        rng: np.random.Generator, classes: Sequence[int]
+    ) -> tuple[Sequence[int], Camera | None]:
+        return classes, draw_lens(rng)
+
+    training, seen, disjoint = _plan_seen(
+        pool, range(pool.classes), draw, sites=sites, held_out=held_out, seed=seed, config=config
+    )
+    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=disjoint)

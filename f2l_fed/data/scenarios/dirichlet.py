@@ -1,0 +1,132 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from f2l_fed.core.random_streams import stream
+from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.scenarios.pool import Pool
+from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig, held_out_parts
+from f2l_fed.data.scenarios.unbalanced import (
+    _CLASSES_PER_SITE,
+    _EXAMPLES_PER_CLASS,
+    _quarter,
+    _site,
+    _usable,
+)
+from f2l_fed.errors import DataError
+
+_Gammas = npt.NDArray[np.float64]
+
+
+_REDRAWS = 1000
+
+
+def plan_dirichlet(
+    pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+) -> Plan:
+    """Skews the labels: each class is shared out over the sites by a Dirichlet draw.
+
+    A Dirichlet draw over sites is a row of Gamma draws divided by their sum. The Gamma draws of
+    a site that would end up without two classes of four examples are drawn again, until every
+    site has them. This leaves out the most skewed sites: where there are few examples per site,
+    what remains is clearly less skewed than ``dirichlet_alpha`` by itself would make it.
+
+    A held-out site draws its own class proportions from the same law and takes up to
+    ``held_out_shots + test_per_class`` examples per class of the pool from held-out images.
+
+    Args:
+        pool: All examples.
+        sites: Training sites; they divide all training images, a quarter of each for testing.
+        held_out: Held-out sites.
+        seed: The run's seed.
+        config: Settings.
+
+    Raises:
+        DataError: If there are too few examples for so many sites or so much skew.
+
+    Reference:
+        Hsu et al., arXiv 1909.06335, for Dirichlet label skew.
+    """
+    parts = [
+        held_out_parts(pool, label, fraction=config.held_out_fraction, seed=seed)
+        for label in range(pool.classes)
+    ]
+    offered = np.array([len(part.training) for part in parts])
+    needed = sites * _CLASSES_PER_SITE * _EXAMPLES_PER_CLASS
+    if offered.sum() < needed:
+        raise DataError(
+            "there are too few examples for so many sites",
+            where=", ".join(pool.names),
+            expected=f"at least {needed} for {sites} training sites",
+            got=str(offered.sum()),
+            remedy="Use fewer sites or add examples.",
+        )
+
+    def divide(gammas: _Gammas) -> IntArray:
+        ends = np.cumsum(gammas / gammas.sum(axis=0), axis=0) * offered
+        counts: IntArray = np.diff(np.rint(ends).astype(np.int64), axis=0, prepend=0)
+        return counts
+
+    rng = stream(seed, "dirichlet", "training")
+    counts = _draw_usable(rng, (sites, pool.classes), divide, config)
+    ends = np.cumsum(counts, axis=0)[:-1]
+    shares = [np.split(part.training, ends[:, label]) for label, part in enumerate(parts)]
+    training = tuple(
+        _site(f"site-{index:03d}", pool, [share[index] for share in shares], seed, _quarter)
+        for index in range(sites)
+    )
+    reserved = np.array([len(part.held_out) for part in parts])
+    size = (config.held_out_shots + config.test_per_class) * pool.classes
+
+    def sample(gammas: _Gammas) -> IntArray:
+        proportions = gammas / gammas.sum(axis=1, keepdims=True)
+        counts: IntArray = np.minimum(np.rint(proportions * size).astype(np.int64), reserved)
+        return counts
+
+    rng = stream(seed, "dirichlet", "held-out")
+    wanted = _draw_usable(rng, (held_out, pool.classes), sample, config)
+    test_share = config.test_per_class / (config.held_out_shots + config.test_per_class)
+    seen = tuple(
+        _site(
+            f"seen-{index:03d}",
+            pool,
+            [
+                rng.permutation(part.held_out)[:count]
+                for part, count in zip(parts, row, strict=True)
+            ],
+            seed,
+            lambda count: int(count * test_share),
+        )
+        for index, row in enumerate(wanted)
+    )
+    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True)
+
+
+def _draw_usable(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    count: Callable[[_Gammas], IntArray],
+    config: SplitConfig,
+) -> IntArray:
+    # The least float keeps a class that no site drew from dividing zero by zero.
+    def gammas(rows: int) -> _Gammas:
+        drawn = rng.gamma(config.dirichlet_alpha, size=(rows, shape[1]))
+        return drawn + np.finfo(np.float64).tiny
+
+    drawn = gammas(shape[0])
+    for _ in range(_REDRAWS):
+        counts = count(drawn)
+        poor = ~_usable(counts)
+        if not poor.any():
+            return counts
+        drawn[poor] = gammas(int(poor.sum()))
+    raise DataError(
+        f"the label skew leaves {int(poor.sum())} of {shape[0]} sites without two classes of "
+        f"four examples, in each of {_REDRAWS} draws",
+        remedy="Use fewer sites, raise dirichlet_alpha or add examples.",
+    )

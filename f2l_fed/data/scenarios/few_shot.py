@@ -1,0 +1,79 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from f2l_fed.core.random_streams import stream
+from f2l_fed.data.image_transforms import Camera, draw_quarter_turn
+from f2l_fed.data.scenarios.balanced import (
+    _held_out_needs,
+    _held_out_sites,
+    _plan_seen,
+    _require_examples,
+)
+from f2l_fed.data.scenarios.pool import Pool
+from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.errors import DataError
+
+
+def plan_few_shot(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+    """Gives every site its own few classes, its own label order and its own camera.
+
+    Args:
+        pool: All examples.
+        sites: Training sites.
+        held_out: Held-out sites of each kind.
+        seed: The run's seed.
+        config: Settings.
+
+    Raises:
+        DataError: If there are too few classes, or too few examples of a class.
+    """
+    if pool.classes < config.ways:
+        raise DataError(
+            "there are too few classes for the few-shot scenario",
+            where=", ".join(pool.names),
+            expected=f"at least {config.ways} (ways)",
+            got=str(pool.classes),
+            remedy="Lower ways or add a dataset.",
+        )
+    # The small term keeps 0.29 of 100 classes from becoming 28.
+    unseen_count = int(config.unseen_fraction * pool.classes + 1e-9)
+    if unseen_count < config.ways:
+        unseen_count = 0
+    seen_count = pool.classes - unseen_count
+    if seen_count < config.ways:
+        raise DataError(
+            "too few classes are left for training sites",
+            where=", ".join(pool.names),
+            expected=f"at least {config.ways} (ways)",
+            got=f"{seen_count} of {pool.classes}",
+            remedy="Lower unseen_fraction or ways.",
+        )
+
+    def draw(
+        rng: np.random.Generator, classes: Sequence[int]
+    ) -> tuple[Sequence[int], Camera | None]:
+        chosen = rng.permutation(classes)[: config.ways].tolist()
+        return chosen, draw_quarter_turn(rng, pool.shape)
+
+    order = stream(seed, "unseen classes").permutation(pool.classes).tolist()
+    seen, unseen = sorted(order[unseen_count:]), sorted(order[:unseen_count])
+    training, held_out_seen, disjoint = _plan_seen(
+        pool, seen, draw, sites=sites, held_out=held_out, seed=seed, config=config
+    )
+    held_out_unseen = None
+    if unseen:
+        _require_examples(pool, unseen, _held_out_needs(config))
+        whole = {label: pool.rows(label) for label in unseen}
+        held_out_unseen = _held_out_sites("unseen", held_out, whole, draw, seed, config)
+    return Plan(
+        training=training,
+        seen=held_out_seen,
+        unseen=held_out_unseen,
+        shared_labels=False,
+        disjoint=disjoint,
+    )

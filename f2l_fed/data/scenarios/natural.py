@@ -1,0 +1,67 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from f2l_fed.core.random_streams import stream
+from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.scenarios.pool import Pool
+from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.data.scenarios.unbalanced import _quarter, _site, _usable
+from f2l_fed.errors import DataError
+
+
+def plan_natural(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+    """Makes every group of the data a site, such as one speaker; small groups are left out.
+
+    Args:
+        pool: All examples, with groups.
+        sites: Most training sites; fewer where there are fewer groups.
+        held_out: Groups that are held out, the last ones in a shuffled order.
+        seed: The run's seed.
+        config: Settings.
+
+    Raises:
+        DataError: If there are no groups or too few.
+    """
+    if pool.groups is None:
+        raise DataError(
+            "the natural scenario needs to know which site each example comes from",
+            where=", ".join(pool.names),
+            remedy="Add an array named groups to the .npz file, or choose another scenario.",
+        )
+    distinct = np.unique(pool.groups)
+    members = [np.flatnonzero(pool.groups == group) for group in distinct]
+    counts = np.stack([np.bincount(pool.y[rows], minlength=pool.classes) for rows in members])
+    usable = [members[index] for index in np.flatnonzero(_usable(counts))]
+    if len(usable) < held_out + 1:
+        raise DataError(
+            "there are too few groups with two classes of four examples",
+            where=", ".join(pool.names),
+            expected=f"at least {held_out + 1} ({held_out} held out + 1 for training)",
+            got=f"{len(usable)} of {len(distinct)}",
+            remedy="Hold out fewer sites or add groups.",
+        )
+    order = stream(seed, "natural").permutation(len(usable))
+    inside, outside = order[: len(usable) - held_out][:sites], order[len(usable) - held_out :]
+
+    def by_class(index: int) -> list[IntArray]:
+        rows = usable[index]
+        return [rows[pool.y[rows] == label] for label in range(pool.classes)]
+
+    training = tuple(
+        _site(f"site-{number:03d}", pool, by_class(index), seed, _quarter)
+        for number, index in enumerate(inside)
+    )
+    seen = tuple(
+        _site(
+            f"seen-{number:03d}",
+            pool,
+            by_class(index),
+            seed,
+            lambda count: max(count - config.held_out_shots, count // 2),
+        )
+        for number, index in enumerate(outside)
+    )
+    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True)

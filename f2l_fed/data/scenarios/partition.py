@@ -1,0 +1,170 @@
+"""A federation's data, made from a pool: who has which examples, and how the site sees them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from f2l_fed.data.array_checks import FloatArray, IntArray
+from f2l_fed.data.dataset import Dataset
+from f2l_fed.data.scenarios.camera import plan_camera
+from f2l_fed.data.scenarios.dirichlet import plan_dirichlet
+from f2l_fed.data.scenarios.few_shot import plan_few_shot
+from f2l_fed.data.scenarios.natural import plan_natural
+from f2l_fed.data.scenarios.pool import Pool, collect
+from f2l_fed.data.scenarios.site_plan import Plan, SitePlan, SplitConfig, require_positive
+from f2l_fed.errors import UsageError
+
+__all__ = ["SCENARIOS", "Partition", "SiteData", "partition"]
+
+
+class _Planner(Protocol):
+    def __call__(
+        self, pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+    ) -> Plan: ...
+
+
+SCENARIOS: dict[str, _Planner] = {
+    "few-shot": plan_few_shot,
+    "dirichlet": plan_dirichlet,
+    "camera": plan_camera,
+    "natural": plan_natural,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SiteData:
+    """What one site has.
+
+    Args:
+        name: ``site-000`` and on; ``seen-000`` and ``unseen-000`` where held out.
+        x_train: (n, ...) float32.
+        y_train: (n,) int64, the site's own labels.
+        x_test: (m, ...) float32.
+        y_test: (m,) int64.
+        classes: Pool class of each of the site's labels.
+    """
+
+    name: str
+    x_train: FloatArray
+    y_train: IntArray
+    x_test: FloatArray
+    y_test: IntArray
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Partition:
+    """The data of a federation.
+
+    Args:
+        scenario: Name of the scenario.
+        sites: Sites that take part in training.
+        held_out: ``seen`` and ``unseen`` sites that never do; ``unseen`` is None where the
+            scenario or the pool has no classes to spare. No held-out example is a training
+            site's.
+        classes: Outputs that a network needs.
+        input_shape: (C, H, W) or (F,).
+        shared_labels: Whether a label means the same at every site.
+        disjoint: Whether no two training sites have an example in common.
+        pool: Names of the datasets.
+    """
+
+    scenario: str
+    sites: tuple[SiteData, ...]
+    held_out: dict[str, tuple[SiteData, ...] | None]
+    classes: int
+    input_shape: tuple[int, ...]
+    shared_labels: bool
+    disjoint: bool
+    pool: tuple[str, ...]
+
+
+def partition(
+    scenario: str,
+    datasets: Sequence[Dataset],
+    *,
+    sites: int,
+    held_out: int,
+    seed: int,
+    config: SplitConfig,
+) -> Partition:
+    """Divides datasets among sites, some of them held out of all training.
+
+    Exact duplicates are dropped first. Vectors are standardised per feature by the mean and
+    standard deviation of the training sites' own training examples.
+
+    Args:
+        scenario: One of ``SCENARIOS``.
+        datasets: What to divide.
+        sites: Training sites, at least 1.
+        held_out: Held-out sites of each kind, at least 1.
+        seed: The run's seed; the same one gives the same partition.
+        config: Settings of the split.
+
+    Raises:
+        UsageError: If the scenario is unknown or a count is not positive.
+        DataError: If the data do not suffice for the scenario.
+    """
+    if scenario not in SCENARIOS:
+        near = difflib.get_close_matches(scenario, SCENARIOS, n=1)
+        raise UsageError(
+            f"there is no scenario named {scenario!r}",
+            expected=f"one of {', '.join(SCENARIOS)}",
+            remedy=f"Did you mean {near[0]!r}?" if near else "Choose one of these names.",
+        )
+    require_positive("sites", sites)
+    require_positive("held_out", held_out)
+    pool = collect(datasets)
+    plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
+    rescale = _standardiser(pool, plan)
+
+    def render(site: SitePlan) -> SiteData:
+        return _render(site, pool, rescale)
+
+    return Partition(
+        scenario=scenario,
+        sites=tuple(map(render, plan.training)),
+        held_out={
+            "seen": tuple(map(render, plan.seen)),
+            "unseen": None if plan.unseen is None else tuple(map(render, plan.unseen)),
+        },
+        classes=len(plan.training[0].classes),
+        input_shape=pool.shape,
+        shared_labels=plan.shared_labels,
+        disjoint=plan.disjoint,
+        pool=pool.names,
+    )
+
+
+def _standardiser(pool: Pool, plan: Plan) -> Callable[[FloatArray], FloatArray]:
+    if len(pool.shape) != 1:
+        return lambda x: x
+    rows = np.unique(np.concatenate([site.train for site in plan.training]))
+    mean, spread = pool.x[rows].mean(axis=0), pool.x[rows].std(axis=0)
+    # A feature that never varied says nothing; it must not blow up where it does vary.
+    scale = np.where(spread > 0, spread, np.float32(1))
+    return lambda x: (x - mean) / scale
+
+
+def _render(site: SitePlan, pool: Pool, rescale: Callable[[FloatArray], FloatArray]) -> SiteData:
+    rows = np.concatenate([site.train, site.test])
+    x = rescale(pool.x[rows])
+    if site.camera is not None:
+        x = site.camera(x)
+    own_label = np.full(pool.classes, -1)
+    own_label[list(site.classes)] = np.arange(len(site.classes))
+    y = own_label[pool.y[rows]]
+    cut = len(site.train)
+    return SiteData(
+        name=site.name,
+        x_train=x[:cut],
+        y_train=y[:cut],
+        x_test=x[cut:],
+        y_test=y[cut:],
+        classes=site.classes,
+    )

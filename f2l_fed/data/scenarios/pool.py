@@ -1,0 +1,130 @@
+"""All examples that a federation is made of, and how one class's examples are dealt out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from f2l_fed.data.array_checks import FloatArray, IntArray
+from f2l_fed.data.dataset import Dataset, first_occurrences
+from f2l_fed.errors import DataError
+
+__all__ = ["Deck", "Pool", "collect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pool:
+    """Examples of several datasets, the classes of each counted on from those before it.
+
+    Args:
+        names: Names of the datasets.
+        first_class: Pool class of each dataset's class 0.
+        x: (n, ...) float32, no two rows the same.
+        y: (n,) int64, in [0, classes).
+        classes: Number of classes of all datasets.
+        groups: (n,) int64, natural sites, or None where a dataset has none.
+    """
+
+    names: tuple[str, ...]
+    first_class: tuple[int, ...]
+    x: FloatArray
+    y: IntArray
+    classes: int
+    groups: IntArray | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.x.shape[1:]
+
+    def rows(self, label: int) -> IntArray:
+        """Finds the examples of one pool class, in order."""
+        return np.flatnonzero(self.y == label)
+
+    def describe(self, label: int) -> str:
+        """Names a pool class for a person."""
+        dataset = int(np.searchsorted(self.first_class, label, side="right")) - 1
+        return f"{self.names[dataset]}, class {label - self.first_class[dataset]}"
+
+
+def collect(datasets: Sequence[Dataset]) -> Pool:
+    """Puts datasets together and drops exact duplicates.
+
+    Args:
+        datasets: At least one, all with examples of the same shape.
+
+    Raises:
+        DataError: If there is none, one comes twice, or the shapes differ.
+    """
+    if not datasets:
+        raise DataError("there is no data", remedy="Name at least one dataset.")
+    names = tuple(data.name for data in datasets)
+    if len(set(names)) < len(names):
+        raise DataError(
+            "a dataset is named twice",
+            got=", ".join(names),
+            remedy="Name each one once, and give different files different names.",
+        )
+    shapes = [data.x.shape[1:] for data in datasets]
+    if len(set(shapes)) > 1:
+        raise DataError(
+            "the datasets have examples of different shapes",
+            got=", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True)),
+            remedy="Resize them to one shape, or run them one at a time.",
+        )
+    first_class = np.cumsum([0, *(data.classes for data in datasets)])
+    x = np.concatenate([data.x for data in datasets])
+    y = np.concatenate([data.y + first for data, first in zip(datasets, first_class, strict=False)])
+    keep = first_occurrences(x)
+    groups = _groups(datasets)
+    return Pool(
+        names=names,
+        first_class=tuple(int(first) for first in first_class[:-1]),
+        x=x if len(keep) == len(x) else x[keep],
+        y=y[keep],
+        classes=int(first_class[-1]),
+        groups=None if groups is None else groups[keep],
+    )
+
+
+def _groups(datasets: Sequence[Dataset]) -> IntArray | None:
+    parts: list[IntArray] = []
+    first = 0
+    for data in datasets:
+        if data.groups is None:
+            return None
+        parts.append(data.groups + first)
+        first += int(data.groups.max()) + 1
+    return np.concatenate(parts)
+
+
+class Deck:
+    """Rows that are dealt in random order, each once before any comes again.
+
+    Args:
+        rows: (n,) int64, what to deal.
+        rng: Source of chance; the deck keeps and advances it.
+    """
+
+    def __init__(self, rows: IntArray, rng: np.random.Generator) -> None:
+        self._rows = rows
+        self._rng = rng
+        self._left = rng.permutation(rows)
+        self.ran_out = False
+
+    def deal(self, count: int) -> IntArray:
+        """Deals ``count`` different rows, at most as many as there are.
+
+        Law: after any deals, no row has come two times more often than another.
+        """
+        if count <= len(self._left):
+            dealt, self._left = self._left[:count], self._left[count:]
+            return dealt
+        self.ran_out = True
+        last = self._left
+        again = self._rng.permutation(np.setdiff1d(self._rows, last))
+        more = count - len(last)
+        self._left = self._rng.permutation(np.concatenate([again[more:], last]))
+        return np.concatenate([last, again[:more]])

@@ -1,0 +1,78 @@
+"""A residual network on the linear prior: what a nonlinear map adds to its prediction.
+
+It corrects the prior's prediction in the codec's latent, begins at no correction, and keeps the
+weights that are best for sites kept aside, so it is never far worse than the prior alone. What it
+learns from are predictions that did not use the site's own records. It has the architecture of
+the velocity field and with it the output symmetry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from f2l_fed.codec import Codec
+from f2l_fed.flow import FlowConfig, pooled_rms
+from f2l_fed.flow.film_network import FilmNetwork
+from f2l_fed.flow.velocity_regression import Batch, Course, fit_to_examples, seeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """Corrects predictions.
+
+    Args:
+        codec: Its latent space.
+        network: Correction in units of ``spread``.
+        spread: (k,) float32, root mean square of what predictions miss.
+        course: How the fit went; at step 0 there is no correction.
+    """
+
+    codec: Codec
+    network: FilmNetwork
+    spread: Tensor
+    course: Course
+
+    @torch.no_grad()
+    def __call__(self, expected: Tensor) -> Tensor:
+        """(n, D) predicted weights to (n, D) corrected ones."""
+        context = self.codec.encode(expected)
+        known = context.new_ones(1)
+        found = self.network(0 * known, torch.zeros_like(context), context, known)
+        return expected + self.codec.displacement(context, context + self.spread * found)
+
+
+def fit_residual(
+    weights: Tensor,
+    expected: Tensor,
+    codec: Codec,
+    config: FlowConfig,
+    rng: torch.Generator,
+    *,
+    group: int = 1,
+) -> Residual:
+    """Fits the correction by least squares in the latent.
+
+    Args:
+        weights: (n, D) float32, the networks of the records.
+        expected: (n, D) float32, what the prior predicts of each without the records of its site.
+        codec: The latent space.
+        config: Size and schedule; source and coupling are not used.
+        rng: Draws initial weights, batches, and the sites kept aside.
+        group: Consecutive records that belong to one site.
+    """
+    context = codec.encode(expected)
+    missed = codec.encode(weights) - context
+    spread = pooled_rms(missed, codec.shape)
+    unit = missed / spread.clamp(min=1e-12)
+    network = seeded(rng, lambda: FilmNetwork(codec.shape, width=config.width, depth=config.depth))
+
+    def examples(picks: Tensor) -> Batch:
+        some = context[picks]
+        ones = some.new_ones(len(some))
+        return Batch(0 * ones, torch.zeros_like(some), some, ones, unit[picks])
+
+    course = fit_to_examples(network, examples, len(unit), config, rng, group=group)
+    return Residual(codec=codec, network=network, spread=spread, course=course)

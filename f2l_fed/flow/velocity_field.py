@@ -1,0 +1,84 @@
+"""The velocity field: the network, seen through what is exact for normal targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.flow.film_network import FilmNetwork
+from f2l_fed.flow.solvers import Velocity
+from f2l_fed.flow.sources import SOURCES, Normal
+
+
+class VelocityField(FilmNetwork):
+    """v(t, x, c) on latents.
+
+    The network sees states in units of the marginal path's standard deviation and adds to the
+    velocity that is exact if the targets are normal around the expected latent, so that an
+    untrained field already transports the source there (the idea of EDM's preconditioning,
+    arXiv 2206.00364, for straight paths).
+
+    Where the context is withheld, the normal targets are those of whitened latents, N(0, I), and
+    nothing of the context enters. The source "prior" is the exception: it starts at the expected
+    latent, so the context is in the state already, and only the network is left without it.
+
+    Args:
+        shape: Layout of the latents; the context is a latent too.
+        spread: (k,) float32, root mean square of the targets around the expected latents.
+        source: A key of `SOURCES`.
+        width: Hidden units of the common stream; output rows have half as many.
+        depth: Number of blocks in each stream.
+        initial: The normal of random initialisations where the source is "kaiming"; kept with the
+            weights, so None will do for a field whose weights are read from a file.
+    """
+
+    spread: Tensor
+    initial_centre: Tensor
+    initial_width: Tensor
+
+    def __init__(
+        self,
+        shape: LatentShape,
+        spread: Tensor,
+        source: str,
+        *,
+        width: int,
+        depth: int,
+        initial: Normal | None = None,
+    ) -> None:
+        super().__init__(shape, width=width, depth=depth)
+        self.source = source
+        self.register_buffer("spread", spread, persistent=False)
+        if SOURCES[source].initialises:
+            initial = initial or Normal(torch.zeros_like(spread), torch.ones_like(spread))
+            self.register_buffer("initial_centre", initial.centre)
+            self.register_buffer("initial_width", initial.width)
+
+    @property
+    def initial(self) -> Normal | None:
+        """The normal of random initialisations, where the source is made of them."""
+        if not SOURCES[self.source].initialises:
+            return None
+        return Normal(self.initial_centre, self.initial_width)
+
+    def given(self, context: Tensor, known: Tensor) -> Velocity:
+        """The velocity for one batch of contexts; see `FilmNetwork.given`."""
+        start = SOURCES[self.source].start(Normal(context, self.spread), self.initial)
+        end = Normal(context, self.spread)
+        if not SOURCES[self.source].follows_context:
+            told = known[:, None]
+            end = Normal(context * told, torch.where(told > 0, self.spread, 1.0))
+        way, before, after = end.centre - start.centre, start.width**2, end.width**2
+        scale = (before + after).sqrt()
+        learned = super().given(context, known)
+
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            time = t[:, None]
+            off = x - torch.lerp(start.centre, end.centre, time)
+            variance = (1 - time) ** 2 * before + time**2 * after
+            pull = (time * after - (1 - time) * before) / variance
+            normal = torch.addcmul(way, pull, off)
+            return torch.addcmul(normal, scale, learned(t, off * variance.rsqrt()))
+
+        return velocity

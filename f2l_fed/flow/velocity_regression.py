@@ -1,0 +1,227 @@
+"""Regression of a velocity, with the best weights chosen on records kept aside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.film_network import FilmNetwork
+
+CHECKS = 16
+"""Examples that are made of each site kept aside."""
+
+N = TypeVar("N", bound=FilmNetwork)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples of a velocity.
+
+    Args:
+        t: (n,) float32 in [0, 1].
+        x: (n, k) float32, states at these times.
+        context: (n, k) float32.
+        known: (n,) float32, 0 where the context is withheld, else 1.
+        velocity: (n, k) float32, to be predicted.
+    """
+
+    t: Tensor
+    x: Tensor
+    context: Tensor
+    known: Tensor
+    velocity: Tensor
+
+    def error(self, network: FilmNetwork) -> Tensor:
+        """Mean squared error, per coordinate; differentiable."""
+        error: Tensor = network(self.t, self.x, self.context, self.known) - self.velocity
+        return error.square().mean()
+
+    def __getitem__(self, rows: slice) -> Batch:
+        return Batch(
+            self.t[rows], self.x[rows], self.context[rows], self.known[rows], self.velocity[rows]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a regression went.
+
+    Args:
+        first: What `look` said of the weights it began with.
+        best: What it said of the best ones, which the network has now.
+        step: Gradient step at which these were reached; 0 if none was better than the first.
+    """
+
+    first: float
+    best: float
+    step: int
+
+
+def _nothing(_: Any) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """Where gradient steps run: by default in this process alone, and from the first to the last.
+
+    Several processes that share the steps are given the same arguments and draw the same examples;
+    each takes its part of every batch, so that the sum of their work is what one would do, up to
+    the order of summation.
+
+    Args:
+        rank: Which process this is, from 0.
+        count: How many there are.
+        merge: Averages the gradients of a network over all processes.
+        keep: Gets, after every look, what is needed to go on from there.
+        last: What it got the last time, to go on from; None to begin.
+    """
+
+    rank: int = 0
+    count: int = 1
+    merge: Callable[[FilmNetwork], None] = _nothing
+    keep: Callable[[dict[str, Any]], None] = _nothing
+    last: Mapping[str, Any] | None = None
+
+    def descend(self, network: FilmNetwork, batch: Batch) -> None:
+        """Leaves the gradient of the mean error over a batch in a network's parameters."""
+        part = batch[self.rank :: self.count]
+        share = len(part.t) * self.count / len(batch.t)
+        (part.error(network) * share if self.count > 1 else part.error(network)).backward()
+        self.merge(network)
+
+
+def regress(
+    network: FilmNetwork,
+    batch: Callable[[], Batch],
+    look: Callable[[], float],
+    config: FlowConfig,
+    *,
+    rng: torch.Generator | None = None,
+    training: Training | None = None,
+) -> Course:
+    """Fits a network in place.
+
+    Args:
+        network: Its weights are the first candidate.
+        batch: Draws the examples of one gradient step.
+        look: Error of the network as it is, on records kept aside; the same at every look.
+        config: Steps, learning rate and patience.
+        rng: What the batches are drawn with; kept with the rest where training is resumed.
+        training: Where the steps run.
+    """
+    training = training or Training()
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config.lr, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps))
+    begun, last = 1, training.last
+    if last is None:
+        first = best = _quietly(look)
+        best_step, best_state = 0, copy.deepcopy(network.state_dict())
+    else:
+        network.load_state_dict(last["network"])
+        optimiser.load_state_dict(last["optimiser"])
+        schedule.load_state_dict(last["schedule"])
+        first, best, best_step = last["first"], last["best"], last["best_step"]
+        best_state, begun = last["best_state"], last["step"] + 1
+        if rng is not None:
+            rng.set_state(last["rng"])
+    for step in range(begun, config.steps + 1):
+        if step > best_step + config.patience * config.check_every:
+            break
+        optimiser.zero_grad()
+        training.descend(network, batch())
+        optimiser.step()
+        schedule.step()
+        if step % config.check_every == 0 or step == config.steps:
+            loss = _quietly(look)
+            if loss < best:
+                best, best_step = loss, step
+                best_state = copy.deepcopy(network.state_dict())
+            training.keep(
+                {
+                    "step": step,
+                    "first": first,
+                    "best": best,
+                    "best_step": best_step,
+                    "best_state": best_state,
+                    "network": network.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "rng": None if rng is None else rng.get_state(),
+                }
+            )
+    network.load_state_dict(best_state)
+    network.requires_grad_(False)
+    return Course(first, best, best_step)
+
+
+@torch.no_grad()
+def _quietly(look: Callable[[], float]) -> float:
+    return look()
+
+
+def fit_to_examples(
+    network: FilmNetwork,
+    examples: Callable[[Tensor], Batch],
+    count: int,
+    config: FlowConfig,
+    rng: torch.Generator,
+    *,
+    group: int = 1,
+    training: Training | None = None,
+) -> Course:
+    """Fits a network in place, with the sites that are kept aside as judges; see `regress`.
+
+    Args:
+        network: Its weights are the first candidate.
+        examples: Makes one example of each record whose index it gets.
+        count: Number of records.
+        config: Schedule, batch, and share of sites kept aside.
+        rng: Draws sites and batches.
+        group: Consecutive records that belong to one site.
+        training: Where the steps run.
+    """
+    kept, train = kept_aside(count, config.held_out, rng, group=group)
+    # The same noise and times at every look, so that looks differ by the weights alone.
+    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
+
+    def batch() -> Batch:
+        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
+
+    def look() -> float:
+        return float(check.error(network))
+
+    return regress(network, batch, look, config, rng=rng, training=training)
+
+
+def kept_aside(
+    count: int, share: float, rng: torch.Generator, *, group: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Indices of the records to choose by and of those to fit on; at least one site of each.
+
+    Args:
+        count: Number of records.
+        share: Of the sites, to keep aside.
+        rng: Draws the sites.
+        group: Consecutive records that belong to one site.
+    """
+    sites = count // group
+    order = torch.randperm(sites, generator=rng)
+    records = (order[:, None] * group + torch.arange(group)).flatten()
+    kept = group * min(max(1, round(share * sites)), sites - 1)
+    return records[:kept], records[kept:]
+
+
+def seeded(rng: torch.Generator, build: Callable[[], N]) -> N:
+    """Builds a network whose initial weights depend on ``rng`` and on nothing else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        return build()

@@ -1,0 +1,177 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from f2l_fed.aggregate import aggregate
+from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
+from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.flow import FlowConfig, FlowFit, fit_flow, pooled_rms
+from f2l_fed.generator.config import GeneratorConfig
+from f2l_fed.generator.generator import Generator
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets import Target
+
+_COMPARED = 32
+
+
+_INPUTS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTrip:
+    """What decode(encode(.)) keeps of networks that the codec has not seen.
+
+    Args:
+        variance: Share of their variance around the seen ones' mean.
+        agreement: Share of inputs, made without data, on which a network and its copy predict the
+            same class.
+    """
+
+    variance: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorFit:
+    """A fitted generator and what its fit says about it.
+
+    Args:
+        generator: The generator.
+        held_out: (n, E, D) float32, what is expected of each record without those of its site.
+        drawn: (n, D) float32, one network drawn around the first of each site.
+        round_trip: What a codec keeps of networks that it never saw.
+        flow: How the velocity field's fit went.
+    """
+
+    generator: Generator
+    held_out: Tensor
+    drawn: Tensor
+    round_trip: RoundTrip
+    flow: FlowFit
+
+    def figures(self) -> dict[str, float]:
+        """The numbers a gate, an event or a report shows."""
+        return {
+            "round_trip": self.round_trip.variance,
+            "round_trip_agreement": self.round_trip.agreement,
+            "flow_loss": self.flow.loss,
+            "flow_normal_loss": self.flow.normal_loss,
+            "flow_step": float(self.flow.step),
+            "flow_speed": self.flow.speed,
+        }
+
+
+class FitField(Protocol):
+    """`f2l_fed.flow.fit_flow`, wherever it runs."""
+
+    def __call__(
+        self,
+        targets: Tensor,
+        expected: Tensor,
+        spread: Tensor,
+        shape: LatentShape,
+        config: FlowConfig,
+        rng: torch.Generator,
+        *,
+        group: int = 1,
+    ) -> FlowFit:
+        """Fits the field, and leaves ``rng`` where `fit_flow` would."""
+
+
+def fit_generator(
+    contexts: Tensor,
+    weights: Tensor,
+    target: Target,
+    symmetry: OutputSymmetry,
+    config: GeneratorConfig,
+    rng: torch.Generator,
+    *,
+    anchor: Tensor,
+    before: Expectation | None = None,
+    fit_field: FitField = fit_flow,
+) -> GeneratorFit:
+    """Fits prior, codec and flow on the records of all sites.
+
+    Args:
+        contexts: (n, E, D) float32, E probe updates of each of n >= 2 sites.
+        weights: (n, E, D) float32, the fine-tuned network of each.
+        target: What they are networks of.
+        symmetry: Coordinates of prior, codec and flow.
+        config: Sizes and schedules.
+        rng: Draws everything random.
+        anchor: (D,) float32, where the probes start.
+        before: Refine this instead of fitting the prior anew.
+        fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
+    """
+    prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+    episodes = contexts.shape[1]
+    weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
+
+    def fit_codec(some: Tensor) -> Codec:
+        size = {"common": config.codec.common, "rows": config.codec.rows}
+        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, **size)
+
+    codec = fit_codec(weights)
+    targets, centres = codec.encode(weights), codec.encode(expected)
+    spread = pooled_rms(targets - centres, codec.shape)
+    flow = fit_field(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
+    generator = Generator(
+        prior=prior.prior,
+        codec=codec,
+        velocity=flow.field,
+        spread=spread,
+        mean=aggregate(
+            config.aggregate.rule,
+            weights,
+            torch.ones(len(weights)),
+            byzantine=config.aggregate.byzantine,
+        ),
+        config=config,
+    )
+    return GeneratorFit(
+        generator=generator,
+        held_out=prior.held_out,
+        drawn=generator.sample(expected[::episodes], rng),
+        round_trip=_round_trip(target, fit_codec, weights, episodes, rng),
+        flow=flow,
+    )
+
+
+def _fit_prior(
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    config: GeneratorConfig,
+    anchor: Tensor,
+    before: Expectation | None,
+) -> PriorFit:
+    if before is None:
+        return fit_prior(contexts, weights, symmetry, anchor)
+    return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
+
+
+def _round_trip(
+    target: Target,
+    fit_codec: Callable[[Tensor], Codec],
+    weights: Tensor,
+    episodes: int,
+    rng: torch.Generator,
+) -> RoundTrip:
+    unseen, copies = unseen_copies(fit_codec, weights, group=episodes)
+    seen = weights[: len(weights) - len(unseen)]
+    lost = (copies - unseen).square().sum()
+    few = slice(0, episodes * _COMPARED, episodes)
+    return RoundTrip(
+        variance=1 - float(lost / (unseen - seen.mean(0)).square().sum().clamp(min=1e-30)),
+        agreement=agreement(
+            target, unseen[few], copies[few], synthetic_inputs(target.input_shape, _INPUTS, rng)
+        ),
+    )

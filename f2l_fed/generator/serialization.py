@@ -1,0 +1,163 @@
+"""A generator as one safetensors file: named tensors, and its configuration as metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from f2l_fed.codec import CODECS
+from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.errors import ConfigError, ReleaseError
+from f2l_fed.flow import VelocityField
+from f2l_fed.generator.config import GeneratorConfig
+from f2l_fed.generator.generator import Generator
+from f2l_fed.prior.linear_prior import Prior
+from f2l_fed.prior.ridge import RidgeMap
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
+
+_VERSION = 4
+
+
+def save_generator(generator: Generator, path: Path) -> None:
+    """Writes a generator; the caller makes the file durable."""
+    tensors = tensors_of(generator)
+    about = {"format": _VERSION, "config": dataclasses.asdict(generator.config)}
+    # One entry only: safetensors writes several in any order, and equal generators would differ.
+    metadata = {"f2l": json.dumps(about, sort_keys=True)}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+
+
+def tensors_of(generator: Generator) -> dict[str, Tensor]:
+    """All that a generator is made of but its configuration, by name; nothing is copied."""
+    return {
+        **above("prior.common.", _factors(generator.prior.common)),
+        **above("prior.rows.", _factors(generator.prior.rows)),
+        **above("codec.", generator.codec.tensors()),
+        **above("velocity.", generator.velocity.state_dict(keep_vars=True)),
+        "anchor": generator.prior.anchor,
+        "spread": generator.spread,
+        "mean": generator.mean,
+        "symmetry.hidden": generator.codec.symmetry.hidden,
+        "symmetry.output": generator.codec.symmetry.output,
+    }
+
+
+def load_generator(path: Path) -> Generator:
+    """Reads what `save_generator` wrote.
+
+    Raises:
+        ReleaseError: If the file is missing, damaged or of another version.
+    """
+    about, tensors = _read(path, None)
+    try:
+        return _assemble(about["config"], tensors)
+    except (KeyError, ValueError, RuntimeError, ConfigError) as error:
+        raise ReleaseError(
+            "the generator is incomplete or damaged",
+            where=str(path),
+            got=str(error),
+            remedy="Roll back.",
+        ) from error
+
+
+def load_part(path: Path, name: str) -> Tensor:
+    """Reads one tensor of what `save_generator` wrote, by its name in `tensors_of`.
+
+    Raises:
+        ReleaseError: As `load_generator`.
+    """
+    return _read(path, name)[1][name]
+
+
+def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("f2l", "{}"))
+            names = file.keys() if part is None else [part]
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ReleaseError(
+            "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
+        ) from error
+    if about.get("format") != _VERSION:
+        raise ReleaseError(
+            "the generator has another format",
+            where=str(path),
+            expected=str(_VERSION),
+            got=str(about.get("format")),
+        )
+    return about, tensors
+
+
+def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
+    config = from_mapping(GeneratorConfig, settings, where="config")
+    hidden, output = tensors["symmetry.hidden"], tensors["symmetry.output"]
+    symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
+    codec = CODECS[config.codec.kind].from_tensors(symmetry, below("codec.", tensors))
+    field = VelocityField(
+        codec.shape,
+        tensors["spread"],
+        config.flow.source,
+        width=config.flow.width,
+        depth=config.flow.depth,
+    )
+    field.load_state_dict(below("velocity.", tensors))
+    return Generator(
+        prior=Prior(
+            symmetry=symmetry,
+            anchor=tensors["anchor"],
+            common=_ridge("prior.common.", tensors),
+            rows=_ridge("prior.rows.", tensors),
+        ),
+        codec=codec,
+        velocity=field.requires_grad_(False),
+        spread=tensors["spread"],
+        mean=tensors["mean"],
+        config=config,
+    )
+
+
+def save_matrix(rows: Tensor, path: Path) -> None:
+    """Writes one (n, D) float32 matrix."""
+    save_file({"w": rows.contiguous()}, path)
+
+
+def load_matrix(path: Path) -> Tensor:
+    """Reads what `save_matrix` wrote.
+
+    Raises:
+        ReleaseError: If the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            matrix: Tensor = file.get_tensor("w")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise damaged_matrix(path, got=str(error)) from error
+    if matrix.dim() != 2:
+        raise damaged_matrix(path, got=f"the shape {tuple(matrix.shape)}")
+    return matrix
+
+
+def damaged_matrix(path: Path, *, got: str) -> ReleaseError:
+    """The error about a matrix that can't be what a release wrote."""
+    return ReleaseError(
+        "can't read what the release expects",
+        where=str(path),
+        got=got,
+        remedy="Restore this file from a backup, or roll back.",
+    )
+
+
+def _factors(ridge: RidgeMap) -> dict[str, Tensor]:
+    return {field.name: getattr(ridge, field.name) for field in dataclasses.fields(ridge)}
+
+
+def _ridge(prefix: str, tensors: dict[str, Tensor]) -> RidgeMap:
+    return RidgeMap(**{f.name: tensors[prefix + f.name] for f in dataclasses.fields(RidgeMap)})

@@ -1,0 +1,136 @@
+"""The local recipe: plain SGD on a site's own examples, and what it reaches step by step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from f2l_fed.core.validation import positive, require, share
+from f2l_fed.targets import Target
+
+STEPS = (0, 1, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        steps: Number of gradient steps.
+        lr: Learning rate.
+        momentum: Heavy-ball momentum in [0, 1).
+        batch: Examples a step; 0 takes all of them in every step.
+        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
+            Without it, a few steep steps can leave a network with the same answer to everything.
+
+    Reference:
+        Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks.
+        ICML 2013, algorithm 1.
+    """
+
+    steps: int
+    lr: float = 0.05
+    momentum: float = 0.9
+    batch: int = 0
+    max_gradient_norm: float = 5.0
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, self, "steps", ">= 0")
+        positive(self, "lr")
+        share(self, "momentum")
+        require(self.batch >= 0, self, "batch", ">= 0")
+        finite = 0 <= self.max_gradient_norm < math.inf
+        require(finite, self, "max_gradient_norm", ">= 0, finite")
+
+
+def iterates(
+    target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
+) -> Iterator[Tensor]:
+    """Yields the weights before the first step and after every step.
+
+    Args:
+        target: The network.
+        weights: (D,) float32, the start; not changed.
+        x: (n, *input_shape) float32.
+        y: (n,) int64.
+        recipe: How to descend; ``steps`` is the number of steps.
+        rng: Draws the batches: reshuffled whenever the examples are used up.
+
+    Yields:
+        (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
+        statistics of batch normalisation are those of the start; see `Target.calibrated`.
+    """
+    theta = weights.detach().clone().requires_grad_()
+    momentum = torch.zeros_like(weights)
+    order = torch.empty(0, dtype=torch.int64)
+    size = min(recipe.batch or len(x), len(x))
+    yield theta.detach()
+    for _ in range(recipe.steps):
+        if size == len(x):
+            batch_x, batch_y = x, y
+        else:
+            if len(order) < size:
+                order = torch.randperm(len(x), generator=rng)
+            batch_x, batch_y, order = x[order[:size]], y[order[:size]], order[size:]
+        loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
+        (gradient,) = torch.autograd.grad(loss, theta)
+        with torch.no_grad():
+            momentum.mul_(recipe.momentum).add_(shortened(gradient, recipe.max_gradient_norm))
+            theta.sub_(momentum, alpha=recipe.lr)
+        yield theta.detach()
+
+
+def shortened(gradient: Tensor, max_norm: float) -> Tensor:
+    """A gradient, brought down to a length if it is longer; 0 for none.
+
+    >>> shortened(torch.tensor([3.0, 4.0]), 1.0).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    norm = float(gradient.norm()) if max_norm else 0.0
+    return gradient * (max_norm / norm) if norm > max_norm else gradient
+
+
+def finetune(
+    target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
+) -> Tensor:
+    """The weights after all steps of the recipe; (D,) float32. See `iterates`.
+
+    After one step or more, batch normalisation has the statistics of the examples.
+    """
+    *_, last = iterates(target, weights, x, y, recipe, rng)
+    return target.calibrated(last, x).clone() if recipe.steps else last.clone()
+
+
+@torch.no_grad()
+def loss_and_accuracy(target: Target, weights: Tensor, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and share of correct predictions in [0, 1]."""
+    logits = target.logits(weights, x)
+    loss = functional.cross_entropy(logits, y)
+    return float(loss), float((logits.argmax(1) == y).float().mean())
+
+
+def accuracy_after(
+    target: Target,
+    weights: Tensor,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    rng: torch.Generator,
+    steps: Sequence[int] = STEPS,
+) -> list[float]:
+    """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
+    wanted = set(steps)
+    whole = replace(recipe, steps=max(steps))
+    found = {
+        step: loss_and_accuracy(
+            target, target.calibrated(theta, train[0]) if step else theta, *test
+        )[1]
+        for step, theta in enumerate(iterates(target, weights, *train, whole, rng))
+        if step in wanted
+    }
+    return [found[step] for step in steps]

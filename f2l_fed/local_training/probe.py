@@ -1,0 +1,110 @@
+"""The context of a site: what a few gradient steps do to a network that both sides know.
+
+The first anchor is rebuilt from the lineage by site and server; later ones are the mean of the
+networks that came back (`recentred`), whose features tell far more of a task than random ones.
+An anchor's output layer is zero: the network then treats all outputs alike, and permuting the
+labels of a task permutes its probe (`f2l_fed.symmetry.output_permutation`). The first step from
+there is the table of
+class means in the anchor's features, so the probe contains the usual class prototypes, as a
+parameter update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.core.validation import positive, share
+from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.targets import Target
+
+
+def anchor(target: Target, lineage: str) -> Tensor:
+    """The lineage's common start, with a zero output layer.
+
+    Returns:
+        (D,) float32, equal wherever the same target and lineage are used.
+    """
+    return recentred(target, target.initialise(generator_for(lineage, "anchor")))
+
+
+def recentred(target: Target, mean: Tensor) -> Tensor:
+    """A mean network as the anchor: with a zero output layer, as `anchor` has.
+
+    Returns:
+        (D,) float32.
+    """
+    tensors = target.layout.unflatten(mean.clone())
+    tensors[target.output_weight].zero_()
+    if target.output_bias is not None:
+        tensors[target.output_bias].zero_()
+    return target.layout.flatten(tensors)
+
+
+def support_set(y: Tensor, shots: int, rng: torch.Generator) -> Tensor:
+    """Draws up to ``shots`` examples of every class.
+
+    Args:
+        y: (n,) int64 labels.
+        shots: Examples per class.
+        rng: Draws them.
+
+    Returns:
+        (m,) int64 indices into ``y``, in ascending order.
+    """
+    order = torch.randperm(len(y), generator=rng)
+    chosen = [order[y[order] == label][:shots] for label in y.unique().tolist()]
+    return torch.cat(chosen).sort().values
+
+
+def probe_update(target: Target, anchored: Tensor, x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+    """GD(anchor; support set) - anchor, with full-batch steps.
+
+    Args:
+        target: The network.
+        anchored: (D,) float32, the anchor.
+        x: (m, *input_shape) float32, support examples.
+        y: (m,) int64.
+        recipe: Number of steps, learning rate, momentum; its batch is ignored.
+
+    Returns:
+        (D,) float32.
+    """
+    full = replace(recipe, batch=0)
+    return finetune(target, anchored, x, y, full, torch.Generator()) - anchored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """How a site makes its context.
+
+    Args:
+        episodes: Probes of a training site, each on its own draw of examples, and with each one
+            network that it fine-tunes in a round.
+        anchors: Anchors of a lineage: after every release the mean network becomes the next one,
+            until there have been as many. Probes of different anchors can't be compared; from the
+            last one on, releases refine each other.
+        shots: Support examples per class.
+        steps: Full-batch gradient steps from the anchor.
+        lr: Learning rate.
+        momentum: Heavy-ball momentum.
+    """
+
+    episodes: int = 4
+    anchors: int = 3
+    shots: int = 5
+    steps: int = 10
+    lr: float = 0.05
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        positive(self, "episodes", "anchors", "shots", "steps", "lr")
+        share(self, "momentum")
+
+    @property
+    def recipe(self) -> Recipe:
+        """As a recipe."""
+        return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)

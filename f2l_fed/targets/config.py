@@ -1,0 +1,28 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from f2l_fed.core.validation import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetConfig:
+    """Which network is generated.
+
+    Args:
+        name: A known target or ``module:factory``.
+        input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
+        classes: Number of outputs; a simulation takes the scenario's.
+    """
+
+    name: str = "cnn-xs"
+    input_shape: tuple[int, ...] = (1, 28, 28)
+    classes: int = 5
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
+        )
+        require(self.classes >= 2, self, "classes", ">= 2")

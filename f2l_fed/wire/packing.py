@@ -1,0 +1,273 @@
+"""Messages between server and site as Flower records; the only file that names their keys.
+
+Down goes a `Task`: candidate networks and what to do with them. Up comes an `Update`: updated
+parameters in their layout's names and shapes, the probe updates in the same form, and a short
+fixed list of numbers. `ProbeRequest` and `ProbeReply` do the same for a site whose context the
+server does not know yet.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
+from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.wire.messages import NUMBERS, Frame, ProbeReply, ProbeRequest, Refusal, Task, Update
+from f2l_fed.wire.tensors import arrays_of, pack_rows, read_array, unpack_rows
+
+_VERSION = 3
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def pack_probe_request(request: ProbeRequest) -> RecordDict:
+    """A request for the probes alone."""
+    return RecordDict({"frame": _pack_frame(request.frame), **_pack_anchor(request.anchor)})
+
+
+def unpack_probe_request(content: RecordDict) -> ProbeRequest:
+    """Raises WireError if it isn't one."""
+    return ProbeRequest(frame=_unpack_frame(content), anchor=_unpack_anchor(content))
+
+
+def pack_task(task: Task) -> RecordDict:
+    """A task as records."""
+    head: dict[str, Any] = {
+        "round": task.round,
+        "release": task.release,
+        "episodes": len(task.candidates),
+        **_recipe("recipe", task.recipe),
+    }
+    return RecordDict(
+        {
+            "frame": _pack_frame(task.frame),
+            "task": ConfigRecord(head),
+            **_pack_anchor(task.anchor),
+            **{
+                f"candidates.{episode}": ArrayRecord(
+                    {kind: Array(vector.numpy()) for kind, vector in offered.items()}
+                )
+                for episode, offered in enumerate(task.candidates)
+            },
+        }
+    )
+
+
+def unpack_task(content: RecordDict) -> Task:
+    """Raises WireError if it isn't a task of this version."""
+    head = _config(content, "task")
+    return Task(
+        frame=_unpack_frame(content),
+        anchor=_unpack_anchor(content),
+        round=_typed(head, "round", int),
+        release=_typed(head, "release", str),
+        recipe=_unrecipe("recipe", head),
+        candidates=tuple(
+            {
+                kind: read_array(array, kind).reshape(-1)
+                for kind, array in arrays_of(content, f"candidates.{episode}").items()
+            }
+            for episode in range(_typed(head, "episodes", int))
+        ),
+    )
+
+
+def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
+    """An update as records: only tensors in the shapes of the network's parameters."""
+    head: dict[str, Any] = {
+        "site": update.site,
+        "round": update.round,
+        "chosen": list(update.chosen),
+        "episodes": len(update.probes),
+        "layout": layout.digest,
+    }
+    return RecordDict(
+        {
+            "update": ConfigRecord(head),
+            **pack_rows("weights", update.weights, layout),
+            **pack_rows("probe", update.probes, layout),
+            "numbers": MetricRecord(dict(update.numbers)),
+        }
+    )
+
+
+def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
+    """Raises WireError or LayoutMismatch if it isn't an update in this layout."""
+    head = _config(content, "update")
+    _require_layout(head, layout)
+    numbers = content.metric_records.get("numbers", MetricRecord())
+    if odd := [name for name in numbers if name not in NUMBERS]:
+        raise WireError("a number that is not on the list", got=repr(odd[0]))
+    chosen = _typed(head, "chosen", list)
+    if not chosen or not all(isinstance(kind, str) for kind in chosen):
+        raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
+    return Update(
+        site=_typed(head, "site", str),
+        round=_typed(head, "round", int),
+        chosen=tuple(chosen),
+        weights=unpack_rows(content, "weights", len(chosen), layout),
+        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+        numbers={name: _number(name, value) for name, value in numbers.items()},
+    )
+
+
+def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
+    """A probe reply as records."""
+    head: dict[str, Any] = {
+        "site": reply.site,
+        "episodes": len(reply.probes),
+        "layout": layout.digest,
+    }
+    return RecordDict({"reply": ConfigRecord(head), **pack_rows("probe", reply.probes, layout)})
+
+
+def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
+    """Raises WireError or LayoutMismatch if it isn't one in this layout."""
+    head = _config(content, "reply")
+    _require_layout(head, layout)
+    return ProbeReply(
+        site=_typed(head, "site", str),
+        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+    )
+
+
+def pack_refusal(refusal: Refusal) -> RecordDict:
+    """A refusal as records."""
+    return RecordDict({"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code})})
+
+
+def unpack_refusal(content: RecordDict) -> Refusal | None:
+    """The refusal in a reply, or None where it holds an answer.
+
+    Raises:
+        WireError: If it is not one; its code is shown to people, so it is nothing but a code.
+    """
+    if "refusal" not in content.config_records:
+        return None
+    head = _config(content, "refusal")
+    code = _typed(head, "code", str)
+    if _CODE.fullmatch(code) is None:
+        raise WireError("a refusal without a code", expected=_CODE.pattern)
+    return Refusal(site=_typed(head, "site", str), code=code)
+
+
+def _pack_frame(frame: Frame) -> ConfigRecord:
+    head: dict[str, Any] = {
+        "version": _VERSION,
+        "lineage": frame.lineage,
+        "target": frame.target,
+        "classes": frame.classes,
+        "input_shape": list(frame.input_shape),
+        "layout": frame.layout,
+        "episodes": frame.episodes,
+        "shots": frame.shots,
+        **_recipe("probe", frame.probe),
+    }
+    return ConfigRecord(head)
+
+
+def _unpack_frame(content: RecordDict) -> Frame:
+    head = _config(content, "frame")
+    if head.get("version") != _VERSION:
+        raise WireError(
+            "the server speaks another version of the protocol",
+            expected=str(_VERSION),
+            got=str(head.get("version")),
+            remedy="Install the same version of F2L-Fed on both sides.",
+        )
+    shape = head.get("input_shape")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise WireError("the input shape is not a list of sizes", got=repr(shape))
+    return Frame(
+        lineage=_typed(head, "lineage", str),
+        target=_typed(head, "target", str),
+        classes=_typed(head, "classes", int),
+        input_shape=tuple(int(n) for n in shape),
+        layout=_typed(head, "layout", str),
+        episodes=_typed(head, "episodes", int),
+        shots=_typed(head, "shots", int),
+        probe=_unrecipe("probe", head),
+    )
+
+
+def _recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
+    return {
+        f"{prefix}.steps": recipe.steps,
+        f"{prefix}.lr": recipe.lr,
+        f"{prefix}.momentum": recipe.momentum,
+        f"{prefix}.batch": recipe.batch,
+        f"{prefix}.max_gradient_norm": recipe.max_gradient_norm,
+    }
+
+
+def _unrecipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
+    values = {
+        "steps": _typed(head, f"{prefix}.steps", int),
+        "lr": _typed(head, f"{prefix}.lr", float),
+        "momentum": _typed(head, f"{prefix}.momentum", float),
+        "batch": _typed(head, f"{prefix}.batch", int),
+        "max_gradient_norm": _typed(head, f"{prefix}.max_gradient_norm", float),
+    }
+    try:
+        return Recipe(**values)
+    except ConfigError as error:
+        raise WireError(
+            error.what,
+            where=f"{prefix}.{error.where}",
+            expected=error.expected,
+            got=error.got,
+        ) from error
+
+
+def _pack_anchor(anchor: Tensor | None) -> dict[str, ArrayRecord]:
+    return {} if anchor is None else {"anchor": ArrayRecord({"w": Array(anchor.numpy())})}
+
+
+def _unpack_anchor(content: RecordDict) -> Tensor | None:
+    if "anchor" not in content.array_records:
+        return None
+    arrays = arrays_of(content, "anchor")
+    if list(arrays) != ["w"]:
+        raise WireError("the anchor is not one tensor", got=repr(list(arrays))[:32])
+    return read_array(arrays["w"], "anchor").reshape(-1)
+
+
+def _config(content: RecordDict, key: str) -> Mapping[str, Any]:
+    if key not in content.config_records:
+        raise WireError("a part of the message is missing", expected=key)
+    return content.config_records[key]
+
+
+def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = head.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise WireError(
+            "a field of the message has the wrong type",
+            where=key,
+            expected=kind.__name__,
+            got=type(value).__name__,
+        )
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise WireError("a number that is not finite", where=name, got=repr(value)[:32])
+    return float(value)
+
+
+def _require_layout(head: Mapping[str, Any], layout: WeightLayout) -> None:
+    digest = _typed(head, "layout", str)
+    if digest != layout.digest:
+        raise LayoutMismatch(
+            "the reply has another layout",
+            expected=layout.digest[:12],
+            got=digest[:12],
+            remedy="Install the same version of F2L-Fed and of the target on both sides.",
+        )

@@ -1,0 +1,82 @@
+"""Weight vectors in Flower's records: written by layout, read without trusting a byte."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+from torch import Tensor
+
+from f2l_fed.errors import LayoutMismatch, WireError
+from f2l_fed.targets.layout import WeightLayout
+
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': (\([\d, ]*\)), \} *\n",
+    re.DOTALL,
+)
+
+
+def pack_rows(name: str, rows: Tensor, layout: WeightLayout) -> dict[str, ArrayRecord]:
+    """(n, D) float32 rows as records "name.0", "name.1", …, each in the layout's shapes."""
+    return {f"{name}.{i}": _pack_tensors(row, layout) for i, row in enumerate(rows)}
+
+
+def unpack_rows(content: RecordDict, name: str, count: int, layout: WeightLayout) -> Tensor:
+    """The inverse of `pack_rows`, (count, D) float32.
+
+    Raises:
+        WireError: If a record is missing or a tensor is not what it says.
+        LayoutMismatch: If a record does not hold exactly the layout's tensors.
+    """
+    if count < 1:
+        raise WireError("a message without episodes", where=name, got=str(count))
+    return torch.stack([_unpack_tensors(content, f"{name}.{i}", layout) for i in range(count)])
+
+
+def _pack_tensors(vector: Tensor, layout: WeightLayout) -> ArrayRecord:
+    return ArrayRecord(
+        {name: Array(tensor.numpy()) for name, tensor in layout.unflatten(vector).items()}
+    )
+
+
+def _unpack_tensors(content: RecordDict, key: str, layout: WeightLayout) -> Tensor:
+    arrays = arrays_of(content, key)
+    tensors = {name: read_array(arrays[name], name) for name in arrays}
+    layout.require(
+        WeightLayout.of({name: tensors[name] for name in [*layout.names] if name in tensors}),
+        where=key,
+    )
+    if extra := [name for name in tensors if name not in layout.names]:
+        raise LayoutMismatch("a tensor that the layout does not have", where=key, got=extra[0])
+    return layout.flatten(tensors)
+
+
+def read_array(array: Array, name: str) -> Tensor:
+    """A float32 tensor of its own memory; raises WireError if the bytes are not that."""
+    if array.stype != "numpy.ndarray" or array.dtype != "float32":
+        raise WireError(
+            "a tensor of another type", where=name, expected="float32", got=str(array.dtype)[:32]
+        )
+    # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
+    shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
+    if (
+        header is None
+        or header[1] != repr(shape).encode()
+        or len(array.data) - header.end() != 4 * math.prod(shape)
+    ):
+        raise WireError("a tensor that is not what it says", where=name)
+    values = np.frombuffer(array.data, np.float32, offset=header.end())
+    try:
+        return torch.from_numpy(values.reshape(shape).copy())
+    except ValueError as error:
+        raise WireError("a tensor of a shape that can't be", where=name) from error
+
+
+def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
+    """One array record of a message; raises WireError if it is missing."""
+    if key not in content.array_records:
+        raise WireError("a part of the message is missing", expected=key)
+    return content.array_records[key]

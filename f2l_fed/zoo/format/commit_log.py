@@ -1,0 +1,282 @@
+"""The append-only commit log, a hash chain of sealed entries."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo.format.sealed_json import FORMAT, seal, unseal
+from f2l_fed.zoo.records import GENESIS, Commit, Kind, Record
+from f2l_fed.zoo.storage.store import Bytes, Store
+
+_MOST_AT_ONCE = 64
+_MERGE_FORMAT = 2
+_FORMATS = frozenset({FORMAT, _MERGE_FORMAT})
+_NAME = re.compile(r"log/(\d{20})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRows:
+    """A shard as a log entry names it: its file, its one site, its records in row order."""
+
+    sha256: str
+    site: str
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A shard that a merge made: its file, its one site, the keys of its records in row order."""
+
+    sha256: str
+    site: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One step of the log.
+
+    Args:
+        number: From 1.
+        previous: sha256 of the bytes of the entry before, 64 zeros for the first.
+        kind: "append", "forget" or "merge".
+        shards: What an append brought.
+        site: Whom a forget erases; "" for the others.
+        moves: Where a merge put records of earlier entries.
+    """
+
+    number: int
+    previous: str
+    kind: Kind
+    shards: tuple[ShardRows, ...] = ()
+    site: str = ""
+    moves: tuple[Moved, ...] = ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All records of all shards, in order."""
+        return tuple(record for shard in self.shards for record in shard.records)
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """sha256 of all shards that it brought or made."""
+        brought = (shard.sha256 for shard in self.shards)
+        return (*brought, *(move.sha256 for move in self.moves))
+
+
+def name(number: int) -> str:
+    """The file of an entry.
+
+    >>> name(7)
+    'log/00000000000000000007.json'
+    """
+    return f"log/{number:020d}.json"
+
+
+def encode(entry: Entry) -> bytes:
+    """The bytes of an entry, the same ones for the same entry on any machine."""
+    body: dict[str, Any] = {
+        "commit": entry.number,
+        "previous": entry.previous,
+        "kind": entry.kind,
+        "shards": [
+            {
+                "sha256": shard.sha256,
+                "site": shard.site,
+                "rows": [record.to_row() for record in shard.records],
+            }
+            for shard in entry.shards
+        ],
+    }
+    if entry.kind == "forget":
+        body["site"] = entry.site
+    if entry.kind == "merge":
+        body["shards"] = [
+            {"sha256": move.sha256, "site": move.site, "rows": list(move.keys)}
+            for move in entry.moves
+        ]
+        return seal(body, format=_MERGE_FORMAT)
+    return seal(body)
+
+
+def decode(data: Bytes, *, where: str) -> Entry:
+    """Reads what `encode` wrote.
+
+    Raises:
+        ZooError: If it is damaged, of another format, or sealed but no log entry.
+    """
+    body = unseal(data, where=where, formats=_FORMATS)
+    try:
+        number, previous, kind = body["commit"], body["previous"], body["kind"]
+        if kind == "merge":
+            moves = tuple(
+                Moved(sha256=shard["sha256"], site=shard["site"], keys=tuple(shard["rows"]))
+                for shard in body["shards"]
+            )
+            return Entry(number=number, previous=previous, kind=kind, moves=moves)
+        return Entry(
+            number=number,
+            previous=previous,
+            kind=kind,
+            shards=tuple(_shard_rows(shard, number) for shard in body["shards"]),
+            site=body["site"] if kind == "forget" else "",
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ZooError("not a log entry", where=where, got=repr(error)) from error
+
+
+def read(store: Store, number: int) -> tuple[Commit, Entry]:
+    """Reads one entry without its neighbours.
+
+    Raises:
+        ZooError: If it is missing or damaged, or belongs at another place.
+    """
+    (data,) = store.find_all([name(number)])
+    if data is None:
+        raise missing(store, number)
+    return _parse(store, number, data)
+
+
+def _parse(store: Store, number: int, data: Bytes) -> tuple[Commit, Entry]:
+    file = name(number)
+    entry = decode(data, where=store.describe(file))
+    if entry.number != number:
+        raise ZooError(
+            "the log entry belongs at another place",
+            where=store.describe(file),
+            expected=f"commit {number}",
+            got=f"commit {entry.number}",
+            remedy="Restore the log folder from a backup.",
+        )
+    commit = Commit(
+        number=number,
+        kind=entry.kind,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(entry.records),
+    )
+    return commit, entry
+
+
+def entries(store: Store, after: Commit = GENESIS) -> Iterator[tuple[Commit, Entry]]:
+    """All entries that follow a commit, each checked against the one before.
+
+    Raises:
+        ZooError: At the first entry that is damaged or doesn't continue the chain.
+    """
+    at_once = 1
+    while True:
+        numbers = range(after.number + 1, after.number + 1 + at_once)
+        for number, data in zip(numbers, store.find_all([name(n) for n in numbers]), strict=True):
+            if data is None:
+                return
+            commit, entry = _parse(store, number, data)
+            if entry.previous != after.sha256:
+                raise broken_chain(store, entry, after.sha256)
+            yield commit, entry
+            after = commit
+        # Most readers are one commit behind; those who are far behind shall not wait for each.
+        at_once = min(2 * at_once, _MOST_AT_ONCE)
+
+
+def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
+    """The error about an entry that does not continue the one before it."""
+    return ZooError(
+        "the log's chain is broken",
+        where=store.describe(name(entry.number)),
+        expected=f"previous {previous[:12]}…",
+        got=f"{entry.previous[:12]}…",
+        remedy="One of these two entries was exchanged; restore the log folder from a backup.",
+    )
+
+
+def numbers(store: Store) -> list[int]:
+    """The numbers of all entries that are there, sorted."""
+    matches = (_NAME.fullmatch(file) for file in store.names("log"))
+    return [int(match[1]) for match in matches if match]
+
+
+def gaps(store: Store) -> Iterator[int]:
+    """The numbers of entries that are missing below the last one, in order."""
+    for before, after in pairwise((0, *numbers(store))):
+        # A folder that is being written to may be listed without its newest but one.
+        yield from (n for n in range(before + 1, after) if not store.exists(name(n)))
+
+
+def missing(store: Store, number: int) -> ZooError:
+    """The error about an entry that was there once."""
+    return ZooError(
+        "a log entry is missing",
+        where=store.describe(name(number)),
+        expected=f"commit {number}",
+        remedy="Restore it from a backup: the records it names were accepted.",
+    )
+
+
+def publish(store: Store, entry: Entry) -> Commit | None:
+    """Makes an entry durable, or returns None if another writer took its number.
+
+    An entry of the same bytes is this one: the reply to a first attempt may have been lost.
+    """
+    file, data = name(entry.number), encode(entry)
+    # An entry must not outlast the shards that it names.
+    if not store.put_new(file, data, after="shards") and store.find_all([file]) != [data]:
+        return None
+    return Commit(
+        number=entry.number,
+        kind=entry.kind,
+        sha256=hashlib.sha256(data).hexdigest(),
+        rows=len(entry.records),
+    )
+
+
+def shards_in_use(store: Store) -> frozenset[str]:
+    """Hashes of all shards with a row that no tombstone covers and no merge moved, from the log.
+
+    Raises:
+        ZooError: If the log is damaged anywhere.
+    """
+    for number in gaps(store):
+        raise missing(store, number)
+    # By site and key; a key that comes twice, which is damage, keeps both of its shards.
+    places: dict[str, dict[str, tuple[str, ...]]] = {}
+    for _, entry in entries(store):
+        places.pop(entry.site, None)
+        for shard in entry.shards:
+            held = places.setdefault(shard.site, {})
+            for record in shard.records:
+                held[record.key] = (*held.get(record.key, ()), shard.sha256)
+        for move in entry.moves:
+            held = places.get(move.site, {})
+            for key in move.keys:
+                if key not in held:
+                    raise unfounded_move(entry.number, key)
+                held[key] = (move.sha256,)
+    return frozenset(name for held in places.values() for names in held.values() for name in names)
+
+
+def unfounded_move(number: int, key: str) -> ZooError:
+    """The error about a merge that moves what isn't there."""
+    return ZooError(
+        "the log entry moves a record that the log doesn't hold",
+        where=name(number),
+        got=key,
+        remedy="Restore the log folder from a backup.",
+    )
+
+
+def _shard_rows(value: dict[str, Any], commit: int) -> ShardRows:
+    sha256, site = value["sha256"], value["site"]
+    return ShardRows(
+        sha256=sha256,
+        site=site,
+        records=tuple(
+            Record.from_row(row, commit=commit, site=site, shard=sha256, row=index)
+            for index, row in enumerate(value["rows"])
+        ),
+    )

@@ -1,0 +1,71 @@
+"""Erasure: the files go after the tombstone, and go even if the first attempt died."""
+
+from __future__ import annotations
+
+from f2l_fed.zoo.format import commit_log, shards
+from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.records import Compaction
+from f2l_fed.zoo.storage.store import Store
+
+_VOID = """
+SELECT shard, max(tombstone), max(last)
+FROM (SELECT r.shard, min(f.number) AS tombstone, 1 AS last
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number GROUP BY r.rowid
+      UNION ALL
+      SELECT m.shard, min(f.number), 0
+      FROM forgotten f JOIN records r ON r.site = f.site AND r.number < f.number
+      JOIN moves m ON m.record = r.rowid GROUP BY m.rowid) v
+WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.shard = v.shard)
+GROUP BY shard ORDER BY 2, 3, 1
+"""
+
+
+def resume(store: Store, index: Index) -> None:
+    """Finishes an erasure whose tombstone is there but whose files are too.
+
+    Raises:
+        ZooError: If the log is damaged or the files can't be deleted.
+    """
+    if any(store.exists(name) for name in _last(_void(index))):
+        with store.lock(alone=True):
+            sweep(store, index)
+
+
+def sweep(store: Store, index: Index) -> Compaction:
+    """Deletes every row that the log doesn't vouch for; the caller holds the lock alone.
+
+    What dead writers left goes too, as it may hold rows of a forgotten site.
+
+    Raises:
+        ZooError: If the log is damaged (then nothing is deleted) or a file can't be deleted.
+    """
+    void = _void(index)
+    left = store.abandoned()
+    # From the log, not from the index: what is deleted here can't be had back.
+    keep = {shards.name(sha256) for sha256 in commit_log.shards_in_use(store)}
+    present = set(store.names("shards"))
+    last = frozenset(_last(void))
+    strays = [name for name in left if name not in keep and name not in void]
+    gone = [name for name in void if name not in keep and name in present]
+    # What `resume` knows unfinished work by goes when all else is gone.
+    first = [*strays, *(name for name in gone if name not in last)]
+    size_bytes = store.delete(*first)
+    size_bytes += store.delete(*(name for name in gone if name in last))
+    return Compaction(files=len(strays) + len(gone), size_bytes=size_bytes)
+
+
+def _last(void: dict[str, int]) -> list[str]:
+    """Of what each tombstone made void, the last in order: it goes last, and tells for the others.
+
+    Which one that is must not depend on what has been deleted already.
+    """
+    return list({tombstone: name for name, tombstone in void.items()}.values())
+
+
+def _void(index: Index) -> dict[str, int]:
+    """Numbers of tombstones by the shards that they made void, in the order of deletion.
+
+    Shards that a merge has emptied come first: they may have gone long ago.
+    """
+    rows = index.ask(lambda db: db.execute(_VOID).fetchall())
+    return {shards.name(sha256): tombstone for sha256, tombstone, _ in rows}

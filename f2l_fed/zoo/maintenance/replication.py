@@ -1,0 +1,71 @@
+"""A second zoo of the same bytes: a backup, or a move to another kind of store."""
+
+from __future__ import annotations
+
+import hashlib
+
+from f2l_fed.errors import ZooError
+from f2l_fed.zoo.format import commit_log, manifest, shards
+from f2l_fed.zoo.records import GENESIS, Commit
+from f2l_fed.zoo.storage.store import Store
+
+
+def duplicate(source: Store, target: Store) -> Commit:
+    """Brings ``target`` up to ``source``, commit by commit.
+
+    Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
+    with the merge: a copy that is interrupted before it lacks them, all others are there.
+
+    Returns:
+        The last commit.
+
+    Raises:
+        ZooError: If the source is damaged, or the target holds something else than its beginning.
+    """
+    target.prepare()
+    (about,) = source.find_all([manifest.NAME])
+    if about is None:
+        raise ZooError("not a zoo", where=source.describe(manifest.NAME))
+    if not target.put_new(manifest.NAME, about) and target.find_all([manifest.NAME]) != [about]:
+        raise _another(target, manifest.NAME)
+    in_use = commit_log.shards_in_use(source)
+    head = _common(source, target)
+    for commit, entry in commit_log.entries(source, after=head):
+        for sha256 in entry.shard_names:
+            if sha256 in in_use:
+                _copy_shard(source, target, sha256)
+        if commit_log.publish(target, entry) is None:
+            raise _another(target, commit_log.name(commit.number))
+        head = commit
+    return head
+
+
+def _common(source: Store, target: Store) -> Commit:
+    """The last commit of the target, which must be the source's too."""
+    number = max(commit_log.numbers(target), default=0)
+    if number == 0:
+        return GENESIS
+    file = commit_log.name(number)
+    if source.find_all([file]) != target.find_all([file]):
+        raise _another(target, file)
+    return commit_log.read(source, number)[0]
+
+
+def _copy_shard(source: Store, target: Store, sha256: str) -> None:
+    file = shards.name(sha256)
+    data = source.get(file)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ZooError(
+            "the shard is damaged",
+            where=source.describe(file),
+            remedy="Restore this file from a backup; verify the zoo to see what else is wrong.",
+        )
+    target.put_new(file, data, lasting=False)
+
+
+def _another(target: Store, file: str) -> ZooError:
+    return ZooError(
+        "another zoo is there, or a copy that has gone its own way",
+        where=target.describe(file),
+        remedy="Choose an empty place.",
+    )

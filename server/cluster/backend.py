@@ -1,0 +1,98 @@
+"""The heavy work on Ray: retraining, its judgement, and candidates for many sites at once.
+
+Tasks get paths and names, not arrays: they read zoo and releases themselves, so the object store
+never holds anything that exists nowhere else. Ray repeats a task whose process was lost; a cluster
+that is lost as a whole interrupts the round, which goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import Tensor
+
+from f2l_fed.config import RayConfig
+from f2l_fed.local_training.selection import Offer
+from server.cluster.jobs import retrain_as_job
+from server.cluster.tasks import objections_here, offers_here, retrain_here, typed_errors
+from server.federation.folder import Federation
+from server.federation.release import Release
+
+_SITES_PER_TASK = 16
+_RETRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A connected Ray, at work for one federation.
+
+    Args:
+        root: The federation's folder, on storage that all nodes of the cluster share.
+        config: Threads and CPUs of a task.
+    """
+
+    root: Path
+    config: RayConfig
+
+    def retrain(self, id: str, commit: int) -> Release:
+        """Fits a candidate release on a snapshot of the zoo; see `server.generator.retrain`."""
+        if self.config.jobs:
+            retrain_as_job(self.config.jobs, self.root, id, commit)
+            return Federation.open(self.root).releases.read(id)
+        release: Release = self._done(retrain_here, id, commit)
+        return release
+
+    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
+        """Candidates for sites, as they are ready.
+
+        Sites are taken in chunks, `RayConfig.generators` at a time and each by one process, which
+        keeps the release open for the next. A site's are used while those of later ones are made.
+
+        Args:
+            release: Id of the release that makes them.
+            probes: (E, D) float32, contexts of each site; looked up when they are needed.
+
+        Yields:
+            Site and its candidates by kind.
+        """
+        sites = sorted(probes)
+        chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
+        # Tasks and not actors: they find processes that have imported everything in rounds before.
+        task: Any = ray.remote(
+            num_cpus=self.config.task_cpus, max_retries=_RETRIES, num_returns="streaming"
+        )(offers_here)
+        streams: deque[Any] = deque()
+        for chunk in chunks:
+            if len(streams) == self.config.generators:
+                yield from _each(streams.popleft())
+            # Whoever was erased meanwhile is left out.
+            known = {site: context for site in chunk if (context := probes.get(site)) is not None}
+            if not known:
+                continue
+            contexts = torch.stack(list(known.values()))
+            streams.append(task.remote(self.root, release, list(known), contexts, self.config))
+        while streams:
+            yield from _each(streams.popleft())
+
+    def objections(self, id: str) -> tuple[str, ...]:
+        """What speaks against a candidate release; see `server.generator.gate`."""
+        found: tuple[str, ...] = self._done(objections_here, id)
+        return found
+
+    def _done(self, job: Callable[..., Any], *asked: Any) -> Any:
+        """What one task comes to, which gets the folder and the settings besides."""
+        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
+        with typed_errors():
+            return ray.get(task.remote(self.root, *asked, self.config))
+
+
+def _each(stream: Any) -> Iterator[tuple[str, Offer]]:
+    with typed_errors():
+        for reference in stream:
+            yield ray.get(reference)

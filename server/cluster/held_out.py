@@ -1,0 +1,71 @@
+"""Measuring held-out sites: all arms of a federation's promoted release, as Ray tasks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from f2l_fed.errors import RoundError
+from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
+from f2l_fed.evaluation.summary import summarise
+from server.cluster.tasks import typed_errors
+from server.federation.folder import Federation
+from server.generator.release_records import release_records, rows_left
+
+
+def evaluate_held_out(
+    federation: Federation,
+    parts: Mapping[str, Sequence[HeldOutSite] | None],
+    *,
+    stop: threading.Event,
+) -> dict[str, Any]:
+    """The ``held_out`` part of a result.
+
+    Args:
+        federation: With a release; the promoted one is measured, or the newest if none is.
+        parts: Held-out sites by kind; None where there are none.
+        stop: Set from outside to give up.
+
+    Raises:
+        RoundError: If the run was stopped.
+    """
+    release = federation.releases.measured()
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(curves_of)
+    found: dict[str, Any] = {}
+    for kind, sites in parts.items():
+        if sites is None:
+            found[kind] = None
+            continue
+        shares = [sites[start::workers] for start in range(workers)]
+        waiting = [task.remote(federation.root, release.id, share) for share in shares if share]
+        while ray.wait(waiting, num_returns=len(waiting), timeout=0.5)[1]:
+            if stop.is_set():
+                raise RoundError("stopped")
+        with typed_errors():
+            curves = {name: curve for part in ray.get(waiting) for name, curve in part.items()}
+        found[kind] = summarise([curves[site.name] for site in sites])
+    return found
+
+
+def curves_of(
+    root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
+    torch.set_num_threads(1)
+    federation = Federation.open(root)
+    config, target = federation.config, federation.target
+    generator = federation.releases.generator(id)
+    release = federation.releases.read(id)
+    records = release_records(federation, release, rows_left(federation, release))
+    curves = {}
+    for site in sites:
+        every = starts(config, target, generator, records, site)
+        asked = {arm: start for arm, start in every.items() if arms is None or arm in arms}
+        curves[site.name] = measure(target, asked, site, config.local, config.lineage)
+    return curves

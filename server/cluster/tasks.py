@@ -1,0 +1,87 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from ray.exceptions import RayError, RayTaskError
+from torch import Tensor
+
+from f2l_fed.config import RayConfig
+from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.local_training.selection import Offer
+from server.federation.folder import Federation
+from server.federation.release import Release
+from server.generator.candidates import Workshop
+from server.generator.gate import objections
+from server.generator.retrain import retrain
+from server.rounds.state import Interrupted
+
+
+def offers_here(
+    root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
+) -> Iterator[tuple[str, Offer]]:
+    """Candidates for some sites, in a process that keeps the release open for the next ones."""
+    torch.set_num_threads(config.threads)
+    made = Federation.open(root).releases.path / id / "generator.safetensors"
+    made_ns = made.stat().st_mtime_ns
+    if not _opened(root, id, made_ns).is_current():
+        _opened.cache_clear()
+    yield from _opened(root, id, made_ns).offers(sites, probes)
+
+
+@lru_cache(maxsize=1)
+def _opened(root: Path, id: str, made_ns: int) -> Workshop:  # noqa: ARG001 - part of the key
+    return Workshop.open(Federation.open(root), id)
+
+
+def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
+    """The retraining in this process, but for the flow where Ray Train is to fit it."""
+    torch.set_num_threads(config.threads)
+    # Of retrainings that were killed; it may hold what is erased by now.
+    shutil.rmtree(root / "training", ignore_errors=True)
+    if not config.train_workers:
+        return retrain(root, id, commit)
+    # Ray Train takes two seconds to import.
+    from server.cluster.flow_training import TrainedFlow
+
+    return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
+
+
+def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
+    """The gate, in a process that may grow with the number of sites."""
+    torch.set_num_threads(config.threads)
+    federation = Federation.open(root)
+    return objections(federation, federation.releases.read(id))
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Raises what went wrong in a task or with its worker as one typed error."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, F2LError):
+            raise error.cause from None
+        if isinstance(error.cause, OSError):
+            raise error.cause from error
+        if isinstance(error.cause, RayError):
+            raise _lost(error.cause) from error
+        raise RoundError(
+            "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
+        ) from error
+    except RayError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: RayError) -> Interrupted:
+    return Interrupted(
+        "the cluster lost a task",
+        got=type(error).__name__,
+        remedy="Go on with the round; what sites have sent is in the zoo.",
+    )

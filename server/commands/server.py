@@ -1,0 +1,163 @@
+"""f2l-server: a federation's folder, the whole of its central service, and its identities."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="f2l-server",
+    help="Runs the central service.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+identity = typer.Typer(
+    help="Who may speak to the control service.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(identity, name="identity")
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The federation's folder.")]
+Name = Annotated[str, typer.Argument(help="Of the identity.")]
+Days = Annotated[int, typer.Option(help="Validity of the certificate.")]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration (TOML); the defaults if left out.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting."),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where sites reach this server.")
+    ] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where it listens for them.")
+    ] = "",
+    control: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where it listens for f2l-admin.")
+    ] = "",
+) -> None:
+    """Lays out a federation: settings, zoo, releases, an authority and two identities."""
+    from server.federation import settings
+    from server.pki.certificate_store import create_authority, issue
+    from server.pki.revocation import revoke
+
+    given = {"address": address, "listen": listen, "control": control}
+    named = {key: value for key, value in given.items() if value}
+    where = str(config) if config else "the command line"
+    values = settings.read_values(config)
+    federation, chosen = settings.create(folder, values, list(set_ or []), named, where)
+    certificates = folder / "certificates"
+    create_authority(certificates)
+    issue(certificates, "server", "server", hosts=(chosen.host,))
+    issue(certificates, "admin", "admin")
+    revoke(certificates, ())
+    target = federation.target
+    print(f"{folder}: a federation for {target.name}, {target.layout.size} parameters")
+    print(f"settings are in {folder / settings.SETTINGS_FILE}")
+    print(f"identities of server and admin are in {certificates}")
+    print(f"Next: f2l-server run {folder}")
+
+
+@app.command()
+def run(folder: Folder) -> None:
+    """Runs SuperLink, TLS front, enrolment, control and dashboard until it is told to end."""
+    from server.supervision.supervisor import central
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def all_of_it() -> None:
+        stop = asyncio.Event()
+        working = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            # The first signal ends what is up; while things still start there is nobody to see it.
+            if not up and working is not None:
+                working.cancel()
+            stop.set()
+
+        up = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        async with central(folder) as places:
+            up = True
+            print(f"sites      {places.sites or 'through the external front'}", flush=True)
+            print(f"control    {places.control}", flush=True)
+            print(f"dashboard  http://127.0.0.1:{places.dashboard}/", flush=True)
+            await stop.wait()
+            print("ending", flush=True)
+
+    try:
+        asyncio.run(all_of_it())
+    except asyncio.CancelledError:
+        raise SystemExit(130) from None
+
+
+@identity.command(name="add")
+def add_identity(
+    folder: Folder,
+    name: Name,
+    role: Annotated[str, typer.Option(help="viewer or admin.")] = "viewer",
+    days: Days = 365,
+) -> None:
+    """Issues an identity; its folder is handed over as a whole."""
+    from f2l_fed.errors import UsageError
+    from server.pki.certificate_store import issue
+    from server.pki.identity import Role
+
+    roles: dict[str, Role] = {"viewer": "viewer", "admin": "admin"}
+    if role not in roles:
+        raise UsageError("no such role", expected="viewer or admin", got=role)
+    made = issue(folder / "certificates", name, roles[role], days=days)
+    print(f"{made}: {role}; hand the folder over and delete it here")
+
+
+@identity.command(name="renew")
+def renew_identity(folder: Folder, name: Name, days: Days = 365) -> None:
+    """Makes a new key and certificate; of an admin or a viewer, the old one is revoked."""
+    from server.federation import settings
+    from server.pki.certificate_store import replace_identity
+    from server.pki.identity import Credentials
+    from server.pki.revocation import revoke
+
+    certificates = folder / "certificates"
+    before = Credentials.read(certificates / name)
+    hosts = (settings.read_settings(folder).host,) if before.role == "server" else ()
+    replace_identity(certificates, name, days=days, hosts=hosts)
+    if before.role == "server":
+        print(f"{name} is renewed; the front takes it at once, f2l-server at its next start")
+        return
+    revoke(certificates, [before.serial])
+    print(f"{name} is renewed and the old certificate revoked; hand the folder over again")
+
+
+@identity.command(name="revoke")
+def revoke_identity(
+    folder: Folder,
+    name: Name,
+    certificate: Annotated[
+        Path | None, typer.Option(help="The certificate, where its folder is gone.")
+    ] = None,
+) -> None:
+    """Makes a certificate worth nothing; its holder's next call is refused."""
+    from server.pki.identity import CERTIFICATE, read_certificate
+    from server.pki.revocation import revoke
+
+    certificates = folder / "certificates"
+    path = certificate or certificates / name / CERTIFICATE
+    revoke(certificates, [read_certificate(path, name).serial_number])
+    print(f"{name} is revoked")

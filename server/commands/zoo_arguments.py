@@ -1,0 +1,66 @@
+"""Which zoo a command names, and the federation around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from f2l_fed.errors import UsageError
+from f2l_fed.zoo import Zoo
+from f2l_fed.zoo.format.manifest import NAME as ZOO_FILE
+
+if TYPE_CHECKING:
+    from server.federation.folder import Federation
+    from server.federation.release_registry import ReleaseRegistry
+
+ZooPlace = Annotated[
+    str,
+    typer.Argument(
+        metavar="ZOO", help="Folder, s3://bucket/prefix, or the folder of a federation."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+Releases = Annotated[
+    Path | None, typer.Option(help="Folder of the releases; by default the federation's.")
+]
+
+
+def opened_at(zoo: str) -> Zoo:
+    """The zoo itself, or that of the federation in a folder."""
+    remote = "://" in zoo
+    found = None if remote or (Path(zoo) / ZOO_FILE).exists() else federation_in(Path(zoo))
+    return Zoo.open(zoo) if found is None else found.zoo
+
+
+def federation_in(root: Path) -> Federation | None:
+    """The federation in a folder, if there is one."""
+    from server.federation.folder import FEDERATION_FILE, Federation
+
+    return Federation.open(root) if (root / FEDERATION_FILE).exists() else None
+
+
+def home_of(zoo: str) -> Path:
+    """The folder in which a zoo's releases are, which is a federation's in general."""
+    if "://" in zoo:
+        raise UsageError(
+            "the federation that this zoo belongs to isn't known",
+            where=zoo,
+            remedy="Give its folder in place of the zoo, or that of the releases with --releases.",
+        )
+    place = Path(zoo).absolute()
+    return place.parent if (place / ZOO_FILE).exists() else place
+
+
+def registry_of(zoo: str, releases: Path | None) -> ReleaseRegistry:
+    """The releases that learned from a zoo.
+
+    Raises:
+        UsageError: If it isn't known where they are.
+    """
+    from server.federation.release_registry import ReleaseRegistry
+
+    if releases is not None and not releases.is_dir():
+        raise UsageError("no such folder", where="--releases", got=str(releases))
+    return ReleaseRegistry(releases or home_of(zoo) / "releases")

@@ -1,0 +1,149 @@
+"""What stands between a caller and the control service: roles, time limits, and error messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from cryptography import x509
+
+from f2l_fed.errors import ConfigError, F2LError
+from server.pki.identity import Identity, Role
+
+_LOG = logging.getLogger("f2l.control")
+
+# Status texts travel in headers, whose size gRPC limits.
+_LONGEST_TEXT = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Who may call a method, and how long a call may take.
+
+    Args:
+        roles: Those that may.
+        limit_s: Seconds after which the server ends a call, whatever the caller's own deadline.
+    """
+
+    roles: frozenset[Role]
+    limit_s: float
+
+
+class CallError(F2LError):
+    """A call that is answered with a status of its own, ``status``."""
+
+    def __init__(
+        self, status: grpc.StatusCode, what: str, *, expected: str = "", got: str = ""
+    ) -> None:
+        super().__init__(what, expected=expected, got=got)
+        self.status = status
+
+
+def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozenset()) -> Identity:
+    """Who calls, by the certificate that the TLS handshake has verified.
+
+    Args:
+        context: Of the call.
+        revoked: Serial numbers of certificates that count no longer.
+
+    Raises:
+        CallError: If there is none, it does not say, or it is revoked.
+    """
+    try:
+        [pem] = context.auth_context()["x509_pem_cert"]
+        certificate = x509.load_pem_x509_certificate(pem)
+        if certificate.serial_number in revoked:
+            raise CallError(grpc.StatusCode.UNAUTHENTICATED, "the certificate has been revoked")
+        return Identity.of(certificate)
+    except (KeyError, ValueError, ConfigError) as error:
+        # A damaged list of revocations ends here too: nobody can be told to be good.
+        raise CallError(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "the caller can't be told from the certificate",
+            expected="one name and one known role in its subject",
+        ) from error
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets a call through if a rule says so; what goes wrong leaves as a status and a sentence.
+
+    Args:
+        rules: By full method name. A method without a rule is for nobody.
+        revoked: Serial numbers of certificates that count no longer.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule], revoked: Container[int] = frozenset()) -> None:
+        self._rules, self._revoked = rules, revoked
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        rule = self._rules.get(method, Rule(roles=frozenset(), limit_s=1))
+        coding = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+
+        async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            async with _boundary(context, method, rule, self._revoked):
+                return await handler.unary_unary(request, context)
+
+        async def stream(request: Any, context: grpc.aio.ServicerContext) -> None:
+            async with (
+                _boundary(context, method, rule, self._revoked),
+                aclosing(handler.unary_stream(request, context)) as replies,
+            ):
+                async for reply in replies:
+                    await context.write(reply)
+
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, **coding)
+        return grpc.unary_unary_rpc_method_handler(answer, **coding)
+
+
+@asynccontextmanager
+async def _boundary(
+    context: grpc.aio.ServicerContext, method: str, rule: Rule, revoked: Container[int]
+) -> AsyncIterator[None]:
+    try:
+        _require_role(caller(context, revoked), method, rule)
+        async with asyncio.timeout(rule.limit_s):
+            yield
+    except TimeoutError:
+        await context.abort(
+            grpc.StatusCode.DEADLINE_EXCEEDED, f"A call may take {rule.limit_s:g} s."
+        )
+    except CallError as error:
+        await context.abort(error.status, _text(error))
+    except F2LError as error:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _text(error))
+    except Exception:
+        _LOG.exception("%s failed", method)
+        await context.abort(
+            grpc.StatusCode.INTERNAL, "The server failed to answer; its log says why."
+        )
+
+
+def _require_role(identity: Identity, method: str, rule: Rule) -> None:
+    if identity.role not in rule.roles:
+        raise CallError(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"{method.rpartition('/')[2]} is not for this role",
+            expected=" or ".join(sorted(rule.roles)) or "nobody",
+            got=f"{identity.name}, {identity.role}",
+        )
+
+
+def _text(error: F2LError) -> str:
+    return str(error)[:_LONGEST_TEXT]

@@ -1,0 +1,287 @@
+"""The client of the control service, for commands and programs of administrators and viewers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from f2l_fed.errors import F2LError
+from server.control.proto import control_pb2 as pb
+from server.control.proto.control_pb2_grpc import ControlStub
+from server.control.run_messages import (
+    ServerHealth,
+    SiteRecord,
+    event_of,
+    health_of,
+    run_of,
+    site_of,
+)
+from server.pki.identity import Credentials
+from server.scheduling.run_plan import Wanted
+
+if TYPE_CHECKING:
+    # Loaded where they are needed: most commands can do without PyTorch.
+    from f2l_fed.zoo import ZooStats
+    from server.federation.release import Release
+    from server.rounds.state import RoundState
+
+PARTS = ("superlink", "front")
+"""What a server may supervise; a front of somebody else it does not."""
+
+_LARGEST_REPLY_BYTES = 4 * 1024 * 1024
+_STARTING_S = 30.0
+
+
+class ControlError(F2LError):
+    """The control service refused, failed or can't be reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A way to a control service.
+
+    Args:
+        address: ``host:port``.
+        stub: Speaks its protocol.
+        health: Speaks the standard protocol for health.
+        timeout_s: Longest wait for an answer.
+    """
+
+    address: str
+    stub: Any
+    health: Any
+    timeout_s: float
+
+
+@asynccontextmanager
+async def connect(
+    address: str, certificates: Path, name: str, *, timeout_s: float = 10.0
+) -> AsyncIterator[Connection]:
+    """Opens a connection for a block; the server is first spoken to by a call.
+
+    Args:
+        address: ``host:port``, the host as in the server's certificate.
+        certificates: The folder that holds the caller's identity.
+        name: Of this identity.
+        timeout_s: Longest wait for an answer.
+
+    Raises:
+        ConfigError: If the identity can't be read.
+    """
+    own = Credentials.read(certificates / name)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=own.authority, private_key=own.key, certificate_chain=own.certificate
+    )
+    options = (("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),)
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        stub = ControlStub(channel)  # type: ignore[no-untyped-call]
+        yield Connection(
+            address=address, stub=stub, health=HealthStub(channel), timeout_s=timeout_s
+        )
+
+
+async def health(to: Connection) -> ServerHealth:
+    """Asks whether the server works; as all functions here, raises ControlError if not."""
+    with _explained(to):
+        return health_of(await to.stub.Health(pb.HealthRequest(), timeout=to.timeout_s))
+
+
+async def parts(to: Connection) -> dict[str, bool]:
+    """Asks by the standard protocol whether each part that the server supervises works."""
+    found = {}
+    for name in PARTS:
+        request = health_pb2.HealthCheckRequest(service=name)
+        with _explained(to):
+            try:
+                answer = await to.health.Check(request, timeout=to.timeout_s)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:
+                    raise
+            else:
+                found[name] = answer.status == health_pb2.HealthCheckResponse.SERVING
+    return found
+
+
+async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
+    """Rounds from a number on, oldest first."""
+    from server.control.round_messages import round_of
+
+    with _explained(to):
+        replies = to.stub.ListRounds(pb.ListRoundsRequest(first=first), timeout=to.timeout_s)
+        return [round_of(message) async for message in replies]
+
+
+async def watch_rounds(
+    to: Connection, *, first: int = 0, duration_s: float = 3600.0
+) -> AsyncIterator[RoundState]:
+    """Rounds from a number on as they are, and again whenever they change.
+
+    Args:
+        duration_s: When to stop; the server stops after an hour.
+    """
+    from server.control.round_messages import round_of
+
+    with _explained(to):
+        replies = to.stub.WatchRounds(pb.WatchRoundsRequest(first=first), timeout=duration_s)
+        try:
+            async for message in replies:
+                yield round_of(message)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            replies.cancel()
+
+
+async def list_releases(to: Connection) -> list[Release]:
+    """Releases, oldest first, without their `records`."""
+    from server.control.round_messages import release_of
+
+    with _explained(to):
+        replies = to.stub.ListReleases(pb.ListReleasesRequest(), timeout=to.timeout_s)
+        return [release_of(message) async for message in replies]
+
+
+async def show_release(to: Connection, id: str) -> Release:
+    """One release, without its `records`."""
+    from server.control.round_messages import release_of
+
+    with _explained(to):
+        request = pb.ShowReleaseRequest(id=id)
+        return release_of(await to.stub.ShowRelease(request, timeout=to.timeout_s))
+
+
+async def promote(to: Connection, id: str) -> Release:
+    """Makes a release the one that sites get; returns it as it is then."""
+    from server.control.round_messages import release_of
+
+    with _explained(to):
+        request = pb.PromoteReleaseRequest(id=id)
+        return release_of(await to.stub.PromoteRelease(request, timeout=to.timeout_s))
+
+
+async def rollback(to: Connection) -> Release:
+    """Goes back to the release before the promoted one; returns it."""
+    from server.control.round_messages import release_of
+
+    with _explained(to):
+        request = pb.RollbackReleaseRequest()
+        return release_of(await to.stub.RollbackRelease(request, timeout=to.timeout_s))
+
+
+async def list_sites(to: Connection) -> list[SiteRecord]:
+    """How each site has done, sorted by name."""
+    with _explained(to):
+        replies = to.stub.ListSites(pb.ListSitesRequest(), timeout=to.timeout_s)
+        return [site_of(message) async for message in replies]
+
+
+async def zoo_stats(to: Connection) -> ZooStats:
+    """How much the zoo holds."""
+    from server.control.round_messages import zoo_of
+
+    with _explained(to):
+        return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
+
+
+async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool = False) -> bytes:
+    """Invites a site; returns its kit, one file that lets its holder in once.
+
+    Args:
+        hours: How long the kit can be used; 0 takes the server's setting.
+        replace: Also for a registered site, whose key and certificate then count no longer.
+    """
+    with _explained(to):
+        request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
+        return bytes((await to.stub.AddSite(request, timeout=to.timeout_s)).kit)
+
+
+async def remove_site(to: Connection, name: str) -> SiteRecord:
+    """Takes a site out for good; its next request is refused."""
+    with _explained(to):
+        request = pb.RemoveSiteRequest(name=name)
+        return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
+
+
+async def show_run(to: Connection) -> Wanted:
+    """What the server is doing about rounds."""
+    with _explained(to):
+        return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
+
+
+async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Wanted:
+    """Starts rounds, one after the other.
+
+    Args:
+        count: How many.
+        sites: Sites to wait for before each; 0 takes all that are registered.
+    """
+    with _explained(to):
+        request = pb.StartRoundRequest(rounds=count, sites=sites)
+        return run_of(await to.stub.StartRound(request, timeout=_STARTING_S))
+
+
+async def abort_round(to: Connection) -> Wanted:
+    """Ends the round that is under way or interrupted."""
+    with _explained(to):
+        return run_of(await to.stub.AbortRound(pb.AbortRoundRequest(), timeout=_STARTING_S))
+
+
+async def resume_round(to: Connection, *, sites: int = 0) -> Wanted:
+    """Takes up a round that was interrupted."""
+    with _explained(to):
+        request = pb.ResumeRoundRequest(sites=sites)
+        return run_of(await to.stub.ResumeRound(request, timeout=_STARTING_S))
+
+
+async def watch_events(
+    to: Connection, *, since_run: bool = False, duration_s: float = 3600.0
+) -> AsyncIterator[dict[str, Any]]:
+    """What happens, as it happens.
+
+    Args:
+        since_run: Begins with what has happened since the last run was started.
+        duration_s: When to stop; the server stops after an hour.
+    """
+    with _explained(to):
+        request = pb.WatchEventsRequest(since_run=since_run)
+        replies = to.stub.WatchEvents(request, timeout=duration_s)
+        try:
+            async for message in replies:
+                yield event_of(message)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        finally:
+            replies.cancel()
+
+
+@contextmanager
+def _explained(to: Connection) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _control_error(error, to) from error
+
+
+def _control_error(error: grpc.aio.AioRpcError, to: Connection) -> ControlError:
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return ControlError(
+            "the server can't be reached, or one side does not accept the other's certificate",
+            where=to.address,
+            remedy="Check that it runs, the address, and that the certificates are still valid.",
+        )
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ControlError(
+            "the server did not answer in time",
+            where=to.address,
+            expected=f"an answer within {to.timeout_s:g} s",
+        )
+    return ControlError(error.details() or f"the call ended with {error.code().name}")

@@ -1,0 +1,78 @@
+"""The standard gRPC health service, for monitors and orchestrators that know nothing of us.
+
+Names that can be asked for: "" is well when all parts are, "superlink" and "front" are what the
+server supervises, and the control service is well when it can answer.
+"""
+
+# ruff: noqa: N802, ARG002 - the methods' names and arguments are the protocol's
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1.health_pb2_grpc import HealthServicer
+
+from server.control.authorization import CallError
+
+SERVICE = f"{pb.DESCRIPTOR.package}.Health"
+MOST_WATCHES = 8
+
+_POLL_S = 0.5
+
+
+class HealthService(HealthServicer):  # type: ignore[misc]
+    """How the parts of the server stand.
+
+    Args:
+        own: Name of the service that answers.
+        parts: Whether each supervised part works, as it is now.
+    """
+
+    def __init__(self, own: str, parts: Mapping[str, bool]) -> None:
+        self._own, self._parts = own, parts
+        self._watches = 0
+
+    async def Check(
+        self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> pb.HealthCheckResponse:
+        status = self._status(request.service)
+        if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
+            raise CallError(
+                grpc.StatusCode.NOT_FOUND,
+                "no such service",
+                expected=", ".join(["nothing", self._own, *self._parts]),
+                got=ascii(request.service[:80]),
+            )
+        return pb.HealthCheckResponse(status=status)
+
+    async def Watch(
+        self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.HealthCheckResponse]:
+        if self._watches >= MOST_WATCHES:
+            raise CallError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "too many watch the server's health",
+                expected=f"{MOST_WATCHES} at a time",
+            )
+        self._watches += 1
+        try:
+            told = None
+            while True:
+                if (status := self._status(request.service)) != told:
+                    yield pb.HealthCheckResponse(status=status)
+                told = status
+                await asyncio.sleep(_POLL_S)
+        finally:
+            self._watches -= 1
+
+    def _status(self, name: str) -> Any:
+        if name == self._own:
+            return pb.HealthCheckResponse.SERVING
+        if name and name not in self._parts:
+            return pb.HealthCheckResponse.SERVICE_UNKNOWN
+        works = self._parts[name] if name else all(self._parts.values())
+        return pb.HealthCheckResponse.SERVING if works else pb.HealthCheckResponse.NOT_SERVING

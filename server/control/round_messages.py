@@ -1,0 +1,70 @@
+"""Rounds, releases and zoo as messages of the control service, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from f2l_fed.zoo import ZooStats
+from server.control.proto import control_pb2 as pb
+from server.control.run_messages import SiteRecord, fields_of
+from server.federation.release import Release
+from server.rounds.state import RoundState
+
+
+def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
+    """What rounds, oldest first, say of each site; sorted by name.
+
+    >>> first = RoundState(number=1, step="done", parent="", sites=2, accepted=("a", "b"))
+    >>> second = RoundState(number=2, step="done", parent="", sites=1, rejected={"a": "late"})
+    >>> [(site.name, site.accepted, site.last_rejection) for site in site_records([first, second])]
+    [('a', 1, 'late'), ('b', 1, '')]
+    """
+    records: dict[str, SiteRecord] = {}
+    for state in rounds:
+        reasons = {**dict.fromkeys(state.accepted, ""), **state.rejected}
+        for name, reason in reasons.items():
+            before = records.get(name)
+            accepted = name in state.accepted
+            records[name] = SiteRecord(
+                name=name,
+                accepted=(before.accepted if before else 0) + accepted,
+                rejected=(before.rejected if before else 0) + (not accepted),
+                last_round=state.number,
+                last_rejection="" if accepted else reason,
+            )
+    return [records[name] for name in sorted(records)]
+
+
+def round_message(state: RoundState) -> pb.Round:
+    """Spells a round."""
+    return pb.Round(**dataclasses.asdict(state))
+
+
+def round_of(message: pb.Round) -> RoundState:
+    """Reads a round."""
+    return RoundState(**fields_of(message))
+
+
+def release_message(release: Release) -> pb.Release:
+    """Spells a release without its `records`, which grow with the zoo."""
+    values = dataclasses.asdict(release)
+    del values["records"]
+    return pb.Release(**{**values, "state": release.state.upper()})
+
+
+def release_of(message: pb.Release) -> Release:
+    """Reads a release; its `records` are empty."""
+    state: Any = pb.Release.State.Name(message.state).lower()
+    return Release(**{**fields_of(message), "state": state})
+
+
+def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
+    """Spells how much the zoo holds."""
+    return pb.ZooStatsReply(**dataclasses.asdict(stats))
+
+
+def zoo_of(message: pb.ZooStatsReply) -> ZooStats:
+    """Reads how much the zoo holds."""
+    return ZooStats(**fields_of(message))

@@ -1,0 +1,122 @@
+"""Messages of the control service that need nothing but themselves: health, sites, runs, events.
+
+Apart from `server.control.round_messages`, so that a command which adds a site does not load
+PyTorch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+
+from server.control.proto import control_pb2 as pb
+from server.scheduling.run_plan import Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerHealth:
+    """What a server that works says of itself.
+
+    Args:
+        version: Of the program.
+        started: When the service came up, in UTC.
+        release: The release that sites get; "" before the first.
+    """
+
+    version: str
+    started: datetime
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteRecord:
+    """How a site has done so far.
+
+    Args:
+        name: Of the site.
+        accepted: Rounds whose update of it is in the zoo.
+        rejected: Rounds that ended without one.
+        last_round: The last of these rounds.
+        last_rejection: Why that round has no update of it; "" if it has.
+        state: "invited", "active" or "removed"; "" for one that was never registered.
+        online: Whether it has been heard of lately.
+        ends: When its certificate, or before registration its kit, ends; ISO 8601.
+    """
+
+    name: str
+    accepted: int = 0
+    rejected: int = 0
+    last_round: int = 0
+    last_rejection: str = ""
+    state: str = ""
+    online: bool = False
+    ends: str = ""
+
+    def registered(self, *, state: str, online: bool, ends: str) -> SiteRecord:
+        """With what is known of its registration."""
+        return dataclasses.replace(self, state=state, online=online, ends=ends)
+
+
+def health_message(health: ServerHealth) -> pb.HealthReply:
+    """Spells a server's health."""
+    message = pb.HealthReply(version=health.version, release=health.release)
+    message.started.FromDatetime(health.started)
+    return message
+
+
+def health_of(message: pb.HealthReply) -> ServerHealth:
+    """Reads a server's health."""
+    return ServerHealth(
+        version=message.version,
+        started=message.started.ToDatetime(tzinfo=UTC),
+        release=message.release,
+    )
+
+
+def site_message(site: SiteRecord) -> pb.Site:
+    """Spells how a site has done."""
+    return pb.Site(**dataclasses.asdict(site))
+
+
+def site_of(message: pb.Site) -> SiteRecord:
+    """Reads how a site has done."""
+    return SiteRecord(**fields_of(message))
+
+
+def run_message(wanted: Wanted) -> pb.Run:
+    """Spells what is being done about rounds."""
+    return pb.Run(**dataclasses.asdict(wanted))
+
+
+def run_of(message: pb.Run) -> Wanted:
+    """Reads what is being done about rounds."""
+    return Wanted(**fields_of(message))
+
+
+def event_of(message: pb.Event) -> dict[str, Any]:
+    """Reads an event as it stands in ``events.jsonl``."""
+    time = round(message.time.ToNanoseconds() / 1e9, 3)
+    fields = MessageToDict(message.fields)
+    # The protocol's numbers are all of one kind; whole ones were whole before.
+    plain = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in fields.items()
+    }
+    return {"event": message.name, "time": time, **plain}
+
+
+def fields_of(message: Any) -> dict[str, Any]:
+    """Field values by name: maps as dict, lists as tuple."""
+    values: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            value = dict(value)
+        elif field.is_repeated:
+            value = tuple(value)
+        values[field.name] = value
+    return values

@@ -1,0 +1,161 @@
+"""A federation's folder: configuration, zoo, releases, rounds and events in one place."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from f2l_fed.config import FederationConfig
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.events import EventLog, Listener
+from f2l_fed.local_training.probe import anchor, recentred
+from f2l_fed.quarantine.quarantine import Quarantine
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets import Target, build_target
+from f2l_fed.wire.messages import Frame
+from f2l_fed.zoo import Zoo
+from server.federation.release import Release
+from server.federation.release_registry import ReleaseRegistry
+
+FEDERATION_FILE = "federation.json"
+"""What makes a folder that of a federation."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """An opened folder.
+
+    Args:
+        root: The folder.
+        config: What it was created with.
+    """
+
+    root: Path
+    config: FederationConfig
+
+    @classmethod
+    def create(cls, root: Path, config: FederationConfig) -> Federation:
+        """Lays out a new federation in a folder without one."""
+        federation = cls(root, config)
+        layout = federation.target.layout
+        if (root / FEDERATION_FILE).exists():
+            raise UsageError(
+                "there is a federation in this folder already",
+                where=str(root),
+                remedy="Choose another folder.",
+            )
+        root.mkdir(parents=True, exist_ok=True)
+        # Before the folder is taken for a federation: an object store may turn it down.
+        Zoo.create(
+            federation.zoo_place,
+            lineage=config.lineage,
+            layout_digest=layout.digest,
+            layout=layout.to_json(),
+            context_dim=layout.size,
+        )
+        (root / "rounds").mkdir(exist_ok=True)
+        write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
+        return federation
+
+    @classmethod
+    def open(cls, root: Path) -> Federation:
+        """Raises ConfigError if the folder holds no federation."""
+        path = root / FEDERATION_FILE
+        try:
+            values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                "no federation in this folder",
+                where=str(root),
+                expected=f"a readable {FEDERATION_FILE}",
+                got=str(error),
+                remedy="Create one with f2l-server init.",
+            ) from error
+        return cls(root, from_mapping(FederationConfig, values, where=str(path)))
+
+    @cached_property
+    def target(self) -> Target:
+        """The network that is generated."""
+        shape = self.config.target
+        return build_target(shape.name, shape.input_shape, shape.classes)
+
+    @cached_property
+    def symmetry(self) -> OutputSymmetry:
+        """The output-permutation symmetry, off where labels are shared."""
+        return OutputSymmetry.of(self.target, enabled=not self.config.shared_labels)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What every request to a site says."""
+        config = self.config
+        return Frame(
+            lineage=config.lineage,
+            target=config.target.name,
+            classes=config.target.classes,
+            input_shape=config.target.input_shape,
+            layout=self.target.layout.digest,
+            episodes=config.probe.episodes,
+            shots=config.probe.shots,
+            probe=config.probe.recipe,
+        )
+
+    def anchor(self, release: Release | None) -> Tensor:
+        """(D,) float32, where probes start for a release; None for before the first."""
+        if release is None:
+            return anchor(self.target, self.config.lineage)
+        return self.releases.part(release.id, "anchor")
+
+    def next_anchor(self, release: Release | None) -> Tensor:
+        """(D,) float32, where the probes of the round after a release start."""
+        if release is None or release.anchors >= self.config.probe.anchors:
+            return self.anchor(release)
+        return recentred(self.target, self.releases.part(release.id, "mean"))
+
+    @cached_property
+    def zoo(self) -> Zoo:
+        """The weight zoo."""
+        return Zoo.open(self.zoo_place)
+
+    @property
+    def zoo_place(self) -> Path | str:
+        """Its folder, or its address in an object store."""
+        place = self.config.zoo
+        return place if "://" in place else self.root / place
+
+    def last_round(self) -> int:
+        """Of all rounds that anything is known of; 0 before the first.
+
+        A folder that was restored may lack the files of rounds whose records or releases are there.
+        """
+        named = [path.stem for path in (self.root / "rounds").glob("[0-9]*.json")]
+        known = {int(name) for name in (*named, *self.releases.ids()) if name.isdecimal()}
+        for numbers in self.zoo.snapshot().rounds().values():
+            known |= numbers.keys()
+        return max(known, default=0)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """What admission put aside."""
+        return Quarantine(self.root / "quarantine")
+
+    @property
+    def screening(self) -> Path:
+        """File of what admission remembers."""
+        return self.root / "screening.safetensors"
+
+    @cached_property
+    def releases(self) -> ReleaseRegistry:
+        """The releases."""
+        return ReleaseRegistry(self.root / "releases")
+
+    def events(self, listener: Listener | None = None) -> EventLog:
+        """The event log."""
+        return EventLog(path=self.root / "events.jsonl", clock=time.time, listener=listener)

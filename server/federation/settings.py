@@ -1,0 +1,116 @@
+"""``federation.toml``: how a federation's server is run, and what the federation does.
+
+The section ``[server]`` is the service's own and stands here; everything else is a
+`f2l_fed.config.FederationConfig`. What decides which networks can be compared is fixed when the
+folder is created; the rest may be edited and holds from the next start of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from f2l_fed.config import config_of
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.errors import ConfigError
+from server.federation.folder import FEDERATION_FILE, Federation
+from server.federation.server_settings import ServerSettings
+from server.federation.settings_file import _text
+
+SETTINGS_FILE = "federation.toml"
+
+_FIXED = ("seed", "shared_labels", "target", "probe")
+
+
+def read_settings(root: Path) -> ServerSettings:
+    """The ``[server]`` section of a federation's folder; the defaults where there is no file.
+
+    Raises:
+        ConfigError: If it can't stand.
+    """
+    return _server_of(_read(root / SETTINGS_FILE), root / SETTINGS_FILE)
+
+
+def create(
+    root: Path, values: dict[str, Any], overrides: list[str], server: dict[str, Any], where: str
+) -> tuple[Federation, ServerSettings]:
+    """Lays out a federation with its ``federation.toml``.
+
+    Args:
+        root: A folder without one.
+        values: What a configuration file says; its ``[server]`` section counts too.
+        overrides: ``section.key=value`` texts.
+        server: Keys of ``[server]`` that were named on the command line.
+        where: Where the values are from, for errors.
+
+    Raises:
+        ConfigError: If a value can't stand.
+        UsageError: If there is a federation in the folder.
+    """
+    section = {**_section(values, where), **server}
+    settings = from_mapping(ServerSettings, section, where=f"{where} [server]")
+    config = config_of({**values}, overrides, where=where)
+    federation = Federation.create(root, config)
+    write_atomically(root / SETTINGS_FILE, _text(settings, config))
+    return federation, settings
+
+
+def refresh(root: Path) -> tuple[Federation, ServerSettings]:
+    """Opens a federation's folder and takes over what has been edited in its settings.
+
+    Raises:
+        ConfigError: If there is no federation, or a value can't stand or is fixed.
+    """
+    federation, path = Federation.open(root), root / SETTINGS_FILE
+    values = _read(path)
+    settings = _server_of(values, path)
+    values.pop("server", None)
+    if not values:
+        return federation, settings
+    config = config_of(values, where=str(path))
+    for name in _FIXED:
+        before, now = getattr(federation.config, name), getattr(config, name)
+        if before != now:
+            raise ConfigError(
+                f"{name} is fixed since the federation was created",
+                where=str(path),
+                expected=str(before),
+                got=str(now),
+                remedy="Change it back, or create another federation.",
+            )
+    if config != federation.config:
+        text = json.dumps(config.to_json(), indent=1) + "\n"
+        write_atomically(root / FEDERATION_FILE, text)
+    return Federation(root, config), settings
+
+
+def read_values(path: Path | None) -> dict[str, Any]:
+    """What a configuration file says; nothing for None."""
+    return _read(path, required=True) if path else {}
+
+
+def _read(path: Path, *, required: bool = False) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise ConfigError("there is no such file", where=str(path)) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            "can't read the configuration", where=str(path), got=str(error)
+        ) from error
+
+
+def _section(values: dict[str, Any], where: str) -> dict[str, Any]:
+    section = values.pop("server", {})
+    if not isinstance(section, dict):
+        raise ConfigError("server has the wrong type", where=where, expected="a section")
+    return section
+
+
+def _server_of(values: dict[str, Any], path: Path) -> ServerSettings:
+    return from_mapping(ServerSettings, _section({**values}, str(path)), where=f"{path} [server]")

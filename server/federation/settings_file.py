@@ -1,0 +1,70 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from f2l_fed.config import FederationConfig
+from server.federation.server_settings import ServerSettings
+
+_HEAD = """\
+# A federation. Lines that begin with "# " and a key show what holds where nothing is said.
+# Edit it and start the server again. seed, shared_labels, [target] and [probe] are fixed for
+# good: networks of other ones can't be compared.
+"""
+
+
+def _text(settings: ServerSettings, config: FederationConfig) -> str:
+    lines = [_HEAD, *_plain_keys(config, FederationConfig())]
+    lines += ["", "[server]", *_plain_keys(settings, ServerSettings(), shown=("address", "listen"))]
+    lines += _sections(config, FederationConfig(), "")
+    return "\n".join(lines) + "\n"
+
+
+def _sections(values: Any, defaults: Any, prefix: str) -> Iterator[str]:
+    for field in dataclasses.fields(values):
+        value, default = getattr(values, field.name), getattr(defaults, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from ("", f"[{prefix}{field.name}]")
+            if meaning := _meanings(type(values)).get(field.name):
+                yield from _comment(meaning)
+            yield from _plain_keys(value, default)
+            yield from _sections(value, default, f"{prefix}{field.name}.")
+
+
+def _plain_keys(values: Any, defaults: Any, shown: tuple[str, ...] = ()) -> Iterator[str]:
+    meanings = _meanings(type(values))
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if dataclasses.is_dataclass(value):
+            continue
+        yield from _comment(meanings.get(field.name, ""))
+        # JSON's strings, numbers and lists are TOML's too.
+        line = f"{field.name} = {json.dumps(value, ensure_ascii=False)}"
+        same = value == getattr(defaults, field.name) and field.name not in shown
+        yield f"# {line}" if same else line
+
+
+def _comment(text: str) -> Iterator[str]:
+    words, line = text.split(), "#"
+    for word in words:
+        if len(line) + len(word) > 98:
+            yield line
+            line = "#"
+        line += f" {word}"
+    if words:
+        yield line
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """What a dataclass's docstring says of each field."""
+    documented = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
+    return {
+        name: " ".join(text.split())
+        for name, text in re.findall(r"^    (\w+): ((?:.|\n {8,})*)", documented, re.M)
+    }

@@ -1,0 +1,243 @@
+"""The TLS front: the one port that sites reach, and how little of the server is behind it.
+
+Sites may post to Flower's Fleet routes and to the enrolment service, and ask whether they are
+known; anyone may ask whether the server works. Fleet routes are for whoever shows a site's
+certificate that the authority has signed and not revoked, together with the key that this very
+site has registered: neither is worth anything alone. Everything else is answered here and goes
+nowhere.
+
+It runs as a process of its own that never sees the authority's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import signal
+import socket
+import ssl
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.gateway.proxy_connection import Passage, Upstream
+from server.gateway.site_auth import Visitors
+from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
+
+HANDSHAKE_S = 10.0
+STRANGER_S = 30.0
+"""A connection that shows no certificate of a site is closed after so long."""
+
+_FLEET = re.compile(r"/v1/fleet/[a-z-]{1,64}")
+_SITE = re.compile(r"/v1/site/(enrol|renew)")
+_LARGEST_FORM_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontSettings:
+    """What a front needs to know.
+
+    Args:
+        root: The federation's folder.
+        listen: Address and port.
+        superlink: Port of the SuperLink on loopback, with TLS.
+        enrolment: Port of the enrolment service on loopback.
+        largest_body_bytes: Largest request.
+        connections: Most connections at a time; strangers get half of them.
+        connections_per_host: Most at a time from one address.
+    """
+
+    root: Path
+    listen: tuple[str, int]
+    superlink: int
+    enrolment: int
+    largest_body_bytes: int = 2**28
+    connections: int = 1000
+    connections_per_host: int = 100
+
+    @property
+    def certificates(self) -> Path:
+        """The authority's folder."""
+        return self.root / "certificates"
+
+
+class Front:
+    """Accepts connections and sees each through.
+
+    Args:
+        settings: Where to and how many.
+    """
+
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings = settings
+        self._visitors = Visitors(settings.root)
+        self._open: set[asyncio.Task[None]] = set()
+        self._hosts: Counter[str] = Counter()
+        self._strangers = 0
+        self._tls = _server_tls(settings.certificates)
+        self._tls_read = self._tls_version()
+        authority = settings.certificates / AUTHORITY
+        self._superlink = Upstream(
+            port=settings.superlink, tls=ssl.create_default_context(cafile=authority)
+        )
+        self._enrolment = Upstream(port=settings.enrolment, tls=None)
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Takes connections until it is cancelled; those over a limit are closed at once."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    connection, address = await loop.sock_accept(listener)
+                except OSError:
+                    # Out of file handles, or the other side has gone: others still come.
+                    await asyncio.sleep(0.05)
+                    continue
+                host = str(address[0])
+                limits = self._settings
+                if (
+                    len(self._open) >= limits.connections
+                    or self._strangers >= max(limits.connections // 2, 1)
+                    or self._hosts[host] >= limits.connections_per_host
+                ):
+                    connection.close()
+                    continue
+                self._hosts[host] += 1
+                task = asyncio.create_task(self._see_through(connection, host))
+                self._open.add(task)
+                task.add_done_callback(self._open.discard)
+        finally:
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _see_through(self, connection: socket.socket, host: str) -> None:
+        stranger = True
+        self._strangers += 1
+        try:
+            reader, writer = await self._shake_hands(connection)
+            visitor = self._visitors.of(writer.get_extra_info("ssl_object"))
+            passage = Passage(reader=reader, writer=writer, route=self._route, visitor=visitor)
+            try:
+                if visitor is None:
+                    async with asyncio.timeout(STRANGER_S):
+                        await passage.run()
+                else:
+                    stranger = False
+                    self._strangers -= 1
+                    await passage.run()
+            finally:
+                await passage.close()
+        except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError):
+            pass  # The other side is slow, gone or no TLS client; it is not told more.
+        finally:
+            self._strangers -= stranger
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    async def _shake_hands(
+        self, connection: socket.socket
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        # asyncio does so only for sockets that it has made itself.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = asyncio.StreamReader(limit=2**16)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol,
+            connection,
+            ssl=self._fresh_tls(),
+            ssl_handshake_timeout=HANDSHAKE_S,
+            ssl_shutdown_timeout=2.0,
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def _route(self, method: str, path: str, passage: Passage) -> tuple[Upstream, int] | int:
+        """Where a request goes and how large it may be, or the status that refuses it."""
+        if method == "GET" and path == "/health":
+            return self._superlink, 0
+        if method == "GET" and path == "/v1/site/me":
+            return 200 if self._visitors.knows(passage.visitor) else 401
+        if method == "POST" and _SITE.fullmatch(path):
+            return self._enrolment, _LARGEST_FORM_BYTES
+        if not _FLEET.fullmatch(path):
+            return 404
+        if method != "POST":
+            return 405
+        # Flower's SuperNode ends on this status, and its daemon asks again and again.
+        if not self._visitors.may_pass(passage.visitor, passage.key):
+            return 401
+        return self._superlink, self._settings.largest_body_bytes
+
+    def _fresh_tls(self) -> ssl.SSLContext:
+        if (version := self._tls_version()) != self._tls_read:
+            with suppress(ssl.SSLError, OSError):  # half renewed: the next connection tries again
+                self._tls = _server_tls(self._settings.certificates)
+                self._tls_read = version
+        return self._tls
+
+    def _tls_version(self) -> tuple[int, ...]:
+        own = self._settings.certificates / "server"
+        return tuple((own / name).stat().st_mtime_ns for name in (CERTIFICATE, KEY))
+
+
+def _server_tls(certificates: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificates / "server" / CERTIFICATE, certificates / "server" / KEY)
+    # A new site has no certificate yet, so one is asked for and not demanded; a bad one is refused.
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(certificates / AUTHORITY)
+    return context
+
+
+@asynccontextmanager
+async def serve_front(settings: FrontSettings) -> AsyncIterator[int]:
+    """Serves until the block ends; yields the port.
+
+    Raises:
+        OSError: If the address can't be listened on.
+    """
+    host, port = settings.listen
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=512) as listener:
+        listener.setblocking(False)
+        accepting = asyncio.create_task(Front(settings).accept(listener))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            accepting.cancel()
+            with suppress(asyncio.CancelledError):
+                await accepting
+
+
+async def _serve(settings: FrontSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve_front(settings) as port:
+        print(f"listening on {settings.listen[0]}:{port}", flush=True)
+        await stop.wait()
+
+
+def main() -> None:
+    """The process: its one argument is a file with the settings."""
+    values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    host, port = values.pop("listen")
+    settings = FrontSettings(root=Path(values.pop("root")), listen=(host, port), **values)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        asyncio.run(_serve(settings))
+    except OSError as error:
+        sys.exit(f"the front can't listen on {host}:{port}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()

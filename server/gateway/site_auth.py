@@ -1,0 +1,101 @@
+"""Whether the other side of a connection to the front is a site, and which."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key, load_ssh_public_key
+
+from f2l_fed.errors import ConfigError
+from server.pki.identity import Identity, check_name
+from server.pki.revocation import Revocations
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """A site, by a certificate whose signature the handshake has verified.
+
+    Args:
+        name: Of the site.
+        serial: Of its certificate.
+    """
+
+    name: str
+    serial: int
+
+
+class Visitors:
+    """Looks visitors up in the federation's folder, anew for every request.
+
+    Args:
+        root: The federation's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._registry = root / "registry"
+        self._revoked = Revocations(root / "certificates")
+
+    def of(self, connection: ssl.SSLObject | None) -> Visitor | None:
+        """Who shows a certificate; None without one or with one that is no site's."""
+        shown = connection.getpeercert(binary_form=True) if connection else None
+        if not shown:
+            return None
+        try:
+            certificate = x509.load_der_x509_certificate(shown)
+            identity = Identity.of(certificate)
+            check_name(identity.name)
+        except (ValueError, ConfigError):
+            return None
+        if identity.role != "site":
+            return None
+        return Visitor(name=identity.name, serial=certificate.serial_number)
+
+    def knows(self, visitor: Visitor | None) -> bool:
+        """Whether a site is registered and its certificate not revoked."""
+        return visitor is not None and self._registered_key(visitor) is not None
+
+    def may_pass(self, visitor: Visitor | None, key: bytes) -> bool:
+        """Whether a site is registered, not revoked, and speaks with its own key.
+
+        Args:
+            visitor: As `of` has said when the connection began.
+            key: Public key that the request claims, PEM in base64, as Flower sends it.
+        """
+        if visitor is None:
+            return False
+        try:
+            claimed = load_pem_public_key(base64.b64decode(key, validate=True))
+        except (ValueError, binascii.Error, UnsupportedAlgorithm):
+            return False
+        registered = self._registered_key(visitor)
+        return registered is not None and bool(registered == claimed)
+
+    def _registered_key(self, visitor: Visitor) -> Any:
+        """The key that an active site has registered; None for any other."""
+        try:
+            if visitor.serial in self._revoked:
+                return None
+            path = self._registry / f"{visitor.name}.json"
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if known["state"] != "active":
+                return None
+            return load_ssh_public_key(known["key"].encode())
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            UnsupportedAlgorithm,
+            ConfigError,
+        ):
+            # Whatever can't be read lets nobody in.
+            return None

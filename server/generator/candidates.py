@@ -1,0 +1,115 @@
+"""The starts that sites are offered in a round, made from one release for a few sites at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.generator.candidates import Records, for_training
+from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training.selection import Offer
+from server.federation.folder import Federation
+from server.generator.release_records import release_records, rows_left, while_erasing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """A release, opened once for many sites.
+
+    Args:
+        federation: The folder.
+        id: Of the release.
+        generator: Its generator.
+        sites: Those that it was fitted on and that were not erased since.
+        records: Theirs.
+        expected: (n, E, D) float32, what is expected of each record without those of its site.
+        erased: What `Zoo.erasures` said before the records were read.
+    """
+
+    federation: Federation
+    id: str
+    generator: Generator
+    sites: tuple[str, ...]
+    records: Records
+    expected: Tensor
+    erased: Mapping[str, int]
+
+    @classmethod
+    def open(cls, federation: Federation, id: str) -> Workshop:
+        """Raises ReleaseError if there is no such release or it is damaged."""
+        return while_erasing(federation, lambda: cls._opened(federation, id))
+
+    @classmethod
+    def _opened(cls, federation: Federation, id: str) -> Workshop:
+        release, erased = federation.releases.read(id), federation.zoo.erasures()
+        rows = rows_left(federation, release)
+        return cls(
+            federation=federation,
+            id=id,
+            generator=federation.releases.generator(id),
+            sites=tuple(release.sites[row] for row in rows),
+            records=release_records(federation, release, rows),
+            expected=federation.releases.expected(id)[rows],
+            erased=erased,
+        )
+
+    def is_current(self) -> bool:
+        """Whether nobody was erased since it was opened."""
+        return self.federation.zoo.erasures() == self.erased
+
+    def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, Offer]]:
+        """Candidates by kind for every episode of some sites.
+
+        Args:
+            sites: Names.
+            probes: (len(sites), E, D) float32, their contexts.
+
+        Yields:
+            A site and its candidates, as they are made.
+        """
+        expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
+        known = {site: row for row, site in enumerate(self.sites)}
+        config = self.federation.config
+        for index, site in enumerate(sites):
+            others: Any = self.records
+            own = expected[index]
+            if site in known:
+                # A known site gets what a new site would get: its own record would only be
+                # repeated to it, and the next retraining would learn nothing from the answer.
+                others = _Others(self.records, known[site], self.expected.shape[1])
+                own = self.expected[known[site]]
+            rng = generator_for(config.lineage, self.id, site, "candidates")
+            made = [
+                for_training(self.generator, others, probe, start, config.candidates, rng)
+                for probe, start in zip(probes[index], own, strict=True)
+            ]
+            # Of a view, the whole matrix behind it would be sent: all records with every site.
+            yield site, tuple({kind: w.clone() for kind, w in starts.items()} for starts in made)
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Records without those of one site, which are not copied for it."""
+
+    records: Records
+    row: int
+    episodes: int
+
+    def nearest(self, context: Tensor, count: int) -> Tensor:
+        """See `f2l_fed.generator.candidates.Records.nearest`."""
+        distances = (self.records.contexts - context).square().sum(1)
+        distances[self.row * self.episodes : (self.row + 1) * self.episodes] = torch.inf
+        few = min(count, len(distances) - self.episodes)
+        return self.records.weights[distances.topk(few, largest=False).indices]
+
+
+def candidates_for(
+    federation: Federation, id: str, sites: Sequence[str], probes: Tensor
+) -> dict[str, Offer]:
+    """`Workshop.offers` for (n, E, D) probes, by a release that is opened for this alone."""
+    return dict(Workshop.open(federation, id).offers(sites, probes))

@@ -1,0 +1,103 @@
+"""The gate: why a release may not reach sites."""
+
+from __future__ import annotations
+
+import torch
+
+from f2l_fed.audit.release_limits import verdict
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.errors import F2LError, ReleaseError
+from f2l_fed.generator.generator import Generator
+from server.federation.folder import Federation
+from server.federation.release import Release
+from server.federation.release_registry import require_finite
+from server.generator.release_records import release_records, rows_left, while_erasing
+
+_DRAWS = 8
+_COMPARED = 64
+
+
+def objections(federation: Federation, release: Release) -> tuple[str, ...]:
+    """What speaks against a release, a sentence each; empty if sites may get it.
+
+    What is judged is the file that sites would get, not what the retraining had in memory.
+
+    Args:
+        federation: The folder.
+        release: A candidate.
+    """
+    reasons = list(verdict(release.figures, federation.config.gate).reasons)
+    promoted = federation.releases.promoted()
+    now = promoted.id if promoted is not None else ""
+    if release.parent != now:
+        reasons.append(
+            f"it was made from release {release.parent or 'none'}, but sites get {now or 'none'}."
+        )
+    kept = {release.sites[row] for row in rows_left(federation, release)}
+    if gone := [site for site in release.sites if site not in kept]:
+        reasons.append(f"it was fitted on {', '.join(gone)}, erased since.")
+    try:
+        generator = federation.releases.generator(release.id)
+        moved = 0.0
+        if promoted is not None:
+            before = promoted
+            moved = while_erasing(federation, lambda: drift(federation, release, before))
+    except F2LError as error:
+        if error.passing:
+            raise
+        return (*reasons, str(error))
+    # A figure that is not a number compares as neither; it must not pass.
+    if not moved <= federation.config.gate.max_drift:
+        reasons.append(
+            f"it is {moved:.3g} times as far from the networks that {now} was fitted on as {now} "
+            f"is, above the limit of {federation.config.gate.max_drift:.3g}."
+        )
+    if damage := unsound(generator):
+        reasons.append(damage)
+    return tuple(reasons)
+
+
+def drift(federation: Federation, release: Release, before: Release) -> float:
+    """How much worse a release predicts the networks of the release before than that one did.
+
+    All other figures compare a release with the records it was fitted on; where all of these are
+    lies, only the earlier ones can tell.
+
+    Args:
+        federation: The folder.
+        release: The new one.
+        before: What sites get now.
+
+    Returns:
+        Ratio of squared distances over at most 64 sites that both know; 0 if there are none.
+    """
+    row_of = {site: row for row, site in enumerate(release.sites)}
+    known = [row for row in rows_left(federation, before) if before.sites[row] in row_of]
+    old_rows = known[:_COMPARED]
+    if not old_rows:
+        return 0.0
+    new_rows = [row_of[before.sites[row]] for row in old_rows]
+    expected = federation.releases.expected(before.id)
+    weights = release_records(federation, before, old_rows).weights.double()
+
+    def missed(rows: torch.Tensor) -> float:
+        return float((rows.flatten(0, 1).double() - weights).square().sum())
+
+    now = federation.releases.expected(release.id)[new_rows]
+    return missed(now) / max(missed(expected[old_rows]), 1e-30)
+
+
+def unsound(generator: Generator) -> str:
+    """Why no network of a generator can be trusted, as a sentence, or "" if that is not so."""
+    try:
+        require_finite(generator, where="")
+    except ReleaseError as error:
+        return str(error)
+    anchored = generator.prior.anchor
+    around = generator.mean.expand(_DRAWS, -1)
+    with torch.no_grad():
+        expected = generator.expect(torch.zeros(1, len(anchored)))
+        drawn = generator.sample(around, generator_for("gate", "draws"))
+    if not bool(expected.isfinite().all() and drawn.isfinite().all()):
+        return "the generator makes networks that are not finite."
+    return ""

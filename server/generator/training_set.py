@@ -1,0 +1,81 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from torch import Tensor
+
+from f2l_fed.prior.linear_prior import Expectation
+from f2l_fed.zoo import Record
+from f2l_fed.zoo.reading.snapshot import Snapshot
+from server.federation.folder import Federation
+from server.federation.release import Release
+
+
+def newest_records(
+    federation: Federation, snapshot: Snapshot, parent: Release | None
+) -> dict[str, list[Record]]:
+    """The records of each site's newest complete round whose probes can be compared, by name."""
+    wanted = _starts_from(federation, parent)
+    known: dict[str, bool] = {}
+
+    def comparable(made_by: str) -> bool:
+        if made_by not in known:
+            release = federation.releases.find(made_by) if made_by else None
+            there = release is not None or not made_by
+            known[made_by] = there and _starts_from(federation, release) == wanted
+        return known[made_by]
+
+    # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
+    waiting, found = snapshot.rounds(), dict[str, list[Record]]()
+    episodes = federation.config.probe.episodes
+    for number in sorted({number for own in waiting.values() for number in own}, reverse=True):
+        missing = {site for site, own in waiting.items() if number in own}
+        if not missing:
+            continue
+        by_key = {
+            record.key: record
+            for record in snapshot.records(round=number)
+            if record.site in missing and comparable(record.parent)
+        }
+        for site in missing:
+            # What came by an import has other names.
+            rows = [by_key.get(f"{number}/{site}/{episode}") for episode in range(episodes)]
+            complete = [record for record in rows if record is not None]
+            if len(complete) == episodes:
+                found[site] = complete
+                del waiting[site]
+    return dict(sorted(found.items()))
+
+
+def _heard_last(by_site: dict[str, list[Record]], most: int) -> dict[str, list[Record]]:
+    """The sites with the newest rounds, by name; among equals, chosen by a hash of the name."""
+    if len(by_site) <= most:
+        return by_site
+
+    def age(site: str) -> tuple[int, str]:
+        return -by_site[site][0].round, sha256(site.encode()).hexdigest()
+
+    return {site: by_site[site] for site in sorted(sorted(by_site, key=age)[:most])}
+
+
+def _starts_from(federation: Federation, release: Release | None) -> str:
+    """Digest of the anchor that probes start from after a release."""
+    return sha256(federation.next_anchor(release).numpy().tobytes()).hexdigest()
+
+
+def expectation(
+    federation: Federation, parent: Release | None, sites: list[str], contexts: Tensor
+) -> Expectation | None:
+    """What the parent expected, if its probes start where the new ones do."""
+    if parent is None or parent.anchors < federation.config.probe.anchors:
+        return None
+    prior = federation.releases.generator(parent.id).prior
+    expected = prior(contexts.flatten(0, 1)).view_as(contexts)
+    without = federation.releases.expected(parent.id)
+    row = {site: index for index, site in enumerate(parent.sites)}
+    for index, site in enumerate(sites):
+        if site in row:
+            expected[index] = without[row[site]]
+    return Expectation(prior=prior, expected=expected)

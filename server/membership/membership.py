@@ -1,0 +1,239 @@
+"""Who belongs to a federation: invitations, registrations, renewals, removals.
+
+Registry, certificate authority and SuperLink are kept in step here: the registry is the truth,
+revocation follows at once, and the SuperLink is told whenever it can be reached.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from f2l_fed import events
+from f2l_fed.errors import F2LError
+from f2l_fed.events import EventLog
+from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S, KIT_FORMAT, fingerprint_of, renewal_text
+from server.federation.server_settings import ServerSettings
+from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
+from server.pki.certificate_store import certify_site
+from server.pki.identity import AUTHORITY, check_name
+from server.pki.revocation import revoke
+from server.superlink.client import SuperLink
+
+_LOG = logging.getLogger("f2l.membership")
+
+
+class Membership:
+    """The members of a federation.
+
+    Args:
+        root: The federation's folder.
+        settings: Address and validities.
+        link: The SuperLink, or None while there is none.
+        clock: Now, with a time zone.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        settings: ServerSettings,
+        link: Callable[[], SuperLink | None] = lambda: None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._certificates = root / "certificates"
+        self._settings, self._link, self._clock = settings, link, clock
+        self._events = EventLog(path=root / "events.jsonl", clock=time.time)
+        self.registry = SiteRegistry(root / "registry")
+
+    def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
+        """Makes a kit for a site; whatever the site had before counts no longer.
+
+        Args:
+            name: Of the site.
+            by: Who invites it.
+            hours: How long the kit can be used; 0 takes the setting.
+            replace: Also for a site that has registered.
+
+        Returns:
+            The kit, as the one file that the site needs.
+        """
+        check_name(name)
+        hours = hours or self._settings.kit_hours
+        authority = (self._certificates / AUTHORITY).read_text(encoding="ascii")
+        if replace:
+            # First: from the invitation on, the registry doesn't know these certificates.
+            self._revoke(self.registry.find(name))
+        before, token = self.registry.invite(name, hours=hours, now=self._clock(), replace=replace)
+        if before is not None:
+            self._withdraw(before)
+        site = self.registry.find(name)
+        kit = {
+            "format": KIT_FORMAT,
+            "site": name,
+            "server": self._settings.address,
+            "authority": authority,
+            "token": token,
+            "expires": site.expires if site else "",
+        }
+        self._events.emit(events.SITE_INVITED, site=name, by=by)
+        whole = {**kit, "fingerprint": fingerprint_of(kit)}
+        return json.dumps(whole, indent=1).encode() + b"\n"
+
+    def enrol(self, name: str, token: str, key: str, request: bytes) -> str:
+        """Registers a site.
+
+        Args:
+            name: That the kit is for.
+            token: Of the kit.
+            key: Public key of its SuperNode, OpenSSH format.
+            request: For its certificate, PEM.
+
+        Returns:
+            The certificate, PEM; the same again where the same request comes again.
+
+        Raises:
+            Refused: If kit or key can't stand.
+        """
+        now = self._clock()
+        site = self.registry.admit(name, token, key, now=now)
+        if site.state == "active":
+            return _same(site, request)
+        pem, serial = self._certify(name, request, now)
+        self.registry.enrol(name, token, key, pem, serial, now=now)
+        self._events.emit(events.SITE_ENROLLED, site=name)
+        self.tell_superlink()
+        return pem
+
+    def renew(self, name: str, key: str, request: bytes, time: str, signature: bytes) -> str:
+        """Gives a registered site a new certificate and, if it wants, a new key.
+
+        Args:
+            name: Of the site.
+            key: Public key of its SuperNode from now on.
+            request: For its certificate.
+            time: When it asks, ISO 8601.
+            signature: By its key so far, over `renewal_text`.
+
+        Returns:
+            The certificate, PEM; the earlier ones are revoked.
+
+        Raises:
+            Refused: If it can't be granted.
+        """
+        now = self._clock()
+        site = self.registry.active(check_name(name))
+        text = renewal_text(name, key, request, time)
+        repeated = (
+            bool(site.previous) and key == site.key and _signed(site.previous, text, signature)
+        )
+        if not repeated and not _signed(site.key, text, signature):
+            raise Refused("the renewal is not signed by this site's key", where=name)
+        _require_near(time, now)
+        if repeated and site.previous != site.key:
+            pem = _same(site, request)
+            # The process that renewed it may have died before it came to this.
+            self._revoke_earlier(site)
+            return pem
+        pem, serial = self._certify(name, request, now)
+        # Nothing is revoked before: what the registry refuses must not lock the site out.
+        _, after = self.registry.renew(name, key, pem, serial)
+        self._revoke_earlier(after)
+        self._events.emit(events.SITE_RENEWED, site=name)
+        self.tell_superlink()
+        return pem
+
+    def remove(self, name: str, by: str) -> Enrolment:
+        """Takes a site out: its certificates are revoked, its key is unknown from now on."""
+        self._revoke(self.registry.find(name))
+        site = self.registry.remove(name)
+        self._withdraw(site)
+        self._events.emit(events.SITE_REMOVED, site=name, by=by)
+        return site
+
+    def online(self) -> frozenset[str]:
+        """Names of the sites that the SuperLink has heard of lately."""
+        link = self._link()
+        if link is None:
+            return frozenset()
+        try:
+            return frozenset(node.name for node in link.nodes() if node.online)
+        except F2LError:
+            return frozenset()
+
+    def tell_superlink(self) -> None:
+        """Makes the SuperLink know the active sites and no others."""
+        link = self._link()
+        if link is None:
+            return
+        try:
+            active = (site for site in self.registry.all() if site.state == "active")
+            link.let_in({site.name: site.key for site in active})
+        except F2LError as error:
+            # When it is there again, it is told everything.
+            _LOG.warning("%s", error)
+
+    def _certify(self, name: str, request: bytes, now: datetime) -> tuple[str, int]:
+        pem = certify_site(
+            self._certificates, name, request, days=self._settings.certificate_days, now=now
+        )
+        return pem.decode(), x509.load_pem_x509_certificate(pem).serial_number
+
+    def _withdraw(self, site: Enrolment) -> None:
+        self._revoke(site)
+        self.tell_superlink()
+
+    def _revoke(self, site: Enrolment | None) -> None:
+        if site is not None and site.serials:
+            revoke(self._certificates, site.serial_numbers, now=self._clock())
+
+    def _revoke_earlier(self, site: Enrolment) -> None:
+        """Revokes all certificates of a site but its latest."""
+        revoke(self._certificates, site.serial_numbers[:-1], now=self._clock())
+
+
+def _signed(key: str, text: bytes, signature: bytes) -> bool:
+    try:
+        public = load_ssh_public_key(key.encode())
+        if not isinstance(public, ec.EllipticCurvePublicKey):
+            return False
+        public.verify(signature, text, ec.ECDSA(hashes.SHA384()))
+    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _require_near(time: str, now: datetime) -> None:
+    try:
+        asked = datetime.fromisoformat(time)
+        away = abs((now - asked.astimezone(UTC)).total_seconds())
+    except (ValueError, OverflowError) as error:
+        raise Refused("no time", expected="ISO 8601", got=ascii(time[:40])) from error
+    if asked.tzinfo is None or away > CLOCKS_MAY_DIFFER_S:
+        raise Refused(
+            "the clocks of site and server differ too much",
+            expected=f"at most {CLOCKS_MAY_DIFFER_S} s",
+            got=f"{away:.0f} s",
+            remedy="Set the site's clock.",
+        )
+
+
+def _same(site: Enrolment, request: bytes) -> str:
+    """The site's certificate, if the request is for the same key again."""
+    try:
+        wanted = x509.load_pem_x509_csr(request).public_key()
+        has = x509.load_pem_x509_certificate(site.certificate.encode()).public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Refused("no certificate request", expected="PEM") from error
+    if wanted != has:
+        raise Refused("the kit has been used already", remedy="Ask for a new one.")
+    return site.certificate

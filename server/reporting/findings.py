@@ -1,0 +1,151 @@
+"""What a comparison says about the generated start, in words that claim no more than it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from server.reporting.comparison import BASE, LEAD, Comparison
+
+__all__ = [
+    "Rival",
+    "Verdict",
+    "after",
+    "factor",
+    "one_step",
+    "rivals",
+    "speed",
+    "start",
+    "verdict",
+]
+
+Verdict = Literal["gain", "unclear", "loss", "missing"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A start that is somewhere above the generated one.
+
+    Args:
+        name: Key of the arm.
+        steps: Where it is above.
+        clear: Where it is above by more than the uncertainty.
+        lead: Its largest lead, a difference of accuracies.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+    clear: tuple[int, ...]
+    lead: float
+
+
+def verdict(comparison: Comparison) -> Verdict:
+    """Whether the generated start beats the random one at the fewest steps measured."""
+    gaps = comparison.gaps(LEAD, BASE)
+    if not gaps:
+        return "missing"
+    if not gaps[0].clear:
+        return "unclear"
+    return "gain" if gaps[0].size > 0 else "loss"
+
+
+def start(comparison: Comparison) -> str:
+    """The sentence on top: where the generated network starts, and where a random one does."""
+    gaps = comparison.gaps(LEAD, BASE)
+    if not gaps:
+        return "The generated start was not compared with a random one: there is no number to give."
+    ours, theirs = f"{gaps[0].first:.1%}", f"{gaps[0].second:.1%}"
+    match verdict(comparison):
+        case "gain":
+            return (
+                f"A generated network is right in {ours} of cases {_moment(gaps[0].steps)}; "
+                f"a random one in {theirs}."
+            )
+        case "loss":
+            return (
+                f"A generated network is worse than a random one: right in {ours} of cases "
+                f"{_moment(gaps[0].steps)}, against {theirs}."
+            )
+        case _:
+            doubt = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
+            return (
+                f"No clear gain: a generated network is right in {ours} of cases "
+                f"{_moment(gaps[0].steps)}, a random one in {theirs}, and the difference is "
+                f"within {doubt}."
+            )
+
+
+def one_step(comparison: Comparison) -> str:
+    """The same after a single step; empty where that was not measured."""
+    gaps = [gap for gap in comparison.gaps(LEAD, BASE) if gap.steps == 1]
+    return "".join(
+        f"After one step it is {gap.first:.1%} against {gap.second:.1%}." for gap in gaps
+    )
+
+
+def speed(comparison: Comparison) -> str:
+    """How many steps the generated start saves on the way to the target accuracy."""
+    lead, target = comparison.arm(LEAD), comparison.target
+    if lead is None or target is None or not lead.timed:
+        return "The steps to a common accuracy were not measured."
+    goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
+    reached = lead.reached_after
+    if reached is None:
+        return f"It did not reach {goal}."
+    if reached == 0:
+        return f"Without a single step it has {goal}."
+    # A random start may have been there before, and fallen back by the last step.
+    base = comparison.arm(BASE)
+    slow = target.steps if base is None or base.reached_after is None else base.reached_after
+    found = f"{after([reached]).capitalize()} it has {goal}"
+    if slow < target.steps:
+        found += f" and first had after {slow}"
+    if reached >= slow:
+        return f"{found}: none saved."
+    if 2 * reached > slow:
+        return f"{found}: {slow - reached} fewer."
+    return f"{found}: {factor(slow, reached)} times fewer."
+
+
+def after(steps: Sequence[int]) -> str:
+    """When, as words.
+
+    >>> after([1]), after([0, 1, 20])
+    ('after 1 step', 'after 0, 1 and 20 steps')
+    """
+    *others, last = steps
+    counts = f"{', '.join(map(str, others))} and {last}" if others else f"{last}"
+    return f"after {counts} step{'' if list(steps) == [1] else 's'}"
+
+
+def factor(slow: int, fast: int) -> str:
+    """How many times fewer, rounded down so that it never promises too much.
+
+    >>> factor(50, 3), factor(50, 6), factor(50, 1)
+    ('16', '8.3', '50')
+    """
+    ratio = slow / fast
+    return f"{math.floor(ratio)}" if ratio >= 10 else f"{math.floor(ratio * 10) / 10:g}"
+
+
+def rivals(comparison: Comparison) -> tuple[Rival, ...]:
+    """Every start that is above the generated one at some number of steps, largest lead first."""
+    found = []
+    for arm in comparison.arms:
+        ahead = [gap for gap in comparison.gaps(arm.name, LEAD) if gap.size > 0]
+        if ahead:
+            found.append(
+                Rival(
+                    name=arm.name,
+                    steps=tuple(gap.steps for gap in ahead),
+                    clear=tuple(gap.steps for gap in ahead if gap.clear),
+                    lead=max(gap.size for gap in ahead),
+                )
+            )
+    return tuple(sorted(found, key=lambda rival: -rival.lead))
+
+
+def _moment(steps: int) -> str:
+    return "before any fine-tuning" if steps == 0 else after([steps])

@@ -1,0 +1,143 @@
+"""The report of a federation: one self-contained page with the number that decides on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.errors import DataError, UsageError
+from f2l_fed.evaluation.arm_names import STARTS, label
+from server.reporting.chart import TONES, Line, line_chart
+from server.reporting.comparison import BASE, LEAD, Comparison, read_comparisons
+from server.reporting.findings import Rival, Verdict, after, one_step, rivals, speed, start, verdict
+from server.reporting.html import render
+
+__all__ = ["render_report", "write_report"]
+
+_SCHEMA = 1
+_TITLES = {"seen": "New sites", "unseen": "New sites with classes no training site had"}
+_HELD_OUT = {
+    "few-shot": "Their classes were known from training, but in other combinations, "
+    "with another label order and another camera.",
+    "dirichlet": "Labels mean the same everywhere; each site has its own mix of them.",
+    "camera": "Labels mean the same everywhere; each site sees through its own camera.",
+    "natural": "Each site is one source of the data, such as one speaker.",
+}
+_UNSEEN = "None of their classes was at any training site."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Section:
+    """One kind of held-out sites as the page shows it."""
+
+    title: str
+    held_out: str
+    comparison: Comparison
+    chart: Markup | None
+    verdict: Verdict
+    start: str
+    gain: str
+    rivals: tuple[Rival, ...]
+
+
+def render_report(result: Mapping[str, Any]) -> str:
+    """The report as one HTML page that needs nothing else.
+
+    Args:
+        result: Content of ``result.json``; parts that are missing are left out or said to be.
+
+    Raises:
+        DataError: The schema is unknown, or accuracies and step counts do not fit together.
+    """
+    if result.get("schema", _SCHEMA) != _SCHEMA:
+        raise DataError(
+            "result has an unknown schema",
+            where="schema",
+            expected=str(_SCHEMA),
+            got=repr(result["schema"]),
+            remedy="Make the report with the release that wrote the result.",
+        )
+    comparisons = read_comparisons(result)
+    tones = _tones(comparisons)
+    scenario = str(result.get("scenario", ""))
+    return render(
+        "report.html.j2",
+        result=result,
+        sections=[_section(c, scenario, tones) for c in comparisons.values()],
+        rounds=_totals(result.get("rounds") or []),
+        starts=STARTS,
+        label=label,
+        after=after,
+        lead=LEAD,
+        base=BASE,
+    )
+
+
+def write_report(result: Mapping[str, Any], path: Path) -> None:
+    """Writes the report so that a reader finds the old page or the new one, never a part.
+
+    Args:
+        result: Content of ``result.json``.
+        path: File to write, in an existing folder.
+
+    Raises:
+        DataError: As `render_report`.
+        UsageError: The file can't be written.
+    """
+    page = render_report(result)
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise UsageError(
+            "report can't be written",
+            where=str(path),
+            got=error.strerror or str(error),
+            remedy="Name a file in a folder that exists and may be written to.",
+        ) from error
+
+
+def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) -> _Section:
+    title = _TITLES[comparison.group]
+    lines = [
+        Line(
+            label=label(arm.name),
+            values=arm.accuracy,
+            half_widths=arm.ci95,
+            tone=tones[arm.name],
+            lead=arm.name == LEAD,
+        )
+        for arm in comparison.arms
+    ]
+    return _Section(
+        title=title,
+        held_out=_UNSEEN if comparison.group == "unseen" else _HELD_OUT.get(scenario, ""),
+        comparison=comparison,
+        chart=line_chart(lines, comparison.steps, title=f"{title}: accuracy over local steps")
+        if any(value == value for line in lines for value in line.values)
+        else None,
+        verdict=verdict(comparison),
+        start=start(comparison),
+        gain=f"{one_step(comparison)} {speed(comparison)}".strip(),
+        rivals=rivals(comparison),
+    )
+
+
+def _tones(comparisons: Mapping[str, Comparison]) -> dict[str, int]:
+    """A colour for each start, the same in every chart; grey, tone 0, is the random one's."""
+    names = dict.fromkeys(arm.name for c in comparisons.values() for arm in c.arms)
+    others = [name for name in names if name not in (BASE, LEAD)]
+    return {BASE: 0, LEAD: 0} | {name: 1 + i % (TONES - 1) for i, name in enumerate(others)}
+
+
+def _totals(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:
+    sums = {
+        key: sum(row.get(key) or 0 for row in rounds)
+        for key in ("sites", "seconds", "bytes_up", "bytes_down")
+    }
+    traffic, asked = sums["bytes_up"] + sums["bytes_down"], sums["sites"]
+    return {"rows": rounds, "per_site": traffic / asked if asked else None, **sums}

@@ -1,0 +1,90 @@
+"""The result of a federation as one JSON value (schema 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from f2l_fed.audit.release_limits import verdict
+from f2l_fed.evaluation.summary import steps_to_target
+from server.federation.folder import Federation
+from server.rounds.state import RoundState
+
+
+def result_of(
+    facts: Mapping[str, Any],
+    federation: Federation,
+    states: Sequence[RoundState],
+    held_out: Mapping[str, Any],
+    *,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """Puts together what ``result.json`` holds.
+
+    Args:
+        facts: What is known of data and machine.
+        federation: The folder.
+        states: The rounds.
+        held_out: Measured arms by kind of site.
+        wall_seconds: Whole duration.
+    """
+    target = federation.target
+    measured = federation.releases.measured()
+    judged = verdict(measured.figures, federation.config.gate, held_out)
+    verdicts, notes = [], list(facts["data_notes"])
+    if federation.releases.promoted() is None:
+        notes.append(
+            "No release passed the gate, so sites would not have got one; the newest was measured."
+        )
+    for state in states:
+        if state.release:
+            release = federation.releases.read(state.release)
+            verdicts.append(
+                {
+                    "round": state.number,
+                    "release": release.id,
+                    "promoted": state.promoted,
+                    "reasons": list(release.reasons) if not state.promoted else [],
+                    "left_out": dict(release.left_out),
+                    "figures": {name: round(v, 6) for name, v in release.figures.items()},
+                }
+            )
+    return {
+        "schema": 1,
+        **facts,
+        "data_notes": notes,
+        "target": {
+            "name": target.name,
+            "parameters": target.layout.size,
+            "layout": target.layout.digest,
+        },
+        "rounds": [_round(state) for state in states],
+        "verdicts": verdicts,
+        "held_out": dict(held_out),
+        "held_out_verdict": {
+            "release": measured.id,
+            "passed": judged.passed,
+            "reasons": list(judged.reasons),
+            "figures": {name: round(figure, 6) for name, figure in judged.figures.items()},
+        },
+        "steps_to_target": {
+            kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
+        },
+        "settings": federation.config.to_json(),
+        "wall_seconds": round(wall_seconds, 2),
+    }
+
+
+def _round(state: RoundState) -> dict[str, Any]:
+    return {
+        "round": state.number,
+        "release": state.release,
+        "sites": state.sites,
+        "accepted": len(state.accepted),
+        "rejected": len(state.rejected),
+        "seconds": round(sum(state.seconds.values()), 2),
+        "bytes_up": state.bytes_up,
+        "bytes_down": state.bytes_down,
+        "accuracy_before": round(state.accuracy_before, 4),
+        "accuracy_after": round(state.accuracy_after, 4),
+    }

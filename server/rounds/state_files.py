@@ -1,0 +1,65 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.locks import locked
+from f2l_fed.errors import RoundError
+from server.rounds.state import RoundState
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Held from looking at a round's state to writing what follows from it."""
+    return locked(folder / "state.lock")
+
+
+def save(folder: Path, state: RoundState) -> None:
+    """Writes a round's state durably."""
+    text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True) + "\n"
+    write_atomically(folder / f"{state.number:05d}.json", text)
+
+
+def load(folder: Path, number: int) -> RoundState:
+    """One round.
+
+    Raises:
+        RoundError: If there is no such file, or it is damaged.
+    """
+    return _load(folder / f"{number:05d}.json")
+
+
+def find(folder: Path, number: int) -> RoundState | None:
+    """One round, or None if there is no such file.
+
+    Raises:
+        RoundError: If it is damaged.
+    """
+    path = folder / f"{number:05d}.json"
+    return _load(path) if path.exists() else None
+
+
+def load_all(folder: Path) -> list[RoundState]:
+    """All rounds, oldest first.
+
+    Raises:
+        RoundError: If a file is damaged.
+    """
+    return [_load(path) for path in sorted(folder.glob("[0-9]*.json"))]
+
+
+def _load(path: Path) -> RoundState:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return RoundState(**{**value, "accepted": tuple(value["accepted"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RoundError(
+            "the round's file is damaged",
+            where=str(path),
+            got=str(error),
+            remedy="Delete it; the updates it lists are in the zoo.",
+        ) from error

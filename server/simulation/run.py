@@ -1,0 +1,164 @@
+"""A whole federation on one machine: Flower's simulation runtime on Ray, real apps, real zoo."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.data import Partition
+from f2l_fed.errors import RoundError
+from f2l_fed.events import Listener
+from server.cluster import connection
+from server.cluster.held_out import evaluate_held_out
+from server.federation.folder import Federation
+from server.reporting.result import result_of
+from server.rounds.state import RoundState
+from server.server_app import conduct
+from server.simulation.setup import Simulation, held_out_sites
+
+CLIENT_APP = "clients.client_app"
+
+
+def run(
+    simulation: Simulation,
+    federation: Federation,
+    divided: Partition,
+    *,
+    stop: threading.Event,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Runs the rounds on Flower's simulation runtime and measures the held-out sites.
+
+    Starts a Ray of its own and ends it. Writes ``result.json``.
+
+    Args:
+        simulation: What is simulated.
+        federation: As prepared.
+        divided: Its data.
+        stop: Set from outside to give up.
+        listener: Gets every event.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        RoundError: If a round failed, or the run was stopped.
+    """
+    began = time.monotonic()
+    # Ray's workers take the environment of the process that starts it.
+    os.environ["F2L_SITES_ROOT"] = str((federation.root / "sites").absolute())
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    connection.connect(federation.config.ray)
+    # Ray's own handler for SIGTERM aborts the process; ours ends it like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcome: dict[str, Any] = {}
+    ended = threading.Event()
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _: Context) -> None:
+        try:
+            outcome["rounds"] = conduct(
+                grid,
+                federation.root,
+                rounds=simulation.rounds,
+                sites=len(divided.sites),
+                stop=stop,
+                listener=listener,
+            )
+            _require_success(outcome["rounds"])
+            outcome["held_out"] = evaluate_held_out(
+                federation,
+                held_out_sites(divided),
+                stop=stop,
+            )
+        except Exception as error:
+            # The boundary of Flower's thread: what happened is raised again in ours.
+            outcome["error"] = error
+        finally:
+            ended.set()
+
+    client_app: ClientApp = importlib.import_module(CLIENT_APP).app
+    try:
+        run_simulation(
+            server_app=app,
+            client_app=client_app,
+            num_supernodes=len(divided.sites),
+            backend_config={"client_resources": {"num_cpus": 1}},
+        )
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        stop.set()
+        ray.shutdown()
+        ended.wait(5)
+        raise
+    if "error" in outcome:
+        raise outcome["error"]
+    if "held_out" not in outcome:
+        raise RoundError("the simulation ended before its rounds were done")
+    result = result_of(
+        simulation_facts(simulation, divided),
+        federation,
+        outcome["rounds"],
+        outcome["held_out"],
+        wall_seconds=time.monotonic() - began,
+    )
+    write_atomically(federation.root / "result.json", json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
+    """What the result says about the data and the machine."""
+    probe = simulation.config.probe
+    notes = [
+        f"A site's context costs it {probe.steps} gradient steps of its own on {probe.shots} "
+        "examples per class; they are not counted among the local steps. The start 'probe' is the "
+        "network that these steps end at."
+    ]
+    if not divided.disjoint:
+        notes.append(
+            "The pool has too few images for all training sites, so some of them share examples."
+        )
+    if divided.held_out["unseen"] is None:
+        notes.append(
+            "The pool or the scenario leaves no classes that no training site has; "
+            "the unseen part is empty."
+        )
+    return {
+        "seed": simulation.config.seed,
+        "scenario": simulation.scenario,
+        "data": list(simulation.data),
+        "sites": len(divided.sites),
+        "held_out_sites": {
+            kind: 0 if sites is None else len(sites) for kind, sites in divided.held_out.items()
+        },
+        "disjoint": divided.disjoint,
+        "data_notes": notes,
+        "machine": {
+            "cpus": os.cpu_count() or 0,
+            "platform": platform.platform(),
+            "torch": torch.__version__,
+        },
+    }
+
+
+def _require_success(states: Sequence[RoundState]) -> None:
+    last = states[-1]
+    if last.step == "failed":
+        raise RoundError(last.reason, where=f"round {last.number}")

@@ -1,0 +1,217 @@
+"""Asking Flower's SuperLink: which keys are registered, which nodes are there, runs.
+
+The one file that speaks Flower's Control protocol. The ``flwr`` command does the same but keeps
+its settings in the home folder and can't hand over the secret that `server.superlink.process` asks
+for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_public_key,
+)
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto import control_pb2 as pb
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors.http.utils import add_headers
+
+import server
+from f2l_fed.errors import F2LError
+from server.superlink.process import SECRET_HEADER
+
+BUNDLE = Path(server.__path__[0]) / "bundle"
+"""The app that every round is a run of."""
+
+_LOG_BYTES = 64 * 1024
+
+
+class SuperLinkError(F2LError):
+    """The SuperLink can't be reached or did not do what it was asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A registered SuperNode.
+
+    Args:
+        id: Flower's number of it.
+        name: Of the site.
+        key: Its public key, PEM.
+        online: Whether it has been heard of lately.
+    """
+
+    id: int
+    name: str
+    key: bytes
+    online: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of the app.
+
+    Args:
+        id: Flower's number of it.
+        status: "pending", "starting", "running" or "finished".
+        outcome: "completed", "failed" or "stopped" once it has finished.
+        details: What Flower says about the outcome.
+    """
+
+    id: int
+    status: str
+    outcome: str
+    details: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is over."""
+        return self.status == "finished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SuperLink:
+    """A SuperLink on loopback. Every call blocks; errors are SuperLinkError.
+
+    Args:
+        port: Its port.
+        authority: PEM, of its certificate.
+        secret: That its Control routes ask for.
+    """
+
+    port: int
+    authority: bytes
+    secret: str
+
+    def healthy(self) -> bool:
+        """Whether it answers."""
+        try:
+            self.nodes()
+        except SuperLinkError:
+            return False
+        return True
+
+    def nodes(self) -> list[Node]:
+        """All registered nodes."""
+        with self._client() as client:
+            answer = client.ListNodes(pb.ListNodesRequest())
+        return [
+            Node(
+                id=node.node_id,
+                name=node.name,
+                key=bytes(node.public_key),
+                online=node.status == "online",
+            )
+            for node in answer.nodes_info
+            if node.status != "unregistered"
+        ]
+
+    def let_in(self, keys: Mapping[str, str]) -> None:
+        """Lets these sites in and nobody else.
+
+        Args:
+            keys: Public key of each site, OpenSSH format, by name.
+        """
+        wanted = {
+            name: load_ssh_public_key(key.encode()).public_bytes(
+                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            )
+            for name, key in keys.items()
+        }
+        nodes = self.nodes()
+        known = {node.name for node in nodes if wanted.get(node.name) == node.key}
+        with self._client() as client:
+            for node in nodes:
+                if wanted.get(node.name) != node.key:
+                    client.UnregisterNode(pb.UnregisterNodeRequest(node_id=node.id))
+            for name in sorted(wanted.keys() - known):
+                client.RegisterNode(pb.RegisterNodeRequest(public_key=wanted[name], name=name))
+
+    def start(self, settings: Mapping[str, str | int]) -> int:
+        """Starts a run of the app with a run configuration; returns its number."""
+        content = build_fab_from_disk(BUNDLE)
+        fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
+        request = pb.StartRunRequest(
+            fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(settings))
+        )
+        with self._client() as client:
+            answer = client.StartRun(request)
+        if not answer.HasField("run_id"):
+            raise SuperLinkError("the SuperLink did not start the run", got=str(answer.note))
+        return int(answer.run_id)
+
+    def run(self, id: int) -> Run:
+        """How a run stands."""
+        with self._client() as client:
+            answer = client.ListRuns(pb.ListRunsRequest(run_id=id))
+        status = answer.run_dict[id].status
+        return Run(id=id, status=status.status, outcome=status.sub_status, details=status.details)
+
+    def stop(self, id: int) -> None:
+        """Ends a run; one that is over already stays as it is."""
+        try:
+            with self._client() as client:
+                client.StopRun(pb.StopRunRequest(run_id=id))
+        except SuperLinkError:
+            if not self.run(id).finished:
+                raise
+
+    def log(self, id: int) -> str:
+        """The end of what a finished run has written."""
+        text = ""
+        with self._client() as client:
+            for part in client.StreamLogs(pb.StreamLogsRequest(run_id=id, after_timestamp=0.0)):
+                text = (text + part.log_output)[-_LOG_BYTES:]
+        return text
+
+    @contextmanager
+    def _client(self) -> Iterator[ControlHttpClient]:
+        client = ControlHttpClient.from_server_address(
+            f"localhost:{self.port}",
+            insecure=False,
+            root_certificates=self.authority,
+            interceptors=[_WithSecret(self.secret)],
+        )
+        try:
+            with client:
+                yield client
+        except (httpx.HTTPError, ValueError) as error:
+            raise SuperLinkError(
+                "the SuperLink does not do what it is asked",
+                where=f"localhost:{self.port}",
+                got=_reason(error),
+                remedy="The log flower/superlink.log says more.",
+            ) from error
+
+
+class _WithSecret:
+    """Adds the secret to every request."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        add_headers(context.request, {SECRET_HEADER: self._secret})
+        return call_next(context)
+
+
+def app_hash() -> str:
+    """SHA-256 of the app as sites get it, for the list that a site's policy may keep."""
+    return hashlib.sha256(build_fab_from_disk(BUNDLE)).hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"status {error.response.status_code}: {error.response.text[:200]}"
+    return type(error).__name__

@@ -1,0 +1,90 @@
+"""Flower's SuperLink as a child process of the server, closed to everyone else on the machine.
+
+Flower's Control routes ask nobody who he is: whoever reaches the port could run an app. The port
+is on loopback, and here the routes also ask for a secret that only the server can read.
+
+Flower takes a site's signed requests until five minutes after their time, but only five seconds
+before it: a clock that is a little fast would shut a site out. Here it is five minutes either way.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.superlink import extensions
+from flwr.superlink.cli.flower_superlink import flower_superlink
+from flwr.superlink.routers.fleet import node_auth
+from starlette.middleware import Middleware
+
+from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S
+from server.superlink.redelivery import deliver_again
+from server.superlink.reply_limits import bound_replies
+
+SECRET_HEADER = "x-f2l-secret"
+SECRET_FILE = "F2L_LINK_SECRET_FILE"
+"""Environment variable: the file that holds the secret."""
+
+_OPEN = ("/v1/fleet/", "/v1/runtime/", "/health")
+
+_Scope = dict[str, Any]
+_Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class RequireSecret:
+    """ASGI middleware: other routes than those for sites and tasks are for whoever has the secret.
+
+    Args:
+        app: What it stands before.
+        secret: The secret.
+    """
+
+    def __init__(self, app: Any, secret: bytes) -> None:
+        self._app, self._secret = app, secret
+
+    async def __call__(self, scope: _Scope, receive: Any, send: _Send) -> None:
+        if scope["type"] == "lifespan" or self._allowed(scope):
+            await self._app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _allowed(self, scope: _Scope) -> bool:
+        if scope["type"] != "http":
+            return False
+        if scope["path"].startswith(_OPEN):
+            return True
+        given = dict(scope["headers"]).get(SECRET_HEADER.encode(), b"")
+        return hmac.compare_digest(given, self._secret)
+
+
+def main() -> None:
+    """Takes the arguments of ``flower-superlink``."""
+    if not hasattr(extensions, "get_middleware"):
+        sys.exit("this version of Flower has no get_middleware; nothing is run")
+    # A request's age has to lie above minus the first and below the sum of both.
+    for name, seconds in (
+        ("SYSTEM_TIME_TOLERANCE", CLOCKS_MAY_DIFFER_S),
+        ("TIMESTAMP_TOLERANCE", 0),
+    ):
+        if not hasattr(node_auth, name):
+            sys.exit(f"this version of Flower has no {name}; nothing is run")
+        setattr(node_auth, name, seconds)
+    try:
+        deliver_again()
+        bound_replies()
+    except AttributeError as error:
+        sys.exit(f"this version of Flower is another one; nothing is run: {error}")
+    # Read and dropped before anything that this process starts could inherit it.
+    secret = Path(os.environ.pop(SECRET_FILE)).read_bytes().strip()
+    before = extensions.get_middleware
+    extensions.get_middleware = lambda: (Middleware(RequireSecret, secret=secret), *before())
+    flower_superlink()
+
+
+if __name__ == "__main__":
+    main()

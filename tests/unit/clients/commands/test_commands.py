@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from flwr.app import Message
+
+from clients.cli import site as entry_point
+from clients.client_app import app
+from clients.daemon.status_page import page_of
+from clients.onboarding.site_template import create_site
+from clients.site.model_store import load_model
+from clients.site.site import open_site, sent_log
+from f2l_fed.errors import ConfigError, DataError, UsageError
+from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
+from f2l_fed.targets import build_target
+from f2l_fed.wire.messages import TASK_ACTION, Task
+from f2l_fed.wire.packing import pack_task
+from tests.support.loopback import LoopbackGrid
+from tests.support.sites import digits_site, frame
+from tests.support.waiting import PATIENCE_S
+
+ROOT = Path(__file__).parents[4]
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+F2LSite = Callable[..., Ended]
+
+
+@pytest.fixture
+def f2l_site(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> F2LSite:
+    """The entry point in this process, which saves the start of another."""
+
+    def call(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["f2l-site", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            entry_point()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def work(site: Path) -> None:
+    """One task at the site."""
+    task = Task(
+        frame=frame(),
+        anchor=None,
+        round=1,
+        release="",
+        recipe=Recipe(steps=3),
+        candidates=(),
+    )
+    grid = LoopbackGrid(app, {7: {"site": str(site)}})
+    assert list(grid.send_and_receive([Message(pack_task(task), 7, TASK_ACTION)]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run",), "[server] address: no address of the server: expected host:port."),
+        (("model", "export", "out"), "this site has no network yet."),
+        (("init",), "new: there is no such kit. Check the path."),
+        (("init", "--name", "a", "--data", "absent"), "absent: there are no data."),
+    ],
+)
+def test_what_can_not_be_done_ends_with_2_and_one_sentence(tmp_path, f2l_site, arguments, sentence):
+    site = digits_site(tmp_path)
+    subject = tmp_path / "new" if arguments[0] == "init" else site
+    depth = 2 if arguments[0] == "model" else 1
+    done = f2l_site(*arguments[:depth], subject, *arguments[depth:])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_command_of_its_own_ends_with_2_and_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "clients.cli", "status", str(tmp_path / "absent.toml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "can't read the site's configuration" in done.stderr
+
+
+def test_check_ends_with_2_and_every_problem(tmp_path, f2l_site):
+    site = digits_site(tmp_path, more='[policy]\ntargets = "nope"\nminimum_examples = 99\n')
+    done = f2l_site("check", site)
+    assert done.returncode == 2
+    assert done.stdout.count("problem: ") == 2
+    assert done.stderr == ""
+    report = json.loads(f2l_site("check", site, "--json").stdout)
+    assert len(report["problems"]) == 2
+    assert report["train"] == 30
+
+
+def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    shown = json.loads(f2l_site("sent", site, "--json").stdout)
+    assert shown["total"]["messages"] == len(shown["sent"]) == 1
+    assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
+    (change,) = shown["sent"][0]["changes"]
+    table = f2l_site("sent", site).stdout
+    assert "1 messages" in table
+    assert f" {change:.4g} " in table
+    status = json.loads(f2l_site("status", site, "--json").stdout)
+    assert status["daemon"] is None
+    assert status["latest"] == shown["sent"][0]
+    assert status["model"]["round"] == 1
+
+
+def test_the_page_shows_the_norm_of_what_has_left(tmp_path):
+    site = digits_site(tmp_path)
+    work(site)
+    (entry,) = sent_log(tmp_path / "state").entries()
+    assert f"<td class=n>{entry['changes'][0]:.4g}</td>" in page_of(site)
+
+
+def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    log = tmp_path / "state/sent.jsonl"
+    entry = json.loads(log.read_text())
+    log.write_text(json.dumps({k: v for k, v in entry.items() if k not in ("norms", "changes")}))
+    done = f2l_site("sent", site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 messages" in done.stdout
+
+
+def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    done = f2l_site("generate", site)
+    assert (done.returncode, done.stdout) == (1, "")
+    remedy = f"Take part in a round first: f2l-site run {site}"
+    assert done.stderr == f"error: {site}: no start has arrived yet. {remedy}\n"
+    assert f2l_site("generate", site, "--steps", "-1").returncode == 2
+
+
+def test_a_network_is_made_anew_from_the_start_of_the_latest_task_and_exported(tmp_path, f2l_site):
+    site = digits_site(tmp_path)
+    work(site)
+    for name in ("model.safetensors", "model.json"):
+        (tmp_path / "state" / name).unlink()
+    shown = json.loads(f2l_site("generate", site, "--steps", "60", "--json").stdout)
+    facts = shown["model"]
+    assert (facts["steps"], facts["round"], facts["chosen"]) == (60, 1, "anchor")
+    assert shown["loss"] < shown["loss_before"]
+    assert facts["accuracy_before"] < 0.5 < 0.8 < facts["accuracy"]
+    kept = load_model(tmp_path / "state")
+    assert kept is not None
+    opened = open_site(site)
+    target = build_target("mlp", frame().input_shape, 3)
+    measured = loss_and_accuracy(target, kept.weights, opened.validation.x, opened.validation.y)
+    assert measured == (shown["loss"], facts["accuracy"])
+    assert f2l_site("model", "export", site, tmp_path / "out").returncode == 0
+    assert json.loads((tmp_path / "out/model.json").read_text()) == facts
+    said = f2l_site("generate", site).stdout
+    assert "mlp from anchor of round 1\n3 steps on 30 examples, measured on 6\n" in said
+    assert len(json.loads(f2l_site("sent", site, "--json").stdout)["sent"]) == 1
+
+
+def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):
+    digits_site(tmp_path / "data")
+    done = f2l_site(
+        "init", tmp_path / "new", "--name", "line-7", "--data", tmp_path / "data/train.npz"
+    )
+    assert done.returncode == 0, done.stderr
+    done = f2l_site("check", tmp_path / "new/site.toml", "--target", "mlp")
+    assert done.returncode == 0, done.stdout
+    assert "Nothing is wrong." in done.stdout
+
+
+def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):
+    site = digits_site(tmp_path / "a")
+    before = site.read_text()
+    with pytest.raises(UsageError, match="never overwritten"):
+        create_site(tmp_path / "a", "a", tmp_path / "a/train.npz")
+    assert site.read_text() == before
+    with pytest.raises(ConfigError, match="name is out of range"):
+        create_site(tmp_path / "b", "No Name", tmp_path / "a/train.npz")
+    with pytest.raises(DataError, match="there are no data"):
+        create_site(tmp_path / "c", "c", tmp_path / "absent")
+    assert list(tmp_path.rglob("*.draft")) == list((tmp_path / "b").iterdir()) == []

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import torch
+
+from clients.site.site import open_site
+from clients.training import fine_tuning
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.errors import LayoutMismatch
+from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
+from f2l_fed.local_training.selection import select
+from f2l_fed.wire.messages import NUMBERS, Task
+from tests.support.sites import digits_site, frame
+
+
+def task(candidates: tuple[dict[str, torch.Tensor], ...] = (), steps: int = 30) -> Task:
+    return Task(
+        frame=frame(),
+        anchor=None,
+        round=2,
+        release="00001",
+        recipe=Recipe(steps=steps, lr=0.1, batch=10),
+        candidates=candidates,
+    )
+
+
+def test_work_is_the_same_every_time(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    target = fine_tuning.target_of(frame())
+    one, two = (
+        fine_tuning.update_of(site, task(), target, fine_tuning.work(site, task(), target))
+        for _ in range(2)
+    )
+    assert torch.equal(one.weights, two.weights)
+    assert torch.equal(one.probes, two.probes)
+    assert one.numbers == two.numbers
+
+
+def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    target = fine_tuning.target_of(frame())
+    (best,) = tuned = fine_tuning.work(site, task(), target)
+    update = fine_tuning.update_of(site, task(), target, tuned)
+    assert set(update.numbers) == set(NUMBERS)
+    assert (update.chosen, update.round, update.numbers["examples"]) == (("anchor",), 2, 30)
+    assert update.numbers["accuracy_before"] < 0.5 < 0.9 <= update.numbers["accuracy_after"]
+    assert torch.equal(update.weights[0], best.weights)
+    measured = loss_and_accuracy(target, best.weights, site.validation.x, site.validation.y)
+    assert (update.numbers["loss_after"], update.numbers["accuracy_after"]) == measured
+
+
+def test_the_best_start_is_chosen_on_the_sites_own_training_examples(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    target = fine_tuning.target_of(frame())
+    trained = fine_tuning.work(site, task(), target)[0].weights
+    worse = target.initialise(generator_for("worse"))
+    offered = {"prior": worse, "sample-0": trained}
+    asked = task((offered, {"prior": worse}), steps=0)
+    tuned = fine_tuning.work(site, asked, target)
+    update = fine_tuning.update_of(site, asked, target, tuned)
+    assert select(target, offered, site.train.x, site.train.y)[0] == "sample-0"
+    assert update.chosen == ("sample-0", "prior")
+    assert torch.equal(update.weights, torch.stack([trained, worse]))
+    assert torch.equal(fine_tuning.best_of(tuned).weights, trained)
+    assert [torch.equal(one.start, one.weights) for one in tuned] == [True, True]
+
+
+def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    target = fine_tuning.target_of(frame())
+    asked = replace(task(), recipe=Recipe(steps=30, lr=0.1))
+    (best,) = fine_tuning.work(site, asked, target)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    made = fine_tuning.model_of(site, asked, target, best, now)
+    start = fine_tuning.start_of(made, best, asked.recipe)
+    assert (start.model.facts.steps, start.model.facts.accuracy) == (0, best.before[1])
+    again, _ = fine_tuning.anew(site, start, now)
+    assert torch.equal(again.weights, made.weights)
+    assert again.facts == made.facts
+    none, tuned = fine_tuning.anew(site, start, now, steps=0)
+    assert torch.equal(none.weights, start.model.weights)
+    assert none.facts.accuracy == tuned.before[1] == best.before[1]
+
+
+def test_an_anchor_of_another_size_is_refused(tmp_path):
+    target = fine_tuning.target_of(frame())
+    with pytest.raises(LayoutMismatch, match="anchor"):
+        fine_tuning.require_anchor(replace(task(), anchor=torch.zeros(3)), target)

@@ -1,0 +1,235 @@
+"""What admission remembers: one vote a site, whatever liars send; durable; built from a zoo."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from f2l_fed.admission import Admitted, Memory, load_memory, save_memory, seeded
+from f2l_fed.admission.features import measure
+from f2l_fed.admission.history import Doubt
+from f2l_fed.admission.history_file import from_bytes, to_bytes
+from f2l_fed.admission.robust_statistics import Votes, usual_length
+from f2l_fed.admission.zoo_records import RELEASED
+from f2l_fed.errors import AdmissionError
+from tests.support.submissions import ANCHOR, remembered, submission
+
+quick = settings(deadline=None, max_examples=60)
+numbers = st.floats(-1e6, 1e6)
+
+
+def votes_of(values):
+    votes = Votes()
+    for index, value in enumerate(values):
+        votes = votes.with_site(f"s{index}", {"norm": torch.tensor([value])})
+    return votes
+
+
+@quick
+@given(
+    honest=st.lists(st.floats(-3, 3), min_size=3, max_size=15),
+    lies=st.lists(numbers, min_size=1, max_size=14),
+    batches=st.integers(1, 5),
+)
+def test_a_minority_can_not_drag_what_is_usual_out_of_the_honest_range(honest, lies, batches):
+    lies = lies[: len(honest) - 1]
+    votes = votes_of(honest)
+    for batch in range(batches):
+        for index, lie in enumerate(lies):
+            votes = votes.with_site(f"liar{index}", {"norm": torch.tensor([lie * (batch + 1)])})
+    centre, spread, voters = votes.usual("norm", 0.1)
+    assert voters == len(honest) + len(lies)
+    margin = 1e-4
+    assert min(honest) - margin <= centre <= max(honest) + margin
+    # More than half are honest, so the median deviation is at most that of the farthest of them.
+    assert spread <= 1.4826 * (max(honest) - min(honest)) + 0.1 + margin
+
+
+def test_a_site_that_sends_often_has_one_vote():
+    votes = votes_of([1.0, 2.0, 3.0])
+    for _ in range(100):
+        votes = votes.with_site("s2", {"norm": torch.tensor([50.0])})
+    assert votes.usual("norm", 0.1)[:1] == (2.0,)
+    assert len(votes.sites) == 3
+
+
+def test_a_figure_that_a_site_lacks_is_not_counted():
+    votes = votes_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
+    assert votes.usual("norm", 0.1).voters == 2
+    assert votes.usual("spread", 0.1).voters == 1
+    assert votes.usual("mood", 0.1).voters == 0
+    assert set(votes.of("new")) == {"spread"}
+
+
+def test_a_memory_survives_its_file(screen, tmp_path):
+    memory = remembered(screen, 4)
+    save_memory(tmp_path / "memory", memory)
+    again = load_memory(tmp_path / "memory")
+    assert to_bytes(again) == to_bytes(memory)
+    assert again.owners == memory.owners
+    one = submission(4)
+    assert screen.judge(one, again).verdict == screen.judge(one, memory).verdict
+    assert load_memory(tmp_path / "nothing").owners == ()
+
+
+def test_a_memory_that_another_version_wrote_is_told(screen):
+    data = to_bytes(remembered(screen, 2))
+    old = data.replace(b'\\"format\\": 3', b'\\"format\\": 2')
+    assert old != data
+    with pytest.raises(AdmissionError, match="got format 2"):
+        from_bytes(old)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 200, -1])
+def test_a_damaged_file_is_named(screen, tmp_path, cut):
+    path = tmp_path / "memory"
+    path.write_bytes(to_bytes(remembered(screen, 2))[:cut])
+    with pytest.raises(AdmissionError, match="can't be read") as error:
+        load_memory(path)
+    assert error.value.where == str(path)
+
+
+def test_a_forgotten_site_leaves_nothing_behind(screen):
+    memory = remembered(screen, 4)
+    without = memory.without("site-02")
+    assert {origin.site for origin in without.fresh} == {"site-00", "site-01", "site-03"}
+    assert b"site-02" not in to_bytes(without)
+    assert "site-03" in {owner.site for owner in without.owners}
+    assert len(without.signatures) == len(without.owners)
+
+
+def test_only_the_networks_of_a_site_s_last_rounds_are_remembered(screen):
+    memory = remembered(screen, 3)
+    for number in range(2, 6):
+        memory = screen.judge(submission(1, number), memory).memory
+    recent = memory.of_last_rounds(2)
+    sites = {owner.site for owner in recent.owners}
+    rounds = {site: {o.round for o in recent.owners if o.site == site} for site in sites}
+    assert rounds == {"site-00": {1}, "site-01": {4, 5}, "site-02": {1}}
+    assert len(recent.signatures) == len(recent.owners)
+
+
+def test_the_same_submission_twice_is_remembered_once(screen):
+    memory = remembered(screen, 3)
+    again = screen.judge(submission(1), memory).memory
+    assert sorted(again.owners) == sorted(memory.owners)
+    assert len(again.directions) == len(memory.directions)
+
+
+def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
+    memory = remembered(screen, 3)
+    newer = screen.judge(submission(1, 4), memory).memory
+    late = screen.judge(submission(1, 2), newer)
+    assert late.verdict.admitted, late.verdict.reason
+    before, after = newer.votes_on("first"), late.memory.votes_on("first")
+    for name, value in before.of("site-01").items():
+        assert torch.equal(after.of("site-01")[name], value)
+    assert late.memory.sources == newer.sources
+    assert len(late.memory.owners) > len(newer.owners)
+    # The way of a run that is resumed: the parts of both, in the order in which they came.
+    part = late.memory.part(submission(1, 2).origin)
+    assert to_bytes(newer.joined(part)) == to_bytes(late.memory)
+
+
+def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
+    rows = [
+        Admitted(
+            site=one.site,
+            round=one.round,
+            parent=one.parent,
+            weights=one.weights,
+            probes=one.probes,
+            metrics=[{} for _ in one.weights],
+        )
+        for one in map(submission, range(9))
+    ]
+    built, grown = seeded(rows, screen.anatomy, ANCHOR), remembered(screen, 9)
+    assert built.owners == grown.owners
+    torch.testing.assert_close(built.signatures, grown.signatures)
+    found, known = built.votes_on("first"), grown.votes_on("first")
+    assert found.usual("norm", 0.1) == known.usual("norm", 0.1)
+    later = seeded(
+        [Admitted(site="a", round=2, parent="00001", weights=rows[0].weights,
+                  probes=rows[0].probes, metrics=[{"update_norm": 1.0}] * 2)],
+        screen.anatomy, ANCHOR,
+    )  # fmt: skip
+    assert later.votes_on("later").usual("norm", 0.1).centre == 0.0
+    assert later.directions.shape[0] == 0
+
+
+def test_an_older_submission_leaves_the_doubt_about_a_newer_one(screen):
+    newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).memory
+    doubted = newer.with_doubts("later", {"site-01": Doubt(3, "why")})
+    for older in (submission(1, 2, parent="00001"), submission(1, 1)):
+        assert doubted.with_admitted(measure(older, screen.anatomy)).doubted == doubted.doubted
+    newest = measure(submission(1, 4, parent="00003"), screen.anatomy)
+    assert not doubted.with_admitted(newest).doubted
+
+
+def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
+    grown, built = remembered(screen, 9), Memory()
+    later = [submission(n, 2, parent="00001") for n in range(20, 23)]
+    for one in later:
+        grown = screen.judge(one, grown).memory
+    assert grown.votes_on("later").parents == ("00001",) * 3
+    for one in [*map(submission, range(9)), *later]:
+        built = built.joined(from_bytes(to_bytes(grown.part(one.origin))))
+    assert to_bytes(built) == to_bytes(grown)
+
+
+def test_a_part_without_a_vote_takes_the_vote_away(screen):
+    grown, origin = remembered(screen, 4), submission(2).origin
+    part = dataclasses.replace(grown, votes={}).part(origin)
+    joined = grown.joined(part)
+    assert origin.site not in joined.votes_on(origin.kind).sites
+    assert origin in joined.owners
+
+
+def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
+    one = submission(0)
+    released = Admitted(
+        site=one.site,
+        round=one.round,
+        parent=one.parent,
+        weights=one.weights,
+        probes=one.probes,
+        metrics=[{RELEASED: 1.0} for _ in one.weights],
+    )
+    memory = seeded([released], screen.anatomy, ANCHOR, remembered(screen, 4))
+    assert memory.owners.count(one.origin) == len(one.weights)
+    assert one.site not in memory.votes_on(one.origin.kind).sites
+
+
+@quick
+@given(
+    honest=st.lists(st.floats(0.1, 10), min_size=3, max_size=15),
+    lies=st.lists(st.floats(1, 1e12), min_size=1, max_size=14),
+)
+def test_however_long_lies_are_the_spread_of_lengths_is_bounded_by_an_honest_one(honest, lies):
+    lies = [max(honest) * lie for lie in lies[: len(honest) - 1]]
+    usual = usual_length([*honest, *lies], floor=0.01)
+    assert min(honest) <= usual.centre <= max(honest)
+    assert usual.spread <= 1.4826 * usual.centre + 1e-9
+
+
+def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_both_ways():
+    tight = [0.9 + 0.2 * n / 27 for n in range(28)]
+    assert usual_length([*tight, *[0.36] * 12], 0.01).spread < 0.2
+    # Honest lengths have a long tail below.
+    skewed = [0.2 + 0.8 * n / 27 for n in range(28)]
+    lied = [*skewed, *[10.0] * 12]
+    centre, spread, _ = usual_length(lied, 0.01)
+    both_ways = sorted(abs(length - centre) for length in lied)[len(lied) // 2] * 1.4826
+    assert spread < 0.8 * both_ways
+
+
+def test_a_doubt_about_older_records_does_not_replace_one_about_newer_ones(screen):
+    memory = remembered(screen, 3)
+    memory = memory.with_doubts("later", {"site-01": Doubt(4, "short")})
+    memory = memory.with_doubts("first", {"site-01": Doubt(1, "long"), "site-02": Doubt(1, "long")})
+    assert memory.doubted == {"site-01": Doubt(4, "short"), "site-02": Doubt(1, "long")}
+    assert set(memory.votes_on("first").sites) == {"site-00"}

@@ -1,0 +1,136 @@
+"""The ridge map against the normal equations, its cross-validation against explicit refits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from f2l_fed.prior.ridge import fit_ridge
+from tests.support.small import rng
+
+SIZES = [(40, 7), (20, 33)]
+GRID = 25
+
+
+def data(n, p, q=4, noise=0.5, seed=0):
+    draws = rng(seed)
+    x = torch.randn(n, p, generator=draws, dtype=torch.float64) + 1
+    slope = torch.randn(p, q, generator=draws, dtype=torch.float64) / p**0.5
+    return x, x @ slope + 2 + noise * torch.randn(n, q, generator=draws, dtype=torch.float64)
+
+
+def solved(x, y, strength, *, centre):
+    """The normal equations; a function of further features."""
+    x_mean, y_mean = (x.mean(0), y.mean(0)) if centre else (0 * x[0], 0 * y[0])
+    xc, yc = x - x_mean, y - y_mean
+    slope = torch.linalg.solve(xc.T @ xc + strength * torch.eye(x.shape[1]).double(), xc.T @ yc)
+    return lambda fresh: (fresh - x_mean) @ slope + y_mean
+
+
+def refits(x, y, strength, *, group, centre):
+    """Each example's prediction by a map fitted without its group."""
+    found, index = torch.empty_like(y), torch.arange(len(x))
+    for first in range(0, len(x), group):
+        out = (index >= first) & (index < first + group)
+        found[out] = solved(x[~out], y[~out], strength, centre=centre)(x[out])
+    return found
+
+
+def scores(x, y, *, group, centre):
+    """The grid of strengths, and at each the squared error of every left-out group."""
+    xc = x - x.mean(0) if centre else x
+    largest = torch.linalg.matrix_norm(xc, 2) ** 2
+    grid = largest * torch.logspace(-6, 2, GRID, dtype=torch.float64)
+    missed = [refits(x, y, strength, group=group, centre=centre) - y for strength in grid]
+    return grid, torch.stack([m.square().sum(1).view(-1, group).sum(1) for m in missed])
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_the_map_solves_the_normal_equations_at_its_strength(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, centre=centre)
+    fresh, _ = data(5, p, seed=1)
+    expected = solved(x, y, fit.strength, centre=centre)(fresh)
+    torch.testing.assert_close(fit.map(fresh.float()), expected.float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("group", [1, 5])
+def test_held_out_predictions_are_those_of_refits_without_the_group(n, p, centre, group):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=group, centre=centre)
+    expected = refits(x, y, fit.strength, group=group, centre=centre)
+    torch.testing.assert_close(fit.held_out, expected.float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("group", [1, 5])
+def test_the_strength_is_the_largest_within_one_standard_error_of_the_best(n, p, centre, group):
+    x, y = data(n, p, noise=1.5)
+    grid, score = scores(x, y, group=group, centre=centre)
+    mean = score.mean(1)
+    best = int(mean.argmin())
+    error = score[best].std(correction=0) / score.shape[1] ** 0.5
+    chosen = fit_ridge(x, y, group=group, centre=centre, strengths=GRID).strength
+    assert chosen >= float(grid[best]) * (1 - 1e-9)
+    within = grid[mean <= mean[best] + error]
+    assert chosen == pytest.approx(float(within.max()), rel=1e-6)
+
+
+def test_one_standard_error_makes_a_noisy_fit_plainer():
+    x, y = data(40, 7, noise=1.5)
+    grid, score = scores(x, y, group=1, centre=True)
+    assert fit_ridge(x, y).strength > 1.5 * float(grid[score.mean(1).argmin()])
+
+
+def test_what_features_say_nothing_about_is_predicted_by_its_mean():
+    x = torch.randn(60, 5, generator=rng(0))
+    y = 3 + torch.randn(60, 2, generator=rng(1))
+    fit = fit_ridge(x, y)
+    assert (fit.map(x) - y.mean(0)).std() < 0.15
+
+
+def test_what_is_linear_is_found_however_few_the_features():
+    x, y = data(60, 3, noise=0.0)
+    fit = fit_ridge(x, y)
+    residual = fit.held_out - y.float()
+    assert residual.square().mean() < 1e-3 * y.var()
+
+
+def test_without_an_intercept_zero_is_mapped_to_zero():
+    x, y = data(40, 7)
+    assert not fit_ridge(x, y, centre=False).map(torch.zeros(1, 7)).any()
+
+
+def test_constant_features_add_nothing_and_break_nothing():
+    x, y = data(20, 3)
+    torch.testing.assert_close(
+        fit_ridge(torch.cat([x, torch.ones(20, 2)], 1), y).held_out, fit_ridge(x, y).held_out
+    )
+    fit = fit_ridge(torch.ones(20, 2), y)
+    torch.testing.assert_close(fit.map(torch.ones(1, 2))[0], y.mean(0).float())
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_prediction_is_the_sum_of_the_outputs_by_their_weights(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=5, centre=centre)
+    fresh, _ = data(3, p, seed=1)
+    torch.testing.assert_close(
+        fit.weights(fresh.float()) @ y, fit.map(fresh.float()).double(), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("n", "p"), SIZES)
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_held_out_prediction_is_such_a_sum_without_its_own_group(n, p, centre):
+    x, y = data(n, p)
+    fit = fit_ridge(x, y, group=5, centre=centre)
+    group = slice(10, 15)
+    weights = fit.held_out_weights(group)
+    assert not weights[:, group].any()
+    torch.testing.assert_close(weights @ y, fit.held_out[group].double(), rtol=0, atol=1e-4)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from f2l_fed.errors import RecordErased, ZooError
+from f2l_fed.zoo import Zoo
+from f2l_fed.zoo.format import commit_log
+from tests.unit.f2l_fed.zoo.samples import keys_of, new_record, new_records, shard_files
+
+
+def files_with(path: Path, row: np.ndarray) -> list[Path]:
+    return [f for f in path.rglob("*") if f.is_file() and row.tobytes() in f.read_bytes()]
+
+
+def test_forgetting_a_site_removes_its_bytes_and_only_them(zoo: Zoo, path: Path):
+    gone, kept = new_record("0/a/0"), new_record("0/b/0")
+    zoo.append([gone, kept])
+    assert len(files_with(path, gone.weights)) == len(files_with(path, gone.context)) == 1
+    commit = zoo.forget("a")
+    assert (commit.number, commit.kind) == (2, "forget")
+    assert files_with(path, gone.weights) == files_with(path, gone.context) == []
+    view = Zoo.open(path).snapshot()
+    assert keys_of(view.records()) == ["0/b/0"]
+    np.testing.assert_array_equal(view.weights(view.records()), [kept.weights])
+    assert zoo.verify() == ()
+
+
+def test_no_fragment_of_an_erased_row_is_left_in_any_file(zoo: Zoo, path: Path):
+    """Index, journals and unfinished files included; a fragment is two numbers side by side."""
+    gone = [new_record(f"{number}/a/0") for number in range(5)]
+    for record in gone:
+        zoo.append([record, new_record(record.key.replace("a", "b"))])
+        zoo.snapshot().weights(zoo.snapshot().records())
+    shutil.copy(path / "index.sqlite", path / "index.sqlite-journal")
+    (path / "tmp" / "unfinished").write_bytes(gone[0].weights.tobytes()[:20])
+    fragments = {
+        row.tobytes()[start : start + 8]
+        for record in gone
+        for row in (record.weights, record.context)
+        for start in range(0, len(row.tobytes()) - 7, 4)
+    }
+
+    def found() -> int:
+        content = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+        return sum(fragment in content for fragment in fragments)
+
+    assert found() == len(fragments)
+    zoo.forget("a")
+    assert found() == 0
+    assert len(zoo.snapshot().records()) == 5
+
+
+def test_an_old_snapshot_lists_erased_rows_but_refuses_to_read_them(zoo: Zoo, path: Path):
+    zoo.append(new_records("0/a/0", "0/b/0"))
+    view = zoo.snapshot()
+    records = view.records()
+    Zoo.open(path).forget("a")
+    assert view.records() == records
+    assert view.weights(records[1:]).shape[0] == 1
+    for read in (view.weights, view.contexts):
+        with pytest.raises(RecordErased, match="0/a/0 of site a: the record was erased"):
+            read(records)
+
+
+def test_an_interrupted_erasure_is_finished_on_opening(zoo: Zoo, path: Path):
+    gone = new_record("0/a/0")
+    head = zoo.append([gone, new_record("0/b/0")])
+    tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
+    (path / commit_log.name(2)).write_bytes(commit_log.encode(tombstone))
+    assert [fault.what[:27] for fault in zoo.verify()] == ["erased rows are still there"]
+    with pytest.raises(ZooError, match="the record was erased"):
+        zoo.snapshot(1).weights(zoo.snapshot(1).records(site="a"))
+    reopened = Zoo.open(path)
+    assert files_with(path, gone.weights) == []
+    assert reopened.verify() == ()
+
+
+def test_erasure_takes_what_dead_writers_left(zoo: Zoo, path: Path):
+    zoo.append(new_records("0/a/0"))
+    (path / "tmp" / "unfinished").write_bytes(b"row")
+    (path / "shards" / "unnamed.safetensors").write_bytes(b"row")
+    zoo.forget("a")
+    assert shard_files(path) == []
+    assert list((path / "tmp").iterdir()) == []
+
+
+def test_rows_that_two_sites_share_stay_until_both_are_forgotten(zoo: Zoo, path: Path):
+    one = new_record("0/a/0")
+    zoo.append([one, new_record("0/b/0", weights=one.weights, context=one.context)])
+    zoo.forget("a")
+    view = zoo.snapshot()
+    np.testing.assert_array_equal(view.weights(view.records()), [one.weights])
+    zoo.forget("b")
+    assert files_with(path, one.weights) == []
+
+
+def test_erased_records_do_not_come_back_but_the_site_may(zoo: Zoo):
+    zoo.append(new_records("0/a/0"))
+    tombstone = zoo.forget("a")
+    assert zoo.append(new_records("0/a/0")) == tombstone
+    assert zoo.snapshot().records() == ()
+    zoo.append([new_record("7/a/0", weights=new_record("0/a/0").weights)])
+    view = zoo.snapshot()
+    assert keys_of(view.records()) == ["7/a/0"]
+    assert view.weights(view.records()).shape[0] == 1
+    assert zoo.stats().forgotten == ("a",)
+
+
+def test_forgetting_twice_is_forgetting_once(zoo: Zoo):
+    zoo.append(new_records("0/a/0"))
+    assert zoo.forget("a") == zoo.forget("a")
+
+
+def test_forgetting_an_unknown_site_is_refused(zoo: Zoo):
+    with pytest.raises(ZooError, match="no such site: got 'A'"):
+        zoo.forget("A")
+
+
+def test_nothing_is_deleted_while_the_log_has_a_gap(zoo: Zoo, path: Path):
+    for number in range(3):
+        zoo.append(new_records(f"{number}/a/0", f"{number}/b/0"))
+    zoo.snapshot()
+    (path / commit_log.name(2)).unlink()
+    before = shard_files(path)
+    for opened in (zoo, Zoo.open(path)):
+        with pytest.raises(ZooError, match="a log entry is missing"):
+            opened.forget("a")
+    assert shard_files(path) == before

@@ -1,0 +1,37 @@
+"""What an administrator sees of a round while it goes on."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from f2l_fed import events
+from server.control.watch import RoundView
+from server.reporting.console_progress import ProgressView
+
+HOSTILE = "[/red] [bold]x[/]"
+
+
+def shown(*what: object) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(*what)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_sites_say_is_shown_as_it_is():
+    view = RoundView()
+    view.take({"event": events.SITE_REJECTED, "site": HOSTILE, "reason": HOSTILE, "round": 1})
+    view.take({"event": events.ROUND_FAILED, "reason": HOSTILE, "round": 1})
+    text = shown(view.table())
+    assert text.count("[/red] [bold]x[/]") == 3
+
+
+def test_progress_says_it_as_it_is_too():
+    console = Console(file=io.StringIO(), width=200, stderr=False)
+    with ProgressView(console, 1) as progress:
+        progress(events.SITE_REJECTED, {"site": HOSTILE, "reason": HOSTILE})
+        progress(events.RELEASE_HELD, {"release": "00001", "reasons": [HOSTILE]})
+        progress(events.ROUND_FAILED, {"round": 1, "reason": HOSTILE})
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("[/red] [bold]x[/]") == 4

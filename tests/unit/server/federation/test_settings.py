@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from f2l_fed.errors import ConfigError
+from server.federation import settings
+from server.federation.server_settings import ServerSettings
+from server.federation.settings import create, read_settings, refresh
+
+SMALL = ["target.name=mlp", "target.input_shape=[1,8,8]"]
+
+
+def test_what_was_said_stands_in_the_file_and_the_rest_as_comments(tmp_path: Path) -> None:
+    federation, server = create(
+        tmp_path / "f", {}, [*SMALL, "seed=7"], {"address": "hub:1"}, "--set"
+    )
+    text = (tmp_path / "f/federation.toml").read_text()
+    values = tomllib.loads(text)
+    assert values["seed"] == 7
+    assert values["server"]["address"] == server.address == "hub:1"
+    assert values["target"] == {"name": "mlp", "input_shape": [1, 8, 8]}
+    assert "# timeout_s = 600.0" in text
+    again, same = refresh(tmp_path / "f")
+    assert (again.config, same) == (federation.config, server)
+
+
+def test_an_edit_holds_and_one_that_can_not_is_named(tmp_path: Path) -> None:
+    create(tmp_path / "f", {}, SMALL, {}, "--set")
+    path = tmp_path / "f/federation.toml"
+    text = path.read_text()
+    path.write_text(text.replace("# timeout_s = 600.0", "timeout_s = 5.0"))
+    assert refresh(tmp_path / "f")[0].config.round.timeout_s == 5.0
+    assert settings.Federation.open(tmp_path / "f").config.round.timeout_s == 5.0
+    path.write_text(text.replace('name = "mlp"', 'name = "cnn-xs"'))
+    with pytest.raises(ConfigError, match="target is fixed since the federation was created"):
+        refresh(tmp_path / "f")
+    path.write_text(text.replace("[server]", "[server]\nlistn = 'x:1'"))
+    with pytest.raises(ConfigError, match=r"unknown key: got listn\. Did you mean listen\?"):
+        refresh(tmp_path / "f")
+
+
+def test_a_section_for_the_server_alone_leaves_the_federation_as_it_is(tmp_path: Path) -> None:
+    federation, _ = create(tmp_path / "f", {}, [*SMALL, "seed=7"], {}, "--set")
+    (tmp_path / "f/federation.toml").write_text("[server]\ndashboard = 0\n")
+    again, server = refresh(tmp_path / "f")
+    assert again.config == federation.config
+    assert server.dashboard == 0
+
+
+def test_only_loopback_is_listened_on_unless_told() -> None:
+    server = ServerSettings()
+    assert server.listen.startswith("127.0.0.1:")
+    assert server.control.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"listen": "8443"}, "listen: no address: expected host:port"),
+        ({"front": "nginx"}, "front is out of range"),
+        ({"front": "external"}, "superlink is out of range: expected a fixed port"),
+        ({"connections": 0}, "connections is out of range"),
+        ({"dashboard": 70000}, "dashboard is out of range"),
+    ],
+)
+def test_what_can_not_stand_is_refused(value: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create(tmp_path / "f", {"server": value}, SMALL, {}, "here")
+    assert not (tmp_path / "f").exists()
+    assert read_settings(tmp_path) == ServerSettings()

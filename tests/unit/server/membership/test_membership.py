@@ -1,0 +1,128 @@
+"""Certificates that a federation has replaced are revoked, wherever a process has died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import CertificateSigningRequestBuilder, Name
+
+from f2l_fed.errors import ConfigError
+from f2l_fed.wire.enrolment import renewal_text
+from server.federation.server_settings import ServerSettings
+from server.membership.membership import Membership
+from server.membership.site_registry import Refused
+from server.pki.certificate_store import create_authority
+from server.pki.revocation import REVOCATIONS, Revocations
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Site:
+    """The key of a site, and what it sends."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP384R1())
+        public = self.key.public_key()
+        self.public = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        wanted = CertificateSigningRequestBuilder().subject_name(Name([]))
+        self.request = wanted.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
+
+
+class Played:
+    """A federation without a SuperLink, whose revocations can be made to fail."""
+
+    def __init__(self, root: Path) -> None:
+        self.certificates = root / "certificates"
+        create_authority(self.certificates, now=NOW)
+        self.membership = Membership(root, ServerSettings(), clock=lambda: NOW)
+
+    def enrol(self, name: str, site: Site, *, replace: bool = False) -> int:
+        kit = json.loads(self.membership.invite(name, "admin", replace=replace))
+        self.membership.enrol(name, kit["token"], site.public, site.request)
+        return self.serials(name)[-1]
+
+    def renew(self, name: str, before: Site, after: Site) -> str:
+        time = NOW.isoformat()
+        text = renewal_text(name, after.public, after.request, time)
+        signature = before.key.sign(text, ec.ECDSA(hashes.SHA384()))
+        return self.membership.renew(name, after.public, after.request, time, signature)
+
+    def serials(self, name: str) -> list[int]:
+        return self.membership.registry.active(name).serial_numbers
+
+    def revoked(self, serial: int) -> bool:
+        return serial in Revocations(self.certificates)
+
+    def dying(self, act: Callable[[], object]) -> None:
+        """Does something that ends where certificates are revoked, as a crash there would."""
+        path = self.certificates / REVOCATIONS
+        kept = path.read_bytes() if path.exists() else None
+        path.write_text("no list")
+        with pytest.raises(ConfigError, match="the list of revoked certificates is damaged"):
+            act()
+        if kept is None:
+            path.unlink()
+        else:
+            path.write_bytes(kept)
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Played:
+    return Played(tmp_path)
+
+
+def test_a_renewal_revokes_what_was_before(played: Played) -> None:
+    first, second = Site(), Site()
+    serial = played.enrol("north", first)
+    assert not played.revoked(serial)
+    played.renew("north", first, second)
+    assert played.revoked(serial)
+    assert [played.revoked(one) for one in played.serials("north")] == [True, False]
+
+
+def test_a_renewal_that_died_before_it_revoked_does_so_when_it_is_repeated(played: Played) -> None:
+    first, second = Site(), Site()
+    serial = played.enrol("north", first)
+    played.dying(lambda: played.renew("north", first, second))
+    assert not played.revoked(serial)
+    pem = played.renew("north", first, second)
+    assert pem == played.membership.registry.active("north").certificate
+    assert [played.revoked(one) for one in played.serials("north")] == [True, False]
+
+
+def test_a_renewal_that_is_refused_leaves_the_site_its_certificate(played: Played) -> None:
+    first, other = Site(), Site()
+    serial = played.enrol("north", first)
+    played.enrol("south", other)
+    with pytest.raises(Refused, match="another site's"):
+        played.renew("north", first, other)
+    assert not played.revoked(serial)
+
+
+def test_a_new_kit_for_a_registered_site_revokes_before_the_old_serials_are_forgotten(
+    played: Played,
+) -> None:
+    first, second = Site(), Site()
+    played.enrol("north", first)
+    played.renew("north", first, second)
+    serials = played.serials("north")
+    played.dying(lambda: played.membership.invite("north", "admin", replace=True))
+    assert played.serials("north") == serials
+    latest = played.enrol("north", Site(), replace=True)
+    assert all(played.revoked(serial) for serial in serials)
+    assert not played.revoked(latest)
+
+
+def test_a_removal_revokes_before_the_registry_says_that_the_site_is_out(played: Played) -> None:
+    serial = played.enrol("north", Site())
+    played.dying(lambda: played.membership.remove("north", "admin"))
+    assert played.membership.registry.active("north")
+    played.membership.remove("north", "admin")
+    assert played.revoked(serial)
