@@ -10,7 +10,7 @@ from typing import Any
 from f2l_fed.core.validation import require
 
 SERVED, RIGHT, WRONG = "generated", "prior", "wrong_context"
-"""Arms of `f2l_fed.evaluation.arms`: what a site gets; the prior with its own and another context."""
+"""Arms: what a site gets, and the prior with a right and a wrong context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,7 +139,7 @@ class ReleaseRegistry:
         return load_generator(self.path / id / "generator.safetensors")
 
     def part(self, id: str, name: str) -> Tensor:
-        """One tensor of a release's generator; names: `f2l_fed.generator.serialization.tensors_of`."""
+        """One tensor of a release's generator; see `f2l_fed.generator.serialization.tensors_of`."""
         return load_part(self.path / id / "generator.safetensors", name)
 
     def expected(self, id: str) -> Tensor:

@@ -18,6 +18,7 @@ from server.cluster.tasks import retrain_here
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
+from server.rounds import state as round_state
 from server.rounds import state_files
 from server.scheduling.run_plan import Plan
 from tests.support.inline import InlineEngine, conductor, run_inline
