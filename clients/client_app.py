@@ -84,7 +84,7 @@ def task(message: Message, context: Context) -> Message:
         target = fine_tuning.target_of(asked.frame)
         site.require_fit(asked.frame.input_shape, asked.frame.classes)
         fine_tuning.require_anchor(asked, target)
-        tuned = fine_tuning.work(site, asked, target)
+        tuned = fine_tuning.fine_tune_episodes(site, asked, target)
         best = fine_tuning.best_of(tuned)
         made = fine_tuning.model_of(site, asked, target, best, sent_log.utc_now())
         save_model(site.state, made, fine_tuning.start_of(made, best, asked.recipe))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 
-from f2l_fed.admission import load_memory, save_memory
+from f2l_fed.admission import load_history, save_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import Zoo
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
-from server.rounds.run_cache import Spool
+from server.rounds.run_cache import RunCache
 from server.rounds.screening import _alone
 
 
@@ -22,12 +22,12 @@ def erase(federation: Federation, site: str) -> None:
     A run that goes on meanwhile sees that the zoo lost the site, and forgets it too.
     """
     federation.quarantine.forget(site)
-    Spool.beside(federation.root).forget(site)
+    RunCache.beside(federation.root).forget(site)
     _erase_training(federation)
     path = federation.screening
     with _alone(federation):
         if path.exists():
-            save_memory(path, load_memory(path).without(site))
+            save_history(path, load_history(path).without(site))
         # What writers left that died; none is at work now.
         for draft in path.parent.glob(f".{path.name}.*.draft"):
             draft.unlink()

@@ -23,7 +23,7 @@ _LONGEST_LINE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
+class ManagedProcess:
     """A process to keep running.
 
     Args:
@@ -43,7 +43,7 @@ class Child:
     gone: Callable[[], None]
 
 
-async def keep_running(child: Child) -> None:
+async def keep_running(child: ManagedProcess) -> None:
     """Runs a child, again and again with growing waits, until it is cancelled."""
     log = logging.Logger(child.name)
     handler = RotatingFileHandler(
@@ -68,7 +68,7 @@ async def keep_running(child: Child) -> None:
         handler.close()
 
 
-async def _run_once(child: Child, log: logging.Logger) -> str:
+async def _run_once(child: ManagedProcess, log: logging.Logger) -> str:
     process = await asyncio.create_subprocess_exec(
         *child.command,
         cwd=child.folder,

@@ -12,15 +12,15 @@ from flwr.serverapp import Grid, ServerApp
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
 from server.cluster import connection
-from server.cluster.backend import Cluster
+from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
-from server.rounds.coordinator import Conductor
-from server.rounds.messaging import Talk
+from server.rounds.coordinator import Coordinator
+from server.rounds.messaging import Messenger
 from server.rounds.state import RoundState
 from server.superlink.reply_guard import guard_replies
 
 
-def conduct(
+def run_rounds(
     grid: Grid,
     root: Path,
     *,
@@ -41,10 +41,10 @@ def conduct(
     """
     federation = Federation.open(root)
     connection.connect(federation.config.ray)
-    return Conductor(
+    return Coordinator(
         federation=federation,
-        talk=Talk(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
-        engine=Cluster(root=root, config=federation.config.ray),
+        talk=Messenger(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
+        engine=RayBackend(root=root, config=federation.config.ray),
         log=federation.events(listener),
         names=partial(_bound_names, grid),
     ).run(rounds, sites)
@@ -69,7 +69,7 @@ def main(grid: Grid, context: Context) -> None:
             expected='workdir="/path/of/the/federation"',
         )
     guard_replies()
-    conduct(
+    run_rounds(
         grid,
         Path(root),
         rounds=int(context.run_config.get("rounds", 1)),

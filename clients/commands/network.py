@@ -26,7 +26,7 @@ def generate(
     from clients.site.model_store import load_start, save_model
     from clients.site.sent_log import utc_now
     from clients.site.site import open_site
-    from clients.training.fine_tuning import anew
+    from clients.training.fine_tuning import fine_tune_again
 
     site = open_site(site_file)
     start = load_start(site.state)
@@ -36,7 +36,7 @@ def generate(
             where=str(site_file),
             remedy=f"Take part in a round first: f2l-site run {site_file}",
         )
-    model, tuned = anew(site, start, utc_now(), steps=steps)
+    model, tuned = fine_tune_again(site, start, utc_now(), steps=steps)
     save_model(site.state, model)
     facts = model.facts
     if as_json:

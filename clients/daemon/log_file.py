@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def journal(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
+def open_log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
     """A log file until the block ends.
 
     Args:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clients.daemon import supernode
-from clients.daemon.log_file import journal
+from clients.daemon.log_file import open_log
 from clients.daemon.status import _LOCK, LOG, STATUS, Status, read_status
 from clients.daemon.status_page import serving_page
 from clients.onboarding import server_connection
@@ -35,7 +35,7 @@ _POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Backoff:
     """How the daemon deals with a SuperNode that ends or does not end.
 
     Args:
@@ -62,7 +62,7 @@ class Patience:
 
 
 def run(
-    site_file: Path, patience: Patience | None = None, *, begun: Callable[[], None] = lambda: None
+    site_file: Path, patience: Backoff | None = None, *, begun: Callable[[], None] = lambda: None
 ) -> None:
     """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP, and ends all it started.
 
@@ -80,13 +80,13 @@ def run(
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda got, _: asked.append(got))
-    supervise(site_file, lambda: bool(asked), patience or Patience(), begun)
+    supervise(site_file, lambda: bool(asked), patience or Backoff(), begun)
 
 
 def supervise(
     site_file: Path,
     stopped: Callable[[], bool],
-    patience: Patience,
+    patience: Backoff,
     begun: Callable[[], None] = lambda: None,
 ) -> None:
     """As `run`, until ``stopped()``."""
@@ -97,7 +97,7 @@ def supervise(
     folder = site_file.parent.absolute()
     with (
         _locked(state),
-        journal(state / LOG, patience.log_bytes) as log,
+        open_log(state / LOG, patience.log_bytes) as log,
         serving_page(site_file, config.page),
     ):
         _end_leftover(state, patience.grace_s)

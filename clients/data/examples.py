@@ -20,7 +20,7 @@ _READERS: dict[str, Callable[[Path], tuple[AnyArray, AnyArray]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Source:
+class ExampleSource:
     """Examples with their labels as they are written.
 
     Args:
@@ -34,7 +34,7 @@ class Source:
     where: str
 
     @classmethod
-    def read(cls, path: Path) -> Source:
+    def read(cls, path: Path) -> ExampleSource:
         """Reads an ``.npz``, ``.csv`` or ``.parquet`` file, or a folder with one of images a class.
 
         Raises:
@@ -107,7 +107,7 @@ def load_examples(path: Path, labels: Sequence[str] = ()) -> Dataset:
     Raises:
         DataError: If they can't be used as they are.
     """
-    source = Source.read(path)
+    source = ExampleSource.read(path)
     return source.numbered(labels or source.labels)
 
 

@@ -22,7 +22,7 @@ _ROOM_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class PreflightReport:
     """What a site has, and what is wrong with it.
 
     Args:
@@ -51,7 +51,7 @@ def check(
     classes: int = 0,
     connect: bool = True,
     now: datetime | None = None,
-) -> Report:
+) -> PreflightReport:
     """Checks a site and goes on after the first problem.
 
     Args:
@@ -64,7 +64,7 @@ def check(
     try:
         config = read_config(path)
     except F2LError as error:
-        return Report(problems=(str(error),))
+        return PreflightReport(problems=(str(error),))
     folder = path.parent
     problems = _policy_problems(config.policy)
     if problem := state_problem(folder / config.state):
@@ -76,7 +76,7 @@ def check(
     try:
         train, validation, labels = read_examples(folder, config)
     except F2LError as error:
-        return Report(site=config.name, problems=(str(error), *problems))
+        return PreflightReport(site=config.name, problems=(str(error), *problems))
     site = Site(
         config=config,
         train=train,
@@ -93,7 +93,7 @@ def check(
     if target:
         problems += _target_problems(site, target, classes)
     per_class = _per_class(train, labels)
-    return Report(
+    return PreflightReport(
         site=config.name,
         train=len(train.y),
         validation=len(validation.y),

@@ -34,7 +34,7 @@ START = "start.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ModelFacts:
     """What is known of a fine-tuned network.
 
     Args:
@@ -81,11 +81,11 @@ class Model:
 
     weights: Tensor
     layout: WeightLayout
-    facts: Facts
+    facts: ModelFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class ModelStart:
     """What a network is fine-tuned from.
 
     Args:
@@ -97,7 +97,7 @@ class Start:
     recipe: Recipe
 
 
-def save_model(folder: Path, model: Model, start: Start | None = None) -> None:
+def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
     """Replaces the network in a folder, and the start that it was made from where there is one.
 
     A crash leaves the old or the new one of each.
@@ -124,7 +124,7 @@ def load_model(folder: Path) -> Model | None:
     return _read(path)[0] if path.exists() else None
 
 
-def load_start(folder: Path) -> Start | None:
+def load_start(folder: Path) -> ModelStart | None:
     """Reads the start in a folder; None where none has arrived yet.
 
     Raises:
@@ -134,7 +134,7 @@ def load_start(folder: Path) -> Start | None:
     if not path.exists():
         return None
     model, more = _read(path, "recipe")
-    return Start(model=model, recipe=from_mapping(Recipe, more, where=str(path)))
+    return ModelStart(model=model, recipe=from_mapping(Recipe, more, where=str(path)))
 
 
 def export_model(model: Model, folder: Path) -> None:
@@ -197,6 +197,6 @@ def _read(path: Path, more: str = "") -> tuple[Model, dict[str, Any]]:
             got=type(error).__name__,
             remedy="Remove it; the next round makes another.",
         ) from error
-    facts = from_mapping(Facts, values, where=str(path))
+    facts = from_mapping(ModelFacts, values, where=str(path))
     layout = build_target(facts.target, facts.input_shape, facts.classes).layout
     return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clients.data.examples import Source
+from clients.data.examples import ExampleSource
 from clients.site.config import SiteConfig, read_config
 from clients.site.privacy_budget import Budget
 from clients.site.sent_log import SentLog
@@ -98,12 +98,12 @@ def read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples,
     Raises:
         DataError: If they can't be used.
     """
-    source = Source.read(folder / config.data)
+    source = ExampleSource.read(folder / config.data)
     labels = config.label_names or source.labels
     data = _examples(source.numbered(labels))
     if not config.validation:
         return *_keep_aside(data, config), labels
-    further = Source.read(folder / config.validation)
+    further = ExampleSource.read(folder / config.validation)
     validation = _examples(further.numbered(labels))
     if validation.x.shape[1:] != data.x.shape[1:]:
         raise DataError(

@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from clients.site.model_store import Facts, Model, Start
+from clients.site.model_store import Model, ModelFacts, ModelStart
 from clients.site.site import Examples, Site
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
@@ -58,7 +58,7 @@ def require_anchor(request: ProbeRequest | Task, target: Target) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class FineTuned:
     """One start and what became of it; loss and accuracy on the validation examples."""
 
     chosen: str
@@ -73,7 +73,7 @@ class Tuned:
         return float((self.weights.double() - self.start.double()).norm())
 
 
-def work(site: Site, task: Task, target: Target) -> tuple[Tuned, ...]:
+def fine_tune_episodes(site: Site, task: Task, target: Target) -> tuple[FineTuned, ...]:
     """For each episode chooses the best start on the site's own examples and fine-tunes it.
 
     The choice is by the training examples.
@@ -88,7 +88,7 @@ def work(site: Site, task: Task, target: Target) -> tuple[Tuned, ...]:
     return tuple(tuned)
 
 
-def update_of(site: Site, task: Task, target: Target, tuned: Sequence[Tuned]) -> Update:
+def update_of(site: Site, task: Task, target: Target, tuned: Sequence[FineTuned]) -> Update:
     """What is sent of it, with means over the episodes as numbers."""
     return Update(
         site=site.config.name,
@@ -107,14 +107,14 @@ def update_of(site: Site, task: Task, target: Target, tuned: Sequence[Tuned]) ->
     )
 
 
-def best_of(tuned: Sequence[Tuned]) -> Tuned:
+def best_of(tuned: Sequence[FineTuned]) -> FineTuned:
     """The one with the lowest loss after fine-tuning."""
     return min(tuned, key=lambda one: (isnan(one.after[0]), one.after[0]))
 
 
-def anew(
-    site: Site, start: Start, now: datetime, *, steps: int | None = None
-) -> tuple[Model, Tuned]:
+def fine_tune_again(
+    site: Site, start: ModelStart, now: datetime, *, steps: int | None = None
+) -> tuple[Model, FineTuned]:
     """Fine-tunes a kept start on the examples that the site has now.
 
     Args:
@@ -143,16 +143,16 @@ def anew(
     return Model(weights=tuned.weights, layout=target.layout, facts=made), tuned
 
 
-def start_of(model: Model, best: Tuned, recipe: Recipe) -> Start:
+def start_of(model: Model, best: FineTuned, recipe: Recipe) -> ModelStart:
     """What the site keeps of where a network came from."""
     facts = replace(model.facts, steps=0, accuracy=best.before[1])
-    return Start(model=replace(model, weights=best.start, facts=facts), recipe=recipe)
+    return ModelStart(model=replace(model, weights=best.start, facts=facts), recipe=recipe)
 
 
-def model_of(site: Site, task: Task, target: Target, best: Tuned, now: datetime) -> Model:
+def model_of(site: Site, task: Task, target: Target, best: FineTuned, now: datetime) -> Model:
     """What the site keeps of its work: the network, with all that is known of it here."""
     frame = task.frame
-    facts = Facts(
+    facts = ModelFacts(
         site=site.config.name,
         time=now.isoformat(timespec="seconds"),
         target=frame.target,
@@ -173,10 +173,10 @@ def model_of(site: Site, task: Task, target: Target, best: Tuned, now: datetime)
 
 def _tuned(
     site: Site, target: Target, kind: str, start: Tensor, recipe: Recipe, rng: torch.Generator
-) -> Tuned:
+) -> FineTuned:
     weights = finetune(target, start, site.train.x, site.train.y, recipe, rng)
     before, after = (_measured(target, w, site.validation) for w in (start, weights))
-    return Tuned(kind, start, weights, before, after)
+    return FineTuned(kind, start, weights, before, after)
 
 
 def _measured(target: Target, weights: Tensor, examples: Examples) -> tuple[float, float]:

@@ -10,16 +10,18 @@ import torch
 from f2l_fed.admission.checks import outliers
 from f2l_fed.admission.checks.duplicates import least_angle
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.evidence import FEW, Compared
-from f2l_fed.admission.history import Doubt, Memory
-from f2l_fed.admission.robust_statistics import Votes
+from f2l_fed.admission.evidence import FEW, Comparisons
+from f2l_fed.admission.history import Exclusion, History
+from f2l_fed.admission.robust_statistics import SiteStatistics
 from f2l_fed.admission.verdict import Finding, Verdict
 
 _AT_ONCE = 128
 """Updates compared with all others at once: memory grows with their number, not its square."""
 
 
-def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, dict[str, Verdict]]:
+def review_cohort(
+    memory: History, kind: str, config: AdmissionConfig
+) -> tuple[History, dict[str, Verdict]]:
     """Judges what was admitted since the last time once more, against all sites' newest.
 
     Whoever came first was compared with few. This depends on what was admitted and not on the
@@ -44,7 +46,7 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
     rounds = {owner.site: owner.round for owner in owners}
     fresh = {origin.site for origin in memory.fresh if origin.kind == kind}
     while new := _unlike_others(memory.votes_on(kind), fresh, in_league, config):
-        doubts = {site: Doubt(rounds.get(site, 0), v.reason) for site, v in new.items()}
+        doubts = {site: Exclusion(rounds.get(site, 0), v.reason) for site, v in new.items()}
         memory, found = memory.with_doubts(kind, doubts), {**found, **new}
     if enough:
         memory = replace(memory, fresh=frozenset(o for o in memory.fresh if o.kind != kind))
@@ -52,7 +54,7 @@ def review(memory: Memory, kind: str, config: AdmissionConfig) -> tuple[Memory, 
 
 
 def _unlike_others(
-    votes: Votes,
+    votes: SiteStatistics,
     fresh: Set[str],
     in_league: Mapping[str, list[Finding]],
     config: AdmissionConfig,
@@ -61,7 +63,7 @@ def _unlike_others(
     for site, parent, values in votes.each():
         if site not in fresh:
             continue
-        compared = Compared(
+        compared = Comparisons(
             values=values,
             votes=votes,
             peers=peers[parent],
@@ -76,7 +78,7 @@ def _unlike_others(
     return found
 
 
-def _alike(memory: Memory, kind: str, config: AdmissionConfig) -> dict[str, list[Finding]]:
+def _alike(memory: History, kind: str, config: AdmissionConfig) -> dict[str, list[Finding]]:
     """Findings by site about updates in one direction, from starts of one release in a round."""
     found: dict[str, list[Finding]] = {}
     groups: dict[tuple[int, str], list[int]] = {}

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.features import SPREAD, Measures, measure, spread_of
-from f2l_fed.admission.history import Memory
-from f2l_fed.admission.robust_statistics import Usual, Votes
+from f2l_fed.admission.features import SPREAD, Features, extract_features, spread_of
+from f2l_fed.admission.history import History
+from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
 from f2l_fed.admission.submission import Submission
-from f2l_fed.admission.weight_sketch import Anatomy
+from f2l_fed.admission.weight_sketch import WeightSketch
 
 FEW = 3
 """Sites of whom one may lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Compared:
+class Comparisons:
     """Figures of one site next to those of all.
 
     Args:
@@ -36,17 +36,17 @@ class Compared:
     """
 
     values: Mapping[str, Tensor]
-    votes: Votes
-    peers: Votes
+    votes: SiteStatistics
+    peers: SiteStatistics
     complete: bool
     few: int
     config: AdmissionConfig
 
-    def usual(self, name: str, *, wide: float = 1.0) -> Usual:
+    def usual(self, name: str, *, wide: float = 1.0) -> Reference:
         """What sites have; ``wide`` widens the floor."""
         return self.votes.usual(name, wide * self.config.floor)
 
-    def among_few(self, name: str) -> tuple[Tensor, Usual] | None:
+    def among_few(self, name: str) -> tuple[Tensor, Reference] | None:
         """How many times a length is the median's, as a logarithm, where too few are known.
 
         Args:
@@ -61,8 +61,8 @@ class Compared:
         return self.values[name] - others.centre, others
 
     def by_release(
-        self, values: Tensor, usual: Callable[[Votes], Usual]
-    ) -> tuple[Tensor, Usual] | None:
+        self, values: Tensor, usual: Callable[[SiteStatistics], Reference]
+    ) -> tuple[Tensor, Reference] | None:
         """Deviations of a figure that depends on the release that was started from.
 
         How long updates are is such a figure. Those that started from the same release tell what
@@ -97,7 +97,7 @@ def _nearer(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
+class Evidence:
     """Everything that checks may look at.
 
     Args:
@@ -112,18 +112,18 @@ class Case:
     """
 
     submission: Submission
-    memory: Memory
+    memory: History
     config: AdmissionConfig
-    anatomy: Anatomy
+    anatomy: WeightSketch
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
     sites: int = 0
 
     @cached_property
-    def measures(self) -> Measures:
+    def measures(self) -> Features:
         """The figures of a submission in the right form."""
-        return measure(self.submission, self.anatomy)
+        return extract_features(self.submission, self.anatomy)
 
     @cached_property
     def outputs(self) -> Tensor:
@@ -137,14 +137,14 @@ class Case:
         return spread_of(self.outputs).clamp(min=1e-12).log()
 
     @cached_property
-    def compared(self) -> Compared:
+    def compared(self) -> Comparisons:
         """The figures that cost no forward pass, with the votes on them.
 
         Whoever comes first may not decide for the rest: among two thirds of the sites less than
         half lie if less than a third of all do. Until so many are known it is left to `review`.
         """
         origin, most = self.submission.origin, ceil(2 * self.sites / 3)
-        return Compared(
+        return Comparisons(
             values=self.measures.values,
             votes=self.memory.votes_on(origin.kind),
             peers=self.memory.votes_on(origin.kind).from_release(origin.parent),
@@ -154,6 +154,6 @@ class Case:
         )
 
     @cached_property
-    def behaved(self) -> Compared:
+    def behaved(self) -> Comparisons:
         """The figure that costs one."""
         return replace(self.compared, values={SPREAD: self.spread})

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from f2l_fed.admission.submission import Origin, Submission
-from f2l_fed.admission.weight_sketch import Anatomy
+from f2l_fed.admission.submission import Submission, SubmissionId
+from f2l_fed.admission.weight_sketch import WeightSketch
 
 NORM, PROBE, SPREAD = "norm", "probe", "spread"
 HEAD, HEAD_CHANGE = "head", "head_change"
@@ -28,25 +28,25 @@ _LEAST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measures:
+class Features:
     """What is remembered of a submission.
 
     Args:
         origin: Where it comes from.
         values: (m,) float64 by name, one for each network, or (1,) for all of them.
-        signatures: (m, S) float32, of the networks; see `Anatomy.signature`.
+        signatures: (m, S) float32, of the networks; see `WeightSketch.signature`.
         lengths: (m,) float32, how far each signature is from the start's.
         directions: (m, 256) float32, sketches of the updates' hidden part, of length 1.
     """
 
-    origin: Origin
+    origin: SubmissionId
     values: Mapping[str, Tensor]
     signatures: Tensor
     lengths: Tensor
     directions: Tensor
 
 
-def measure(submission: Submission, anatomy: Anatomy) -> Measures:
+def extract_features(submission: Submission, anatomy: WeightSketch) -> Features:
     """Measures a submission of finite numbers in the right form.
 
     Logarithms of lengths, cosines as they are.
@@ -65,7 +65,7 @@ def measure(submission: Submission, anatomy: Anatomy) -> Measures:
     values |= {f"{LAYER}{index}": log for index, log in enumerate(logs.T)}
     signatures = anatomy.signature(submission.weights)
     directions = anatomy.sketch(updates)
-    return Measures(
+    return Features(
         origin=submission.origin,
         values=values,
         signatures=signatures,

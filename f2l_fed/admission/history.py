@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.features import Measures
-from f2l_fed.admission.robust_statistics import Votes
-from f2l_fed.admission.submission import Origin
+from f2l_fed.admission.features import Features
+from f2l_fed.admission.robust_statistics import SiteStatistics
+from f2l_fed.admission.submission import SubmissionId
 
 
-class Doubt(NamedTuple):
+class Exclusion(NamedTuple):
     """Since which round a site's records are left out, and why."""
 
     round: int
@@ -27,7 +27,7 @@ class Doubt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Memory:
+class History:
     """Votes of the sites, and signatures of their networks.
 
     Args:
@@ -40,17 +40,17 @@ class Memory:
         fresh: What has come since the last `review` as its site's newest of a kind.
     """
 
-    votes: Mapping[str, Votes] = field(default_factory=dict)
-    owners: tuple[Origin, ...] = ()
+    votes: Mapping[str, SiteStatistics] = field(default_factory=dict)
+    owners: tuple[SubmissionId, ...] = ()
     signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    sources: tuple[Origin, ...] = ()
+    sources: tuple[SubmissionId, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    doubted: Mapping[str, Doubt] = field(default_factory=dict)
-    fresh: frozenset[Origin] = frozenset()
+    doubted: Mapping[str, Exclusion] = field(default_factory=dict)
+    fresh: frozenset[SubmissionId] = frozenset()
 
     def with_admitted(
-        self, one: Measures, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
-    ) -> Memory:
+        self, one: Features, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
+    ) -> History:
         """The memory after a submission was admitted; the same one again replaces itself.
 
         A late one, of an earlier round than the site's newest, is remembered to tell copies; the
@@ -97,15 +97,15 @@ class Memory:
             },
         )
 
-    def part(self, origin: Origin) -> Memory:
+    def part(self, origin: SubmissionId) -> History:
         """What a submission that was just admitted has added, as a memory of its own."""
         of_kind = self.votes_on(origin.kind)
-        votes = Votes()
+        votes = SiteStatistics()
         if origin.site in of_kind.sites:
             votes = votes.with_site(origin.site, of_kind.of(origin.site), origin.parent)
         mine = [i for i, owner in enumerate(self.owners) if owner == origin]
         newest = [i for i, source in enumerate(self.sources) if source == origin]
-        return Memory(
+        return History(
             votes={origin.kind: votes},
             owners=(origin,) * len(mine),
             signatures=self.signatures[mine],
@@ -113,12 +113,12 @@ class Memory:
             directions=self.directions[newest],
         )
 
-    def joined(self, part: Memory) -> Memory:
+    def joined(self, part: History) -> History:
         """The memory with what `part` took from another; as if it had been admitted here."""
         origin = part.owners[0]
         votes = part.votes_on(origin.kind)
         counted = origin.site in votes.sites
-        measures = Measures(
+        measures = Features(
             origin=origin,
             # Median, least and greatest have themselves as median, least and greatest.
             values=votes.of(origin.site) if counted else {},
@@ -128,7 +128,7 @@ class Memory:
         )
         return self.with_admitted(measures, votes=counted)
 
-    def with_doubts(self, kind: str, doubts: Mapping[str, Doubt]) -> Memory:
+    def with_doubts(self, kind: str, doubts: Mapping[str, Exclusion]) -> History:
         """The memory after a review: those sites have no vote until they send something new.
 
         What is doubted of a site's newer records stays so.
@@ -141,7 +141,7 @@ class Memory:
         }
         return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **news})
 
-    def without(self, site: str) -> Memory:
+    def without(self, site: str) -> History:
         """The memory without a site, as after its erasure."""
         kept = [i for i, owner in enumerate(self.owners) if owner.site != site]
         others = [i for i, source in enumerate(self.sources) if source.site != site]
@@ -156,7 +156,7 @@ class Memory:
             fresh=frozenset(origin for origin in self.fresh if origin.site != site),
         )
 
-    def of_last_rounds(self, count: int) -> Memory:
+    def of_last_rounds(self, count: int) -> History:
         """The memory without networks that are older than the last so many rounds of their site."""
         rounds = defaultdict[str, set[int]](set)
         for owner in self.owners:
@@ -169,14 +169,14 @@ class Memory:
             signatures=_of(self.signatures, kept),
         )
 
-    def networks_of(self, origin: Origin) -> int:
+    def networks_of(self, origin: SubmissionId) -> int:
         """How many networks of one submission are remembered."""
         mine = origin[:2]
         return sum(owner[:2] == mine for owner in self.owners)
 
-    def votes_on(self, kind: str) -> Votes:
+    def votes_on(self, kind: str) -> SiteStatistics:
         """The votes on submissions of a kind; none if there are none yet."""
-        return self.votes.get(kind, Votes())
+        return self.votes.get(kind, SiteStatistics())
 
 
 def _of(rows: Tensor, kept: list[int]) -> Tensor:

@@ -10,16 +10,16 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from f2l_fed.admission.history import Doubt, Memory
-from f2l_fed.admission.robust_statistics import Votes
-from f2l_fed.admission.submission import Origin
+from f2l_fed.admission.history import Exclusion, History
+from f2l_fed.admission.robust_statistics import SiteStatistics
+from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import AdmissionError
 
 _FORMAT, _VOTES = 3, "votes."
 
 
-def load_memory(path: Path) -> Memory:
+def load_history(path: Path) -> History:
     """Reads a memory; an empty one if there is no file.
 
     Raises:
@@ -28,16 +28,16 @@ def load_memory(path: Path) -> Memory:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Memory()
+        return History()
     return from_bytes(data, where=str(path))
 
 
-def save_memory(path: Path, memory: Memory) -> None:
+def save_history(path: Path, memory: History) -> None:
     """Writes a memory durably."""
     write_atomically(path, to_bytes(memory))
 
 
-def to_bytes(memory: Memory) -> bytes:
+def to_bytes(memory: History) -> bytes:
     """A memory as a safetensors file."""
     about = {
         "format": _FORMAT,
@@ -55,7 +55,7 @@ def to_bytes(memory: Memory) -> bytes:
     )
 
 
-def from_bytes(data: bytes, *, where: str = "") -> Memory:
+def from_bytes(data: bytes, *, where: str = "") -> History:
     """Reads what `to_bytes` wrote.
 
     Raises:
@@ -67,9 +67,9 @@ def from_bytes(data: bytes, *, where: str = "") -> Memory:
         tensors = load(data)
         if about["format"] != _FORMAT:
             raise _damaged(where, f"format {about['format']}")
-        found = Memory(
+        found = History(
             votes={
-                str(kind): Votes(
+                str(kind): SiteStatistics(
                     names=tuple(names),
                     sites=tuple(sites),
                     parents=tuple(parents),
@@ -81,8 +81,10 @@ def from_bytes(data: bytes, *, where: str = "") -> Memory:
             signatures=tensors["signatures"],
             sources=_origins(about["sources"]),
             directions=tensors["directions"],
-            doubted={str(s): Doubt(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
-            fresh=frozenset(Origin(str(s), int(r), str(p)) for s, r, p in about.get("fresh", ())),
+            doubted={str(s): Exclusion(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
+            fresh=frozenset(
+                SubmissionId(str(s), int(r), str(p)) for s, r, p in about.get("fresh", ())
+            ),
         )
         sound = len(found.owners) == len(found.signatures)
         sound = sound and len(found.sources) == len(found.directions)
@@ -98,8 +100,8 @@ def from_bytes(data: bytes, *, where: str = "") -> Memory:
     return found
 
 
-def _origins(read: Iterable[Sequence[Any]]) -> tuple[Origin, ...]:
-    return tuple(Origin(str(site), int(number), str(parent)) for site, number, parent in read)
+def _origins(read: Iterable[Sequence[Any]]) -> tuple[SubmissionId, ...]:
+    return tuple(SubmissionId(str(site), int(number), str(parent)) for site, number, parent in read)
 
 
 def _damaged(where: str, got: str) -> AdmissionError:

@@ -20,7 +20,7 @@ from torch import Tensor
 _NORMAL = 1.4826
 
 
-class Usual(NamedTuple):
+class Reference(NamedTuple):
     """What others have: median, robust standard deviation, and how many of them do."""
 
     centre: float
@@ -33,7 +33,7 @@ class Usual(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Votes:
+class SiteStatistics:
     """The newest figures of every site.
 
     Args:
@@ -48,9 +48,11 @@ class Votes:
     sites: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     values: Tensor = field(default_factory=lambda: torch.empty(0, 0, 3, dtype=torch.float64))
-    _found: dict[tuple[str, str, float], Usual] = field(default_factory=dict, init=False)
+    _found: dict[tuple[str, str, float], Reference] = field(default_factory=dict, init=False)
 
-    def with_site(self, site: str, figures: Mapping[str, Tensor], parent: str = "") -> Votes:
+    def with_site(
+        self, site: str, figures: Mapping[str, Tensor], parent: str = ""
+    ) -> SiteStatistics:
         """The votes after a site's figures, (m,) by name, came in instead of its old ones."""
         names = (*self.names, *(name for name in figures if name not in self.names))
         sites = self.sites if site in self.sites else (*self.sites, site)
@@ -62,19 +64,21 @@ class Votes:
             mine[names.index(name)] = torch.stack(
                 [each.double().quantile(0.5), *each.double().aminmax()]
             )
-        return Votes(names=names, sites=sites, parents=tuple(parents.values()), values=values)
+        return SiteStatistics(
+            names=names, sites=sites, parents=tuple(parents.values()), values=values
+        )
 
-    def without(self, *sites: str) -> Votes:
+    def without(self, *sites: str) -> SiteStatistics:
         """The votes without some sites'."""
         out = frozenset(sites)
         return self._of([index for index, other in enumerate(self.sites) if other not in out])
 
-    def from_release(self, parent: str) -> Votes:
+    def from_release(self, parent: str) -> SiteStatistics:
         """The votes of those that started from one release."""
         return self._of([index for index, other in enumerate(self.parents) if other == parent])
 
-    def _of(self, kept: list[int]) -> Votes:
-        return Votes(
+    def _of(self, kept: list[int]) -> SiteStatistics:
+        return SiteStatistics(
             names=self.names,
             sites=tuple(self.sites[index] for index in kept),
             parents=tuple(self.parents[index] for index in kept),
@@ -98,17 +102,17 @@ class Votes:
             if not missing
         }
 
-    def usual(self, name: str, floor: float) -> Usual:
+    def usual(self, name: str, floor: float) -> Reference:
         """What is usual of a figure; without voters if nobody has it."""
         return self._once("usual", name, floor, usual)
 
-    def usual_length(self, name: str, floor: float) -> Usual:
+    def usual_length(self, name: str, floor: float) -> Reference:
         """What is usual of a length whose logarithm is the figure, as a length."""
         return self._once("length", name, floor, lambda logs, at: usual_length(np.exp(logs), at))
 
     def _once(
-        self, kind: str, name: str, floor: float, made: Callable[[np.ndarray, float], Usual]
-    ) -> Usual:
+        self, kind: str, name: str, floor: float, made: Callable[[np.ndarray, float], Reference]
+    ) -> Reference:
         key = kind, name, floor
         if key not in self._found:
             self._found[key] = made(self._on(name), floor)
@@ -122,21 +126,21 @@ class Votes:
         return known
 
 
-def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
+def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Reference:
     """Median and 1.4826 times the median deviation from it, which is at least ``floor``.
 
     >>> usual([1.0, 2.0, 3.0, 1e9], floor=0.1)
-    Usual(centre=2.5, spread=1.4826, voters=4)
+    Reference(centre=2.5, spread=1.4826, voters=4)
     """
     if not len(votes):
-        return Usual(0.0, floor, 0)
+        return Reference(0.0, floor, 0)
     known = np.asarray(votes)
     centre = _median(known)
     deviation = _median(np.abs(known - centre))
-    return Usual(centre, max(_NORMAL * deviation, floor), len(votes))
+    return Reference(centre, max(_NORMAL * deviation, floor), len(votes))
 
 
-def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
+def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Reference:
     """Median and the smaller of two robust standard deviations.
 
     One is 1.4826 times the median distance below the median of those that aren't above it, which
@@ -150,15 +154,15 @@ def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Usual:
         floor: Smallest spread, in medians.
 
     >>> usual_length([0.25, 0.5, 1.0, 50.0, 60.0], floor=0.1)
-    Usual(centre=1.0, spread=0.7413, voters=5)
+    Reference(centre=1.0, spread=0.7413, voters=5)
     """
     if not len(votes):
-        return Usual(0.0, floor, 0)
+        return Reference(0.0, floor, 0)
     lengths = np.asarray(votes)
     centre = _median(lengths)
     below = _NORMAL * _median(centre - lengths[lengths <= centre])
     ratio = exp(usual(np.log(lengths / centre), 0.0).spread) - 1
-    return Usual(centre, max(min(below, ratio * centre), floor * centre), len(votes))
+    return Reference(centre, max(min(below, ratio * centre), floor * centre), len(votes))
 
 
 def _median(values: np.ndarray) -> float:

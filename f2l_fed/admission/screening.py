@@ -10,17 +10,17 @@ from torch import Tensor
 
 from f2l_fed.admission.checks import duplicates, message_format, outliers, values
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.evidence import Case
-from f2l_fed.admission.features import SPREAD, measure
-from f2l_fed.admission.history import Memory
+from f2l_fed.admission.evidence import Evidence
+from f2l_fed.admission.features import SPREAD, extract_features
+from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.verdict import Finding, Verdict
-from f2l_fed.admission.weight_sketch import Anatomy
+from f2l_fed.admission.weight_sketch import WeightSketch
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.targets import Target
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 
-Check = Callable[[Case], Iterator[Finding]]
+Check = Callable[[Evidence], Iterator[Finding]]
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
@@ -47,7 +47,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Judgement:
+class ScreeningResult:
     """What became of a submission.
 
     Args:
@@ -58,7 +58,7 @@ class Judgement:
 
     verdict: Verdict
     submission: Submission
-    memory: Memory
+    memory: History
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,7 +74,7 @@ class Screen:
     """
 
     config: AdmissionConfig
-    anatomy: Anatomy
+    anatomy: WeightSketch
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
@@ -92,13 +92,13 @@ class Screen:
         rng = generator_for(lineage, "screening")
         return cls(
             config=config,
-            anatomy=Anatomy.of(target, lineage),
+            anatomy=WeightSketch.of(target, lineage),
             episodes=episodes,
             logits=target.logits,
             inputs=synthetic_inputs(target.input_shape, config.inputs, rng),
         )
 
-    def judge(self, submission: Submission, memory: Memory, sites: int = 0) -> Judgement:
+    def judge(self, submission: Submission, memory: History, sites: int = 0) -> ScreeningResult:
         """Runs the checks until one rejects.
 
         Args:
@@ -107,7 +107,7 @@ class Screen:
                 counts as none, but that the site's vote is one of all.
             sites: How many are expected in the round; 0 if that is not known.
         """
-        case = Case(
+        case = Evidence(
             submission=submission,
             memory=memory,
             config=self.config,
@@ -121,15 +121,17 @@ class Screen:
         for check in CHECKS.values():
             findings += check(case)
             if any(finding.action == "reject" for finding in findings):
-                return Judgement(verdict=Verdict.of(findings), submission=submission, memory=memory)
+                return ScreeningResult(
+                    verdict=Verdict.of(findings), submission=submission, memory=memory
+                )
         verdict = Verdict.of(findings)
         if verdict.action == "clip":
             # What is remembered is what is stored; the second look judges that like any other.
             submission = _shortened(submission, verdict)
-            memory = memory.with_admitted(measure(submission, self.anatomy))
+            memory = memory.with_admitted(extract_features(submission, self.anatomy))
         elif verdict.admitted:
             memory = memory.with_admitted(case.measures, {SPREAD: case.spread})
-        return Judgement(verdict=verdict, submission=submission, memory=memory)
+        return ScreeningResult(verdict=verdict, submission=submission, memory=memory)
 
 
 def _shortened(submission: Submission, verdict: Verdict) -> Submission:

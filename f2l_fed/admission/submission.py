@@ -12,7 +12,7 @@ KINDS = ("first", "later")
 """Kinds of rounds: those that start from the anchor, and those from a release."""
 
 
-class Origin(NamedTuple):
+class SubmissionId(NamedTuple):
     """Whose networks they are, of which round, from starts of which release."""
 
     site: str
@@ -64,9 +64,9 @@ class Submission:
         return self.probes.mean(dim=0, keepdim=True).expand(len(self.weights), -1)
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> SubmissionId:
         """Where it comes from."""
-        return Origin(self.site, self.round, self.parent)
+        return SubmissionId(self.site, self.round, self.parent)
 
     def moved(self, share: Tensor) -> Submission:
         """The same with only a share of each update, (m,) float32."""

@@ -16,7 +16,7 @@ _BUCKETS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Anatomy:
+class WeightSketch:
     """Where layers and outputs lie in a weight vector.
 
     Args:
@@ -36,7 +36,7 @@ class Anatomy:
     signs: Tensor
 
     @classmethod
-    def of(cls, target: Target, lineage: str) -> Anatomy:
+    def of(cls, target: Target, lineage: str) -> WeightSketch:
         """That of a target's networks; the lineage seeds the sketches."""
         split = OutputSymmetry.of(target, enabled=True)
         rng = generator_for(lineage, "sketch")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.features import NORM, Measures, measure
-from f2l_fed.admission.history import Memory
+from f2l_fed.admission.features import NORM, Features, extract_features
+from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
-from f2l_fed.admission.weight_sketch import Anatomy
+from f2l_fed.admission.weight_sketch import WeightSketch
 from f2l_fed.zoo import NewRecord, Snapshot
 
 
@@ -40,7 +40,7 @@ def new_records(submission: Submission) -> list[NewRecord]:
 
 
 def admitted_in(
-    snapshot: Snapshot, recall: int, memory: Memory | None = None
+    snapshot: Snapshot, recall: int, memory: History | None = None
 ) -> Iterator[Admitted]:
     """What a zoo holds of each site's last rounds and a memory does not, in the order of rounds.
 
@@ -67,8 +67,8 @@ def admitted_in(
 
 
 def followed(
-    memory: Memory, snapshot: Snapshot, anatomy: Anatomy, anchor: Tensor, recall: int
-) -> Memory:
+    memory: History, snapshot: Snapshot, anatomy: WeightSketch, anchor: Tensor, recall: int
+) -> History:
     """A memory brought up to date with a zoo.
 
     Args:
@@ -111,8 +111,11 @@ class Admitted:
 
 
 def seeded(
-    admitted: Iterable[Admitted], anatomy: Anatomy, anchor: Tensor, memory: Memory | None = None
-) -> Memory:
+    admitted: Iterable[Admitted],
+    anatomy: WeightSketch,
+    anchor: Tensor,
+    memory: History | None = None,
+) -> History:
     """Builds a memory, one submission at a time, oldest round first.
 
     What later rounds started from is not in a zoo, so of their figures only those are known that
@@ -126,7 +129,7 @@ def seeded(
         anchor: (D,) float32, the lineage's first.
         memory: What is remembered already; nothing if left out.
     """
-    memory = memory or Memory()
+    memory = memory or History()
     for one in admitted:
         submission = Submission(
             site=one.site,
@@ -138,7 +141,7 @@ def seeded(
             numbers={},
             steps=0,
         )
-        found = measure(submission, anatomy)
+        found = extract_features(submission, anatomy)
         memory = memory.with_admitted(
             _startless(found, one) if one.parent else found,
             votes=not any(metrics.get(RELEASED) for metrics in one.metrics),
@@ -146,12 +149,12 @@ def seeded(
     return memory
 
 
-def _startless(found: Measures, one: Admitted) -> Measures:
+def _startless(found: Features, one: Admitted) -> Features:
     known = {name: found.values[name] for name in ("probe", "head")}
     norms = [metrics.get("update_norm", 0.0) for metrics in one.metrics]
     if norms and min(norms) > 0:
         known[NORM] = torch.tensor(norms, dtype=torch.float64).log()
-    return Measures(
+    return Features(
         origin=found.origin,
         values=known,
         signatures=found.signatures,

@@ -7,7 +7,7 @@ Laws, for states a, b, c of one aggregator and updates x, y:
     finalise does not depend on the order of the updates.
 All of them hold up to rounding in float64. So a cluster may cut the updates into shards, reduce
 the shards wherever they lie, and merge the states in any tree;
-`f2l_fed.aggregate.merge_tree.merged` is the one that gives the same bits every time.
+`f2l_fed.aggregate.merge_tree.merge_tree` is the one that gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from f2l_fed.aggregate.updates import Rows
+from f2l_fed.aggregate.updates import Updates
 from f2l_fed.errors import AdmissionError
 
 State = TypeVar("State")
@@ -47,21 +47,21 @@ class Aggregator(Generic[State]):
     finalise: Callable[[State], Tensor]
 
 
-def collecting(rule: Callable[[Rows], Tensor]) -> Aggregator[Rows]:
+def collecting(rule: Callable[[Updates], Tensor]) -> Aggregator[Updates]:
     """The aggregator of a rule that must see all updates at once: its state is the updates.
 
     Args:
         rule: Maps at least one update to (D,) float64.
     """
 
-    def finalise(rows: Rows) -> Tensor:
+    def finalise(rows: Updates) -> Tensor:
         if not len(rows):
             raise no_updates()
         return rule(rows).float()
 
     return Aggregator(
-        init=Rows.none,
-        accumulate=lambda state, rows, weights: state + Rows.of(state.size, rows, weights),
+        init=Updates.none,
+        accumulate=lambda state, rows, weights: state + Updates.of(state.size, rows, weights),
         merge=lambda a, b: a + b,
         finalise=finalise,
     )
@@ -77,7 +77,7 @@ def no_updates() -> AdmissionError:
     )
 
 
-def require_minority(rows: Rows, byzantine: int) -> None:
+def require_minority(rows: Updates, byzantine: int) -> None:
     """Raises AdmissionError unless any ``byzantine`` of the rows weigh less than all others."""
     share = float(rows.weights.sort(descending=True).values[:byzantine].sum() / rows.weights.sum())
     if share >= 0.5:

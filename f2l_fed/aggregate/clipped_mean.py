@@ -12,7 +12,7 @@ from torch import Tensor
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
 from f2l_fed.aggregate.mean import MEAN, Sum
 from f2l_fed.aggregate.median import weighted_median
-from f2l_fed.aggregate.updates import Rows
+from f2l_fed.aggregate.updates import Updates
 from f2l_fed.errors import UsageError
 
 
@@ -29,7 +29,7 @@ def clipped_mean(max_norm: float) -> Aggregator[Sum]:
         raise UsageError("max_norm is not positive", expected="> 0", got=str(max_norm))
 
     def accumulate(state: Sum, rows: Tensor, weights: Tensor) -> Sum:
-        given = Rows.of(len(state.total), rows, weights)
+        given = Updates.of(len(state.total), rows, weights)
         coefficients = given.weights * shrinkage(norms(given), max_norm)
         return Sum(
             total=given.combine(coefficients, state.total),
@@ -41,7 +41,7 @@ def clipped_mean(max_norm: float) -> Aggregator[Sum]:
     )
 
 
-def median_clipped_mean(byzantine: int) -> Aggregator[Rows]:
+def median_clipped_mean(byzantine: int) -> Aggregator[Updates]:
     """The mean of updates clipped to the weighted median of their own lengths.
 
     While liars hold less than half of the weight, that length lies between two honest ones.
@@ -50,7 +50,7 @@ def median_clipped_mean(byzantine: int) -> Aggregator[Rows]:
         byzantine: Number of updates that may be lies.
     """
 
-    def rule(rows: Rows) -> Tensor:
+    def rule(rows: Updates) -> Tensor:
         require_minority(rows, byzantine)
         lengths = norms(rows)
         bound = float(weighted_median(lengths[:, None], rows.weights))
@@ -60,7 +60,7 @@ def median_clipped_mean(byzantine: int) -> Aggregator[Rows]:
     return collecting(rule)
 
 
-def norms(rows: Rows) -> Tensor:
+def norms(rows: Updates) -> Tensor:
     """Euclidean length of every update, (n,) float64."""
     squares = torch.zeros(len(rows), dtype=torch.float64)
     for block in rows.blocks():

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
 from f2l_fed.aggregate.gram import TIE, gram_matrix, squared_distances
-from f2l_fed.aggregate.updates import Rows
+from f2l_fed.aggregate.updates import Updates
 
 
-def geometric_median(byzantine: int) -> Aggregator[Rows]:
+def geometric_median(byzantine: int) -> Aggregator[Updates]:
     """The point with the least weighted sum of distances to the updates.
 
     If liars hold a share a < 1/2 of the weight and the honest updates lie in a ball of radius r,
@@ -28,7 +28,7 @@ def geometric_median(byzantine: int) -> Aggregator[Rows]:
         lemma 2.1.
     """
 
-    def rule(rows: Rows) -> Tensor:
+    def rule(rows: Updates) -> Tensor:
         require_minority(rows, byzantine)
         return rows.combine(weiszfeld(gram_matrix(rows), rows.weights))
 

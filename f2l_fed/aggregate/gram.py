@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from f2l_fed.aggregate.updates import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Updates
 
 TIE = 1e-9
 """Inner products carry rounding, so what differs by less than this share is a tie."""
 
 
-def gram_matrix(rows: Rows, *, block: int = BLOCK) -> Tensor:
+def gram_matrix(rows: Updates, *, block: int = BLOCK) -> Tensor:
     """Inner products of the updates, (n, n) float64, with memory for a block of columns."""
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for narrow in rows.blocks(block):

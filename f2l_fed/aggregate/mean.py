@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, no_updates
-from f2l_fed.aggregate.updates import Rows
+from f2l_fed.aggregate.updates import Updates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ def _init(size: int) -> Sum:
 
 
 def _accumulate(state: Sum, rows: Tensor, weights: Tensor) -> Sum:
-    given = Rows.of(len(state.total), rows, weights)
+    given = Updates.of(len(state.total), rows, weights)
     return Sum(
         total=given.combine(given.weights, state.total),
         weight=state.weight + float(given.weights.sum()),

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minority
-from f2l_fed.aggregate.updates import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Updates
 
 # Weights such as 0.1 don't add up exactly; halves that differ by less than this are halves.
 _SLACK = 1e-12
 
 
-def median(byzantine: int) -> Aggregator[Rows]:
+def median(byzantine: int) -> Aggregator[Updates]:
     """The weighted median of every coordinate; midway where a range of values has half on either
     side.
 
@@ -30,7 +30,7 @@ def median(byzantine: int) -> Aggregator[Rows]:
     return collecting(partial(coordinate_median, byzantine=byzantine))
 
 
-def coordinate_median(rows: Rows, *, byzantine: int = 0, block: int = BLOCK) -> Tensor:
+def coordinate_median(rows: Updates, *, byzantine: int = 0, block: int = BLOCK) -> Tensor:
     """See `median`; (D,) float64, with memory for ``block`` columns at a time."""
     require_minority(rows, byzantine)
     return rows.reduce(partial(weighted_median, weights=rows.weights), block)

@@ -15,7 +15,7 @@ from f2l_fed.aggregate.aggregator import Aggregator, no_updates
 State = TypeVar("State")
 
 
-def merged(rule: Aggregator[State], states: Mapping[str, State]) -> State:
+def merge_tree(rule: Aggregator[State], states: Mapping[str, State]) -> State:
     """Merges the states of shards in a balanced tree over their sorted keys.
 
     Args:
@@ -30,7 +30,7 @@ def merged(rule: Aggregator[State], states: Mapping[str, State]) -> State:
     >>> one = torch.ones(1)
     >>> shards = {k: MEAN.accumulate(MEAN.init(1), v * one[None], one) for k, v in
     ...           {"b": 3.0, "a": 1.0, "c": 5.0}.items()}
-    >>> MEAN.finalise(merged(MEAN, shards)).item()
+    >>> MEAN.finalise(merge_tree(MEAN, shards)).item()
     3.0
     """
     if not states:

@@ -11,18 +11,18 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting
 from f2l_fed.aggregate.gram import TIE, gram_matrix, squared_distances
-from f2l_fed.aggregate.updates import Rows
+from f2l_fed.aggregate.updates import Updates
 from f2l_fed.errors import AdmissionError
 
 
-def multi_krum(byzantine: int) -> Aggregator[Rows]:
+def multi_krum(byzantine: int) -> Aggregator[Updates]:
     """The weighted mean of the updates that `krum_selection` keeps.
 
     Args:
         byzantine: Number of updates that may be lies.
     """
 
-    def rule(rows: Rows) -> Tensor:
+    def rule(rows: Updates) -> Tensor:
         weights = rows.weights * krum_selection(gram_matrix(rows), byzantine)
         return rows.combine(weights / weights.sum())
 

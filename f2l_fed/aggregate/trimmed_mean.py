@@ -13,11 +13,11 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, collecting
 from f2l_fed.aggregate.median import same, sorted_columns
-from f2l_fed.aggregate.updates import BLOCK, Rows
+from f2l_fed.aggregate.updates import BLOCK, Updates
 from f2l_fed.errors import AdmissionError
 
 
-def trimmed_mean(byzantine: int) -> Aggregator[Rows]:
+def trimmed_mean(byzantine: int) -> Aggregator[Updates]:
     """The weighted mean of what is left of every coordinate without its extremes.
 
     Args:
@@ -26,7 +26,7 @@ def trimmed_mean(byzantine: int) -> Aggregator[Rows]:
     return collecting(partial(coordinate_trimmed_mean, byzantine=byzantine))
 
 
-def coordinate_trimmed_mean(rows: Rows, *, byzantine: int, block: int = BLOCK) -> Tensor:
+def coordinate_trimmed_mean(rows: Updates, *, byzantine: int, block: int = BLOCK) -> Tensor:
     """See `trimmed_mean`; (D,) float64, with memory for ``block`` columns at a time.
 
     Raises:

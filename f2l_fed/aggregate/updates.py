@@ -23,7 +23,7 @@ _SUMMED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class Updates:
     """n updates with their weights.
 
     Args:
@@ -37,12 +37,12 @@ class Rows:
     weights: Tensor
 
     @classmethod
-    def none(cls, size: int) -> Rows:
+    def none(cls, size: int) -> Updates:
         """No update of this length."""
         return cls(size=size, parts=(), weights=torch.empty(0, dtype=torch.float64))
 
     @classmethod
-    def of(cls, size: int, rows: Tensor, weights: Tensor) -> Rows:
+    def of(cls, size: int, rows: Tensor, weights: Tensor) -> Updates:
         """Checks what came in.
 
         Args:
@@ -75,7 +75,7 @@ class Rows:
         """n."""
         return len(self.weights)
 
-    def __add__(self, other: Rows) -> Rows:
+    def __add__(self, other: Updates) -> Updates:
         """These updates and then the others."""
         if self.size != other.size:
             raise UsageError(
@@ -83,20 +83,20 @@ class Rows:
                 expected=str(self.size),
                 got=str(other.size),
             )
-        return Rows(
+        return Updates(
             size=self.size,
             parts=self.parts + other.parts,
             weights=torch.cat([self.weights, other.weights]),
         )
 
-    def columns(self, start: int, stop: int) -> Rows:
+    def columns(self, start: int, stop: int) -> Updates:
         """The same updates as far as some of their numbers go; views, so nothing is copied.
 
         A cluster reduces such slices apart: results of coordinate rules are laid side by side,
         Gram matrices are added.
         """
         start, stop, _ = slice(start, stop).indices(self.size)
-        return Rows(
+        return Updates(
             size=max(stop - start, 0),
             parts=tuple(part[:, start:stop] for part in self.parts),
             weights=self.weights,

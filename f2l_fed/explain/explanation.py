@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.explain.attribution import Origin, Step
+from f2l_fed.explain.attribution import Attribution, RefinementStep
 from f2l_fed.symmetry.assignment import assignment
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.layout import WeightLayout
@@ -73,7 +73,11 @@ class Explanation:
 
 
 def explain(
-    steps: Sequence[Step], origin: Origin, networks: Mapping[str, Tensor], *, site: str = ""
+    steps: Sequence[RefinementStep],
+    origin: Attribution,
+    networks: Mapping[str, Tensor],
+    *,
+    site: str = "",
 ) -> Explanation:
     """Explains what a site was offered.
 

@@ -9,7 +9,7 @@ from f2l_fed.flow.reflow import ReflowFit, reflow
 from f2l_fed.flow.solvers import SOLVERS, solve
 from f2l_fed.flow.sources import SOURCES, Initial, Normal, begin, draw, pooled_rms
 from f2l_fed.flow.velocity_field import VelocityField
-from f2l_fed.flow.velocity_regression import Training
+from f2l_fed.flow.velocity_regression import VelocityTraining
 
 __all__ = [
     "COUPLINGS",
@@ -23,8 +23,8 @@ __all__ = [
     "Initial",
     "Normal",
     "ReflowFit",
-    "Training",
     "VelocityField",
+    "VelocityTraining",
     "begin",
     "draw",
     "fit_diffusion",

@@ -29,7 +29,7 @@ from f2l_fed.errors import ConfigError
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork, guided
 from f2l_fed.flow.sources import noise, pooled_rms
-from f2l_fed.flow.velocity_regression import Batch, fit_to_examples, seeded
+from f2l_fed.flow.velocity_regression import RegressionBatch, fit_to_examples, seeded
 
 
 class Denoiser(FilmNetwork):
@@ -90,13 +90,15 @@ def fit_diffusion(
     residuals = (targets - expected) / spread
     model = seeded(rng, lambda: Denoiser(shape, spread, width=config.width, depth=config.depth))
 
-    def examples(picks: Tensor) -> Batch:
+    def examples(picks: Tensor) -> RegressionBatch:
         clean, dirt = residuals[picks], noise(len(picks), shape, rng)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         angle = (1 - t[:, None]) * pi / 2
         state = angle.cos() * clean + angle.sin() * dirt
-        return Batch(t, state, expected[picks], known, angle.cos() * dirt - angle.sin() * clean)
+        return RegressionBatch(
+            t, state, expected[picks], known, angle.cos() * dirt - angle.sin() * clean
+        )
 
     course = fit_to_examples(model, examples, len(targets), config, rng, group=group)
     return DiffusionFit(model=model, loss=course.best, normal_loss=course.first, step=course.step)

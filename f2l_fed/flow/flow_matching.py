@@ -17,7 +17,12 @@ from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.couplings import couple
 from f2l_fed.flow.sources import SOURCES, Initial, Normal
 from f2l_fed.flow.velocity_field import VelocityField
-from f2l_fed.flow.velocity_regression import Batch, Training, fit_to_examples, seeded
+from f2l_fed.flow.velocity_regression import (
+    RegressionBatch,
+    VelocityTraining,
+    fit_to_examples,
+    seeded,
+)
 
 _PROBED = 256
 
@@ -53,7 +58,7 @@ def fit_flow(
     *,
     group: int = 1,
     initial: Initial | None = None,
-    training: Training | None = None,
+    training: VelocityTraining | None = None,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
 
@@ -78,7 +83,7 @@ def fit_flow(
     size = {"width": config.width, "depth": config.depth}
     field = seeded(rng, lambda: VelocityField(shape, spread, config.source, initial=near, **size))
 
-    def examples(picks: Tensor) -> Batch:
+    def examples(picks: Tensor) -> RegressionBatch:
         context, end = expected[picks], targets[picks]
         centre = start.centre[picks] if source.follows_context else start.centre
         off = start.width * source.noise(len(picks), shape, rng, initial)
@@ -86,7 +91,7 @@ def fit_flow(
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         plan = couple(config.coupling, off, end - centre, context, known, batch=config.batch)
         begin = centre + off[plan]
-        return Batch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
+        return RegressionBatch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 
     course = fit_to_examples(
         field, examples, len(targets), config, rng, group=group, training=training
@@ -101,7 +106,7 @@ def fit_flow(
 
 
 @torch.no_grad()
-def _speed(field: VelocityField, path: Batch) -> float:
+def _speed(field: VelocityField, path: RegressionBatch) -> float:
     velocity = field(path.t, path.x, path.context, path.known)
     way = float(path.velocity.norm())
     return float(velocity.norm()) / way if way else 1.0

@@ -22,7 +22,7 @@ from f2l_fed.flow.flow_matching import FlowFit
 from f2l_fed.flow.solvers import SOLVERS, Velocity, solve
 from f2l_fed.flow.sources import Initial, draw
 from f2l_fed.flow.velocity_field import VelocityField
-from f2l_fed.flow.velocity_regression import Batch, kept_aside, regress
+from f2l_fed.flow.velocity_regression import RegressionBatch, kept_aside, regress
 
 _FEW = (1, 2, 4)
 """Numbers of evaluations that rectification is for."""
@@ -58,10 +58,10 @@ class _Couples:
     context: Tensor
     known: Tensor
 
-    def batch(self, picks: Tensor, t: Tensor) -> Batch:
+    def batch(self, picks: Tensor, t: Tensor) -> RegressionBatch:
         start, end = self.start[picks], self.end[picks]
         x = torch.lerp(start, end, t[:, None])
-        return Batch(t, x, self.context[picks], self.known[picks], end - start)
+        return RegressionBatch(t, x, self.context[picks], self.known[picks], end - start)
 
     def few_error(self, field: VelocityField) -> float:
         """See `ReflowFit`."""
@@ -117,7 +117,7 @@ def reflow(
     train = simulate(rest.repeat(1 + couples // len(rest)))
     field = copy.deepcopy(teacher).requires_grad_(True)
 
-    def batch() -> Batch:
+    def batch() -> RegressionBatch:
         picks = torch.randint(len(train.start), (config.batch,), generator=rng)
         return train.batch(picks, torch.rand(config.batch, generator=rng))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from f2l_fed.codec import Codec
 from f2l_fed.flow import FlowConfig, pooled_rms
 from f2l_fed.flow.film_network import FilmNetwork
-from f2l_fed.flow.velocity_regression import Batch, Course, fit_to_examples, seeded
+from f2l_fed.flow.velocity_regression import RegressionBatch, TrainingCurve, fit_to_examples, seeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Residual:
     codec: Codec
     network: FilmNetwork
     spread: Tensor
-    course: Course
+    course: TrainingCurve
 
     @torch.no_grad()
     def __call__(self, expected: Tensor) -> Tensor:
@@ -69,10 +69,10 @@ def fit_residual(
     unit = missed / spread.clamp(min=1e-12)
     network = seeded(rng, lambda: FilmNetwork(codec.shape, width=config.width, depth=config.depth))
 
-    def examples(picks: Tensor) -> Batch:
+    def examples(picks: Tensor) -> RegressionBatch:
         some = context[picks]
         ones = some.new_ones(len(some))
-        return Batch(0 * ones, torch.zeros_like(some), some, ones, unit[picks])
+        return RegressionBatch(0 * ones, torch.zeros_like(some), some, ones, unit[picks])
 
     course = fit_to_examples(network, examples, len(unit), config, rng, group=group)
     return Residual(codec=codec, network=network, spread=spread, course=course)

@@ -86,7 +86,7 @@ def prior(expected: Normal, _: Normal | None) -> Normal:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceDistribution:
     """A place to start from.
 
     Args:
@@ -109,10 +109,10 @@ class Source:
         return (initial.make(count, rng) - initial.normal.centre) / initial.normal.width
 
 
-SOURCES: dict[str, Source] = {
-    "gaussian": Source(gaussian),
-    "kaiming": Source(kaiming, initialises=True),
-    "prior": Source(prior, follows_context=True),
+SOURCES: dict[str, SourceDistribution] = {
+    "gaussian": SourceDistribution(gaussian),
+    "kaiming": SourceDistribution(kaiming, initialises=True),
+    "prior": SourceDistribution(prior, follows_context=True),
 }
 
 

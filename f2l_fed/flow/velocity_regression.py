@@ -20,7 +20,7 @@ N = TypeVar("N", bound=FilmNetwork)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RegressionBatch:
     """Examples of a velocity.
 
     Args:
@@ -42,14 +42,14 @@ class Batch:
         error: Tensor = network(self.t, self.x, self.context, self.known) - self.velocity
         return error.square().mean()
 
-    def __getitem__(self, rows: slice) -> Batch:
-        return Batch(
+    def __getitem__(self, rows: slice) -> RegressionBatch:
+        return RegressionBatch(
             self.t[rows], self.x[rows], self.context[rows], self.known[rows], self.velocity[rows]
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingCurve:
     """How a regression went.
 
     Args:
@@ -68,7 +68,7 @@ def _nothing(_: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class VelocityTraining:
     """Where gradient steps run: by default in this process alone, and from the first to the last.
 
     Several processes that share the steps are given the same arguments and draw the same examples;
@@ -89,7 +89,7 @@ class Training:
     keep: Callable[[dict[str, Any]], None] = _nothing
     last: Mapping[str, Any] | None = None
 
-    def descend(self, network: FilmNetwork, batch: Batch) -> None:
+    def descend(self, network: FilmNetwork, batch: RegressionBatch) -> None:
         """Leaves the gradient of the mean error over a batch in a network's parameters."""
         part = batch[self.rank :: self.count]
         share = len(part.t) * self.count / len(batch.t)
@@ -99,13 +99,13 @@ class Training:
 
 def regress(
     network: FilmNetwork,
-    batch: Callable[[], Batch],
+    batch: Callable[[], RegressionBatch],
     look: Callable[[], float],
     config: FlowConfig,
     *,
     rng: torch.Generator | None = None,
-    training: Training | None = None,
-) -> Course:
+    training: VelocityTraining | None = None,
+) -> TrainingCurve:
     """Fits a network in place.
 
     Args:
@@ -116,7 +116,7 @@ def regress(
         rng: What the batches are drawn with; kept with the rest where training is resumed.
         training: Where the steps run.
     """
-    training = training or Training()
+    training = training or VelocityTraining()
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config.lr, weight_decay=config.weight_decay
     )
@@ -160,7 +160,7 @@ def regress(
             )
     network.load_state_dict(best_state)
     network.requires_grad_(False)
-    return Course(first, best, best_step)
+    return TrainingCurve(first, best, best_step)
 
 
 @torch.no_grad()
@@ -170,14 +170,14 @@ def _quietly(look: Callable[[], float]) -> float:
 
 def fit_to_examples(
     network: FilmNetwork,
-    examples: Callable[[Tensor], Batch],
+    examples: Callable[[Tensor], RegressionBatch],
     count: int,
     config: FlowConfig,
     rng: torch.Generator,
     *,
     group: int = 1,
-    training: Training | None = None,
-) -> Course:
+    training: VelocityTraining | None = None,
+) -> TrainingCurve:
     """Fits a network in place, with the sites that are kept aside as judges; see `regress`.
 
     Args:
@@ -193,7 +193,7 @@ def fit_to_examples(
     # The same noise and times at every look, so that looks differ by the weights alone.
     check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
 
-    def batch() -> Batch:
+    def batch() -> RegressionBatch:
         return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
 
     def look() -> float:

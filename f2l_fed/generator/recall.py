@@ -38,7 +38,7 @@ from f2l_fed.targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptConfig:
+class RecallConfig:
     """How much a memory says.
 
     Args:
@@ -59,14 +59,14 @@ class AdaptConfig:
     def weight(self, cosine: Tensor) -> Tensor:
         """How far a memory moves what is expected, by the cosine of the probes; elementwise.
 
-        >>> AdaptConfig().weight(torch.tensor([0.5, 0.625, 0.9]))
+        >>> RecallConfig().weight(torch.tensor([0.5, 0.625, 0.9]))
         tensor([0.0000, 0.3750, 0.7500])
         """
         return self.share * ((cosine - self.low) / (self.high - self.low)).clamp(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class RememberedTask:
     """One task as a site has shown it.
 
     Args:
@@ -77,7 +77,7 @@ class Memory:
     context: Tensor
     weights: Tensor
 
-    def for_labels_of(self, context: Tensor, symmetry: OutputSymmetry) -> Memory:
+    def for_labels_of(self, context: Tensor, symmetry: OutputSymmetry) -> RememberedTask:
         """The memory with its labels in the order that suits a probe best.
 
         Args:
@@ -94,7 +94,7 @@ class Memory:
             network[symmetry.output] = network[symmetry.output[order]]
             return network
 
-        return Memory(context=relabelled(self.context), weights=relabelled(self.weights))
+        return RememberedTask(context=relabelled(self.context), weights=relabelled(self.weights))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adapted:
+class RecallingGenerator:
     """A generator with what single sites have shown it since.
 
     Args:
@@ -121,8 +121,8 @@ class Adapted:
     """
 
     generator: Generator
-    memories: tuple[Memory, ...]
-    config: AdaptConfig = field(default_factory=AdaptConfig)
+    memories: tuple[RememberedTask, ...]
+    config: RecallConfig = field(default_factory=RecallConfig)
 
     def expect(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights.
@@ -143,7 +143,7 @@ class Adapted:
             cosine=torch.stack([cosine for _, cosine in nearest]),
         )
 
-    def _nearest(self, context: Tensor) -> tuple[Memory, Tensor]:
+    def _nearest(self, context: Tensor) -> tuple[RememberedTask, Tensor]:
         symmetry = self.generator.prior.symmetry
         found = [memory.for_labels_of(context, symmetry) for memory in self.memories]
         cosines = functional.cosine_similarity(
@@ -163,7 +163,7 @@ def remember(
     rng: torch.Generator,
     *,
     keep: int,
-) -> Memory:
+) -> RememberedTask:
     """What a site does with its examples to have its task remembered.
 
     Args:
@@ -179,4 +179,4 @@ def remember(
         `f2l_fed.local_training.selection.select`.
     """
     _, start = select(target, offered, x, y, keep=keep)
-    return Memory(context=context, weights=finetune(target, start, x, y, recipe, rng))
+    return RememberedTask(context=context, weights=finetune(target, start, x, y, recipe, rng))

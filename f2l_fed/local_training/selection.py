@@ -15,7 +15,7 @@ BLEND = "blend"
 """Kind of the mean of the best draws."""
 
 
-Offer = tuple[Mapping[str, Tensor], ...]
+CandidateSet = tuple[Mapping[str, Tensor], ...]
 """For each episode of a site, candidates by kind."""
 
 

@@ -31,7 +31,7 @@ def clip(update: Tensor, max_norm: float) -> Tensor:
     return _clip(update, max_norm).float()
 
 
-def noised(
+def add_noise(
     update: Tensor, *, max_norm: float, noise_multiplier: float, rng: torch.Generator
 ) -> Tensor:
     """The Gaussian mechanism: clips an update, then hides it in noise.

@@ -11,7 +11,7 @@ from f2l_fed.errors import ZooError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class QuarantineEntry:
     """A submission in quarantine.
 
     Args:
@@ -52,7 +52,7 @@ class Held:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], *, where: str) -> Held:
+    def from_json(cls, value: Mapping[str, Any], *, where: str) -> QuarantineEntry:
         """Raises ZooError if it isn't what `to_json` wrote."""
         try:
             return cls(

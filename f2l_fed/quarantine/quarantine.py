@@ -26,7 +26,7 @@ from pathlib import Path
 from f2l_fed.admission.verdict import Verdict
 from f2l_fed.admission.zoo_records import RELEASED
 from f2l_fed.errors import ZooError
-from f2l_fed.quarantine.entry import Held
+from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.zoo import Commit, LocalStore, NewRecord, Zoo
 from f2l_fed.zoo.format import shards
 from f2l_fed.zoo.format.sealed_json import canonical, seal, unseal
@@ -48,7 +48,7 @@ class Quarantine:
 
     def put(
         self, records: Sequence[NewRecord], verdict: Verdict, *, lineage: str, time_s: float
-    ) -> Held:
+    ) -> QuarantineEntry:
         """Puts a submission aside; it is durable on return.
 
         Args:
@@ -67,7 +67,7 @@ class Quarantine:
         c = [record.context for record in records]
         # Nobody deletes the shard as one that no entry names, until one does.
         with self._store.lock(alone=False):
-            held = Held(
+            held = QuarantineEntry(
                 id="",
                 site=first.site,
                 round=first.round,
@@ -86,7 +86,7 @@ class Quarantine:
                 return self.get(held.id)
             return held
 
-    def list(self, *, site: str = "") -> tuple[Held, ...]:
+    def list(self, *, site: str = "") -> tuple[QuarantineEntry, ...]:
         """What is held, oldest first; of one site if it is named.
 
         Raises:
@@ -112,7 +112,7 @@ class Quarantine:
             )
         return Path(matches[0]).stem
 
-    def get(self, id: str) -> Held:
+    def get(self, id: str) -> QuarantineEntry:
         """One submission by its id, or by the first digits if those are enough.
 
         Raises:
@@ -121,7 +121,7 @@ class Quarantine:
         name = _name(self.full_id(id))
         return self._parsed(name, self._store.get(name))
 
-    def records(self, held: Held) -> tuple[NewRecord, ...]:
+    def records(self, held: QuarantineEntry) -> tuple[NewRecord, ...]:
         """The networks of a submission, as they would enter the zoo.
 
         Raises:
@@ -226,19 +226,19 @@ class Quarantine:
             gone &= {shards.name(held.shard)} if held is not None else set()
         self._store.delete(*gone)
 
-    def _unnamed(self, entries: Iterable[Held]) -> set[str]:
+    def _unnamed(self, entries: Iterable[QuarantineEntry]) -> set[str]:
         """Shards that none of these entries names, and unfinished files."""
         kept = {shards.name(held.shard) for held in entries}
         return {*self._names("shards"), *self._names("tmp")} - kept
 
-    def _sound(self) -> dict[str, Held]:
+    def _sound(self) -> dict[str, QuarantineEntry]:
         """All entries by the names of their files; raises ZooError if one is damaged."""
         found, damaged = self._entries()
         for error in damaged.values():
             raise error
         return found
 
-    def _entries(self) -> tuple[dict[str, Held], dict[str, ZooError]]:
+    def _entries(self) -> tuple[dict[str, QuarantineEntry], dict[str, ZooError]]:
         """All entries that can be read, and what is wrong with the others."""
         found, damaged = {}, {}
         names = [name for name in self._names("held") if name.endswith(".json")]
@@ -254,10 +254,10 @@ class Quarantine:
     def _names(self, folder: str) -> Sequence[str]:
         return self._store.names(folder) if self._store.exists(folder) else ()
 
-    def _parsed(self, name: str, data: Bytes) -> Held:
+    def _parsed(self, name: str, data: Bytes) -> QuarantineEntry:
         where = self._store.describe(name)
         try:
-            return Held.from_json(unseal(data, where=where), where=where)
+            return QuarantineEntry.from_json(unseal(data, where=where), where=where)
         except ZooError as error:
             drop = f"Or drop it: f2l-admin quarantine drop FOLDER {Path(name).stem} --yes."
             error.remedy = f"{error.remedy} {drop}".lstrip()
@@ -268,7 +268,7 @@ def _name(id: str) -> str:
     return f"held/{id}.json"
 
 
-def _id_of(held: Held) -> str:
+def _id_of(held: QuarantineEntry) -> str:
     # Without the time: the same submission is the same whenever it comes.
     content = {**held.to_json(), "id": "", "time_s": 0.0}
     return hashlib.sha256(canonical(content)).hexdigest()[:_ID]

@@ -13,7 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.symmetry.hidden_units import Axis, Space
+from f2l_fed.symmetry.hidden_units import Axis, HiddenSpace
 from f2l_fed.targets import Target
 
 # Each commutes with a positive factor of a channel.
@@ -39,7 +39,7 @@ _FLATTENING: frozenset[object] = frozenset(
 _ADDITION: frozenset[object] = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 
 
-def hidden_spaces(target: Target) -> tuple[Space, ...]:
+def hidden_spaces(target: Target) -> tuple[HiddenSpace, ...]:
     """The spaces of a target's hidden units, from the input to the output.
 
     Inputs and outputs keep their places: their order has a meaning outside the network.
@@ -101,7 +101,7 @@ class _Walk:
     groups: list[_Group] = field(default_factory=list)
     ties: dict[tuple[str, int], tuple[_Group, int]] = field(default_factory=dict)
 
-    def spaces(self, graph: fx.GraphModule) -> tuple[Space, ...]:
+    def spaces(self, graph: fx.GraphModule) -> tuple[HiddenSpace, ...]:
         values: dict[fx.Node, _Channels] = {}
         for node in graph.graph.nodes:
             # A node without one is a number read off a shape.
@@ -114,7 +114,7 @@ class _Walk:
             if group.root is group and not group.fixed and group.size > 1
         )
 
-    def _space(self, group: _Group) -> Space:
+    def _space(self, group: _Group) -> HiddenSpace:
         axes = tuple(
             Axis(name, dimension, block)
             for (name, dimension), (owner, block) in self.ties.items()
@@ -125,7 +125,7 @@ class _Walk:
             raise _unknown(self.where, f"channels in groups of {levels[0]} and of {levels[1]}")
         # A layer from units to the same units can't be balanced against itself.
         single = len({axis.name for axis in axes}) == len(axes)
-        return Space(group.size, levels, axes, group.scalable and single)
+        return HiddenSpace(group.size, levels, axes, group.scalable and single)
 
     def _step(self, node: fx.Node, inputs: list[_Channels]) -> _Channels:
         shape = self._shape(node)

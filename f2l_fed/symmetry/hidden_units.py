@@ -1,8 +1,8 @@
 """Hidden units that may change places, and what that does to the tensors of a network.
 
-The units that one layer puts out and the next takes in form a `Space`. Giving them another order
-in every tensor that they occur in changes no prediction; `f2l_fed.symmetry.channel_tracing` finds
-the spaces.
+The units that one layer puts out and the next takes in form a `HiddenSpace`. Giving them
+another order in every tensor that they occur in changes no prediction;
+`f2l_fed.symmetry.channel_tracing` finds the spaces.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class HiddenSpace:
     """Hidden units that may change places.
 
     Args:
@@ -97,9 +97,9 @@ class Space:
 
         >>> gain = torch.tensor([[0.0, 2.0, 9.0, 0.0], [3.0, 0.0, 0.0, 1.0],
         ...                      [9.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
-        >>> Space(4, (), (), False).best_order(gain).tolist()
+        >>> HiddenSpace(4, (), (), False).best_order(gain).tolist()
         [2, 3, 0, 1]
-        >>> Space(4, (2,), (), False).best_order(gain).tolist()
+        >>> HiddenSpace(4, (2,), (), False).best_order(gain).tolist()
         [2, 3, 0, 1]
         """
         return _best(gain.double(), self.levels)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.symmetry.channel_tracing import hidden_spaces
-from f2l_fed.symmetry.hidden_units import Axis, Space, Tensors
+from f2l_fed.symmetry.hidden_units import Axis, HiddenSpace, Tensors
 from f2l_fed.targets import Target
 from f2l_fed.targets.layout import WeightLayout
 
@@ -44,7 +44,7 @@ class Matching:
         all: Where to compare when every space has some order.
     """
 
-    space: Space
+    space: HiddenSpace
     first: tuple[Axis, ...]
     all: tuple[Axis, ...]
 
@@ -143,7 +143,7 @@ class Canonical:
         return sum(float((self.reference[name] * tensors[name]).sum()) for name in names)
 
 
-def _matchings(spaces: Sequence[Space], measured: Collection[str]) -> tuple[Matching, ...]:
+def _matchings(spaces: Sequence[HiddenSpace], measured: Collection[str]) -> tuple[Matching, ...]:
     # What batch normalisation has measured depends on the examples: no unit is known by it.
     compared = [tuple(axis for axis in space.axes if axis.name not in measured) for space in spaces]
     names = [[axis.name for axis in axes] for axes in compared]
@@ -158,7 +158,9 @@ def _matchings(spaces: Sequence[Space], measured: Collection[str]) -> tuple[Matc
     )
 
 
-def _balanced(spaces: Sequence[Space], tensors: Tensors) -> tuple[Tensors, tuple[Tensor, ...]]:
+def _balanced(
+    spaces: Sequence[HiddenSpace], tensors: Tensors
+) -> tuple[Tensors, tuple[Tensor, ...]]:
     """Scales every unit so that its incoming and outgoing weights have the same norm.
 
     These are the weights with the smallest norm among all that rescaling reaches; in the

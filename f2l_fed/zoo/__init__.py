@@ -48,7 +48,7 @@ shards' metadata, a reader for both and new golden files; old golden files stay 
 
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.reading.query import Query
-from f2l_fed.zoo.reading.reader import Batch, Position, Reader
+from f2l_fed.zoo.reading.reader import Position, Reader, RecordBatch
 from f2l_fed.zoo.reading.snapshot import Snapshot
 from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
 from f2l_fed.zoo.storage.local import LocalStore
@@ -56,7 +56,6 @@ from f2l_fed.zoo.storage.store import Store
 from f2l_fed.zoo.zoo import Zoo
 
 __all__ = [
-    "Batch",
     "Commit",
     "Compaction",
     "Fault",
@@ -67,6 +66,7 @@ __all__ = [
     "Query",
     "Reader",
     "Record",
+    "RecordBatch",
     "Snapshot",
     "Store",
     "Zoo",

@@ -283,7 +283,7 @@ def _fold(db: sqlite3.Connection, commit: Commit, entry: commit_log.Entry) -> No
 
 
 def _move(
-    db: sqlite3.Connection, number: int, key: str, move: commit_log.Moved, position: int
+    db: sqlite3.Connection, number: int, key: str, move: commit_log.MovedRows, position: int
 ) -> None:
     row = db.execute(_LIVE, (key, move.site)).fetchone()
     if row is None:

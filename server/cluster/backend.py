@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from server.cluster.jobs import retrain_as_job
-from server.cluster.tasks import objections_here, offers_here, retrain_here, typed_errors
+from server.cluster.tasks import candidates_here, objections_here, retrain_here, typed_errors
 from server.federation.folder import Federation
 from server.federation.release import Release
 
@@ -29,7 +29,7 @@ _RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class RayBackend:
     """A connected Ray, at work for one federation.
 
     Args:
@@ -48,7 +48,9 @@ class Cluster:
         release: Release = self._done(retrain_here, id, commit)
         return release
 
-    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, CandidateSet]]:
         """Candidates for sites, as they are ready.
 
         Sites are taken in chunks, `RayConfig.generators` at a time and each by one process, which
@@ -66,7 +68,7 @@ class Cluster:
         # Tasks and not actors: they find processes that have imported everything in rounds before.
         task: Any = ray.remote(
             num_cpus=self.config.task_cpus, max_retries=_RETRIES, num_returns="streaming"
-        )(offers_here)
+        )(candidates_here)
         streams: deque[Any] = deque()
         for chunk in chunks:
             if len(streams) == self.config.generators:
@@ -92,7 +94,7 @@ class Cluster:
             return ray.get(task.remote(self.root, *asked, self.config))
 
 
-def _each(stream: Any) -> Iterator[tuple[str, Offer]]:
+def _each(stream: Any) -> Iterator[tuple[str, CandidateSet]]:
     with typed_errors():
         for reference in stream:
             yield ray.get(reference)

@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import RoundError, of_a_disk
-from f2l_fed.flow import FlowConfig, FlowFit, Training, VelocityField, fit_flow
+from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
 
 _CHECKPOINT = "training.pt"
@@ -143,7 +143,7 @@ def _work(settings: dict[str, Any]) -> None:
         config,
         rng,
         group=settings["group"],
-        training=Training(
+        training=VelocityTraining(
             rank=here.get_world_rank(),
             count=here.get_world_size(),
             merge=_averaged if here.get_world_size() > 1 else _alone,

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.federation.folder import Federation
-from server.rounds.state import Interrupted, refused
+from server.rounds.state import Interrupted, is_passing
 
 _POLL_S, _SAYS, _FOR_NOW = 1.0, "error: ", "refused: "
 
@@ -143,7 +143,7 @@ def main() -> None:
         sys.exit(str(error))
     except (F2LError, OSError, SafetensorError) as error:
         # A word on what would be the same the next time; what the disk refused may not be.
-        sys.exit(f"{_FOR_NOW if refused(error) else _SAYS}{error}")
+        sys.exit(f"{_FOR_NOW if is_passing(error) else _SAYS}{error}")
 
 
 if __name__ == "__main__":

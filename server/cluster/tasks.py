@@ -14,18 +14,18 @@ from torch import Tensor
 
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import F2LError, RoundError
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.federation.release import Release
-from server.generator.candidates import Workshop
+from server.generator.candidates import CandidateFactory
 from server.generator.gate import objections
 from server.generator.retrain import retrain
 from server.rounds.state import Interrupted
 
 
-def offers_here(
+def candidates_here(
     root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
-) -> Iterator[tuple[str, Offer]]:
+) -> Iterator[tuple[str, CandidateSet]]:
     """Candidates for some sites, in a process that keeps the release open for the next ones."""
     torch.set_num_threads(config.threads)
     made = Federation.open(root).releases.path / id / "generator.safetensors"
@@ -36,8 +36,8 @@ def offers_here(
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Path, id: str, made_ns: int) -> Workshop:  # noqa: ARG001 - part of the key
-    return Workshop.open(Federation.open(root), id)
+def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG001 - part of the key
+    return CandidateFactory.open(Federation.open(root), id)
 
 
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:

@@ -19,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class ConnectionOptions:
     """Which server is asked, and by whom.
 
     Args:
@@ -47,7 +47,7 @@ def options(
     """The options of f2l-admin itself: before any command."""
     if debug:
         os.environ["F2L_DEBUG"] = "1"
-    context.obj = Way(server=server, certificates=certificates, name=name)
+    context.obj = ConnectionOptions(server=server, certificates=certificates, name=name)
 
 
 def health(way: typer.Context, as_json: AsJson = False) -> None:
@@ -68,7 +68,7 @@ def _say(text: str, record: dict[str, Any], as_json: bool) -> None:
 def _call(context: typer.Context, question: Callable[[Any], Awaitable[Any]]) -> Any:
     from server.control import client as control_client
 
-    way: Way = context.obj
+    way: ConnectionOptions = context.obj
 
     async def ask() -> Any:
         async with control_client.connect(way.server, way.certificates, way.name) as to:

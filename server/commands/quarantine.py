@@ -12,7 +12,7 @@ import typer
 from f2l_fed.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from f2l_fed.quarantine.entry import Held
+    from f2l_fed.quarantine.entry import QuarantineEntry
 
 app = typer.Typer(
     help="Looks after what admission put aside.",
@@ -111,10 +111,10 @@ def drop(
     print(f"{id} {whose} is dropped")
 
 
-def _time(held: Held) -> str:
+def _time(held: QuarantineEntry) -> str:
     return datetime.fromtimestamp(held.time_s, UTC).isoformat(" ", "seconds")
 
 
-def _reason(held: Held) -> str:
+def _reason(held: QuarantineEntry) -> str:
     more = len(held.verdict.findings) - 1
     return held.verdict.reason + (f" (and {more} more)" if more > 0 else "")

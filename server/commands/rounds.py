@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands.connection import AsJson, Way, _call, _say, _show
+from server.commands.connection import AsJson, ConnectionOptions, _call, _say, _show
 
 rounds = typer.Typer(help="Rounds.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -106,7 +106,7 @@ def watch(
 def _follow(context: typer.Context, as_json: bool, seconds: float) -> None:
     from server.control.watch import follow
 
-    way: Way = context.obj
+    way: ConnectionOptions = context.obj
     watched = follow(way.server, way.certificates, way.name, as_json=as_json, seconds=seconds)
     if not asyncio.run(watched):
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ from server.control.run_messages import (
     site_of,
 )
 from server.pki.identity import Credentials
-from server.scheduling.run_plan import Wanted
+from server.scheduling.run_plan import RequestedRounds
 
 if TYPE_CHECKING:
     # Loaded where they are needed: most commands can do without PyTorch.
@@ -210,13 +210,13 @@ async def remove_site(to: Connection, name: str) -> SiteRecord:
         return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
 
 
-async def show_run(to: Connection) -> Wanted:
+async def show_run(to: Connection) -> RequestedRounds:
     """What the server is doing about rounds."""
     with _explained(to):
         return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
 
 
-async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Wanted:
+async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> RequestedRounds:
     """Starts rounds, one after the other.
 
     Args:
@@ -228,13 +228,13 @@ async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Wan
         return run_of(await to.stub.StartRound(request, timeout=_STARTING_S))
 
 
-async def abort_round(to: Connection) -> Wanted:
+async def abort_round(to: Connection) -> RequestedRounds:
     """Ends the round that is under way or interrupted."""
     with _explained(to):
         return run_of(await to.stub.AbortRound(pb.AbortRoundRequest(), timeout=_STARTING_S))
 
 
-async def resume_round(to: Connection, *, sites: int = 0) -> Wanted:
+async def resume_round(to: Connection, *, sites: int = 0) -> RequestedRounds:
     """Takes up a round that was interrupted."""
     with _explained(to):
         request = pb.ResumeRoundRequest(sites=sites)

@@ -24,8 +24,8 @@ from server.control.round_messages import site_records
 from server.control.run_messages import SiteRecord, run_message, site_message
 from server.membership.membership import Membership
 from server.membership.site_registry import Enrolment
-from server.rounds.state_files import load_all
-from server.scheduling.run_scheduler import Runs
+from server.rounds.state_files import load_states
+from server.scheduling.run_scheduler import RunScheduler
 
 MOST_WATCHES = 16
 MOST_ROUNDS = 1000
@@ -43,7 +43,9 @@ class Operations(ControlServicer):
         runs: Its runs; None likewise.
     """
 
-    def __init__(self, workdir: Path, membership: Membership | None, runs: Runs | None) -> None:
+    def __init__(
+        self, workdir: Path, membership: Membership | None, runs: RunScheduler | None
+    ) -> None:
         self._workdir = workdir
         self._members, self._runs = membership, runs
         self._watches = 0
@@ -141,7 +143,7 @@ class Operations(ControlServicer):
             raise UsageError("this server only shows a folder", remedy="Use f2l-server run.")
         return self._members
 
-    def _own_runs(self) -> Runs:
+    def _own_runs(self) -> RunScheduler:
         if self._runs is None:
             raise UsageError("this server only shows a folder", remedy="Use f2l-server run.")
         return self._runs
@@ -150,7 +152,7 @@ class Operations(ControlServicer):
         return sum(site.state == "active" for site in self._membership().registry.all())
 
     def _sites(self) -> list[SiteRecord]:
-        known = {site.name: site for site in site_records(load_all(self._workdir / "rounds"))}
+        known = {site.name: site for site in site_records(load_states(self._workdir / "rounds"))}
         if self._members is None:
             return list(known.values())
         online = self._members.online()

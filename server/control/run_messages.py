@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 
 from server.control.proto import control_pb2 as pb
-from server.scheduling.run_plan import Wanted
+from server.scheduling.run_plan import RequestedRounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +87,14 @@ def site_of(message: pb.Site) -> SiteRecord:
     return SiteRecord(**fields_of(message))
 
 
-def run_message(wanted: Wanted) -> pb.Run:
+def run_message(wanted: RequestedRounds) -> pb.Run:
     """Spells what is being done about rounds."""
     return pb.Run(**dataclasses.asdict(wanted))
 
 
-def run_of(message: pb.Run) -> Wanted:
+def run_of(message: pb.Run) -> RequestedRounds:
     """Reads what is being done about rounds."""
-    return Wanted(**fields_of(message))
+    return RequestedRounds(**fields_of(message))
 
 
 def event_of(message: pb.Event) -> dict[str, Any]:

@@ -39,8 +39,8 @@ from server.membership.membership import Membership
 from server.pki.identity import Credentials
 from server.pki.revocation import Revocations
 from server.rounds.state import RoundState
-from server.rounds.state_files import load_all
-from server.scheduling.run_scheduler import Runs
+from server.rounds.state_files import load_states
+from server.scheduling.run_scheduler import RunScheduler
 
 _LOG = logging.getLogger("f2l.control")
 
@@ -101,7 +101,7 @@ class ControlService(Operations):
     """
 
     def __init__(
-        self, workdir: Path, membership: Membership | None = None, runs: Runs | None = None
+        self, workdir: Path, membership: Membership | None = None, runs: RunScheduler | None = None
     ) -> None:
         super().__init__(workdir, membership, runs)
         self._releases = ReleaseRegistry(workdir / "releases")
@@ -176,7 +176,7 @@ class ControlService(Operations):
         return zoo_message(await asyncio.to_thread(stats))
 
     async def _rounds(self, first: int) -> list[RoundState]:
-        states = await asyncio.to_thread(load_all, self._workdir / "rounds")
+        states = await asyncio.to_thread(load_states, self._workdir / "rounds")
         return [state for state in states if state.number >= first]
 
     async def _change(
@@ -211,7 +211,7 @@ async def serve(
     name: str = "server",
     rules: Mapping[str, Rule] = RULES,
     membership: Membership | None = None,
-    runs: Runs | None = None,
+    runs: RunScheduler | None = None,
     parts: Mapping[str, bool] | None = None,
 ) -> AsyncIterator[int]:
     """Serves a federation's folder until the block ends.

@@ -25,12 +25,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.gateway.proxy_connection import Passage, Upstream
-from server.gateway.site_auth import Visitors
+from server.gateway.proxy_connection import ProxyConnection, Upstream
+from server.gateway.site_auth import SiteAuth
 from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
 
 HANDSHAKE_S = 10.0
-STRANGER_S = 30.0
+UNKNOWN_SITE_S = 30.0
 """A connection that shows no certificate of a site is closed after so long."""
 
 _FLEET = re.compile(r"/v1/fleet/[a-z-]{1,64}")
@@ -39,7 +39,7 @@ _LARGEST_FORM_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FrontSettings:
+class GatewaySettings:
     """What a front needs to know.
 
     Args:
@@ -66,16 +66,16 @@ class FrontSettings:
         return self.root / "certificates"
 
 
-class Front:
+class Gateway:
     """Accepts connections and sees each through.
 
     Args:
         settings: Where to and how many.
     """
 
-    def __init__(self, settings: FrontSettings) -> None:
+    def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._visitors = Visitors(settings.root)
+        self._visitors = SiteAuth(settings.root)
         self._open: set[asyncio.Task[None]] = set()
         self._hosts: Counter[str] = Counter()
         self._strangers = 0
@@ -122,10 +122,12 @@ class Front:
         try:
             reader, writer = await self._shake_hands(connection)
             visitor = self._visitors.of(writer.get_extra_info("ssl_object"))
-            passage = Passage(reader=reader, writer=writer, route=self._route, visitor=visitor)
+            passage = ProxyConnection(
+                reader=reader, writer=writer, route=self._route, visitor=visitor
+            )
             try:
                 if visitor is None:
-                    async with asyncio.timeout(STRANGER_S):
+                    async with asyncio.timeout(UNKNOWN_SITE_S):
                         await passage.run()
                 else:
                     stranger = False
@@ -158,7 +160,9 @@ class Front:
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
-    def _route(self, method: str, path: str, passage: Passage) -> tuple[Upstream, int] | int:
+    def _route(
+        self, method: str, path: str, passage: ProxyConnection
+    ) -> tuple[Upstream, int] | int:
         """Where a request goes and how large it may be, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
@@ -198,7 +202,7 @@ def _server_tls(certificates: Path) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def serve_front(settings: FrontSettings) -> AsyncIterator[int]:
+async def serve_gateway(settings: GatewaySettings) -> AsyncIterator[int]:
     """Serves until the block ends; yields the port.
 
     Raises:
@@ -208,7 +212,7 @@ async def serve_front(settings: FrontSettings) -> AsyncIterator[int]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=512) as listener:
         listener.setblocking(False)
-        accepting = asyncio.create_task(Front(settings).accept(listener))
+        accepting = asyncio.create_task(Gateway(settings).accept(listener))
         try:
             yield listener.getsockname()[1]
         finally:
@@ -217,11 +221,11 @@ async def serve_front(settings: FrontSettings) -> AsyncIterator[int]:
                 await accepting
 
 
-async def _serve(settings: FrontSettings) -> None:
+async def _serve(settings: GatewaySettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serve_front(settings) as port:
+    async with serve_gateway(settings) as port:
         print(f"listening on {settings.listen[0]}:{port}", flush=True)
         await stop.wait()
 
@@ -230,7 +234,7 @@ def main() -> None:
     """The process: its one argument is a file with the settings."""
     values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     host, port = values.pop("listen")
-    settings = FrontSettings(root=Path(values.pop("root")), listen=(host, port), **values)
+    settings = GatewaySettings(root=Path(values.pop("root")), listen=(host, port), **values)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:

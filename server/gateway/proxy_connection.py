@@ -13,7 +13,7 @@ from typing import Any
 
 import h11
 
-from server.gateway.site_auth import Visitor
+from server.gateway.site_auth import AuthenticatedSite
 
 LARGEST_HEAD_BYTES = 16 * 1024
 IDLE_S = 75.0
@@ -37,7 +37,7 @@ _DROPPED = frozenset(
     | {b"forwarded", b"x-forwarded-for", b"x-f2l-secret", b"expect"}
 )
 
-Route = Callable[[str, str, "Passage"], "tuple[Upstream, int] | int"]
+Route = Callable[[str, str, "ProxyConnection"], "tuple[Upstream, int] | int"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Upstream:
     tls: ssl.SSLContext | None
 
 
-class Passage:
+class ProxyConnection:
     """A connection.
 
     Args:
@@ -69,7 +69,7 @@ class Passage:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         route: Route,
-        visitor: Visitor | None,
+        visitor: AuthenticatedSite | None,
     ) -> None:
         self.visitor = visitor
         self.key = b""

@@ -20,7 +20,7 @@ from server.pki.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visitor:
+class AuthenticatedSite:
     """A site, by a certificate whose signature the handshake has verified.
 
     Args:
@@ -32,7 +32,7 @@ class Visitor:
     serial: int
 
 
-class Visitors:
+class SiteAuth:
     """Looks visitors up in the federation's folder, anew for every request.
 
     Args:
@@ -43,7 +43,7 @@ class Visitors:
         self._registry = root / "registry"
         self._revoked = Revocations(root / "certificates")
 
-    def of(self, connection: ssl.SSLObject | None) -> Visitor | None:
+    def of(self, connection: ssl.SSLObject | None) -> AuthenticatedSite | None:
         """Who shows a certificate; None without one or with one that is no site's."""
         shown = connection.getpeercert(binary_form=True) if connection else None
         if not shown:
@@ -56,13 +56,13 @@ class Visitors:
             return None
         if identity.role != "site":
             return None
-        return Visitor(name=identity.name, serial=certificate.serial_number)
+        return AuthenticatedSite(name=identity.name, serial=certificate.serial_number)
 
-    def knows(self, visitor: Visitor | None) -> bool:
+    def knows(self, visitor: AuthenticatedSite | None) -> bool:
         """Whether a site is registered and its certificate not revoked."""
         return visitor is not None and self._registered_key(visitor) is not None
 
-    def may_pass(self, visitor: Visitor | None, key: bytes) -> bool:
+    def may_pass(self, visitor: AuthenticatedSite | None, key: bytes) -> bool:
         """Whether a site is registered, not revoked, and speaks with its own key.
 
         Args:
@@ -78,7 +78,7 @@ class Visitors:
         registered = self._registered_key(visitor)
         return registered is not None and bool(registered == claimed)
 
-    def _registered_key(self, visitor: Visitor) -> Any:
+    def _registered_key(self, visitor: AuthenticatedSite) -> Any:
         """The key that an active site has registered; None for any other."""
         try:
             if visitor.serial in self._revoked:

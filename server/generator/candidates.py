@@ -12,13 +12,13 @@ from torch import Tensor
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.generator.candidates import Records, for_training
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workshop:
+class CandidateFactory:
     """A release, opened once for many sites.
 
     Args:
@@ -40,12 +40,12 @@ class Workshop:
     erased: Mapping[str, int]
 
     @classmethod
-    def open(cls, federation: Federation, id: str) -> Workshop:
+    def open(cls, federation: Federation, id: str) -> CandidateFactory:
         """Raises ReleaseError if there is no such release or it is damaged."""
         return while_erasing(federation, lambda: cls._opened(federation, id))
 
     @classmethod
-    def _opened(cls, federation: Federation, id: str) -> Workshop:
+    def _opened(cls, federation: Federation, id: str) -> CandidateFactory:
         release, erased = federation.releases.read(id), federation.zoo.erasures()
         rows = rows_left(federation, release)
         return cls(
@@ -62,7 +62,7 @@ class Workshop:
         """Whether nobody was erased since it was opened."""
         return self.federation.zoo.erasures() == self.erased
 
-    def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, Offer]]:
+    def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, CandidateSet]]:
         """Candidates by kind for every episode of some sites.
 
         Args:
@@ -110,6 +110,6 @@ class _Others:
 
 def candidates_for(
     federation: Federation, id: str, sites: Sequence[str], probes: Tensor
-) -> dict[str, Offer]:
-    """`Workshop.offers` for (n, E, D) probes, by a release that is opened for this alone."""
-    return dict(Workshop.open(federation, id).offers(sites, probes))
+) -> dict[str, CandidateSet]:
+    """Candidate sets for (n, E, D) probes, by a release that is opened for this alone."""
+    return dict(CandidateFactory.open(federation, id).offers(sites, probes))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import ReleaseError, UsageError, ZooError
-from f2l_fed.explain.attribution import Step, held_out_origin, step_of
+from f2l_fed.explain.attribution import RefinementStep, held_out_attribution, refinement_step_of
 from f2l_fed.explain.explanation import EXPECTED, Explanation, explain, relative_changes
 from f2l_fed.zoo import Record
 from server.federation.folder import Federation
@@ -83,7 +83,7 @@ def explain_site(federation: Federation, release: Release, site: str) -> SiteExp
         learned_in=tuple(steps),
         origin=explain(
             list(steps.values()),
-            held_out_origin(list(steps.values()), site),
+            held_out_attribution(list(steps.values()), site),
             _offered(federation, release, site, newest.contexts[row]),
             site=site,
         ),
@@ -105,14 +105,14 @@ def _require_known(release: Release, site: str) -> None:
     )
 
 
-def _steps(federation: Federation, release: Release) -> dict[str, Step]:
+def _steps(federation: Federation, release: Release) -> dict[str, RefinementStep]:
     """The releases that a prior adds up, by id, oldest first."""
     parent = federation.releases.read(release.parent) if release.parent else None
     records = release_records(federation, release)
     contexts = records.contexts.view(len(release.sites), -1, records.contexts.shape[1])
     before = expectation(federation, parent, list(release.sites), contexts)
     earlier = _steps(federation, parent) if before is not None and parent is not None else {}
-    step = step_of(
+    step = refinement_step_of(
         release.sites,
         contexts,
         records.weights.view_as(contexts),
@@ -134,7 +134,7 @@ def _offered(
 
 
 def _fine_tuning(
-    federation: Federation, release: Release, site: str, newest: Step
+    federation: Federation, release: Release, site: str, newest: RefinementStep
 ) -> FineTuning | None:
     row, episodes = newest.sites.index(site), newest.weights.shape[1]
     records = federation.zoo.snapshot(release.snapshot).records(site=site)

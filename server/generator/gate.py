@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from f2l_fed.audit.release_limits import verdict
+from f2l_fed.audit.release_limits import decide
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import F2LError, ReleaseError
 from f2l_fed.generator.generator import Generator
@@ -26,7 +26,7 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
         federation: The folder.
         release: A candidate.
     """
-    reasons = list(verdict(release.figures, federation.config.gate).reasons)
+    reasons = list(decide(release.figures, federation.config.gate).reasons)
     promoted = federation.releases.promoted()
     now = promoted.id if promoted is not None else ""
     if release.parent != now:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from f2l_fed.admission import load_memory
+from f2l_fed.admission import load_history
 from f2l_fed.audit.diagnostics import Audit
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
@@ -45,7 +45,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     }
     left_out = {
         site: doubt.reason
-        for site, doubt in load_memory(federation.screening).doubted.items()
+        for site, doubt in load_history(federation.screening).doubted.items()
         if site in newest and newest[site][0].round == doubt.round
     }
     used = _heard_last(

@@ -31,14 +31,14 @@ _HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Authority:
+class CertificateAuthority:
     """A self-signed certificate and its private key, EC P-384."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def create(cls, *, days: int, now: datetime) -> Authority:
+    def create(cls, *, days: int, now: datetime) -> CertificateAuthority:
         """Makes a new one that can sign identities but no further authority.
 
         Args:
@@ -58,7 +58,7 @@ class Authority:
         return cls(certificate=draft.sign(key, hashes.SHA384()), key=key)
 
     @classmethod
-    def parse(cls, certificate: bytes, key: bytes) -> Authority:
+    def parse(cls, certificate: bytes, key: bytes) -> CertificateAuthority:
         """Reads it from PEM.
 
         Raises:

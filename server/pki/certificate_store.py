@@ -29,7 +29,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from f2l_fed.core.durable_files import fsync_folder, write_atomically
 from f2l_fed.errors import ConfigError
-from server.pki.certificate_authority import LONGEST_DAYS, Authority, certificate_pem, private_pem
+from server.pki.certificate_authority import (
+    LONGEST_DAYS,
+    CertificateAuthority,
+    certificate_pem,
+    private_pem,
+)
 from server.pki.identity import AUTHORITY, CERTIFICATE, KEY, Credentials, Identity, Role, check_name
 
 AUTHORITY_KEY = "ca.key"
@@ -47,7 +52,7 @@ def create_authority(
     Raises:
         ConfigError: If the folder has content or can't be written, or the validity can't stand.
     """
-    authority = Authority.create(days=days, now=now or datetime.now(UTC))
+    authority = CertificateAuthority.create(days=days, now=now or datetime.now(UTC))
     _write_folder(
         folder,
         {
@@ -151,9 +156,9 @@ def replace_identity(
     return folder / name
 
 
-def read_authority(folder: Path) -> Authority:
+def read_authority(folder: Path) -> CertificateAuthority:
     try:
-        return Authority.parse(
+        return CertificateAuthority.parse(
             (folder / AUTHORITY).read_bytes(), (folder / AUTHORITY_KEY).read_bytes()
         )
     except (OSError, ValueError, TypeError) as error:

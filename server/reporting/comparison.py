@@ -9,7 +9,16 @@ from typing import Any
 
 from f2l_fed.errors import DataError
 
-__all__ = ["BASE", "GROUPS", "LEAD", "Arm", "Comparison", "Gap", "Target", "read_comparisons"]
+__all__ = [
+    "BASE",
+    "GROUPS",
+    "LEAD",
+    "Arm",
+    "Comparison",
+    "Gap",
+    "TargetAccuracy",
+    "read_comparisons",
+]
 
 LEAD, BASE = "generated", "random"
 GROUPS = ("seen", "unseen")
@@ -35,7 +44,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class TargetAccuracy:
     """The accuracy that every start is timed to: that of the random start after many steps."""
 
     steps: int
@@ -83,7 +92,7 @@ class Comparison:
     group: str
     steps: tuple[int, ...]
     arms: tuple[Arm, ...]
-    target: Target | None
+    target: TargetAccuracy | None
 
     def arm(self, name: str) -> Arm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
@@ -153,7 +162,9 @@ def _read_comparison(
             )
             for name, arm in (measured.get("arms") or {}).items()
         ),
-        target=Target(steps=target["steps"], accuracy=target["accuracy"]) if target else None,
+        target=TargetAccuracy(steps=target["steps"], accuracy=target["accuracy"])
+        if target
+        else None,
     )
 
 

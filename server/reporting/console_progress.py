@@ -78,7 +78,7 @@ class ProgressView:
             self._warn("a site did not answer", fields["reason"])
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
-        elif event == events.RELEASE_HELD:
+        elif event == events.RELEASE_REJECTED:
             self._warn(f"release {fields['release']} held", "; ".join(fields["reasons"]))
         elif event == events.ROUND_FINISHED:
             self._say(

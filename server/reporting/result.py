@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from f2l_fed.audit.release_limits import verdict
+from f2l_fed.audit.release_limits import decide
 from f2l_fed.evaluation.summary import steps_to_target
 from server.federation.folder import Federation
 from server.rounds.state import RoundState
@@ -30,7 +30,7 @@ def result_of(
     """
     target = federation.target
     measured = federation.releases.measured()
-    judged = verdict(measured.figures, federation.config.gate, held_out)
+    judged = decide(measured.figures, federation.config.gate, held_out)
     verdicts, notes = [], list(facts["data_notes"])
     if federation.releases.promoted() is None:
         notes.append(

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from server.federation.release import Release
 
 
-class Engine(Protocol):
-    """Whoever does the heavy work; see `server.cluster.backend.Cluster`.
+class Backend(Protocol):
+    """Whoever does the heavy work; see `server.cluster.backend.RayBackend`.
 
     All raise RoundError for what can't be done, and Interrupted for what can be done later.
     """
@@ -20,7 +20,9 @@ class Engine(Protocol):
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot."""
 
-    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, CandidateSet]]:
         """Candidates by kind for every episode of each site; probes are (E, D) float32 by site."""
 
     def objections(self, id: str) -> tuple[str, ...]:

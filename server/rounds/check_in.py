@@ -14,12 +14,12 @@ from f2l_fed.events import EventLog
 from f2l_fed.wire.messages import PROBE_ACTION, ProbeRequest
 from f2l_fed.wire.packing import pack_probe_request, unpack_probe_reply, unpack_refusal
 from server.federation.folder import Federation
-from server.rounds.messaging import Answer, Request, Talk
-from server.rounds.run_cache import Spool, digest
+from server.rounds.messaging import Messenger, SiteReply, SiteRequest
+from server.rounds.run_cache import RunCache, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attendance:
+class CheckIn:
     """The sites of a run.
 
     Args:
@@ -37,11 +37,11 @@ class Attendance:
     """
 
     federation: Federation
-    talk: Talk
+    talk: Messenger
     log: EventLog
-    spool: Spool
+    spool: RunCache
     names: Callable[[], Mapping[int, str]]
-    late: Callable[[Answer], None]
+    late: Callable[[SiteReply], None]
     node_of: dict[str, int] = field(default_factory=dict)
     strangers: set[int] = field(default_factory=set)
     unheard: set[int] = field(default_factory=set)
@@ -80,7 +80,7 @@ class Attendance:
         ]
         request = pack_probe_request(ProbeRequest(frame=self.federation.frame, anchor=anchored))
         done = 0
-        requests = (Request(node, request) for node in unknown)
+        requests = (SiteRequest(node, request) for node in unknown)
         for answer in self.talk.ask(PROBE_ACTION, requests, over=over):
             if answer.late:
                 self.late(answer)
@@ -102,7 +102,7 @@ class Attendance:
         )
 
     def _introduced(
-        self, answer: Answer, name: str, connected: set[int], bound: Mapping[int, str]
+        self, answer: SiteReply, name: str, connected: set[int], bound: Mapping[int, str]
     ) -> tuple[str, str]:
         """The site behind an answer, or what is wrong with it."""
         content, failure, _ = content_of(answer)
@@ -130,7 +130,7 @@ class Attendance:
         return site, ""
 
 
-def content_of(answer: Answer) -> tuple[RecordDict | None, str, bool]:
+def content_of(answer: SiteReply) -> tuple[RecordDict | None, str, bool]:
     """The content of an answer, or why there is none, and whether that was the site's own will."""
     if answer.content is None:
         return None, answer.failure, False

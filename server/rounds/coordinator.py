@@ -16,18 +16,18 @@ from f2l_fed.events import EventLog
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
-from server.rounds.backend import Engine
-from server.rounds.check_in import Attendance
-from server.rounds.exchange import Collection
-from server.rounds.ingest import Intake
-from server.rounds.messaging import Talk, deadline
-from server.rounds.run_cache import Spool
+from server.rounds.backend import Backend
+from server.rounds.check_in import CheckIn
+from server.rounds.exchange import Exchange
+from server.rounds.ingest import Ingest
+from server.rounds.messaging import Messenger, deadline
+from server.rounds.run_cache import RunCache
 from server.rounds.screening import Screening
-from server.rounds.state import Interrupted, RoundState, refused
+from server.rounds.state import Interrupted, RoundState, is_passing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conductor:
+class Coordinator:
     """Everything a round needs.
 
     Args:
@@ -40,8 +40,8 @@ class Conductor:
     """
 
     federation: Federation
-    talk: Talk
-    engine: Engine
+    talk: Messenger
+    engine: Backend
     log: EventLog
     names: Callable[[], Mapping[int, str]] = dict
 
@@ -59,20 +59,20 @@ class Conductor:
         lock = self.federation.root / "rounds" / "lock"
         told = "another process conducts rounds of this federation"
         with locked(lock, wait=False, what=told), _resumable():
-            spool = Spool.beside(self.federation.root)
+            spool = RunCache.beside(self.federation.root)
             states = self._run(count, expected_sites, spool)
             spool.clear()
         return states
 
-    def _run(self, count: int, expected_sites: int, spool: Spool) -> list[RoundState]:
+    def _run(self, count: int, expected_sites: int, spool: RunCache) -> list[RoundState]:
         releases = self.federation.releases
-        intake = Intake(
+        intake = Ingest(
             federation=self.federation,
             spool=spool,
             screening=Screening(self.federation, spool.screened),
             log=self.log,
         )
-        attendance = Attendance(
+        attendance = CheckIn(
             federation=self.federation,
             talk=self.talk,
             log=self.log,
@@ -80,7 +80,7 @@ class Conductor:
             names=self.names,
             late=intake.take_late,
         )
-        known, states = state_files.load_all(self.federation.root / "rounds"), []
+        known, states = state_files.load_states(self.federation.root / "rounds"), []
         last = self.federation.last_round()
         interrupted = known[-1] if known and known[-1].step not in ("done", "failed") else None
         if interrupted is not None and interrupted.step != "exchange":
@@ -105,9 +105,9 @@ class Conductor:
                 break
         return states
 
-    def _conduct(self, state: RoundState, intake: Intake, attendance: Attendance) -> RoundState:
+    def _conduct(self, state: RoundState, intake: Ingest, attendance: CheckIn) -> RoundState:
         """Takes a round from its step to its end; the state is saved after every step."""
-        collection = Collection(
+        collection = Exchange(
             talk=self.talk, engine=self.engine, intake=intake, attendance=attendance
         )
         steps: dict[str, Callable[[RoundState], RoundState]] = {
@@ -116,10 +116,10 @@ class Conductor:
             "gate": self._judge,
         }
         folder = self.federation.root / "rounds"
-        with state_files.alone(folder):
+        with state_files.lock_states(folder):
             if aborted := self._aborted(state):
                 return aborted
-            state_files.save(folder, state)
+            state_files.save_state(folder, state)
         while state.step in steps:
             try:
                 state = steps[state.step](state)
@@ -127,13 +127,13 @@ class Conductor:
                 # What has come in is in the zoo, and the state says where to go on.
                 raise
             except F2LError as error:
-                if refused(error):
+                if is_passing(error):
                     raise
                 state = round_state.failed(state, str(error))
-            with state_files.alone(folder):
+            with state_files.lock_states(folder):
                 if aborted := self._aborted(state):
                     return aborted
-                state_files.save(folder, state)
+                state_files.save_state(folder, state)
         if state.step == "failed":
             self.log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
         else:
@@ -151,7 +151,7 @@ class Conductor:
 
     def _aborted(self, state: RoundState) -> RoundState | None:
         """The round as it was stored meanwhile, if that ended it."""
-        stored = state_files.find(self.federation.root / "rounds", state.number)
+        stored = state_files.find_state(self.federation.root / "rounds", state.number)
         return stored if stored is not None and stored.step == "failed" else None
 
     def _retrain(self, state: RoundState) -> RoundState:
@@ -182,7 +182,7 @@ class Conductor:
         reasons = self.engine.objections(release.id)
         folder = self.federation.root / "rounds"
         # With the promotion, so that it is either aborted or done.
-        with state_files.alone(folder):
+        with state_files.lock_states(folder):
             if aborted := self._aborted(state):
                 return aborted
             if not reasons:
@@ -193,12 +193,12 @@ class Conductor:
             if reasons and (held := registry.hold(release.id, reasons)).state != "candidate":
                 # An administrator has decided while the gate was at work.
                 state = round_state.judged(state, held.reasons)
-                state_files.save(folder, state)
+                state_files.save_state(folder, state)
                 return state
             state = round_state.judged(state, reasons)
-            state_files.save(folder, state)
+            state_files.save_state(folder, state)
         if reasons:
-            self.log.emit(events.RELEASE_HELD, release=release.id, reasons=list(reasons))
+            self.log.emit(events.RELEASE_REJECTED, release=release.id, reasons=list(reasons))
         else:
             self.log.emit(events.RELEASE_PROMOTED, release=release.id)
         return state
@@ -210,7 +210,7 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, F2LError) as error:
-        if not refused(error):
+        if not is_passing(error):
             raise
         raise Interrupted(
             "a file can't be read or written",

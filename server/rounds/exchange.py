@@ -13,30 +13,30 @@ from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.local_training.probe import anchor
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import TASK_ACTION, Task
 from f2l_fed.wire.packing import pack_task
 from server.federation.folder import Federation
 from server.rounds import state as round_state
-from server.rounds.check_in import Attendance
-from server.rounds.ingest import Intake
-from server.rounds.journal import PASSING, Journal, Settled
-from server.rounds.messaging import Answer, Request, Talk, deadline, size_bytes
+from server.rounds.check_in import CheckIn
+from server.rounds.ingest import Ingest
+from server.rounds.journal import PASSING, Journal, JournalEntry
+from server.rounds.messaging import Messenger, SiteReply, SiteRequest, deadline, size_bytes
 from server.rounds.run_cache import digest
-from server.rounds.state import IN_QUARANTINE, Exchange, RoundState
+from server.rounds.state import IN_QUARANTINE, ExchangeResult, RoundState
 
 if TYPE_CHECKING:
-    from server.rounds.backend import Engine
+    from server.rounds.backend import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Collection:
-    """What an exchange needs; see `server.rounds.coordinator.Conductor`."""
+class Exchange:
+    """What an exchange needs; see `server.rounds.coordinator.Coordinator`."""
 
-    talk: Talk
-    engine: Engine
-    intake: Intake
-    attendance: Attendance
+    talk: Messenger
+    engine: Backend
+    intake: Ingest
+    attendance: CheckIn
 
     @property
     def federation(self) -> Federation:
@@ -90,12 +90,12 @@ class Collection:
 class _Wave:
     """Requests of one round and what becomes of their answers."""
 
-    def __init__(self, collection: Collection, state: RoundState) -> None:
+    def __init__(self, collection: Exchange, state: RoundState) -> None:
         self._collection, self._federation = collection, collection.federation
         self._state = state
         self._journal = Journal.of(self._federation.root / "rounds", state.number)
         # As many as there are tasks out, however many sites there are.
-        self._out: dict[str, tuple[Offer, int]] = {}
+        self._out: dict[str, tuple[CandidateSet, int]] = {}
         self._rejected: dict[str, str] = {}
         self.broken: set[str] = set()
         self._up = self._down = 0
@@ -108,14 +108,14 @@ class _Wave:
             told.add(line.site)
         for site in sorted(self.settled - told):
             # The process died after the commit and before it could say so.
-            self._end(Settled(site=site, code="accepted"))
+            self._end(JournalEntry(site=site, code="accepted"))
         waiting = collection.intake.waiting
         waiting.clear()
         for held in self._federation.quarantine.list():
             waiting.setdefault(held.site, set()).add(held.round)
             if held.round == state.number and held.site not in self.settled:
                 self._end(
-                    Settled(
+                    JournalEntry(
                         site=held.site,
                         code="quarantined",
                         reason=held.verdict.reason,
@@ -130,7 +130,7 @@ class _Wave:
 
     def requests(
         self, sites: Sequence[str], anchored: str, starts_from: Tensor
-    ) -> Iterator[Request]:
+    ) -> Iterator[SiteRequest]:
         """One task for each site, made when it is about to be sent.
 
         Args:
@@ -153,9 +153,9 @@ class _Wave:
             )
             self._out[site] = (offer, size_bytes(content))
             node = self._collection.attendance.node_of[site]
-            yield Request(node, content, site, state.number, state.parent)
+            yield SiteRequest(node, content, site, state.number, state.parent)
 
-    def _planned(self, sites: Sequence[str], anchored: str) -> Iterator[tuple[str, Offer]]:
+    def _planned(self, sites: Sequence[str], anchored: str) -> Iterator[tuple[str, CandidateSet]]:
         if not self._state.parent:
             start = {"anchor": anchor(self._federation.target, self._federation.config.lineage)}
             return ((site, (start,)) for site in sites)
@@ -164,7 +164,7 @@ class _Wave:
         )
         return self._collection.engine.plan(self._state.parent, contexts)
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: SiteReply) -> None:
         """Settles one request."""
         intake = self._collection.intake
         if answer.late:
@@ -182,7 +182,7 @@ class _Wave:
         if outcome.code == "failed":
             self.broken.add(site)
         self._end(
-            Settled(
+            JournalEntry(
                 site=site,
                 code=outcome.code,
                 reason=outcome.reason,
@@ -193,7 +193,7 @@ class _Wave:
             " ".join(outcome.chosen),
         )
 
-    def _end(self, settled: Settled, chosen: str = "") -> None:
+    def _end(self, settled: JournalEntry, chosen: str = "") -> None:
         """Writes the end of a request down, counts it and tells whoever listens."""
         self._journal.append(settled)
         self._count(settled)
@@ -208,7 +208,7 @@ class _Wave:
             fields |= {"code": settled.code, "reason": settled.reason}
         self._collection.intake.log.emit(event, **fields, finding=settled.finding)
 
-    def _count(self, settled: Settled) -> None:
+    def _count(self, settled: JournalEntry) -> None:
         self._up += settled.bytes_up
         self._down += settled.bytes_down
         if settled.code == "accepted":
@@ -220,7 +220,7 @@ class _Wave:
             if settled.code not in PASSING:
                 self.settled.add(settled.site)
 
-    def result(self, seconds: float) -> Exchange:
+    def result(self, seconds: float) -> ExchangeResult:
         """What the exchange brought, read back from the zoo."""
         records = self._federation.zoo.snapshot().records(round=self._state.number)
         accepted = {record.site for record in records}
@@ -232,7 +232,7 @@ class _Wave:
         }
         rejected = {site: reason for site, reason in self._rejected.items() if site not in accepted}
         unheard = self._collection.attendance.unheard & set(self._collection.talk.connected())
-        return Exchange(
+        return ExchangeResult(
             asked=max(self._state.sites, len(accepted | rejected.keys()) + len(unheard)),
             accepted=tuple(sorted(accepted)),
             rejected=dict(sorted(rejected.items())),

@@ -15,14 +15,14 @@ from f2l_fed import events
 from f2l_fed.admission import Finding, Submission, Verdict, new_records
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.events import EventLog
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import unpack_update
 from server.federation.folder import Federation
 from server.rounds.check_in import content_of
 from server.rounds.journal import Code
-from server.rounds.messaging import Answer, Asked
-from server.rounds.run_cache import Spool, digest
+from server.rounds.messaging import Asked, SiteReply
+from server.rounds.run_cache import RunCache, digest
 from server.rounds.screening import Screening
 
 
@@ -45,7 +45,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Ingest:
     """The way into the zoo, for one run.
 
     Args:
@@ -58,13 +58,13 @@ class Intake:
     """
 
     federation: Federation
-    spool: Spool
+    spool: RunCache
     screening: Screening
     log: EventLog
     anchors: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, set[int]] = field(default_factory=dict)
 
-    def take(self, answer: Answer, offer: Offer) -> Outcome:
+    def take(self, answer: SiteReply, offer: CandidateSet) -> Outcome:
         """Screens one answer and makes durable what is admitted or put aside.
 
         Args:
@@ -84,7 +84,7 @@ class Intake:
             return Outcome("garbage", str(error))
         return self._admit(answer.asked, update, offer)
 
-    def take_late(self, answer: Answer) -> None:
+    def take_late(self, answer: SiteReply) -> None:
         """Takes the answer to a task whose round went on without it."""
         asked = answer.asked
         offer = self.spool.take_offer(asked.round, asked.site)
@@ -100,7 +100,7 @@ class Intake:
             finding=outcome.finding,
         )
 
-    def _admit(self, asked: Asked, update: Update, offer: Offer) -> Outcome:
+    def _admit(self, asked: Asked, update: Update, offer: CandidateSet) -> Outcome:
         if update.round != asked.round:
             return Outcome("round", f"an update for round {update.round}")
         config = self.federation.config

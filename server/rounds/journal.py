@@ -38,7 +38,7 @@ PASSING: frozenset[str] = frozenset({"silent", "failed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class JournalEntry:
     """The end of one request.
 
     Args:
@@ -73,7 +73,7 @@ class Journal:
         """That of a round, beside its state."""
         return cls(folder / f"{number:05d}.answers.jsonl")
 
-    def append(self, settled: Settled) -> None:
+    def append(self, settled: JournalEntry) -> None:
         """Adds a line; a single write, so that only a last line can be torn."""
         with self.path.open("ab+") as file:
             end = file.tell()
@@ -82,14 +82,14 @@ class Journal:
             start = b"" if not end or file.read(1) == b"\n" else b"\n"
             file.write(start + json.dumps(asdict(settled)).encode() + b"\n")
 
-    def read(self) -> list[Settled]:
+    def read(self) -> list[JournalEntry]:
         """All whole lines; none if there is no file."""
         if not self.path.exists():
             return []
         found = []
         for line in self.path.read_bytes().split(b"\n"):
             try:
-                found.append(Settled(**json.loads(line)))
+                found.append(JournalEntry(**json.loads(line)))
             except (ValueError, TypeError):
                 # Torn by a crash: the site is asked again, or its record is in the zoo.
                 continue

@@ -18,7 +18,7 @@ _SHORTEST_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SiteRequest:
     """What a node is asked.
 
     Args:
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SiteReply:
     """What came back.
 
     Args:
@@ -72,7 +72,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
+class Messenger:
     """A way to ask nodes.
 
     Args:
@@ -111,11 +111,11 @@ class Talk:
     def ask(
         self,
         kind: str,
-        requests: Iterable[Request],
+        requests: Iterable[SiteRequest],
         *,
         wait_for_late: bool = False,
         over: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[SiteReply]:
         """Sends requests and yields answers as they come, an unanswered one after the timeout.
 
         At most ``in_flight`` requests are out, and the next one is not even made before one of
@@ -149,7 +149,7 @@ class Talk:
                 # Nothing may hold what was sent longer than Flower does.
                 del request
                 if not identifier:
-                    yield Answer(asked, None, "undeliverable")
+                    yield SiteReply(asked, None, "undeliverable")
                     continue
                 pending[identifier] = (asked, self._due())
                 moved = time.monotonic()
@@ -170,7 +170,7 @@ class Talk:
                 asked, _ = pending.pop(identifier)
                 if wait_for_late:
                     self.overdue[identifier] = asked
-                yield Answer(asked, None, "timeout")
+                yield SiteReply(asked, None, "timeout")
             if came:
                 moved = time.monotonic()
             elif pending:
@@ -187,7 +187,7 @@ class Talk:
     def _due(self) -> float:
         return time.monotonic() + self.config.timeout_s
 
-    def _send(self, kind: str, request: Request) -> str | None:
+    def _send(self, kind: str, request: SiteRequest) -> str | None:
         """Flower's id of the message; none where it is too large, or the node is gone."""
         message = Message(content=request.content, dst_node_id=request.node, message_type=kind)
         return next(iter(self.grid.push_messages([message])), None)
@@ -214,8 +214,8 @@ def size_bytes(content: RecordDict) -> int:
     )
 
 
-def _answer(asked: Asked, reply: Message, *, late: bool = False) -> Answer:
+def _answer(asked: Asked, reply: Message, *, late: bool = False) -> SiteReply:
     if reply.has_error():
         # Flower's reason may quote an exception of the site: only its code is used.
-        return Answer(asked, None, f"error {reply.error.code}", 0, late)
-    return Answer(asked, reply.content, "", size_bytes(reply.content), late)
+        return SiteReply(asked, None, f"error {reply.error.code}", 0, late)
+    return SiteReply(asked, reply.content, "", size_bytes(reply.content), late)

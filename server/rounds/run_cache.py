@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 
 
 @dataclass(frozen=True, slots=True)
-class Spool:
+class RunCache:
     """A folder for one run at a time.
 
     Args:
@@ -33,7 +33,7 @@ class Spool:
     folder: Path
 
     @classmethod
-    def beside(cls, root: Path) -> Spool:
+    def beside(cls, root: Path) -> RunCache:
         """That of a federation's folder."""
         return cls(root / "spool")
 
@@ -61,7 +61,7 @@ class Spool:
         """Those of some sites, read one by one when they are used."""
         return Contexts(self, anchored, sites)
 
-    def keep_offer(self, number: int, site: str, offer: Offer) -> None:
+    def keep_offer(self, number: int, site: str, offer: CandidateSet) -> None:
         """Keeps what a site was offered in a round."""
         named = {
             f"{episode}/{kind}": start
@@ -70,7 +70,7 @@ class Spool:
         }
         self._write(self._path(f"offers-{number}", site), named)
 
-    def take_offer(self, number: int, site: str) -> Offer | None:
+    def take_offer(self, number: int, site: str) -> CandidateSet | None:
         """Gives it back, once."""
         path = self._path(f"offers-{number}", site)
         tensors = self._read(path)
@@ -118,7 +118,7 @@ class Spool:
 class Contexts(Mapping[str, Tensor]):
     """(E, D) float32 by site; every look reads a file."""
 
-    spool: Spool
+    spool: RunCache
     anchored: str
     sites: tuple[str, ...]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from f2l_fed.admission import (
     KINDS,
-    Judgement,
-    Memory,
+    History,
     Screen,
+    ScreeningResult,
     Submission,
     followed,
-    load_memory,
-    review,
-    save_memory,
+    load_history,
+    review_cohort,
+    save_history,
 )
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from f2l_fed.core.locks import locked
@@ -48,11 +48,11 @@ class Screening:
         self._screen = Screen.of(
             federation.target, config.lineage, config.probe.episodes, config.admission
         )
-        self.memory = load_memory(federation.screening)
+        self.memory = load_history(federation.screening)
         self._rejoin()
         self.follow_zoo()
 
-    def judge(self, submission: Submission) -> Judgement:
+    def judge(self, submission: Submission) -> ScreeningResult:
         """Screens a submission; it is not remembered yet."""
         return self._screen.judge(submission, self.memory, self.sites)
 
@@ -60,7 +60,7 @@ class Screening:
         """Whether one of the same site and round is in the zoo."""
         return self.memory.networks_of(submission.origin) > 0
 
-    def keep_part(self, judged: Judgement) -> None:
+    def keep_part(self, judged: ScreeningResult) -> None:
         """To be called before what was judged enters the zoo."""
         origin = judged.submission.origin
         path = self._parts / f"{digest_of(origin.site)}-{origin.round}.safetensors"
@@ -84,9 +84,9 @@ class Screening:
         with _alone(self._federation):
             self.follow_zoo()
             for kind in KINDS:
-                self.memory, _ = review(self.memory, kind, self._screen.config)
+                self.memory, _ = review_cohort(self.memory, kind, self._screen.config)
             self.memory = self.memory.of_last_rounds(self._screen.config.recall)
-            save_memory(self._federation.screening, self.memory)
+            save_history(self._federation.screening, self.memory)
         for path in self._parts.glob("*"):
             path.unlink(missing_ok=True)
 
@@ -118,9 +118,9 @@ def _age(path: Path) -> int:
     return 0
 
 
-def _part(path: Path) -> Memory:
+def _part(path: Path) -> History:
     try:
         return from_bytes(path.read_bytes(), where=str(path))
     except (AdmissionError, OSError):
         # Torn by a loss of power, or taken up meanwhile: it is measured from the zoo.
-        return Memory()
+        return History()

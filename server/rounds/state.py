@@ -22,7 +22,7 @@ class Interrupted(RoundError):
     """Something outside the round ended it for now; it can be resumed at its step."""
 
 
-def refused(error: Exception) -> bool:
+def is_passing(error: Exception) -> bool:
     """Whether it was a disk or a store, and nothing that would be the same the next time."""
     if isinstance(error, Interrupted):
         return False
@@ -80,7 +80,7 @@ class RoundState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class ExchangeResult:
     """What an exchange brought.
 
     Args:
@@ -102,7 +102,7 @@ def begun(number: int, parent: str, sites: int) -> RoundState:
     return RoundState(number=number, step="exchange", parent=parent, sites=sites)
 
 
-def exchanged(state: RoundState, exchange: Exchange, config: RoundConfig) -> RoundState:
+def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) -> RoundState:
     """After the sites' answers: on to the retraining, or the end for want of a quorum.
 
     >>> some = Exchange(asked=4, accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,

@@ -13,18 +13,18 @@ from f2l_fed.errors import RoundError
 from server.rounds.state import RoundState
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
+def lock_states(folder: Path) -> AbstractContextManager[None]:
     """Held from looking at a round's state to writing what follows from it."""
     return locked(folder / "state.lock")
 
 
-def save(folder: Path, state: RoundState) -> None:
+def save_state(folder: Path, state: RoundState) -> None:
     """Writes a round's state durably."""
     text = json.dumps(dataclasses.asdict(state), indent=1, sort_keys=True) + "\n"
     write_atomically(folder / f"{state.number:05d}.json", text)
 
 
-def load(folder: Path, number: int) -> RoundState:
+def load_state(folder: Path, number: int) -> RoundState:
     """One round.
 
     Raises:
@@ -33,7 +33,7 @@ def load(folder: Path, number: int) -> RoundState:
     return _load(folder / f"{number:05d}.json")
 
 
-def find(folder: Path, number: int) -> RoundState | None:
+def find_state(folder: Path, number: int) -> RoundState | None:
     """One round, or None if there is no such file.
 
     Raises:
@@ -43,7 +43,7 @@ def find(folder: Path, number: int) -> RoundState | None:
     return _load(path) if path.exists() else None
 
 
-def load_all(folder: Path) -> list[RoundState]:
+def load_states(folder: Path) -> list[RoundState]:
     """All rounds, oldest first.
 
     Raises:

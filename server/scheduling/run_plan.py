@@ -15,7 +15,7 @@ _LOG = logging.getLogger("f2l.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RequestedRounds:
     """What is being done.
 
     Args:
@@ -34,7 +34,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan(Wanted):
+class RunPlan(RequestedRounds):
     """The same as it is noted: enough to go on from, wherever a server was killed.
 
     Args:
@@ -51,9 +51,9 @@ class Plan(Wanted):
         """Whether nothing is under way and nothing is due."""
         return not self.run and not self.due
 
-    def told(self) -> Wanted:
+    def told(self) -> RequestedRounds:
         """What others are told of it."""
-        return Wanted(
+        return RequestedRounds(
             by=self.by,
             sites=self.sites,
             remaining=self.remaining,
@@ -62,7 +62,7 @@ class Plan(Wanted):
         )
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
+    def read(cls, path: Path) -> RunPlan:
         """What is noted in a file; nothing is wanted where there is none, or a damaged one."""
         # Loaded where it is needed: most commands can do without PyTorch.
         from f2l_fed.core.config_parsing import from_mapping

@@ -22,7 +22,7 @@ from f2l_fed.events import EventLog
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
-from server.scheduling.run_plan import Plan, Wanted
+from server.scheduling.run_plan import RequestedRounds, RunPlan
 from server.superlink.client import Run, SuperLink
 
 _LOG = logging.getLogger("f2l.runs")
@@ -35,7 +35,7 @@ _ERROR = re.compile(
 )
 
 
-class Runs:
+class RunScheduler:
     """The runs of a federation, one at a time.
 
     Args:
@@ -49,11 +49,11 @@ class Runs:
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self._lock = asyncio.Lock()
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> RequestedRounds:
         """What is being done."""
         return self._plan().told()
 
-    async def start(self, by: str, *, count: int, sites: int) -> Wanted:
+    async def start(self, by: str, *, count: int, sites: int) -> RequestedRounds:
         """Starts rounds.
 
         Args:
@@ -67,10 +67,10 @@ class Runs:
         async with self._lock:
             self._require_idle()
             await self._until_free()
-            plan = Plan(by=by, sites=sites, until=await self._number() + count)
+            plan = RunPlan(by=by, sites=sites, until=await self._number() + count)
             return await _to_its_end(self._begin(plan))
 
-    async def resume(self, by: str, *, sites: int) -> Wanted:
+    async def resume(self, by: str, *, sites: int) -> RequestedRounds:
         """Takes up a round that was interrupted.
 
         Raises:
@@ -82,10 +82,10 @@ class Runs:
             if state is None:
                 raise UsageError("no round was interrupted", remedy="Start a new one.")
             await self._until_free()
-            plan = Plan(by=by, sites=sites or state.sites, until=state.number)
+            plan = RunPlan(by=by, sites=sites or state.sites, until=state.number)
             return await _to_its_end(self._begin(plan))
 
-    async def abort(self, by: str) -> Wanted:
+    async def abort(self, by: str) -> RequestedRounds:
         """Ends the round that is under way or interrupted, for good.
 
         What sites have sent so far is in the zoo and counts for the next retraining. The app of
@@ -134,7 +134,7 @@ class Runs:
             self._require_free()
             await self._launch(plan)
 
-    async def _ended(self, plan: Plan, link: SuperLink, run: Run) -> Plan:
+    async def _ended(self, plan: RunPlan, link: SuperLink, run: Run) -> RunPlan:
         """Notes what is wanted after a run that is over."""
         reason = "" if run.outcome == "completed" else await self._why(link, run)
         last = self._last()
@@ -145,22 +145,22 @@ class Runs:
         self._emit_end(run.id, run.outcome, reason)
         return after
 
-    async def _after(self, plan: Plan, reason: str = "") -> Plan:
+    async def _after(self, plan: RunPlan, reason: str = "") -> RunPlan:
         """What is wanted after a run: the rest, unless there is a reason against it."""
         left = plan.until > await self._number() or self._unfinished() is not None
         if left and not reason:
             return dataclasses.replace(plan, due=True)
-        return Plan(by=plan.by, sites=plan.sites, reason=reason)
+        return RunPlan(by=plan.by, sites=plan.sites, reason=reason)
 
-    async def _begin(self, plan: Plan) -> Wanted:
+    async def _begin(self, plan: RunPlan) -> RequestedRounds:
         """Launches what was asked for just now; after an error nothing of it is left."""
         try:
             return await self._launch(plan)
         except F2LError:
-            Plan(by=plan.by).note(self._path)
+            RunPlan(by=plan.by).note(self._path)
             raise
 
-    async def _launch(self, plan: Plan) -> Wanted:
+    async def _launch(self, plan: RunPlan) -> RequestedRounds:
         """Starts the next run: it finishes a round that is unfinished, and conducts a new one."""
         link = self._link()
         if link is None:
@@ -184,7 +184,7 @@ class Runs:
         self._events.emit(events.RUN_STARTED, run=str(number), by=plan.by, sites=plan.sites)
         return self.wanted()
 
-    async def _abort(self, by: str) -> Wanted:
+    async def _abort(self, by: str) -> RequestedRounds:
         plan, link, before = self._plan(), self._link(), self._unfinished()
         if plan.idle and before is None:
             raise UsageError("no round is under way")
@@ -199,16 +199,16 @@ class Runs:
             reason += f", when round {before.number} had just ended"
         if state is not None:
             self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
-        Plan(by=by, reason=reason).note(self._path)
+        RunPlan(by=by, reason=reason).note(self._path)
         self._emit_end(plan.run, "aborted", reason)
         return self.wanted()
 
     def _fail(self, reason: str) -> round_state.RoundState | None:
         """Ends the round that is unfinished; None if there is none by now."""
         folder = self._root / "rounds"
-        with state_files.alone(folder):
+        with state_files.lock_states(folder):
             if state := self._unfinished():
-                state_files.save(folder, round_state.failed(state, reason))
+                state_files.save_state(folder, round_state.failed(state, reason))
             return state
 
     async def _why(self, link: SuperLink, run: Run) -> str:
@@ -246,7 +246,7 @@ class Runs:
             )
 
     def _last(self) -> round_state.RoundState | None:
-        states = state_files.load_all(self._root / "rounds")
+        states = state_files.load_states(self._root / "rounds")
         return states[-1] if states else None
 
     async def _number(self) -> int:
@@ -262,14 +262,14 @@ class Runs:
         last = self._last()
         return last if last and last.step not in ("done", "failed") else None
 
-    def _plan(self) -> Plan:
-        return Plan.read(self._path)
+    def _plan(self) -> RunPlan:
+        return RunPlan.read(self._path)
 
     def _emit_end(self, run: int, outcome: str, reason: str) -> None:
         self._events.emit(events.RUN_ENDED, run=str(run), outcome=outcome, reason=reason)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, Wanted]) -> Wanted:
+async def _to_its_end(work: Coroutine[Any, Any, RequestedRounds]) -> RequestedRounds:
     """Sees something through though its caller has gone: a thread goes on when it is cancelled."""
     task = asyncio.ensure_future(work)
     try:

@@ -29,7 +29,7 @@ from server.cluster.held_out import evaluate_held_out
 from server.federation.folder import Federation
 from server.reporting.result import result_of
 from server.rounds.state import RoundState
-from server.server_app import conduct
+from server.server_app import run_rounds
 from server.simulation.setup import Simulation, held_out_sites
 
 CLIENT_APP = "clients.client_app"
@@ -74,7 +74,7 @@ def run(
     @app.main()
     def main(grid: Grid, _: Context) -> None:
         try:
-            outcome["rounds"] = conduct(
+            outcome["rounds"] = run_rounds(
                 grid,
                 federation.root,
                 rounds=simulation.rounds,

@@ -21,7 +21,7 @@ KEPT_S = 120.0
 _NOT_RUNNING = [Status.PENDING, Status.STARTING, Status.FINISHED]
 
 
-class Delivery:
+class RedeliveringLinkState:
     """Flower's two handlers of a message's way to a site, and what was handed out between them.
 
     Args:
@@ -59,12 +59,12 @@ def _wanted(answer: Any, state: Any) -> bool:
 
 
 def deliver_again() -> None:
-    """Puts `Delivery` in the place of Flower's handlers, in this process.
+    """Puts `RedeliveringLinkState` in the place of Flower's handlers, in this process.
 
     Raises:
         AttributeError: If this version of Flower has others.
     """
     names = ("pull_messages", "confirm_message_received")
-    delivery = Delivery(*(getattr(fleet_handlers, name) for name in names))
+    delivery = RedeliveringLinkState(*(getattr(fleet_handlers, name) for name in names))
     for name in names:
         setattr(fleet_handlers, name, getattr(delivery, name))

@@ -25,7 +25,7 @@ UPLOAD_S = 180.0
 _NAME, _PULL = "inflate_object_from_contents", "pull_objects"
 
 
-class PutTogether:
+class ReplyGuard:
     """Flower's way to make a message of its objects, and an error of what is none.
 
     Args:
@@ -77,7 +77,7 @@ def _failed(root: bytes) -> Message:
 
 
 def guard_replies() -> None:
-    """Puts `PutTogether` in the place of Flower's function, in this process.
+    """Puts `ReplyGuard` in the place of Flower's function, in this process.
 
     And bounds how long a reply may take to come: Flower hands it out once its head is there, and
     waits for the rest for up to two hours.
@@ -86,7 +86,7 @@ def guard_replies() -> None:
         AttributeError: If this version of Flower has another.
     """
     inflate = getattr(http_grid, _NAME)
-    if not isinstance(inflate, PutTogether):
-        setattr(http_grid, _NAME, PutTogether(inflate))
+    if not isinstance(inflate, ReplyGuard):
+        setattr(http_grid, _NAME, ReplyGuard(inflate))
         pull = getattr(http_grid, _PULL)
         setattr(http_grid, _PULL, partial(pull, max_time=UPLOAD_S))

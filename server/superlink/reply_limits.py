@@ -19,7 +19,7 @@ DEEPEST = 32
 """A reply of ours has some tens of objects, at most 4 deep."""
 
 
-class Bounded:
+class ReplyLimits:
     """Flower's handler of a site's reply, for replies that stay as small as they are.
 
     Args:
@@ -71,9 +71,9 @@ def unfolded(tree: Any, known: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def bound_replies() -> None:
-    """Puts `Bounded` in the place of Flower's handler, in this process.
+    """Puts `ReplyLimits` in the place of Flower's handler, in this process.
 
     Raises:
         AttributeError: If this version of Flower has another.
     """
-    fleet_handlers.push_messages = Bounded(fleet_handlers.push_messages)
+    fleet_handlers.push_messages = ReplyLimits(fleet_handlers.push_messages)

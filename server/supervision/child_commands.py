@@ -13,7 +13,7 @@ from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from server.federation.server_settings import ServerSettings
 from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
-from server.processes import Child
+from server.processes import ManagedProcess
 from server.superlink.client import SuperLink
 from server.superlink.process import SECRET_FILE
 
@@ -24,7 +24,7 @@ _Told = tuple[Callable[[], Awaitable[None]], Callable[[], None]]
 """What is called when a child is ready, and when it has ended."""
 
 
-def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> Child:
+def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> ManagedProcess:
     own = root / "certificates" / "server"
     command = [
         sys.executable,
@@ -39,7 +39,7 @@ def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> Child:
     command += ["--ssl-ca-certfile", str(own / AUTHORITY)]
     command += ["--ssl-certfile", str(own / CERTIFICATE), "--ssl-keyfile", str(own / KEY)]
     environment = {**_environment(flower), SECRET_FILE: str(flower / "secret")}
-    return Child(
+    return ManagedProcess(
         name="superlink",
         command=command,
         environment=environment,
@@ -55,7 +55,7 @@ def _front(
     flower: Path,
     behind: tuple[int, int],
     told: _Told,
-) -> Child:
+) -> ManagedProcess:
     values = {
         "root": str(root),
         "listen": split_address(settings.listen, "listen"),
@@ -66,7 +66,7 @@ def _front(
         "connections_per_host": settings.connections_per_host,
     }
     write_atomically(flower / "front.json", json.dumps(values, indent=1) + "\n")
-    return Child(
+    return ManagedProcess(
         name="front",
         command=[sys.executable, "-m", "server.gateway.gateway", str(flower / "front.json")],
         environment=_environment(flower),

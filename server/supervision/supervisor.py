@@ -35,7 +35,7 @@ from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
 from server.pki.identity import AUTHORITY
 from server.processes import keep_running
-from server.scheduling.run_scheduler import Runs
+from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink
 from server.supervision.child_commands import _front, _superlink
 
@@ -43,7 +43,7 @@ _READY_S = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class CentralAddresses:
     """Where a running service can be found.
 
     Args:
@@ -62,7 +62,7 @@ class Places:
 
 
 @asynccontextmanager
-async def central(root: Path) -> AsyncIterator[Places]:
+async def central(root: Path) -> AsyncIterator[CentralAddresses]:
     """Runs everything until the block ends, and ends all that it started.
 
     Args:
@@ -89,7 +89,9 @@ async def central(root: Path) -> AsyncIterator[Places]:
 
 
 @asynccontextmanager
-async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncIterator[Places]:
+async def _all(
+    root: Path, settings: ServerSettings, flower: Path
+) -> AsyncIterator[CentralAddresses]:
     certificates = root / "certificates"
     _require_free(settings)
     secret = secrets.token_urlsafe(32)
@@ -101,7 +103,7 @@ async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncItera
         secret=secret,
     )
     membership = Membership(root, settings, lambda: up[0] if up else None)
-    runs = Runs(root, lambda: up[0] if up else None)
+    runs = RunScheduler(root, lambda: up[0] if up else None)
     first = asyncio.Event()
     parts = {"superlink": False}
     if settings.front == "built-in":
@@ -146,7 +148,7 @@ async def _all(root: Path, settings: ServerSettings, flower: Path) -> AsyncItera
         page = await stack.enter_async_context(serve_dashboard(root, settings.dashboard))
         if settings.front == "built-in":
             await _until_open(*split_address(settings.listen, "listen"), flower / "front.log")
-        places = Places(
+        places = CentralAddresses(
             sites=settings.listen if settings.front == "built-in" else "",
             control=f"{host}:{control}",
             dashboard=page,

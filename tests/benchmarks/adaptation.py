@@ -36,7 +36,7 @@ from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.generator.candidates import Records, for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.generator.recall import Adapted, Memory, remember
+from f2l_fed.generator.recall import RecallingGenerator, RememberedTask, remember
 from f2l_fed.local_training.finetune import accuracy_after, loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from f2l_fed.prior.linear_prior import Prior
@@ -98,7 +98,7 @@ class Service:
         offered = self.offered(site, expected)
         return select(self.target, offered, *site.train, keep=self.config.candidates.keep)[1]
 
-    def remembered(self, site: HeldOutSite) -> Memory:
+    def remembered(self, site: HeldOutSite) -> RememberedTask:
         """The site's task, as it shows it."""
         context = self.context(site)
         offered = self.offered(site, self.generator.expect(context[None])[0])
@@ -122,7 +122,9 @@ def starts(service: Service, unseen: Sequence[HeldOutSite], seen: Sequence[HeldO
     memories = [service.remembered(site) for site in unseen]
     used = {image for site in unseen for image in _images(site.train[0])}
 
-    def curve(site: HeldOutSite, shown: int, others: Sequence[Memory]) -> dict[str, list[float]]:
+    def curve(
+        site: HeldOutSite, shown: int, others: Sequence[RememberedTask]
+    ) -> dict[str, list[float]]:
         site = _without(site, used)
         arms = arms_of(service, site, memories[shown], others)
         config = service.config
@@ -139,12 +141,12 @@ def starts(service: Service, unseen: Sequence[HeldOutSite], seen: Sequence[HeldO
 
 
 def arms_of(
-    service: Service, site: HeldOutSite, memory: Memory, memories: Sequence[Memory]
+    service: Service, site: HeldOutSite, memory: RememberedTask, memories: Sequence[RememberedTask]
 ) -> dict[str, Tensor]:
     """The starts of one site."""
     context = service.context(site)[None]
     expected = service.generator.expect(context)
-    one = Adapted(generator=service.generator, memories=(memory,))
+    one = RecallingGenerator(generator=service.generator, memories=(memory,))
     recalled = one.expect(context)[0]
     of_many = replace(one, memories=tuple(memories)).expect(context)[0]
     ungated = expected.lerp(one.recall(context).weights, one.config.share)[0]
@@ -160,7 +162,7 @@ def arms_of(
     }
 
 
-def kernel_update(prior: Prior, contexts: Tensor, memory: Memory) -> Tensor:
+def kernel_update(prior: Prior, contexts: Tensor, memory: RememberedTask) -> Tensor:
     """(n, D) float32, what the prior expects after it was regressed on one more record."""
     symmetry = prior.symmetry
     missed = symmetry.split(memory.weights[None] - prior(memory.context[None]))

@@ -9,9 +9,9 @@ once as they were and once for every attack with 10% and 30% of the sites lying 
 The starts of later rounds are those of the honest run.
 
 ``at once`` is the share of bad submissions that `Screen.judge` did not let in as they were (clip,
-quarantine or reject), ``in all`` adds those that `review` finds at the end of the round. A false
-alarm is an honest submission that is kept out of zoo or retraining, by either; ``clipped`` is the
-share of honest ones that were let in shortened. Limits were chosen by looking at seeds 0, 1, 100
+quarantine or reject), ``in all`` adds those that `review_cohort` finds at the end of the round. A
+false alarm is an honest submission that is kept out of zoo or retraining, by either; ``clipped`` is
+the share of honest ones let in shortened. Limits were chosen by looking at seeds 0, 1, 100
 and 101, so the first seed here is 2. With ``--recorded`` recorded rounds are kept in a folder and
 used again.
 """
@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from f2l_fed.admission import AdmissionConfig, Memory, Screen, Submission, review
+from f2l_fed.admission import AdmissionConfig, History, Screen, Submission, review_cohort
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.targets import Target, build_target
@@ -112,7 +112,7 @@ def screened(
     rounds, target = load(path), target_of(path)
     config, lineage = AdmissionConfig(), f"admission/{seed}"
     screen = Screen.of(target, lineage, len(rounds[0][0].probes), config)
-    memory, tallies, codes, held_back, spent = Memory(), [], Counter[str](), list[str](), 0.0
+    memory, tallies, codes, held_back, spent = History(), [], Counter[str](), list[str](), 0.0
     for number, honest in enumerate(rounds, 1):
         rng = generator_for(lineage, attack, number)
         bad = set() if attack == HONEST else liars(honest, share)
@@ -123,7 +123,7 @@ def screened(
             judged = screen.judge(sent, memory, len(honest))
             spent += process_time() - start
             memory, verdicts[one.site] = judged.memory, judged.verdict
-        memory, later = review(memory, honest[0].origin.kind, config)
+        memory, later = review_cohort(memory, honest[0].origin.kind, config)
         tally = Tally(bad=len(bad), honest=len(honest) - len(bad))
         for site, verdict in verdicts.items():
             caught = verdict.action != "accept"

@@ -143,7 +143,7 @@ def ours(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
 
     @app.main()
     def main(grid: Grid, _: Context) -> None:
-        server_app.conduct(grid, root, rounds=rounds, sites=sites, listener=listen)
+        server_app.run_rounds(grid, root, rounds=rounds, sites=sites, listener=listen)
 
     simulated(app, client_app, sites)
     return split_rounds(marks, events.RETRAINING_STARTED, events.ROUND_FINISHED)

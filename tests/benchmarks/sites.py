@@ -106,24 +106,24 @@ def conduct(root: Path, address: str, sites: int) -> None:
     import threading
 
     from server.cluster import connection
-    from server.cluster.backend import Cluster
+    from server.cluster.backend import RayBackend
     from server.federation.folder import Federation
-    from server.rounds.coordinator import Conductor
-    from server.rounds.messaging import Talk
+    from server.rounds.coordinator import Coordinator
+    from server.rounds.messaging import Messenger
     from tests.support.apart import ApartGrid
 
     federation = Federation.open(root)
     connection.connect(federation.config.ray)
     started = peak_mb()
     with Client(address, "AF_UNIX") as connection:
-        states = Conductor(
+        states = Coordinator(
             federation=federation,
-            talk=Talk(
+            talk=Messenger(
                 grid=ApartGrid(connection, sites),
                 config=federation.config.round,
                 stop=threading.Event(),
             ),
-            engine=Cluster(root=root, config=federation.config.ray),
+            engine=RayBackend(root=root, config=federation.config.ray),
             log=federation.events(),
         ).run(ROUNDS, sites)
     for state in states:

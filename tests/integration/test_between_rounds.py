@@ -20,7 +20,7 @@ from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
 from server.rounds import state as round_state
 from server.rounds import state_files
-from server.scheduling.run_plan import Plan
+from server.scheduling.run_plan import RunPlan
 from tests.support.inline import InlineEngine, conductor, run_inline
 from tests.support.link import Link, followed, holds, of
 from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
@@ -59,7 +59,7 @@ def test_all_rounds_that_were_asked_for_follow_those_that_only_the_zoo_knows(tmp
         async with followed(those):
             for number in (2, 3):
                 done = replace(round_state.begun(number, "", 2), step="done")
-                state_files.save(root / "rounds", done)
+                state_files.save_state(root / "rounds", done)
                 link.outcomes[number - 1] = "completed"
                 await holds(lambda n=number: len(link.started) == 2 and those.wanted().run != n - 1)
         assert those.wanted().run == 0
@@ -103,7 +103,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     (federation.root / "flower").mkdir()
     link, told = Link(federation.root), []
     if live:
-        Plan(by="bert", until=3, run=1).note(federation.root / "flower" / "wanted.json")
+        RunPlan(by="bert", until=3, run=1).note(federation.root / "flower" / "wanted.json")
 
     def abort() -> None:
         try:
@@ -112,7 +112,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
             told.append(str(error))
 
     beside, reached = threading.Thread(target=abort), threading.Event()
-    alone, promote = state_files.alone, ReleaseRegistry.promote
+    alone, promote = state_files.lock_states, ReleaseRegistry.promote
 
     def watched(folder: Path) -> AbstractContextManager[None]:
         if threading.current_thread() is not threading.main_thread():
@@ -124,7 +124,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
         assert reached.wait(PATIENCE_S)
         return promote(its, id, judged=judged)
 
-    monkeypatch.setattr(state_files, "alone", watched)
+    monkeypatch.setattr(state_files, "lock_states", watched)
     monkeypatch.setattr(ReleaseRegistry, "promote", meanwhile)
     (state,) = conductor(federation, files).run(1, 6)
     beside.join(PATIENCE_S)
@@ -132,7 +132,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     assert told == [ended]
     assert link.stopped == ([1] if live else [])
     assert (state.step, state.promoted) == ("done", True)
-    assert state_files.load(federation.root / "rounds", 1) == state
+    assert state_files.load_state(federation.root / "rounds", 1) == state
 
 
 def test_what_is_aborted_before_it_goes_on_stays_so(tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_what_is_aborted_before_it_goes_on_stays_so(tmp_path, monkeypatch):
     folder = federation.root / "rounds"
     (state,) = conductor(federation, files).run(1, 6)
     before = replace(state, number=2, parent="00001", step="retrain", release="")
-    state_files.save(folder, before)
+    state_files.save_state(folder, before)
     last_round = Federation.last_round
 
     def meanwhile(its: Federation) -> int:
@@ -152,7 +152,7 @@ def test_what_is_aborted_before_it_goes_on_stays_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Federation, "last_round", meanwhile)
     (aborted,) = conductor(federation, files).run(0, 6)
     assert (aborted.step, aborted.reason) == ("failed", "aborted by anna")
-    assert state_files.load(folder, 2) == aborted
+    assert state_files.load_state(folder, 2) == aborted
     assert federation.releases.ids() == ["00001"]
 
 

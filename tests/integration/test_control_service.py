@@ -110,7 +110,7 @@ def test_a_watch_shows_what_is_and_then_each_change(workdir: Path, certificates:
         async for state in control_client.watch_rounds(to, duration_s=LIMIT_S):
             seen.append(state)
             if state == RUNNING:
-                state_files.save(workdir / "rounds", finished)
+                state_files.save_state(workdir / "rounds", finished)
             if state == finished:
                 break
         return seen
@@ -143,7 +143,7 @@ def test_an_unexpected_failure_is_in_the_log_and_not_in_the_answer(
     workdir: Path, certificates: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     beyond_protocol = dataclasses.replace(RUNNING, bytes_up=-1)
-    state_files.save(workdir / "rounds", beyond_protocol)
+    state_files.save_state(workdir / "rounds", beyond_protocol)
     with pytest.raises(ControlError) as failure:
         ask(workdir, certificates, "viewer-1", control_client.list_rounds)
     assert status_of(failure.value) is grpc.StatusCode.INTERNAL

@@ -89,7 +89,7 @@ def undisturbed(killer, tmp_path_factory):
 
 def as_if_nothing_had_happened(root: Path, reference: Path) -> None:
     federation = Federation.open(root)
-    states = state_files.load_all(root / "rounds")
+    states = state_files.load_states(root / "rounds")
     assert [(state.number, state.step, state.promoted) for state in states] == [
         (1, "done", True),
         (2, "done", True),

@@ -173,7 +173,7 @@ class Played:
 
 
 def last_round(central: Central) -> RoundState | None:
-    states = state_files.load_all(central.root / "rounds")
+    states = state_files.load_states(central.root / "rounds")
     return states[-1] if states else None
 
 

@@ -104,7 +104,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 def test_four_sites_finish_a_round_by_the_documented_commands_and_nothing_is_left(played):
     folder = played.folder
-    (state,) = state_files.load_all(folder / "central/rounds")[:1]
+    (state,) = state_files.load_states(folder / "central/rounds")[:1]
     assert (state.number, state.step, state.accepted) == (1, "done", SITES)
     federation = Federation.open(folder / "central")
     assert {record.site for record in federation.zoo.snapshot().records()} == set(SITES)
@@ -171,7 +171,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         return {record.site for record in federation.zoo.snapshot().records(round=number)}
 
     def over(number: int) -> bool:
-        state = state_files.load_all(central / "rounds")[-1]
+        state = state_files.load_states(central / "rounds")[-1]
         return (state.number, state.step) in {(number, "done"), (number, "failed")}
 
     def killed_in(number: int, kill: Callable[[], None]) -> set[str]:
@@ -188,7 +188,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
             kill()
         finally:
             os.killpg(west, signal.SIGCONT)
-        assert state_files.load_all(central / "rounds")[-1].step == "exchange"
+        assert state_files.load_states(central / "rounds")[-1].step == "exchange"
         assert "west" not in new(number)
         return new(number)
 
@@ -220,7 +220,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         assert holds(lambda: admin(*resume).returncode == 0, timeout_s=ENDS_S), said()
         assert holds(lambda: over(3), timeout_s=ENDS_S), said()
     assert holds(lambda: command_lines(played.marks) == {})
-    for state in state_files.load_all(central / "rounds"):
+    for state in state_files.load_states(central / "rounds"):
         assert (state.step, state.accepted) == ("done", SITES), state
     records = federation.zoo.snapshot().records()
     expected = {

@@ -62,7 +62,7 @@ def poison(federation: Federation, change: object) -> None:
 def held(federation: Federation) -> str:
     """Retrains and judges what is in the zoo; why the release was held, or the round failed."""
     state = round_state.begun(2, "00001", 8)
-    state_files.save(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
+    state_files.save_state(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
     done = run_inline(federation, 0)[-1]
     assert not done.promoted
     promoted = federation.releases.promoted()

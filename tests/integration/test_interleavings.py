@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clients.client_app import app as honest_app
 from f2l_fed.errors import F2LError, RecordErased, ReleaseError, RoundError, ZooError
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.packing import pack_probe_reply, unpack_probe_reply
 from f2l_fed.zoo import NewRecord
 from server.federation.folder import Federation
@@ -25,8 +25,8 @@ from server.generator.release_records import while_erasing
 from server.generator.retrain import retrain
 from server.generator.training_set import newest_records
 from server.rounds import state as round_state
-from server.rounds.run_cache import Spool
-from server.rounds.state import Interrupted, refused
+from server.rounds.run_cache import RunCache
+from server.rounds.state import Interrupted, is_passing
 from tests.support.inline import InlineEngine, conductor, nodes, run_inline
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, prepared
@@ -151,15 +151,17 @@ def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
     file.mkdir()
     with pytest.raises(F2LError) as error:
         objections(federation, federation.releases.read("00001"))
-    assert refused(error.value)
+    assert is_passing(error.value)
     # And as it comes back from a task in another process.
-    assert refused(pickle.loads(pickle.dumps(error.value)))
+    assert is_passing(pickle.loads(pickle.dumps(error.value)))
 
 
 class FailingEngine(InlineEngine):
     """Makes candidates for three sites and fails then."""
 
-    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, CandidateSet]]:
         for number, offer in enumerate(super().plan(release, probes)):
             if number == 3:
                 raise RoundError("a task failed on the cluster")
@@ -171,7 +173,7 @@ def test_what_was_measured_before_an_exchange_failed_is_not_lost(tmp_path):
     run_inline(federation, 1)
     state = conducted(federation, files, FailingEngine(federation))
     assert (state.step, state.reason) == ("failed", "a task failed on the cluster.")
-    screened = Spool.beside(federation.root).screened
+    screened = RunCache.beside(federation.root).screened
     accepted = {record.site for record in federation.zoo.snapshot().records(round=2)}
     assert len(list(screened.iterdir())) == len(accepted) > 0
     following = conducted(federation, files, InlineEngine(federation))

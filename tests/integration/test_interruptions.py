@@ -17,7 +17,7 @@ from f2l_fed.wire.messages import TASK_ACTION
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
-from server.rounds.state import Exchange, Interrupted, begun, exchanged
+from server.rounds.state import ExchangeResult, Interrupted, begun, exchanged
 from tests.support.inline import InlineEngine, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, events, prepared
@@ -45,7 +45,7 @@ class SlowGrid(LoopbackGrid):
 
 
 def test_a_share_of_the_sites_is_a_whole_number_of_them():
-    some = Exchange(
+    some = ExchangeResult(
         asked=100,
         accepted=tuple(f"s{n}" for n in range(55)),
         rejected={},
@@ -155,16 +155,16 @@ def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
     folder = federation.root / "rounds"
 
     def abort(event: str, _: Mapping[str, object]) -> None:
-        if event == moment and state_files.load(folder, 1).step != "failed":
-            state_files.save(
-                folder, round_state.failed(state_files.load(folder, 1), "aborted by admin")
+        if event == moment and state_files.load_state(folder, 1).step != "failed":
+            state_files.save_state(
+                folder, round_state.failed(state_files.load_state(folder, 1), "aborted by admin")
             )
 
     conducting = conductor(federation, files, listener=abort)
     conducting = replace(conducting, engine=WatchedEngine(federation, abort))
     (state,) = conducting.run(1, 6)
     assert (state.step, state.reason) == ("failed", "aborted by admin")
-    assert state_files.load(folder, 1) == state
+    assert state_files.load_state(folder, 1) == state
     assert federation.releases.promoted() is None
     # What came is kept, and counts for the next one.
     (following,) = conductor(federation, files).run(1, 6)

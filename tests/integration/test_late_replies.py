@@ -16,12 +16,12 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message
 
 from clients.client_app import app as honest_app
-from f2l_fed.admission import load_memory
+from f2l_fed.admission import load_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
 from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION
 from server.federation.folder import Federation
-from server.rounds.coordinator import Conductor
+from server.rounds.coordinator import Coordinator
 from server.rounds.journal import Journal
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
@@ -29,7 +29,7 @@ from tests.support.small_federation import events, prepared
 from tests.support.waiting import PATIENCE_S
 
 
-def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Conductor:
+def over(federation: Federation, files: list[Path], grid: LoopbackGrid) -> Coordinator:
     return conductor(federation, files, grid=grid)
 
 
@@ -101,7 +101,7 @@ def test_an_answer_to_a_first_round_that_comes_in_a_later_one_gets_a_second_look
     over(federation, files, grid).run(2, 6)
     (late,) = events(tmp_path / "out", "site.late")
     assert (late["round"], late["code"]) == (1, "accepted")
-    memory = load_memory(federation.screening)
+    memory = load_history(federation.screening)
     assert memory.votes_on("first").sites
     assert not memory.fresh
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from f2l_fed.admission import load_memory
-from f2l_fed.admission.history import Doubt
+from f2l_fed.admission import load_history
+from f2l_fed.admission.history import Exclusion
 from f2l_fed.config import load_config
 from server.commands import quarantine, zoo
 from server.federation.folder import Federation
@@ -126,7 +126,7 @@ def test_what_a_person_releases_counts_at_the_next_retraining(own_copy):
     release = federation.releases.read(state.release)
     assert "site-013" in release.sites
     assert not release.left_out
-    assert "site-013" in {owner.site for owner in load_memory(federation.screening).owners}
+    assert "site-013" in {owner.site for owner in load_history(federation.screening).owners}
 
 
 def run_inline_without(federation: Federation, site: str) -> list[RoundState]:
@@ -137,12 +137,12 @@ def run_inline_without(federation: Federation, site: str) -> list[RoundState]:
 def test_nobody_in_quarantine_is_asked_again_when_a_round_goes_on(own_copy):
     federation = own_copy
     root = federation.root
-    (_, last) = state_files.load_all(root / "rounds")
+    (_, last) = state_files.load_states(root / "rounds")
     kept = sorted(held_in(federation, 2))
     # As if the process had died when all had answered, before it could say what became of anyone.
     path = Journal.of(root / "rounds", 2).path
     path.unlink()
-    state_files.save(
+    state_files.save_state(
         root / "rounds",
         dataclasses.replace(last, step="exchange", release="", promoted=False),
     )
@@ -186,7 +186,7 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
         done = CliRunner().invoke(zoo.app, ["forget", str(federation.root / "zoo"), site, "--yes"])
         assert done.exit_code == 0, done.output
         assert federation.quarantine.list(site=site) == ()
-        memory = load_memory(federation.screening)
+        memory = load_history(federation.screening)
         assert site not in {owner.site for owner in (*memory.owners, *memory.sources)}
         assert all(site not in votes.sites for votes in memory.votes.values())
 
@@ -194,7 +194,7 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
 def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_site(own_copy):
     federation = own_copy
     screening = Screening(federation, federation.root / "spool" / "screened")
-    doubts = {"site-001": Doubt(2, "why")}
+    doubts = {"site-001": Exclusion(2, "why")}
     screening.memory = screening.memory.with_doubts("later", doubts)
     entered, erased = threading.Event(), threading.Event()
 
@@ -216,7 +216,7 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_si
     screening.follow_zoo = followed  # type: ignore[method-assign]
     screening.review()
     beside.join(PATIENCE_S)
-    memory = load_memory(federation.screening)
+    memory = load_history(federation.screening)
     assert dict(memory.doubted) == doubts
     assert "site-000" not in {owner.site for owner in memory.owners}
     assert "site-001" in {owner.site for owner in memory.owners}

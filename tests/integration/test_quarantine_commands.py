@@ -21,7 +21,7 @@ from f2l_fed.zoo import Commit, NewRecord, Zoo
 from server.commands import quarantine, zoo
 from server.federation.folder import Federation
 from server.membership.site_registry import SiteRegistry
-from server.rounds.run_cache import Spool
+from server.rounds.run_cache import RunCache
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
@@ -125,7 +125,7 @@ def test_what_is_released_beside_an_erasure_is_not_in_the_zoo_after_it(
 
 def test_a_site_that_has_only_registered_can_be_forgotten_with_what_the_spool_has(federation):
     SiteRegistry(federation.root / "registry").invite("north", hours=1, now=datetime.now(UTC))
-    spool = Spool.beside(federation.root)
+    spool = RunCache.beside(federation.root)
     spool.keep_context("anchor", "north", torch.zeros(1, 3))
     done = forget(federation, "north")
     assert done.stdout == "north is erased, the zoo had nothing of it\n"

@@ -23,13 +23,13 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
 from server.cluster import flow_training
-from server.cluster.backend import Cluster
+from server.cluster.backend import RayBackend
 from server.cluster.connection import connect
 from server.cluster.flow_training import TrainedFlow
 from server.cluster.tasks import typed_errors
-from server.generator.candidates import Workshop
+from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
-from server.rounds.state import Interrupted, refused
+from server.rounds.state import Interrupted, is_passing
 from tests.support.deployment import free_ports
 from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
@@ -108,7 +108,7 @@ def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(em
     run_inline(federation, 1)
     commit, made = federation.zoo.snapshot().commit, []
     for workers in (0, 1):
-        engine = Cluster(root=federation.root, config=RayConfig(train_workers=workers))
+        engine = RayBackend(root=federation.root, config=RayConfig(train_workers=workers))
         release = engine.retrain("00002", commit)
         folder = federation.releases.path / "00002"
         made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
@@ -157,7 +157,7 @@ def test_what_a_training_worker_s_disk_refuses_is_no_failed_fit(embedded, tmp_pa
         patch.setattr(flow_training, "_work", full)
         with pytest.raises(OSError, match="No space left") as caught:
             fitted(TrainedFlow(folder=tmp_path / "t", config=config))
-    assert refused(caught.value)
+    assert is_passing(caught.value)
     assert not (tmp_path / "t").exists()
 
 
@@ -192,13 +192,13 @@ def killing(name: bytes) -> Iterator[list[int]]:
 def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     federation, _ = small_federation(tmp_path / "out")
     run_inline(federation, 1)
-    workshop = Workshop.open(federation, "00001")
+    workshop = CandidateFactory.open(federation, "00001")
     draws = rng(3)
     probes = {
         f"new-{n:03d}": workshop.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
         for n in range(100)
     }
-    engine = Cluster(root=federation.root, config=RayConfig(task_cpus=0.5))
+    engine = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
     with killing(b"offers_here") as killed:
         offered = dict(engine.plan("00001", probes))
     assert len(killed) == 1
@@ -227,7 +227,7 @@ def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
     run_inline(federation, 1)
     commit = federation.zoo.snapshot().commit
     with killing(b"retrain_here") as killed:
-        release = Cluster(root=federation.root, config=RayConfig()).retrain("00002", commit)
+        release = RayBackend(root=federation.root, config=RayConfig()).retrain("00002", commit)
     assert len(killed) == 1
     assert federation.releases.read("00002") == release
 
@@ -251,7 +251,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
         )
 
     def step() -> str:
-        states = state_files.load_all(root / "rounds")
+        states = state_files.load_states(root / "rounds")
         return states[-1].step if states else ""
 
     with two_nodes(tmp_path, ports) as (head, _):
@@ -270,7 +270,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
     with two_nodes(tmp_path, ports):
         process = conducting(1)
         assert process.wait(PATIENCE_S) == 0
-    states = state_files.load_all(root / "rounds")
+    states = state_files.load_states(root / "rounds")
     assert [state.step for state in states] == ["done", "done"]
     keys = Counter(record.key for record in federation.zoo.snapshot().records())
     assert len(keys) == 16

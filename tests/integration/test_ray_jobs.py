@@ -11,7 +11,7 @@ from ray.job_submission import JobSubmissionClient
 
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import RoundError
-from server.cluster.backend import Cluster
+from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
 from server.rounds.state import Interrupted
 from tests.support.deployment import free_ports
@@ -43,7 +43,7 @@ def jobs_of(address: str, federation: Federation) -> list[str]:
 
 def test_a_job_makes_the_release_that_the_process_itself_would(address, federation):
     commit = federation.zoo.snapshot().commit
-    engine = Cluster(root=federation.root, config=RayConfig(jobs=address))
+    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     file = federation.releases.path / "00002/generator.safetensors"
     release = engine.retrain("00002", commit)
     made = file.read_bytes()
@@ -59,7 +59,7 @@ def test_a_job_makes_the_release_that_the_process_itself_would(address, federati
 
 
 def test_what_can_not_be_done_is_told_and_not_tried_again(address, federation):
-    engine = Cluster(root=federation.root, config=RayConfig(jobs=address))
+    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     with pytest.raises(RoundError, match="too few sites for a retraining") as error:
         engine.retrain("00002", 0)
     assert not isinstance(error.value, Interrupted)
@@ -67,7 +67,7 @@ def test_what_can_not_be_done_is_told_and_not_tried_again(address, federation):
 
 
 def test_what_the_disk_refused_the_job_is_done_when_there_is_room(address, federation):
-    engine = Cluster(root=federation.root, config=RayConfig(jobs=address))
+    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     in_the_way = federation.releases.path / ".00002.draft"
     in_the_way.write_bytes(b"")
     commit = federation.zoo.snapshot().commit
@@ -80,6 +80,6 @@ def test_what_the_disk_refused_the_job_is_done_when_there_is_room(address, feder
 
 
 def test_without_a_job_server_the_round_is_interrupted(federation):
-    engine = Cluster(root=federation.root, config=RayConfig(jobs="http://127.0.0.1:9"))
+    engine = RayBackend(root=federation.root, config=RayConfig(jobs="http://127.0.0.1:9"))
     with pytest.raises(Interrupted, match="job server can't be reached"):
         engine.retrain("00002", 1)

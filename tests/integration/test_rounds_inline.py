@@ -19,10 +19,10 @@ from f2l_fed.wire.messages import NUMBERS, Update
 from f2l_fed.wire.packing import pack_update, unpack_update
 from server.cluster.held_out import curves_of
 from server.erasure import erase
-from server.generator.candidates import Workshop, candidates_for
+from server.generator.candidates import CandidateFactory, candidates_for
 from server.generator.release_records import release_records
 from server.rounds import state_files
-from server.rounds.coordinator import Conductor
+from server.rounds.coordinator import Coordinator
 from server.rounds.state import RoundState
 from server.simulation.setup import held_out_sites
 from tests.support.inline import conductor, run_inline
@@ -87,7 +87,7 @@ def test_an_interrupted_round_goes_on_without_asking_sites_again(tmp_path):
     (done,) = run_inline(federation, 1)
     before = len(federation.zoo.snapshot().records())
     # As if the process had died between the exchange and the retraining.
-    state_files.save(
+    state_files.save_state(
         federation.root / "rounds",
         dataclasses.replace(done, step="retrain", release="", promoted=False),
     )
@@ -100,7 +100,7 @@ def test_a_round_that_died_mid_exchange_asks_only_the_sites_that_are_missing(tmp
     federation, _ = small_federation(tmp_path / "out")
     files = site_files(federation.root)
     first_four = conductor(federation, files[:4]).run(1, 4)[0]
-    state_files.save(
+    state_files.save_state(
         federation.root / "rounds",
         dataclasses.replace(first_four, step="exchange", release="", promoted=False),
     )
@@ -133,7 +133,7 @@ def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(t
     assert len(federation.zoo.snapshot().records()) == 2
 
 
-def with_grid(base: Conductor, grid: LoopbackGrid, config: object = None) -> Conductor:
+def with_grid(base: Coordinator, grid: LoopbackGrid, config: object = None) -> Coordinator:
     talk = dataclasses.replace(base.talk, grid=grid, config=config or base.talk.config)
     return dataclasses.replace(base, talk=talk)
 
@@ -276,11 +276,11 @@ def test_rounds_go_on_after_a_site_was_erased(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=4)
     run_inline(federation, 2)
     gone, *others = sorted({record.site for record in federation.zoo.snapshot().records()})
-    opened = Workshop.open(federation, "00002")
+    opened = CandidateFactory.open(federation, "00002")
     federation.zoo.forget(gone)
     erase(federation, gone)
     assert not opened.is_current()
-    assert Workshop.open(federation, "00002").sites == tuple(others)
+    assert CandidateFactory.open(federation, "00002").sites == tuple(others)
     files = [path for path in site_files(federation.root) if path.parent.name != gone]
     (state,) = conductor(federation, files).run(1, len(files))
     assert (state.step, state.accepted, state.promoted) == ("done", tuple(others), True)

@@ -13,12 +13,12 @@ import pytest
 
 from f2l_fed.admission import (
     AdmissionConfig,
-    Memory,
+    History,
     Screen,
     Submission,
     admitted_in,
     new_records,
-    review,
+    review_cohort,
     seeded,
 )
 from f2l_fed.local_training.probe import anchor
@@ -47,14 +47,14 @@ def recorded(finished) -> tuple[Target, Screen, list[list[Submission]]]:
 
 def held_back(screen: Screen, rounds: Sequence[Sequence[Submission]]) -> set[tuple[int, str]]:
     """Round and site of whatever is not simply accepted, at once or at the second look."""
-    memory, found = Memory(), set()
+    memory, found = History(), set()
     for number, round_ in enumerate(rounds, 1):
         for one in round_:
             judged = screen.judge(one, memory)
             memory = judged.memory
             if judged.verdict.action != "accept":
                 found.add((number, one.site))
-        memory, doubted = review(memory, one.origin.kind, screen.config)
+        memory, doubted = review_cohort(memory, one.origin.kind, screen.config)
         found |= {(number, site) for site in doubted}
     return found
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.aggregate import AGGREGATORS, Rows, aggregate, merged
+from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate, merge_tree
 from f2l_fed.aggregate.clipped_mean import clipped_mean
 from f2l_fed.aggregate.gram import gram_matrix
 from f2l_fed.aggregate.median import coordinate_median
@@ -116,8 +116,8 @@ def test_a_tree_over_shards_gives_the_same_bits_whoever_came_first(name, given, 
         )
     }
     other = {name: shards[name] for name in data.draw(st.permutations(list(shards)))}
-    found = rule.finalise(merged(rule, shards))
-    assert torch.equal(rule.finalise(merged(rule, other)), found)
+    found = rule.finalise(merge_tree(rule, shards))
+    assert torch.equal(rule.finalise(merge_tree(rule, other)), found)
     torch.testing.assert_close(found, aggregate(name, rows, weights), rtol=1e-6, atol=1e-6)
 
 
@@ -125,7 +125,7 @@ def test_a_tree_over_shards_gives_the_same_bits_whoever_came_first(name, given, 
 @given(given=updates(least=5), data=st.data())
 def test_slices_of_columns_may_be_reduced_apart(given, data):
     rows, weights = given
-    whole = Rows.of(rows.shape[1], rows, weights)
+    whole = Updates.of(rows.shape[1], rows, weights)
     cut = data.draw(st.integers(0, rows.shape[1]))
     parts = [whole.columns(0, cut), whole.columns(cut, rows.shape[1])]
     for rule in (coordinate_median, partial(coordinate_trimmed_mean, byzantine=1)):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from f2l_fed.symmetry.channel_tracing import hidden_spaces
-from f2l_fed.symmetry.hidden_units import Space
+from f2l_fed.symmetry.hidden_units import HiddenSpace
 from f2l_fed.symmetry.weight_matching import Canonical
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.resnet import resnet
@@ -170,7 +170,7 @@ def test_no_two_units_are_better_in_each_others_place(name):
 @given(levels=st.sampled_from([(), (1,), (2,), (3,), (3, 1)]), seed=st.integers(0, 10_000))
 def test_the_best_order_earns_most_of_all_that_keep_groups_together(levels, seed):
     gain = torch.randn(6, 6, generator=rng(seed), dtype=torch.float64)
-    order = Space(6, levels, (), False).best_order(gain)
+    order = HiddenSpace(6, levels, (), False).best_order(gain)
 
     def permitted(candidate):
         runs = levels[:1] or (1,)

@@ -91,8 +91,8 @@ def make_certificates(folder: Path) -> Path:
 def make_workdir(folder: Path) -> Path:
     """Two rounds and two releases."""
     (folder / "rounds").mkdir()
-    state_files.save(folder / "rounds", DONE)
-    state_files.save(folder / "rounds", RUNNING)
+    state_files.save_state(folder / "rounds", DONE)
+    state_files.save_state(folder / "rounds", RUNNING)
     for release in (FIRST, SECOND):
         home = folder / "releases" / release.id
         home.mkdir(parents=True)

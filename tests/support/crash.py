@@ -58,7 +58,7 @@ def run(root: Path, rounds: int) -> None:
     from tests.support.inline import run_inline
 
     federation = Federation.open(root)
-    known = state_files.load_all(root / "rounds")
+    known = state_files.load_states(root / "rounds")
     begun = known[-1].number if known else 0
     run_inline(federation, max(0, rounds - begun))
 

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from clients.client_app import app as honest_app
 from f2l_fed.events import Listener
-from f2l_fed.local_training.selection import Offer
+from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.federation.release import Release
-from server.generator.candidates import Workshop
+from server.generator.candidates import CandidateFactory
 from server.generator.gate import objections
 from server.generator.retrain import retrain
-from server.rounds.coordinator import Conductor
-from server.rounds.messaging import Talk
+from server.rounds.coordinator import Coordinator
+from server.rounds.messaging import Messenger
 from server.rounds.state import RoundState
 from tests.support.loopback import LoopbackGrid
 
 
 class InlineEngine:
-    """Does in this process what `server.cluster.backend.Cluster` does in Ray tasks."""
+    """Does in this process what `server.cluster.backend.RayBackend` does in Ray tasks."""
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
@@ -33,8 +33,10 @@ class InlineEngine:
     def retrain(self, id: str, commit: int) -> Release:
         return retrain(self._federation.root, id, commit)
 
-    def plan(self, release: str, probes: Mapping[str, Tensor]) -> Iterator[tuple[str, Offer]]:
-        workshop = Workshop.open(self._federation, release)
+    def plan(
+        self, release: str, probes: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, CandidateSet]]:
+        workshop = CandidateFactory.open(self._federation, release)
         for site in probes:
             if (probe := probes.get(site)) is not None:
                 yield from workshop.offers([site], probe[None])
@@ -66,12 +68,12 @@ def conductor(
     *,
     grid: LoopbackGrid | None = None,
     listener: Listener | None = None,
-) -> Conductor:
+) -> Coordinator:
     """A conductor of the sites of the given ``site.toml`` files; see `nodes`."""
     grid = grid or LoopbackGrid(honest_app, nodes(site_files))
-    return Conductor(
+    return Coordinator(
         federation=federation,
-        talk=Talk(grid=grid, config=federation.config.round, stop=threading.Event()),
+        talk=Messenger(grid=grid, config=federation.config.round, stop=threading.Event()),
         engine=InlineEngine(federation),
         log=federation.events(listener),
     )

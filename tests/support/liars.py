@@ -11,7 +11,7 @@ from clients.client_app import app as honest_app
 from f2l_fed.admission import Submission
 from f2l_fed.wire.packing import pack_update, unpack_task, unpack_update
 from server.federation.folder import Federation
-from server.rounds.coordinator import Conductor
+from server.rounds.coordinator import Coordinator
 from tests.support.attacks import Attack
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
@@ -19,7 +19,7 @@ from tests.support.recorded import submission_of
 from tests.support.small import rng
 
 
-def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Conductor:
+def with_liars(federation: Federation, lies: Mapping[str, Attack]) -> Coordinator:
     """A conductor of the prepared sites of a simulation's folder, some of which lie.
 
     What others have sent in the same round is known to a liar as far as they came before it.

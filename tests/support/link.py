@@ -17,7 +17,7 @@ import pytest
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.scheduling import run_scheduler
-from server.scheduling.run_scheduler import Runs
+from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import Run
 from tests.support.waiting import PATIENCE_S
 
@@ -80,7 +80,7 @@ class Link:
 
 
 def known(root: Path) -> list[round_state.RoundState]:
-    return state_files.load_all(root / "rounds")
+    return state_files.load_states(root / "rounds")
 
 
 def unfinished(root: Path) -> round_state.RoundState | None:
@@ -90,16 +90,16 @@ def unfinished(root: Path) -> round_state.RoundState | None:
 
 def begin_round(root: Path) -> round_state.RoundState:
     state = round_state.begun(len(known(root)) + 1, "", 2)
-    state_files.save(root / "rounds", state)
+    state_files.save_state(root / "rounds", state)
     return state
 
 
 def end_round(root: Path, state: round_state.RoundState) -> None:
-    state_files.save(root / "rounds", dataclasses.replace(state, step="done"))
+    state_files.save_state(root / "rounds", dataclasses.replace(state, step="done"))
 
 
-def of(root: Path, link: Link) -> Runs:
-    return Runs(root, lambda: link)  # type: ignore[arg-type,return-value]
+def of(root: Path, link: Link) -> RunScheduler:
+    return RunScheduler(root, lambda: link)  # type: ignore[arg-type,return-value]
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def full_disk() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def followed(those: Runs) -> AsyncIterator[None]:
+async def followed(those: RunScheduler) -> AsyncIterator[None]:
     task = asyncio.create_task(those.follow())
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -15,7 +15,7 @@ import ray
 
 from f2l_fed.errors import F2LError
 from server.cluster import connection
-from server.cluster.backend import Cluster
+from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
 from tests.support.inline import conductor
 from tests.support.waiting import holds
@@ -31,7 +31,7 @@ def main() -> None:
         nodes = int(sys.argv[3])
         if not holds(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes):
             sys.exit("too few nodes")
-        engine = Cluster(root=federation.root, config=config)
+        engine = RayBackend(root=federation.root, config=config)
         conducting = replace(conductor(federation, files), engine=engine)
         conducting.run(int(sys.argv[2]), len(files))
     except F2LError as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from f2l_fed.admission import AdmissionConfig, Memory, Screen, Submission
+from f2l_fed.admission import AdmissionConfig, History, Screen, Submission
 from f2l_fed.local_training.finetune import Recipe, finetune
 from f2l_fed.local_training.probe import anchor, probe_update
 from tests.support.small import examples, rng, small_target
@@ -55,9 +55,9 @@ def small_screen(**limits: object) -> Screen:
     return Screen.of(TARGET, LINEAGE, EPISODES, AdmissionConfig(**limits))  # type: ignore[arg-type]
 
 
-def remembered(screen: Screen, count: int) -> Memory:
+def remembered(screen: Screen, count: int) -> History:
     """The memory after so many honest submissions."""
-    memory = Memory()
+    memory = History()
     for number in range(count):
         judged = screen.judge(submission(number), memory)
         assert judged.verdict.admitted, judged.verdict.reason
@@ -65,6 +65,6 @@ def remembered(screen: Screen, count: int) -> Memory:
     return memory
 
 
-def codes(screen: Screen, memory: Memory, one: Submission) -> set[str]:
+def codes(screen: Screen, memory: History, one: Submission) -> set[str]:
     """What is found against a submission."""
     return {finding.code for finding in screen.judge(one, memory).verdict.findings}

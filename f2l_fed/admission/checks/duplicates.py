@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.evidence import Case
-from f2l_fed.admission.submission import Origin
+from f2l_fed.admission.evidence import Evidence
+from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.admission.verdict import Finding
 
 _SHARE, _FEW, _SAMPLE = 0.25, 0.1, 64
 
 
-def copies(case: Case) -> Iterator[Finding]:
+def copies(case: Evidence) -> Iterator[Finding]:
     """A network of another site, or an earlier one of the same site, sent as one's own."""
     one, memory, config = case.measures, case.memory, case.config
     if not memory.owners:
@@ -62,7 +62,7 @@ def _nearer(code: str, shares: Tensor, limit: float) -> Iterator[Finding]:
 
 
 def _least(
-    owners: Sequence[Origin], signatures: Tensor, mine: Origin, minimum: int
+    owners: Sequence[SubmissionId], signatures: Tensor, mine: SubmissionId, minimum: int
 ) -> float | None:
     """Least distance between sites' networks of a round; None while too few are known.
 
@@ -111,7 +111,7 @@ def least_angle(directions: Tensor, sites: Sequence[str], config: AdmissionConfi
     return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
 
 
-def alike(case: Case) -> Iterator[Finding]:
+def alike(case: Evidence) -> Iterator[Finding]:
     """An update in the same direction as another site's of the same round."""
     one, memory = case.measures, case.memory
     rows = [

@@ -8,7 +8,7 @@ from math import isfinite, log
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.evidence import Case
+from f2l_fed.admission.evidence import Evidence
 from f2l_fed.admission.verdict import Finding
 
 _LOSSES = {"accuracy_before": "loss_before", "accuracy_after": "loss_after"}
@@ -16,7 +16,7 @@ _LOSSES = {"accuracy_before": "loss_before", "accuracy_after": "loss_after"}
 _SLACK = 1e-3
 
 
-def form(case: Case) -> Iterator[Finding]:
+def form(case: Evidence) -> Iterator[Finding]:
     """Tensors of another shape, type or number than was asked."""
     one, size = case.submission, case.anatomy.size
     networks, probes = len(one.weights), len(one.probes)
@@ -34,7 +34,7 @@ def form(case: Case) -> Iterator[Finding]:
         yield Finding(code="form", action="reject", figures=figures, about="networks")
 
 
-def numbers(case: Case) -> Iterator[Finding]:
+def numbers(case: Evidence) -> Iterator[Finding]:
     """Declared numbers that can't be true, each by itself."""
     given = case.submission.numbers
     most = {"examples": case.config.examples, "steps": float(case.submission.steps)}
@@ -48,7 +48,7 @@ def numbers(case: Case) -> Iterator[Finding]:
             yield Finding(code="number", action="reject", figures=figures, about=name)
 
 
-def contradictions(case: Case) -> Iterator[Finding]:
+def contradictions(case: Evidence) -> Iterator[Finding]:
     """Declared numbers that can't be true together.
 
     Where a prediction is wrong its probability is at most 1/2, so the mean loss is at least

@@ -14,9 +14,9 @@ from math import exp, log
 
 from torch import Tensor
 
-from f2l_fed.admission.evidence import Compared
+from f2l_fed.admission.evidence import Comparisons
 from f2l_fed.admission.features import HEAD, HEAD_CHANGE, LAYER, NORM, PROBE, SPREAD
-from f2l_fed.admission.robust_statistics import Usual, Votes
+from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
 from f2l_fed.admission.verdict import Finding
 
 _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
@@ -24,7 +24,7 @@ _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
 _WIDE = 1.5
 
 
-def norm(case: Compared) -> Iterator[Finding]:
+def norm(case: Comparisons) -> Iterator[Finding]:
     """Updates much longer or shorter than the others'.
 
     All of a site's updates are seldom long by chance, a single one may be.
@@ -33,7 +33,7 @@ def norm(case: Compared) -> Iterator[Finding]:
     if NORM not in case.values:
         return
     lengths = case.values[NORM].exp()
-    usual = partial(Votes.usual_length, name=NORM, floor=limits.floor)
+    usual = partial(SiteStatistics.usual_length, name=NORM, floor=limits.floor)
     if found := case.by_release(lengths, usual):
         away, others = found
         high, usually = float(away.max()), float(away.quantile(0.5))
@@ -50,7 +50,7 @@ def norm(case: Compared) -> Iterator[Finding]:
                 },
             )
     yield from _many_times(case, NORM, "long")
-    usual = partial(Votes.usual, name=NORM, floor=limits.floor)
+    usual = partial(SiteStatistics.usual, name=NORM, floor=limits.floor)
     if found := case.by_release(case.values[NORM], usual):
         low = float(found[0].min())
         if -low > limits.deviations:
@@ -59,12 +59,12 @@ def norm(case: Compared) -> Iterator[Finding]:
             yield Finding(code="short", action="quarantine", figures=figures)
 
 
-def layers(case: Compared) -> Iterator[Finding]:
+def layers(case: Comparisons) -> Iterator[Finding]:
     """A layer that changed much more than the others'; little change of one is no harm."""
     limits = case.config
     for name in [name for name in case.values if name.startswith(LAYER)]:
         lengths = case.values[name].exp()
-        usual = partial(Votes.usual_length, name=name, floor=_WIDE * limits.floor)
+        usual = partial(SiteStatistics.usual_length, name=name, floor=_WIDE * limits.floor)
         found = case.by_release(lengths, usual)
         if found is None:
             continue
@@ -80,17 +80,19 @@ def layers(case: Compared) -> Iterator[Finding]:
             )
 
 
-def probe(case: Compared) -> Iterator[Finding]:
+def probe(case: Comparisons) -> Iterator[Finding]:
     """A probe much longer or shorter than the others'."""
     values, limits = case.values[PROBE], case.config
-    if found := case.by_release(values, partial(Votes.usual, name=PROBE, floor=limits.floor)):
+    if found := case.by_release(
+        values, partial(SiteStatistics.usual, name=PROBE, floor=limits.floor)
+    ):
         away, others = found
         if figures := _beyond(values, away, limits.deviations, "norm", others):
             yield Finding(code="probe-length", action="quarantine", figures=figures)
     yield from _many_times(case, PROBE, "probe-length")
 
 
-def direction(case: Compared) -> Iterator[Finding]:
+def direction(case: Comparisons) -> Iterator[Finding]:
     """Outputs, or a change of them, that don't point where the site's own probe does."""
     limits = case.config
     for name, code in _COSINES.items():
@@ -104,7 +106,7 @@ def direction(case: Compared) -> Iterator[Finding]:
             yield Finding(code=code, action="quarantine", figures=figures)
 
 
-def outputs(case: Compared) -> Iterator[Finding]:
+def outputs(case: Comparisons) -> Iterator[Finding]:
     """Outputs on synthetic inputs that differ much more or less than those of others."""
     others = case.usual(SPREAD, wide=_WIDE)
     if SPREAD not in case.values or others.voters < case.config.minimum:
@@ -119,7 +121,7 @@ FREE = (norm, layers, probe, direction)
 """Those that cost no forward pass."""
 
 
-def _many_times(case: Compared, name: str, code: str) -> Iterator[Finding]:
+def _many_times(case: Comparisons, name: str, code: str) -> Iterator[Finding]:
     """A length that is many times the others' where they are too few to tell what is usual."""
     if found := case.among_few(name):
         away, others = found
@@ -130,7 +132,7 @@ def _many_times(case: Compared, name: str, code: str) -> Iterator[Finding]:
 
 
 def _beyond(
-    values: Tensor, away: Tensor, limit: float, what: str, others: Usual
+    values: Tensor, away: Tensor, limit: float, what: str, others: Reference
 ) -> dict[str, float]:
     """Figures of the logarithm that is farthest from the others'; none within the limit."""
     worst = int(away.abs().argmax())

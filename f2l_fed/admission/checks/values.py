@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.evidence import Case
+from f2l_fed.admission.evidence import Evidence
 from f2l_fed.admission.verdict import Finding
 
 # Of the start's length: less than rounding leaves behind in one step of any use.
@@ -17,7 +17,7 @@ _CONSTANT = 1e-4
 _LARGEST_SQUARE = torch.finfo(torch.float32).max / 16
 
 
-def finite(case: Case) -> Iterator[Finding]:
+def finite(case: Evidence) -> Iterator[Finding]:
     """Numbers that are not finite, or nothing but zeros as a probe.
 
     Updates too: starts are made from probes, and of huge ones nothing finite is.
@@ -36,7 +36,7 @@ def finite(case: Case) -> Iterator[Finding]:
         yield Finding(code="empty-probe", action="reject")
 
 
-def changed(case: Case) -> Iterator[Finding]:
+def changed(case: Evidence) -> Iterator[Finding]:
     """A network that is what was sent, or almost: its start or another one of them."""
     one = case.submission
     moved, length = one.updates.norm(dim=1), one.starts.norm(dim=1)
@@ -53,7 +53,7 @@ def changed(case: Case) -> Iterator[Finding]:
             yield Finding(code="sent-back", action="reject", figures=figures)
 
 
-def function(case: Case) -> Iterator[Finding]:
+def function(case: Evidence) -> Iterator[Finding]:
     """Outputs on synthetic inputs that explode, or that are the same for all of them."""
     level = float(case.outputs.abs().max().nan_to_num(torch.inf))
     if not level <= _TOO_LARGE:

@@ -9,11 +9,13 @@ import numpy as np
 from f2l_fed.data.image_transforms import Camera, draw_lens
 from f2l_fed.data.scenarios.balanced import _plan_seen
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
 from f2l_fed.errors import DataError
 
 
-def plan_camera(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+def plan_camera(
+    pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+) -> ScenarioPlan:
     """Gives every site all classes, with one meaning of labels, through its own flawed camera.
 
     Args:
@@ -43,4 +45,6 @@ def plan_camera(pool: Pool, *, sites: int, held_out: int, seed: int, config: Spl
     training, seen, disjoint = _plan_seen(
         pool, range(pool.classes), draw, sites=sites, held_out=held_out, seed=seed, config=config
     )
-    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=disjoint)
+    return ScenarioPlan(
+        training=training, seen=seen, unseen=None, shared_labels=True, disjoint=disjoint
+    )

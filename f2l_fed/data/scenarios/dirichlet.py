@@ -10,7 +10,7 @@ import numpy.typing as npt
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig, held_out_parts
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig, held_out_parts
 from f2l_fed.data.scenarios.unbalanced import (
     _CLASSES_PER_SITE,
     _EXAMPLES_PER_CLASS,
@@ -28,7 +28,7 @@ _REDRAWS = 1000
 
 def plan_dirichlet(
     pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
-) -> Plan:
+) -> ScenarioPlan:
     """Skews the labels: each class is shared out over the sites by a Dirichlet draw.
 
     A Dirichlet draw over sites is a row of Gamma draws divided by their sum. The Gamma draws of
@@ -104,7 +104,9 @@ def plan_dirichlet(
         )
         for index, row in enumerate(wanted)
     )
-    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True)
+    return ScenarioPlan(
+        training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True
+    )
 
 
 def _draw_usable(

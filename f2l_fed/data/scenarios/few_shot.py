@@ -15,11 +15,13 @@ from f2l_fed.data.scenarios.balanced import (
     _require_examples,
 )
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
 from f2l_fed.errors import DataError
 
 
-def plan_few_shot(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+def plan_few_shot(
+    pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+) -> ScenarioPlan:
     """Gives every site its own few classes, its own label order and its own camera.
 
     Args:
@@ -70,7 +72,7 @@ def plan_few_shot(pool: Pool, *, sites: int, held_out: int, seed: int, config: S
         _require_examples(pool, unseen, _held_out_needs(config))
         whole = {label: pool.rows(label) for label in unseen}
         held_out_unseen = _held_out_sites("unseen", held_out, whole, draw, seed, config)
-    return Plan(
+    return ScenarioPlan(
         training=training,
         seen=held_out_seen,
         unseen=held_out_unseen,

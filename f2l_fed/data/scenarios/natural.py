@@ -7,12 +7,14 @@ import numpy as np
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import Plan, SplitConfig
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
 from f2l_fed.data.scenarios.unbalanced import _quarter, _site, _usable
 from f2l_fed.errors import DataError
 
 
-def plan_natural(pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig) -> Plan:
+def plan_natural(
+    pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+) -> ScenarioPlan:
     """Makes every group of the data a site, such as one speaker; small groups are left out.
 
     Args:
@@ -64,4 +66,6 @@ def plan_natural(pool: Pool, *, sites: int, held_out: int, seed: int, config: Sp
         )
         for number, index in enumerate(outside)
     )
-    return Plan(training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True)
+    return ScenarioPlan(
+        training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True
+    )

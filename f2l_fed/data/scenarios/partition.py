@@ -16,7 +16,7 @@ from f2l_fed.data.scenarios.dirichlet import plan_dirichlet
 from f2l_fed.data.scenarios.few_shot import plan_few_shot
 from f2l_fed.data.scenarios.natural import plan_natural
 from f2l_fed.data.scenarios.pool import Pool, collect
-from f2l_fed.data.scenarios.site_plan import Plan, SitePlan, SplitConfig, require_positive
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan, SplitConfig, require_positive
 from f2l_fed.errors import UsageError
 
 __all__ = ["SCENARIOS", "Partition", "SiteData", "partition"]
@@ -25,7 +25,7 @@ __all__ = ["SCENARIOS", "Partition", "SiteData", "partition"]
 class _Planner(Protocol):
     def __call__(
         self, pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
-    ) -> Plan: ...
+    ) -> ScenarioPlan: ...
 
 
 SCENARIOS: dict[str, _Planner] = {
@@ -141,7 +141,7 @@ def partition(
     )
 
 
-def _standardiser(pool: Pool, plan: Plan) -> Callable[[FloatArray], FloatArray]:
+def _standardiser(pool: Pool, plan: ScenarioPlan) -> Callable[[FloatArray], FloatArray]:
     if len(pool.shape) != 1:
         return lambda x: x
     rows = np.unique(np.concatenate([site.train for site in plan.training]))

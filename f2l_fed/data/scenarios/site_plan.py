@@ -12,7 +12,14 @@ from f2l_fed.data.image_transforms import Camera
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.errors import UsageError
 
-__all__ = ["ClassParts", "Plan", "SitePlan", "SplitConfig", "held_out_parts", "require_positive"]
+__all__ = [
+    "ClassParts",
+    "ScenarioPlan",
+    "SitePlan",
+    "SplitConfig",
+    "held_out_parts",
+    "require_positive",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +90,7 @@ class SitePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plan:
+class ScenarioPlan:
     """A split in terms of pool rows, before any pixel is touched.
 
     Args:

@@ -30,7 +30,7 @@ class ShardRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class MovedRows:
     """A shard that a merge made: its file, its one site, the keys of its records in row order."""
 
     sha256: str
@@ -56,7 +56,7 @@ class Entry:
     kind: Kind
     shards: tuple[ShardRows, ...] = ()
     site: str = ""
-    moves: tuple[Moved, ...] = ()
+    moves: tuple[MovedRows, ...] = ()
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -116,7 +116,7 @@ def decode(data: Bytes, *, where: str) -> Entry:
         number, previous, kind = body["commit"], body["previous"], body["kind"]
         if kind == "merge":
             moves = tuple(
-                Moved(sha256=shard["sha256"], site=shard["site"], keys=tuple(shard["rows"]))
+                MovedRows(sha256=shard["sha256"], site=shard["site"], keys=tuple(shard["rows"]))
                 for shard in body["shards"]
             )
             return Entry(number=number, previous=previous, kind=kind, moves=moves)

@@ -12,7 +12,7 @@ from itertools import groupby
 from f2l_fed.zoo.format import commit_log, shards
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import record_of
-from f2l_fed.zoo.reading.row_reader import Rows, Spots
+from f2l_fed.zoo.reading.row_reader import RowLocations, RowReader
 from f2l_fed.zoo.records import Commit, Record
 from f2l_fed.zoo.storage.store import Store
 
@@ -56,17 +56,17 @@ def write(
     Raises:
         ZooError: If a row is missing or damaged: its new shard would vouch for it.
     """
-    rows = Rows(store, manifest)
+    rows = RowReader(store, manifest)
     moves = []
     for site, group in groupby(records, lambda record: record.site):
         held = tuple(group)
-        spots = Spots.of(held)
+        spots = RowLocations.of(held)
         w, c = rows.read(spots, "w"), rows.read(spots, "c")
         rows.check(spots, w, "w")
         rows.check(spots, c, "c")
         keys = tuple(record.key for record in held)
         moves.append(
-            commit_log.Moved(sha256=shards.write(store, list(w), list(c)), site=site, keys=keys)
+            commit_log.MovedRows(sha256=shards.write(store, list(w), list(c)), site=site, keys=keys)
         )
     return commit_log.Entry(
         number=head.number + 1, previous=head.sha256, kind="merge", moves=tuple(moves)

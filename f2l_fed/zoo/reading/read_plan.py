@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from f2l_fed.zoo.reading.query import Query
-from f2l_fed.zoo.reading.row_reader import Spots
+from f2l_fed.zoo.reading.row_reader import RowLocations
 from f2l_fed.zoo.reading.snapshot import Snapshot
 
 _AT_ONCE = 10_000
@@ -19,7 +19,7 @@ SELECT record, shard, row, min(number) FROM moves WHERE number > :commit GROUP B
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plan:
+class ReadPlan:
     """Ids and spots of all rows, in the order of the log.
 
     Args:
@@ -30,11 +30,11 @@ class Plan:
     """
 
     ids: NDArray[np.int64]
-    spots: Spots
+    spots: RowLocations
     piece: NDArray[np.int32]
 
 
-def plan(snapshot: Snapshot, query: Query) -> Plan:
+def plan(snapshot: Snapshot, query: Query) -> ReadPlan:
     """Finds all rows of a snapshot that meet a query."""
     columns = np.dtype(
         [("id", np.int64), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32, 2)]
@@ -59,14 +59,14 @@ def plan(snapshot: Snapshot, query: Query) -> Plan:
     # Copies: views would keep all columns in memory for each.
     shard, row = found["shard"].copy(), found["row"].copy()
     apart = (np.diff(shard, prepend=shard[:1]) != 0) | (np.diff(row, prepend=row[:1] - 1) != 1)
-    return Plan(
+    return ReadPlan(
         ids=found["id"].copy(),
-        spots=Spots(names=names, shard=shard, row=row, crc32=found["crc32"].copy()),
+        spots=RowLocations(names=names, shard=shard, row=row, crc32=found["crc32"].copy()),
         piece=np.cumsum(apart, dtype=np.int32),
     )
 
 
-def places_then(snapshot: Snapshot, found: Plan) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def places_then(snapshot: Snapshot, found: ReadPlan) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Shards and rows of a plan as they were when its snapshot was taken.
 
     Merges leave them as they are, so an order that follows from them is the same at any time.

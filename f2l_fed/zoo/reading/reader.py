@@ -19,7 +19,7 @@ from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.index import record_of
 from f2l_fed.zoo.reading.query import Query
 from f2l_fed.zoo.reading.read_plan import places_then, plan
-from f2l_fed.zoo.reading.row_reader import Matrix, Rows, require_readable
+from f2l_fed.zoo.reading.row_reader import Matrix, RowReader, require_readable
 from f2l_fed.zoo.reading.snapshot import Snapshot
 from f2l_fed.zoo.records import Floats, Record
 
@@ -45,7 +45,7 @@ class Position:
     batch: int = 0
 
 
-class Batch:
+class RecordBatch:
     """Some rows, which are read when they are looked at.
 
     Made by `Reader.epoch`.
@@ -133,7 +133,7 @@ class Reader:
         self._batch_size, self._seed = batch_size, seed
         self._rank, self._ranks, self._even, self._ahead = rank, ranks, even, ahead
         about = snapshot.manifest
-        self._rows = Rows(snapshot.store, about)
+        self._rows = RowReader(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
         self._plan = plan(snapshot, self._query)
         self._ids = self._plan.ids
@@ -151,10 +151,10 @@ class Reader:
             return len(self) // self._batch_size // self._ranks * self._ranks
         return -(-len(self) // self._batch_size)
 
-    def epoch(self, start: Position | None = None) -> Iterator[Batch]:
+    def epoch(self, start: Position | None = None) -> Iterator[RecordBatch]:
         """This rank's batches from a position to the end of its epoch."""
         self._require_readable()
-        waiting: deque[Batch] = deque()
+        waiting: deque[RecordBatch] = deque()
         with ThreadPoolExecutor(1) as pool:
             for batch in self._batches(start):
                 if self._ahead:
@@ -165,7 +165,7 @@ class Reader:
                     yield waiting.popleft()
             yield from waiting
 
-    def _batches(self, start: Position | None) -> Iterator[Batch]:
+    def _batches(self, start: Position | None) -> Iterator[RecordBatch]:
         at = start or Position()
         order, count, size = self._order(at.epoch), self.batches_per_epoch, self._batch_size
         for number in range(at.batch, count):
@@ -174,10 +174,10 @@ class Reader:
                 epoch, batch = (at.epoch + 1, 0) if last else (at.epoch, number + 1)
                 part = slice(number * size, min((number + 1) * size, len(self)))
                 rows = part if order is None else order[part]
-                yield Batch(self, rows, Position(epoch=epoch, batch=batch))
+                yield RecordBatch(self, rows, Position(epoch=epoch, batch=batch))
 
     def read(self, rows: Numbers, matrix: Matrix) -> Floats:
-        """Rows by their numbers in the snapshot; `Batch` is the way to ask for them."""
+        """Rows by their numbers in the snapshot; `RecordBatch` is the way to ask for them."""
         # Another thread may find that rows were moved, and put another plan here.
         unchecked, planned = self._unchecked[matrix], self._plan
         spots, piece = planned.spots, planned.piece

@@ -29,7 +29,7 @@ _FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Spots:
+class RowLocations:
     """Where the numbers of some records lie.
 
     Args:
@@ -45,7 +45,7 @@ class Spots:
     crc32: NDArray[np.uint32]
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Spots:
+    def of(cls, records: Sequence[Record]) -> RowLocations:
         """The spots of records, in their order."""
         known: dict[str, int] = {}
         shard = [known.setdefault(record.shard, len(known)) for record in records]
@@ -59,7 +59,7 @@ class Spots:
     def __len__(self) -> int:
         return len(self.row)
 
-    def lies_like(self, other: Spots) -> bool:
+    def lies_like(self, other: RowLocations) -> bool:
         """Whether all rows are where the other's are."""
         return all(
             np.array_equal(mine, its)
@@ -70,8 +70,8 @@ class Spots:
             )
         )
 
-    def __getitem__(self, chosen: NDArray[np.int64] | slice) -> Spots:
-        return Spots(
+    def __getitem__(self, chosen: NDArray[np.int64] | slice) -> RowLocations:
+        return RowLocations(
             names=self.names,
             shard=self.shard[chosen],
             row=self.row[chosen],
@@ -84,7 +84,7 @@ class Spots:
         return name.hex()
 
 
-class Rows:
+class RowReader:
     """Reads rows of shards.
 
     Args:
@@ -99,7 +99,7 @@ class Rows:
         self._map = lru_cache(_OPEN_SHARDS)(self._map_shard)
         self._place = lru_cache(_KNOWN_PLACES)(self._find_place)
 
-    def read(self, spots: Spots, matrix: Matrix) -> Floats:
+    def read(self, spots: RowLocations, matrix: Matrix) -> Floats:
         """One row for each spot, in their order; a view if they lie side by side in a mapped file.
 
         Returns:
@@ -131,7 +131,7 @@ class Rows:
                 list(pool.map(fill, bounds[:-1], bounds[1:]))
         return rows
 
-    def check(self, spots: Spots, rows: Floats, matrix: Matrix) -> None:
+    def check(self, spots: RowLocations, rows: Floats, matrix: Matrix) -> None:
         """Compares rows with their checksums.
 
         Raises:
@@ -144,7 +144,7 @@ class Rows:
             if zlib.crc32(data[number * step : (number + 1) * step]) != checksum:
                 raise self._damaged(spots.sha256(number), int(spots.row[number]), matrix, checksum)
 
-    def _side_by_side(self, spots: Spots) -> bool:
+    def _side_by_side(self, spots: RowLocations) -> bool:
         count = len(spots)
         return (
             count > 0

@@ -9,7 +9,7 @@ from f2l_fed.errors import ZooError
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import Index, record_of
 from f2l_fed.zoo.reading.query import Query
-from f2l_fed.zoo.reading.row_reader import Matrix, Rows, Spots, require_readable
+from f2l_fed.zoo.reading.row_reader import Matrix, RowLocations, RowReader, require_readable
 from f2l_fed.zoo.records import Floats, Record, Status
 from f2l_fed.zoo.storage.store import Store
 
@@ -95,7 +95,7 @@ class Snapshot:
 
     def _read(self, records: Sequence[Record], matrix: Matrix) -> Floats:
         require_readable(self.index, records, self.commit)
-        reading, spots = Rows(self.store, self.manifest), Spots.of(records)
+        reading, spots = RowReader(self.store, self.manifest), RowLocations.of(records)
         try:
             rows = reading.read(spots, matrix)
             reading.check(spots, rows, matrix)

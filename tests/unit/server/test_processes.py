@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from server.processes import Child, keep_running
+from server.processes import ManagedProcess, keep_running
 from tests.support.waiting import PATIENCE_S
 
 
 def test_what_can_not_be_started_now_is_started_once_it_can(tmp_path: Path) -> None:
     program, ready = tmp_path / "program", asyncio.Event()
-    child = Child(
+    child = ManagedProcess(
         name="child",
         command=[str(program)],
         environment={},

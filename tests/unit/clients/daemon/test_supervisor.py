@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from clients.daemon import supernode
-from clients.daemon.supervisor import Patience
+from clients.daemon.supervisor import Backoff
 from clients.site.config import ServerConfig
 
 QUIET = logging.Logger("quiet", logging.CRITICAL)
@@ -20,7 +20,7 @@ def lives(pid: int) -> bool:
 
 
 def test_the_wait_doubles_up_to_a_bound():
-    patience = Patience(first_s=0.5, longest_s=3.0)
+    patience = Backoff(first_s=0.5, longest_s=3.0)
     assert [patience.wait_s(n) for n in (1, 2, 3, 4, 5000)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 
 from clients.site.model_store import (
-    Facts,
     Model,
-    Start,
+    ModelFacts,
+    ModelStart,
     export_model,
     load_model,
     load_start,
@@ -26,7 +26,7 @@ SHAPE = (1, 8, 8)
 
 def model(round: int = 1) -> Model:
     target = build_target("cnn-xs", SHAPE, 3)
-    facts = Facts(
+    facts = ModelFacts(
         site="north",
         time="2026-01-02T12:00:00+00:00",
         target="cnn-xs",
@@ -66,7 +66,7 @@ def test_the_file_names_the_parameters_as_the_network_does(tmp_path):
 
 def test_a_saved_start_is_read_back_with_its_recipe(tmp_path):
     assert load_start(tmp_path) is None
-    start = Start(model=model(), recipe=Recipe(steps=7, lr=0.1, batch=10))
+    start = ModelStart(model=model(), recipe=Recipe(steps=7, lr=0.1, batch=10))
     save_model(tmp_path, model(2), start)
     read = load_start(tmp_path)
     assert read is not None

@@ -31,7 +31,9 @@ def test_work_is_the_same_every_time(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = fine_tuning.target_of(frame())
     one, two = (
-        fine_tuning.update_of(site, task(), target, fine_tuning.work(site, task(), target))
+        fine_tuning.update_of(
+            site, task(), target, fine_tuning.fine_tune_episodes(site, task(), target)
+        )
         for _ in range(2)
     )
     assert torch.equal(one.weights, two.weights)
@@ -42,7 +44,7 @@ def test_work_is_the_same_every_time(tmp_path):
 def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = fine_tuning.target_of(frame())
-    (best,) = tuned = fine_tuning.work(site, task(), target)
+    (best,) = tuned = fine_tuning.fine_tune_episodes(site, task(), target)
     update = fine_tuning.update_of(site, task(), target, tuned)
     assert set(update.numbers) == set(NUMBERS)
     assert (update.chosen, update.round, update.numbers["examples"]) == (("anchor",), 2, 30)
@@ -55,11 +57,11 @@ def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path
 def test_the_best_start_is_chosen_on_the_sites_own_training_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = fine_tuning.target_of(frame())
-    trained = fine_tuning.work(site, task(), target)[0].weights
+    trained = fine_tuning.fine_tune_episodes(site, task(), target)[0].weights
     worse = target.initialise(generator_for("worse"))
     offered = {"prior": worse, "sample-0": trained}
     asked = task((offered, {"prior": worse}), steps=0)
-    tuned = fine_tuning.work(site, asked, target)
+    tuned = fine_tuning.fine_tune_episodes(site, asked, target)
     update = fine_tuning.update_of(site, asked, target, tuned)
     assert select(target, offered, site.train.x, site.train.y)[0] == "sample-0"
     assert update.chosen == ("sample-0", "prior")
@@ -72,15 +74,15 @@ def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps
     site = open_site(digits_site(tmp_path))
     target = fine_tuning.target_of(frame())
     asked = replace(task(), recipe=Recipe(steps=30, lr=0.1))
-    (best,) = fine_tuning.work(site, asked, target)
+    (best,) = fine_tuning.fine_tune_episodes(site, asked, target)
     now = datetime(2026, 1, 2, tzinfo=UTC)
     made = fine_tuning.model_of(site, asked, target, best, now)
     start = fine_tuning.start_of(made, best, asked.recipe)
     assert (start.model.facts.steps, start.model.facts.accuracy) == (0, best.before[1])
-    again, _ = fine_tuning.anew(site, start, now)
+    again, _ = fine_tuning.fine_tune_again(site, start, now)
     assert torch.equal(again.weights, made.weights)
     assert again.facts == made.facts
-    none, tuned = fine_tuning.anew(site, start, now, steps=0)
+    none, tuned = fine_tuning.fine_tune_again(site, start, now, steps=0)
     assert torch.equal(none.weights, start.model.weights)
     assert none.facts.accuracy == tuned.before[1] == best.before[1]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from f2l_fed.admission import Memory, Screen, Submission
+from f2l_fed.admission import History, Screen, Submission
 from tests.support.submissions import SITES, remembered, small_screen, submission
 
 
@@ -12,7 +12,7 @@ def screen() -> Screen:
 
 
 @pytest.fixture(scope="module")
-def memory(screen: Screen) -> Memory:
+def memory(screen: Screen) -> History:
     """After the first submissions of `SITES` sites."""
     return remembered(screen, SITES)
 

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.admission import Admitted, Memory, load_memory, save_memory, seeded
-from f2l_fed.admission.features import measure
-from f2l_fed.admission.history import Doubt
+from f2l_fed.admission import Admitted, History, load_history, save_history, seeded
+from f2l_fed.admission.features import extract_features
+from f2l_fed.admission.history import Exclusion
 from f2l_fed.admission.history_file import from_bytes, to_bytes
-from f2l_fed.admission.robust_statistics import Votes, usual_length
+from f2l_fed.admission.robust_statistics import SiteStatistics, usual_length
 from f2l_fed.admission.zoo_records import RELEASED
 from f2l_fed.errors import AdmissionError
 from tests.support.submissions import ANCHOR, remembered, submission
@@ -23,7 +23,7 @@ numbers = st.floats(-1e6, 1e6)
 
 
 def votes_of(values):
-    votes = Votes()
+    votes = SiteStatistics()
     for index, value in enumerate(values):
         votes = votes.with_site(f"s{index}", {"norm": torch.tensor([value])})
     return votes
@@ -67,13 +67,13 @@ def test_a_figure_that_a_site_lacks_is_not_counted():
 
 def test_a_memory_survives_its_file(screen, tmp_path):
     memory = remembered(screen, 4)
-    save_memory(tmp_path / "memory", memory)
-    again = load_memory(tmp_path / "memory")
+    save_history(tmp_path / "memory", memory)
+    again = load_history(tmp_path / "memory")
     assert to_bytes(again) == to_bytes(memory)
     assert again.owners == memory.owners
     one = submission(4)
     assert screen.judge(one, again).verdict == screen.judge(one, memory).verdict
-    assert load_memory(tmp_path / "nothing").owners == ()
+    assert load_history(tmp_path / "nothing").owners == ()
 
 
 def test_a_memory_that_another_version_wrote_is_told(screen):
@@ -89,7 +89,7 @@ def test_a_damaged_file_is_named(screen, tmp_path, cut):
     path = tmp_path / "memory"
     path.write_bytes(to_bytes(remembered(screen, 2))[:cut])
     with pytest.raises(AdmissionError, match="can't be read") as error:
-        load_memory(path)
+        load_history(path)
     assert error.value.where == str(path)
 
 
@@ -163,15 +163,18 @@ def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
 
 def test_an_older_submission_leaves_the_doubt_about_a_newer_one(screen):
     newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).memory
-    doubted = newer.with_doubts("later", {"site-01": Doubt(3, "why")})
+    doubted = newer.with_doubts("later", {"site-01": Exclusion(3, "why")})
     for older in (submission(1, 2, parent="00001"), submission(1, 1)):
-        assert doubted.with_admitted(measure(older, screen.anatomy)).doubted == doubted.doubted
-    newest = measure(submission(1, 4, parent="00003"), screen.anatomy)
+        assert (
+            doubted.with_admitted(extract_features(older, screen.anatomy)).doubted
+            == doubted.doubted
+        )
+    newest = extract_features(submission(1, 4, parent="00003"), screen.anatomy)
     assert not doubted.with_admitted(newest).doubted
 
 
 def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
-    grown, built = remembered(screen, 9), Memory()
+    grown, built = remembered(screen, 9), History()
     later = [submission(n, 2, parent="00001") for n in range(20, 23)]
     for one in later:
         grown = screen.judge(one, grown).memory
@@ -229,7 +232,9 @@ def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_b
 
 def test_a_doubt_about_older_records_does_not_replace_one_about_newer_ones(screen):
     memory = remembered(screen, 3)
-    memory = memory.with_doubts("later", {"site-01": Doubt(4, "short")})
-    memory = memory.with_doubts("first", {"site-01": Doubt(1, "long"), "site-02": Doubt(1, "long")})
-    assert memory.doubted == {"site-01": Doubt(4, "short"), "site-02": Doubt(1, "long")}
+    memory = memory.with_doubts("later", {"site-01": Exclusion(4, "short")})
+    memory = memory.with_doubts(
+        "first", {"site-01": Exclusion(1, "long"), "site-02": Exclusion(1, "long")}
+    )
+    assert memory.doubted == {"site-01": Exclusion(4, "short"), "site-02": Exclusion(1, "long")}
     assert set(memory.votes_on("first").sites) == {"site-00"}

@@ -8,8 +8,8 @@ from math import inf, nan
 import pytest
 import torch
 
-from f2l_fed.admission import CHECKS, REASONS, Memory, Verdict, review, screening
-from f2l_fed.admission.submission import Origin
+from f2l_fed.admission import CHECKS, REASONS, History, Verdict, review_cohort, screening
+from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.local_training.finetune import Recipe, finetune
 from f2l_fed.local_training.probe import probe_update
 from tests.support.attacks import ATTACKS
@@ -46,7 +46,7 @@ def test_an_honest_newcomer_is_accepted_and_remembered(screen, memory, newcomer)
 
 
 def test_a_first_submission_without_any_to_compare_with_is_accepted(screen, newcomer):
-    assert verdict(screen, Memory(), newcomer).action == "accept"
+    assert verdict(screen, History(), newcomer).action == "accept"
 
 
 def test_numbers_may_all_be_kept_back(screen, memory, newcomer):
@@ -79,7 +79,7 @@ def test_every_attack_is_kept_out_with_a_reason(screen, memory, newcomer, attack
     ],
 )
 def test_tensors_of_another_form_are_rejected(screen, newcomer, changes, about):
-    found = verdict(screen, Memory(), replace(newcomer, **changes))
+    found = verdict(screen, History(), replace(newcomer, **changes))
     assert (found.action, found.code) == ("reject", "form")
     assert about in {finding.about for finding in found.findings}
 
@@ -101,20 +101,20 @@ def test_tensors_of_another_form_are_rejected(screen, newcomer, changes, about):
     ],
 )
 def test_a_declared_number_that_can_not_be_true_is_rejected(screen, newcomer, name, value):
-    found = verdict(screen, Memory(), numbered(newcomer, **{name: value}))
+    found = verdict(screen, History(), numbered(newcomer, **{name: value}))
     assert (found.action, found.code, found.findings[0].about) == ("reject", "number", name)
 
 
 def test_half_wrong_predictions_can_not_have_a_small_loss(screen, newcomer):
     # (1 - 0.5) ln 2 = 0.347
     bad = numbered(newcomer, accuracy_after=0.5, loss_after=0.3)
-    assert verdict(screen, Memory(), bad).code == "contradiction"
+    assert verdict(screen, History(), bad).code == "contradiction"
     good = numbered(newcomer, accuracy_after=0.5, loss_after=0.35)
-    assert verdict(screen, Memory(), good).action == "accept"
+    assert verdict(screen, History(), good).action == "accept"
 
 
 def test_a_loss_before_the_first_step_that_is_not_that_of_the_anchor_is_rejected(screen, newcomer):
-    found = verdict(screen, Memory(), numbered(newcomer, loss_before=1.2))
+    found = verdict(screen, History(), numbered(newcomer, loss_before=1.2))
     assert (found.code, found.findings[0].about) == ("contradiction", "loss_before")
 
 
@@ -134,7 +134,7 @@ def test_a_copy_is_found_among_thousands_and_whatever_its_labels_are(screen, new
     many = torch.randn(4000, memory.signatures.shape[1], generator=rng())
     memory = replace(
         memory,
-        owners=(*[Origin(f"other-{i}", 1, "") for i in range(4000)], *memory.owners),
+        owners=(*[SubmissionId(f"other-{i}", 1, "") for i in range(4000)], *memory.owners),
         signatures=torch.cat([many, memory.signatures]),
     )
     copy = replace(submission(1), site="thief")
@@ -167,7 +167,7 @@ def test_a_cheap_rejection_never_pays_for_a_dear_check(screen, newcomer):
         replace(newcomer, weights=newcomer.weights * nan),
         replace(newcomer, weights=newcomer.starts.clone()),
     ):
-        assert careful.judge(bad, Memory()).verdict.action == "reject"
+        assert careful.judge(bad, History()).verdict.action == "reject"
     assert list(CHECKS)[-2:] == ["function", "outputs"]
     assert screening.CHECKS is CHECKS
 
@@ -175,18 +175,18 @@ def test_a_cheap_rejection_never_pays_for_a_dear_check(screen, newcomer):
 def test_whoever_came_first_is_judged_again_with_all_others(screen):
     early = ATTACKS["update x 10"](submission(0), [], TARGET, rng())
     early = early.moved(torch.full((EPISODES,), 0.5))
-    memory = screen.judge(early, Memory()).memory
+    memory = screen.judge(early, History()).memory
     assert early.origin in memory.owners
     for number in range(1, SITES):
         memory = screen.judge(submission(number), memory).memory
-    memory, found = review(memory, "first", screen.config)
+    memory, found = review_cohort(memory, "first", screen.config)
     assert list(found) == ["site-00"]
     assert found["site-00"].code == "long"
     # Until it sends something new it is left out and has no vote.
     assert memory.doubted["site-00"].round == 1
     assert "longer" in memory.doubted["site-00"].reason
     assert "site-00" not in memory.votes_on("first").sites
-    assert review(memory, "first", screen.config)[1] == {}
+    assert review_cohort(memory, "first", screen.config)[1] == {}
     better = screen.judge(submission(0, 2), memory).memory
     assert not better.doubted
 
@@ -201,7 +201,7 @@ def test_copies_are_found_however_many_came_before(screen):
         noise *= 0.01 * one.updates.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
         return replace(one, weights=one.weights + noise, site=site)
 
-    memory = Memory()
+    memory = History()
     for number in range(SITES):
         copy = copy_of(number - 1, f"site-{number:02d}")
         sent = copy if number % 3 == 2 else submission(number)
@@ -212,20 +212,20 @@ def test_copies_are_found_however_many_came_before(screen):
 
 
 def test_the_second_look_does_not_depend_on_the_order(screen, memory):
-    other = Memory()
+    other = History()
     lenient = small_screen(minimum=1000)
     for number in reversed(range(SITES)):
         other = lenient.judge(submission(number), other).memory
     tight = replace(screen.config, deviations=1.5, clip=1.0, far=2.0, floor=0.01)
-    found = review(memory, "first", tight)[1]
+    found = review_cohort(memory, "first", tight)[1]
     assert found
-    again = review(other, "first", tight)[1]
+    again = review_cohort(other, "first", tight)[1]
     assert {site: v.reason for site, v in again.items()} == {s: v.reason for s, v in found.items()}
 
 
 def test_a_verdict_survives_json():
     bad = small_screen().judge(
-        replace(submission(0), numbers={"examples": inf, "steps": 99.0}), Memory()
+        replace(submission(0), numbers={"examples": inf, "steps": 99.0}), History()
     )
     value = bad.verdict.to_json()
     assert Verdict.from_json(value).to_json() == value
@@ -249,17 +249,17 @@ def test_honest_sites_that_are_alike_are_left_alone_beside_others_that_are_not(s
             ]
             one = replace(one, weights=torch.stack(trained), probes=torch.stack(probes))
         sent.append(one)
-    memory = Memory()
+    memory = History()
     for one in sent:
         judged = screen.judge(one, memory)
         assert judged.verdict == Verdict()
         memory = judged.memory
-    assert review(memory, "first", screen.config)[1] == {}
+    assert review_cohort(memory, "first", screen.config)[1] == {}
 
 
 def test_a_single_other_site_is_enough_to_compare_with_where_the_limit_says_so(newcomer):
     alone = small_screen(minimum=1)
-    memory = alone.judge(submission(0), Memory()).memory
+    memory = alone.judge(submission(0), History()).memory
     judged = alone.judge(newcomer, memory)
     assert not {"copy", "alike"} & {finding.code for finding in judged.verdict.findings}
     assert "copy" in codes(alone, memory, replace(submission(0), site="thief"))
@@ -279,7 +279,9 @@ def test_an_update_that_was_shortened_is_remembered_as_it_is_stored(screen, memo
     lengths = judged.memory.votes_on("first").of(one.site)["norm"].exp()
     own = judged.submission.updates.norm(dim=1)
     torch.testing.assert_close(lengths[1:].float(), torch.stack([*own.aminmax()]))
-    assert one.site in review(judged.memory, "first", replace(screen.config, clip=4, far=4))[1]
+    assert (
+        one.site in review_cohort(judged.memory, "first", replace(screen.config, clip=4, far=4))[1]
+    )
 
 
 def test_a_length_that_depends_on_the_order_of_its_sum_is_no_way_in(screen, memory, newcomer):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from f2l_fed.aggregate import AGGREGATORS, Rows, aggregate
+from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate
 from f2l_fed.aggregate.clipped_mean import clipped_mean
 from f2l_fed.aggregate.gram import gram_matrix, squared_distances
 from f2l_fed.aggregate.median import coordinate_median
@@ -77,7 +77,7 @@ def test_multi_krum_scores_as_the_paper_does(rows, weights):
     near = 11 - f - 2
     scores = np.sort(squares, axis=1)[:, 1 : near + 1].sum(axis=1)
     best = np.argsort(scores)[:near]
-    chosen = krum_selection(gram_matrix(Rows.of(37, rows, weights)), f)
+    chosen = krum_selection(gram_matrix(Updates.of(37, rows, weights)), f)
     assert set(chosen.nonzero().flatten().tolist()) == set(best)
     same(
         aggregate("multi_krum", rows, weights, byzantine=f),
@@ -110,7 +110,7 @@ def test_the_geometric_median_is_as_exact_far_from_the_origin():
 
 
 def test_blocks_of_columns_do_not_show(rows, weights):
-    parts = Rows.of(37, rows[:5], weights[:5]) + Rows.of(37, rows[5:], weights[5:])
+    parts = Updates.of(37, rows[:5], weights[:5]) + Updates.of(37, rows[5:], weights[5:])
     for block in (1, 5, 37, 100):
         assert torch.equal(coordinate_median(parts, block=block), coordinate_median(parts))
         torch.testing.assert_close(

@@ -16,7 +16,7 @@ from f2l_fed.audit.diagnostics import (
     memorisation_z,
     nearest_distances,
 )
-from f2l_fed.audit.release_limits import GateConfig, verdict
+from f2l_fed.audit.release_limits import GateConfig, decide
 from f2l_fed.errors import UsageError
 
 GOOD = {"explained": 0.4, "conditioning": 0.6, "dispersion": 0.95}
@@ -118,17 +118,17 @@ def test_an_audit_takes_every_figure_and_leaves_out_what_it_could_not():
     weights, noise = draws(30), 0.1 * draws(30, seed=1)
     audit = Audit.of(weights, weights + noise, draws(30, seed=2), draws(30, seed=3))
     assert audit.figures().keys() == {*GOOD, "memorisation_z"}
-    assert verdict(audit.figures(), GateConfig()).passed
+    assert decide(audit.figures(), GateConfig()).passed
     assert Audit.of(weights, weights, weights).figures().keys() == GOOD.keys()
 
 
 def test_a_generator_that_copies_or_collapses_is_held():
     weights, held_out = draws(30), draws(30, seed=3)
     copied = Audit.of(weights, weights, weights, held_out)
-    (reason,) = verdict(copied.figures(), GateConfig()).reasons
+    (reason,) = decide(copied.figures(), GateConfig()).reasons
     assert reason.startswith("memorisation_z is -7.")
     collapsed = Audit.of(weights, weights, weights.mean(dim=0).expand(30, -1))
-    (reason,) = verdict(collapsed.figures(), GateConfig()).reasons
+    (reason,) = decide(collapsed.figures(), GateConfig()).reasons
     assert reason.startswith("dispersion is ")
     assert reason.endswith("below the limit of 0.5.")
 

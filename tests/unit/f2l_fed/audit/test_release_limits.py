@@ -6,16 +6,16 @@ from math import nan
 
 import pytest
 
-from f2l_fed.audit.release_limits import GateConfig, verdict
+from f2l_fed.audit.release_limits import GateConfig, decide
 from f2l_fed.errors import ConfigError
 
 GOOD = {"explained": 0.4, "conditioning": 0.6, "dispersion": 0.95}
 
 
 def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough():
-    assert verdict(GOOD, GateConfig()).passed
+    assert decide(GOOD, GateConfig()).passed
     edge = {"explained": -0.1, "conditioning": -0.1, "dispersion": 1.5, "memorisation_z": -3.0}
-    assert verdict(edge, GateConfig()).reasons == ()
+    assert decide(edge, GateConfig()).reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -33,19 +33,19 @@ def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough
     ],
 )
 def test_every_limit_holds_a_release_with_a_sentence_of_its_own(name, figure, reason):
-    found = verdict(GOOD | {name: figure}, GateConfig())
+    found = decide(GOOD | {name: figure}, GateConfig())
     assert not found.passed
     assert found.reasons == (reason,)
 
 
 def test_a_figure_that_was_not_taken_holds_a_release():
-    found = verdict({"explained": 0.5, "dispersion": 1.0}, GateConfig())
+    found = decide({"explained": 0.5, "dispersion": 1.0}, GateConfig())
     assert found.reasons == ("conditioning was not measured.",)
 
 
 def test_limits_can_be_set():
-    assert verdict(GOOD | {"dispersion": 2.0}, GateConfig(max_dispersion=3)).passed
-    assert not verdict(GOOD, GateConfig(min_explained=0.5)).passed
+    assert decide(GOOD | {"dispersion": 2.0}, GateConfig(max_dispersion=3)).passed
+    assert not decide(GOOD, GateConfig(min_explained=0.5)).passed
     with pytest.raises(ConfigError, match="min_dispersion"):
         GateConfig(min_dispersion=2.0)
     with pytest.raises(ConfigError, match="min_flow_speed"):
@@ -64,7 +64,7 @@ def part(ci=0.02, **arms):
 
 
 def test_held_out_sites_where_nothing_is_clearly_better_pass_and_say_by_how_much():
-    found = verdict(GOOD, GateConfig(), {"seen": part(), "unseen": None})
+    found = decide(GOOD, GateConfig(), {"seen": part(), "unseen": None})
     assert found.passed
     assert found.figures["seen_margin_prior"] == pytest.approx(2**0.5 * 0.02)
     assert found.figures["seen_context_cost"] == pytest.approx(0.48)
@@ -74,14 +74,14 @@ def test_held_out_sites_where_nothing_is_clearly_better_pass_and_say_by_how_much
 
 def test_a_start_that_is_clearly_better_after_any_number_of_steps_holds_the_release():
     better = part(nearest=(0.2, 0.9))
-    found = verdict(GOOD, GateConfig(), {"seen": part(), "unseen": better})
+    found = decide(GOOD, GateConfig(), {"seen": part(), "unseen": better})
     assert found.reasons == ("unseen_margin_nearest is -0.0217, below the limit of 0.",)
     doubtful = part(ci=0.04, nearest=(0.2, 0.9))
-    assert verdict(GOOD, GateConfig(), {"seen": doubtful}).passed
+    assert decide(GOOD, GateConfig(), {"seen": doubtful}).passed
 
 
 def test_a_wrong_context_has_to_cost_something():
     dead = part(wrong_context=(0.74, 0.84))
-    found = verdict(GOOD, GateConfig(), {"seen": dead})
+    found = decide(GOOD, GateConfig(), {"seen": dead})
     assert found.reasons == ("seen_context_cost is 0.04, below the limit of 0.05.",)
-    assert verdict(GOOD, GateConfig(min_context_cost=0.0), {"seen": dead}).passed
+    assert decide(GOOD, GateConfig(min_context_cost=0.0), {"seen": dead}).passed

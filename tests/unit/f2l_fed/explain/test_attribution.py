@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from f2l_fed.errors import UsageError
-from f2l_fed.explain.attribution import held_out_origin, origin_of, step_of
+from f2l_fed.explain.attribution import attribution_of, held_out_attribution, refinement_step_of
 from f2l_fed.prior.linear_prior import Expectation, PriorConfig
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import records, rng, small_target
@@ -34,7 +34,9 @@ def chain(symmetry, sites=10):
     anchor = torch.randn(symmetry.size, generator=rng(8))
     known = sites - 1
     steps = [
-        step_of(names(known), contexts[:known], weights[:known], symmetry, CONFIG, anchor=anchor)
+        refinement_step_of(
+            names(known), contexts[:known], weights[:known], symmetry, CONFIG, anchor=anchor
+        )
     ]
     for count in (known, sites):
         fit = steps[-1].fit
@@ -42,7 +44,7 @@ def chain(symmetry, sites=10):
         expected[:known] = fit.held_out[:known]
         sent = expected + 0.1 * torch.randn(contexts.shape, generator=rng(len(steps)))
         steps.append(
-            step_of(
+            refinement_step_of(
                 names(count),
                 contexts[:count],
                 sent[:count],
@@ -65,7 +67,7 @@ def test_a_new_sites_prediction_is_the_sum_of_its_origin(symmetric, length):
     symmetry = symmetry_of(symmetric)
     steps = chain(symmetry)[:length]
     context = torch.randn(symmetry.size, generator=rng(5))
-    origin = origin_of(steps, context)
+    origin = attribution_of(steps, context)
     close(origin.network(), steps[-1].fit.prior(context[None])[0])
     assert set(origin.learned) == {site for step in steps for site in step.sites}
 
@@ -77,7 +79,7 @@ def test_a_known_sites_prediction_without_its_records_owes_it_nothing(symmetric,
     steps = chain(symmetry)[:length]
     for row, site in ((0, "site-000"), (4, "site-004")):
         for episode in range(EPISODES):
-            origin = held_out_origin(steps, site, episode)
+            origin = held_out_attribution(steps, site, episode)
             close(origin.network(), steps[-1].fit.held_out[row, episode])
             assert not origin.learned[site].any()
 
@@ -87,7 +89,7 @@ def test_a_site_that_came_late_was_answered_like_a_new_one_before(symmetric):
     steps = chain(symmetry_of(symmetric))
     late = steps[-1].sites[-1]
     assert late not in steps[0].sites
-    origin = held_out_origin(steps, late)
+    origin = held_out_attribution(steps, late)
     close(origin.network(), steps[-1].fit.held_out[-1, 0])
 
 
@@ -96,12 +98,12 @@ def test_a_site_that_sent_nothing_new_adds_nothing():
     contexts, weights = (by_site(rows) for rows in records(symmetry.size, 8 * EPISODES))
     anchor = torch.zeros(symmetry.size)
     weights[3] = anchor + contexts[3]
-    step = step_of(names(8), contexts, weights, symmetry, CONFIG, anchor=anchor)
-    learned = origin_of([step], contexts[0, 0]).learned
+    step = refinement_step_of(names(8), contexts, weights, symmetry, CONFIG, anchor=anchor)
+    learned = attribution_of([step], contexts[0, 0]).learned
     assert not learned["site-003"].any()
     assert all(vector.any() for site, vector in learned.items() if site != "site-003")
 
 
 def test_a_site_without_records_is_refused():
     with pytest.raises(UsageError, match="no records of this site"):
-        held_out_origin(chain(symmetry_of(True)), "site-077")
+        held_out_attribution(chain(symmetry_of(True)), "site-077")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from f2l_fed.errors import ReleaseError, UsageError
-from f2l_fed.explain.attribution import held_out_origin, origin_of, step_of
+from f2l_fed.explain.attribution import attribution_of, held_out_attribution, refinement_step_of
 from f2l_fed.explain.explanation import EXPECTED, distances, explain, relative_changes
 from f2l_fed.prior.linear_prior import PriorConfig
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -28,7 +28,7 @@ def fitted(*, symmetric=True):
     symmetry = OutputSymmetry.of(small_target(), enabled=symmetric)
     contexts, weights = single(*records(symmetry.size, len(SITES)))
     anchor = torch.zeros(symmetry.size)
-    return step_of(SITES, contexts, weights, symmetry, PriorConfig(), anchor=anchor)
+    return refinement_step_of(SITES, contexts, weights, symmetry, PriorConfig(), anchor=anchor)
 
 
 def relabelled(symmetry, network, order):
@@ -38,7 +38,7 @@ def relabelled(symmetry, network, order):
 @both
 def test_the_shares_of_all_sites_add_up_to_the_whole(symmetric):
     step = fitted(symmetric=symmetric)
-    origin = origin_of([step], step.contexts[0, 0] + 0.1)
+    origin = attribution_of([step], step.contexts[0, 0] + 0.1)
     found = explain([step], origin, {EXPECTED: origin.network()})
     assert {share.site for share in found.shares} == set(SITES)
     assert sum(share.share for share in found.shares) == pytest.approx(1, abs=1e-4)
@@ -49,7 +49,7 @@ def test_the_shares_of_all_sites_add_up_to_the_whole(symmetric):
 
 def test_a_site_without_its_records_has_no_share_in_its_own_network():
     step = fitted()
-    origin = held_out_origin([step], "site-004")
+    origin = held_out_attribution([step], "site-004")
     found = explain([step], origin, {EXPECTED: origin.network()}, site="site-004")
     assert next(share.share for share in found.shares if share.site == "site-004") == 0
 
@@ -58,7 +58,7 @@ def test_a_copy_is_the_nearest_at_distance_zero_whatever_the_order_of_its_labels
     step = fitted()
     symmetry = step.fit.prior.symmetry
     copy = relabelled(symmetry, step.weights[7, 0], [2, 0, 1])
-    origin = origin_of([step], step.contexts[0, 0])
+    origin = attribution_of([step], step.contexts[0, 0])
     found = explain([step], origin, {EXPECTED: origin.network(), "copy": copy})
     assert found.nearest["copy"].site == "site-007"
     assert found.nearest["copy"].distance == pytest.approx(0, abs=1e-5)
@@ -68,7 +68,7 @@ def test_a_copy_is_the_nearest_at_distance_zero_whatever_the_order_of_its_labels
 
 def test_a_sites_own_record_is_no_sign_of_a_copy():
     step = fitted()
-    origin = held_out_origin([step], "site-007")
+    origin = held_out_attribution([step], "site-007")
     networks = {EXPECTED: origin.network(), "own": step.weights[7, 0]}
     nearest = explain([step], origin, networks, site="site-007").nearest["own"]
     assert nearest.site != "site-007"

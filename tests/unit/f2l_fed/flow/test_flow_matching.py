@@ -20,7 +20,7 @@ from f2l_fed.flow import (
     guided,
     solve,
 )
-from f2l_fed.flow.velocity_regression import Training, kept_aside
+from f2l_fed.flow.velocity_regression import VelocityTraining, kept_aside
 from tests.support.latents import PLAIN, SHAPE, bimodal, box, shares
 from tests.support.small import rng, stirred
 
@@ -376,7 +376,7 @@ def test_a_fit_that_goes_on_from_a_checkpoint_ends_with_the_same_bits_after_fewe
         draws = rng(3)
         targets = torch.randn(40, SHAPE.size, generator=draws)
         config = FlowConfig(steps=80, width=8, depth=1, check_every=20, patience=9, lr=5e-3)
-        training = Training(merge=counted, **training)
+        training = VelocityTraining(merge=counted, **training)
         size = torch.ones(SHAPE.size)
         made = fit_flow(targets, targets.roll(1, 1), size, SHAPE, config, draws, training=training)
         return made, draws.get_state(), len(steps)

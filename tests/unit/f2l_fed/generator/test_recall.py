@@ -10,7 +10,7 @@ import torch
 from f2l_fed.errors import ConfigError
 from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.generator.recall import AdaptConfig, Adapted, Memory, remember
+from f2l_fed.generator.recall import RecallConfig, RecallingGenerator, RememberedTask, remember
 from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
 from f2l_fed.local_training.probe import anchor, probe_update
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -33,12 +33,12 @@ def memory(seed=3):
     draws = rng(seed)
     size = small_target().layout.size
     context, weights = torch.randn(2, size, generator=draws)
-    return Memory(context=context, weights=weights)
+    return RememberedTask(context=context, weights=weights)
 
 
 def adapted(*memories, symmetric=True, **config):
     generator = small_generator(symmetric=symmetric)
-    return Adapted(generator=generator, memories=memories, config=AdaptConfig(**config))
+    return RecallingGenerator(generator=generator, memories=memories, config=RecallConfig(**config))
 
 
 def away_from(context):
@@ -118,7 +118,7 @@ def test_a_generator_that_was_shown_nothing_is_as_it_was():
 )
 def test_what_cannot_stand_is_refused(values):
     with pytest.raises(ConfigError):
-        AdaptConfig(**values)
+        RecallConfig(**values)
 
 
 def anchored() -> Generator:
@@ -128,7 +128,7 @@ def anchored() -> Generator:
     return replace(generator, prior=prior)
 
 
-def remembered(generator: Generator) -> Memory:
+def remembered(generator: Generator) -> RememberedTask:
     """What a site with one cloud of points for each class has remembered."""
     target = small_target()
     x, y = examples(target, 30)
@@ -151,7 +151,7 @@ def test_a_site_remembers_a_network_that_is_better_for_its_task_than_what_was_ex
     x, y = examples(small_target(), 30)
     theirs = ORDER.argsort()[y]
     context = probe_update(small_target(), generator.prior.anchor, x, theirs, PROBE)[None]
-    changed = Adapted(generator=generator, memories=(remembered(generator),))
+    changed = RecallingGenerator(generator=generator, memories=(remembered(generator),))
     torch.testing.assert_close(changed.recall(context).cosine, torch.ones(1))
     before, after = (
         loss_and_accuracy(small_target(), one.expect(context)[0], x, theirs)[0]

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from f2l_fed.errors import AdmissionError, UsageError
 from f2l_fed.privacy.accountant import ORDERS, Ledger, Spending, renyi
-from f2l_fed.privacy.gaussian_mechanism import clip, noised
+from f2l_fed.privacy.gaussian_mechanism import add_noise, clip
 
 
 def rng(seed=0):
@@ -58,7 +58,7 @@ def test_short_updates_pass_untouched():
 
 def test_noise_has_the_width_that_was_paid_for_and_hits_every_coordinate():
     update = torch.full((200_000,), 1.0)
-    sent = noised(update, max_norm=2.0, noise_multiplier=1.5, rng=rng(1))
+    sent = add_noise(update, max_norm=2.0, noise_multiplier=1.5, rng=rng(1))
     noise = (sent - clip(update, 2.0)) / 3.0
     assert abs(float(noise.mean())) < 0.01
     assert abs(float(noise.std()) - 1) < 0.01
@@ -70,7 +70,7 @@ def test_equal_generators_draw_equal_noise_and_others_do_not():
     update = torch.ones(20)
 
     def draw(seed):
-        return noised(update, max_norm=1.0, noise_multiplier=1.0, rng=rng(seed))
+        return add_noise(update, max_norm=1.0, noise_multiplier=1.0, rng=rng(seed))
 
     assert torch.equal(draw(3), draw(3))
     assert not torch.equal(draw(3), draw(4))
@@ -81,7 +81,7 @@ def test_an_update_that_no_scaling_could_bound_is_refused(bad):
     with pytest.raises(AdmissionError, match="not finite"):
         clip(torch.tensor([1.0, bad]), 1.0)
     with pytest.raises(AdmissionError, match="not finite"):
-        noised(torch.tensor([1.0, bad]), max_norm=1.0, noise_multiplier=1.0, rng=rng())
+        add_noise(torch.tensor([1.0, bad]), max_norm=1.0, noise_multiplier=1.0, rng=rng())
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
@@ -89,7 +89,7 @@ def test_lengths_and_noise_must_be_positive(bad):
     with pytest.raises(UsageError, match="max_norm"):
         clip(torch.ones(2), bad)
     with pytest.raises(UsageError, match="noise_multiplier"):
-        noised(torch.ones(2), max_norm=1.0, noise_multiplier=bad, rng=rng())
+        add_noise(torch.ones(2), max_norm=1.0, noise_multiplier=bad, rng=rng())
     with pytest.raises(UsageError, match="noise_multiplier"):
         Ledger().spend(bad, 1.0, 1)
 

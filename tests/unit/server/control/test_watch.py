@@ -31,7 +31,7 @@ def test_progress_says_it_as_it_is_too():
     console = Console(file=io.StringIO(), width=200, stderr=False)
     with ProgressView(console, 1) as progress:
         progress(events.SITE_REJECTED, {"site": HOSTILE, "reason": HOSTILE})
-        progress(events.RELEASE_HELD, {"release": "00001", "reasons": [HOSTILE]})
+        progress(events.RELEASE_REJECTED, {"release": "00001", "reasons": [HOSTILE]})
         progress(events.ROUND_FAILED, {"round": 1, "reason": HOSTILE})
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.count("[/red] [bold]x[/]") == 4

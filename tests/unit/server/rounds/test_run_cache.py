@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from server.rounds.run_cache import Spool, digest_of
+from server.rounds.run_cache import RunCache, digest_of
 
 
 def filled(root):
-    spool = Spool.beside(root)
+    spool = RunCache.beside(root)
     for site in ("north", "../south"):
         spool.keep_context("anchor", site, torch.ones(2, 3))
         spool.keep_offer(4, site, ({"prior": torch.ones(3)}, {"prior": torch.zeros(3)}))

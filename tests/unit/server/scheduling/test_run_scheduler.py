@@ -18,7 +18,7 @@ from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.scheduling import run_scheduler
-from server.scheduling.run_scheduler import Runs
+from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLinkError
 from tests.support.link import (
     LIMIT_S,
@@ -226,13 +226,13 @@ def test_a_restart_at_any_moment_neither_drops_a_round_nor_adds_one(
     if interrupted:
         begin_round(root)
 
-    async def restarted(link: Link) -> tuple[Runs, Link]:
+    async def restarted(link: Link) -> tuple[RunScheduler, Link]:
         link = Link(root, first=link.last + 1)
         those = of(root, link)
         await those.take_up()
         return those, link
 
-    async def next_one(those: Runs, link: Link, before: int) -> None:
+    async def next_one(those: RunScheduler, link: Link, before: int) -> None:
         def on_its_way() -> bool:
             run = those.wanted().run
             return not run or (len(link.started) > before and run == link.last)
@@ -293,7 +293,7 @@ def test_rounds_after_a_failed_one_are_not_started(root: Path) -> None:
     async def play() -> None:
         those = of(root, link := Link(root))
         await those.start("anna", count=2, sites=2)
-        state_files.save(root / "rounds", round_state.failed(begin_round(root), "no quorum"))
+        state_files.save_state(root / "rounds", round_state.failed(begin_round(root), "no quorum"))
         link.outcomes[1] = "completed"
         async with followed(those):
             await holds(lambda: not those.wanted().run)

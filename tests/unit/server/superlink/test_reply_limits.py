@@ -11,7 +11,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
-from server.superlink.reply_limits import MOST_NODES, Bounded, unfolded
+from server.superlink.reply_limits import MOST_NODES, ReplyLimits, unfolded
 from tests.unit.server.superlink.test_reply_guard import reply_to
 
 
@@ -33,7 +33,7 @@ class Link:
 
     def __init__(self) -> None:
         self.object_store = InMemoryObjectStore()
-        self._push = Bounded(self._stored)
+        self._push = ReplyLimits(self._stored)
 
     def push(self, tree: ObjectTree) -> list[str]:
         found: list[str] = self._push(SimpleNamespace(message_object_trees=[tree]), self)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from f2l_fed.admission import AdmissionConfig, Memory, review
+from f2l_fed.admission import AdmissionConfig, History, review_cohort
 from f2l_fed.admission.checks.duplicates import least_angle
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from tests.support.small import rng
@@ -32,18 +32,18 @@ def later(number, round_, factor=1.0):
 
 
 def test_a_third_that_came_first_do_not_hide_behind_their_own_lengths(screen):
-    memory, liars = Memory(), 4
+    memory, liars = History(), 4
     for number in range(SITES):
         factor = 10.0 if number < liars else 0.3 + 0.7 * (number - liars) / (SITES - liars)
         sent = submission(number).moved(torch.full((EPISODES,), factor))
         memory = screen.judge(sent, memory).memory
-    _, found = review(memory, "first", screen.config)
+    _, found = review_cohort(memory, "first", screen.config)
     assert list(found) == [f"site-{number:02d}" for number in range(liars)]
     assert {verdict.code for verdict in found.values()} == {"long"}
 
 
 def test_lengths_are_compared_among_those_that_started_from_the_same_release(screen, newcomer):
-    memory = Memory()
+    memory = History()
     for number in range(SITES):
         memory = screen.judge(submission(number, 2, parent="00001"), memory).memory
     long = newcomer.moved(torch.full((EPISODES,), 3.0))
@@ -67,7 +67,7 @@ def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, memor
 
 
 def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
-    memory = Memory()
+    memory = History()
     for number in range(SITES):
         memory = screen.judge(submission(number, 3, parent="00002"), memory).memory
     late = submission(SITES, 2, parent="00001")
@@ -75,26 +75,26 @@ def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
     long = late.moved(torch.full((EPISODES,), 10.0))
     assert "long" in codes(screen, memory, long)
     # Admitted while the new round had too few, it is found at its end.
-    few = Memory()
+    few = History()
     for number in range(3):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
     few = screen.judge(long, few, SITES).memory
     assert long.origin in few.owners
     for number in range(3, SITES):
         few = screen.judge(submission(number, 3, parent="00002"), few).memory
-    assert list(review(few, "later", screen.config)[1]) == [long.site]
+    assert list(review_cohort(few, "later", screen.config)[1]) == [long.site]
 
 
 @pytest.mark.parametrize(("factor", "code"), [(0.3, "short"), (3.3, "long")])
 def test_the_first_of_a_round_do_not_decide_for_all(screen, factor, code):
     honest, liars = range(8, 20), range(8)
-    memory, found = round_of(screen, Memory(), [later(n, 2) for n in (*honest, *liars)])
-    memory, _ = review(memory, "later", screen.config)
+    memory, found = round_of(screen, History(), [later(n, 2) for n in (*honest, *liars)])
+    memory, _ = review_cohort(memory, "later", screen.config)
     assert not any(found.values())
     sent = [*(later(n, 3, factor) for n in liars), *(later(n, 3) for n in honest)]
     memory, found = round_of(screen, memory, sent)
     assert not any(found[f"site-{n:02d}"] for n in honest)
-    _, doubted = review(memory, "later", screen.config)
+    _, doubted = review_cohort(memory, "later", screen.config)
     names = {f"site-{n:02d}" for n in liars}
     assert doubted.keys() <= names
     caught = {name for name in names if code in found[name]}
@@ -104,15 +104,15 @@ def test_the_first_of_a_round_do_not_decide_for_all(screen, factor, code):
 
 
 def test_whoever_missed_a_round_is_not_compared_with_the_lengths_of_a_better_release(screen):
-    memory, _ = round_of(screen, Memory(), [later(n, 2) for n in range(SITES)])
-    memory, _ = review(memory, "later", screen.config)
+    memory, _ = round_of(screen, History(), [later(n, 2) for n in range(SITES)])
+    memory, _ = review_cohort(memory, "later", screen.config)
     memory, found = round_of(screen, memory, [later(n, 3, 0.4) for n in range(SITES - 2)])
     assert not any(found.values())
-    assert review(memory, "later", screen.config)[1] == {}
+    assert review_cohort(memory, "later", screen.config)[1] == {}
 
 
 def test_where_few_start_from_a_release_updates_are_compared_with_those_of_all(screen):
-    memory = Memory()
+    memory = History()
     for round_ in (2, 3):
         sent = [later(n, round_) for n in range(6 * (round_ - 2), 6 * (round_ - 1))]
         memory, found = round_of(screen, memory, sent)
@@ -156,10 +156,10 @@ def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
         return one.moved(torch.full((EPISODES,), 0.25)) if number in short else one
 
     def admitted(sites):
-        memory = Memory()
+        memory = History()
         for number in range(24):
             memory = screen.judge(sent(number), memory, sites).memory
-        memory, found = review(memory, "first", screen.config)
+        memory, found = review_cohort(memory, "first", screen.config)
         return {owner.site for owner in memory.owners} - set(found)
 
     honest = {submission(number).site for number in range(24) if number not in short}
@@ -181,62 +181,62 @@ def test_what_is_many_times_longer_is_found_among_a_few_sites_too(screen, sites,
     }
     for code, lie in lies.items():
         honest = [submission(number) for number in range(1, sites)]
-        memory = Memory()
+        memory = History()
         for one in [lie, *honest] if place == "first" else [*honest, lie]:
             judged = screen.judge(one, memory, sites)
             memory = judged.memory
             assert judged.verdict.admitted or one is lie
             if one is lie and place == "last" and sites > 3:
                 assert judged.verdict.code == code
-        found = review(memory, "first", screen.config)[1]
+        found = review_cohort(memory, "first", screen.config)[1]
         assert {site: verdict.code for site, verdict in found.items()} in ({}, {"site-00": code})
         assert judged.verdict.code == code or found
 
 
 def test_a_few_honest_sites_may_differ_several_times_over(screen):
-    memory = Memory()
+    memory = History()
     for number, factor in enumerate([1.0, 4.0, 0.3, 2.0, 0.5]):
         one = submission(number).moved(torch.full((EPISODES,), factor))
         judged = screen.judge(one, memory, 5)
         assert judged.verdict.admitted, judged.verdict.reason
         memory = judged.memory
-    assert review(memory, "first", screen.config)[1] == {}
+    assert review_cohort(memory, "first", screen.config)[1] == {}
 
 
 def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
-    memory = Memory()
+    memory = History()
     for number in range(SITES):
         one = submission(number, 2, parent="00001")
         memory = screen.judge(one.moved(torch.full((EPISODES,), 5.0)), memory, SITES).memory
-    memory, found = review(memory, "later", screen.config)
+    memory, found = review_cohort(memory, "later", screen.config)
     assert found == {}
     for number in range(1, SITES):
         memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
-    memory, found = review(memory, "later", screen.config)
+    memory, found = review_cohort(memory, "later", screen.config)
     assert found == {}
     assert "site-00" in memory.votes_on("later").sites
     # An answer to an earlier round says nothing new either.
     late = screen.judge(submission(0, 1, parent="00000"), memory, 3 * SITES).memory
     assert len(late.owners) > len(memory.owners)
-    assert review(late, "later", screen.config)[1] == {}
+    assert review_cohort(late, "later", screen.config)[1] == {}
     # It is new once more when it comes again.
     again = submission(0, 4, parent="00003").moved(torch.full((EPISODES,), 20.0))
     memory = screen.judge(again, memory, 3 * SITES).memory
-    assert list(review(memory, "later", screen.config)[1]) == ["site-00"]
+    assert list(review_cohort(memory, "later", screen.config)[1]) == ["site-00"]
 
 
 def test_who_lied_while_few_were_known_is_looked_at_once_more_are(screen):
-    memory = Memory()
+    memory = History()
     for number in range(5):
         one = submission(number, 2, parent="00001")
         lie = one.moved(torch.full((EPISODES,), 9.0)) if number == 0 else one
         memory = screen.judge(lie, memory, 5).memory
-    memory, found = review(memory, "later", screen.config)
+    memory, found = review_cohort(memory, "later", screen.config)
     assert found == {}
     memory = from_bytes(to_bytes(memory))
     for number in range(1, SITES):
         memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
-    assert list(review(memory, "later", screen.config)[1]) == ["site-00"]
+    assert list(review_cohort(memory, "later", screen.config)[1]) == ["site-00"]
 
 
 def test_when_an_update_came_says_nothing_about_what_is_alike():

@@ -13,7 +13,7 @@ from f2l_fed.core.random_streams import stream
 from f2l_fed.data import SCENARIOS, Dataset, Partition, SiteData, SplitConfig, load, partition
 from f2l_fed.data.dataset import as_dataset
 from f2l_fed.data.scenarios.pool import Pool, collect
-from f2l_fed.data.scenarios.site_plan import Plan
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError, UsageError
 
 SMALL = SplitConfig(ways=3, shots=4, validation_per_class=2, held_out_shots=2, test_per_class=3)
@@ -29,7 +29,7 @@ def made(
     return as_dataset(name, rng.random((len(y), *shape)), y, groups)
 
 
-def planned(scenario: str, pool: Pool, **changes) -> Plan:
+def planned(scenario: str, pool: Pool, **changes) -> ScenarioPlan:
     arguments = {"sites": 3, "held_out": 2, "seed": 0, "config": SMALL} | changes
     return SCENARIOS[scenario](pool, **arguments)
 

@@ -277,7 +277,7 @@ def test_a_merge_that_moves_what_is_not_there_is_refused(path: Path, site: str, 
     store = zoo.snapshot().store
     row = new_record(key)
     sha256 = shards.write(store, [row.weights], [row.context])
-    moved = commit_log.Moved(sha256=sha256, site=site, keys=(key,))
+    moved = commit_log.MovedRows(sha256=sha256, site=site, keys=(key,))
     commit_log.publish(
         store,
         commit_log.Entry(
