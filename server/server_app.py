@@ -43,8 +43,10 @@ def run_rounds(
     connection.connect(federation.config.ray)
     return Coordinator(
         federation=federation,
-        talk=Messenger(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
-        engine=RayBackend(root=root, config=federation.config.ray),
+        messenger=Messenger(
+            grid=grid, config=federation.config.round, stop=stop or threading.Event()
+        ),
+        backend=RayBackend(root=root, config=federation.config.ray),
         log=federation.events(listener),
         names=partial(_bound_names, grid),
     ).run(rounds, sites)

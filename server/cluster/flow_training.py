@@ -1,8 +1,8 @@
-"""The flow's gradient steps on Ray Train: data-parallel, with checkpoints, whoever dies.
+"""The training of the flow on Ray Train: data-parallel, with checkpoints for lost workers.
 
 All workers draw the same batches from the same seed and take their part of each, so that one
 worker does to the bit what the retraining's own process would, and several the same up to rounding.
-What passes between them and the retraining are files in a folder on shared storage.
+Workers and the retraining exchange files in a folder on shared storage.
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ class TrainedFlow:
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """What one worker does."""
+    """Trains the flow in one worker."""
     torch.set_num_threads(settings["threads"])
     folder, config = Path(settings["folder"]), settings["config"]
     here = ray.train.get_context()
-    # For whoever wants to see, or end, the processes at work.
+    # For those who want to see, or end, the processes at work.
     (folder / f"worker-{here.get_world_rank()}.pid").write_text(str(os.getpid()))
     given = load_file(folder / "given")
     rng = torch.Generator()

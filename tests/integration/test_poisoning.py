@@ -112,8 +112,8 @@ def test_every_liar_has_its_code_in_the_journal_in_the_events_and_in_the_quarant
     )
     (over,) = (e for e in events(root, "round.finished") if e["round"] == number)
     assert (over["accepted"], over["quarantined"], over["rejected"]) == (SITES - 4, 3, 1)
-    reasons = states[number - 1].rejected
-    assert {site for site, why in reasons.items() if why.startswith("in quarantine: ")} == aside
+    assert states[number - 1].quarantined.keys() == aside
+    assert states[number - 1].rejected.keys() == {"site-012"}
 
 
 def test_what_a_person_releases_counts_at_the_next_retraining(own_copy):
@@ -152,6 +152,7 @@ def test_nobody_in_quarantine_is_asked_again_when_a_round_goes_on(own_copy):
     assert asked == ["site-012"]
     assert resumed.accepted == last.accepted
     assert resumed.rejected.keys() == last.rejected.keys()
+    assert resumed.quarantined.keys() == last.quarantined.keys()
     assert sorted(held_in(federation, 2)) == kept
 
 
@@ -193,9 +194,9 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
 
 def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_site(own_copy):
     federation = own_copy
-    screening = Screening(federation, federation.root / "spool" / "screened")
+    screening = Screening.open(federation, federation.root / "spool" / "screened")
     doubts = {"site-001": Exclusion(2, "why")}
-    screening.memory = screening.memory.with_doubts("later", doubts)
+    screening.history = screening.history.with_doubts("later", doubts)
     entered, erased = threading.Event(), threading.Event()
 
     def erase_beside() -> None:
