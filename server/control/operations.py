@@ -83,7 +83,7 @@ class Operations(ControlServicer):
     async def ShowRun(
         self, request: pb.ShowRunRequest, context: grpc.aio.ServicerContext
     ) -> pb.Run:
-        return run_message(self._own_runs().wanted())
+        return run_message(self._own_runs().requested())
 
     async def StartRound(
         self, request: pb.StartRoundRequest, context: grpc.aio.ServicerContext

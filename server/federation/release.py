@@ -16,8 +16,8 @@ class Release:
 
     Args:
         id: Five digits, the round that made it.
-        state: A candidate has not passed the gate, which may have rejected it; one release at a time
-            is promoted.
+        state: A candidate has not passed the gate, which may have rejected it; one release at a
+            time is promoted.
         parent: The release that was promoted when it was made; "" for the first.
         snapshot: Commit of the zoo it was fitted on.
         sites: The sites whose records it was fitted on.

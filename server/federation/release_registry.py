@@ -147,7 +147,7 @@ class ReleaseRegistry:
         return load_part(self.path / id / "generator.safetensors", name)
 
     def expected(self, id: str) -> Tensor:
-        """(n, E, D) float32, the prior's predictions for `Release.records` without their site's own.
+        """(n, E, D) float32, the prior's predictions for `Release.records` without their site.
 
         Raises:
             ReleaseError: If the file is missing or damaged, or made for other sites.

@@ -61,8 +61,10 @@ def test_all_rounds_that_were_asked_for_follow_those_that_only_the_zoo_knows(tmp
                 done = replace(round_state.begun(number, "", 2), step="done")
                 state_files.save_state(root / "rounds", done)
                 link.outcomes[number - 1] = "completed"
-                await holds(lambda n=number: len(link.started) == 2 and those.wanted().run != n - 1)
-        assert those.wanted().run == 0
+                await holds(
+                    lambda n=number: len(link.started) == 2 and those.requested().run != n - 1
+                )
+        assert those.requested().run == 0
 
     asyncio.run(play())
 
@@ -102,7 +104,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     (federation.root / "flower").mkdir()
     link, told = Link(federation.root), []
     if live:
-        RunPlan(by="bert", until=3, run=1).note(federation.root / "flower" / "wanted.json")
+        RunPlan(by="bert", until=3, run=1).save(federation.root / "flower" / "wanted.json")
 
     def abort() -> None:
         try:
