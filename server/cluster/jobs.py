@@ -4,8 +4,8 @@ The job runs
 
     python -m server.cluster.jobs FOLDER RELEASE COMMIT
 
-on a node with F2L-Fed installed and the federation's folder mounted; a RayJob on Kubernetes does the
-same. A job that fails leaves a record of its end in the folder; see `server.rounds.run_end`.
+on a node with F2L-Fed installed and the federation's folder mounted; a RayJob on Kubernetes does
+the same. A job that fails leaves a record of its end in the folder; see `server.rounds.run_end`.
 """
 
 from __future__ import annotations

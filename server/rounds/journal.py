@@ -83,7 +83,7 @@ class Journal:
             file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
 
     def read(self) -> list[JournalEntry]:
-        """All whole lines; none if there is no file."""
+        """Reads all whole lines; none if there is no file."""
         if not self.path.exists():
             return []
         found = []

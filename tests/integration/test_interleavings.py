@@ -142,7 +142,7 @@ def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
     assert (state.step, state.promoted, len(state.accepted)) == ("done", True, 6)
 
 
-def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
+def test_the_gate_rejects_nothing_because_a_disk_refused(tmp_path):
     federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     file = federation.releases.path / "00001/generator.safetensors"

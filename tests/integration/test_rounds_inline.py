@@ -135,7 +135,7 @@ def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(t
 Tamper = Callable[[Update], Update]
 
 
-def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
+def tampering_app(attacker: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
     """The honest app, except that one site changes its updates on their way out."""
     app = ClientApp()
 
@@ -147,14 +147,14 @@ def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
     def task(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
         update = unpack_update(reply.content, layout)
-        if update.site == liar:
+        if update.site == attacker:
             reply.content = pack_update(tamper(update), layout)
         return reply
 
     return app
 
 
-def run_with_liar(out: Path, tamper: Tamper) -> tuple[RoundState, object]:
+def run_with_attacker(out: Path, tamper: Tamper) -> tuple[RoundState, object]:
     federation, _ = small_federation(out)
     files = site_files(out)
     app = tampering_app("site-002", tamper, federation.target.layout)
@@ -188,7 +188,7 @@ def altered(**changes: object) -> Tamper:
     ],
 )
 def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, tamper, reason):
-    state, federation = run_with_liar(tmp_path / "out", tamper)
+    state, federation = run_with_attacker(tmp_path / "out", tamper)
     assert state.rejected == {"site-002": reason}
     assert state.step == "done"
     assert len(state.accepted) == 5
@@ -197,7 +197,7 @@ def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, t
     assert [(e["site"], e["reason"]) for e in rejected] == [("site-002", reason)]
 
 
-def test_an_unlike_update_that_came_too_early_to_be_compared_is_left_out_of_retraining(tmp_path):
+def test_an_outlying_update_that_came_too_early_to_be_compared_is_left_out_of_retraining(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=9)
     files = site_files(tmp_path / "out")
     app = tampering_app(
@@ -293,7 +293,7 @@ def test_an_erased_site_may_come_back(tmp_path):
     assert {record.round for record in records} == {3}
 
 
-def test_a_release_whose_other_site_was_erased_still_makes_offers(tmp_path):
+def test_a_release_whose_other_site_was_erased_still_makes_candidates(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=2)
     run_inline(federation, 1)
     first, second = federation.releases.read("00001").sites
