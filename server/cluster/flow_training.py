@@ -28,7 +28,7 @@ from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, f
 from f2l_fed.flow.film_network import FilmNetwork
 
 _CHECKPOINT = "training.pt"
-_LEAST = {"memory": 1.0}
+_ONE_BYTE = {"memory": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class TrainedFlow:
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
-                resources_per_worker={"CPU": cpus} if (cpus := self.config.task_cpus) else _LEAST,
+                resources_per_worker={"CPU": cpus} if (cpus := self.config.task_cpus) else _ONE_BYTE,
             ),
             run_config=RunConfig(
                 name="flow",
