@@ -78,6 +78,7 @@ class TrainedFlow:
         spread: Tensor,
         rng: torch.Generator,
     ) -> FlowFit:
+        cpus = self.config.task_cpus
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -91,7 +92,7 @@ class TrainedFlow:
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
-                resources_per_worker={"CPU": cpus} if (cpus := self.config.task_cpus) else _ONE_BYTE,
+                resources_per_worker={"CPU": cpus} if cpus else _ONE_BYTE,
             ),
             run_config=RunConfig(
                 name="flow",

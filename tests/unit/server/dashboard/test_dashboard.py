@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from f2l_fed.errors import UsageError
 from f2l_fed import events
+from f2l_fed.errors import UsageError
 from f2l_fed.events import EventLog
 from server.dashboard import create_app, serve_dashboard
 from server.dashboard.state import read_view
