@@ -66,7 +66,7 @@ class Quarantine:
         w = [record.weights for record in records]
         c = [record.context for record in records]
         # Nobody deletes the shard as one that no entry names, until one does.
-        with self._store.lock(alone=False):
+        with self._store.lock(shared=True):
             held = QuarantineEntry(
                 id="",
                 site=first.site,
@@ -211,7 +211,7 @@ class Quarantine:
         """While this is held, no writer is between a shard and its entry."""
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        with self._store.lock(alone=True):
+        with self._store.lock(shared=False):
             yield
 
     def _remove(self, name: str) -> None:

@@ -131,7 +131,7 @@ def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
     put(quarantine, "b")
     shard = quarantine.root / "shards/unnamed.safetensors"
     with ThreadPoolExecutor() as pool:
-        with quarantine._store.lock(alone=False):
+        with quarantine._store.lock(shared=True):
             shard.write_bytes(b"of a writer that is at work")
             forgetting = pool.submit(quarantine.forget, "a")
             with pytest.raises(TimeoutError):
@@ -144,7 +144,7 @@ def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
 def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
     put(quarantine, "b")
     with ThreadPoolExecutor() as pool:
-        with quarantine._store.lock(alone=True):
+        with quarantine._store.lock(shared=False):
             before = files_in(quarantine.root)
             putting = pool.submit(put, quarantine, "a")
             with pytest.raises(TimeoutError):
@@ -155,7 +155,7 @@ def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
 
 def test_writers_do_not_wait_for_each_other(quarantine):
     put(quarantine, "b")
-    with quarantine._store.lock(alone=False), ThreadPoolExecutor() as pool:
+    with quarantine._store.lock(shared=True), ThreadPoolExecutor() as pool:
         assert pool.submit(put, quarantine, "a").result(PATIENCE_S).site == "a"
 
 
