@@ -44,9 +44,9 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         if erased.get(site, 0) <= commit
     }
     left_out = {
-        site: doubt.reason
-        for site, doubt in load_history(federation.screening).doubted.items()
-        if site in newest and newest[site][0].round == doubt.round
+        site: exclusion.reason
+        for site, exclusion in load_history(federation.screening).excluded.items()
+        if site in newest and newest[site][0].round == exclusion.round
     }
     used = _heard_last(
         {site: records for site, records in newest.items() if site not in left_out},

@@ -135,7 +135,7 @@ class Ingest:
             return self._put_aside(submission, verdict)
         self.screening.keep_part(judged)
         self.federation.zoo.append(new_records(judged.submission))
-        self.screening.memory = judged.memory
+        self.screening.memory = judged.history
         self.spool.keep_context(
             self._anchored(submission.parent), submission.site, submission.probes
         )
@@ -146,7 +146,7 @@ class Ingest:
         most = self.federation.config.admission.quota
         # One that comes again after a crash is not counted twice.
         if len(waiting - {submission.round}) >= most:
-            figures = {"waiting": float(len(waiting)), "most": float(most)}
+            figures = {"waiting": float(len(waiting)), "max_allowed": float(most)}
             full = Finding(code="quota", action="reject", figures=figures)
             return Outcome("admission", f"{verdict.reason}; {full}", full.code)
         self.federation.quarantine.put(

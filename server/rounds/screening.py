@@ -18,10 +18,10 @@ from f2l_fed.admission import (
     Screen,
     ScreeningResult,
     Submission,
-    followed,
     load_history,
     review_cohort,
     save_history,
+    synchronise_history,
 )
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from f2l_fed.core.locks import locked
@@ -58,20 +58,20 @@ class Screening:
 
     def holds(self, submission: Submission) -> bool:
         """Whether one of the same site and round is in the zoo."""
-        return self.memory.networks_of(submission.origin) > 0
+        return self.memory.networks_of(submission.id) > 0
 
     def keep_part(self, judged: ScreeningResult) -> None:
         """To be called before what was judged enters the zoo."""
-        origin = judged.submission.origin
+        origin = judged.submission.id
         path = self._parts / f"{digest_of(origin.site)}-{origin.round}.safetensors"
-        write_part(path, to_bytes(judged.memory.part(origin)))
+        write_part(path, to_bytes(judged.history.part(origin)))
 
     def follow_zoo(self) -> None:
         """Learns what the zoo has got from elsewhere, and forgets what it has lost."""
-        self.memory = followed(
+        self.memory = synchronise_history(
             self.memory,
             self._federation.zoo.snapshot(),
-            self._screen.anatomy,
+            self._screen.sketch,
             self._anchor,
             self._screen.config.recall,
         )
@@ -100,10 +100,10 @@ class Screening:
             for number in rounds
         }
         found = sorted(self._parts.glob("*.safetensors"), key=_age)
-        known = {owner[:2] for owner in self.memory.owners}
+        known = {owner[:2] for owner in self.memory.signature_ids}
         for path in found:
             part = _part(path)
-            if part.owners and part.owners[0][:2] in stored - known:
+            if part.signature_ids and part.signature_ids[0][:2] in stored - known:
                 self.memory = self.memory.joined(part)
 
 

@@ -188,7 +188,8 @@ def altered(**changes: object) -> Tamper:
         (altered(chosen=("sample-99",)), "a start that was not offered"),
         (
             altered(numbers={"accuracy_after": 1.5}),
-            "a declared number that can't be true (accuracy_after): value 1.5, least 0, most 1",
+            "an impossible declared number (accuracy_after): "
+            "value 1.5, min allowed 0, max allowed 1",
         ),
         (altered(numbers={"secret": 1.0}), "a number that is not on the list: got 'secret'."),
     ],
