@@ -19,7 +19,7 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.core.validation import positive, require
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal, UsageError
-from f2l_fed.privacy.accountant import Ledger, Spending, noise_for
+from f2l_fed.privacy.accountant import Ledger, Spending, noise_multiplier_for
 
 LEDGER = "privacy.json"
 _LOCK = "privacy.lock"
@@ -89,7 +89,7 @@ class Budget:
             try:
                 if left < 1:
                     raise PolicyRefusal("privacy-budget-spent")
-                noise = noise_for(config.epsilon, config.delta, planned, ledger)
+                noise = noise_multiplier_for(config.epsilon, config.delta, planned, ledger)
             except UsageError as error:
                 # The budget was made smaller than what had been spent.
                 raise PolicyRefusal("privacy-budget-spent") from error

@@ -194,7 +194,7 @@ class S3Store:
                 where=self.describe(name),
                 got=str(error).split("\n")[0][:300],
                 remedy="Check bucket, endpoint and credentials (AWS_… in the environment).",
-                passing=True,
+                transient=True,
             ) from error
 
 
