@@ -1,1 +1,1 @@
-"""The ground of the package: parsing, validation, random draws, durable files and locks."""
+"""Foundations of the packages: parsing, validation, random streams, durable files and locks."""

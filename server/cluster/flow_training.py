@@ -23,7 +23,7 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
-from f2l_fed.errors import RoundError, of_a_disk
+from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
 
@@ -105,7 +105,7 @@ class TrainedFlow:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             for cause in getattr(error, "worker_failures", {}).values():
-                if of_a_disk(cause):
+                if is_disk_failure(cause):
                     raise cause from error
             raise RoundError(
                 "the flow could not be trained on the cluster",

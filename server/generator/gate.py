@@ -43,7 +43,7 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
             before = promoted
             moved = while_erasing(federation, lambda: drift(federation, release, before))
     except F2LError as error:
-        if error.passing:
+        if error.transient:
             raise
         return (*reasons, str(error))
     # NaN compares as neither; it must not pass.

@@ -45,7 +45,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     }
     left_out = {
         site: exclusion.reason
-        for site, exclusion in load_history(federation.screening).doubted.items()
+        for site, exclusion in load_history(federation.screening).excluded.items()
         if site in newest and newest[site][0].round == exclusion.round
     }
     used = sites_heard_last(

@@ -163,7 +163,7 @@ class Ingest:
         quota = self._federation.config.admission.quota
         # An update that comes again after a crash is not counted twice.
         if len(rounds - {submission.round}) >= quota:
-            figures = {"waiting": float(len(rounds)), "most": float(quota)}
+            figures = {"waiting": float(len(rounds)), "max_allowed": float(quota)}
             full = Finding(code="quota", action="reject", figures=figures)
             return Outcome("admission", f"{verdict.reason}; {full}", full.code)
         self._federation.quarantine.put(

@@ -20,10 +20,10 @@ from f2l_fed.admission import (
     Screen,
     ScreeningResult,
     Submission,
-    followed,
     load_history,
     review_cohort,
     save_history,
+    synchronise_history,
 )
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from f2l_fed.core.locks import locked
@@ -86,24 +86,24 @@ class Screening:
 
     def holds(self, submission: Submission) -> bool:
         """Whether a submission of the same site and round is in the zoo."""
-        return self.history.networks_of(submission.origin) > 0
+        return self.history.networks_of(submission.id) > 0
 
     def keep_part(self, judged: ScreeningResult) -> None:
         """Writes an admitted submission's part of the history; call it before the zoo has it."""
-        origin = judged.submission.origin
-        path = self._parts / f"{site_digest(origin.site)}-{origin.round}.safetensors"
-        write_part(path, to_bytes(judged.memory.part(origin)))
+        submission_id = judged.submission.id
+        path = self._parts / f"{site_digest(submission_id.site)}-{submission_id.round}.safetensors"
+        write_part(path, to_bytes(judged.history.part(submission_id)))
 
     def remember(self, judged: ScreeningResult) -> None:
         """Takes an admitted submission into the history; call it once the zoo has it."""
-        self.history = judged.memory
+        self.history = judged.history
 
     def follow_zoo(self) -> None:
         """Adds what the zoo got from elsewhere to the history, and removes what it lost."""
-        self.history = followed(
+        self.history = synchronise_history(
             self.history,
             self._federation.zoo.snapshot(),
-            self._screen.anatomy,
+            self._screen.sketch,
             self._anchor,
             self._screen.config.recall,
         )
@@ -132,10 +132,10 @@ class Screening:
             for number in rounds
         }
         found = sorted(self._parts.glob("*.safetensors"), key=_age)
-        known = {owner[:2] for owner in self.history.owners}
+        known = {owner[:2] for owner in self.history.signature_ids}
         for path in found:
             part = _part(path)
-            if part.owners and part.owners[0][:2] in stored - known:
+            if part.signature_ids and part.signature_ids[0][:2] in stored - known:
                 self.history = self.history.joined(part)
 
 

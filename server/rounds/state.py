@@ -16,7 +16,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from f2l_fed.config import RoundConfig
-from f2l_fed.errors import F2LError, RoundError, of_a_disk
+from f2l_fed.errors import F2LError, RoundError, is_disk_failure
 
 
 class Interrupted(RoundError):
@@ -28,8 +28,8 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, Interrupted):
         return False
     if isinstance(error, F2LError):
-        return error.passing or isinstance(error.__cause__, SafetensorError)
-    return of_a_disk(error) or isinstance(error, SafetensorError)
+        return error.transient or isinstance(error.__cause__, SafetensorError)
+    return is_disk_failure(error) or isinstance(error, SafetensorError)
 
 
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]

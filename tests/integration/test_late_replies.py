@@ -101,8 +101,8 @@ def test_an_answer_to_a_first_round_that_comes_in_a_later_one_gets_a_second_look
     (late,) = events(tmp_path / "out", "site.late")
     assert (late["round"], late["code"]) == (1, "accepted")
     memory = load_history(federation.screening)
-    assert memory.votes_on("first").sites
-    assert not memory.fresh
+    assert memory.statistics_on("first").sites
+    assert not memory.unreviewed
 
 
 class TwiceGrid(LoopbackGrid):

@@ -126,7 +126,7 @@ def test_what_a_person_releases_counts_at_the_next_retraining(own_copy):
     release = federation.releases.read(state.release)
     assert "site-013" in release.sites
     assert not release.left_out
-    assert "site-013" in {owner.site for owner in load_history(federation.screening).owners}
+    assert "site-013" in {one.site for one in load_history(federation.screening).signature_ids}
 
 
 def run_inline_without(federation: Federation, site: str) -> list[RoundState]:
@@ -188,15 +188,15 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
         assert done.exit_code == 0, done.output
         assert federation.quarantine.list(site=site) == ()
         memory = load_history(federation.screening)
-        assert site not in {owner.site for owner in (*memory.owners, *memory.sources)}
-        assert all(site not in votes.sites for votes in memory.votes.values())
+        assert site not in {one.site for one in (*memory.signature_ids, *memory.direction_ids)}
+        assert all(site not in some.sites for some in memory.statistics.values())
 
 
 def test_an_erasure_beside_the_end_of_an_exchange_loses_no_exclusion_and_keeps_no_site(own_copy):
     federation = own_copy
     screening = Screening.open(federation, federation.root / "spool" / "screened")
-    doubts = {"site-001": Exclusion(2, "why")}
-    screening.history = screening.history.with_doubts("later", doubts)
+    exclusions = {"site-001": Exclusion(2, "why")}
+    screening.history = screening.history.with_exclusions("later", exclusions)
     entered, erased = threading.Event(), threading.Event()
 
     def erase_beside() -> None:
@@ -218,9 +218,9 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_exclusion_and_keeps_n
     screening.review()
     beside.join(PATIENCE_S)
     memory = load_history(federation.screening)
-    assert dict(memory.doubted) == doubts
-    assert "site-000" not in {owner.site for owner in memory.owners}
-    assert "site-001" in {owner.site for owner in memory.owners}
+    assert dict(memory.excluded) == exclusions
+    assert "site-000" not in {one.site for one in memory.signature_ids}
+    assert "site-001" in {one.site for one in memory.signature_ids}
 
 
 def test_sites_with_almost_the_same_data_are_not_taken_for_copies_of_each_other(tmp_path):

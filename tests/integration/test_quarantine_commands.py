@@ -26,8 +26,8 @@ from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
-SHORT = Finding(code="short", action="quarantine", figures={"norm": 0.01, "usual": 1.2})
-ALIKE = Finding(code="alike", action="quarantine", figures={"cosine": 0.999, "most": 0.99})
+SHORT = Finding(code="short", action="quarantine", figures={"norm": 0.01, "median": 1.2})
+ALIKE = Finding(code="alike", action="quarantine", figures={"cosine": 0.999, "max_allowed": 0.99})
 
 
 def command(*words: object) -> Result:
@@ -60,10 +60,10 @@ def test_what_is_held_can_be_listed_shown_released_and_dropped(federation):
     root, first, second = federation.root, put(federation, "a"), put(federation, "bb")
     listed = json.loads(command("list", root, "--json").stdout)
     assert {held["id"] for held in listed} == {first, second}
-    assert listed[0]["verdict"]["findings"][0]["figures"] == {"norm": 0.01, "usual": 1.2}
+    assert listed[0]["verdict"]["findings"][0]["figures"] == {"norm": 0.01, "median": 1.2}
     shown = command("show", root, first[:8])
     assert "an update shorter than the others'" in shown.stdout
-    assert "an update like another site's: cosine 0.999" in shown.stdout
+    assert "an update in the same direction as another site's: cosine 0.999" in shown.stdout
     assert "accuracy_after 0.75" in shown.stdout
     released = command("release", root, first)
     assert released.exit_code == 0
@@ -148,5 +148,5 @@ def test_a_wrong_id_is_one_sentence_and_no_traceback(federation):
     words = [BIN / "f2l-admin", "quarantine", "show", federation.root, "0000"]
     wrong = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S)
     assert wrong.returncode == 1
-    assert "no such submission in quarantine" in wrong.stderr
+    assert "no such entry in the quarantine" in wrong.stderr
     assert "Traceback" not in wrong.stderr

@@ -182,9 +182,10 @@ def altered(**changes: object) -> Tamper:
         (altered(chosen=("sample-99",)), "a start that is not among the candidates"),
         (
             altered(numbers={"accuracy_after": 1.5}),
-            "a declared number that can't be true (accuracy_after): value 1.5, least 0, most 1",
+            "an impossible declared number (accuracy_after): "
+            "value 1.5, min allowed 0, max allowed 1",
         ),
-        (altered(numbers={"secret": 1.0}), "a number that is not on the list: got 'secret'."),
+        (altered(numbers={"secret": 1.0}), "an unknown declared number: got 'secret'."),
     ],
 )
 def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, tamper, reason):

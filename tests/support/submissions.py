@@ -56,15 +56,15 @@ def small_screen(**limits: object) -> Screen:
 
 
 def remembered(screen: Screen, count: int) -> History:
-    """The memory after so many honest submissions."""
-    memory = History()
+    """The history after so many honest submissions."""
+    history = History()
     for number in range(count):
-        judged = screen.judge(submission(number), memory)
+        judged = screen.judge(submission(number), history)
         assert judged.verdict.admitted, judged.verdict.reason
-        memory = judged.memory
-    return memory
+        history = judged.history
+    return history
 
 
-def codes(screen: Screen, memory: History, one: Submission) -> set[str]:
+def codes(screen: Screen, history: History, one: Submission) -> set[str]:
     """What is found against a submission."""
-    return {finding.code for finding in screen.judge(one, memory).verdict.findings}
+    return {finding.code for finding in screen.judge(one, history).verdict.findings}

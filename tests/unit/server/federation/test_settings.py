@@ -59,7 +59,7 @@ def test_only_loopback_is_listened_on_unless_told() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"listen": "8443"}, "listen: no address: expected host:port"),
+        ({"listen": "8443"}, "listen: not a valid address: expected host:port"),
         ({"front": "nginx"}, "front is out of range"),
         ({"front": "external"}, "superlink is out of range: expected a fixed port"),
         ({"connections": 0}, "connections is out of range"),
