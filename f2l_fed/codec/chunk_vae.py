@@ -1,4 +1,4 @@
-"""A variational autoencoder on chunks of layers, fitted on what networks do.
+"""A variational autoencoder on chunks of layers, fitted on the behaviour of networks.
 
 Weights are cut into chunks within their layers. One small network is shared by all chunks; a
 place embedding tells it which chunk it sees, the latent what the other chunks hold. It adds to
@@ -27,9 +27,9 @@ from f2l_fed.codec.chunk_network import ChunkVae, LayerStream, centred
 from f2l_fed.codec.codec import Codec, CodecKind, FitCodec
 from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.codec.pca import Components, components
-from f2l_fed.codec.tensor_names import above, below
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.codec.pca import PrincipalComponents, principal_components
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from f2l_fed.targets.target import Target
 
 
@@ -48,8 +48,8 @@ class ChunkVaeCodec:
 
     symmetry: OutputSymmetry
     network: ChunkVae
-    common: Components
-    rows: Components
+    common: PrincipalComponents
+    rows: PrincipalComponents
 
     @property
     def shape(self) -> LatentShape:
@@ -63,12 +63,14 @@ class ChunkVaeCodec:
     def encode(self, weights: Tensor) -> Tensor:
         """(n, D) float32 to (n, k) float32."""
         raw = self.network.encode(self.symmetry.split(weights))
-        return self.shape.join(Parts(self.common.encode(raw.common), self.rows.encode(raw.rows)))
+        return self.shape.join(
+            IsotypicParts(self.common.encode(raw.common), self.rows.encode(raw.rows))
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, k) float32 to (n, D) float32."""
         white = self.shape.split(latents)
-        raw = Parts(self.common.decode(white.common), self.rows.decode(white.rows))
+        raw = IsotypicParts(self.common.decode(white.common), self.rows.decode(white.rows))
         return self.symmetry.join(self.network.decode(raw))
 
     def displacement(self, start: Tensor, end: Tensor) -> Tensor:
@@ -78,23 +80,23 @@ class ChunkVaeCodec:
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {
-            **above("network.", self.network.state_dict(keep_vars=True)),
-            **above("common.", self.common.tensors()),
-            **above("rows.", self.rows.tensors()),
+            **with_prefix("network.", self.network.state_dict(keep_vars=True)),
+            **with_prefix("common.", self.common.tensors()),
+            **with_prefix("rows.", self.rows.tensors()),
         }
 
     @classmethod
     def from_tensors(cls, symmetry: OutputSymmetry, tensors: Mapping[str, Tensor]) -> ChunkVaeCodec:
         """See `f2l_fed.codec.Codec`."""
         network = ChunkVae(
-            LayerStream.from_state(below("network.common.", tensors)),
-            LayerStream.from_state(below("network.rows.", tensors)),
+            LayerStream.from_state(without_prefix("network.common.", tensors)),
+            LayerStream.from_state(without_prefix("network.rows.", tensors)),
         )
         return cls(
             symmetry=symmetry,
             network=network.requires_grad_(False),
-            common=Components.from_tensors(below("common.", tensors)),
-            rows=Components.from_tensors(below("rows.", tensors)),
+            common=PrincipalComponents.from_tensors(without_prefix("common.", tensors)),
+            rows=PrincipalComponents.from_tensors(without_prefix("rows.", tensors)),
         )
 
 
@@ -110,7 +112,7 @@ def fit_chunk_vae(
     Args:
         weights: (n, D) float32, n >= 2.
         symmetry: Coordinates to work in.
-        behaviour: What the weights mean.
+        behaviour: Behaviour of the weights.
         config: Sizes and schedule.
         rng: Draws everything random, the initial weights too.
     """
@@ -131,8 +133,8 @@ def fit_chunk_vae(
     return ChunkVaeCodec(
         symmetry=symmetry,
         network=network,
-        common=components(raw.common, config.common, centre=True),
-        rows=components(raw.rows.flatten(0, 1), config.rows, centre=False),
+        common=principal_components(raw.common, config.common, centre=True),
+        rows=principal_components(raw.rows.flatten(0, 1), config.rows, centre=False),
     )
 
 
@@ -154,7 +156,7 @@ def _train(
         parts = symmetry.split(batch)
         mean = network.encode(parts)
         copied = network.decode(
-            Parts(
+            IsotypicParts(
                 mean.common + noise[0].exp() * _normal(mean.common, rng),
                 mean.rows + noise[1].exp() * centred(_normal(mean.rows, rng)),
             )
@@ -173,7 +175,7 @@ def _train(
         schedule.step()
 
 
-def _squared_error(network: ChunkVae, parts: Parts, copied: Parts) -> Tensor:
+def _squared_error(network: ChunkVae, parts: IsotypicParts, copied: IsotypicParts) -> Tensor:
     common = (copied.common - parts.common) / network.common.scale
     rows = (copied.rows - parts.rows) / network.rows.scale
     return (common.square().sum() + rows.square().sum()) / len(parts.common)

@@ -26,9 +26,9 @@ class FlowConfig:
         lr: Peak learning rate of AdamW; falls to zero along a cosine.
         weight_decay: Of AdamW.
         dropout: Share of examples whose context is withheld; with 1 no context is ever seen.
-        held_out: Share of records kept aside to choose the best weights by.
-        check_every: Steps between looks at the records kept aside.
-        patience: Looks without an improvement after which the fit ends.
+        held_out: Share of sites for validation, by which the best weights are chosen.
+        check_every: Steps between validations.
+        patience: Validations without an improvement after which the fit ends.
     """
 
     source: str = "prior"

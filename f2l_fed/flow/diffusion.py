@@ -1,6 +1,8 @@
-"""Latent diffusion on the same latents, contexts and network: what the flow is compared with.
+"""Latent diffusion on the same latents, contexts and network, for comparison with the flow.
 
-It is given every advantage the flow has. What diffuses is the residual from the expected latent
+Research only: no retraining uses it.
+
+It has every advantage that the flow has. What diffuses is the residual from the expected latent
 in units of the prior's own error, so that the noise and, for normal targets, the data are both
 N(0, I); the network predicts the velocity along the cosine schedule, which is then zero, and it
 starts at zero. An untrained model therefore is the normal around the prior, exactly, and training
@@ -54,7 +56,7 @@ class DiffusionFit:
     """A fitted diffusion model.
 
     Args:
-        model: With the weights that were best on the records kept aside.
+        model: With the weights that were best on the validation records.
         loss: Its mean squared velocity error on them, per coordinate.
         normal_loss: That of the normal around the expected latents, where the model starts.
         step: Gradient step at which these weights were reached; 0 if none was better than that.

@@ -1,4 +1,4 @@
-"""The network of every model on latents: residual blocks modulated by time and context (FiLM).
+"""The FiLM network of every model on latents: residual blocks modulated by time and context.
 
 It commutes with permutations of the outputs: one network is shared by all output rows and sees
 the others only through their mean, so every record counts for all its K! relabelled copies.
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.flow.solvers.solver import Velocity
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 
 _FREQUENCIES = torch.exp(torch.linspace(0, math.log(100), 16)) * math.pi
 
@@ -47,7 +47,7 @@ class FilmBlock(nn.Module):
 
 
 class FilmNetwork(nn.Module):
-    """From time, state and context to something of the state's shape, zero before training.
+    """A network from time, state and context to a vector of the state's shape; zero at first.
 
     Args:
         shape: Layout of the latents; the context is a latent too.
@@ -77,7 +77,7 @@ class FilmNetwork(nn.Module):
         Args:
             t: (n,) or (1,) float32 in [0, 1].
             x: (n, k) float32, states.
-            context: (n, k) or (1, k) float32, what the prior expects.
+            context: (n, k) or (1, k) float32, the latent that the prior expects.
             known: (n,) or (1,) float32, 1 where the context is given, 0 where it is withheld.
 
         Returns:
@@ -116,7 +116,7 @@ class FilmNetwork(nn.Module):
                 rows = block(rows, block.film(condition)[:, None])
             rows = self.row_out(rows)
             # Deviations of the rows sum to zero, and so must whatever moves them.
-            return shape.join(Parts(end, rows - rows.mean(1, keepdim=True)))
+            return shape.join(IsotypicParts(end, rows - rows.mean(1, keepdim=True)))
 
         return evaluate
 

@@ -30,10 +30,10 @@ _PROBED = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFit:
-    """A fitted field.
+    """A fitted velocity field.
 
     Args:
-        field: With the weights that were best on the records kept aside.
+        field: With the weights that were best on the validation records.
         loss: Its mean squared velocity error on them, per coordinate.
         normal_loss: That of the velocity which is exact for normal targets, where the field starts.
         step: Gradient step at which these weights were reached; 0 if none was better than that.

@@ -1,5 +1,7 @@
 """Rectification: a second fit on couples that the flow itself has made, for few evaluations.
 
+Research only: no retraining uses it.
+
 The fitted field carries starts to their ends in many small steps. Lines between these couples
 cross far less than those between independent ones, so that a field refitted on them runs nearly
 straight and needs few evaluations for the same ends.
@@ -25,7 +27,7 @@ from f2l_fed.flow.solvers.solver import Velocity
 from f2l_fed.flow.sources.draw import draw
 from f2l_fed.flow.sources.source import Initialisations
 from f2l_fed.flow.velocity_field import VelocityField
-from f2l_fed.flow.velocity_regression import RegressionBatch, kept_aside, regress
+from f2l_fed.flow.velocity_regression import RegressionBatch, regress, validation_split
 
 _FEW = (1, 2, 4)
 """Numbers of evaluations that rectification is for."""
@@ -33,13 +35,13 @@ _FEW = (1, 2, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReflowFit(FlowFit):
-    """A fitted field after rectification; what `FlowFit` says is about the fit before it.
+    """A rectified field; the fields of `FlowFit` are about the fit before.
 
     Args:
         few_error: Mean squared distance per coordinate from where the first field goes in many
             evaluations, after 1, 2 and 4 evaluations of the best solver for each; the mean of the
-            three, on contexts kept aside. What the weights are chosen by.
-        former_few_error: That of the first field, which is kept unless it is beaten.
+            three, on validation contexts. The weights are chosen by it.
+        former_few_error: The same of the first field, which is kept unless this one is better.
         curvature: Of this field's paths; see the function `curvature`.
         former_curvature: Of the first field's paths.
         reflow_step: Gradient step at which these weights were reached; 0 for those of the first.
@@ -98,7 +100,7 @@ def reflow(
     Args:
         fit: From `fit_flow`.
         expected: (n, k) float32, contexts to simulate, such as those of the fit.
-        config: Steps, batch, learning rate, dropout and share kept aside of this second fit.
+        config: Steps, batch, learning rate, dropout and validation share of this second fit.
         rng: Draws everything random.
         group: As for `fit_flow`.
         initial: As for `fit_flow`.
@@ -117,7 +119,7 @@ def reflow(
         )
         return _Couples(start, end, context, known)
 
-    kept, rest = kept_aside(len(expected), config.held_out, rng, group=group)
+    kept, rest = validation_split(len(expected), config.held_out, rng, group=group)
     check = simulate(kept.repeat(1 + couples // 8 // len(kept)))
     train = simulate(rest.repeat(1 + couples // len(rest)))
     field = copy.deepcopy(teacher).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""The velocity field: the network, seen through what is exact for normal targets."""
+"""The velocity field: a network on top of the velocity that is exact for normal targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from f2l_fed.flow.sources.source import DiagonalNormal
 
 
 class VelocityField(FilmNetwork):
-    """v(t, x, c) on latents.
+    """The velocity v(t, x, c) on latents.
 
     The network sees states in units of the marginal path's standard deviation and adds to the
     velocity that is exact if the targets are normal around the expected latent, so that an

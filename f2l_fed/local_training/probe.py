@@ -1,12 +1,11 @@
-"""The context of a site: what a few gradient steps do to a network that both sides know.
+"""The probe of a site, its context: a few gradient steps from a network that both sides know.
 
 The first anchor is rebuilt from the lineage by site and server; later ones are the mean of the
 networks that came back (`recentred`), whose features tell far more of a task than random ones.
 An anchor's output layer is zero: the network then treats all outputs alike, and permuting the
 labels of a task permutes its probe (`f2l_fed.symmetry.output_permutation`). The first step from
-there is the table of
-class means in the anchor's features, so the probe contains the usual class prototypes, as a
-parameter update.
+there is the table of class means in the anchor's features, so the probe contains the well-known
+class prototypes, as a parameter update.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from f2l_fed.targets.target import Target
 
 
 def anchor(target: Target, lineage: str) -> Tensor:
-    """The lineage's common start, with a zero output layer.
+    """The anchor of a lineage: a common start with a zero output layer.
 
     Returns:
         (D,) float32, equal wherever the same target and lineage are used.
@@ -32,7 +31,7 @@ def anchor(target: Target, lineage: str) -> Tensor:
 
 
 def recentred(target: Target, mean: Tensor) -> Tensor:
-    """A mean network as the anchor: with a zero output layer, as `anchor` has.
+    """An anchor from a mean network, with a zero output layer.
 
     Returns:
         (D,) float32.

@@ -1,8 +1,8 @@
-"""The prior: the expected network of a site, given its probe.
+"""The linear prior: the expected network of a site as a linear map of its probe.
 
 A site's probe is itself a step from the anchor towards its network, so the prior starts from
 there, ``anchor + probe``, and adds a linear map of the probe in the coordinates of the output
-symmetry. Where the map knows nothing, what is left is federated averaging (the anchor is the mean
+symmetry. Without the map it is federated averaging (the anchor is the mean
 network) with a few gradient steps at the site.
 
 While the anchor moves, the map is a ridge regression of the networks that came back. Once it
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Prior:
     def __call__(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""
         parts = self.symmetry.split(contexts)
-        mapped = self.symmetry.join(Parts(self.common(parts.common), self.rows(parts.rows)))
+        mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), self.rows(parts.rows)))
         return self.anchor + contexts + mapped
 
 
@@ -145,7 +145,7 @@ def _regress(
     return (
         common,
         rows,
-        symmetry.join(Parts(common.held_out, held_out)).view_as(targets),
+        symmetry.join(IsotypicParts(common.held_out, held_out)).view_as(targets),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from f2l_fed.codec import LatentShape
 from f2l_fed.flow import Initialisations
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 from tests.support.small import rng
 
 SHAPE = LatentShape(common=2, classes=3, width=2)
@@ -46,6 +46,6 @@ def box(shape: LatentShape) -> Initialisations:
     def make(count: int, draws: torch.Generator) -> Tensor:
         parts = shape.split(4 * torch.rand(count, shape.size, generator=draws) - 2)
         rows = parts.rows - parts.rows.mean(1, keepdim=True) if shape.width else parts.rows
-        return shape.join(Parts(parts.common + 3, rows))
+        return shape.join(IsotypicParts(parts.common + 3, rows))
 
     return Initialisations.measured(make, shape, rng(11), count=2_000)

@@ -12,7 +12,7 @@ from f2l_fed.data.dataset import Dataset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSource:
-    """Where a named dataset lies and how it is read.
+    """The files of a named dataset and their reader.
 
     Args:
         files: Paths below ``folder``.

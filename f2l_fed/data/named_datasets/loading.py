@@ -43,7 +43,7 @@ def load(spec: str) -> Dataset:
     if spec not in DATASETS:
         near = difflib.get_close_matches(spec, DATASETS, n=1)
         raise DataError(
-            f"there is no dataset named {spec!r}",
+            f"unknown dataset {spec!r}",
             expected=f"one of {', '.join(DATASETS)}, or a path that ends in .npz",
             remedy=f"Did you mean {near[0]!r}?" if near else "Choose one of these names.",
         )
@@ -59,8 +59,8 @@ def load(spec: str) -> Dataset:
 
 def _cached(name: str, source: DatasetSource, files: tuple[Path, ...]) -> Dataset:
     # Another version of the package, in all likelihood, has files of other sizes.
-    origin = [_CACHE_FORMAT, *((path.name, path.stat().st_size) for path in files)]
-    digest = hashlib.sha256(json.dumps(origin).encode()).hexdigest()[:16]
+    version = [_CACHE_FORMAT, *((path.name, path.stat().st_size) for path in files)]
+    digest = hashlib.sha256(json.dumps(version).encode()).hexdigest()[:16]
     cache = _cache_folder() / digest / f"{name}.npz"
     try:
         return load_npz(cache)

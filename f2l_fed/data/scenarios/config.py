@@ -59,7 +59,7 @@ class SplitConfig:
 
 
 def require_positive(name: str, value: float) -> None:
-    """Refuses a count that is not above zero.
+    """Requires a count to be above zero.
 
     Raises:
         UsageError: If it is not.

@@ -56,19 +56,19 @@ def plan_dirichlet(
         held_out_parts(pool, label, fraction=config.held_out_fraction, seed=seed)
         for label in range(pool.classes)
     ]
-    offered = np.array([len(part.training) for part in parts])
+    available = np.array([len(part.training) for part in parts])
     needed = sites * CLASSES_PER_SITE * EXAMPLES_PER_CLASS
-    if offered.sum() < needed:
+    if available.sum() < needed:
         raise DataError(
             "there are too few examples for so many sites",
             where=", ".join(pool.names),
             expected=f"at least {needed} for {sites} training sites",
-            got=str(offered.sum()),
+            got=str(available.sum()),
             remedy="Use fewer sites or add examples.",
         )
 
     def divide(gammas: _Gammas) -> IntArray:
-        ends = np.cumsum(gammas / gammas.sum(axis=0), axis=0) * offered
+        ends = np.cumsum(gammas / gammas.sum(axis=0), axis=0) * available
         counts: IntArray = np.diff(np.rint(ends).astype(np.int64), axis=0, prepend=0)
         return counts
 
@@ -89,7 +89,7 @@ def plan_dirichlet(
         return counts
 
     rng = stream(seed, "dirichlet", "held-out")
-    wanted = _draw_usable(rng, (held_out, pool.classes), sample, config)
+    held_out_counts = _draw_usable(rng, (held_out, pool.classes), sample, config)
     test_share = config.test_per_class / (config.held_out_shots + config.test_per_class)
     seen = tuple(
         plan_site(
@@ -102,7 +102,7 @@ def plan_dirichlet(
             seed,
             lambda count: int(count * test_share),
         )
-        for index, row in enumerate(wanted)
+        for index, row in enumerate(held_out_counts)
     )
     return ScenarioPlan(
         training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True

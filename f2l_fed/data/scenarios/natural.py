@@ -30,7 +30,7 @@ def plan_natural(
     """
     if pool.groups is None:
         raise DataError(
-            "the natural scenario needs to know which site each example comes from",
+            "the dataset has no groups, which the natural scenario needs",
             where=", ".join(pool.names),
             remedy="Add an array named groups to the .npz file, or choose another scenario.",
         )

@@ -11,7 +11,7 @@ import numpy as np
 from f2l_fed.data.array_checks import FloatArray, IntArray
 from f2l_fed.data.dataset import Dataset
 from f2l_fed.data.scenarios.config import SplitConfig, require_positive
-from f2l_fed.data.scenarios.pool import Pool, collect
+from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan
 from f2l_fed.errors import UsageError
@@ -96,13 +96,13 @@ def partition(
     if scenario not in SCENARIOS:
         near = difflib.get_close_matches(scenario, SCENARIOS, n=1)
         raise UsageError(
-            f"there is no scenario named {scenario!r}",
+            f"unknown scenario {scenario!r}",
             expected=f"one of {', '.join(SCENARIOS)}",
             remedy=f"Did you mean {near[0]!r}?" if near else "Choose one of these names.",
         )
     require_positive("sites", sites)
     require_positive("held_out", held_out)
-    pool = collect(datasets)
+    pool = merge_datasets(datasets)
     plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
     rescale = _standardiser(pool, plan)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 
 _NARROWEST = 1e-6
 
@@ -30,7 +30,7 @@ def white_noise(count: int, shape: LatentShape, rng: torch.Generator) -> Tensor:
     parts = shape.split(plain)
     deviations = parts.rows - parts.rows.mean(1, keepdim=True)
     lost = sqrt(1 - 1 / shape.classes)
-    return shape.join(Parts(parts.common, deviations / lost))
+    return shape.join(IsotypicParts(parts.common, deviations / lost))
 
 
 def pooled_rms(errors: Tensor, shape: LatentShape) -> Tensor:
@@ -46,4 +46,4 @@ def pooled_rms(errors: Tensor, shape: LatentShape) -> Tensor:
     square = errors.square().mean(0, keepdim=True)
     parts = shape.split(square)
     rows = parts.rows.mean(1, keepdim=True).expand_as(parts.rows) if shape.width else parts.rows
-    return shape.join(Parts(parts.common, rows))[0].sqrt().clamp(min=_NARROWEST)
+    return shape.join(IsotypicParts(parts.common, rows))[0].sqrt().clamp(min=_NARROWEST)

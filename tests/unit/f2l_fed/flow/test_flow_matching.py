@@ -20,7 +20,7 @@ from f2l_fed.flow import (
     guided,
     solve,
 )
-from f2l_fed.flow.velocity_regression import VelocityTraining, kept_aside
+from f2l_fed.flow.velocity_regression import VelocityTraining, validation_split
 from tests.support.latents import PLAIN, SHAPE, bimodal, box, shares
 from tests.support.small import rng, stirred
 
@@ -329,7 +329,7 @@ def test_a_flow_without_any_way_to_go_is_not_taken_for_one_that_stands_still():
 def test_records_of_one_site_are_kept_aside_or_fitted_on_together():
     for share, sites in ((0.0, 1), (0.3, 3), (0.99, 9)):
         config = FlowConfig(held_out=share)
-        kept, train = kept_aside(40, config.held_out, rng(), group=4)
+        kept, train = validation_split(40, config.held_out, rng(), group=4)
         assert sorted([*kept.tolist(), *train.tolist()]) == list(range(40))
         assert not {*(kept // 4).tolist()} & {*(train // 4).tolist()}
         assert len(kept) == 4 * sites

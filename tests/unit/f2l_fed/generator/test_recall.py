@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.generator.candidates import Records, for_service
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.recall import RecallConfig, RecallingGenerator, RememberedTask, remember
@@ -136,9 +136,9 @@ def remembered(generator: Generator) -> RememberedTask:
     x, y = examples(target, 30)
     context = probe_update(target, generator.prior.anchor, x, y, PROBE)
     contexts, weights = records(len(context))
-    offered = for_service(
+    offered = candidates_for_service(
         generator,
-        Records(contexts=contexts, weights=weights),
+        FittedRecords(contexts=contexts, weights=weights),
         context,
         generator.expect(context[None])[0],
         CandidatesConfig(samples=6, keep=2),
