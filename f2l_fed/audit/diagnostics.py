@@ -134,11 +134,11 @@ def explained(weights: Tensor, expected: Tensor) -> float:
         1 is perfect, 0 is as good as the mean of the other rows, negative is worse.
     """
     _require_several(weights, "weights", 2)
-    missed = (weights.double() - expected).square().sum()
+    error = (weights.double() - expected).square().sum()
     # The null is left-one-out as well: x - mean of the others = n / (n - 1) (x - mean).
     n = len(weights)
     null = (n / (n - 1)) ** 2 * _spread(weights) ** 2 * (n - 1)
-    return 1 - float(missed / (null or 1e-30))
+    return 1 - float(error / (null or 1e-30))
 
 
 def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:

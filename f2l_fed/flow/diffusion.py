@@ -86,20 +86,20 @@ def fit_diffusion(
         shape: Layout of a latent.
         config: Of the flow it is compared with; source and coupling mean nothing here.
         rng: Draws everything random, the initial weights too.
-        group: Consecutive records that belong to one site, and are kept aside together.
+        group: Consecutive records that belong to one site, and are in the validation set together.
     """
     spread = pooled_rms(targets - expected, shape)
     residuals = (targets - expected) / spread
     model = seeded(rng, lambda: Denoiser(shape, spread, width=config.width, depth=config.depth))
 
     def examples(picks: Tensor) -> RegressionBatch:
-        clean, dirt = residuals[picks], white_noise(len(picks), shape, rng)
+        clean, noise = residuals[picks], white_noise(len(picks), shape, rng)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         angle = (1 - t[:, None]) * pi / 2
-        state = angle.cos() * clean + angle.sin() * dirt
+        state = angle.cos() * clean + angle.sin() * noise
         return RegressionBatch(
-            t, state, expected[picks], known, angle.cos() * dirt - angle.sin() * clean
+            t, state, expected[picks], known, angle.cos() * noise - angle.sin() * clean
         )
 
     course = fit_to_examples(model, examples, len(targets), config, rng, group=group)
@@ -115,13 +115,13 @@ def ddim(x: Tensor, v: Tensor, angle: float, after: float, _: Callable[[], Tenso
     return cos(angle - after) * x - sin(angle - after) * v
 
 
-def ddpm(x: Tensor, v: Tensor, angle: float, after: float, dirt: Callable[[], Tensor]) -> Tensor:
+def ddpm(x: Tensor, v: Tensor, angle: float, after: float, noise: Callable[[], Tensor]) -> Tensor:
     """The ancestral step: a draw from what state and predicted residual say of the next state."""
     clean = cos(angle) * x - sin(angle) * v
     kept = cos(angle) / cos(after)
     added = sin(angle) ** 2 - (kept * sin(after)) ** 2
     mean = (kept * sin(after) ** 2 * x + cos(after) * added * clean) / sin(angle) ** 2
-    return mean + sqrt(added) * sin(after) / sin(angle) * dirt()
+    return mean + sqrt(added) * sin(after) / sin(angle) * noise()
 
 
 SAMPLERS: dict[str, Denoise] = {"ddim": ddim, "ddpm": ddpm}
@@ -162,12 +162,12 @@ def sample_diffusion(
             got=repr(sampler),
         )
 
-    def dirt() -> Tensor:
+    def noise() -> Tensor:
         return temperature * white_noise(len(expected), shape, rng)
 
-    velocity, x = guided(model, expected, guidance=guidance), dirt()
+    velocity, x = guided(model, expected, guidance=guidance), noise()
     for index in range(evaluations):
         angle, after = ((1 - step / evaluations) * pi / 2 for step in (index, index + 1))
         v = velocity(torch.full((1,), index / evaluations), x)
-        x = SAMPLERS[sampler](x, v, angle, after, dirt)
+        x = SAMPLERS[sampler](x, v, angle, after, noise)
     return expected + model.spread * x

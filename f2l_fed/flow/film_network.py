@@ -83,9 +83,9 @@ class FilmNetwork(nn.Module):
         Returns:
             (n, k) float32.
         """
-        return self.given(context, known)(t, x)
+        return self.conditioned_on(context, known)(t, x)
 
-    def given(self, context: Tensor, known: Tensor) -> Velocity:
+    def conditioned_on(self, context: Tensor, known: Tensor) -> Velocity:
         """`forward` for one batch of contexts, with what depends on them alone computed once."""
         shape, seen = self.shape, self.shape.split(context * known[:, None])
         state, fixed, pooled = self.common_in.weight.split(
@@ -131,13 +131,13 @@ def guided(network: FilmNetwork, context: Tensor, *, guidance: float = 1.0) -> V
             withholds it, which is all that a network fitted without contexts can do.
     """
 
-    def given(known: float) -> Velocity:
-        return network.given(context, context.new_full((1,), known))
+    def with_known(known: float) -> Velocity:
+        return network.conditioned_on(context, context.new_full((1,), known))
 
     if guidance in (0, 1):
-        return given(guidance)
-    withheld, told = given(0), given(1)
-    return lambda t, x: torch.lerp(withheld(t, x), told(t, x), guidance)
+        return with_known(guidance)
+    without, conditional = with_known(0), with_known(1)
+    return lambda t, x: torch.lerp(without(t, x), conditional(t, x), guidance)
 
 
 def _waves(t: Tensor, known: Tensor) -> Tensor:

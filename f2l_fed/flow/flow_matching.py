@@ -71,7 +71,7 @@ def fit_flow(
         shape: Layout of a latent.
         config: See `FlowConfig`.
         rng: Draws everything random, the initial weights too.
-        group: Consecutive records that belong to one site, and are kept aside together.
+        group: Consecutive records that belong to one site, and are in the validation set together.
         initial: Makes random initialisations; only the source "kaiming" needs it.
         training: Where the gradient steps run.
 

@@ -70,7 +70,7 @@ class _Couples:
 
     def few_error(self, field: VelocityField) -> float:
         """See `ReflowFit`."""
-        velocity = field.given(self.context, self.known)
+        velocity = field.conditioned_on(self.context, self.known)
 
         def distance(solver: str, few: int) -> float:
             end = solve(velocity, self.start, solver=solver, evaluations=few)
@@ -115,13 +115,16 @@ def reflow(
         start = draw(teacher.source, context, teacher.spread, teacher.shape, rng, initial=initial)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         end = solve(
-            teacher.given(context, known), start, solver="midpoint", evaluations=evaluations
+            teacher.conditioned_on(context, known),
+            start,
+            solver="midpoint",
+            evaluations=evaluations,
         )
         return _Couples(start, end, context, known)
 
-    kept, rest = validation_split(len(expected), config.held_out, rng, group=group)
-    check = simulate(kept.repeat(1 + couples // 8 // len(kept)))
-    train = simulate(rest.repeat(1 + couples // len(rest)))
+    validation, training = validation_split(len(expected), config.held_out, rng, group=group)
+    check = simulate(validation.repeat(1 + couples // 8 // len(validation)))
+    train = simulate(training.repeat(1 + couples // len(training)))
     field = copy.deepcopy(teacher).requires_grad_(True)
 
     def batch() -> RegressionBatch:
@@ -137,8 +140,8 @@ def reflow(
         speed=fit.speed,
         few_error=course.best,
         former_few_error=course.first,
-        curvature=curvature(field.given(check.context, check.known), check.start),
-        former_curvature=curvature(teacher.given(check.context, check.known), check.start),
+        curvature=curvature(field.conditioned_on(check.context, check.known), check.start),
+        former_curvature=curvature(teacher.conditioned_on(check.context, check.known), check.start),
         reflow_step=course.step,
     )
 

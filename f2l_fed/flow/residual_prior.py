@@ -66,9 +66,9 @@ def fit_residual(
         group: Consecutive records that belong to one site.
     """
     context = codec.encode(expected)
-    missed = codec.encode(weights) - context
-    spread = pooled_rms(missed, codec.shape)
-    unit = missed / spread.clamp(min=1e-12)
+    errors = codec.encode(weights) - context
+    spread = pooled_rms(errors, codec.shape)
+    unit = errors / spread.clamp(min=1e-12)
     network = seeded(rng, lambda: FilmNetwork(codec.shape, width=config.width, depth=config.depth))
 
     def examples(picks: Tensor) -> RegressionBatch:

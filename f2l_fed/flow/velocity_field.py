@@ -63,16 +63,16 @@ class VelocityField(FilmNetwork):
             return None
         return DiagonalNormal(self.initial_centre, self.initial_width)
 
-    def given(self, context: Tensor, known: Tensor) -> Velocity:
-        """The velocity for one batch of contexts; see `FilmNetwork.given`."""
+    def conditioned_on(self, context: Tensor, known: Tensor) -> Velocity:
+        """The velocity for one batch of contexts; see `FilmNetwork.conditioned_on`."""
         start = SOURCES[self.source].start(DiagonalNormal(context, self.spread), self.initial)
         end = DiagonalNormal(context, self.spread)
         if not SOURCES[self.source].follows_context:
-            told = known[:, None]
-            end = DiagonalNormal(context * told, torch.where(told > 0, self.spread, 1.0))
+            visible = known[:, None]
+            end = DiagonalNormal(context * visible, torch.where(visible > 0, self.spread, 1.0))
         way, before, after = end.centre - start.centre, start.width**2, end.width**2
         scale = (before + after).sqrt()
-        learned = super().given(context, known)
+        learned = super().conditioned_on(context, known)
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:
             time = t[:, None]

@@ -189,9 +189,9 @@ def fit_to_examples(
         group: Consecutive records that belong to one site.
         training: Execution of the steps.
     """
-    kept, train = validation_split(count, config.held_out, rng, group=group)
+    validation, train = validation_split(count, config.held_out, rng, group=group)
     # The same noise and times at every validation, so that errors differ by the weights alone.
-    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
+    check = examples(validation.repeat_interleave(max(1, CHECKS // group)))
 
     def batch() -> RegressionBatch:
         return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])

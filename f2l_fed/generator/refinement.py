@@ -2,7 +2,7 @@
 
 Research only: a retraining refines the prior alone, in closed form.
 
-A site that got θ = g(context, noise) and fine-tuned it to θ' has told in which direction its true
+A site that got θ = g(context, noise) and fine-tuned it to θ' has shown in which direction its true
 loss falls at θ: θ' - θ. The vector-Jacobian product of g with this update is the direction for
 everything that g is made of: the prior's maps, the velocity field through every evaluation of the
 solver, and the codec. Nothing but updated parameters is needed for it. The noise is the one that
@@ -147,22 +147,24 @@ def refine(
         rng: Draws the validation sites.
         group: Consecutive networks that belong to one site.
     """
-    aside, others = validation_split(len(returned.weights), config.held_out, rng, group=group)
-    kept, rest = returned[aside], returned[others]
+    validation, training = validation_split(
+        len(returned.weights), config.held_out, rng, group=group
+    )
+    kept, rest = returned[validation], returned[training]
     moving = _Moving.copy_of(generator, config.parts)
     of_kept, of_rest = generator.expect(kept.contexts), generator.expect(rest.contexts)
 
     @torch.no_grad()
-    def missed() -> float:
+    def validation_error() -> float:
         return float((kept.weights - moving.networks(kept, of_kept)).square().mean())
 
-    before = best = missed()
+    before = best = validation_error()
     lengths, steps = dict.fromkeys(config.parts, config.length), 0
     for _ in range(config.steps):
         for part in list(lengths):
             made = moving.networks(rest, of_rest)
             direction = moving.pull_back(made, rest.weights - made.detach(), part)
-            found = moving.search(direction, lengths.pop(part), missed, best)
+            found = moving.search(direction, lengths.pop(part), validation_error, best)
             if found is not None:
                 length, best = found
                 lengths[part], steps = 2 * length, steps + 1
@@ -203,7 +205,7 @@ class _Moving:
         self,
         direction: Mapping[str, Tensor],
         length: float,
-        missed: Callable[[], float],
+        validation_error: Callable[[], float],
         best: float,
     ) -> tuple[float, float] | None:
         """Takes the longest step that improves; its length and the new error, or None."""
@@ -212,7 +214,7 @@ class _Moving:
         for _ in range(_TRIES):
             for name, along in direction.items():
                 self.leaves[name].copy_(start[name] + length * scale * along)
-            if (now := missed()) < best:
+            if (now := validation_error()) < best:
                 return length, now
             length /= 2
         for name, value in start.items():

@@ -144,14 +144,14 @@ def fit_ridge(
     del xc
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
 
-    def missed(strength: Tensor, y: Tensor) -> Tensor:
+    def held_out_errors(strength: Tensor, y: Tensor) -> Tensor:
         keep = s**2 / (s**2 + strength)
         residual = y - u @ (keep[:, None] * (u.T @ y))
         return _leave_out(u * keep.sqrt(), residual, group, offset / n)
 
     few = _as_far_apart(yc)
     scores = torch.stack(
-        [missed(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
+        [held_out_errors(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
@@ -165,7 +165,7 @@ def fit_ridge(
             right=(u.T @ yc).float(),
         ),
         strength=float(strength),
-        held_out=(y - missed(strength, yc)).float(),
+        held_out=(y - held_out_errors(strength, yc)).float(),
         basis=u,
         kept=s**2 / (s**2 + strength),
         mean_weight=offset / n,

@@ -64,7 +64,7 @@ def assign_in_groups(
         parts = -(-len(members) // batch)
         # Every part takes some of each record when a record's examples stand side by side.
         for part in (members[first::parts] for first in range(parts)):
-            told = context[part] * known[part, None]
+            visible = context[part] * known[part, None]
             costs = torch.cdist(ends[part], starts[part]).square()
-            plan[part] = part[assign(costs, torch.cdist(told, told).square())]
+            plan[part] = part[assign(costs, torch.cdist(visible, visible).square())]
     return plan

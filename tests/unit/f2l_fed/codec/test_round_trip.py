@@ -1,4 +1,4 @@
-"""What survives a codec is measured on networks that it never saw, by what they predict."""
+"""A codec's round trip is measured on networks that it never saw, by their predictions."""
 
 from __future__ import annotations
 

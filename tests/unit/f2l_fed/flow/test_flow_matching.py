@@ -190,7 +190,7 @@ def test_without_a_context_an_untrained_field_makes_whitened_latents(source):
     context, spread = torch.full((4_000, SHAPE.size), 7.0), torch.full((SHAPE.size,), 0.1)
     field = blank(SHAPE, spread, source)
     start = draw(source, context, spread, SHAPE, rng(), initial=box(SHAPE))
-    velocity = field.given(context, torch.zeros(1))
+    velocity = field.conditioned_on(context, torch.zeros(1))
     with torch.no_grad():
         end = solve(velocity, start, solver="heun", evaluations=60)
     assert end.mean(0).abs().max() < 5 / 4_000**0.5
@@ -326,7 +326,7 @@ def test_a_flow_without_any_way_to_go_is_not_taken_for_one_that_stands_still():
     assert fit_flow(targets, targets, torch.zeros(2), PLAIN, still, rng(2)).speed == 1.0
 
 
-def test_records_of_one_site_are_kept_aside_or_fitted_on_together():
+def test_records_of_one_site_are_for_validation_or_for_training_together():
     for share, sites in ((0.0, 1), (0.3, 3), (0.99, 9)):
         config = FlowConfig(held_out=share)
         kept, train = validation_split(40, config.held_out, rng(), group=4)
@@ -348,7 +348,7 @@ def test_a_fit_learns_nothing_of_a_site_from_its_other_records():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.99])
-def test_something_is_always_kept_aside_and_something_trained_on(share):
+def test_something_is_always_for_validation_and_something_for_training(share):
     assert few_steps(1, held_out=share).normal_loss > 0
 
 

@@ -1,4 +1,4 @@
-"""What sites are offered, and that they make the best of it by their own examples."""
+"""The candidates of a site, and its selection among them by its own examples."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def setting(count=10):
 
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
-def test_a_server_offers_prior_mean_nearest_and_draws(make, count):
+def test_candidates_are_prior_mean_nearest_and_draws(make, count):
     generator, zoo, near, expected = setting()
     config = CandidatesConfig(samples=count, training_samples=count)
     offered = make(generator, zoo, near, expected, config, rng(2))

@@ -201,7 +201,7 @@ def test_a_latent_space_has_at_least_one_dimension_of_each_kind():
         CodecConfig(rows=0)
 
 
-def test_a_robust_rule_keeps_one_wild_network_out_of_what_every_site_is_offered():
+def test_a_robust_rule_keeps_one_wild_network_out_of_the_global_mean():
     symmetry = small_generator().codec.symmetry
     contexts, weights = records(symmetry.size, 9)
     weights[3] = 1e6

@@ -134,7 +134,7 @@ def test_without_updates_nothing_moves(symmetric):
 
 @both
 @pytest.mark.parametrize("part", PARTS)
-def test_sites_kept_aside_are_nearer_to_what_they_get(symmetric, part):
+def test_validation_sites_are_nearer_to_what_they_get(symmetric, part):
     generator = small_generator(symmetric=symmetric)
     returned = returned_to(generator, 40)
     found = refine(generator, returned, RefineConfig(parts=(part,)), rng())

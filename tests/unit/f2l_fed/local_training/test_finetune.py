@@ -139,7 +139,7 @@ def test_loss_and_accuracy_are_means_over_the_examples():
     assert accuracy == 0.75
 
 
-def test_accuracy_is_taken_after_exactly_the_wanted_numbers_of_steps():
+def test_accuracy_is_taken_after_exactly_the_requested_numbers_of_steps():
     target = small_target()
     train, test = examples(target, 30), examples(target, 60)
     weights, recipe = target.initialise(rng(2)), Recipe(steps=999, lr=0.1)

@@ -1,4 +1,4 @@
-"""Which hidden units may change places, and when it is worth giving them an order."""
+"""Hidden units that may change places, and the gain of giving them an order."""
 
 from __future__ import annotations
 

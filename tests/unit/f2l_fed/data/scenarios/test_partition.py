@@ -1,4 +1,4 @@
-"""How a pool is divided among sites."""
+"""The division of a pool among sites."""
 
 from __future__ import annotations
 
