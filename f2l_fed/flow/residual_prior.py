@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.codec import Codec
-from f2l_fed.flow import FlowConfig, pooled_rms
+from f2l_fed.codec.codec import Codec
+from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork
+from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.flow.velocity_regression import RegressionBatch, TrainingCurve, fit_to_examples, seeded
 
 

@@ -5,7 +5,7 @@ Research only: no federation uses it.
 Networks that were trained on one task from different initialisations differ in the order and scale
 of their hidden units, which no prediction depends on. Whether to bring them to canonical weights
 first is not assumed but measured, by what a codec keeps of networks that it never saw. A codec
-then carries the weights to whitened latents, and a flow that is never told a context carries a
+then carries the weights to whitened latents, and a flow that never sees a context carries a
 source to these.
 
 Reference:
