@@ -16,7 +16,7 @@ from rich.text import Text
 from f2l_fed.errors import ReleaseError
 
 if TYPE_CHECKING:
-    from f2l_fed.explain.explanation import Share
+    from f2l_fed.explain.explanation import SiteShare
     from server.generator.explanation import FineTuning, SiteExplanation
 
 _SHOWN = 10
@@ -73,7 +73,7 @@ def _parts(found: SiteExplanation) -> Iterator[RenderableType]:
     yield from _changes(found.fine_tuning)
 
 
-def _shares(shares: tuple[Share, ...], remainder: float) -> Table:
+def _shares(shares: tuple[SiteShare, ...], remainder: float) -> Table:
     rows = [
         (one.site, _percent(one.share), f"{one.probe_distance:.2f}", f"{one.distance:.2f}")
         for one in shares[:_SHOWN]

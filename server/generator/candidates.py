@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.generator.candidates import Records, for_training
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_training
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
@@ -35,7 +35,7 @@ class CandidateFactory:
     id: str
     generator: Generator
     sites: tuple[str, ...]
-    records: Records
+    records: FittedRecords
     expected: Tensor
     erased: Mapping[str, int]
 
@@ -91,7 +91,9 @@ class CandidateFactory:
                 own = self.expected[known[site]]
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
-                for_training(self.generator, others, probe, start, config.candidates, rng)
+                candidates_for_training(
+                    self.generator, others, probe, start, config.candidates, rng
+                )
                 for probe, start in zip(probes[index], own, strict=True)
             ]
             # Of a view, the whole matrix behind it would be sent: all records with every site.
@@ -102,12 +104,12 @@ class CandidateFactory:
 class _RecordsWithout:
     """Records without those of one site; the others are not copied."""
 
-    records: Records
+    records: FittedRecords
     row: int
     episodes: int
 
     def nearest(self, context: Tensor, count: int) -> Tensor:
-        """See `f2l_fed.generator.candidates.Records.nearest`."""
+        """See `f2l_fed.generator.candidates.FittedRecords.nearest`."""
         distances = (self.records.contexts - context).square().sum(1)
         distances[self.row * self.episodes : (self.row + 1) * self.episodes] = torch.inf
         few = min(count, len(distances) - self.episodes)

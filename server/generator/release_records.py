@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from f2l_fed.errors import RecordErased
-from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.reading.snapshot import Snapshot
 from server.federation.folder import Federation
@@ -28,9 +28,9 @@ def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
                 raise
 
 
-def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
+def read_records(snapshot: Snapshot, records: list[Record]) -> FittedRecords:
     """Reads the contexts and weights of records, as matrices in their order."""
-    return Records(
+    return FittedRecords(
         contexts=torch.from_numpy(snapshot.contexts(records)),
         weights=torch.from_numpy(snapshot.weights(records)),
     )
@@ -44,7 +44,7 @@ def rows_left(federation: Federation, release: Release) -> list[int]:
 
 def release_records(
     federation: Federation, release: Release, rows: Sequence[int] | None = None
-) -> Records:
+) -> FittedRecords:
     """Reads the records that a release was fitted on, in the order of its sites.
 
     Args:
