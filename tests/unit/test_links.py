@@ -30,7 +30,7 @@ DEPLOYED = sorted(
 )
 PACKAGES = ("f2l_fed", "server", "clients", "tests")
 
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"""\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)\"""")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"(?<![\w./-])((?:f2l_fed|server|clients|tests|docs|deploy)/[\w./-]*\w/?)")
@@ -62,7 +62,7 @@ def anchors(path: Path) -> frozenset[str]:
 
 
 def missing_links(path: Path) -> Iterator[str]:
-    for link in LINK.findall(FENCE.sub("", path.read_text())):
+    for link in map("".join, LINK.findall(FENCE.sub("", path.read_text()))):
         place, _, anchor = link.partition("#")
         if "://" in place or place.startswith("mailto:"):
             continue
