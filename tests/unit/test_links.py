@@ -34,7 +34,7 @@ LINK = re.compile(r"""\[[^\]]*\]\(([^)\s]+)\)|(?:src|srcset)="([^"]+)\"""")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"(?<![\w./-])((?:f2l_fed|server|clients|tests|docs|deploy)/[\w./-]*\w/?)")
-MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?![\w(/-]*/)")
+MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?!\w|:\w|[\w(/-]*/)")
 SETTING = re.compile(r"^([a-z]+)\.([a-z_]+)$")
 COMMAND = re.compile(r"(?:^|\s|/bin/)(f2l-(?:admin|server|site))[ \t]+([a-z][^`#\n]*)")
 
