@@ -14,7 +14,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -24,48 +24,13 @@ from torch import Tensor, nn
 
 from f2l_fed.codec.behavioural_loss import Behaviour, divergence
 from f2l_fed.codec.chunk_network import ChunkVae, LayerStream, centred
+from f2l_fed.codec.codec import Codec, CodecKind, FitCodec
+from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import Components, components
 from f2l_fed.codec.tensor_names import above, below
-from f2l_fed.core.validation import positive, require
 from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkVaeConfig:
-    """How a chunk VAE is built and fitted.
-
-    Args:
-        common: Largest number of latent coordinates of what all outputs share.
-        rows: Largest number of latent coordinates of one output.
-        chunk: Weights in a chunk.
-        hidden: Hidden units of the network that all chunks share.
-        steps: Gradient steps.
-        batch: Networks a step.
-        inputs: Fresh inputs a step, on which they are compared.
-        lr: Peak learning rate of AdamW; falls to zero along a cosine.
-        weight_decay: Of AdamW.
-        behaviour: Weight of the divergence of predictions (nats), beside the squared error of
-            standardised weights.
-        kl: Weight of the divergence of latents from the normal distribution (nats).
-    """
-
-    common: int = 64
-    rows: int = 32
-    chunk: int = 32
-    hidden: int = 64
-    steps: int = 300
-    batch: int = 32
-    inputs: int = 64
-    lr: float = 5e-4
-    weight_decay: float = 0.01
-    behaviour: float = 1.0
-    kl: float = 1e-4
-
-    def __post_init__(self) -> None:
-        positive(self, "common", "rows", "chunk", "hidden", "batch", "inputs", "lr")
-        for name in ("steps", "weight_decay", "behaviour", "kl"):
-            require(getattr(self, name) >= 0, self, name, ">= 0")
+from f2l_fed.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,3 +187,34 @@ def _surplus(mean: Tensor, log_noise: Tensor) -> Tensor:
 
 def _normal(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=rng)
+
+
+FitOnBehaviour = Callable[
+    [Tensor, OutputSymmetry, Behaviour, ChunkVaeConfig, torch.Generator], Codec
+]
+"""A fit on weights and on their behaviour, such as `fit_chunk_vae`."""
+
+
+def fit_on_target(fit: FitOnBehaviour) -> FitCodec:
+    """A fit on a target's own behaviour, in the form that the registry asks for.
+
+    Args:
+        fit: Gets the default schedule with the sizes that are asked for.
+    """
+
+    def sized(
+        weights: Tensor,
+        symmetry: OutputSymmetry,
+        target: Target,
+        rng: torch.Generator,
+        *,
+        common: int,
+        rows: int,
+    ) -> Codec:
+        config = ChunkVaeConfig(common=common, rows=rows)
+        return fit(weights, symmetry, Behaviour.of(target), config, rng)
+
+    return sized
+
+
+CHUNK_VAE = CodecKind(fit=fit_on_target(fit_chunk_vae), from_tensors=ChunkVaeCodec.from_tensors)

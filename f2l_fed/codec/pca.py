@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.codec.codec import Codec, CodecKind
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.tensor_names import above, below
 from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.targets.target import Target
 
 _WIDEST = 32_768
 _BLOCK = 2**25
@@ -219,3 +221,18 @@ def _components(
     else:
         basis = vectors.T.float().contiguous()
     return Components(mean=mean, basis=basis, scale=(values / n).sqrt().float().contiguous())
+
+
+def _fit(
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    target: Target,  # noqa: ARG001
+    rng: torch.Generator,  # noqa: ARG001
+    *,
+    common: int,
+    rows: int,
+) -> Codec:
+    return fit_pca(weights, symmetry, common=common, rows=rows)
+
+
+PCA = CodecKind(fit=_fit, from_tensors=PcaCodec.from_tensors)

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec.behavioural_loss import Behaviour
-from f2l_fed.codec.chunk_vae import ChunkVaeCodec, ChunkVaeConfig, fit_chunk_vae
+from f2l_fed.codec.chunk_vae import ChunkVaeCodec, fit_chunk_vae, fit_on_target
+from f2l_fed.codec.codec import CodecKind
+from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import PcaCodec, fit_pca
 from f2l_fed.codec.tensor_names import above, below
@@ -127,3 +129,6 @@ def _unwhitened(codec: PcaCodec) -> PcaCodec:
         common=replace(codec.common, scale=torch.ones_like(codec.common.scale)),
         rows=replace(codec.rows, scale=torch.ones_like(codec.rows.scale)),
     )
+
+
+PCA_VAE = CodecKind(fit=fit_on_target(fit_pca_vae), from_tensors=PcaVaeCodec.from_tensors)

@@ -18,7 +18,8 @@ from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.generator.candidates import Records, for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import STEPS, Recipe, accuracy_after
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import STEPS, accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
-from f2l_fed.prior.linear_prior import Expectation, PriorConfig, PriorFit, fit_prior, refine_prior
+from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
 
 

@@ -28,7 +28,7 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork, guided
-from f2l_fed.flow.sources import noise, pooled_rms
+from f2l_fed.flow.sources.noise import pooled_rms, white_noise
 from f2l_fed.flow.velocity_regression import RegressionBatch, fit_to_examples, seeded
 
 
@@ -91,7 +91,7 @@ def fit_diffusion(
     model = seeded(rng, lambda: Denoiser(shape, spread, width=config.width, depth=config.depth))
 
     def examples(picks: Tensor) -> RegressionBatch:
-        clean, dirt = residuals[picks], noise(len(picks), shape, rng)
+        clean, dirt = residuals[picks], white_noise(len(picks), shape, rng)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         angle = (1 - t[:, None]) * pi / 2
@@ -161,7 +161,7 @@ def sample_diffusion(
         )
 
     def dirt() -> Tensor:
-        return temperature * noise(len(expected), shape, rng)
+        return temperature * white_noise(len(expected), shape, rng)
 
     velocity, x = guided(model, expected, guidance=guidance), dirt()
     for index in range(evaluations):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.flow.solvers import Velocity
+from f2l_fed.flow.solvers.solver import Velocity
 from f2l_fed.symmetry.output_permutation import Parts
 
 _FREQUENCIES = torch.exp(torch.linspace(0, math.log(100), 16)) * math.pi

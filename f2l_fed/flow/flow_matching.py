@@ -14,8 +14,9 @@ from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.flow.config import FlowConfig
-from f2l_fed.flow.couplings import couple
-from f2l_fed.flow.sources import SOURCES, Initial, Normal
+from f2l_fed.flow.couplings.registry import COUPLINGS
+from f2l_fed.flow.sources.registry import SOURCES
+from f2l_fed.flow.sources.source import DiagonalNormal, Initialisations
 from f2l_fed.flow.velocity_field import VelocityField
 from f2l_fed.flow.velocity_regression import (
     RegressionBatch,
@@ -57,7 +58,7 @@ def fit_flow(
     rng: torch.Generator,
     *,
     group: int = 1,
-    initial: Initial | None = None,
+    initial: Initialisations | None = None,
     training: VelocityTraining | None = None,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
@@ -77,9 +78,9 @@ def fit_flow(
     Raises:
         ConfigError: If the source is "kaiming" and nothing makes initialisations.
     """
-    source = SOURCES[config.source]
+    source, couple = SOURCES[config.source], COUPLINGS[config.coupling]
     near = initial.normal if initial else None
-    start = source.start(Normal(expected, spread), near)
+    start = source.start(DiagonalNormal(expected, spread), near)
     size = {"width": config.width, "depth": config.depth}
     field = seeded(rng, lambda: VelocityField(shape, spread, config.source, initial=near, **size))
 
@@ -89,7 +90,7 @@ def fit_flow(
         off = start.width * source.noise(len(picks), shape, rng, initial)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
-        plan = couple(config.coupling, off, end - centre, context, known, batch=config.batch)
+        plan = couple(off, end - centre, context, known, batch=config.batch)
         begin = centre + off[plan]
         return RegressionBatch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 

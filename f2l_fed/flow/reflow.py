@@ -19,8 +19,11 @@ from torch import Tensor
 
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit
-from f2l_fed.flow.solvers import SOLVERS, Velocity, solve
-from f2l_fed.flow.sources import Initial, draw
+from f2l_fed.flow.solvers.registry import SOLVERS
+from f2l_fed.flow.solvers.solve import solve
+from f2l_fed.flow.solvers.solver import Velocity
+from f2l_fed.flow.sources.draw import draw
+from f2l_fed.flow.sources.source import Initialisations
 from f2l_fed.flow.velocity_field import VelocityField
 from f2l_fed.flow.velocity_regression import RegressionBatch, kept_aside, regress
 
@@ -72,7 +75,9 @@ class _Couples:
             return float((end - self.end).square().mean())
 
         def least(few: int) -> float:
-            return min(distance(name, few) for name, (_, cost) in SOLVERS.items() if cost <= few)
+            return min(
+                distance(name, few) for name, solver in SOLVERS.items() if solver.evaluations <= few
+            )
 
         return sum(least(few) for few in _FEW) / len(_FEW)
 
@@ -84,7 +89,7 @@ def reflow(
     rng: torch.Generator,
     *,
     group: int = 1,
-    initial: Initial | None = None,
+    initial: Initialisations | None = None,
     couples: int = 4096,
     evaluations: int = 64,
 ) -> ReflowFit:

@@ -13,35 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from f2l_fed.core.validation import positive, require
-from f2l_fed.generator.config import SampleConfig
+from f2l_fed.generator.config import CandidatesConfig, SampleConfig
 from f2l_fed.generator.generator import Generator
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CandidatesConfig:
-    """What a site may choose its start from, besides prior, global mean and nearest record.
-
-    Args:
-        samples: Networks drawn for a site that uses the service.
-        keep: So many of these, the best on the site's own examples, are averaged.
-        temperature: Width of their source, relative to the one that was fitted: a choice can be
-            made from more than what is likely.
-        training_samples: Networks drawn in a training round, at the generator's own temperature
-            and never averaged. Every draw that is chosen there makes the returned network a
-            little harder to predict from the site's context.
-    """
-
-    samples: int = 64
-    keep: int = 8
-    temperature: float = 1.5
-    training_samples: int = 2
-
-    def __post_init__(self) -> None:
-        require(self.samples >= 0, self, "samples", ">= 0")
-        positive(self, "keep")
-        require(self.temperature >= 0, self, "temperature", ">= 0")
-        require(self.training_samples >= 0, self, "training_samples", ">= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

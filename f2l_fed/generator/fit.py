@@ -9,15 +9,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from f2l_fed.aggregate import aggregate
-from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
+from f2l_fed.aggregate.registry import aggregate
+from f2l_fed.codec.codec import Codec
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.flow import FlowConfig, FlowFit, fit_flow, pooled_rms
+from f2l_fed.codec.registry import CODECS
+from f2l_fed.codec.round_trip import agreement, unseen_copies
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.flow_matching import FlowFit, fit_flow
+from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
-from f2l_fed.targets import Target
+from f2l_fed.targets.synthetic_inputs import synthetic_inputs
+from f2l_fed.targets.target import Target
 
 _COMPARED = 32
 

@@ -30,7 +30,8 @@ from torch.nn import functional
 
 from f2l_fed.core.validation import require
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.selection import select
 from f2l_fed.symmetry.assignment import assignment
 from f2l_fed.symmetry.output_permutation import OutputSymmetry

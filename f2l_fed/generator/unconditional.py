@@ -18,11 +18,20 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import CODECS, Codec
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.codec.round_trip import Gain, held_out_gain
 from f2l_fed.core.validation import choice
 from f2l_fed.errors import ConfigError, LayoutMismatch, UsageError
-from f2l_fed.flow import SOURCES, FlowConfig, FlowFit, Initial, draw, fit_flow, guided, solve
-from f2l_fed.generator.config import CodecConfig
+from f2l_fed.flow import (
+    SOURCES,
+    FlowConfig,
+    FlowFit,
+    Initialisations,
+    draw,
+    fit_flow,
+    guided,
+    solve,
+)
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.symmetry.weight_matching import Canonical
 from f2l_fed.targets import Target
@@ -79,7 +88,7 @@ class Unconditional:
     gain: Gain | None
     codec: Codec
     flow: FlowFit
-    initial: Initial | None
+    initial: Initialisations | None
 
     def form(self, weights: Tensor) -> Tensor:
         """(n, D) float32 networks in the form in which samples come; they predict the same."""
@@ -195,10 +204,10 @@ def _towards_mean(weights: Tensor, target: Target) -> Canonical:
     return canonical
 
 
-def _initialisations(target: Target, codec: Codec, rng: torch.Generator) -> Initial:
+def _initialisations(target: Target, codec: Codec, rng: torch.Generator) -> Initialisations:
     # Left in the order that they come in: all orders are equally likely.
     def make(count: int, draws: torch.Generator) -> Tensor:
         fresh = [target.initialise(draws) for _ in range(count)]
         return codec.encode(torch.stack(fresh)) if fresh else torch.zeros(0, codec.shape.size)
 
-    return Initial.measured(make, codec.shape, rng)
+    return Initialisations.measured(make, codec.shape, rng)

@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from f2l_fed.core.validation import positive, require, share
-from f2l_fed.targets import Target
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.targets.target import Target
 
 STEPS = (0, 1, 5, 10, 20, 50)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Stochastic gradient descent with momentum.
-
-    Args:
-        steps: Number of gradient steps.
-        lr: Learning rate.
-        momentum: Heavy-ball momentum in [0, 1).
-        batch: Examples a step; 0 takes all of them in every step.
-        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
-            Without it, a few steep steps can leave a network with the same answer to everything.
-
-    Reference:
-        Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks.
-        ICML 2013, algorithm 1.
-    """
-
-    steps: int
-    lr: float = 0.05
-    momentum: float = 0.9
-    batch: int = 0
-    max_gradient_norm: float = 5.0
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 0, self, "steps", ">= 0")
-        positive(self, "lr")
-        share(self, "momentum")
-        require(self.batch >= 0, self, "batch", ">= 0")
-        finite = 0 <= self.max_gradient_norm < math.inf
-        require(finite, self, "max_gradient_norm", ">= 0, finite")
+"""Numbers of local steps after which a start is measured."""
 
 
 def iterates(

@@ -11,15 +11,15 @@ parameter update.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.core.validation import positive, share
-from f2l_fed.local_training.finetune import Recipe, finetune
-from f2l_fed.targets import Target
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
+from f2l_fed.targets.target import Target
 
 
 def anchor(target: Target, lineage: str) -> Tensor:
@@ -75,36 +75,3 @@ def probe_update(target: Target, anchored: Tensor, x: Tensor, y: Tensor, recipe:
     """
     full = replace(recipe, batch=0)
     return finetune(target, anchored, x, y, full, torch.Generator()) - anchored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeConfig:
-    """How a site makes its context.
-
-    Args:
-        episodes: Probes of a training site, each on its own draw of examples, and with each one
-            network that it fine-tunes in a round.
-        anchors: Anchors of a lineage: after every release the mean network becomes the next one,
-            until there have been as many. Probes of different anchors can't be compared; from the
-            last one on, releases refine each other.
-        shots: Support examples per class.
-        steps: Full-batch gradient steps from the anchor.
-        lr: Learning rate.
-        momentum: Heavy-ball momentum.
-    """
-
-    episodes: int = 4
-    anchors: int = 3
-    shots: int = 5
-    steps: int = 10
-    lr: float = 0.05
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        positive(self, "episodes", "anchors", "shots", "steps", "lr")
-        share(self, "momentum")
-
-    @property
-    def recipe(self) -> Recipe:
-        """As a recipe."""
-        return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)

@@ -23,23 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.core.validation import require
+from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorConfig:
-    """How far the prior follows the updates that come back once the anchor stays.
-
-    Args:
-        rate: Factor on the predicted update; 1 goes where the sites went, more goes on from there.
-    """
-
-    rate: float = 1.5
-
-    def __post_init__(self) -> None:
-        require(self.rate > 0, self, "rate", "> 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +49,19 @@ class Prior:
         parts = self.symmetry.split(contexts)
         mapped = self.symmetry.join(Parts(self.common(parts.common), self.rows(parts.rows)))
         return self.anchor + contexts + mapped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """An earlier prior with the same anchor, and what it expected of the records.
+
+    Args:
+        prior: That prior.
+        expected: (n, E, D) float32, without the records of each one's own site.
+    """
+
+    prior: Prior
+    expected: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,16 +154,3 @@ def _map_of(rows: RidgeFit | None) -> RidgeMap:
         return rows.map
     empty = torch.zeros(0)
     return RidgeMap(x_mean=empty, y_mean=empty, left=torch.zeros(0, 0), right=torch.zeros(0, 0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
-    """What an earlier prior with the same anchor expected of the records.
-
-    Args:
-        prior: That prior.
-        expected: (n, E, D) float32, without the records of each one's own site.
-    """
-
-    prior: Prior
-    expected: Tensor

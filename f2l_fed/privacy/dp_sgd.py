@@ -10,7 +10,8 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, shortened
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import shortened
 from f2l_fed.targets import Target
 
 _CHUNK_NUMBERS = 2**22

@@ -23,7 +23,8 @@ from f2l_fed.evaluation.arms import HeldOutSite, context_of
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.generator.candidates import for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import support_set
 from f2l_fed.local_training.selection import select
 from server.federation.folder import Federation

@@ -15,7 +15,7 @@ from f2l_fed.symmetry.channel_tracing import hidden_spaces
 from f2l_fed.symmetry.hidden_units import HiddenSpace
 from f2l_fed.symmetry.weight_matching import Canonical
 from f2l_fed.targets import Target, build_target
-from f2l_fed.targets.resnet import resnet
+from f2l_fed.targets.networks.resnet import resnet
 from tests.support.small import rng, small_target
 
 IMAGE = (1, 12, 12)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import LatentShape
-from f2l_fed.flow import Initial
+from f2l_fed.flow import Initialisations
 from f2l_fed.symmetry.output_permutation import Parts
 from tests.support.small import rng
 
@@ -40,7 +40,7 @@ def shares(offsets: Tensor) -> tuple[float, float, float]:
 
 
 @cache
-def box(shape: LatentShape) -> Initial:
+def box(shape: LatentShape) -> Initialisations:
     """Initialisations that are uniform, from 1 to 5, with rows that sum to zero."""
 
     def make(count: int, draws: torch.Generator) -> Tensor:
@@ -48,4 +48,4 @@ def box(shape: LatentShape) -> Initial:
         rows = parts.rows - parts.rows.mean(1, keepdim=True) if shape.width else parts.rows
         return shape.join(Parts(parts.common + 3, rows))
 
-    return Initial.measured(make, shape, rng(11), count=2_000)
+    return Initialisations.measured(make, shape, rng(11), count=2_000)

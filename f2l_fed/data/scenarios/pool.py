@@ -1,4 +1,4 @@
-"""All examples that a federation is made of, and how one class's examples are dealt out."""
+"""The pool of all examples of a federation, and the deck that deals those of one class."""
 
 from __future__ import annotations
 

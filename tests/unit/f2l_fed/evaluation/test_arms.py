@@ -13,7 +13,8 @@ from f2l_fed.evaluation.arm_names import ARMS
 from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
 from f2l_fed.evaluation.summary import half_width, steps_to_target, summarise
 from f2l_fed.generator.candidates import Records, for_service
-from f2l_fed.local_training.finetune import Recipe, accuracy_after
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from tests.support.small import examples, records, small_generator, small_target

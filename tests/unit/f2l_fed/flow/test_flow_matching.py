@@ -12,8 +12,8 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import (
     SOURCES,
+    DiagonalNormal,
     FlowConfig,
-    Normal,
     VelocityField,
     draw,
     fit_flow,
@@ -37,7 +37,7 @@ def integrate(field, start, context, evaluations=4, solver="midpoint"):
 
 
 def start_of(source, context, spread, shape):
-    return SOURCES[source].start(Normal(context, spread), box(shape).normal)
+    return SOURCES[source].start(DiagonalNormal(context, spread), box(shape).normal)
 
 
 def blank(shape, spread, source, *, depth=1):

@@ -10,7 +10,8 @@ from torch import nn
 
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.flow import draw
-from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service, for_training
+from f2l_fed.generator.candidates import Records, for_service, for_training
+from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.local_training.selection import BLEND, select
 from f2l_fed.targets import Target
 from tests.support.small import records, rng, small_generator

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from f2l_fed.codec import CODECS, fit_pca
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig, draw, solve
-from f2l_fed.generator.config import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.config import AggregateConfig, GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import (

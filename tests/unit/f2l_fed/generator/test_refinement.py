@@ -8,9 +8,10 @@ from functools import cache
 import pytest
 import torch
 
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.config import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.refinement import PARTS, RefineConfig, Returned, pull_back, refine

@@ -13,11 +13,12 @@ from f2l_fed.audit.diagnostics import (
     max_error_iou,
     nearest_distances,
 )
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError, LayoutMismatch, UsageError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.config import CodecConfig
 from f2l_fed.generator.unconditional import FEWEST, UnconditionalConfig, fit_unconditional
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.symmetry.weight_matching import Canonical
 from tests.support.small import examples, rng, small_target
 

@@ -13,13 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.local_training.finetune import (
-    Recipe,
-    accuracy_after,
-    finetune,
-    iterates,
-    loss_and_accuracy,
-)
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after, finetune, iterates, loss_and_accuracy
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, rng, small_target
 

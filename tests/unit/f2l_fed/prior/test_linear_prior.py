@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.prior.linear_prior import PriorConfig, fit_prior, refine_prior
+from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.linear_prior import fit_prior, refine_prior
 from f2l_fed.prior.ridge import fit_ridge
 from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
 from tests.support.small import records, rng, small_target

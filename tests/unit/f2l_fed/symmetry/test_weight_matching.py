@@ -13,13 +13,14 @@ from torch.nn.utils import parametrizations
 from f2l_fed.codec import fit_pca
 from f2l_fed.codec.round_trip import Gain, held_out_gain
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.symmetry.channel_tracing import hidden_spaces
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.symmetry.weight_matching import Canonical
 from f2l_fed.targets import Target, build_target
-from f2l_fed.targets.resnet import resnet
+from f2l_fed.targets.networks.resnet import resnet
 from tests.support.small import rng, small_target
 
 IMAGE = (1, 8, 8)
