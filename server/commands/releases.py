@@ -1,4 +1,4 @@
-"""TODO."""
+"""f2l-admin release: list, show, promote and roll back a federation's releases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 
 from server.commands.connection import AsJson, _call, _show
 
-releases = typer.Typer(help="Releases.", no_args_is_help=True, pretty_exceptions_enable=False)
+releases = typer.Typer(
+    help="List, show and promote releases.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 
 @releases.command(name="list")
@@ -18,7 +20,7 @@ def list_releases(
     way: typer.Context,
     as_json: AsJson = False,
 ) -> None:
-    """All releases, oldest first."""
+    """List all releases, oldest first."""
     from server.control import client as control_client
 
     found = _call(way, control_client.list_releases)
@@ -34,7 +36,7 @@ def show(
     way: typer.Context,
     id: Annotated[str, typer.Argument(help="The release.")],
 ) -> None:
-    """Everything that is known of a release, as JSON."""
+    """Show everything that is known of a release, as JSON."""
     from server.control import client as control_client
 
     release = _call(way, lambda to: control_client.show_release(to, id))
@@ -46,7 +48,7 @@ def promote(
     way: typer.Context,
     id: Annotated[str, typer.Argument(help="The release that sites shall get.")],
 ) -> None:
-    """Makes a release the one that sites get."""
+    """Make a release the one that sites get."""
     from server.control import client as control_client
 
     release = _call(way, lambda to: control_client.promote(to, id))
@@ -57,7 +59,7 @@ def promote(
 def rollback(
     way: typer.Context,
 ) -> None:
-    """Goes back to the release before the one that sites get."""
+    """Go back to the release before the one that sites get."""
     from server.control import client as control_client
 
     release = _call(way, control_client.rollback)

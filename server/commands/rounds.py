@@ -27,7 +27,7 @@ def list_rounds(
     found = _call(way, control_client.list_rounds)
     _show(
         [asdict(state) for state in found],
-        ("number", "step", "sites", "accepted", "rejected", "release", "reason"),
+        ("number", "step", "sites", "accepted", "quarantined", "rejected", "release", "reason"),
         as_json,
     )
 

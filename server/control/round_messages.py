@@ -10,7 +10,7 @@ from f2l_fed.zoo import ZooStats
 from server.control.proto import control_pb2 as pb
 from server.control.run_messages import SiteRecord, fields_of
 from server.federation.release import Release
-from server.rounds.state import RoundState
+from server.rounds.state import RoundState, with_quarantined, without_quarantined
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
@@ -23,7 +23,8 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
     """
     records: dict[str, SiteRecord] = {}
     for state in rounds:
-        reasons = {**dict.fromkeys(state.accepted, ""), **state.rejected}
+        kept_out = with_quarantined(state.rejected, state.quarantined)
+        reasons = {**dict.fromkeys(state.accepted, ""), **kept_out}
         for name, reason in reasons.items():
             before = records.get(name)
             accepted = name in state.accepted
@@ -38,13 +39,17 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
 
 
 def round_message(state: RoundState) -> pb.Round:
-    """Spells a round."""
-    return pb.Round(**dataclasses.asdict(state))
+    """Spells a round; its quarantined sites are among the rejected ones, with a mark."""
+    values = dataclasses.asdict(state)
+    values["rejected"] = with_quarantined(values["rejected"], values.pop("quarantined"))
+    return pb.Round(**values)
 
 
 def round_of(message: pb.Round) -> RoundState:
     """Reads a round."""
-    return RoundState(**fields_of(message))
+    values = fields_of(message)
+    rejected, quarantined = without_quarantined(values["rejected"])
+    return RoundState(**{**values, "rejected": rejected, "quarantined": quarantined})
 
 
 def release_message(release: Release) -> pb.Release:

@@ -34,7 +34,7 @@ class RoundView:
 
     def take(self, event: dict[str, Any]) -> None:
         """Takes one event."""
-        name = event["event"]
+        name = events.current_name(event["event"])
         if name == events.RUN_STARTED:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The records that a release was fitted on, without those erased since."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
-    """Repeats what reads records if some were erased meanwhile; it has to leave those out then."""
+    """Repeats a job that reads records if some are erased meanwhile; the job leaves those out."""
     while True:
         erased = federation.zoo.erasures()
         try:
@@ -29,7 +29,7 @@ def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
 
 
 def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
-    """The contexts and weights of records, as matrices in their order."""
+    """Reads the contexts and weights of records, as matrices in their order."""
     return Records(
         contexts=torch.from_numpy(snapshot.contexts(records)),
         weights=torch.from_numpy(snapshot.weights(records)),
@@ -45,12 +45,12 @@ def rows_left(federation: Federation, release: Release) -> list[int]:
 def release_records(
     federation: Federation, release: Release, rows: Sequence[int] | None = None
 ) -> Records:
-    """The records that a release was fitted on, in the order of its sites.
+    """Reads the records that a release was fitted on, in the order of its sites.
 
     Args:
         federation: The folder.
         release: The release.
-        rows: Of which of its sites; of all if left out.
+        rows: Rows of its sites; all if left out.
 
     Raises:
         RecordErased: If one of these was erased; `rows_left` names the others.

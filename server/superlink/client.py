@@ -34,8 +34,6 @@ from server.superlink.process import SECRET_HEADER
 BUNDLE = Path(server.__path__[0]) / "bundle"
 """The app that every round is a run of."""
 
-_LOG_BYTES = 64 * 1024
-
 
 class SuperLinkError(F2LError):
     """The SuperLink can't be reached or did not do what it was asked."""
@@ -166,14 +164,6 @@ class SuperLink:
         except SuperLinkError:
             if not self.run(id).finished:
                 raise
-
-    def log(self, id: int) -> str:
-        """The end of what a finished run has written."""
-        text = ""
-        with self._client() as client:
-            for part in client.StreamLogs(pb.StreamLogsRequest(run_id=id, after_timestamp=0.0)):
-                text = (text + part.log_output)[-_LOG_BYTES:]
-        return text
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:

@@ -138,7 +138,7 @@ def test_a_site_that_is_known_nowhere_is_told_and_leftovers_go_all_the_same(fede
     stray.write_bytes(b"left by a writer that died")
     told = forget(federation, "nobody")
     assert isinstance(told.exception, ZooError)
-    assert "no such site" in str(told.exception)
+    assert "unknown site" in str(told.exception)
     assert not stray.exists()
     assert len(federation.quarantine.list(site="a")) == 1
 

@@ -186,7 +186,7 @@ def test_verify_ends_with_one_and_names_what_is_wrong(path: Path):
     [
         (["list", "{}", "--metric", "accuracy"], "not a range of a metric: expected NAME:LOW:HIGH"),
         (["list", "{}", "--commit", "7"], "no such commit: expected 0 to 0, got 7"),
-        (["forget", "{}", "x", "--yes"], "no such site: got 'x'"),
+        (["forget", "{}", "x", "--yes"], "unknown site: got 'x'"),
         (["forget", "{}", "x", "--yes", "--releases", "{}/none"], "no such folder"),
         (["import", "{}", "{}/none", "--site", "a", "--round", "0"], "none: no such file"),
         (["stats", "{}/none"], "not a zoo"),
