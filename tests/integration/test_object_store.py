@@ -45,7 +45,7 @@ def reachable(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def admin(*words: object) -> str:
-    done = CliRunner().invoke(cli._admin, list(map(str, words)))
+    done = CliRunner().invoke(cli.admin_app, list(map(str, words)))
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 
