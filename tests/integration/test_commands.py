@@ -104,8 +104,8 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
         issue(certificates, "server", "server")
         issue(certificates, "admin", "admin")
         # What was made by a simulation is served as it is; only the addresses are said.
-        front = free_ports(1)[0]
-        said = ("[server]", f'listen = "127.0.0.1:{front}"', 'control = "127.0.0.1:0"')
+        gateway = free_ports(1)[0]
+        said = ("[server]", f'listen = "127.0.0.1:{gateway}"', 'control = "127.0.0.1:0"')
         (finished.root / "federation.toml").write_text("\n".join([*said, "dashboard = 0"]))
     process = subprocess.Popen(
         [BIN / "f2l-server", "run", finished.root], stdout=subprocess.PIPE, text=True

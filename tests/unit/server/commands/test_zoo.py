@@ -79,7 +79,7 @@ def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path
     assert call("export", filled, out, "--parent", "00001", "--context") == f"1 networks in {out}\n"
     (file,) = out.iterdir()
     assert call("import", filled, file, "--site", "c", "--round", 2) == "commit 4\n"
-    assert call("import", filled, file, "--site", "c", "--round", 2) == "there already\n"
+    assert call("import", filled, file, "--site", "c", "--round", 2) == "the zoo has it already\n"
     with pytest.raises(UsageError, match="nothing to export"):
         call("export", filled, out, "--site", "nobody")
 
