@@ -27,7 +27,7 @@ class Rule:
 
     Args:
         roles: The roles.
-        limit_s: Seconds after which the server ends a call, whatever the caller's own deadline.
+        limit_s: Seconds after which the server ends a call, even before the caller's own deadline.
     """
 
     roles: frozenset[Role]

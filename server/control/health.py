@@ -62,11 +62,11 @@ class HealthService(HealthServicer):  # type: ignore[misc]
             )
         self._watches += 1
         try:
-            told = None
+            sent = None
             while True:
-                if (status := self._status(request.service)) != told:
+                if (status := self._status(request.service)) != sent:
                     yield pb.HealthCheckResponse(status=status)
-                told = status
+                sent = status
                 await asyncio.sleep(_POLL_S)
         finally:
             self._watches -= 1

@@ -133,7 +133,7 @@ class Gateway:
             finally:
                 await proxied.close()
         except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError):
-            pass  # The other side is slow, gone or no TLS client; it is not told more.
+            pass  # The client is slow, gone or speaks no TLS; it gets no other answer.
         finally:
             self._unknown_sites -= unknown
             self._hosts[host] -= 1

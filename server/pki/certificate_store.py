@@ -71,7 +71,7 @@ def issue(
     hosts: Sequence[str] = (),
     now: datetime | None = None,
 ) -> Path:
-    """Issues an identity; a name is issued once, whatever its role.
+    """Issues an identity; a name is issued once, in one role.
 
     Args:
         folder: Of the authority.
@@ -106,7 +106,7 @@ def certify_site(
 
     Args:
         folder: Of the authority.
-        site: Name of the site, whatever the request says.
+        site: Name of the site; the one in the request is ignored.
         request: Certificate signing request, PEM, for a key on the curve P-384.
         days: Validity.
         now: Start of the validity, with a time zone; by default the clock's.

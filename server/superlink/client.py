@@ -122,20 +122,20 @@ class SuperLink:
         Args:
             keys: Public key of each site, OpenSSH format, by name.
         """
-        registered = {
+        public_keys = {
             name: load_ssh_public_key(key.encode()).public_bytes(
                 Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
             )
             for name, key in keys.items()
         }
         nodes = self.nodes()
-        known = {node.name for node in nodes if registered.get(node.name) == node.key}
+        known = {node.name for node in nodes if public_keys.get(node.name) == node.key}
         with self._client() as client:
             for node in nodes:
-                if registered.get(node.name) != node.key:
+                if public_keys.get(node.name) != node.key:
                     client.UnregisterNode(pb.UnregisterNodeRequest(node_id=node.id))
-            for name in sorted(registered.keys() - known):
-                client.RegisterNode(pb.RegisterNodeRequest(public_key=registered[name], name=name))
+            for name in sorted(public_keys.keys() - known):
+                client.RegisterNode(pb.RegisterNodeRequest(public_key=public_keys[name], name=name))
 
     def start(self, settings: Mapping[str, str | int]) -> int:
         """Starts a run of the app with a run configuration; returns its number."""

@@ -1,4 +1,4 @@
-"""Who gets into the control service, and how much of it anyone can use up."""
+"""Access to the control service, and the limits of its use."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def listed(*words: object) -> list[str]:
     return [record["key"] for record in json.loads(call("list", *words, "--json"))]
 
 
-def test_list_chooses_by_origin_round_and_metric(filled: Path | str):
+def test_list_selects_by_site_round_and_metric(filled: Path | str):
     assert listed(filled) == ["0/a/0", "0/b/0", "1/a/0"]
     assert listed(filled, "--site", "a", "--round", 0) == ["0/a/0"]
     assert listed(filled, "--parent", "00001") == ["1/a/0"]

@@ -39,7 +39,7 @@ def test_a_token_registers_one_site_once_and_in_time(registry: SiteRegistry) -> 
         registry.enrol("north", token, key, "pem", 8, now=NOW)
 
 
-def test_a_wrong_name_and_a_wrong_token_are_told_apart_by_nobody(registry: SiteRegistry) -> None:
+def test_a_wrong_name_and_a_wrong_token_get_the_same_answer(registry: SiteRegistry) -> None:
     token = invite(registry, "north")
     said = set()
     for name, given in (("north", token[:-1]), ("south", token), ("north", "")):
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_named(registry: SiteRegistry, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["", "../north", "North", "a b"])
-def test_a_name_that_is_no_plain_label_is_no_site(registry: SiteRegistry, name: str) -> None:
+def test_an_invalid_name_is_refused(registry: SiteRegistry, name: str) -> None:
     with pytest.raises(ConfigError, match="invalid name"):
         registry.find(name)
 
