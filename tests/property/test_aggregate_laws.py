@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate, merge_tree
+from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate
 from f2l_fed.aggregate.clipped_mean import clipped_mean
 from f2l_fed.aggregate.gram import gram_matrix
 from f2l_fed.aggregate.median import coordinate_median
+from f2l_fed.aggregate.merge_tree import merge_tree
 from f2l_fed.aggregate.trimmed_mean import coordinate_trimmed_mean
 from f2l_fed.errors import AdmissionError
 

@@ -9,9 +9,10 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from server import cli
+from clients.cli import site
+from server.cli import admin, server
 
-ENTRIES = {"f2l-admin": cli.admin, "f2l-server": cli.server}
+ENTRIES = {"f2l-admin": admin, "f2l-server": server, "f2l-site": site}
 
 
 def in_process(*words: str) -> CompletedProcess[str]:

@@ -68,6 +68,7 @@ def conductor(
     *,
     grid: LoopbackGrid | None = None,
     listener: Listener | None = None,
+    names: Callable[[], Mapping[int, str]] = dict,
 ) -> Coordinator:
     """A conductor of the sites of the given ``site.toml`` files; see `nodes`."""
     grid = grid or LoopbackGrid(honest_app, nodes(site_files))
@@ -76,6 +77,7 @@ def conductor(
         talk=Messenger(grid=grid, config=federation.config.round, stop=threading.Event()),
         engine=InlineEngine(federation),
         log=federation.events(listener),
+        names=names,
     )
 
 
