@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from f2l_fed.errors import UsageError
+from server.commands.output import AsJson
 from server.commands.zoo_arguments import (
-    AsJson,
     Releases,
     ZooPlace,
     federation_in,

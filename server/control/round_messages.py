@@ -14,7 +14,7 @@ from server.rounds.state import RoundState, with_quarantined, without_quarantine
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
-    """What rounds, oldest first, say of each site; sorted by name.
+    """The record of each site in some rounds, oldest first; sorted by name.
 
     >>> first = RoundState(number=1, step="done", parent="", sites=2, accepted=("a", "b"))
     >>> second = RoundState(number=2, step="done", parent="", sites=1, rejected={"a": "late"})
@@ -53,23 +53,23 @@ def round_of(message: pb.Round) -> RoundState:
 
 
 def release_message(release: Release) -> pb.Release:
-    """Spells a release without its `records`, which grow with the zoo."""
+    """Writes a release as a message, without its `records`, which grow with the zoo."""
     values = dataclasses.asdict(release)
     del values["records"]
     return pb.Release(**{**values, "state": release.state.upper()})
 
 
 def release_of(message: pb.Release) -> Release:
-    """Reads a release; its `records` are empty."""
+    """Reads a release from a message; its `records` are empty."""
     state: Any = pb.Release.State.Name(message.state).lower()
     return Release(**{**fields_of(message), "state": state})
 
 
 def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
-    """Spells how much the zoo holds."""
+    """Writes the zoo's counts as a message."""
     return pb.ZooStatsReply(**dataclasses.asdict(stats))
 
 
 def zoo_of(message: pb.ZooStatsReply) -> ZooStats:
-    """Reads how much the zoo holds."""
+    """Reads the zoo's counts from a message."""
     return ZooStats(**fields_of(message))

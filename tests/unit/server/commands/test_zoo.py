@@ -52,7 +52,7 @@ def listed(*words: object) -> list[str]:
     return [record["key"] for record in json.loads(call("list", *words, "--json"))]
 
 
-def test_list_chooses_by_origin_round_and_metric(filled: Path | str):
+def test_list_selects_by_site_round_and_metric(filled: Path | str):
     assert listed(filled) == ["0/a/0", "0/b/0", "1/a/0"]
     assert listed(filled, "--site", "a", "--round", 0) == ["0/a/0"]
     assert listed(filled, "--parent", "00001") == ["1/a/0"]
@@ -79,7 +79,7 @@ def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path
     assert call("export", filled, out, "--parent", "00001", "--context") == f"1 networks in {out}\n"
     (file,) = out.iterdir()
     assert call("import", filled, file, "--site", "c", "--round", 2) == "commit 4\n"
-    assert call("import", filled, file, "--site", "c", "--round", 2) == "there already\n"
+    assert call("import", filled, file, "--site", "c", "--round", 2) == "the zoo has it already\n"
     with pytest.raises(UsageError, match="nothing to export"):
         call("export", filled, out, "--site", "nobody")
 

@@ -1,4 +1,4 @@
-"""f2l-admin release: list, show, promote and roll back a federation's releases."""
+"""f2l-admin release: the releases of a running f2l-server."""
 
 from __future__ import annotations
 
@@ -8,59 +8,62 @@ from typing import Annotated
 
 import typer
 
-from server.commands.connection import AsJson, _call, _show
+from server.commands.connection import call
+from server.commands.output import AsJson, print_rows
 
-releases = typer.Typer(
-    help="List, show and promote releases.", no_args_is_help=True, pretty_exceptions_enable=False
+app = typer.Typer(
+    help="List, promote and roll back releases.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 
-@releases.command(name="list")
+@app.command(name="list")
 def list_releases(
-    way: typer.Context,
+    context: typer.Context,
     as_json: AsJson = False,
 ) -> None:
     """List all releases, oldest first."""
     from server.control import client as control_client
 
-    found = _call(way, control_client.list_releases)
-    _show(
+    found = call(context, control_client.list_releases)
+    print_rows(
         [asdict(release) for release in found],
         ("id", "state", "parent", "snapshot", "reasons"),
         as_json,
     )
 
 
-@releases.command()
+@app.command()
 def show(
-    way: typer.Context,
+    context: typer.Context,
     id: Annotated[str, typer.Argument(help="The release.")],
 ) -> None:
     """Show everything that is known of a release, as JSON."""
     from server.control import client as control_client
 
-    release = _call(way, lambda to: control_client.show_release(to, id))
+    release = call(context, lambda server: control_client.show_release(server, id))
     print(json.dumps(asdict(release), indent=1))
 
 
-@releases.command()
+@app.command()
 def promote(
-    way: typer.Context,
+    context: typer.Context,
     id: Annotated[str, typer.Argument(help="The release that sites shall get.")],
 ) -> None:
     """Make a release the one that sites get."""
     from server.control import client as control_client
 
-    release = _call(way, lambda to: control_client.promote(to, id))
+    release = call(context, lambda server: control_client.promote(server, id))
     print(f"{release.id} is {release.state}")
 
 
-@releases.command()
+@app.command()
 def rollback(
-    way: typer.Context,
+    context: typer.Context,
 ) -> None:
     """Go back to the release before the one that sites get."""
     from server.control import client as control_client
 
-    release = _call(way, control_client.rollback)
+    release = call(context, control_client.rollback)
     print(f"{release.id} is {release.state}")
