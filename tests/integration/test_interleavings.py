@@ -128,7 +128,7 @@ class LostStore(InlineBackend):
     def retrain(self, id: str, commit: int) -> Release:
         if self._away:
             self._away = False
-            error = ZooError("the object store refused", transient=True)
+            error = ZooError("the request to the object store failed", transient=True)
             raise pickle.loads(pickle.dumps(error))
         return super().retrain(id, commit)
 

@@ -129,5 +129,5 @@ def test_a_zoo_that_can_not_be_reached_leaves_no_federation(
     done = CliRunner().invoke(
         server.app, ["init", str(tmp_path / "fed"), "--set", "zoo=s3://bucket/zoo"]
     )
-    assert "the object store refused" in str(done.exception)
+    assert "the request to the object store failed" in str(done.exception)
     assert not (tmp_path / "fed/federation.json").exists()

@@ -179,7 +179,9 @@ def test_an_object_store_that_is_not_there_is_one_sentence(
         Zoo.open("http://bucket/zoo")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setattr(s3, "_RETRIES", {"max_retries": 0, "retry_timeout": timedelta(seconds=1)})
-    with pytest.raises(ZooError, match=r"the object store refused: got .* Check bucket, endpoint"):
+    with pytest.raises(
+        ZooError, match=r"the request to the object store failed: got .* Check bucket, endpoint"
+    ):
         Zoo.open(s3_url)
 
 
