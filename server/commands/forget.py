@@ -18,7 +18,6 @@ from server.commands.zoo_arguments import (
     opened_at,
     registry_of,
 )
-from server.erasure import _affected, _forget
 
 if TYPE_CHECKING:
     from server.federation.folder import Federation
@@ -36,6 +35,8 @@ def forget(
     In a federation's folder that includes those in quarantine and what admission remembers, also
     of a site that the zoo has never had a record of.
     """
+    from server.erasure import _affected, _forget
+
     if not yes:
         raise UsageError(
             "this erases all networks of the site for good",
