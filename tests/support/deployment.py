@@ -130,7 +130,7 @@ class Deployment:
     def _status(self, run_id: str) -> str:
         """As ``flwr list`` says it; a process for each look would take longer than the run."""
         with ControlHttpClient.from_server_address(
-            f"127.0.0.1:{self.ports[0]}", insecure=True, root_certificates=None
+            f"127.0.0.1:{self.ports[0]}", insecure=True, root_certificates=None, interceptors=[]
         ) as client:
             answer = client.ListRuns(ListRunsRequest(run_id=int(run_id)))
         status = answer.run_dict[int(run_id)].status
