@@ -29,8 +29,8 @@ from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
 from server.rounds.state import Interrupted, is_passing
+from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
@@ -91,8 +91,7 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
 
 
 def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
     commit, made = federation.zoo.snapshot().commit, []
     # As the sites of a simulation do.
     booked = ray.remote(num_cpus=2)(Counter).remote()
@@ -169,8 +168,7 @@ def killing(name: bytes) -> Iterator[list[int]]:
 
 
 def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out")
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out")
     workshop = CandidateFactory.open(federation, "00001")
     draws = rng(3)
     probes = {
@@ -202,8 +200,7 @@ def ours(pid: int) -> bool:
 
 
 def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
     commit = federation.zoo.snapshot().commit
     with killing(b"retrain_here") as killed:
         release = RayBackend(root=federation.root, config=RayConfig()).retrain("00002", commit)

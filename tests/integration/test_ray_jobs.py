@@ -14,10 +14,9 @@ from f2l_fed.errors import RoundError
 from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
 from server.rounds.state import Interrupted
+from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, job_server
-from tests.support.small_federation import small_federation
 
 pytestmark = MARKS
 
@@ -30,9 +29,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
-    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
-    run_inline(federation, 1)
-    return federation
+    return after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
 
 
 def jobs_of(address: str, federation: Federation) -> list[str]:
