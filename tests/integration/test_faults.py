@@ -269,6 +269,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         second = finished(central, 2)
         seen["said"] = "".join([*said, full.said()])
         yield Played(central=central, sites=sites, first=first, second=second, seen=seen)
+        for place in sites.values():
+            place.end()
 
 
 def status_with_a_full_disk(site_file: Path) -> str:
