@@ -37,7 +37,7 @@ ENDS_S = 2 * PATIENCE_S
 MARK, APP = "== again\n", "flwr-serverapp"
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 
-QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 
 
 def command_lines(marks: list[str]) -> dict[int, str]:
@@ -176,7 +176,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
 
     def commanded(*words: str) -> None:
         """Does it once no run is under way any more; one that was over may still be ending."""
-        assert holds(idle, timeout_s=ENDS_S), said()
+        assert holds(idle, timeout_s=ENDS_S, every_s=0.5), said()
         done = service.admin("round", *words)
         assert done.returncode == 0, (done.stderr, said())
 
@@ -188,7 +188,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         west = supernode_of(played.folder / "west")
         os.killpg(west, signal.SIGSTOP)
         try:
-            assert holds(lambda: new(number) != set(), timeout_s=ENDS_S), said()
+            assert holds(lambda: new(number) != set(), timeout_s=ENDS_S, every_s=0.2), said()
             kill()
         finally:
             os.killpg(west, signal.SIGCONT)
@@ -214,7 +214,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
             log.write(MARK)
         processes.append(started(played, "f2l-server", "run", "central"))
         # It goes on by itself.
-        assert holds(lambda: over(2), timeout_s=ENDS_S), said()
+        assert holds(lambda: over(2), timeout_s=ENDS_S, every_s=0.5), said()
 
         def kill_app() -> None:
             (pid,) = (p for p, words in command_lines(played.marks[:1]).items() if APP in words)
@@ -223,7 +223,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         kept[3] = killed_in(3, kill_app)
         # Why an app has died is for a person to see before it is started again.
         commanded("resume")
-        assert holds(lambda: over(3), timeout_s=ENDS_S), said()
+        assert holds(lambda: over(3), timeout_s=ENDS_S, every_s=0.5), said()
     assert holds(lambda: command_lines(played.marks) == {})
     sites = {1: SITES, 2: PAIR, 3: PAIR}
     states = state_files.load_states(central / "rounds")
