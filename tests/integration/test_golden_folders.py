@@ -33,7 +33,7 @@ from server.membership.site_registry import SiteRegistry
 from server.pki.certificate_store import create_authority, issue
 from server.pki.revocation import revoke
 from server.rounds.journal import Journal
-from server.rounds.run_cache import RunCache, digest
+from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.state_files import load_states
 from server.scheduling.run_plan import RunPlan
 from tests.support.commands import in_process
@@ -118,7 +118,7 @@ def test_admission_remembers_what_it_has_admitted(tmp_path):
 
 def test_contexts_registry_plan_and_events_are_read(tmp_path):
     federation = opened(copied(tmp_path, "federation"))
-    anchored = digest(federation.next_anchor(federation.releases.promoted()))
+    anchored = anchor_digest(federation.next_anchor(federation.releases.promoted()))
     cache = RunCache.beside(federation.root)
     assert all(cache.has_context(anchored, site) for site in SITES)
     registry = SiteRegistry(federation.root / "registry")
