@@ -24,7 +24,7 @@ SITE_LATE = "site.late"
 RETRAINING_STARTED = "retraining.started"
 RETRAINING_FINISHED = "retraining.finished"
 RELEASE_PROMOTED = "release.promoted"
-RELEASE_REJECTED = "release.held"
+RELEASE_REJECTED = "release.rejected"
 RUN_STARTED = "run.started"
 RUN_ENDED = "run.ended"
 SITE_INVITED = "site.invited"
@@ -32,7 +32,18 @@ SITE_ENROLLED = "site.enrolled"
 SITE_RENEWED = "site.renewed"
 SITE_REMOVED = "site.removed"
 
+_RENAMED = {"release.held": RELEASE_REJECTED}
+
 Listener = Callable[[str, dict[str, Any]], None]
+
+
+def current_name(event: str) -> str:
+    """The present name of an event, which may have been written under an earlier one.
+
+    >>> current_name("release.held")
+    'release.rejected'
+    """
+    return _RENAMED.get(event, event)
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

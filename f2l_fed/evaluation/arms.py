@@ -16,9 +16,10 @@ from torch import Tensor
 
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.generator.candidates import Records, for_service
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import STEPS, Recipe, accuracy_after
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import STEPS, accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
@@ -55,7 +56,7 @@ def starts(
     config: FederationConfig,
     target: Target,
     generator: Generator,
-    records: Records,
+    records: FittedRecords,
     site: HeldOutSite,
 ) -> dict[str, Tensor]:
     """The start of every arm for one held-out site, by name."""
@@ -67,7 +68,7 @@ def starts(
 
     def chosen(evaluations: int | None) -> Tensor:
         rng = generator_for(lineage, site.name, "candidates")
-        offered = for_service(
+        offered = candidates_for_service(
             generator, records, context, expected, choice, rng, evaluations=evaluations
         )
         return select(target, offered, *site.train, keep=choice.keep)[1]

@@ -10,7 +10,8 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, shortened
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import clip_by_norm
 from f2l_fed.targets import Target
 
 _CHUNK_NUMBERS = 2**22
@@ -76,7 +77,7 @@ def private_update(
         total = _clipped_sum(target, theta, x[drawn], y[drawn], max_norm)
         noise = torch.randn(total.shape, generator=rng, dtype=torch.float64)
         mean = ((total + noise_multiplier * max_norm * noise) / (rate * len(x))).float()
-        momentum = recipe.momentum * momentum + shortened(mean, recipe.max_gradient_norm)
+        momentum = recipe.momentum * momentum + clip_by_norm(mean, recipe.max_gradient_norm)
         theta = theta - recipe.lr * momentum
     return theta - weights
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"

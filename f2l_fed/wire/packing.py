@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import NUMBERS, Frame, ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.tensors import arrays_of, pack_rows, read_array, unpack_rows

@@ -1,4 +1,4 @@
-"""Measuring held-out sites: all arms of a federation's promoted release, as Ray tasks."""
+"""The measurement of held-out sites: all arms of the promoted release, as Ray tasks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def evaluate_held_out(
     """The ``held_out`` part of a result.
 
     Args:
-        federation: With a release; the promoted one is measured, or the newest if none is.
-        parts: Held-out sites by kind; None where there are none.
+        federation: A federation with a release; the promoted one is measured, or the newest if none
+            is.
+        parts: Held-out sites by kind; None for a kind without any.
         stop: Set from outside to give up.
 
     Raises:
@@ -43,12 +44,12 @@ def evaluate_held_out(
             found[kind] = None
             continue
         shares = [sites[start::workers] for start in range(workers)]
-        waiting = [task.remote(federation.root, release.id, share) for share in shares if share]
-        while ray.wait(waiting, num_returns=len(waiting), timeout=0.5)[1]:
+        pending = [task.remote(federation.root, release.id, share) for share in shares if share]
+        while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
             if stop.is_set():
                 raise RoundError("stopped")
         with typed_errors():
-            curves = {name: curve for part in ray.get(waiting) for name, curve in part.items()}
+            curves = {name: curve for part in ray.get(pending) for name, curve in part.items()}
         found[kind] = summarise([curves[site.name] for site in sites])
     return found
 
@@ -56,7 +57,7 @@ def evaluate_held_out(
 def curves_of(
     root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """Accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
+    """Measures accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
     config, target = federation.config, federation.target

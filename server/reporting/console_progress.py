@@ -61,6 +61,7 @@ class ProgressView:
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         """Takes one event."""
+        event = events.current_name(event)
         if event == events.SITE_PROBED:
             if fields["done"] == 1:
                 self.stage("introductions", fields["sites"])
@@ -79,7 +80,7 @@ class ProgressView:
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_REJECTED:
-            self._warn(f"release {fields['release']} held", "; ".join(fields["reasons"]))
+            self._warn(f"release {fields['release']} rejected", "; ".join(fields["reasons"]))
         elif event == events.ROUND_FINISHED:
             self._say(
                 f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "

@@ -34,13 +34,13 @@ from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure
 from f2l_fed.evaluation.summary import half_width
-from f2l_fed.generator.candidates import Records, for_service
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.recall import RecallingGenerator, RememberedTask, remember
 from f2l_fed.local_training.finetune import accuracy_after, loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from f2l_fed.prior.linear_prior import Prior
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 from f2l_fed.targets import Target
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
@@ -70,7 +70,7 @@ class Service:
     config: FederationConfig
     target: Target
     generator: Generator
-    records: Records
+    records: FittedRecords
 
     @classmethod
     def of(cls, federation: Federation) -> Service:
@@ -91,7 +91,7 @@ class Service:
         """What the site may choose from if (D,) weights are expected of it."""
         rng = generator_for(self.config.lineage, site.name, "candidates")
         choice, context = self.config.candidates, self.context(site)
-        return for_service(self.generator, self.records, context, expected, choice, rng)
+        return candidates_for_service(self.generator, self.records, context, expected, choice, rng)
 
     def chosen(self, site: HeldOutSite, expected: Tensor) -> Tensor:
         """What it chooses."""
@@ -176,7 +176,7 @@ def kernel_update(prior: Prior, contexts: Tensor, memory: RememberedTask) -> Ten
     mean = prior.common.x_mean
     common = moved(new.common - mean, old.common - mean, missed.common)
     rows = moved(new.rows.flatten(0, 1), old.rows[0], missed.rows[0]).view_as(new.rows)
-    return prior(contexts) + symmetry.join(Parts(common, rows))
+    return prior(contexts) + symmetry.join(IsotypicParts(common, rows))
 
 
 def sibling(site: HeldOutSite) -> HeldOutSite:

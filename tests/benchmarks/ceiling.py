@@ -21,9 +21,10 @@ from torch import Tensor
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite, context_of
 from f2l_fed.evaluation.summary import half_width
-from f2l_fed.generator.candidates import for_service
+from f2l_fed.generator.candidates import candidates_for_service
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import support_set
 from f2l_fed.local_training.selection import select
 from server.federation.folder import Federation
@@ -58,7 +59,7 @@ def _networks(federation: Federation, generator: Generator, records: Any, site: 
     x, y = site.train
     few = support_set(y, config.probe.shots, generator_for(config.lineage, site.name, "probe"))
     context = context_of(config, target, generator.prior.anchor, site)
-    offered = for_service(
+    offered = candidates_for_service(
         generator,
         records,
         context,

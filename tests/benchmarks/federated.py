@@ -10,7 +10,7 @@ from pathlib import Path
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
-from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.generator import Generator
 from server.federation.folder import Federation
 from server.generator.release_records import release_records
@@ -50,7 +50,7 @@ def laid_out(
         yield prepare(simulation, force=False)
 
 
-def promoted(federation: Federation) -> tuple[Generator, Records]:
+def promoted(federation: Federation) -> tuple[Generator, FittedRecords]:
     """The promoted release's generator, and what it was fitted on."""
     release = federation.releases.promoted()
     assert release is not None

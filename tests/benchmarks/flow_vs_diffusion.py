@@ -35,11 +35,11 @@ from f2l_fed.flow import (
     fit_diffusion,
     fit_flow,
     guided,
-    reflow,
     sample_diffusion,
     solve,
 )
-from f2l_fed.generator.candidates import Records
+from f2l_fed.flow.reflow import reflow
+from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select
@@ -71,7 +71,7 @@ class Release:
 
     federation: Federation
     generator: Generator
-    records: Records
+    records: FittedRecords
     targets: Tensor
     expected: Tensor
 

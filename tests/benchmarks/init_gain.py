@@ -28,7 +28,7 @@ from f2l_fed.data import Partition
 from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure, starts
 from f2l_fed.evaluation.summary import summarise
 from f2l_fed.flow import Denoiser, fit_diffusion, sample_diffusion
-from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor
@@ -119,7 +119,7 @@ class Null:
 
     federation: Federation
     generator: Generator
-    records: Records
+    records: FittedRecords
     averaged: Tensor
     plain: Prior
     denoiser: Denoiser

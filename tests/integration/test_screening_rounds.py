@@ -1,4 +1,4 @@
-"""The screening on what real sites send in real rounds: nobody honest is held back, liars are.
+"""The screening on what real sites send in real rounds: no honest site is held back, attackers are.
 
 The full measurement, with its figures, is `tests.benchmarks.admission`.
 """
@@ -66,17 +66,17 @@ def test_honest_sites_are_accepted_in_first_and_later_rounds(recorded):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_quarter_of_liars_is_held_back_and_nobody_else(recorded, attack):
+def test_a_quarter_of_attackers_is_held_back_and_nobody_else(recorded, attack):
     target, screen, rounds = recorded
-    liars = [1, 5, 10]
+    attackers = [1, 5, 10]
     attacked = [
         [
-            ATTACKS[attack](one, round_, target, rng(place)) if place in liars else one
+            ATTACKS[attack](one, round_, target, rng(place)) if place in attackers else one
             for place, one in enumerate(round_)
         ]
         for round_ in rounds
     ]
-    expected = {(n, rounds[0][place].site) for n in (1, 2) for place in liars}
+    expected = {(n, rounds[0][place].site) for n in (1, 2) for place in attackers}
     assert held_back(screen, attacked) == expected
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from f2l_fed.admission import AdmissionConfig, History, Screen, Submission
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor, probe_update
 from tests.support.small import examples, rng, small_target
 

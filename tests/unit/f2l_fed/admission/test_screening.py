@@ -10,7 +10,8 @@ import torch
 
 from f2l_fed.admission import CHECKS, REASONS, History, Verdict, review_cohort, screening
 from f2l_fed.admission.submission import SubmissionId
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import probe_update
 from tests.support.attacks import ATTACKS
 from tests.support.small import examples, rng

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.privacy.accountant import Ledger, noise_multiplier_for
 from f2l_fed.privacy.dp_sgd import private_update, sampling_rate
 from f2l_fed.targets import Target, build_target

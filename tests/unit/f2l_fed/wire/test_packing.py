@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.errors import LayoutMismatch, WireError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame, ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.packing import (

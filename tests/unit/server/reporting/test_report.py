@@ -177,7 +177,7 @@ def test_rounds_gate_and_provenance_are_shown(result):
     for shown in (
         "1 min 35 s",
         "a site sent and received 1.0 MB a round",
-        "held",
+        "rejected",
         "dispersion 0.5 is below 0.7",
         "Training sites share some examples.",
         "recipe.lr 0.03",

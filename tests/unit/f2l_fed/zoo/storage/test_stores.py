@@ -125,7 +125,9 @@ def test_damage_is_found(place: Place):
         zoo.snapshot().weights([record])
 
 
-def test_racing_writers_lose_no_commit_and_readers_see_whole_ones(place: Place):
+def test_racing_writers_lose_no_commit_and_readers_see_whole_ones(s3_url: str):
+    """In an object store; those in a folder race in `test_writers`."""
+    place = s3_url
     zoo = new_zoo(place)
     sites = [f"site-{number}" for number in range(8)]
     each = int(os.environ.get("F2L_RACING_COMMITS", "4"))
