@@ -95,28 +95,28 @@ def _places(
 ) -> tuple[dict[str, list[commit_log.ShardRows]], set[str]]:
     """The shards with live rows, with their entries, and those with erased rows."""
     named: dict[str, list[commit_log.ShardRows]] = {}
-    held: dict[str, dict[str, Record]] = {}
+    known: dict[str, dict[str, Record]] = {}
     void: set[str] = set()
     for entry in entries:
         if entry.kind == "forget":
-            held.pop(entry.site, None)
+            known.pop(entry.site, None)
             void.update(shard.sha256 for shard in named.pop(entry.site, ()))
-        for shard in (*entry.shards, *_merged(entry, held, faults)):
+        for shard in (*entry.shards, *_merged(entry, known, faults)):
             named.setdefault(shard.site, []).append(shard)
-            held.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
+            known.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
     live: dict[str, list[commit_log.ShardRows]] = {}
     for site, uses in named.items():
         for use in uses:
-            if any(held[site].get(record.key) is record for record in use.records):
+            if any(known[site].get(record.key) is record for record in use.records):
                 live.setdefault(use.sha256, []).append(use)
     return live, void
 
 
 def _merged(
-    entry: commit_log.Entry, held: dict[str, dict[str, Record]], faults: list[Fault]
+    entry: commit_log.Entry, known: dict[str, dict[str, Record]], faults: list[Fault]
 ) -> Iterator[commit_log.ShardRows]:
     for move in entry.moves:
-        found = [held.get(move.site, {}).get(key) for key in move.keys]
+        found = [known.get(move.site, {}).get(key) for key in move.keys]
         faults += [
             Fault(file=commit_log.name(entry.number), what=f"moves {key}, which is missing")
             for key, record in zip(move.keys, found, strict=True)

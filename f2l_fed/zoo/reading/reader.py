@@ -1,4 +1,8 @@
-"""A reader of snapshots in batches: shuffled, shared among ranks, and resumable."""
+"""A reader of snapshots in batches: shuffled, shared among ranks, and resumable.
+
+For training on zoos that don't fit into memory; the server reads whole snapshots, and only programs
+of one's own and the benchmarks use batches.
+"""
 
 from __future__ import annotations
 
