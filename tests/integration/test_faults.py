@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 CUT_S = 60.0
 LITTLE_BYTES = 512
 ENDS_S = 2 * PATIENCE_S
-QUICK = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+QUICK = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +269,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         second = finished(central, 2)
         seen["said"] = "".join([*said, full.said()])
         yield Played(central=central, sites=sites, first=first, second=second, seen=seen)
+        for place in sites.values():
+            place.end()
 
 
 def status_with_a_full_disk(site_file: Path) -> str:
