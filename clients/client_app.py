@@ -41,7 +41,7 @@ app = ClientApp()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OutgoingMessage:
     """A message that is to leave, and its entry in the record of what leaves.
 
     Args:
@@ -61,10 +61,10 @@ class Answer:
 def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
-    def answer(site: Site) -> Answer:
+    def answer(site: Site) -> OutgoingMessage:
         request = unpack_probe_request(message.content)
         reply = respond_to_probe(site, request, app=os.environ.get(APP, ""))
-        return Answer("probe", 0, pack_probe_reply(reply, target_of(request.frame).layout))
+        return OutgoingMessage("probe", 0, pack_probe_reply(reply, target_of(request.frame).layout))
 
     return _answer(message, context, answer)
 
@@ -73,27 +73,31 @@ def probe(message: Message, context: Context) -> Message:
 def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
-    def answer(site: Site) -> Answer:
+    def answer(site: Site) -> OutgoingMessage:
         request = unpack_task(message.content)
         update, changes = respond(site, request, app=os.environ.get(APP, ""))
         content = pack_update(update, target_of(request.frame).layout)
-        return Answer("update", request.round, content, changes)
+        return OutgoingMessage("update", request.round, content, changes)
 
     return _answer(message, context, answer)
 
 
-def _answer(message: Message, context: Context, answer_of: Callable[[Site], Answer]) -> Message:
+def _answer(
+    message: Message, context: Context, respond_with: Callable[[Site], OutgoingMessage]
+) -> Message:
     site = None
     try:
         site = open_site(site_path(context))
         now = utc_now()
         with limits.within(site.config.limits.task_seconds):
-            answer = answer_of(site)
-        content = answer.content
+            outgoing = respond_with(site)
+        content = outgoing.content
         sent, budget = site.sent, site.budget
         sent.allow(site.config.policy, content, now)
         spent = budget.spent() if budget else None
-        sent.record(answer.kind, answer.round, content, now, changes=answer.changes, budget=spent)
+        sent.record(
+            outgoing.kind, outgoing.round, content, now, changes=outgoing.changes, budget=spent
+        )
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)
     except F2LError as error:

@@ -16,6 +16,7 @@ from f2l_fed.local_training.probe import anchor
 from f2l_fed.targets import Target, build_target
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
+Request = TypeVar("Request", bound=ProbeRequest | Task)
 Request_co = TypeVar("Request_co", bound=ProbeRequest | Task, covariant=True)
 
 
@@ -45,7 +46,7 @@ class AcceptedRequest(Generic[Request_co]):
         return anchor(self.target, self.request.frame.lineage)
 
 
-def accept(site: Site, request: Request_co, *, app: str) -> AcceptedRequest[Request_co]:
+def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request]:
     """Accepts a request, or refuses it before anything of it is built.
 
     Args:

@@ -3,7 +3,7 @@
 The site keeps the network that it has chosen and fine-tuned without noise: that one never leaves.
 What leaves is made again by differentially private descent from the prior's start, which the
 server knows beforehand, so that no choice tells of the examples; and of the numbers only those
-that would be the same without them. A probe is paid for once an anchor.
+that would be the same without them. A probe is paid for once per anchor.
 """
 
 from __future__ import annotations

@@ -113,9 +113,7 @@ class Membership:
         """
         now, name, request = self._clock(), form.site, form.request.encode("ascii")
         site = self.registry.active(check_name(name))
-        repeated = (
-            bool(site.previous) and form.key == site.key and form.is_signed_by(site.previous)
-        )
+        repeated = bool(site.previous) and form.key == site.key and form.is_signed_by(site.previous)
         if not repeated and not form.is_signed_by(site.key):
             raise Refused("the renewal is not signed by this site's key", where=name)
         _require_near(form.time, now)
@@ -186,9 +184,7 @@ def _require_near(time: str, now: datetime) -> None:
         asked = datetime.fromisoformat(time)
         away = abs((now - asked.astimezone(UTC)).total_seconds())
     except (ValueError, OverflowError) as error:
-        raise Refused(
-            "not a valid timestamp", expected="ISO 8601", got=ascii(time[:40])
-        ) from error
+        raise Refused("not a valid timestamp", expected="ISO 8601", got=ascii(time[:40])) from error
     if asked.tzinfo is None or away > CLOCK_TOLERANCE_S:
         raise Refused(
             "the clocks of site and server differ too much",
