@@ -25,13 +25,13 @@ def read_csv(path: Path) -> tuple[AnyArray, AnyArray]:
 def read_parquet(path: Path) -> tuple[AnyArray, AnyArray]:
     """Reads a Parquet file; see `split_table`."""
     table = _read("pyarrow.parquet", "read_table", path)
-    # A row index that pandas has stored is no measurement.
+    # A row index that pandas has stored is not a measurement.
     kept = [name for name in table.column_names if not _PANDAS_INDEX.fullmatch(name)]
     return split_table(table.select(kept), str(path))
 
 
 def split_table(table: Any, where: str) -> tuple[AnyArray, AnyArray]:
-    """Takes a table apart into features and labels.
+    """Splits a table into features and labels.
 
     Args:
         table: A ``pyarrow.Table``; the column ``label``, else ``y``, holds the labels and all
@@ -42,12 +42,12 @@ def split_table(table: Any, where: str) -> tuple[AnyArray, AnyArray]:
         x (n, F) float64 in the order of the columns, and y (n,) integers, floats or strings.
 
     Raises:
-        DataError: If a column is missing, has no name or a twin, or a value can't be used.
+        DataError: If a column is missing, has no name or another one's, or a value is invalid.
     """
     names = table.column_names
     if odd := [name for at, name in enumerate(names) if not name or name in names[:at]]:
         raise DataError(
-            "a column without a name of its own",
+            "the column's name is missing or not unique",
             where=where,
             got=repr(odd[0]),
             remedy="Name every column; with pandas, write the file with index=False.",
@@ -55,7 +55,7 @@ def split_table(table: Any, where: str) -> tuple[AnyArray, AnyArray]:
     label = next((name for name in LABEL_COLUMNS if name in names), None)
     if label is None or len(names) < 2:
         raise DataError(
-            "no column of labels beside other columns",
+            "the column of labels or the other columns are missing",
             where=where,
             expected=f"a column named {' or '.join(LABEL_COLUMNS)}",
             got=f"columns {', '.join(names)}",
@@ -73,14 +73,14 @@ def _numbers(table: Any, name: str, where: str) -> AnyArray:
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         written = column.to_pylist()
         row = next((row for row, value in enumerate(written) if not _is_number(value)), 0)
-        raise _odd_value("a value that is not a number", where, name, row, written[row])
+        raise _invalid_value("the value is not a number", where, name, row, written[row])
     with np.errstate(over="ignore"):
         values: AnyArray = column.to_numpy().astype(np.float64)
         odd = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
     if odd.size:
         row = int(odd[0])
-        raise _odd_value(
-            "a value that is missing or not finite", where, name, row, column[row].as_py()
+        raise _invalid_value(
+            "the value is missing or not finite", where, name, row, column[row].as_py()
         )
     return values
 
@@ -93,7 +93,7 @@ def _labels(table: Any, name: str, where: str) -> AnyArray:
     written = column.to_pylist()
     for row, value in enumerate(written):
         if value is None or value == "":
-            raise _odd_value("a label is missing", where, name, row, value)
+            raise _invalid_value("the label is missing", where, name, row, value)
     return np.array(written)
 
 
@@ -104,12 +104,12 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _odd_value(what: str, where: str, column: str, row: int, value: Any) -> DataError:
+def _invalid_value(what: str, where: str, column: str, row: int, value: Any) -> DataError:
     return DataError(
         what,
         where=f"{where}, column {column!r}, data row {row + 1}",
         got="nothing" if value is None else repr(value),
-        remedy="Correct it or remove the row or the column.",
+        remedy="Correct the value, or remove the row or the column.",
     )
 
 
