@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,12 +18,12 @@ _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 def read_csv(path: Path) -> tuple[AnyArray, AnyArray]:
     """Reads a CSV file whose first line names the columns; see `split_table`."""
-    return split_table(_read("pyarrow.csv", "read_csv", path), str(path))
+    return split_table(_read(path, "csv"), str(path))
 
 
 def read_parquet(path: Path) -> tuple[AnyArray, AnyArray]:
     """Reads a Parquet file; see `split_table`."""
-    table = _read("pyarrow.parquet", "read_table", path)
+    table = _read(path, "parquet")
     # A row index that pandas has stored is not a measurement.
     kept = [name for name in table.column_names if not _PANDAS_INDEX.fullmatch(name)]
     return split_table(table.select(kept), str(path))
@@ -67,7 +66,8 @@ def split_table(table: Any, where: str) -> tuple[AnyArray, AnyArray]:
 
 
 def _numbers(table: Any, name: str, where: str) -> AnyArray:
-    types = importlib.import_module("pyarrow.types")
+    from pyarrow import types
+
     column = table.column(name)
     kind = column.type
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
@@ -86,7 +86,8 @@ def _numbers(table: Any, name: str, where: str) -> AnyArray:
 
 
 def _labels(table: Any, name: str, where: str) -> AnyArray:
-    types = importlib.import_module("pyarrow.types")
+    from pyarrow import types
+
     column = table.column(name)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -113,16 +114,17 @@ def _invalid_value(what: str, where: str, column: str, row: int, value: Any) -> 
     )
 
 
-def _read(module: str, function: str, path: Path) -> Any:
+def _read(path: Path, kind: Literal["csv", "parquet"]) -> Any:
     try:
-        arrow, reader = importlib.import_module("pyarrow"), importlib.import_module(module)
+        import pyarrow
+        from pyarrow import csv, parquet
     except ImportError as error:
         raise DataError(
             "tables need the package pyarrow", remedy="Install it: pip install pyarrow."
         ) from error
     try:
-        return getattr(reader, function)(path)
-    except (OSError, arrow.ArrowException) as error:
+        return csv.read_csv(path) if kind == "csv" else parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
         raise DataError(
             "the table can't be read", where=str(path), got=str(error).splitlines()[0]
         ) from error
