@@ -17,6 +17,7 @@ from clients.site.site import Examples, Site
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import LayoutMismatch
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import select
@@ -79,7 +80,7 @@ def fine_tune_episodes(site: Site, task: Task, target: Target) -> tuple[FineTune
     The choice is by the training examples.
     """
     frame, train = task.frame, site.train
-    episodes = task.candidates or ({"anchor": anchor(target, frame.lineage)},)
+    episodes = task.candidates or ({ANCHOR: anchor(target, frame.lineage)},)
     tuned = []
     for episode, offered in enumerate(episodes):
         kind, start = select(target, offered, train.x, train.y)

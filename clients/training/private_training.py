@@ -18,6 +18,7 @@ from clients.site.privacy_budget import Budget
 from clients.site.site import Site
 from clients.training.probe_cache import anchored, digest_of, keep, read_kept
 from f2l_fed.errors import PolicyRefusal
+from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
 from f2l_fed.local_training.finetune import Recipe
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.privacy.dp_sgd import private_update, sampling_rate
@@ -25,7 +26,6 @@ from f2l_fed.targets import Target
 from f2l_fed.wire.messages import ProbeRequest, Task, Update
 
 PROBE = "private-probe.safetensors"
-_KIND = "prior"
 
 
 def private_probes(site: Site, request: ProbeRequest | Task, target: Target) -> Tensor:
@@ -47,9 +47,9 @@ def private_work(site: Site, task: Task, target: Target) -> tuple[Update, float]
     Raises:
         PolicyRefusal: If the budget does not reach for it, or the server offers no prior.
     """
-    first = {"anchor": anchor(target, task.frame.lineage)}
+    first = {ANCHOR: anchor(target, task.frame.lineage)}
     episodes = task.candidates or (first,)
-    kind = _KIND if task.candidates else "anchor"
+    kind = PRIOR if task.candidates else ANCHOR
     if any(kind not in offered for offered in episodes):
         raise PolicyRefusal("no-start-without-choice")
     kept, train = _kept(site, task, target), site.train

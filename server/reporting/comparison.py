@@ -10,22 +10,19 @@ from typing import Any
 from f2l_fed.errors import DataError
 
 __all__ = [
-    "BASE",
     "GROUPS",
-    "LEAD",
-    "Arm",
     "Comparison",
     "Gap",
+    "MeasuredArm",
     "TargetAccuracy",
     "read_comparisons",
 ]
 
-LEAD, BASE = "generated", "random"
 GROUPS = ("seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
+class MeasuredArm:
     """One way to start, measured.
 
     Args:
@@ -91,10 +88,11 @@ class Comparison:
 
     group: str
     steps: tuple[int, ...]
-    arms: tuple[Arm, ...]
+    arms: tuple[MeasuredArm, ...]
     target: TargetAccuracy | None
 
-    def arm(self, name: str) -> Arm | None:
+    def arm(self, name: str) -> MeasuredArm | None:
+        """The arm of a name; None if it was not measured."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def best(self, column: int) -> float:
@@ -151,7 +149,7 @@ def _read_comparison(
         group=group,
         steps=steps,
         arms=tuple(
-            Arm(
+            MeasuredArm(
                 name=name,
                 accuracy=_numbers(arm.get("accuracy"), f"{where}.arms.{name}.accuracy", len(steps)),
                 ci95=_numbers(

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from f2l_fed.evaluation.arm_names import LABELS
+from f2l_fed.evaluation.arm_names import GENERATED, label
 
 TITLES = {
     ("few-shot", "seen"): "Sites with classes that others have, in new combinations",
@@ -44,7 +44,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
                 Text(f"{100 * value:.1f} ±{100 * error:.1f}", style="bold" * (value == top))
                 for value, error, top in zip(row["accuracy"], row["ci95"], best, strict=True)
             ]
-            table.add_row(LABELS.get(arm, arm), *cells)
+            table.add_row(label(arm), *cells)
         yield table
         yield Text(_sentence(result["steps_to_target"][kind]))
         yield Text()
@@ -55,7 +55,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _sentence(reached: Mapping[str, Any]) -> str:
-    target, needed = reached["target"], reached["arms"]["generated"]
+    target, needed = reached["target"], reached["arms"][GENERATED]
     goal = f"what a random start has after {target['steps']} ({target['accuracy']:.1%})"
     if needed is None:
         return f"A generated start does not reach {goal}."

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from server.reporting.comparison import BASE, LEAD, Comparison
+from f2l_fed.evaluation.arm_names import GENERATED, RANDOM
+from server.reporting.comparison import Comparison
 
 __all__ = [
     "Rival",
@@ -43,7 +44,7 @@ class Rival:
 
 def verdict(comparison: Comparison) -> Verdict:
     """Whether the generated start beats the random one at the fewest steps measured."""
-    gaps = comparison.gaps(LEAD, BASE)
+    gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
         return "missing"
     if not gaps[0].clear:
@@ -53,7 +54,7 @@ def verdict(comparison: Comparison) -> Verdict:
 
 def start(comparison: Comparison) -> str:
     """The sentence on top: where the generated network starts, and where a random one does."""
-    gaps = comparison.gaps(LEAD, BASE)
+    gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
         return "The generated start was not compared with a random one: there is no number to give."
     ours, theirs = f"{gaps[0].first:.1%}", f"{gaps[0].second:.1%}"
@@ -79,7 +80,7 @@ def start(comparison: Comparison) -> str:
 
 def one_step(comparison: Comparison) -> str:
     """The same after a single step; empty where that was not measured."""
-    gaps = [gap for gap in comparison.gaps(LEAD, BASE) if gap.steps == 1]
+    gaps = [gap for gap in comparison.gaps(GENERATED, RANDOM) if gap.steps == 1]
     return "".join(
         f"After one step it is {gap.first:.1%} against {gap.second:.1%}." for gap in gaps
     )
@@ -87,7 +88,7 @@ def one_step(comparison: Comparison) -> str:
 
 def speed(comparison: Comparison) -> str:
     """How many steps the generated start saves on the way to the target accuracy."""
-    lead, target = comparison.arm(LEAD), comparison.target
+    lead, target = comparison.arm(GENERATED), comparison.target
     if lead is None or target is None or not lead.timed:
         return "The steps to a common accuracy were not measured."
     goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
@@ -97,7 +98,7 @@ def speed(comparison: Comparison) -> str:
     if reached == 0:
         return f"Without a single step it has {goal}."
     # A random start may have been there before, and fallen back by the last step.
-    base = comparison.arm(BASE)
+    base = comparison.arm(RANDOM)
     slow = target.steps if base is None or base.reached_after is None else base.reached_after
     found = f"{after([reached]).capitalize()} it has {goal}"
     if slow < target.steps:
@@ -134,7 +135,7 @@ def rivals(comparison: Comparison) -> tuple[Rival, ...]:
     """Every start that is above the generated one at some number of steps, largest lead first."""
     found = []
     for arm in comparison.arms:
-        ahead = [gap for gap in comparison.gaps(arm.name, LEAD) if gap.size > 0]
+        ahead = [gap for gap in comparison.gaps(arm.name, GENERATED) if gap.size > 0]
         if ahead:
             found.append(
                 Rival(

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import DataError, UsageError
-from f2l_fed.evaluation.arm_names import STARTS, label
+from f2l_fed.evaluation.arm_names import GENERATED, RANDOM, description, label
 from server.reporting.chart import TONES, Line, line_chart
-from server.reporting.comparison import BASE, LEAD, Comparison, read_comparisons
+from server.reporting.comparison import Comparison, read_comparisons
 from server.reporting.findings import Rival, Verdict, after, one_step, rivals, speed, start, verdict
 from server.reporting.html import render
 
@@ -70,11 +70,11 @@ def render_report(result: Mapping[str, Any]) -> str:
         result=result,
         sections=[_section(c, scenario, tones) for c in comparisons.values()],
         rounds=_totals(result.get("rounds") or []),
-        starts=STARTS,
         label=label,
+        description=description,
         after=after,
-        lead=LEAD,
-        base=BASE,
+        lead=GENERATED,
+        base=RANDOM,
     )
 
 
@@ -109,7 +109,7 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
             values=arm.accuracy,
             half_widths=arm.ci95,
             tone=tones[arm.name],
-            lead=arm.name == LEAD,
+            lead=arm.name == GENERATED,
         )
         for arm in comparison.arms
     ]
@@ -130,8 +130,8 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
 def _tones(comparisons: Mapping[str, Comparison]) -> dict[str, int]:
     """A colour for each start, the same in every chart; grey, tone 0, is the random one's."""
     names = dict.fromkeys(arm.name for c in comparisons.values() for arm in c.arms)
-    others = [name for name in names if name not in (BASE, LEAD)]
-    return {BASE: 0, LEAD: 0} | {name: 1 + i % (TONES - 1) for i, name in enumerate(others)}
+    others = [name for name in names if name not in (RANDOM, GENERATED)]
+    return {RANDOM: 0, GENERATED: 0} | {name: 1 + i % (TONES - 1) for i, name in enumerate(others)}
 
 
 def _totals(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from f2l_fed import events
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import TASK_ACTION, Task
@@ -157,7 +158,7 @@ class _Wave:
 
     def _planned(self, sites: Sequence[str], anchored: str) -> Iterator[tuple[str, CandidateSet]]:
         if not self._state.parent:
-            start = {"anchor": anchor(self._federation.target, self._federation.config.lineage)}
+            start = {ANCHOR: anchor(self._federation.target, self._federation.config.lineage)}
             return ((site, (start,)) for site in sites)
         contexts: Mapping[str, Tensor] = self._collection.intake.spool.contexts(
             anchored, tuple(sites)

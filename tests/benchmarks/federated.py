@@ -10,10 +10,9 @@ from pathlib import Path
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
-from f2l_fed.generator.candidates import Records
-from f2l_fed.generator.generator import Generator
+from f2l_fed.evaluation.arms import ServedRelease
+from server.cluster.held_out import served_release
 from server.federation.folder import Federation
-from server.generator.release_records import release_records
 from server.simulation.setup import Simulation, prepare
 
 
@@ -50,8 +49,8 @@ def laid_out(
         yield prepare(simulation, force=False)
 
 
-def promoted(federation: Federation) -> tuple[Generator, Records]:
-    """The promoted release's generator, and what it was fitted on."""
+def promoted(federation: Federation) -> ServedRelease:
+    """The promoted release as it serves new sites."""
     release = federation.releases.promoted()
     assert release is not None
-    return federation.releases.generator(release.id), release_records(federation, release)
+    return served_release(federation, release.id)

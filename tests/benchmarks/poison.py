@@ -28,7 +28,8 @@ import torch
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data import load, save_npz
-from f2l_fed.evaluation.arms import STEPS
+from f2l_fed.evaluation.arm_names import GENERATED
+from f2l_fed.local_training.finetune import STEPS
 from server.cluster.held_out import curves_of
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
@@ -120,8 +121,8 @@ def job(
         parts = held_out_sites(divided)
         measured = [site for some in parts.values() for site in some or ()]
         release = federation.releases.measured()
-        curves = curves_of(federation.root, release.id, measured, ("generated",))
-        return Found([curves[s.name]["generated"] for s in measured], *_shares(federation, liars))
+        curves = curves_of(federation.root, release.id, measured, (GENERATED,))
+        return Found([curves[s.name][GENERATED] for s in measured], *_shares(federation, liars))
 
 
 def _shuffle_labels(path: Path, rng: np.random.Generator) -> None:

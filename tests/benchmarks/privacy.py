@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 
 from clients.site.site import open_site
-from f2l_fed.evaluation.arms import STEPS
+from f2l_fed.evaluation.arm_names import GENERATED
+from f2l_fed.local_training.finetune import STEPS
 from server.cluster.held_out import curves_of
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -60,7 +61,7 @@ def job(
         stored = {(one.site, one.round) for one in federation.zoo.snapshot().records()}
         budgets = [open_site(path).budget for path in files]
         return Found(
-            accuracy=[curves[site.name]["generated"] for site in measured],
+            accuracy=[curves[site.name][GENERATED] for site in measured],
             spent=max(budget.spent()["spent"] if budget else 0.0 for budget in budgets),
             put_aside=1 - len(stored) / (ROUNDS * len(files)),
         )

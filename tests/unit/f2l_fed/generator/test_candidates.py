@@ -11,7 +11,8 @@ from torch import nn
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.flow import draw
 from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service, for_training
-from f2l_fed.local_training.selection import BLEND, select
+from f2l_fed.local_training.candidate_kinds import BLEND
+from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
 from tests.support.small import records, rng, small_generator
 

@@ -159,7 +159,7 @@ def test_a_lead_within_the_uncertainty_is_not_called_a_win(result):
     result["held_out"]["seen"]["arms"]["prior"] = arm(0.60, 0.65, 0.70, 0.762)
     text = read(result).text
     assert "A simpler start wins" not in text
-    assert "Ahead, but within the uncertainty: prior after 50 steps (up to 0.2 points)." in text
+    assert "Ahead, but within the uncertainty: linear prior after 50 steps (up to 0.2 points)." in text
 
 
 def test_where_nothing_is_ahead_the_page_says_so(result):
@@ -198,7 +198,7 @@ def test_one_chart_for_each_kind_of_site(result):
 def test_a_start_has_the_same_colour_in_both_charts(result):
     arms = result["held_out"]["unseen"]["arms"]
     result["held_out"]["unseen"]["arms"] = {"soup": arm(0.3, 0.3, 0.4, 0.5), **arms}
-    tones = re.findall(r'class="line (tone-\d)"><title>prior', render_report(result))
+    tones = re.findall(r'class="line (tone-\d)"><title>linear prior', render_report(result))
     assert len(tones) == 2
     assert len(set(tones)) == 1
 
