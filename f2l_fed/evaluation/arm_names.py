@@ -17,6 +17,9 @@ RANDOM = "random"
 PRIOR = "prior"
 """Key of the prior's start for the site's own context."""
 
+PROBE = "probe"
+"""Key of the start after the probe's own steps."""
+
 WRONG_CONTEXT = "wrong_context"
 """Key of the prior's start for the context of another site."""
 
@@ -58,7 +61,7 @@ ARMS = (
         description="the average of the 8 stored networks with the nearest contexts",
     ),
     Arm(
-        key="probe",
+        key=PROBE,
         label="probe itself",
         description="the network at the end of the probe's own gradient steps",
     ),

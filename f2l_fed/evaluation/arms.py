@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, RANDOM, WRONG_CONTEXT
+from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, PROBE, RANDOM, WRONG_CONTEXT
 from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.finetune import STEPS, Recipe, accuracy_after
@@ -123,7 +123,7 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
         "global_mean": generator.mean,
         "nearest": records.nearest(context, 1)[0],
         "soup": records.nearest(context, _SOUP).mean(0),
-        "probe": generator.prior.anchor + context,
+        PROBE: generator.prior.anchor + context,
         PRIOR: expected,
         WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
         "gaussian": release.chosen(site, context, expected, evaluations=0),

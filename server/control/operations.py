@@ -16,7 +16,7 @@ import grpc
 from cryptography import x509
 
 from f2l_fed.errors import ConfigError, UsageError
-from f2l_fed.events import RUN_STARTED
+from f2l_fed.events import RUN_STARTED, current_name
 from server.control.authorization import CallError, caller
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import ControlServicer
@@ -203,7 +203,7 @@ def _event(line: bytes) -> pb.Event | None:
     """An event as a message; None for a torn or damaged line."""
     try:
         fields: dict[str, Any] = json.loads(line)
-        message = pb.Event(name=fields.pop("event"))
+        message = pb.Event(name=current_name(fields.pop("event")))
         message.time.FromDatetime(datetime.fromtimestamp(fields.pop("time"), UTC))
         message.fields.update(fields)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):

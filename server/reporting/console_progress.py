@@ -20,13 +20,13 @@ from f2l_fed import events
 
 
 class ProgressView:
-    """A bar for what is going on, and a line for what has been decided.
+    """Progress of a run: a bar for the present step, and a line for every decision.
 
     Without a terminal only the lines appear.
 
     Args:
         console: Where to draw.
-        rounds: Number of rounds to come.
+        rounds: Number of rounds of the run.
     """
 
     def __init__(self, console: Console, rounds: int) -> None:
@@ -54,7 +54,7 @@ class ProgressView:
             self._bar.stop()
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """Shows what starts now."""
+        """Shows a new step."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(text, total=total)
@@ -63,7 +63,7 @@ class ProgressView:
         """Takes one event."""
         if event == events.SITE_PROBED:
             if fields["done"] == 1:
-                self.stage("introductions", fields["sites"])
+                self.stage("sites check in", fields["sites"])
             self._advance()
         elif event == events.ROUND_STARTED:
             self._sites = fields["sites"]
@@ -79,7 +79,7 @@ class ProgressView:
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_REJECTED:
-            self._warn(f"release {fields['release']} held", "; ".join(fields["reasons"]))
+            self._warn(f"release {fields['release']} rejected", "; ".join(fields["reasons"]))
         elif event == events.ROUND_FINISHED:
             self._say(
                 f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "
@@ -100,6 +100,6 @@ class ProgressView:
     def _say(self, text: str | Text) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def _warn(self, what: str, why: str, style: str = "yellow") -> None:
-        # Both may come from a site: they are shown as they are.
-        self._say(Text.assemble((what, style), f": {why}"))
+    def _warn(self, subject: str, reason: str, style: str = "yellow") -> None:
+        # Both may come from a site: markup in them is not interpreted.
+        self._say(Text.assemble((subject, style), f": {reason}"))

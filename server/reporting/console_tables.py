@@ -1,4 +1,4 @@
-"""The result of a federation as tables for a terminal."""
+"""Tables of a federation's result for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
 
 
 def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """A table for each kind of held-out site, a sentence on what it says, and the notes."""
+    """A table and a sentence for each kind of held-out site, then the gate's decision and notes."""
     for kind, part in result["held_out"].items():
         if part is None:
             continue

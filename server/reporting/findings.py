@@ -1,4 +1,4 @@
-"""What a comparison says about the generated start, in words that claim no more than it shows."""
+"""Findings about the generated start, in sentences that claim no more than was measured."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Verdict = Literal["gain", "unclear", "loss", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """A start that is somewhere above the generated one.
+    """An arm that is above the generated start after some number of steps.
 
     Args:
         name: Key of the arm.
-        steps: Where it is above.
-        clear: Where it is above by more than the uncertainty.
+        steps: Numbers of steps after which it is above.
+        clear: Those after which it is above by more than the uncertainty.
         lead: Its largest lead, a difference of accuracies.
     """
 
@@ -43,7 +43,7 @@ class Rival:
 
 
 def verdict(comparison: Comparison) -> Verdict:
-    """Whether the generated start beats the random one at the fewest steps measured."""
+    """The generated start against the random one, after the fewest steps measured."""
     gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
         return "missing"
@@ -53,7 +53,7 @@ def verdict(comparison: Comparison) -> Verdict:
 
 
 def start(comparison: Comparison) -> str:
-    """The sentence on top: where the generated network starts, and where a random one does."""
+    """The headline: accuracy of a generated and of a random start."""
     gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
         return "The generated start was not compared with a random one: there is no number to give."
@@ -70,16 +70,16 @@ def start(comparison: Comparison) -> str:
                 f"{_moment(gaps[0].steps)}, against {theirs}."
             )
         case _:
-            doubt = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
+            bound = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
             return (
                 f"No clear gain: a generated network is right in {ours} of cases "
                 f"{_moment(gaps[0].steps)}, a random one in {theirs}, and the difference is "
-                f"within {doubt}."
+                f"within {bound}."
             )
 
 
 def one_step(comparison: Comparison) -> str:
-    """The same after a single step; empty where that was not measured."""
+    """The same after a single step; empty if that was not measured."""
     gaps = [gap for gap in comparison.gaps(GENERATED, RANDOM) if gap.steps == 1]
     return "".join(
         f"After one step it is {gap.first:.1%} against {gap.second:.1%}." for gap in gaps
@@ -87,17 +87,17 @@ def one_step(comparison: Comparison) -> str:
 
 
 def speed(comparison: Comparison) -> str:
-    """How many steps the generated start saves on the way to the target accuracy."""
+    """The steps that the generated start saves to the target accuracy."""
     lead, target = comparison.arm(GENERATED), comparison.target
     if lead is None or target is None or not lead.timed:
-        return "The steps to a common accuracy were not measured."
+        return "The number of steps to a common accuracy was not measured."
     goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
     reached = lead.reached_after
     if reached is None:
         return f"It did not reach {goal}."
     if reached == 0:
         return f"Without a single step it has {goal}."
-    # A random start may have been there before, and fallen back by the last step.
+    # A random start may have reached it earlier, and have lost it by the last step.
     base = comparison.arm(RANDOM)
     slow = target.steps if base is None or base.reached_after is None else base.reached_after
     found = f"{after([reached]).capitalize()} it has {goal}"
@@ -111,7 +111,7 @@ def speed(comparison: Comparison) -> str:
 
 
 def after(steps: Sequence[int]) -> str:
-    """When, as words.
+    """Numbers of steps in words.
 
     >>> after([1]), after([0, 1, 20])
     ('after 1 step', 'after 0, 1 and 20 steps')
@@ -122,7 +122,7 @@ def after(steps: Sequence[int]) -> str:
 
 
 def factor(slow: int, fast: int) -> str:
-    """How many times fewer, rounded down so that it never promises too much.
+    """The ratio of two numbers of steps, rounded down.
 
     >>> factor(50, 3), factor(50, 6), factor(50, 1)
     ('16', '8.3', '50')
@@ -132,7 +132,7 @@ def factor(slow: int, fast: int) -> str:
 
 
 def rivals(comparison: Comparison) -> tuple[Rival, ...]:
-    """Every start that is above the generated one at some number of steps, largest lead first."""
+    """Arms that are above the generated start after some number of steps, largest lead first."""
     found = []
     for arm in comparison.arms:
         ahead = [gap for gap in comparison.gaps(arm.name, GENERATED) if gap.size > 0]

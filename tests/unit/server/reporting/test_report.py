@@ -159,7 +159,9 @@ def test_a_lead_within_the_uncertainty_is_not_called_a_win(result):
     result["held_out"]["seen"]["arms"]["prior"] = arm(0.60, 0.65, 0.70, 0.762)
     text = read(result).text
     assert "A simpler start wins" not in text
-    assert "Ahead, but within the uncertainty: linear prior after 50 steps (up to 0.2 points)." in text
+    assert (
+        "Ahead, but within the uncertainty: linear prior after 50 steps (up to 0.2 points)." in text
+    )
 
 
 def test_where_nothing_is_ahead_the_page_says_so(result):
