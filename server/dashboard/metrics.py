@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,7 @@ class _FederationCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         view = read_view(self._workdir)
         # Gauges, not counters: repeating a round or removing its file may lower them.
-        steps: dict[str, int] = {}
-        for state in view.rounds:
-            step = str(state.get("step", "unknown"))
-            steps[step] = steps.get(step, 0) + 1
+        steps = Counter(str(state.get("step", "unknown")) for state in view.rounds)
         rounds = GaugeMetricFamily("f2l_rounds", "Rounds by their present step.", labels=["step"])
         for step, number in sorted(steps.items()):
             rounds.add_metric([step], number)
