@@ -48,7 +48,7 @@ def read_view(workdir: Path, *, last_events: int = 40) -> FederationView:
     releases, bad_releases = _read_all(workdir, "releases/[0-9]*/release.json")
     events, bad_lines = _read_events(workdir / "events.jsonl")
     return FederationView(
-        rounds=tuple(reversed(rounds)),
+        rounds=tuple(_shown(state) for state in reversed(rounds)),
         releases=tuple(reversed(releases)),
         events=tuple(reversed(events[-last_events:])),
         unreadable=(
@@ -57,6 +57,15 @@ def read_view(workdir: Path, *, last_events: int = 40) -> FederationView:
             *([f"events.jsonl ({bad_lines} of its last lines)"] if bad_lines else []),
         ),
     )
+
+
+def _shown(state: dict[str, Any]) -> dict[str, Any]:
+    """A round with its quarantined sites among the rejected ones, as earlier files have them."""
+    rejected, quarantined = state.get("rejected"), state.get("quarantined")
+    if not isinstance(rejected, dict) or not isinstance(quarantined, dict):
+        return state
+    marked = {site: f"in quarantine: {reason}" for site, reason in quarantined.items()}
+    return {**state, "rejected": {**rejected, **marked}}
 
 
 def _read_all(workdir: Path, pattern: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -93,10 +102,7 @@ def _read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
         except ValueError:
             event = None
         if isinstance(event, dict):
-            name = event.get("event")
-            if isinstance(name, str):
-                event["event"] = current_name(name)
-            events.append(event)
+            events.append({**event, "event": current_name(str(event.get("event", "")))})
         elif line.strip():
             bad += 1
     return events, bad

@@ -61,6 +61,7 @@ class ProgressView:
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         """Takes one event."""
+        event = events.current_name(event)
         if event == events.SITE_PROBED:
             if fields["done"] == 1:
                 self.stage("sites check in", fields["sites"])

@@ -56,24 +56,24 @@ def start(comparison: Comparison) -> str:
     """The headline: accuracy of a generated and of a random start."""
     gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
-        return "The generated start was not compared with a random one: there is no number to give."
+        return "The generated start was not compared with a random one."
     ours, theirs = f"{gaps[0].first:.1%}", f"{gaps[0].second:.1%}"
     match verdict(comparison):
         case "gain":
             return (
-                f"A generated network is right in {ours} of cases {_moment(gaps[0].steps)}; "
-                f"a random one in {theirs}."
+                f"A generated network has an accuracy of {ours} {_moment(gaps[0].steps)}, "
+                f"a random one {theirs}."
             )
         case "loss":
             return (
-                f"A generated network is worse than a random one: right in {ours} of cases "
+                f"A generated network is worse than a random one: an accuracy of {ours} "
                 f"{_moment(gaps[0].steps)}, against {theirs}."
             )
         case _:
             bound = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
             return (
-                f"No clear gain: a generated network is right in {ours} of cases "
-                f"{_moment(gaps[0].steps)}, a random one in {theirs}, and the difference is "
+                f"No clear gain: a generated network has an accuracy of {ours} "
+                f"{_moment(gaps[0].steps)}, a random one {theirs}, and the difference is "
                 f"within {bound}."
             )
 
@@ -91,18 +91,18 @@ def speed(comparison: Comparison) -> str:
     lead, target = comparison.arm(GENERATED), comparison.target
     if lead is None or target is None or not lead.timed:
         return "The number of steps to a common accuracy was not measured."
-    goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
+    goal = f"the {target.accuracy:.1%} of a random start after {target.steps} steps"
     reached = lead.reached_after
     if reached is None:
-        return f"It did not reach {goal}."
+        return f"It does not reach {goal}."
     if reached == 0:
-        return f"Without a single step it has {goal}."
+        return f"Without any step it reaches {goal}."
     # A random start may have reached it earlier, and have lost it by the last step.
     base = comparison.arm(RANDOM)
     slow = target.steps if base is None or base.reached_after is None else base.reached_after
-    found = f"{after([reached]).capitalize()} it has {goal}"
+    found = f"{after([reached]).capitalize()} it reaches {goal}"
     if slow < target.steps:
-        found += f" and first had after {slow}"
+        found += f", which that start first reached after {slow}"
     if reached >= slow:
         return f"{found}: none saved."
     if 2 * reached > slow:

@@ -20,15 +20,15 @@ from server.reporting.html import render
 __all__ = ["render_report", "write_report"]
 
 _SCHEMA = 1
-_TITLES = {"seen": "New sites", "unseen": "New sites with classes no training site had"}
+_TITLES = {"seen": "Held-out sites", "unseen": "Held-out sites with unseen classes"}
 _HELD_OUT = {
-    "few-shot": "Their classes were known from training, but in other combinations, "
+    "few-shot": "Their classes occur at training sites, but in other combinations, "
     "with another label order and another camera.",
-    "dirichlet": "Labels mean the same everywhere; each site has its own mix of them.",
-    "camera": "Labels mean the same everywhere; each site sees through its own camera.",
+    "dirichlet": "All sites share the labels; each has its own distribution of them.",
+    "camera": "All sites share the labels; each has its own camera.",
     "natural": "Each site is one source of the data, such as one speaker.",
 }
-_UNSEEN = "None of their classes was at any training site."
+_UNSEEN = "No training site has any of their classes."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

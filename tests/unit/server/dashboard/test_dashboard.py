@@ -153,6 +153,12 @@ def test_an_event_of_an_earlier_version_has_its_present_name(workdir):
     assert '<span class="chip warn">release.rejected</span>' in shown(workdir)
 
 
+def test_quarantined_sites_are_shown_with_the_rejected_ones(workdir):
+    write_round(workdir, 3, quarantined={"site-7": "a copy"})
+    assert len(read_view(workdir).rounds[0]["rejected"]) == 2
+    assert "in quarantine: a copy: site-7" in shown(workdir)
+
+
 def test_damaged_files_are_named_and_the_rest_is_shown(workdir):
     (workdir / "rounds" / "00002.json").write_text("{")
     (workdir / "releases" / "00001" / "release.json").write_text("[]")
