@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # A whole federation on this machine, from nothing to a finished round: one server, four sites,
-# TLS, keys of their own. Everything that a real one needs, by the commands that a real one uses;
-# there, the parts marked "site" run on other machines.
+# TLS, a key for each. It uses the commands of a real federation, in which the parts marked "site"
+# run on other machines.
 #
 #   bash deploy/federation.sh [DIR]
 #
-# DIR (out/federation) must not exist yet. PORTS, the ports of front, control and dashboard, is
-# "8443 8770 8765"; F2L_BIN names a folder with the commands, and saves the installation.
+# DIR (out/federation) must not exist yet. PORTS, the ports of gateway, control and dashboard, is
+# "8443 8770 8765"; F2L_BIN names a folder that has the commands, instead of an installation.
 set -euo pipefail
 folder=$(realpath -m "${1:-out/federation}")
 if [ -e "$folder" ]; then
-  echo "error: $folder is there already; name another folder." >&2
+  echo "error: $folder exists already; name another folder." >&2
   exit 2
 fi
 if [ -z "${F2L_BIN:-}" ]; then
@@ -18,7 +18,7 @@ if [ -z "${F2L_BIN:-}" ]; then
   F2L_BIN=$PWD/.venv/bin
 fi
 PATH=$F2L_BIN:$PATH
-read -r front control dashboard <<<"${PORTS:-8443 8770 8765}"
+read -r gateway control dashboard <<<"${PORTS:-8443 8770 8765}"
 sites="north east south west"
 mkdir -p "$folder"
 cd "$folder"
@@ -31,7 +31,7 @@ finish() {
 trap finish EXIT
 say() { printf '\n== %s\n' "$*"; }
 
-say "data: every site has its own, here 8x8 images of five digits"
+say "data: each site has its own, here 8x8 images of five digits"
 python - $sites <<'PYTHON'
 import sys
 import numpy as np
@@ -48,7 +48,7 @@ for site in sys.argv[1:]:
 PYTHON
 
 say "server: settings, authority, identities"
-f2l-server init central --address "localhost:$front" --listen "127.0.0.1:$front" \
+f2l-server init central --address "localhost:$gateway" --listen "127.0.0.1:$gateway" \
   --control "127.0.0.1:$control" \
   --set target.name=mlp --set "target.input_shape=[1, 8, 8]" --set target.classes=5
 sed -i "s/^# dashboard = .*/dashboard = $dashboard/" central/federation.toml
@@ -67,7 +67,7 @@ if ! grep -q '^dashboard' server.log; then
 fi
 grep -E '^(sites|control|dashboard)' server.log
 
-# The administrator's identity is the folder central/certificates/admin; it may be taken elsewhere.
+# The administrator's identity is the folder central/certificates/admin; it may be moved elsewhere.
 export F2L_SERVER=localhost:$control F2L_CERTIFICATES=$folder/central/certificates F2L_NAME=admin
 
 for site in $sites; do
@@ -85,8 +85,8 @@ f2l-admin round start --watch
 f2l-admin site list
 f2l-admin release list
 
-say "site north: what it is, and what has left it"
+say "site north: its status, and the messages that have left it"
 f2l-site status north/site.toml
 f2l-site sent north/site.toml
 
-say "done; the whole ends now"
+say "done; all processes end now"

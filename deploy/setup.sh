@@ -1,5 +1,5 @@
 # Makes .venv in the project's folder and installs the project with the extras named in $1.
-# To be sourced, from anywhere; leaves the working directory at the project's folder.
+# To be sourced, from any folder; changes the working directory to the project's folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

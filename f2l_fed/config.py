@@ -16,16 +16,20 @@ from typing import Any
 
 from f2l_fed.admission import AdmissionConfig
 from f2l_fed.audit.release_limits import GateConfig
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.candidates import CandidatesConfig
-from f2l_fed.generator.config import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
-from f2l_fed.local_training.finetune import Recipe
-from f2l_fed.local_training.probe import ProbeConfig
-from f2l_fed.prior.linear_prior import PriorConfig
+from f2l_fed.generator.config import (
+    AggregateConfig,
+    CandidatesConfig,
+    GeneratorConfig,
+    SampleConfig,
+)
+from f2l_fed.local_training.config import ProbeConfig, Recipe
+from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.config import TargetConfig
 
 

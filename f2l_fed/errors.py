@@ -1,7 +1,7 @@
-"""Every error of F2L-Fed, as one sentence that says what to do.
+"""The errors of F2L-Fed: each is one sentence that says what is wrong and what to do.
 
 Outside data (files, messages, configuration, command line) is checked where it enters and
-answered with one of these. ``exit_code`` is what a command ends with: 2 for usage,
+answered with one of these. ``exit_code`` is the exit status of a command: 2 for usage,
 configuration and data a user handed in, 1 for everything else.
 """
 
@@ -23,20 +23,20 @@ __all__ = [
     "UsageError",
     "WireError",
     "ZooError",
-    "of_a_disk",
+    "is_disk_failure",
 ]
 
 
 class F2LError(Exception):
-    """Base of all errors that a user may see.
+    """The base of all errors that a user may see.
 
     Args:
-        what: What is wrong, as a clause without a full stop.
-        where: File, key, site, round or tensor it concerns.
-        expected: What would have been right.
-        got: What was found.
-        remedy: What to do about it, as a sentence.
-        passing: Whether it may be gone the next time although no OSError is its cause.
+        what: The fault, as a clause without a full stop.
+        where: The file, key, site, round or tensor it concerns.
+        expected: The right value or state.
+        got: The value or state found.
+        remedy: The way to mend it, as a sentence.
+        transient: Whether a repetition may succeed although no OSError is the cause.
 
     >>> str(F2LError("steps is negative", where="[recipe] steps", expected=">= 0", got="-1",
     ...              remedy="Set it to 0 or more."))
@@ -53,9 +53,9 @@ class F2LError(Exception):
         expected: str = "",
         got: str = "",
         remedy: str = "",
-        passing: bool = False,
+        transient: bool = False,
     ) -> None:
-        self._passing = passing
+        self._transient = transient
         self.what, self.where, self.expected, self.got, self.remedy = (
             what,
             where,
@@ -66,9 +66,9 @@ class F2LError(Exception):
         super().__init__(what)
 
     @property
-    def passing(self) -> bool:
-        """Whether a disk or an object store refused, which it may not do the next time."""
-        return self._passing or of_a_disk(self.__cause__)
+    def transient(self) -> bool:
+        """Whether a disk or an object store failed, so that a repetition may succeed."""
+        return self._transient or is_disk_failure(self.__cause__)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
@@ -84,17 +84,17 @@ class F2LError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
-        names = ("where", "expected", "got", "remedy", "passing")
+        names = ("where", "expected", "got", "remedy", "transient")
         return _rebuild, (type(self), self.what, {name: getattr(self, name) for name in names})
 
 
-def of_a_disk(error: BaseException | None) -> bool:
-    """Whether the system refused something; a file that isn't there is no such thing."""
+def is_disk_failure(error: BaseException | None) -> bool:
+    """Whether an error is a failure of a disk; a missing file is not."""
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
 def _visible(text: str) -> str:
-    """The text without what a terminal would obey: some of it may come from outside."""
+    """The text without control characters: some of it may come from outside."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -105,19 +105,19 @@ def _rebuild(kind: type[F2LError], what: str, more: dict[str, Any]) -> F2LError:
 
 
 class UsageError(F2LError):
-    """A command was called in a way that can't be carried out."""
+    """A command or function was called in a way that can't be carried out."""
 
     exit_code = 2
 
 
 class ConfigError(F2LError):
-    """A configuration file or ``--set`` has an unknown key or a value that can't stand."""
+    """A configuration file or ``--set`` has an unknown key or an invalid value."""
 
     exit_code = 2
 
 
 class DataError(F2LError):
-    """Data handed in by a user can't be used as it is."""
+    """Data handed in by a user can't be used as they are."""
 
     exit_code = 2
 
@@ -145,7 +145,7 @@ class ZooError(F2LError):
 
 
 class RecordErased(ZooError):
-    """A row isn't there any more because its site has asked to be forgotten."""
+    """A row was erased because its site asked to be forgotten."""
 
 
 class ReleaseError(F2LError):

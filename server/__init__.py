@@ -1,4 +1,4 @@
-"""What runs beside the Ray cluster: rounds, retraining, releases, control, reports."""
+"""The server: rounds, retraining, releases, members, control service, dashboard and reports."""
 
 import os
 

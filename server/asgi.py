@@ -1,4 +1,4 @@
-"""An ASGI app served inside a process that has other work too."""
+"""An ASGI app inside a process that does other work too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
 
 
 class _Quiet(uvicorn.Server):
-    """Leaves signals to the process that it is a part of."""
+    """A server that leaves signals to its process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The commands f2l-admin and f2l-server: entry points and the way errors end them."""
+"""The commands f2l-admin and f2l-server: entry points, and the end of a command by an error."""
 
 from __future__ import annotations
 
@@ -9,56 +9,48 @@ from typing import Annotated
 import typer
 
 from f2l_fed.errors import F2LError
-from server.commands import (
-    connection,
-    explain,
-    forget,
-    quarantine,
-    releases,
-    rounds,
-    simulate,
-    sites,
-    zoo,
-)
+from server.commands import connection, quarantine, release, round, site, zoo
 from server.commands import server as server_commands
+from server.commands.explain import explain
+from server.commands.health import health
+from server.commands.simulate import simulate
 
-_admin = typer.Typer(
+admin_app = typer.Typer(
     name="f2l-admin",
-    help="Administers a federation.",
+    help="Administer a federation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_admin.command()(simulate.simulate)
-_admin.command()(explain.explain)
-_admin.add_typer(zoo.app, name="zoo")
-_admin.add_typer(quarantine.app, name="quarantine")
-_admin.add_typer(rounds.rounds, name="round")
-_admin.add_typer(releases.releases, name="release")
-_admin.command()(connection.health)
-sites.sites.command(name="forget")(forget.forget)
-_admin.add_typer(sites.sites, name="site")
+admin_app.callback()(connection.options)
+admin_app.command()(simulate)
+admin_app.command()(explain)
+admin_app.command()(health)
+admin_app.add_typer(zoo.app, name="zoo")
+admin_app.add_typer(quarantine.app, name="quarantine")
+admin_app.add_typer(round.app, name="round")
+admin_app.add_typer(release.app, name="release")
+admin_app.add_typer(site.app, name="site")
+
+server_app = server_commands.app
 
 
+@server_app.callback()
 def _debug(
-    debug: Annotated[bool, typer.Option(help="Shows where an error arose.")] = False,
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
 ) -> None:
     if debug:
         os.environ["F2L_DEBUG"] = "1"
 
 
-_admin.callback()(connection.options)
-server_commands.app.callback()(_debug)
-
-
 def admin() -> None:
     """Entry point of f2l-admin."""
-    _run(_admin)
+    _run(admin_app)
 
 
 def server() -> None:
     """Entry point of f2l-server."""
-    _run(server_commands.app)
+    _run(server_app)
 
 
 def _run(app: typer.Typer) -> None:

@@ -44,7 +44,7 @@ class ManagedProcess:
 
 
 async def keep_running(child: ManagedProcess) -> None:
-    """Runs a child, again and again with growing waits, until it is cancelled."""
+    """Runs a child, and restarts it with growing waits, until it is cancelled."""
     log = logging.Logger(child.name)
     handler = RotatingFileHandler(
         child.folder / f"{child.name}.log", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8"
@@ -58,8 +58,8 @@ async def keep_running(child: ManagedProcess) -> None:
             try:
                 end = await _run_once(child, log)
             except OSError as error:
-                # The machine has no process, file or memory to spare just now.
-                end = f"it can't be started ({error})"
+                # No process, file or memory is free at present.
+                end = f"not started ({error})"
             failures = 1 if time.monotonic() - began >= _STEADY_S else failures + 1
             wait_s = min(_FIRST_S * 2.0 ** min(failures - 1, 30), _LONGEST_S)
             _LOG.warning("%s ended: %s; it is started again in %g s", child.name, end, wait_s)
@@ -79,7 +79,7 @@ async def _run_once(child: ManagedProcess, log: logging.Logger) -> str:
         start_new_session=True,
         limit=_LONGEST_LINE,
     )
-    said = [""]
+    last_line = [""]
 
     async def listen() -> None:
         if process.stdout is None:
@@ -93,7 +93,7 @@ async def _run_once(child: ManagedProcess, log: logging.Logger) -> str:
                 return
             if words := _COLOURS.sub("", line.decode("utf-8", "replace")).strip():
                 log.info("%s", words)
-                said[0] = words
+                last_line[0] = words
 
     listening = asyncio.create_task(listen())
     readying = asyncio.ensure_future(child.ready())
@@ -102,7 +102,7 @@ async def _run_once(child: ManagedProcess, log: logging.Logger) -> str:
     try:
         done, _ = await asyncio.wait({readying, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if readying in done and readying.exception() is not None:
-            problem = f"it did not get ready ({readying.exception()})"
+            problem = f"not ready ({readying.exception()})"
         else:
             await waiting
     finally:
@@ -114,7 +114,7 @@ async def _run_once(child: ManagedProcess, log: logging.Logger) -> str:
             await asyncio.wait_for(listening, 2.0)
     code = process.returncode or 0
     cause = problem or (f"signal {-code}" if code < 0 else f"exit code {code}")
-    return f"{cause}, after saying: {said[0][:300]}" if said[0] else cause
+    return f"{cause}, after saying: {last_line[0][:300]}" if last_line[0] else cause
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
@@ -134,21 +134,21 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
 
 
 def strays(mark: str) -> list[int]:
-    """Ids of this user's other processes that were started with a mark in their environment.
+    """Ids of this user's other processes that have a mark in their environment.
 
     Args:
         mark: ``NAME=value``.
     """
-    wanted, found = mark.encode(), []
+    variable, found = mark.encode(), []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile, or another user's
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+            if variable in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return [pid for pid in found if pid != os.getpid()]
 
 
 def end_strays(mark: str, *, grace_s: float = _GRACE_S) -> None:
-    """Ends what a server that was killed has left behind, or detached from itself."""
+    """Ends the processes that a killed server has left, or that have detached from it."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in strays(mark):
             with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The Flower ServerApp: a thin adapter between Flower's Grid and the rounds."""
+"""The Flower ServerApp: an adapter between Flower's grid and the coordinator of rounds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
 from server.rounds.coordinator import Coordinator
 from server.rounds.messaging import Messenger
+from server.rounds.run_end import RunEnd, run_end_path
 from server.rounds.state import RoundState
 from server.superlink.reply_guard import guard_replies
 
@@ -34,8 +35,8 @@ def run_rounds(
     Args:
         grid: Flower's connection to the nodes.
         root: The federation's folder.
-        rounds: How many.
-        sites: Nodes to wait for before the first.
+        rounds: Number of new rounds.
+        sites: Number of nodes to wait for before the first.
         stop: Set from outside to give up.
         listener: Gets every event.
     """
@@ -43,15 +44,17 @@ def run_rounds(
     connection.connect(federation.config.ray)
     return Coordinator(
         federation=federation,
-        talk=Messenger(grid=grid, config=federation.config.round, stop=stop or threading.Event()),
-        engine=RayBackend(root=root, config=federation.config.ray),
+        messenger=Messenger(
+            grid=grid, config=federation.config.round, stop=stop or threading.Event()
+        ),
+        backend=RayBackend(root=root, config=federation.config.ray),
         log=federation.events(listener),
         names=partial(_bound_names, grid),
     ).run(rounds, sites)
 
 
 def _bound_names(grid: Grid) -> dict[int, str]:
-    """Names that the SuperLink has bound to the nodes' keys; none without authentication."""
+    """The names that the SuperLink has bound to the nodes' keys; none without authentication."""
     return {node.node_id: node.name for node in grid.get_nodes() if getattr(node, "name", "")}
 
 
@@ -60,7 +63,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """One `flwr run`: the folder and the number of rounds come from the run's configuration."""
+    """Conducts the rounds of one Flower run, as its configuration says, and records its end."""
     root = str(context.run_config.get("workdir", ""))
     if not root:
         raise ConfigError(
@@ -69,9 +72,15 @@ def main(grid: Grid, context: Context) -> None:
             expected='workdir="/path/of/the/federation"',
         )
     guard_replies()
-    run_rounds(
-        grid,
-        Path(root),
-        rounds=int(context.run_config.get("rounds", 1)),
-        sites=int(context.run_config.get("sites", 1)),
-    )
+    run, path = str(context.run_id), run_end_path(Path(root))
+    try:
+        run_rounds(
+            grid,
+            Path(root),
+            rounds=int(context.run_config.get("rounds", 1)),
+            sites=int(context.run_config.get("sites", 1)),
+        )
+    except Exception as error:
+        RunEnd.of(run, error).write(path)
+        raise
+    RunEnd(run=run, outcome="completed").write(path)

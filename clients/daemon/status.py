@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.locks import is_locked
 
 STATUS = "daemon.json"
 
@@ -53,18 +53,7 @@ def read_status(state: Path) -> Status | None:
     except FileNotFoundError:
         return None
     status = from_mapping(Status, json.loads(text), where=str(state / STATUS))
-    if status.state != "stopped" and not _is_locked(state):
+    if status.state != "stopped" and not is_locked(state / _LOCK):
         left = f"; SuperNode {status.supernode} may still run" if status.supernode else ""
         return replace(status, state="stopped", last_end=f"the daemon was killed{left}")
     return status
-
-
-def _is_locked(state: Path) -> bool:
-    try:
-        with (state / _LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False

@@ -10,13 +10,12 @@ Its files in the state folder::
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from clients.onboarding.renewal import Renewal
 from clients.site.config import read_config
 from clients.site.sent_log import utc_now
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
 
 _POLL_S = 0.1
@@ -176,19 +176,21 @@ def _end_leftover(state: Path, grace_s: float) -> None:
 
 @contextmanager
 def _locked(state: Path) -> Iterator[None]:
-    with (state / _LOCK).open("w") as file:
-        # Whoever asks for the status holds the lock for a moment.
+    with ExitStack() as held:
+        # A question for the status holds the lock for a moment.
         for attempt in range(5):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(
+                    locked(state / _LOCK, wait=False, mode=0o666, create_folder=False)
+                )
                 break
-            except BlockingIOError as error:
+            except UsageError as error:
                 if attempt == 4:
                     raise UsageError(
                         "a daemon runs for this site already",
                         where=str(state),
                         remedy="Stop that one first.",
-                    ) from error
+                    ) from error.__cause__
                 time.sleep(_POLL_S)
         yield
 

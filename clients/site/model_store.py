@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import DataError, UsageError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.layout import WeightLayout
 

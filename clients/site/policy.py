@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from f2l_fed.core.validation import positive, require
 from f2l_fed.errors import PolicyRefusal
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.wire.messages import NUMBERS
 
 ANSWERS = ("probe", "update")

@@ -7,19 +7,19 @@ budget, never hide one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.locks import locked
 from f2l_fed.core.validation import positive, require
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal, UsageError
-from f2l_fed.privacy.accountant import Ledger, Spending, noise_for
+from f2l_fed.privacy.accountant import Ledger, Spending, noise_multiplier_for
 
 LEDGER = "privacy.json"
 _LOCK = "privacy.lock"
@@ -89,7 +89,7 @@ class Budget:
             try:
                 if left < 1:
                     raise PolicyRefusal("privacy-budget-spent")
-                noise = noise_for(config.epsilon, config.delta, planned, ledger)
+                noise = noise_multiplier_for(config.epsilon, config.delta, planned, ledger)
             except UsageError as error:
                 # The budget was made smaller than what had been spent.
                 raise PolicyRefusal("privacy-budget-spent") from error
@@ -116,8 +116,5 @@ class Budget:
                 remedy="Restore it from a backup: without it nobody knows what is left.",
             ) from error
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.state / _LOCK).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self.state / _LOCK, mode=0o666, create_folder=False)

@@ -18,7 +18,8 @@ from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import LayoutMismatch
 from f2l_fed.local_training.candidate_kinds import ANCHOR
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target, build_target

@@ -19,7 +19,7 @@ from clients.site.site import Site
 from clients.training.probe_cache import anchored, digest_of, keep, read_kept
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.privacy.dp_sgd import private_update, sampling_rate
 from f2l_fed.targets import Target

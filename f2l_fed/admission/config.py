@@ -12,26 +12,26 @@ class AdmissionConfig:
     """Limits of the screening.
 
     Args:
-        deviations: Distance from the median, in robust standard deviations, above which a figure
-            of an update is unlike the others'; of lengths, that of a site's median network.
-        clip: The same for any network's update that is long: from there on it is shortened.
-        far: The same for one that is so long that it is kept out.
-        minimum: Smallest number of sites to compare with; below it only what is wrong by itself
-            counts.
-        times: How many times the median length an update or a probe may be where a few sites are
-            known, but not so many.
+        deviations: Distance from the median over sites, in robust standard deviations, above
+            which a figure of an update is an outlier; of lengths, that of a site's median network.
+        clip: The same for the length of any one update; a longer one is shortened to it.
+        far: The same; an update this long goes to quarantine.
+        minimum: Smallest number of sites to compare with; below it a submission is judged by
+            itself alone.
+        times: Multiple of the median length above which an update or a probe is an outlier where
+            a few sites are known, but fewer than ``minimum``.
         floor: Smallest robust standard deviation of logarithms and cosines, and of lengths in
             medians, so that among nearly equal updates small differences don't become outliers.
         along: Cosine of an output layer with the site's own probe, or of its change with probe and
-            start, as a share of the sites' median, below which an update is kept out.
+            start, as a share of the sites' median, below which an update goes to quarantine.
         against: The same cosine itself, where there are too few sites to compare with.
         copy: Distance to another network, as a share of the update's own length, below which it
             is a copy.
-        alike: Cosine between the updates of two sites above which they are in league.
-        recall: Rounds of a site whose networks are remembered, to tell copies.
+        alike: Cosine between the updates of two sites above which they are colluding.
+        recall: Rounds of a site of which networks are remembered, to recognise copies.
         inputs: Synthetic inputs that a network is tried on.
         quota: Submissions of one site that may wait in quarantine; more of them are rejected.
-        examples: Largest number of examples that a site may say it has.
+        examples: Largest number of examples that a site may declare.
     """
 
     deviations: float = 7.0

@@ -1,4 +1,4 @@
-"""A submission with all that it is judged by; what is dear is worked out when first asked for."""
+"""Evidence of a submission: everything the checks may look at; costly parts are made on demand."""
 
 from __future__ import annotations
 
@@ -11,89 +11,86 @@ import torch
 from torch import Tensor
 
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.features import SPREAD, Features, extract_features, spread_of
+from f2l_fed.admission.features import SPREAD, Features, extract_features, output_spread
 from f2l_fed.admission.history import History
 from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.weight_sketch import WeightSketch
 
 FEW = 3
-"""Sites of whom one may lie."""
+"""Smallest number of sites whose median one Byzantine site doesn't decide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparisons:
-    """Figures of one site next to those of all.
+    """Figures of one site next to those of all sites.
 
     Args:
         values: (m,) float64 by name.
-        votes: All sites'.
-        peers: Those that started from the same release.
-        complete: Whether all have come that will.
-        few: From so many sites on, what is ten times another's is told even below
-            `AdmissionConfig.minimum`.
+        statistics: The figures of all sites.
+        peers: Those of the sites that started from the same release.
+        complete: Whether all sites of the round have answered that will.
+        few: Number of sites from which on a length many times the median's is an outlier even
+            below `AdmissionConfig.minimum`.
         config: Limits.
     """
 
     values: Mapping[str, Tensor]
-    votes: SiteStatistics
+    statistics: SiteStatistics
     peers: SiteStatistics
     complete: bool
     few: int
     config: AdmissionConfig
 
-    def usual(self, name: str, *, wide: float = 1.0) -> Reference:
-        """What sites have; ``wide`` widens the floor."""
-        return self.votes.usual(name, wide * self.config.floor)
+    def reference(self, name: str, *, wide: float = 1.0) -> Reference:
+        """The reference over all sites; ``wide`` widens the floor."""
+        return self.statistics.reference(name, wide * self.config.floor)
 
     def among_few(self, name: str) -> tuple[Tensor, Reference] | None:
-        """How many times a length is the median's, as a logarithm, where too few are known.
+        """Logarithm of a length in medians, where fewer sites than `minimum` are known.
 
         Args:
-            name: Of the figure, a logarithm.
+            name: Name of the figure, a logarithm.
 
         Returns:
-            (m,) float64, and what is usual; None where more are known, or not even a few.
+            (m,) float64, and the reference; None where more sites are known, or not even a few.
         """
-        others = self.usual(name)
-        if not self.few <= others.voters < self.config.minimum:
+        reference = self.reference(name)
+        if not self.few <= reference.sites < self.config.minimum:
             return None
-        return self.values[name] - others.centre, others
+        return self.values[name] - reference.median, reference
 
     def by_release(
-        self, values: Tensor, usual: Callable[[SiteStatistics], Reference]
+        self, values: Tensor, refer: Callable[[SiteStatistics], Reference]
     ) -> tuple[Tensor, Reference] | None:
-        """Deviations of a figure that depends on the release that was started from.
+        """Deviations of a figure that depends on the parent release.
 
-        How long updates are is such a figure. Those that started from the same release tell what
-        is usual, but not before most have come: whoever is first in a round could then decide for
-        all. So until all have come, what is unlike them counts only as far as it is unlike all
-        sites' newest as well. Where too few started from that release, all sites' newest are
-        asked alone, and `AdmissionConfig.far` is what `AdmissionConfig.deviations` is otherwise.
+        The length of an update is such a figure. The reference is over the sites that started
+        from the same release, but not before most of them have answered: otherwise the first of a
+        round could decide for all. So until the round is complete, a deviation from them counts
+        only as far as it is one from all sites' newest figures as well. Where too few started from
+        that release, the reference is over all sites' newest figures alone, and
+        `AdmissionConfig.far` takes the place of `AdmissionConfig.deviations`.
 
         Args:
             values: (m,) float64.
-            usual: What is usual among votes.
+            refer: Makes the reference from statistics.
 
         Returns:
-            (m,) float64 in robust standard deviations, and from what; None where too few are known.
+            (m,) float64 in robust standard deviations, and the reference; None where too few sites
+            are known.
         """
-        least, same = self.config.minimum, usual(self.peers)
-        if same.voters >= least and self.complete:
+        minimum, same = self.config.minimum, refer(self.peers)
+        if same.sites >= minimum and self.complete:
             return same.deviations(values), same
-        all_ = usual(self.votes)
-        if same.voters >= least:
-            return _nearer(same.deviations(values), all_.deviations(values)), same
-        if all_.voters < least:
+        everyone = refer(self.statistics)
+        if same.sites >= minimum:
+            return _nearer(same.deviations(values), everyone.deviations(values)), same
+        if everyone.sites < minimum:
             return None
-        wide = all_._replace(spread=all_.spread * self.config.far / self.config.deviations)
+        spread = everyone.spread * self.config.far / self.config.deviations
+        wide = everyone._replace(spread=spread)
         return wide.deviations(values), wide
-
-
-def _nearer(a: Tensor, b: Tensor) -> Tensor:
-    """Elementwise the one nearer to zero; zero where they have different signs."""
-    nearer = a.sign() * torch.minimum(a.abs(), b.abs())
-    return torch.where(a.sign() == b.sign(), nearer, torch.zeros_like(a))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,29 +98,29 @@ class Evidence:
     """Everything that checks may look at.
 
     Args:
-        submission: What is judged.
-        memory: What was admitted before.
+        submission: The submission.
+        history: The admission history before it.
         config: Limits.
-        anatomy: Where the parts of a network lie.
+        sketch: Sketches weights.
         episodes: Number of probes that were asked for.
         logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
         inputs: (n, *input_shape) float32, synthetic inputs.
-        sites: How many are expected in the round; 0 if that is not known.
+        expected_sites: Number of sites expected in the round; 0 if that is not known.
     """
 
     submission: Submission
-    memory: History
+    history: History
     config: AdmissionConfig
-    anatomy: WeightSketch
+    sketch: WeightSketch
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
-    sites: int = 0
+    expected_sites: int = 0
 
     @cached_property
-    def measures(self) -> Features:
-        """The figures of a submission in the right form."""
-        return extract_features(self.submission, self.anatomy)
+    def features(self) -> Features:
+        """The features of a submission in the right shapes."""
+        return extract_features(self.submission, self.sketch)
 
     @cached_property
     def outputs(self) -> Tensor:
@@ -133,27 +130,35 @@ class Evidence:
 
     @cached_property
     def spread(self) -> Tensor:
-        """(m,) float64, log of how far outputs differ from input to input."""
-        return spread_of(self.outputs).clamp(min=1e-12).log()
+        """(m,) float64, logarithm of the outputs' standard deviation over inputs."""
+        return output_spread(self.outputs).clamp(min=1e-12).log()
 
     @cached_property
-    def compared(self) -> Comparisons:
-        """The figures that cost no forward pass, with the votes on them.
+    def weight_comparisons(self) -> Comparisons:
+        """The figures that cost no forward pass, with the statistics they are compared with.
 
-        Whoever comes first may not decide for the rest: among two thirds of the sites less than
-        half lie if less than a third of all do. Until so many are known it is left to `review`.
+        The first of a round may not decide for the rest: among two thirds of the sites fewer than
+        half are Byzantine if less than a third of all are. Until so many sites are known the
+        comparison is left to `review_cohort`.
         """
-        origin, most = self.submission.origin, ceil(2 * self.sites / 3)
+        one, two_thirds = self.submission.id, ceil(2 * self.expected_sites / 3)
+        statistics = self.history.statistics_on(one.kind)
         return Comparisons(
-            values=self.measures.values,
-            votes=self.memory.votes_on(origin.kind),
-            peers=self.memory.votes_on(origin.kind).from_release(origin.parent),
+            values=self.features.values,
+            statistics=statistics,
+            peers=statistics.from_release(one.parent),
             complete=False,
-            few=max(FEW, most),
-            config=replace(self.config, minimum=max(self.config.minimum, most)),
+            few=max(FEW, two_thirds),
+            config=replace(self.config, minimum=max(self.config.minimum, two_thirds)),
         )
 
     @cached_property
-    def behaved(self) -> Comparisons:
-        """The figure that costs one."""
-        return replace(self.compared, values={SPREAD: self.spread})
+    def output_comparisons(self) -> Comparisons:
+        """The figure that costs a forward pass, with the same statistics."""
+        return replace(self.weight_comparisons, values={SPREAD: self.spread})
+
+
+def _nearer(a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise the one nearer to zero; zero where they have different signs."""
+    nearer = a.sign() * torch.minimum(a.abs(), b.abs())
+    return torch.where(a.sign() == b.sign(), nearer, torch.zeros_like(a))

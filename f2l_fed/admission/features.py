@@ -1,12 +1,12 @@
-"""Figures of a submission that can be compared with other sites', whatever their labels mean.
+"""Features of a submission: figures that can be compared with other sites', whatever labels mean.
 
-A site's probe is what a few steps on its own data do to the anchor. An honest update comes from
-the same data, so in the output layer it points the same way, and that of a good start, which
+A site's probe is the change of the anchor by a few steps on its own data. An honest update comes
+from the same data, so in the output layer it points the same way, and that of a good start, which
 training makes surer. The cosine with both together is far above zero, while a flipped, random,
 permuted or borrowed update has none or a negative one. It costs a few inner products and needs no
-data at the server. A single short update is mostly the chance of its batches, so it is the mean
-over the episodes that is compared. Below the output layer honest updates of later rounds often go
-against the probe, so nothing is made of that. Lengths tell the rest.
+data at the server. A single short update is mostly the chance of its batches, so the mean over the
+episodes is compared. Below the output layer honest updates of later rounds often go against the
+probe, so that is not checked. Lengths are the remaining figures.
 """
 
 from __future__ import annotations
@@ -21,61 +21,74 @@ from torch.nn.functional import cosine_similarity
 from f2l_fed.admission.submission import Submission, SubmissionId
 from f2l_fed.admission.weight_sketch import WeightSketch
 
+# Names of figures; history files have them too.
 NORM, PROBE, SPREAD = "norm", "probe", "spread"
 HEAD, HEAD_CHANGE = "head", "head_change"
 LAYER = "layer."
-_LEAST = 1e-12
+
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """What is remembered of a submission.
+    """The part of a submission that the history remembers.
 
     Args:
-        origin: Where it comes from.
+        id: The submission.
         values: (m,) float64 by name, one for each network, or (1,) for all of them.
         signatures: (m, S) float32, of the networks; see `WeightSketch.signature`.
-        lengths: (m,) float32, how far each signature is from the start's.
+        lengths: (m,) float32, distance of each signature from the start's.
         directions: (m, 256) float32, sketches of the updates' hidden part, of length 1.
     """
 
-    origin: SubmissionId
+    id: SubmissionId
     values: Mapping[str, Tensor]
     signatures: Tensor
     lengths: Tensor
     directions: Tensor
 
 
-def extract_features(submission: Submission, anatomy: WeightSketch) -> Features:
-    """Measures a submission of finite numbers in the right form.
+def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
+    """Extracts the features of a submission of finite numbers in the right shapes.
 
-    Logarithms of lengths, cosines as they are.
+    Lengths become logarithms, cosines stay as they are.
     """
     updates, probes = submission.updates, submission.paired_probes
-    expected = [_unit(anatomy.rows(each)) for each in (probes, submission.starts)]
-    layers = anatomy.layer_norms(updates)
-    lengths = layers.square().sum(dim=1).sqrt().clamp(min=_LEAST)
+    expected = [_unit(sketch.output_rows(each)) for each in (probes, submission.starts)]
+    layers = sketch.layer_norms(updates)
+    lengths = layers.square().sum(dim=1).sqrt().clamp(min=_SMALLEST)
     values = {
         NORM: lengths.log(),
-        PROBE: probes.double().norm(dim=1).clamp(min=_LEAST).log(),
-        HEAD: _cosine(anatomy.rows(submission.weights), anatomy.rows(probes)),
-        HEAD_CHANGE: _cosine(_mean(anatomy.rows(updates)), _mean(*expected)),
+        PROBE: probes.double().norm(dim=1).clamp(min=_SMALLEST).log(),
+        HEAD: _cosine(sketch.output_rows(submission.weights), sketch.output_rows(probes)),
+        HEAD_CHANGE: _cosine(_mean(sketch.output_rows(updates)), _mean(*expected)),
     }
-    logs = layers.clamp(min=_LEAST).log()
+    logs = layers.clamp(min=_SMALLEST).log()
     values |= {f"{LAYER}{index}": log for index, log in enumerate(logs.T)}
-    signatures = anatomy.signature(submission.weights)
-    directions = anatomy.sketch(updates)
+    signatures = sketch.signature(submission.weights)
+    directions = sketch.count_sketch(updates)
     return Features(
-        origin=submission.origin,
+        id=submission.id,
         values=values,
         signatures=signatures,
-        lengths=(signatures - anatomy.signature(submission.starts)).norm(dim=1),
-        directions=directions / directions.norm(dim=1, keepdim=True).clamp(min=_LEAST),
+        lengths=(signatures - sketch.signature(submission.starts)).norm(dim=1),
+        directions=directions / directions.norm(dim=1, keepdim=True).clamp(min=_SMALLEST),
     )
 
 
+def output_spread(logits: Tensor) -> Tensor:
+    """Standard deviation of outputs over inputs, (m, n, K) logits to (m,) float64.
+
+    >>> from torch import ones
+    >>> output_spread(ones(1, 4, 3)).item()
+    0.0
+    """
+    logits = logits.double()
+    return (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2)).sqrt()
+
+
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return cosine_similarity(a.double(), b.double(), dim=1, eps=_LEAST)
+    return cosine_similarity(a.double(), b.double(), dim=1, eps=_SMALLEST)
 
 
 def _mean(*parts: Tensor) -> Tensor:
@@ -84,16 +97,5 @@ def _mean(*parts: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    unit: Tensor = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=_LEAST)
+    unit: Tensor = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=_SMALLEST)
     return unit
-
-
-def spread_of(logits: Tensor) -> Tensor:
-    """How far outputs differ from input to input, (m, n, K) logits to (m,) float64.
-
-    >>> from torch import ones
-    >>> spread_of(ones(1, 4, 3)).item()
-    0.0
-    """
-    logits = logits.double()
-    return (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2)).sqrt()

@@ -1,7 +1,7 @@
-"""What admission remembers of the submissions that were admitted: one serialisable value.
+"""The admission history: statistics and sketches of the admitted submissions, one value.
 
-Law: only what was admitted is in it, so poison that is kept out changes nothing; and what got in
-has one vote a site (`f2l_fed.admission.robust_statistics`).
+Law: only what was admitted is in it, so poison that is kept out changes nothing; and of what was
+admitted every site has one statistic a figure (`f2l_fed.admission.robust_statistics`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from f2l_fed.admission.submission import SubmissionId
 
 
 class Exclusion(NamedTuple):
-    """Since which round a site's records are left out, and why."""
+    """The round of the newest records of a site that are excluded from retrainings, and why."""
 
     round: int
     reason: str
@@ -28,161 +28,174 @@ class Exclusion(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class History:
-    """Votes of the sites, and signatures of their networks.
+    """Statistics of the sites, and sketches of their networks and updates.
 
     Args:
-        votes: Figures of the sites for each kind of round.
-        owners: Whose each remembered network is, in the order in which they came.
-        signatures: (n, S) float32, theirs.
-        sources: Whose each remembered update is; a site's newest of each kind.
-        directions: (u, 256) float32, theirs.
-        doubted: Sites whose newest records are to be left out of retrainings.
-        fresh: What has come since the last `review` as its site's newest of a kind.
+        statistics: Figures of the sites for each kind of round.
+        signature_ids: The submission of each remembered network, in order of arrival.
+        signatures: (n, S) float32, the networks' signatures; see `WeightSketch.signature`.
+        direction_ids: The submission of each remembered update; a site's newest of each kind.
+        directions: (u, 256) float32, the updates' sketches.
+        excluded: Sites whose newest records are excluded from retrainings.
+        unreviewed: Submissions that came since the last `review_cohort` as their site's newest
+            of a kind.
     """
 
-    votes: Mapping[str, SiteStatistics] = field(default_factory=dict)
-    owners: tuple[SubmissionId, ...] = ()
+    statistics: Mapping[str, SiteStatistics] = field(default_factory=dict)
+    signature_ids: tuple[SubmissionId, ...] = ()
     signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    sources: tuple[SubmissionId, ...] = ()
+    direction_ids: tuple[SubmissionId, ...] = ()
     directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    doubted: Mapping[str, Exclusion] = field(default_factory=dict)
-    fresh: frozenset[SubmissionId] = frozenset()
+    excluded: Mapping[str, Exclusion] = field(default_factory=dict)
+    unreviewed: frozenset[SubmissionId] = frozenset()
 
     def with_admitted(
-        self, one: Features, extra: Mapping[str, Tensor] | None = None, *, votes: bool = True
+        self, new: Features, extra: Mapping[str, Tensor] | None = None, *, counted: bool = True
     ) -> History:
-        """The memory after a submission was admitted; the same one again replaces itself.
+        """The history after a submission was admitted; the same one again replaces itself.
 
-        A late one, of an earlier round than the site's newest, is remembered to tell copies; the
-        newer one keeps its vote, and what was doubted of it stays so.
+        A late submission, of an earlier round than the site's newest, is remembered to recognise
+        copies; the newer one keeps its statistics and its exclusion.
 
         Args:
-            one: What was measured.
+            new: Features of the submission.
             extra: More figures by name, (m,) each.
-            votes: Whether its figures count among what is usual.
+            counted: Whether its figures enter the statistics.
         """
-        origin = one.origin
-        kept = [i for i, owner in enumerate(self.owners) if owner[:2] != origin[:2]]
+        mine = new.id
+        kept = [row for row, other in enumerate(self.signature_ids) if other[:2] != mine[:2]]
         known = replace(
             self,
-            owners=(*(self.owners[i] for i in kept), *[origin] * len(one.signatures)),
-            signatures=_below(_of(self.signatures, kept), one.signatures),
+            signature_ids=(
+                *(self.signature_ids[row] for row in kept),
+                *[mine] * len(new.signatures),
+            ),
+            signatures=_append(_select(self.signatures, kept), new.signatures),
         )
         if any(
-            (source.site, source.kind) == (origin.site, origin.kind) and source.round > origin.round
-            for source in self.sources
+            (other.site, other.kind) == (mine.site, mine.kind) and other.round > mine.round
+            for other in self.direction_ids
         ):
             return known
-        of_kind = self.votes_on(origin.kind)
+        of_kind = self.statistics_on(mine.kind)
         of_kind = (
-            of_kind.with_site(origin.site, {**one.values, **(extra or {})}, origin.parent)
-            if votes
-            else of_kind.without(origin.site)
+            of_kind.with_site(mine.site, {**new.values, **(extra or {})}, mine.parent)
+            if counted
+            else of_kind.without(mine.site)
         )
-        other = [
-            i
-            for i, source in enumerate(self.sources)
-            if (source.site, source.kind) != (origin.site, origin.kind)
+        others = [
+            row
+            for row, other in enumerate(self.direction_ids)
+            if (other.site, other.kind) != (mine.site, mine.kind)
         ]
         return replace(
             known,
-            votes={**self.votes, origin.kind: of_kind},
-            sources=(*(self.sources[i] for i in other), *[origin] * len(one.directions)),
-            directions=_below(_of(self.directions, other), one.directions),
-            fresh=self.fresh | {origin},
-            doubted={
-                site: why
-                for site, why in self.doubted.items()
-                if site != origin.site or why.round > origin.round
+            statistics={**self.statistics, mine.kind: of_kind},
+            direction_ids=(
+                *(self.direction_ids[row] for row in others),
+                *[mine] * len(new.directions),
+            ),
+            directions=_append(_select(self.directions, others), new.directions),
+            unreviewed=self.unreviewed | {mine},
+            excluded={
+                site: exclusion
+                for site, exclusion in self.excluded.items()
+                if site != mine.site or exclusion.round > mine.round
             },
         )
 
-    def part(self, origin: SubmissionId) -> History:
-        """What a submission that was just admitted has added, as a memory of its own."""
-        of_kind = self.votes_on(origin.kind)
-        votes = SiteStatistics()
-        if origin.site in of_kind.sites:
-            votes = votes.with_site(origin.site, of_kind.of(origin.site), origin.parent)
-        mine = [i for i, owner in enumerate(self.owners) if owner == origin]
-        newest = [i for i, source in enumerate(self.sources) if source == origin]
+    def part(self, submission: SubmissionId) -> History:
+        """The part that a submission admitted just now has added, as a history of its own."""
+        of_kind = self.statistics_on(submission.kind)
+        statistics = SiteStatistics()
+        if submission.site in of_kind.sites:
+            statistics = statistics.with_site(
+                submission.site, of_kind.of(submission.site), submission.parent
+            )
+        networks = [row for row, other in enumerate(self.signature_ids) if other == submission]
+        updates = [row for row, other in enumerate(self.direction_ids) if other == submission]
         return History(
-            votes={origin.kind: votes},
-            owners=(origin,) * len(mine),
-            signatures=self.signatures[mine],
-            sources=(origin,) * len(newest),
-            directions=self.directions[newest],
+            statistics={submission.kind: statistics},
+            signature_ids=(submission,) * len(networks),
+            signatures=self.signatures[networks],
+            direction_ids=(submission,) * len(updates),
+            directions=self.directions[updates],
         )
 
     def joined(self, part: History) -> History:
-        """The memory with what `part` took from another; as if it had been admitted here."""
-        origin = part.owners[0]
-        votes = part.votes_on(origin.kind)
-        counted = origin.site in votes.sites
-        measures = Features(
-            origin=origin,
+        """The history with a `part` of another one, as if that had been admitted here."""
+        submission = part.signature_ids[0]
+        statistics = part.statistics_on(submission.kind)
+        counted = submission.site in statistics.sites
+        features = Features(
+            id=submission,
             # Median, least and greatest have themselves as median, least and greatest.
-            values=votes.of(origin.site) if counted else {},
+            values=statistics.of(submission.site) if counted else {},
             signatures=part.signatures,
             lengths=torch.empty(0),
             directions=part.directions,
         )
-        return self.with_admitted(measures, votes=counted)
+        return self.with_admitted(features, counted=counted)
 
-    def with_doubts(self, kind: str, doubts: Mapping[str, Exclusion]) -> History:
-        """The memory after a review: those sites have no vote until they send something new.
+    def with_exclusions(self, kind: str, exclusions: Mapping[str, Exclusion]) -> History:
+        """The history after a review: the sites are left out of the statistics until they send
+        something new.
 
-        What is doubted of a site's newer records stays so.
+        An exclusion of a site's newer records stays.
         """
-        votes = self.votes_on(kind).without(*doubts)
-        news = {
-            site: doubt
-            for site, doubt in doubts.items()
-            if site not in self.doubted or self.doubted[site].round <= doubt.round
+        of_kind = self.statistics_on(kind).without(*exclusions)
+        new = {
+            site: exclusion
+            for site, exclusion in exclusions.items()
+            if site not in self.excluded or self.excluded[site].round <= exclusion.round
         }
-        return replace(self, votes={**self.votes, kind: votes}, doubted={**self.doubted, **news})
-
-    def without(self, site: str) -> History:
-        """The memory without a site, as after its erasure."""
-        kept = [i for i, owner in enumerate(self.owners) if owner.site != site]
-        others = [i for i, source in enumerate(self.sources) if source.site != site]
         return replace(
             self,
-            votes={kind: votes.without(site) for kind, votes in self.votes.items()},
-            owners=tuple(self.owners[i] for i in kept),
-            signatures=self.signatures[kept],
-            sources=tuple(self.sources[i] for i in others),
-            directions=self.directions[others],
-            doubted={other: why for other, why in self.doubted.items() if other != site},
-            fresh=frozenset(origin for origin in self.fresh if origin.site != site),
+            statistics={**self.statistics, kind: of_kind},
+            excluded={**self.excluded, **new},
+        )
+
+    def without(self, site: str) -> History:
+        """The history without a site, as after its erasure."""
+        networks = [row for row, other in enumerate(self.signature_ids) if other.site != site]
+        updates = [row for row, other in enumerate(self.direction_ids) if other.site != site]
+        return replace(
+            self,
+            statistics={kind: some.without(site) for kind, some in self.statistics.items()},
+            signature_ids=tuple(self.signature_ids[row] for row in networks),
+            signatures=self.signatures[networks],
+            direction_ids=tuple(self.direction_ids[row] for row in updates),
+            directions=self.directions[updates],
+            excluded={other: why for other, why in self.excluded.items() if other != site},
+            unreviewed=frozenset(other for other in self.unreviewed if other.site != site),
         )
 
     def of_last_rounds(self, count: int) -> History:
-        """The memory without networks that are older than the last so many rounds of their site."""
+        """The history without networks older than the last so many rounds of their site."""
         rounds = defaultdict[str, set[int]](set)
-        for owner in self.owners:
-            rounds[owner.site].add(owner.round)
+        for one in self.signature_ids:
+            rounds[one.site].add(one.round)
         since = {site: sorted(numbers)[-count:][0] for site, numbers in rounds.items()}
-        kept = [i for i, owner in enumerate(self.owners) if owner.round >= since[owner.site]]
+        kept = [row for row, one in enumerate(self.signature_ids) if one.round >= since[one.site]]
         return replace(
             self,
-            owners=tuple(self.owners[i] for i in kept),
-            signatures=_of(self.signatures, kept),
+            signature_ids=tuple(self.signature_ids[row] for row in kept),
+            signatures=_select(self.signatures, kept),
         )
 
-    def networks_of(self, origin: SubmissionId) -> int:
-        """How many networks of one submission are remembered."""
-        mine = origin[:2]
-        return sum(owner[:2] == mine for owner in self.owners)
+    def networks_of(self, submission: SubmissionId) -> int:
+        """Number of remembered networks of a submission's site and round."""
+        return sum(other[:2] == submission[:2] for other in self.signature_ids)
 
-    def votes_on(self, kind: str) -> SiteStatistics:
-        """The votes on submissions of a kind; none if there are none yet."""
-        return self.votes.get(kind, SiteStatistics())
+    def statistics_on(self, kind: str) -> SiteStatistics:
+        """The statistics of a kind of rounds; empty ones if there are none yet."""
+        return self.statistics.get(kind, SiteStatistics())
 
 
-def _of(rows: Tensor, kept: list[int]) -> Tensor:
-    # Mostly all are, and these are megabytes.
+def _select(rows: Tensor, kept: list[int]) -> Tensor:
+    # Mostly all are kept, and these are megabytes.
     return rows if len(kept) == len(rows) else rows[kept]
 
 
-def _below(some: Tensor, more: Tensor) -> Tensor:
-    return torch.cat([some, more]) if len(some) else more
+def _append(rows: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([rows, new]) if len(rows) else new

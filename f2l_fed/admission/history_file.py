@@ -1,4 +1,4 @@
-"""The file of what admission remembers."""
+"""The file of an admission history: safetensors, with a JSON value as its metadata."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import AdmissionError
 
-_FORMAT, _VOTES = 3, "votes."
+_FORMAT = 3
+
+# Format 3's keys are older than the fields' names: votes are statistics, owners and sources the
+# submissions of signatures and directions, doubted is excluded, and fresh is unreviewed.
+_STATISTICS = "votes."
 
 
 def load_history(path: Path) -> History:
-    """Reads a memory; an empty one if there is no file.
+    """Reads a history; an empty one if there is no file.
 
     Raises:
         AdmissionError: If the file is damaged.
@@ -32,23 +36,24 @@ def load_history(path: Path) -> History:
     return from_bytes(data, where=str(path))
 
 
-def save_history(path: Path, memory: History) -> None:
-    """Writes a memory durably."""
-    write_atomically(path, to_bytes(memory))
+def save_history(path: Path, history: History) -> None:
+    """Writes a history durably."""
+    write_atomically(path, to_bytes(history))
 
 
-def to_bytes(memory: History) -> bytes:
-    """A memory as a safetensors file."""
+def to_bytes(history: History) -> bytes:
+    """Writes a history as the bytes of a safetensors file."""
+    statistics = history.statistics.items()
     about = {
         "format": _FORMAT,
-        "votes": {kind: [v.names, v.sites, v.parents] for kind, v in memory.votes.items()},
-        "owners": memory.owners,
-        "sources": memory.sources,
-        "doubted": memory.doubted,
-        "fresh": sorted(memory.fresh),
+        "votes": {kind: [some.names, some.sites, some.parents] for kind, some in statistics},
+        "owners": history.signature_ids,
+        "sources": history.direction_ids,
+        "doubted": history.excluded,
+        "fresh": sorted(history.unreviewed),
     }
-    tensors = {"signatures": memory.signatures, "directions": memory.directions}
-    tensors |= {f"{_VOTES}{kind}": votes.values for kind, votes in memory.votes.items()}
+    tensors = {"signatures": history.signatures, "directions": history.directions}
+    tensors |= {f"{_STATISTICS}{kind}": some.values for kind, some in statistics}
     return save(
         {name: value.contiguous() for name, value in tensors.items()},
         {"admission": json.dumps(about, sort_keys=True)},
@@ -56,10 +61,14 @@ def to_bytes(memory: History) -> bytes:
 
 
 def from_bytes(data: bytes, *, where: str = "") -> History:
-    """Reads what `to_bytes` wrote.
+    """Reads a history from bytes that `to_bytes` wrote.
+
+    Args:
+        data: The bytes.
+        where: Their file, for the error.
 
     Raises:
-        AdmissionError: If it isn't that.
+        AdmissionError: If they are damaged or of another format.
     """
     try:
         length = int.from_bytes(data[:8], "little")
@@ -68,48 +77,51 @@ def from_bytes(data: bytes, *, where: str = "") -> History:
         if about["format"] != _FORMAT:
             raise _damaged(where, f"format {about['format']}")
         found = History(
-            votes={
+            statistics={
                 str(kind): SiteStatistics(
                     names=tuple(names),
                     sites=tuple(sites),
                     parents=tuple(parents),
-                    values=tensors[f"{_VOTES}{kind}"],
+                    values=tensors[f"{_STATISTICS}{kind}"],
                 )
                 for kind, (names, sites, parents) in about["votes"].items()
             },
-            owners=_origins(about["owners"]),
+            signature_ids=tuple(_ids(about["owners"])),
             signatures=tensors["signatures"],
-            sources=_origins(about["sources"]),
+            direction_ids=tuple(_ids(about["sources"])),
             directions=tensors["directions"],
-            doubted={str(s): Exclusion(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
-            fresh=frozenset(
-                SubmissionId(str(s), int(r), str(p)) for s, r, p in about.get("fresh", ())
-            ),
-        )
-        sound = len(found.owners) == len(found.signatures)
-        sound = sound and len(found.sources) == len(found.directions)
-        sound = sound and all(
-            votes.values.shape == (len(votes.parents), len(votes.names), 3)
-            and len(votes.sites) == len(votes.parents)
-            for votes in found.votes.values()
+            excluded={str(s): Exclusion(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
+            unreviewed=frozenset(_ids(about.get("fresh", ()))),
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(where, type(error).__name__) from error
-    if not sound:
+    if not _is_consistent(found):
         raise _damaged(where, "parts that don't fit together")
     return found
 
 
-def _origins(read: Iterable[Sequence[Any]]) -> tuple[SubmissionId, ...]:
-    return tuple(SubmissionId(str(site), int(number), str(parent)) for site, number, parent in read)
+def _is_consistent(history: History) -> bool:
+    return (
+        len(history.signature_ids) == len(history.signatures)
+        and len(history.direction_ids) == len(history.directions)
+        and all(
+            some.values.shape == (len(some.parents), len(some.names), 3)
+            and len(some.sites) == len(some.parents)
+            for some in history.statistics.values()
+        )
+    )
+
+
+def _ids(read: Iterable[Sequence[Any]]) -> Iterable[SubmissionId]:
+    return (SubmissionId(str(site), int(number), str(parent)) for site, number, parent in read)
 
 
 def _damaged(where: str, got: str) -> AdmissionError:
     return AdmissionError(
-        "the memory of admission can't be read",
+        "the admission history can't be read",
         where=where,
         expected="a file that this version wrote",
         got=got,
-        remedy="Restore it from a backup, or delete it: it is built anew from the zoo, "
-        "but for what second looks have found.",
+        remedy="Restore it from a backup, or delete it: it is rebuilt from the zoo, except for "
+        "the exclusions that reviews have found.",
     )

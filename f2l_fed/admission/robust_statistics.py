@@ -1,8 +1,7 @@
-"""What sites have, figure by figure: one vote of every site, and what is usual among them.
+"""Robust statistics over sites: one value of each site a figure, their median and deviation.
 
-Law: while sites that lie are fewer than half, the median of the votes lies between two honest
-votes and the median deviation is bounded by honest differences, whatever the liars send and
-however often they send it.
+Law: while Byzantine sites are fewer than half, the median lies between two honest values and the
+median deviation is bounded by honest differences, whatever Byzantine sites send and however often.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ _NORMAL = 1.4826
 
 
 class Reference(NamedTuple):
-    """What others have: median, robust standard deviation, and how many of them do."""
+    """A figure over sites: median, robust standard deviation, and number of sites that have it."""
 
-    centre: float
+    median: float
     spread: float
-    voters: int
+    sites: int
 
     def deviations(self, values: Tensor) -> Tensor:
-        """How far values are from the median, in robust standard deviations; elementwise."""
-        return (values - self.centre) / self.spread
+        """Distances of values from the median, in robust standard deviations; elementwise."""
+        return (values - self.median) / self.spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,9 +36,9 @@ class SiteStatistics:
     """The newest figures of every site.
 
     Args:
-        names: Of the figures.
-        sites: In the order in which they first came.
-        parents: The release that made each one's starts; "" for the anchor.
+        names: Names of the figures.
+        sites: The sites, in the order of their first figures.
+        parents: The release that made each site's starts; "" for the anchor.
         values: (sites, names, 3) float64: median, least and greatest over the site's networks;
             NaN where a site has no such figure.
     """
@@ -48,12 +47,12 @@ class SiteStatistics:
     sites: tuple[str, ...] = ()
     parents: tuple[str, ...] = ()
     values: Tensor = field(default_factory=lambda: torch.empty(0, 0, 3, dtype=torch.float64))
-    _found: dict[tuple[str, str, float], Reference] = field(default_factory=dict, init=False)
+    _references: dict[tuple[str, str, float], Reference] = field(default_factory=dict, init=False)
 
     def with_site(
         self, site: str, figures: Mapping[str, Tensor], parent: str = ""
     ) -> SiteStatistics:
-        """The votes after a site's figures, (m,) by name, came in instead of its old ones."""
+        """The statistics with a site's figures, (m,) by name, in place of its old ones."""
         names = (*self.names, *(name for name in figures if name not in self.names))
         sites = self.sites if site in self.sites else (*self.sites, site)
         parents = dict(zip(self.sites, self.parents, strict=True)) | {site: parent}
@@ -69,32 +68,42 @@ class SiteStatistics:
         )
 
     def without(self, *sites: str) -> SiteStatistics:
-        """The votes without some sites'."""
+        """The statistics without some sites."""
         out = frozenset(sites)
-        return self._of([index for index, other in enumerate(self.sites) if other not in out])
+        return self._select([row for row, site in enumerate(self.sites) if site not in out])
 
     def from_release(self, parent: str) -> SiteStatistics:
-        """The votes of those that started from one release."""
-        return self._of([index for index, other in enumerate(self.parents) if other == parent])
-
-    def _of(self, kept: list[int]) -> SiteStatistics:
-        return SiteStatistics(
-            names=self.names,
-            sites=tuple(self.sites[index] for index in kept),
-            parents=tuple(self.parents[index] for index in kept),
-            values=self.values[kept],
-        )
+        """The statistics of the sites that started from one release."""
+        return self._select([row for row, other in enumerate(self.parents) if other == parent])
 
     def of(self, site: str) -> dict[str, Tensor]:
         """A site's figures by name, (3,) float64 each."""
-        return self._named(self.values[self.sites.index(site)])
+        return self._by_name(self.values[self.sites.index(site)])
 
     def each(self) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
-        """Every site with the release that it started from and its figures, as `of` gives them."""
+        """Every site with its parent release and its figures, as `of` gives them."""
         for site, parent, mine in zip(self.sites, self.parents, self.values, strict=True):
-            yield site, parent, self._named(mine)
+            yield site, parent, self._by_name(mine)
 
-    def _named(self, mine: Tensor) -> dict[str, Tensor]:
+    def reference(self, name: str, floor: float) -> Reference:
+        """`reference_of` a figure's medians; over no sites if none has it."""
+        return self._cached("value", name, floor, reference_of)
+
+    def length_reference(self, name: str, floor: float) -> Reference:
+        """`length_reference_of` the lengths of which a figure is the logarithm."""
+        return self._cached(
+            "length", name, floor, lambda logs, at: length_reference_of(np.exp(logs), at)
+        )
+
+    def _select(self, rows: list[int]) -> SiteStatistics:
+        return SiteStatistics(
+            names=self.names,
+            sites=tuple(self.sites[row] for row in rows),
+            parents=tuple(self.parents[row] for row in rows),
+            values=self.values[rows],
+        )
+
+    def _by_name(self, mine: Tensor) -> dict[str, Tensor]:
         unknown = mine.isnan().any(dim=1).tolist()
         return {
             name: value
@@ -102,45 +111,37 @@ class SiteStatistics:
             if not missing
         }
 
-    def usual(self, name: str, floor: float) -> Reference:
-        """What is usual of a figure; without voters if nobody has it."""
-        return self._once("usual", name, floor, usual)
-
-    def usual_length(self, name: str, floor: float) -> Reference:
-        """What is usual of a length whose logarithm is the figure, as a length."""
-        return self._once("length", name, floor, lambda logs, at: usual_length(np.exp(logs), at))
-
-    def _once(
-        self, kind: str, name: str, floor: float, made: Callable[[np.ndarray, float], Reference]
+    def _cached(
+        self, kind: str, name: str, floor: float, make: Callable[[np.ndarray, float], Reference]
     ) -> Reference:
         key = kind, name, floor
-        if key not in self._found:
-            self._found[key] = made(self._on(name), floor)
-        return self._found[key]
+        if key not in self._references:
+            self._references[key] = make(self._medians(name), floor)
+        return self._references[key]
 
-    def _on(self, name: str) -> np.ndarray:
+    def _medians(self, name: str) -> np.ndarray:
         if name not in self.names:
             return np.empty(0)
-        votes = self.values[:, self.names.index(name), 0].numpy()
-        known: np.ndarray = votes[~np.isnan(votes)]
+        medians = self.values[:, self.names.index(name), 0].numpy()
+        known: np.ndarray = medians[~np.isnan(medians)]
         return known
 
 
-def usual(votes: Sequence[float] | np.ndarray, floor: float) -> Reference:
+def reference_of(values: Sequence[float] | np.ndarray, floor: float) -> Reference:
     """Median and 1.4826 times the median deviation from it, which is at least ``floor``.
 
-    >>> usual([1.0, 2.0, 3.0, 1e9], floor=0.1)
-    Reference(centre=2.5, spread=1.4826, voters=4)
+    >>> reference_of([1.0, 2.0, 3.0, 1e9], floor=0.1)
+    Reference(median=2.5, spread=1.4826, sites=4)
     """
-    if not len(votes):
+    if not len(values):
         return Reference(0.0, floor, 0)
-    known = np.asarray(votes)
-    centre = _median(known)
-    deviation = _median(np.abs(known - centre))
-    return Reference(centre, max(_NORMAL * deviation, floor), len(votes))
+    known = np.asarray(values)
+    median = _median(known)
+    deviation = _median(np.abs(known - median))
+    return Reference(median, max(_NORMAL * deviation, floor), len(values))
 
 
-def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Reference:
+def length_reference_of(lengths: Sequence[float] | np.ndarray, floor: float) -> Reference:
     """Median and the smaller of two robust standard deviations.
 
     One is 1.4826 times the median distance below the median of those that aren't above it, which
@@ -150,23 +151,23 @@ def usual_length(votes: Sequence[float] | np.ndarray, floor: float) -> Reference
     Law: the spread is at most 1.4826 medians, since no length is below 0.
 
     Args:
-        votes: Positive lengths.
+        lengths: Positive lengths.
         floor: Smallest spread, in medians.
 
-    >>> usual_length([0.25, 0.5, 1.0, 50.0, 60.0], floor=0.1)
-    Reference(centre=1.0, spread=0.7413, voters=5)
+    >>> length_reference_of([0.25, 0.5, 1.0, 50.0, 60.0], floor=0.1)
+    Reference(median=1.0, spread=0.7413, sites=5)
     """
-    if not len(votes):
+    if not len(lengths):
         return Reference(0.0, floor, 0)
-    lengths = np.asarray(votes)
-    centre = _median(lengths)
-    below = _NORMAL * _median(centre - lengths[lengths <= centre])
-    ratio = exp(usual(np.log(lengths / centre), 0.0).spread) - 1
-    return Reference(centre, max(min(below, ratio * centre), floor * centre), len(votes))
+    known = np.asarray(lengths)
+    median = _median(known)
+    below = _NORMAL * _median(median - known[known <= median])
+    ratio = exp(reference_of(np.log(known / median), 0.0).spread) - 1
+    return Reference(median, max(min(below, ratio * median), floor * median), len(lengths))
 
 
 def _median(values: np.ndarray) -> float:
-    # Of a thousand, numpy.median takes ten times as long.
+    # numpy.median takes ten times as long for a thousand values.
     high = len(values) // 2
     low = high if len(values) % 2 else high - 1
     between = np.partition(values, (low, high))

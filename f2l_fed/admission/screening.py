@@ -25,22 +25,22 @@ Check = Callable[[Evidence], Iterator[Finding]]
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {
         # Shapes and declared numbers.
-        "form": message_format.form,
-        "numbers": message_format.numbers,
+        "shapes": message_format.shapes,
+        "declared_numbers": message_format.declared_numbers,
         "contradictions": message_format.contradictions,
         # One pass over the tensors.
         "finite": values.finite,
         "changed": values.changed,
         # A few passes, shared by all that follow.
-        "norm": lambda case: outliers.norm(case.compared),
-        "layers": lambda case: outliers.layers(case.compared),
-        "probe": lambda case: outliers.probe(case.compared),
-        "direction": lambda case: outliers.direction(case.compared),
+        "update_length": lambda evidence: outliers.update_length(evidence.weight_comparisons),
+        "layer_lengths": lambda evidence: outliers.layer_lengths(evidence.weight_comparisons),
+        "probe_length": lambda evidence: outliers.probe_length(evidence.weight_comparisons),
+        "direction": lambda evidence: outliers.direction(evidence.weight_comparisons),
         "copies": duplicates.copies,
-        "alike": duplicates.alike,
+        "collusion": duplicates.collusion,
         # A forward pass for each network.
-        "function": values.function,
-        "outputs": lambda case: outliers.outputs(case.behaved),
+        "outputs": values.outputs,
+        "output_spread": lambda evidence: outliers.output_spread(evidence.output_comparisons),
     }
 )
 """Every check by name, the cheapest first."""
@@ -48,33 +48,33 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScreeningResult:
-    """What became of a submission.
+    """The result of screening a submission.
 
     Args:
         verdict: The verdict.
-        submission: As it may enter the zoo: shortened where the verdict says so.
-        memory: What is remembered from now on.
+        submission: The submission as it may enter the zoo: shortened where the verdict says so.
+        history: The admission history from then on.
     """
 
     verdict: Verdict
     submission: Submission
-    memory: History
+    history: History
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Screen:
-    """What is the same for all submissions of a lineage.
+    """The screening of all submissions of a lineage.
 
     Args:
         config: Limits.
-        anatomy: Where the parts of a network lie.
+        sketch: Sketches weights.
         episodes: Number of probes that are asked for.
         logits: (D,) weights and (n, *input_shape) inputs to (n, K) logits.
         inputs: (n, *input_shape) float32, synthetic inputs.
     """
 
     config: AdmissionConfig
-    anatomy: WeightSketch
+    sketch: WeightSketch
     episodes: int
     logits: Callable[[Tensor, Tensor], Tensor]
     inputs: Tensor
@@ -84,7 +84,7 @@ class Screen:
         """The screen of a lineage's networks.
 
         Args:
-            target: What they are networks of.
+            target: The target network.
             lineage: Seeds sketches and synthetic inputs.
             episodes: Number of probes of a site.
             config: Limits.
@@ -92,50 +92,51 @@ class Screen:
         rng = generator_for(lineage, "screening")
         return cls(
             config=config,
-            anatomy=WeightSketch.of(target, lineage),
+            sketch=WeightSketch.of(target, lineage),
             episodes=episodes,
             logits=target.logits,
             inputs=synthetic_inputs(target.input_shape, config.inputs, rng),
         )
 
-    def judge(self, submission: Submission, memory: History, sites: int = 0) -> ScreeningResult:
+    def judge(
+        self, submission: Submission, history: History, expected_sites: int = 0
+    ) -> ScreeningResult:
         """Runs the checks until one rejects.
 
         Args:
-            submission: What a site sent.
-            memory: What was admitted before; an earlier submission of the same site and round
-                counts as none, but that the site's vote is one of all.
-            sites: How many are expected in the round; 0 if that is not known.
+            submission: The submission of a site.
+            history: The admission history; an earlier submission of the same site and round is
+                not compared with, although the site's figures stay in the statistics.
+            expected_sites: Number of sites expected in the round; 0 if that is not known.
         """
-        case = Evidence(
+        evidence = Evidence(
             submission=submission,
-            memory=memory,
+            history=history,
             config=self.config,
-            anatomy=self.anatomy,
+            sketch=self.sketch,
             episodes=self.episodes,
             logits=self.logits,
             inputs=self.inputs,
-            sites=sites,
+            expected_sites=expected_sites,
         )
         findings: list[Finding] = []
         for check in CHECKS.values():
-            findings += check(case)
+            findings += check(evidence)
             if any(finding.action == "reject" for finding in findings):
                 return ScreeningResult(
-                    verdict=Verdict.of(findings), submission=submission, memory=memory
+                    verdict=Verdict.of(findings), submission=submission, history=history
                 )
         verdict = Verdict.of(findings)
         if verdict.action == "clip":
-            # What is remembered is what is stored; the second look judges that like any other.
-            submission = _shortened(submission, verdict)
-            memory = memory.with_admitted(extract_features(submission, self.anatomy))
+            # The history has the update as it is stored; the review judges that like any other.
+            submission = _shorten(submission, verdict)
+            history = history.with_admitted(extract_features(submission, self.sketch))
         elif verdict.admitted:
-            memory = memory.with_admitted(case.measures, {SPREAD: case.spread})
-        return ScreeningResult(verdict=verdict, submission=submission, memory=memory)
+            history = history.with_admitted(evidence.features, {SPREAD: evidence.spread})
+        return ScreeningResult(verdict=verdict, submission=submission, history=history)
 
 
-def _shortened(submission: Submission, verdict: Verdict) -> Submission:
-    most = min(one.figures["most"] for one in verdict.findings if one.code == "long")
+def _shorten(submission: Submission, verdict: Verdict) -> Submission:
+    longest = min(one.figures["max_allowed"] for one in verdict.findings if one.code == "long")
     lengths = submission.updates.norm(dim=1)
-    share = (most / lengths.clamp(min=1e-12)).clamp(max=1)
-    return submission.moved(share)
+    return submission.scaled((longest / lengths.clamp(min=1e-12)).clamp(max=1))

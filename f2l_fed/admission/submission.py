@@ -1,4 +1,4 @@
-"""What a site sent, next to what it was sent: all that admission looks at."""
+"""Submissions: the networks a site sent back, next to those it was sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 KINDS = ("first", "later")
-"""Kinds of rounds: those that start from the anchor, and those from a release."""
+"""Kinds of rounds: those that start from the anchor, and those that start from a release."""
 
 
 class SubmissionId(NamedTuple):
-    """Whose networks they are, of which round, from starts of which release."""
+    """The site, the round and the parent release of a submission; "" as parent is the anchor."""
 
     site: str
     round: int
@@ -21,7 +21,7 @@ class SubmissionId(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What they can be compared with: long training from the anchor, or a short one later."""
+        """The kind of round, one of `KINDS`; only submissions of one kind are compared."""
         return "later" if self.parent else "first"
 
 
@@ -30,15 +30,15 @@ class Submission:
     """The networks that a site returned in one round.
 
     Args:
-        site: Its name.
+        site: Name of the site.
         round: Number of the round.
         parent: Release that made the starts; "" in a round that starts from the anchor.
         weights: (m, D) float32, the returned networks.
-        starts: (m, D) float32, what the site was sent and says it started from.
+        starts: (m, D) float32, the networks it was sent and says it started from.
         probes: (E, D) float32, its contexts; m is E, or 1 where all episodes share a network.
-        numbers: What the site declares, by name (`f2l_fed.wire.messages.NUMBERS`).
+        numbers: Declared numbers by name (`f2l_fed.wire.messages.NUMBERS`).
         steps: Gradient steps that were asked for.
-        others: (c, D) float32, what else the site was sent; it may have sent one of these back.
+        others: (c, D) float32, the other networks it was sent; it may have sent one of them back.
     """
 
     site: str
@@ -53,7 +53,7 @@ class Submission:
 
     @property
     def updates(self) -> Tensor:
-        """(m, D) float32, what the site changed."""
+        """(m, D) float32, the changes the site made."""
         return self.weights - self.starts
 
     @property
@@ -64,10 +64,10 @@ class Submission:
         return self.probes.mean(dim=0, keepdim=True).expand(len(self.weights), -1)
 
     @property
-    def origin(self) -> SubmissionId:
-        """Where it comes from."""
+    def id(self) -> SubmissionId:
+        """The site, round and parent."""
         return SubmissionId(self.site, self.round, self.parent)
 
-    def moved(self, share: Tensor) -> Submission:
-        """The same with only a share of each update, (m,) float32."""
+    def scaled(self, share: Tensor) -> Submission:
+        """The submission with a share of each update only, (m,) float32."""
         return replace(self, weights=self.starts + share[:, None] * self.updates)

@@ -1,4 +1,4 @@
-"""What is decided about a submission, and why: a record with codes and figures."""
+"""Verdicts on submissions: an action and its reasons, as codes and figures."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 """From the mildest to the severest."""
 
 REASONS = {
-    "form": "tensors of another form than was asked",
-    "number": "a declared number that can't be true",
+    "form": "tensors of the wrong shape or type",
+    "number": "an impossible declared number",
     "contradiction": "declared numbers that contradict each other",
     "not-finite": "weights that are not finite",
     "probe-not-finite": "a probe that is not finite",
     "empty-probe": "an empty probe",
     "unchanged": "an unchanged network",
-    "sent-back": "another of the networks it was sent, sent back",
+    "sent-back": "a network that the site was sent, returned unchanged",
     "long": "an update longer than the others'",
     "short": "an update shorter than the others'",
     "layer": "a layer that changed more than the others'",
-    "probe-length": "a probe of another length than the others'",
-    "head": "outputs that don't fit the site's own probe",
-    "head-change": "a change of the outputs that goes against the site's own probe",
+    "probe-length": "a probe much longer or shorter than the others'",
+    "head": "outputs that disagree with the site's own probe",
+    "head-change": "a change of the outputs against the site's own probe",
     "copy": "a copy of another site's network",
     "stale": "a copy of an earlier network of the site",
-    "alike": "an update like another site's",
-    "exploding": "outputs that are not finite or far too large on synthetic inputs",
+    "alike": "an update in the same direction as another site's",
+    "exploding": "outputs that are not finite or too large on synthetic inputs",
     "constant": "the same outputs for all synthetic inputs",
-    "outputs": "outputs that differ unlike the others' on synthetic inputs",
-    "quota": "as much of the site is in quarantine as may wait there",
+    "outputs": "outputs that vary much more or less than the others' on synthetic inputs",
+    "quota": "the site's quota of submissions in quarantine is used up",
 }
-"""Every reason by its code, as a clause."""
+"""Every reason by its code, as a clause; quarantine entries and round files have the codes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that speaks against a submission.
+    """A finding of one check against a submission.
 
     Args:
         code: A key of `REASONS`.
-        action: What it calls for.
-        figures: What was measured and what the limit is, by name.
-        about: What in the submission it is about, e.g. a declared number; "" for all of it.
+        action: The action it calls for.
+        figures: Measured values and limits by name, e.g. ``max_allowed``.
+        about: The part of the submission it is about, e.g. a declared number; "" for all of it.
     """
 
     code: str
@@ -55,17 +55,19 @@ class Finding:
 
     def __str__(self) -> str:
         text = REASONS[self.code] + (f" ({self.about})" if self.about else "")
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
+        figures = ", ".join(
+            f"{name.replace('_', ' ')} {value:.3g}" for name, value in self.figures.items()
+        )
         return f"{text}: {figures}" if figures else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is to become of a submission.
+    """The action on a submission, and its reasons.
 
     Args:
         action: The severest that a finding calls for; "accept" without any.
-        findings: The severest first.
+        findings: The findings, the severest first.
 
     >>> short = Finding(code="short", action="quarantine", figures={"norm": 0.1})
     >>> print(Verdict.of([Finding(code="alike", action="clip"), short]).reason)
@@ -99,7 +101,7 @@ class Verdict:
         return str(self.findings[0]) if self.findings else ""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value; figures that are not finite are left out of it as JSON has none."""
+        """A JSON value, without the figures that are not finite, as JSON has none."""
         return {
             "action": self.action,
             "findings": [
@@ -115,10 +117,10 @@ class Verdict:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Verdict:
-        """Reads what `to_json` wrote.
+        """Reads a verdict that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: If it isn't that.
+            KeyError, TypeError, ValueError: If the value is anything else.
         """
         found = [Finding(**one) for one in value["findings"]]
         if any(one.code not in REASONS or one.action not in ACTIONS for one in found):

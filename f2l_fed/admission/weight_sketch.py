@@ -1,4 +1,4 @@
-"""The parts of a weight vector that are measured apart, and a network's signature."""
+"""Weight sketches: the parts of a weight vector, and small vectors that stand for networks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BUCKETS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WeightSketch:
-    """Where layers and outputs lie in a weight vector.
+    """Positions of layers and outputs in a weight vector, and the random signs of its sketches.
 
     Args:
         size: D.
         layers: (D,) int64, number of each weight's layer.
         hidden: (H,) int64, indices of the weights below the output layer.
         output: (K, R) int64, indices of each output's weights.
-        buckets: (H,) int64, where each hidden weight goes in a sketch.
-        signs: (H,) float32, +1 or -1, with what sign.
+        buckets: (H,) int64, bucket of each hidden weight in a sketch.
+        signs: (H,) float32, +1 or -1, sign of each hidden weight in a sketch.
     """
 
     size: int
@@ -37,7 +37,7 @@ class WeightSketch:
 
     @classmethod
     def of(cls, target: Target, lineage: str) -> WeightSketch:
-        """That of a target's networks; the lineage seeds the sketches."""
+        """The sketch of a target's networks; the lineage seeds buckets and signs."""
         split = OutputSymmetry.of(target, enabled=True)
         rng = generator_for(lineage, "sketch")
         count = len(split.hidden)
@@ -50,8 +50,8 @@ class WeightSketch:
             signs=2.0 * torch.randint(2, (count,), generator=rng) - 1,
         )
 
-    def rows(self, vectors: Tensor) -> Tensor:
-        """(m, D) to (m, K R), the output layer without what all outputs share."""
+    def output_rows(self, vectors: Tensor) -> Tensor:
+        """(m, D) to (m, K R), the output layer without the mean over outputs."""
         rows = vectors[:, self.output]
         return (rows - rows.mean(dim=1, keepdim=True)).flatten(1)
 
@@ -60,7 +60,7 @@ class WeightSketch:
         squares = torch.zeros(len(vectors), int(self.layers[-1]) + 1, dtype=torch.float64)
         return squares.index_add_(1, self.layers, vectors.double().square()).sqrt()
 
-    def sketch(self, vectors: Tensor) -> Tensor:
+    def count_sketch(self, vectors: Tensor) -> Tensor:
         """(m, D) to (m, 256) float32, hidden weights by random signs into buckets.
 
         Distances and inner products are kept in expectation, with a relative error of about
@@ -80,4 +80,4 @@ class WeightSketch:
         outputs are numbered.
         """
         lengths = vectors[:, self.output].norm(dim=2).sort(dim=1).values
-        return torch.cat([self.sketch(vectors), lengths], dim=1)
+        return torch.cat([self.count_sketch(vectors), lengths], dim=1)

@@ -1,4 +1,4 @@
-"""Between submissions and the records of a zoo."""
+"""Submissions as records of a zoo, and the admission history rebuilt from such records."""
 
 from __future__ import annotations
 
@@ -8,11 +8,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.features import NORM, Features, extract_features
+from f2l_fed.admission.features import HEAD, NORM, PROBE, Features, extract_features
 from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.weight_sketch import WeightSketch
-from f2l_fed.zoo import NewRecord, Snapshot
+from f2l_fed.zoo.reading.snapshot import Snapshot
+from f2l_fed.zoo.records import RELEASED, NewRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedRecords:
+    """The records of one site and round in a zoo.
+
+    Args:
+        site: The site.
+        round: The round.
+        parent: The release that made the starts; "" for the anchor.
+        weights: (m, D) float32.
+        probes: (m, D) float32, the contexts.
+        metrics: Metrics of each record; "update_norm" and `RELEASED` are used.
+    """
+
+    site: str
+    round: int
+    parent: str
+    weights: Tensor
+    probes: Tensor
+    metrics: Sequence[Mapping[str, float]]
 
 
 def new_records(submission: Submission) -> list[NewRecord]:
@@ -39,24 +61,44 @@ def new_records(submission: Submission) -> list[NewRecord]:
     ]
 
 
-def admitted_in(
-    snapshot: Snapshot, recall: int, memory: History | None = None
-) -> Iterator[Admitted]:
-    """What a zoo holds of each site's last rounds and a memory does not, in the order of rounds.
+def synchronise_history(
+    history: History, snapshot: Snapshot, sketch: WeightSketch, anchor: Tensor, recall: int
+) -> History:
+    """The history brought up to date with a zoo.
 
-    ``seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)`` builds a memory, or
-    brings one up to date that was saved before the last submissions came.
+    Args:
+        history: The admission history.
+        snapshot: Snapshot of the zoo. Sites that it has lost records of are removed from the
+            history, and submissions that the history lacks are added.
+        sketch: Sketches weights.
+        anchor: (D,) float32, the lineage's first anchor.
+        recall: Rounds of a site of which networks are remembered.
     """
-    known = {owner[:2] for owner in memory.owners} if memory is not None else set()
-    wanted = sorted(
+    rounds = snapshot.rounds()
+    known = history.signature_ids
+    for site in {one.site for one in known if one.round not in rounds.get(one.site, ())}:
+        history = history.without(site)
+    return extend_history(read_admitted(snapshot, recall, history), sketch, anchor, history)
+
+
+def read_admitted(
+    snapshot: Snapshot, recall: int, history: History | None = None
+) -> Iterator[AdmittedRecords]:
+    """Reads the records of each site's last rounds that a history lacks, in the order of rounds.
+
+    ``extend_history(read_admitted(snapshot, recall, history), sketch, anchor, history)`` builds a
+    history, or brings one up to date that was saved before the last submissions came.
+    """
+    known = {one[:2] for one in history.signature_ids} if history is not None else set()
+    missing = sorted(
         (number, site)
         for site, rounds in snapshot.rounds().items()
         for number in sorted(rounds)[-recall:]
         if (site, number) not in known
     )
-    for number, site in wanted:
+    for number, site in missing:
         rows = sorted(snapshot.records(site=site, round=number), key=lambda r: (r.commit, r.row))
-        yield Admitted(
+        yield AdmittedRecords(
             site=site,
             round=number,
             parent=rows[0].parent,
@@ -66,70 +108,26 @@ def admitted_in(
         )
 
 
-def followed(
-    memory: History, snapshot: Snapshot, anatomy: WeightSketch, anchor: Tensor, recall: int
-) -> History:
-    """A memory brought up to date with a zoo.
-
-    Args:
-        memory: As it was.
-        snapshot: Of the zoo. What it has lost by an erasure is forgotten, what the memory does not
-            know is measured.
-        anatomy: Where the parts of a network lie.
-        anchor: (D,) float32, the lineage's first.
-        recall: Rounds of a site whose networks are remembered.
-    """
-    rounds = snapshot.rounds()
-    for site in {o.site for o in memory.owners if o.round not in rounds.get(o.site, ())}:
-        memory = memory.without(site)
-    return seeded(admitted_in(snapshot, recall, memory), anatomy, anchor, memory)
-
-
-RELEASED = "released"
-"""Metric of records that a person released from quarantine: 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """The records of one site and round.
-
-    Args:
-        site: The site.
-        round: The round.
-        parent: The release that made the starts; "" for the anchor.
-        weights: (m, D) float32.
-        probes: (m, D) float32, the contexts.
-        metrics: Of each record; "update_norm" and `RELEASED` are used.
-    """
-
-    site: str
-    round: int
-    parent: str
-    weights: Tensor
-    probes: Tensor
-    metrics: Sequence[Mapping[str, float]]
-
-
-def seeded(
-    admitted: Iterable[Admitted],
-    anatomy: WeightSketch,
+def extend_history(
+    admitted: Iterable[AdmittedRecords],
+    sketch: WeightSketch,
     anchor: Tensor,
-    memory: History | None = None,
+    history: History | None = None,
 ) -> History:
-    """Builds a memory, one submission at a time, oldest round first.
+    """The history with the records of a zoo, one submission at a time, oldest round first.
 
-    What later rounds started from is not in a zoo, so of their figures only those are known that
-    need no start: they come to be compared in full from the next round on. A submission that a
-    person released from quarantine is known to be unlike the others: it has no vote, and `review`
-    has nothing more to say of it.
+    A zoo doesn't have the starts of later rounds, so only the figures that need no start are
+    known of them: they can be compared in full from the next round on. A submission that a person
+    released from quarantine is known to be an outlier: it does not enter the statistics, and
+    `review_cohort` does not judge it again.
 
     Args:
         admitted: In ascending order of rounds; read one by one.
-        anatomy: Where the parts of a network lie.
-        anchor: (D,) float32, the lineage's first.
-        memory: What is remembered already; nothing if left out.
+        sketch: Sketches weights.
+        anchor: (D,) float32, the lineage's first anchor.
+        history: The history to extend; an empty one if left out.
     """
-    memory = memory or History()
+    history = history or History()
     for one in admitted:
         submission = Submission(
             site=one.site,
@@ -141,23 +139,24 @@ def seeded(
             numbers={},
             steps=0,
         )
-        found = extract_features(submission, anatomy)
-        memory = memory.with_admitted(
-            _startless(found, one) if one.parent else found,
-            votes=not any(metrics.get(RELEASED) for metrics in one.metrics),
+        features = extract_features(submission, sketch)
+        history = history.with_admitted(
+            _without_starts(features, one) if one.parent else features,
+            counted=not any(metrics.get(RELEASED) for metrics in one.metrics),
         )
-    return memory
+    return history
 
 
-def _startless(found: Features, one: Admitted) -> Features:
-    known = {name: found.values[name] for name in ("probe", "head")}
+def _without_starts(features: Features, one: AdmittedRecords) -> Features:
+    """The features that need no starts; the length of updates is in the records' metrics."""
+    known = {name: features.values[name] for name in (PROBE, HEAD)}
     norms = [metrics.get("update_norm", 0.0) for metrics in one.metrics]
     if norms and min(norms) > 0:
         known[NORM] = torch.tensor(norms, dtype=torch.float64).log()
     return Features(
-        origin=found.origin,
+        id=features.id,
         values=known,
-        signatures=found.signatures,
-        lengths=found.lengths,
-        directions=found.directions[:0],
+        signatures=features.signatures,
+        lengths=features.lengths,
+        directions=features.directions[:0],
     )

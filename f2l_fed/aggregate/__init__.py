@@ -1,8 +1,21 @@
-"""Reducers of many updates to one, from the plain mean to rules that outvote liars."""
+"""Reducers of many updates to one, from the plain mean to rules robust to Byzantine sites."""
 
-from f2l_fed.aggregate.aggregator import Aggregator
-from f2l_fed.aggregate.merge_tree import merge_tree
-from f2l_fed.aggregate.registry import AGGREGATORS, aggregate
-from f2l_fed.aggregate.updates import Updates
+from typing import TYPE_CHECKING
 
-__all__ = ["AGGREGATORS", "Aggregator", "Updates", "aggregate", "merge_tree"]
+from f2l_fed.core.lazy_exports import lazy_exports
+
+__all__ = ["AGGREGATORS", "Aggregator", "Updates", "aggregate"]
+
+if TYPE_CHECKING:
+    from f2l_fed.aggregate.aggregator import Aggregator
+    from f2l_fed.aggregate.registry import AGGREGATORS, aggregate
+    from f2l_fed.aggregate.updates import Updates
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "f2l_fed.aggregate.aggregator": ["Aggregator"],
+            "f2l_fed.aggregate.registry": ["AGGREGATORS", "aggregate"],
+            "f2l_fed.aggregate.updates": ["Updates"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""What every aggregator is: four functions around a state that can be sent and stored.
+"""Aggregators: four functions around a state that can be sent and stored.
 
 Laws, for states a, b, c of one aggregator and updates x, y:
     merge(init, a) = a = merge(a, init)
@@ -7,7 +7,7 @@ Laws, for states a, b, c of one aggregator and updates x, y:
     finalise does not depend on the order of the updates.
 All of them hold up to rounding in float64. So a cluster may cut the updates into shards, reduce
 the shards wherever they lie, and merge the states in any tree;
-`f2l_fed.aggregate.merge_tree.merge_tree` is the one that gives the same bits every time.
+`f2l_fed.aggregate.merge_tree.merge_tree` gives the same bits every time.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ State = TypeVar("State")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregator(Generic[State]):
-    """Reduces updates to one.
+    """A rule that reduces updates to one.
 
     Args:
         init: D to the state of no updates.
-        accumulate: State, updates (m, D) float32 and weights (m,) to the state with them. The one
-            that is given is used up: a running sum goes on in the same memory.
+        accumulate: State, updates (m, D) float32 and weights (m,) to the state with them. The old
+            state must not be used again: a running sum goes on in the same memory.
         merge: Two states to the state of the updates of both.
         finalise: State to the aggregate, (D,) float32.
 
     Raises:
         UsageError: ``accumulate``, if updates or weights have other shapes.
-        AdmissionError: ``accumulate``, of numbers that are not finite or weights that are not
-            positive; ``finalise``, without updates or with too few for the rule.
+        AdmissionError: ``accumulate``, if numbers are not finite or weights not positive;
+            ``finalise``, without updates or with too few for the rule.
     """
 
     init: Callable[[int], State]
@@ -68,7 +68,7 @@ def collecting(rule: Callable[[Updates], Tensor]) -> Aggregator[Updates]:
 
 
 def no_updates() -> AdmissionError:
-    """The error of an aggregate of nothing."""
+    """The error of an aggregate without updates."""
     return AdmissionError(
         "there are no updates to aggregate",
         expected="1 or more",
@@ -78,12 +78,16 @@ def no_updates() -> AdmissionError:
 
 
 def require_minority(rows: Updates, byzantine: int) -> None:
-    """Raises AdmissionError unless any ``byzantine`` of the rows weigh less than all others."""
+    """Requires that no ``byzantine`` of the rows weigh half of all or more.
+
+    Raises:
+        AdmissionError: If the heaviest do.
+    """
     share = float(rows.weights.sort(descending=True).values[:byzantine].sum() / rows.weights.sum())
     if share >= 0.5:
         raise AdmissionError(
             f"{byzantine} of {len(rows)} updates could outvote the rest",
             expected="less than half of the weight in any that many",
             got=f"{share:.0%}",
-            remedy="Wait for more sites, even out the weights, or tolerate fewer liars.",
+            remedy="Wait for more sites, even out the weights, or tolerate fewer Byzantine sites.",
         )

@@ -1,4 +1,4 @@
-"""The mean of updates of bounded length: nobody is outvoted, but nobody can shout.
+"""The mean of clipped updates: none is left out, and none can move it far.
 
 Law: with x' = x min(1, c / |x|), clipped_mean(x) = sum w_i x'_i / sum w_i. Sites that hold a
 share a of the weight move it by at most 2 a c, whatever they send.
@@ -17,7 +17,10 @@ from f2l_fed.errors import UsageError
 
 
 def clipped_mean(max_norm: float) -> Aggregator[Sum]:
-    """The mean of updates clipped to a length known beforehand; a linear rule, so it folds.
+    """The mean of updates clipped to a length known beforehand; its state is a running sum.
+
+    No configuration offers it, because the length differs from federation to federation;
+    `median_clipped_mean` finds it.
 
     Args:
         max_norm: c, Euclidean length above which an update is scaled down to it.
@@ -44,10 +47,11 @@ def clipped_mean(max_norm: float) -> Aggregator[Sum]:
 def median_clipped_mean(byzantine: int) -> Aggregator[Updates]:
     """The mean of updates clipped to the weighted median of their own lengths.
 
-    While liars hold less than half of the weight, that length lies between two honest ones.
+    While Byzantine sites hold less than half of the weight, that length lies between two honest
+    ones.
 
     Args:
-        byzantine: Number of updates that may be lies.
+        byzantine: Number of Byzantine updates to tolerate.
     """
 
     def rule(rows: Updates) -> Tensor:

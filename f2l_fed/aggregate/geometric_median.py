@@ -1,7 +1,7 @@
 """The geometric median: the point with the least sum of distances to the updates.
 
 Law: it is a convex combination of the updates, moves along when all are moved together, and
-liars must hold half of the weight to carry it away.
+Byzantine sites must hold half of the weight to carry it away.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from f2l_fed.aggregate.updates import Updates
 def geometric_median(byzantine: int) -> Aggregator[Updates]:
     """The point with the least weighted sum of distances to the updates.
 
-    If liars hold a share a < 1/2 of the weight and the honest updates lie in a ball of radius r,
-    it is at most r (1 - a) / sqrt(1 - 2 a) from the ball's centre.
+    If Byzantine sites hold a share a < 1/2 of the weight and the honest updates lie in a ball of
+    radius r, it is at most r (1 - a) / sqrt(1 - 2 a) from the ball's centre.
 
     Args:
-        byzantine: Number of updates that may be lies; they must weigh less than the others.
+        byzantine: Number of Byzantine updates to tolerate; they must weigh less than the others.
 
     Reference:
         Minsker: Geometric median and robust estimation in Banach spaces. Bernoulli 21, 2015,
@@ -41,7 +41,7 @@ def weiszfeld(
     """Coefficients of the geometric median, found without leaving the n x n inner products.
 
     Starts at the best of the updates; from there Weiszfeld's iteration, with Vardi and Zhang's
-    step away from an update, can neither be caught by one nor be drawn off by a far lie.
+    step away from an update, can neither be caught by one nor be drawn off by a far one.
 
     Args:
         gram: (n, n) float64.
@@ -63,7 +63,7 @@ def weiszfeld(
     to_start = gram @ c
     # Nearer than this, in squares, rounding of the inner products can't tell two points apart.
     blur = 1e-14 * (gram.diagonal() + c @ to_start)
-    # Seen from the start, lies of any size leave the honest updates' digits intact.
+    # Seen from the start, Byzantine updates of any size leave the honest updates' digits intact.
     gram = gram - to_start[:, None] - to_start + c @ to_start
     squares = gram.diagonal()
     for _ in range(limit):

@@ -1,4 +1,4 @@
-"""Inner products of updates: all that Multi-Krum and the geometric median see of them.
+"""Inner products of updates, all that Multi-Krum and the geometric median need of them.
 
 Law: the Gram matrix of all columns is the sum of those of blocks of columns, so workers need
 never see whole updates; the rules work on n x n numbers and end with one coefficient for each

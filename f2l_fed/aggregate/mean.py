@@ -12,11 +12,12 @@ from torch import Tensor
 
 from f2l_fed.aggregate.aggregator import Aggregator, no_updates
 from f2l_fed.aggregate.updates import Updates
+from f2l_fed.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """A running sum.
+    """A running sum of updates.
 
     Args:
         total: (D,) float64, sum of weight times update; in float64 because float32 loses the
@@ -51,3 +52,24 @@ def _finalise(state: Sum) -> Tensor:
 
 
 MEAN = Aggregator(init=_init, accumulate=_accumulate, merge=_merge, finalise=_finalise)
+"""The weighted mean; its state is a running sum."""
+
+
+def mean(byzantine: int) -> Aggregator[Sum]:
+    """`MEAN`, which tolerates no Byzantine update.
+
+    Args:
+        byzantine: Must be 0.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if byzantine:
+        raise UsageError(
+            "the mean tolerates no Byzantine update",
+            where="byzantine",
+            expected="0",
+            got=str(byzantine),
+            remedy="Choose a robust rule, for example geometric_median.",
+        )
+    return MEAN

@@ -1,8 +1,9 @@
 """The weighted median of every coordinate.
 
-Law: while liars hold less than half of the weight, every coordinate of the result lies between
-the least and the greatest honest value of that coordinate. Coordinates don't interact, so blocks
-of columns may be reduced anywhere and laid side by side; the result is the same to the last bit.
+Law: while Byzantine sites hold less than half of the weight, every coordinate of the result lies
+between the least and the greatest honest value of that coordinate. Coordinates don't interact, so
+blocks of columns may be reduced anywhere and laid side by side; the result is the same to the last
+bit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from f2l_fed.aggregate.aggregator import Aggregator, collecting, require_minorit
 from f2l_fed.aggregate.updates import BLOCK, Updates
 
 # Weights such as 0.1 don't add up exactly; halves that differ by less than this are halves.
-_SLACK = 1e-12
+_TOLERANCE = 1e-12
 
 
 def median(byzantine: int) -> Aggregator[Updates]:
@@ -25,7 +26,7 @@ def median(byzantine: int) -> Aggregator[Updates]:
     side.
 
     Args:
-        byzantine: Number of updates that may be lies; they must weigh less than the others.
+        byzantine: Number of Byzantine updates to tolerate; they must weigh less than the others.
     """
     return collecting(partial(coordinate_median, byzantine=byzantine))
 
@@ -58,8 +59,8 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
         return middle / 2
     ordered, order = values.double().sort(dim=0)
     below = weights[order].cumsum(dim=0) / weights.sum()
-    lower = (below < 0.5 - _SLACK).sum(dim=0, keepdim=True)
-    upper = (below <= 0.5 + _SLACK).sum(dim=0, keepdim=True)
+    lower = (below < 0.5 - _TOLERANCE).sum(dim=0, keepdim=True)
+    upper = (below <= 0.5 + _TOLERANCE).sum(dim=0, keepdim=True)
     return (ordered.gather(0, lower) + ordered.gather(0, upper)).squeeze(0) / 2
 
 

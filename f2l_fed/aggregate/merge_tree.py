@@ -1,8 +1,12 @@
-"""Merging states that come from many workers, in an order that no worker decides.
+"""A merge of states from many workers, in an order that no worker decides.
 
-Law: the result depends on the keys and states alone, to the last bit: not on who came first, nor
-on which worker merged what. Sums of floats depend on the order of their terms, so there must be
-one order, that of the keys; and one shape, the balanced tree, whose rounding grows with log n.
+The server aggregates in one process; this is for aggregation in shards, which the laws in
+`f2l_fed.aggregate.aggregator` allow and the tests check.
+
+Law: the result depends on the keys and states alone, to the last bit: not on their order of
+arrival, nor on the worker that merged them. Sums of floats depend on the order of their terms, so
+there must be one order, that of the keys; and one shape, the balanced tree, whose rounding grows
+with log n.
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ def merge_tree(rule: Aggregator[State], states: Mapping[str, State]) -> State:
     """Merges the states of shards in a balanced tree over their sorted keys.
 
     Args:
-        rule: Whose states they are.
-        states: By a key that names the shard, for example its sha256; at least one.
+        rule: The aggregator of the states.
+        states: States by a key that names the shard, for example its sha256; at least one.
 
     Raises:
         AdmissionError: If there is none.

@@ -1,7 +1,8 @@
 """Multi-Krum: the mean of the updates that have the nearest neighbours.
 
 Law: it is a mean of some of the updates, moves along when all are moved together, and needs
-n >= 2 f + 3. A liar can be among those, but only from within the honest updates' distances.
+n >= 2 f + 3. A Byzantine update can be among those, but only one within the honest
+updates' distances.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def multi_krum(byzantine: int) -> Aggregator[Updates]:
     """The weighted mean of the updates that `krum_selection` keeps.
 
     Args:
-        byzantine: Number of updates that may be lies.
+        byzantine: Number of Byzantine updates to tolerate.
     """
 
     def rule(rows: Updates) -> Tensor:
@@ -30,14 +31,14 @@ def multi_krum(byzantine: int) -> Aggregator[Updates]:
 
 
 def krum_selection(gram: Tensor, byzantine: int) -> Tensor:
-    """The n - f - 2 updates with the nearest neighbours, and what ties with the last of them.
+    """Selects the n - f - 2 updates with the nearest neighbours, and ties with the last of them.
 
-    A score is the sum of squared distances to the n - f - 2 nearest others; liars far from all
-    honest updates can't have a small one.
+    A score is the sum of squared distances to the n - f - 2 nearest others; Byzantine updates
+    far from all honest ones can't have a small one.
 
     Args:
         gram: (n, n) float64.
-        byzantine: f, number of updates that may be lies.
+        byzantine: f, number of Byzantine updates to tolerate.
 
     Returns:
         (n,) bool.
@@ -51,10 +52,10 @@ def krum_selection(gram: Tensor, byzantine: int) -> Tensor:
     n, near = len(gram), len(gram) - byzantine - 2
     if n < 2 * byzantine + 3:
         raise AdmissionError(
-            f"too few updates for Multi-Krum against {byzantine} liars",
+            f"too few updates for Multi-Krum against {byzantine} Byzantine ones",
             expected=f"{2 * byzantine + 3} or more",
             got=str(n),
-            remedy="Wait for more sites or tolerate fewer liars.",
+            remedy="Wait for more sites or tolerate fewer Byzantine sites.",
         )
     others = squared_distances(gram).fill_diagonal_(torch.inf)
     scores = others.sort(dim=1).values[:, :near].sum(dim=1)

@@ -1,45 +1,29 @@
-"""The aggregators by name."""
+"""The registry of aggregators; another one takes a file with a factory and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from f2l_fed.aggregate.aggregator import Aggregator
-from f2l_fed.aggregate.clipped_mean import median_clipped_mean
-from f2l_fed.aggregate.geometric_median import geometric_median
-from f2l_fed.aggregate.mean import MEAN, Sum
-from f2l_fed.aggregate.median import median
-from f2l_fed.aggregate.multi_krum import multi_krum
-from f2l_fed.aggregate.trimmed_mean import trimmed_mean
+from f2l_fed.core.lazy_registry import LazyRegistry
 from f2l_fed.errors import UsageError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def _mean(byzantine: int) -> Aggregator[Sum]:
-    if byzantine:
-        raise UsageError(
-            "the mean stands no liar at all",
-            where="byzantine",
-            expected="0",
-            got=str(byzantine),
-            remedy="Choose a robust rule, for example geometric_median.",
-        )
-    return MEAN
+    from f2l_fed.aggregate.aggregator import Aggregator
 
-
-AGGREGATORS: Mapping[str, Callable[[int], Aggregator[Any]]] = MappingProxyType(
+AGGREGATORS: Mapping[str, Callable[[int], Aggregator[Any]]] = LazyRegistry(
     {
-        "mean": _mean,
-        "clipped_mean": median_clipped_mean,
-        "median": median,
-        "trimmed_mean": trimmed_mean,
-        "multi_krum": multi_krum,
-        "geometric_median": geometric_median,
+        "mean": "f2l_fed.aggregate.mean:mean",
+        "clipped_mean": "f2l_fed.aggregate.clipped_mean:median_clipped_mean",
+        "median": "f2l_fed.aggregate.median:median",
+        "trimmed_mean": "f2l_fed.aggregate.trimmed_mean:trimmed_mean",
+        "multi_krum": "f2l_fed.aggregate.multi_krum:multi_krum",
+        "geometric_median": "f2l_fed.aggregate.geometric_median:geometric_median",
     }
 )
+"""Factories of aggregators by name; each takes the number of Byzantine updates to tolerate."""
 
 
 def aggregate(name: str, rows: Tensor, weights: Tensor, *, byzantine: int = 0) -> Tensor:
@@ -49,14 +33,14 @@ def aggregate(name: str, rows: Tensor, weights: Tensor, *, byzantine: int = 0) -
         name: One of `AGGREGATORS`.
         rows: (n, D) float32, updates of one lineage.
         weights: (n,), positive.
-        byzantine: Number of updates that may be lies.
+        byzantine: Number of Byzantine updates to tolerate.
 
     Returns:
         (D,) float32.
 
     Raises:
-        UsageError: If the name is unknown, or shapes or the number of liars make no sense.
-        AdmissionError: If these updates can't be aggregated, or can't be against that many lies.
+        UsageError: If the name is unknown, or shapes or ``byzantine`` are invalid.
+        AdmissionError: If these updates can't be aggregated, or not with so many Byzantine ones.
 
     >>> import torch
     >>> rows = torch.tensor([[1.0], [2.0], [3.0], [4.0], [1e9]])

@@ -1,8 +1,8 @@
 """The weighted mean of every coordinate without its extremes.
 
-Law: with f values dropped at either end and at most f liars, every coordinate of the result lies
-between the least and the greatest honest value of that coordinate. It needs n > 2 f. Coordinates
-don't interact, so blocks of columns may be reduced anywhere and laid side by side.
+Law: with f values dropped at either end and at most f Byzantine updates, every coordinate of the
+result lies between the least and the greatest honest value of that coordinate. It needs n > 2 f.
+Coordinates don't interact, so blocks of columns may be reduced anywhere and laid side by side.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from f2l_fed.errors import AdmissionError
 
 
 def trimmed_mean(byzantine: int) -> Aggregator[Updates]:
-    """The weighted mean of what is left of every coordinate without its extremes.
+    """The weighted mean of every coordinate without its extremes.
 
     Args:
-        byzantine: Number of updates that may be lies, and of values dropped at either end.
+        byzantine: Number of Byzantine updates to tolerate, and of values dropped at either end.
     """
     return collecting(partial(coordinate_trimmed_mean, byzantine=byzantine))
 
@@ -40,7 +40,7 @@ def coordinate_trimmed_mean(rows: Updates, *, byzantine: int, block: int = BLOCK
             f"too few updates to trim {byzantine} at either end",
             expected=f"{2 * byzantine + 1} or more",
             got=str(len(rows)),
-            remedy="Wait for more sites or tolerate fewer liars.",
+            remedy="Wait for more sites or tolerate fewer Byzantine sites.",
         )
     kept = slice(byzantine, len(rows) - byzantine)
     if same(rows.weights):

@@ -1,4 +1,4 @@
-"""Updates as they arrived: matrices one below the other, read by blocks of columns.
+"""Updates: matrices one below the other, read by blocks of columns.
 
 Rules that need all updates at once never copy them into one matrix: they ask for a few columns
 of all rows at a time, so they need memory for a block and not for the whole, and the parts may
@@ -38,12 +38,12 @@ class Updates:
 
     @classmethod
     def none(cls, size: int) -> Updates:
-        """No update of this length."""
+        """No updates, of length D."""
         return cls(size=size, parts=(), weights=torch.empty(0, dtype=torch.float64))
 
     @classmethod
     def of(cls, size: int, rows: Tensor, weights: Tensor) -> Updates:
-        """Checks what came in.
+        """Updates from rows and weights, which are checked.
 
         Args:
             size: D.
@@ -72,14 +72,14 @@ class Updates:
         return cls(size=size, parts=(rows,), weights=weights)
 
     def __len__(self) -> int:
-        """n."""
+        """The number of updates."""
         return len(self.weights)
 
     def __add__(self, other: Updates) -> Updates:
         """These updates and then the others."""
         if self.size != other.size:
             raise UsageError(
-                "updates of different length don't go together",
+                "the updates have different lengths",
                 expected=str(self.size),
                 got=str(other.size),
             )
@@ -90,9 +90,9 @@ class Updates:
         )
 
     def columns(self, start: int, stop: int) -> Updates:
-        """The same updates as far as some of their numbers go; views, so nothing is copied.
+        """A slice of columns of all updates; views, so nothing is copied.
 
-        A cluster reduces such slices apart: results of coordinate rules are laid side by side,
+        A cluster can reduce such slices apart: results of coordinate rules are laid side by side,
         Gram matrices are added.
         """
         start, stop, _ = slice(start, stop).indices(self.size)
@@ -136,7 +136,7 @@ class Updates:
         """
         total = torch.zeros(self.size, dtype=torch.float64) if onto is None else onto
         rows = [row for part in self.parts for row in part]
-        # A block of the sum stays in the cache while the rows, as they are, pass by once.
+        # A block of the sum stays in the cache while the rows are read once.
         for start in range(0, self.size, _SUMMED):
             block = total[start : start + _SUMMED]
             for row, coefficient in zip(rows, coefficients.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Probes for collapse, copying and dead conditioning."""
+"""Diagnostics of a generator: collapse, copying and dead conditioning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dispersion(generated: Tensor, real: Tensor) -> float:
     _require_several(real, "real", 2)
     spread = _spread(real)
     if spread == 0:
-        raise UsageError("the real networks are all equal, so there is no spread to compare with")
+        raise UsageError("the real networks are all equal, so their spread is zero")
     return _spread(generated) / spread
 
 
@@ -100,7 +100,7 @@ def memorisation_z(generated: Tensor, train: Tensor, held_out: Tensor) -> float:
 
 
 def max_error_iou(errors_a: Tensor, errors_b: Tensor) -> Tensor:
-    """How much each network errs on the same inputs as the most similar of some others.
+    """Overlap of the errors of each network with those of the most similar of some others.
 
     Networks with few errors overlap little by chance, so a value near 1 betrays a copy even where
     symmetries hide it from a distance between weights.
@@ -134,15 +134,15 @@ def explained(weights: Tensor, expected: Tensor) -> float:
         1 is perfect, 0 is as good as the mean of the other rows, negative is worse.
     """
     _require_several(weights, "weights", 2)
-    missed = (weights.double() - expected).square().sum()
+    error = (weights.double() - expected).square().sum()
     # The null is left-one-out as well: x - mean of the others = n / (n - 1) (x - mean).
     n = len(weights)
     null = (n / (n - 1)) ** 2 * _spread(weights) ** 2 * (n - 1)
-    return 1 - float(missed / (null or 1e-30))
+    return 1 - float(error / (null or 1e-30))
 
 
 def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
-    """What the right context is worth: variance explained with it, less that with a wrong one.
+    """Worth of the right context: variance explained with it, less that with a wrong one.
 
     The wrong context is that of the next site. 0 is dead conditioning: the small advantage that the
     mean of all others but the next one has, because it contains the network itself, is taken off.
@@ -159,7 +159,7 @@ def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """The figures that the gate judges.
+    """Figures of a release that the gate judges.
 
     Args:
         explained: See `explained`, on held-out predictions.
@@ -195,7 +195,7 @@ class Audit:
         )
 
     def figures(self) -> dict[str, float]:
-        """By name, without those that could not be taken."""
+        """The figures by name, without those that were not taken."""
         figures = {
             "explained": self.explained,
             "conditioning": self.conditioning,

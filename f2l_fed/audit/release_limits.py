@@ -1,4 +1,4 @@
-"""The verdict of the gate: figures against limits, and the served start against all others."""
+"""Limits of a release, and the decision of the gate by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, WRONG_CONTEXT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:
-    """Limits that a release must keep.
+    """Limits that the figures of a release must keep.
 
     Args:
         min_explained: Smallest share of held-out error saved; a little below zero, because few
@@ -60,7 +60,7 @@ class GateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateDecision:
-    """What the gate says.
+    """The decision of the gate.
 
     Args:
         passed: Whether the release may reach sites.
@@ -85,8 +85,7 @@ def decide(
             and "flow_speed", and any others, which only have to be finite.
         limits: What the figures have to keep.
         held_out: Results of `f2l_fed.evaluation.summary.summarise` by kind of site, where there
-        are any: no
-            other start may be above the served one by more than the 95% interval of the
+            are any: no other start may be above the served one by more than the 95% interval of the
             difference, after any number of steps, and a wrong context has to cost something.
 
     >>> good = {"explained": 0.3, "conditioning": 0.5, "dispersion": 0.9}
@@ -124,7 +123,7 @@ def decide(
 
 
 def _margins(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """How far every other start is from being clearly above the served one, where it is nearest."""
+    """Smallest margin of the served start over every other one, by the key of its arm."""
     served = part["arms"][GENERATED]
     for arm, row in part["arms"].items():
         if arm != GENERATED:

@@ -1,4 +1,4 @@
-"""What networks do, where no real example may be had, and how far two of them are apart in it."""
+"""The behaviour of networks on synthetic inputs, and the divergence between two of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from f2l_fed.targets import Target
 from f2l_fed.targets.layout import layer_numbers
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
+from f2l_fed.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """The meaning of the vectors that a codec codes: their layers, and the networks they make.
+    """The behaviour of the vectors that a codec encodes: their layers and their predictions.
 
     Args:
         layers: (D,) int64, number of each weight's layer, ascending.
@@ -31,7 +31,7 @@ class Behaviour:
 
     @classmethod
     def of(cls, target: Target) -> Behaviour:
-        """That of a target's weights, on synthetic inputs."""
+        """The behaviour of a target's weights, on synthetic inputs."""
         return cls(
             layers=layer_numbers(target.layout),
             predict=torch.func.vmap(target.logits, in_dims=(0, None)),
@@ -39,13 +39,13 @@ class Behaviour:
         )
 
     def through(self, decode: Callable[[Tensor], Tensor], layers: Tensor) -> Behaviour:
-        """That of vectors which ``decode`` carries to weights; ``layers`` are the vectors'."""
+        """The behaviour of vectors that ``decode`` carries to weights, in layers of their own."""
         return replace(
             self, layers=layers, predict=lambda vectors, x: self.predict(decode(vectors), x)
         )
 
 
 def divergence(logits: Tensor, others: Tensor) -> Tensor:
-    """Mean Kullback-Leibler divergence of predictions from those meant, nats; (…, K) each."""
-    meant, found = logits.log_softmax(-1), others.log_softmax(-1)
-    return (meant.exp() * (meant - found)).sum(-1).mean()
+    """Mean Kullback-Leibler divergence of some predictions from others, nats; (…, K) each."""
+    log_p, log_q = logits.log_softmax(-1), others.log_softmax(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""The network of the chunk VAE: principal components between two coders shared by all chunks."""
+"""The network of the chunk VAE: principal components between two networks shared by all chunks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from f2l_fed.codec.pca import components
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.codec.pca import principal_components
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 
 _QUIETEST = 0.1
-"""Smallest standard deviation of a layer, relative to that of all: rounding is no signal."""
+"""Smallest standard deviation of a layer, relative to all layers; below it is rounding."""
 
 
 class ChunkNetwork(nn.Module):
-    """Adds to every chunk what a shared network makes of it, of its place and of the latent."""
+    """A residual network shared by all chunks, which sees a chunk, its place and the latent."""
 
     def __init__(self, places: int, size: int, *, chunk: int, hidden: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ChunkNetwork(nn.Module):
 
 
 class LayerStream(nn.Module):
-    """Coder of one block of weights: (…, p) to (…, size) and back.
+    """Encoder and decoder of one block of weights: (…, p) to (…, size) and back.
 
     Args:
         where: (p,) int64, position of each weight in its layer's padded chunks.
@@ -64,7 +64,7 @@ class LayerStream(nn.Module):
     def starting_at_pca(
         cls, x: Tensor, layers: Tensor, size: int, *, chunk: int, hidden: int, centre: bool
     ) -> LayerStream:
-        """A stream that has learned nothing yet from (n, p) weights in these (p,) layers."""
+        """An untrained stream, from (n, p) weights and the (p,) numbers of their layers."""
         mean = x.mean(0) if centre else torch.zeros(x.shape[1])
         spread = (x - mean).square().mean(0)
         least = _QUIETEST * spread.mean().sqrt()
@@ -72,7 +72,7 @@ class LayerStream(nn.Module):
         for layer in layers.unique():
             scale[layers == layer] = spread[layers == layer].mean().sqrt().maximum(least)
         scale = torch.where(scale > 0, scale, 1.0)
-        found = components((x - mean) / scale, size, centre=False)
+        found = principal_components((x - mean) / scale, size, centre=False)
         stream = cls(chunk_positions(layers, chunk), len(found.scale), chunk=chunk, hidden=hidden)
         for own, value in (
             (stream.mean, mean),
@@ -109,28 +109,32 @@ class LayerStream(nn.Module):
 
 
 class ChunkVae(nn.Module):
-    """The coders of both blocks of the output symmetry, from `Parts` to `Parts`."""
+    """The streams of both blocks of the output symmetry."""
 
     def __init__(self, common: LayerStream, rows: LayerStream) -> None:
         super().__init__()
         self.common, self.rows = common, rows
 
-    def encode(self, weights: Parts) -> Parts:
-        """To latents whose rows sum to zero."""
-        return Parts(self.common.encode(weights.common), centred(self.rows.encode(weights.rows)))
+    def encode(self, weights: IsotypicParts) -> IsotypicParts:
+        """Encodes weights to latents with rows that sum to zero."""
+        return IsotypicParts(
+            self.common.encode(weights.common), centred(self.rows.encode(weights.rows))
+        )
 
-    def decode(self, latents: Parts) -> Parts:
-        """To weights whose rows sum to zero."""
-        return Parts(self.common.decode(latents.common), centred(self.rows.decode(latents.rows)))
+    def decode(self, latents: IsotypicParts) -> IsotypicParts:
+        """Decodes latents to weights with rows that sum to zero."""
+        return IsotypicParts(
+            self.common.decode(latents.common), centred(self.rows.decode(latents.rows))
+        )
 
 
 def centred(rows: Tensor) -> Tensor:
-    """(n, K, w), less their mean over K."""
+    """The rows (n, K, w) less their mean over K."""
     return rows - rows.mean(1, keepdim=True)
 
 
 def chunk_positions(layers: Tensor, chunk: int) -> Tensor:
-    """Where each weight goes when every layer fills chunks of its own, the last one padded.
+    """Position of each weight in chunks; every layer fills its own, the last one padded.
 
     >>> chunk_positions(torch.tensor([0, 0, 0, 1, 1]), 2)
     tensor([0, 1, 2, 4, 5])

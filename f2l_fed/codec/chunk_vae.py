@@ -1,4 +1,4 @@
-"""A variational autoencoder on chunks of layers, fitted on what networks do.
+"""A variational autoencoder on chunks of layers, fitted on the behaviour of networks.
 
 Weights are cut into chunks within their layers. One small network is shared by all chunks; a
 place embedding tells it which chunk it sees, the latent what the other chunks hold. It adds to
@@ -14,7 +14,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -24,48 +24,13 @@ from torch import Tensor, nn
 
 from f2l_fed.codec.behavioural_loss import Behaviour, divergence
 from f2l_fed.codec.chunk_network import ChunkVae, LayerStream, centred
+from f2l_fed.codec.codec import Codec, CodecKind, FitCodec
+from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.codec.pca import Components, components
-from f2l_fed.codec.tensor_names import above, below
-from f2l_fed.core.validation import positive, require
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkVaeConfig:
-    """How a chunk VAE is built and fitted.
-
-    Args:
-        common: Largest number of latent coordinates of what all outputs share.
-        rows: Largest number of latent coordinates of one output.
-        chunk: Weights in a chunk.
-        hidden: Hidden units of the network that all chunks share.
-        steps: Gradient steps.
-        batch: Networks a step.
-        inputs: Fresh inputs a step, on which they are compared.
-        lr: Peak learning rate of AdamW; falls to zero along a cosine.
-        weight_decay: Of AdamW.
-        behaviour: Weight of the divergence of predictions (nats), beside the squared error of
-            standardised weights.
-        kl: Weight of the divergence of latents from the normal distribution (nats).
-    """
-
-    common: int = 64
-    rows: int = 32
-    chunk: int = 32
-    hidden: int = 64
-    steps: int = 300
-    batch: int = 32
-    inputs: int = 64
-    lr: float = 5e-4
-    weight_decay: float = 0.01
-    behaviour: float = 1.0
-    kl: float = 1e-4
-
-    def __post_init__(self) -> None:
-        positive(self, "common", "rows", "chunk", "hidden", "batch", "inputs", "lr")
-        for name in ("steps", "weight_decay", "behaviour", "kl"):
-            require(getattr(self, name) >= 0, self, name, ">= 0")
+from f2l_fed.codec.pca import PrincipalComponents, principal_components
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+from f2l_fed.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +48,8 @@ class ChunkVaeCodec:
 
     symmetry: OutputSymmetry
     network: ChunkVae
-    common: Components
-    rows: Components
+    common: PrincipalComponents
+    rows: PrincipalComponents
 
     @property
     def shape(self) -> LatentShape:
@@ -98,12 +63,14 @@ class ChunkVaeCodec:
     def encode(self, weights: Tensor) -> Tensor:
         """(n, D) float32 to (n, k) float32."""
         raw = self.network.encode(self.symmetry.split(weights))
-        return self.shape.join(Parts(self.common.encode(raw.common), self.rows.encode(raw.rows)))
+        return self.shape.join(
+            IsotypicParts(self.common.encode(raw.common), self.rows.encode(raw.rows))
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, k) float32 to (n, D) float32."""
         white = self.shape.split(latents)
-        raw = Parts(self.common.decode(white.common), self.rows.decode(white.rows))
+        raw = IsotypicParts(self.common.decode(white.common), self.rows.decode(white.rows))
         return self.symmetry.join(self.network.decode(raw))
 
     def displacement(self, start: Tensor, end: Tensor) -> Tensor:
@@ -113,23 +80,23 @@ class ChunkVaeCodec:
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {
-            **above("network.", self.network.state_dict(keep_vars=True)),
-            **above("common.", self.common.tensors()),
-            **above("rows.", self.rows.tensors()),
+            **with_prefix("network.", self.network.state_dict(keep_vars=True)),
+            **with_prefix("common.", self.common.tensors()),
+            **with_prefix("rows.", self.rows.tensors()),
         }
 
     @classmethod
     def from_tensors(cls, symmetry: OutputSymmetry, tensors: Mapping[str, Tensor]) -> ChunkVaeCodec:
         """See `f2l_fed.codec.Codec`."""
         network = ChunkVae(
-            LayerStream.from_state(below("network.common.", tensors)),
-            LayerStream.from_state(below("network.rows.", tensors)),
+            LayerStream.from_state(without_prefix("network.common.", tensors)),
+            LayerStream.from_state(without_prefix("network.rows.", tensors)),
         )
         return cls(
             symmetry=symmetry,
             network=network.requires_grad_(False),
-            common=Components.from_tensors(below("common.", tensors)),
-            rows=Components.from_tensors(below("rows.", tensors)),
+            common=PrincipalComponents.from_tensors(without_prefix("common.", tensors)),
+            rows=PrincipalComponents.from_tensors(without_prefix("rows.", tensors)),
         )
 
 
@@ -145,7 +112,7 @@ def fit_chunk_vae(
     Args:
         weights: (n, D) float32, n >= 2.
         symmetry: Coordinates to work in.
-        behaviour: What the weights mean.
+        behaviour: Behaviour of the weights.
         config: Sizes and schedule.
         rng: Draws everything random, the initial weights too.
     """
@@ -166,8 +133,8 @@ def fit_chunk_vae(
     return ChunkVaeCodec(
         symmetry=symmetry,
         network=network,
-        common=components(raw.common, config.common, centre=True),
-        rows=components(raw.rows.flatten(0, 1), config.rows, centre=False),
+        common=principal_components(raw.common, config.common, centre=True),
+        rows=principal_components(raw.rows.flatten(0, 1), config.rows, centre=False),
     )
 
 
@@ -189,7 +156,7 @@ def _train(
         parts = symmetry.split(batch)
         mean = network.encode(parts)
         copied = network.decode(
-            Parts(
+            IsotypicParts(
                 mean.common + noise[0].exp() * _normal(mean.common, rng),
                 mean.rows + noise[1].exp() * centred(_normal(mean.rows, rng)),
             )
@@ -208,7 +175,7 @@ def _train(
         schedule.step()
 
 
-def _squared_error(network: ChunkVae, parts: Parts, copied: Parts) -> Tensor:
+def _squared_error(network: ChunkVae, parts: IsotypicParts, copied: IsotypicParts) -> Tensor:
     common = (copied.common - parts.common) / network.common.scale
     rows = (copied.rows - parts.rows) / network.rows.scale
     return (common.square().sum() + rows.square().sum()) / len(parts.common)
@@ -222,3 +189,34 @@ def _surplus(mean: Tensor, log_noise: Tensor) -> Tensor:
 
 def _normal(like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=rng)
+
+
+FitOnBehaviour = Callable[
+    [Tensor, OutputSymmetry, Behaviour, ChunkVaeConfig, torch.Generator], Codec
+]
+"""A fit on weights and on their behaviour, such as `fit_chunk_vae`."""
+
+
+def fit_on_target(fit: FitOnBehaviour) -> FitCodec:
+    """A fit on a target's own behaviour, in the form that the registry asks for.
+
+    Args:
+        fit: Gets the default schedule with the sizes that are asked for.
+    """
+
+    def sized(
+        weights: Tensor,
+        symmetry: OutputSymmetry,
+        target: Target,
+        rng: torch.Generator,
+        *,
+        common: int,
+        rows: int,
+    ) -> Codec:
+        config = ChunkVaeConfig(common=common, rows=rows)
+        return fit(weights, symmetry, Behaviour.of(target), config, rng)
+
+    return sized
+
+
+CHUNK_VAE = CodecKind(fit=fit_on_target(fit_chunk_vae), from_tensors=ChunkVaeCodec.from_tensors)

@@ -1,13 +1,17 @@
-"""What prior, flow and releases ask of a codec."""
+"""The interface of a codec, and the record under which a kind of codec is registered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets.target import Target
 
 
 class Codec(Protocol):
@@ -43,3 +47,31 @@ class Codec(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the symmetry, by name, for a file."""
+
+
+class FitCodec(Protocol):
+    """Fits a codec with at most so many coordinates to (n, D) weights of a target."""
+
+    def __call__(
+        self,
+        weights: Tensor,
+        symmetry: OutputSymmetry,
+        target: Target,
+        rng: torch.Generator,
+        *,
+        common: int,
+        rows: int,
+    ) -> Codec: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecKind:
+    """A kind of codec.
+
+    Args:
+        fit: Fits one; the same bits for equal arguments.
+        from_tensors: The codec of a symmetry and of what `Codec.tensors` gave.
+    """
+
+    fit: FitCodec
+    from_tensors: Callable[[OutputSymmetry, Mapping[str, Tensor]], Codec]

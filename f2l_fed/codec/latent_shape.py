@@ -1,4 +1,4 @@
-"""How a flat latent is laid out."""
+"""The layout of a flat latent."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentShape:
-    """A latent is a common part followed by one equally long part for each output.
+    """The layout of a latent: a common part, then one equally long part for each output.
 
     Args:
         common: Number of coordinates that no output permutation changes.
@@ -32,11 +32,11 @@ class LatentShape:
         """k, the length of a flat latent."""
         return self.common + self.classes * self.width
 
-    def split(self, latents: Tensor) -> Parts:
+    def split(self, latents: Tensor) -> IsotypicParts:
         """(n, k) to common (n, common) and rows (n, K, width); views."""
         common, rows = latents.split([self.common, self.classes * self.width], dim=1)
-        return Parts(common, rows.reshape(len(latents), self.classes, self.width))
+        return IsotypicParts(common, rows.reshape(len(latents), self.classes, self.width))
 
-    def join(self, parts: Parts) -> Tensor:
+    def join(self, parts: IsotypicParts) -> Tensor:
         """The inverse of `split`."""
         return torch.cat([parts.common, parts.rows.flatten(1)], dim=1)

@@ -2,9 +2,8 @@
 
 The covariance of all K! permuted copies of the records commutes with the permutations, so its
 eigenvectors fall into the two blocks of `f2l_fed.symmetry.output_permutation`, and the components
-of one output row
-serve all K of them. Those of the common part are kept as weights, in the order of a network's own,
-so that decoding is one product which writes every weight where it belongs.
+of one output row serve all K of them. Those of the common part are kept as weights, in the order
+of a network's own, so that decoding is one product which writes every weight where it belongs.
 
 The smaller of the two Gram matrices is decomposed. Weights are read a block of columns at a time,
 twice, and only a block is ever held in float64: beside the weights and the basis itself a fit
@@ -21,18 +20,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.codec.codec import Codec, CodecKind
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.codec.tensor_names import above, below
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+from f2l_fed.targets.target import Target
 
 _WIDEST = 32_768
+"""Columns in a block."""
+
 _BLOCK = 2**25
 """Numbers in a block, so that thousands of records make it narrower and not larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Components:
-    """Principal components of one block.
+class PrincipalComponents:
+    """Principal components of one block of coordinates.
 
     Args:
         mean: (p,) float32.
@@ -61,7 +64,7 @@ class Components:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Components:
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> PrincipalComponents:
         """The inverse of `tensors`."""
         return cls(**{field.name: tensors[field.name] for field in fields(cls)})
 
@@ -79,8 +82,8 @@ class PcaCodec:
     kind: ClassVar[str] = "pca"
 
     symmetry: OutputSymmetry
-    common: Components
-    rows: Components
+    common: PrincipalComponents
+    rows: PrincipalComponents
 
     @property
     def shape(self) -> LatentShape:
@@ -98,7 +101,9 @@ class PcaCodec:
             return self.encode(weights[:1]).expand(len(weights), -1)
         rows = weights[:, self.symmetry.output]
         deviations = rows - rows.mean(1, keepdim=True)
-        return self.shape.join(Parts(self.common.encode(weights), self.rows.encode(deviations)))
+        return self.shape.join(
+            IsotypicParts(self.common.encode(weights), self.rows.encode(deviations))
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """(n, k) float32 to (n, D) float32."""
@@ -119,8 +124,8 @@ class PcaCodec:
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {
-            **above("common.", self.common.tensors()),
-            **above("rows.", self.rows.tensors()),
+            **with_prefix("common.", self.common.tensors()),
+            **with_prefix("rows.", self.rows.tensors()),
         }
 
     @classmethod
@@ -128,8 +133,8 @@ class PcaCodec:
         """See `f2l_fed.codec.Codec`."""
         return cls(
             symmetry=symmetry,
-            common=Components.from_tensors(below("common.", tensors)),
-            rows=Components.from_tensors(below("rows.", tensors)),
+            common=PrincipalComponents.from_tensors(without_prefix("common.", tensors)),
+            rows=PrincipalComponents.from_tensors(without_prefix("rows.", tensors)),
         )
 
 
@@ -155,14 +160,15 @@ def fit_pca(
         torch.arange(symmetry.output.numel()).view_as(symmetry.output),
         symmetry.output.numel(),
     ).split(read(symmetry.output.flatten()))
-    below = len(symmetry.hidden)
+    inner = len(symmetry.hidden)
 
     def common_columns(start: int, stop: int) -> Tensor:
         hidden = read(symmetry.hidden[start:stop])
-        return torch.cat([hidden, head.common[:, max(0, start - below) : max(0, stop - below)]], 1)
+        mean_rows = head.common[:, max(0, start - inner) : max(0, stop - inner)]
+        return torch.cat([hidden, mean_rows], 1)
 
     n = sum(map(len, blocks))
-    shared = _components(common_columns, n, below + head.common.shape[1], common, centre=True)
+    shared = _components(common_columns, n, inner + head.common.shape[1], common, centre=True)
     return PcaCodec(
         symmetry=symmetry,
         common=replace(
@@ -170,15 +176,17 @@ def fit_pca(
             mean=_joined(symmetry, shared.mean[None])[0],
             basis=_joined(symmetry, shared.basis),
         ),
-        rows=components(head.rows.flatten(0, 1), rows, centre=False),
+        rows=principal_components(head.rows.flatten(0, 1), rows, centre=False),
     )
 
 
 def _joined(symmetry: OutputSymmetry, common: Tensor) -> Tensor:
-    return symmetry.join(Parts(common, common.new_zeros(len(common), *symmetry.output.shape)))
+    return symmetry.join(
+        IsotypicParts(common, common.new_zeros(len(common), *symmetry.output.shape))
+    )
 
 
-def components(x: Tensor, count: int, *, centre: bool) -> Components:
+def principal_components(x: Tensor, count: int, *, centre: bool) -> PrincipalComponents:
     """Principal components of (n, p) float32, at most ``count``; without ``centre``, about zero."""
     n, p = x.shape
     return _components(lambda start, stop: x[:, start:stop], n, p, count, centre=centre)
@@ -186,10 +194,10 @@ def components(x: Tensor, count: int, *, centre: bool) -> Components:
 
 def _components(
     columns: Callable[[int, int], Tensor], n: int, p: int, count: int, *, centre: bool
-) -> Components:
+) -> PrincipalComponents:
     mean = torch.zeros(p)
     if not n or not p:
-        return Components(mean=mean, basis=torch.zeros(0, p), scale=torch.zeros(0))
+        return PrincipalComponents(mean=mean, basis=torch.zeros(0, p), scale=torch.zeros(0))
     width = max(1, min(_WIDEST, _BLOCK // n))
     blocks = [slice(start, min(start + width, p)) for start in range(0, p, width)]
     gram = torch.zeros(min(n, p), min(n, p), dtype=torch.float64)
@@ -218,4 +226,21 @@ def _components(
             basis[:, block] = ((columns(block.start, block.stop) - mean[block]).T @ mix).T
     else:
         basis = vectors.T.float().contiguous()
-    return Components(mean=mean, basis=basis, scale=(values / n).sqrt().float().contiguous())
+    return PrincipalComponents(
+        mean=mean, basis=basis, scale=(values / n).sqrt().float().contiguous()
+    )
+
+
+def _fit(
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    target: Target,  # noqa: ARG001
+    rng: torch.Generator,  # noqa: ARG001
+    *,
+    common: int,
+    rows: int,
+) -> Codec:
+    return fit_pca(weights, symmetry, common=common, rows=rows)
+
+
+PCA = CodecKind(fit=_fit, from_tensors=PcaCodec.from_tensors)

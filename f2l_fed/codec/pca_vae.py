@@ -4,9 +4,9 @@ This order, and not a VAE on what PCA has left over, because it makes a VAE poss
 PCA reads the weights a block at a time, and what is trained, with the optimiser's two copies of
 it, has the size of the latents. What the first stage leaves out, the second can't bring back, so
 it keeps several times as many components as the latent has coordinates, and the second stage
-chooses among them by what networks do instead of by their variance. A VAE on the residual would
-need coordinates of its own, which the components then lack, and would look for structure in what
-is mostly the noise of training.
+chooses among them by the behaviour of networks instead of by their variance. A VAE on the
+residual would need coordinates of its own, which the components then lack, and would look for
+structure in what is mostly the noise of training.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec.behavioural_loss import Behaviour
-from f2l_fed.codec.chunk_vae import ChunkVaeCodec, ChunkVaeConfig, fit_chunk_vae
+from f2l_fed.codec.chunk_vae import ChunkVaeCodec, fit_chunk_vae, fit_on_target
+from f2l_fed.codec.codec import CodecKind
+from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import PcaCodec, fit_pca
-from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _SURPLUS = 4
@@ -69,16 +71,16 @@ class PcaVaeCodec:
     def tensors(self) -> dict[str, Tensor]:
         """See `f2l_fed.codec.Codec`."""
         return {
-            **above("pca.", self.pca.tensors()),
-            **above("vae.", self.vae.tensors()),
+            **with_prefix("pca.", self.pca.tensors()),
+            **with_prefix("vae.", self.vae.tensors()),
         }
 
     @classmethod
     def from_tensors(cls, symmetry: OutputSymmetry, tensors: Mapping[str, Tensor]) -> PcaVaeCodec:
         """See `f2l_fed.codec.Codec`."""
-        pca = PcaCodec.from_tensors(symmetry, below("pca.", tensors))
+        pca = PcaCodec.from_tensors(symmetry, without_prefix("pca.", tensors))
         inner = latent_symmetry(pca.shape)
-        return cls(pca=pca, vae=ChunkVaeCodec.from_tensors(inner, below("vae.", tensors)))
+        return cls(pca=pca, vae=ChunkVaeCodec.from_tensors(inner, without_prefix("vae.", tensors)))
 
 
 def fit_pca_vae(
@@ -93,7 +95,7 @@ def fit_pca_vae(
     Args:
         weights: (n, D) float32, n >= 2.
         symmetry: Coordinates to work in.
-        behaviour: What the weights mean.
+        behaviour: Behaviour of the weights.
         config: Sizes and schedule of the second stage.
         rng: Draws everything random.
     """
@@ -127,3 +129,6 @@ def _unwhitened(codec: PcaCodec) -> PcaCodec:
         common=replace(codec.common, scale=torch.ones_like(codec.common.scale)),
         rows=replace(codec.rows, scale=torch.ones_like(codec.rows.scale)),
     )
+
+
+PCA_VAE = CodecKind(fit=fit_on_target(fit_pca_vae), from_tensors=PcaVaeCodec.from_tensors)

@@ -1,22 +1,21 @@
-"""How much of what networks do survives a codec that never saw them."""
+"""Fidelity of a codec's round trip for networks that it never saw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from f2l_fed.codec.codec import Codec
 from f2l_fed.local_training.finetune import loss_and_accuracy
-from f2l_fed.targets import Target
+from f2l_fed.targets.target import Target
 
-Fit = Callable[[Tensor], Codec]
+FitOnWeights = Callable[[Tensor], Codec]
 """(n, D) weights to a codec."""
 
 
-def unseen_copies(fit: Fit, weights: Tensor, *, group: int = 1) -> tuple[Tensor, Tensor]:
+def unseen_copies(fit: FitOnWeights, weights: Tensor, *, group: int = 1) -> tuple[Tensor, Tensor]:
     """Networks that a codec has not seen, and the copies of them that it makes.
 
     Args:
@@ -34,7 +33,9 @@ def unseen_copies(fit: Fit, weights: Tensor, *, group: int = 1) -> tuple[Tensor,
     return unseen, codec.decode(codec.encode(unseen))
 
 
-def functional_round_trip(target: Target, fit: Fit, weights: Tensor, inputs: Tensor) -> float:
+def functional_round_trip(
+    target: Target, fit: FitOnWeights, weights: Tensor, inputs: Tensor
+) -> float:
     """`agreement` of networks that a codec never saw with its copies.
 
     Args:
@@ -80,50 +81,3 @@ def accuracy_kept(
         for some in (weights, copies)
     )
     return after / max(before, 1e-9)
-
-
-_WORTH = 0.95
-"""Weights are changed only if a codec then loses less than this share of what it lost before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gain:
-    """What canonical weights are worth to a codec.
-
-    The loss is relative to the squared norm of the weights, not to their variance: an order of
-    the units that brings the networks closer together lowers their variance as well, and would
-    be punished for it; scales that spread them would be rewarded.
-
-    Args:
-        before: Share of the squared norm of unseen networks that the codec loses.
-        after: The same with canonical weights.
-
-    >>> Gain(before=0.5, after=0.3).helps, Gain(before=0.5, after=0.5).helps
-    (True, False)
-    """
-
-    before: float
-    after: float
-
-    @property
-    def helps(self) -> bool:
-        """Whether they should be used."""
-        return self.after < _WORTH * self.before
-
-
-def held_out_gain(
-    weights: Tensor, canonical: Callable[[Tensor], Tensor], fit: Callable[[Tensor], Codec]
-) -> Gain:
-    """Compares a codec's round trip on networks it never saw, with and without canonical weights.
-
-    Args:
-        weights: (n, D) float32, n >= 5; the codec is fitted on the first four fifths.
-        canonical: Made with a reference that is none of the last fifth.
-        fit: Fits a codec to (m, D) weights.
-    """
-    return Gain(before=_lost(weights, fit), after=_lost(canonical(weights), fit))
-
-
-def _lost(weights: Tensor, fit: Callable[[Tensor], Codec]) -> float:
-    unseen, copies = unseen_copies(fit, weights)
-    return float((copies - unseen).square().sum() / unseen.square().sum().clamp(min=1e-30))

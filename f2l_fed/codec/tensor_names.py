@@ -1,4 +1,4 @@
-"""Names of tensors that belong to a part of a whole."""
+"""Prefixes of the names of tensors, for a part of a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-def above(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A part's tensors under the names that the whole gives them."""
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a part, named with the prefix of the part."""
     return {prefix + name: value for name, value in tensors.items()}
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `above`: one part's tensors, from among the whole's."""
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `with_prefix`: one part's tensors, from among the whole's."""
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Configuration dataclasses from plain values, such as those of a TOML or JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either as they were or as they should be, whatever happens in between."""
+"""Durable files: a crash leaves the old content or the new, and nothing in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes, freed by the system when their holder dies."""
+"""Locks between threads and processes, freed by the system when their holder dies."""
 
 from __future__ import annotations
 
@@ -12,22 +12,36 @@ from f2l_fed.errors import UsageError
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True, what: str = "") -> Iterator[None]:
-    """Holds a lock file alone, against other threads and processes.
+def locked(
+    path: Path,
+    *,
+    shared: bool = False,
+    wait: bool = True,
+    what: str = "",
+    mode: int = 0o644,
+    create_folder: bool = True,
+) -> Iterator[None]:
+    """Holds a lock file.
 
     Args:
-        path: The file; its folder is created when needed.
-        wait: Until another holder is done; otherwise an error says that there is one.
+        path: The file, which is created when needed and stays.
+        shared: Whether others may hold it shared at the same time; otherwise it is held alone.
+        wait: Until other holders are done; otherwise an error says that there is one.
         what: What the lock is for, as a clause, for that error.
+        mode: Permissions of a new file.
+        create_folder: Whether a missing folder is created, too.
 
     Raises:
-        UsageError: If it is held and ``wait`` is false.
+        UsageError: If it is held by another and ``wait`` is false.
+        OSError: If the file can't be opened.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    if create_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
                 what or "another process holds the lock",
@@ -37,3 +51,18 @@ def locked(path: Path, *, wait: bool = True, what: str = "") -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock file alone; no one does where there is no file.
+
+    The answer takes a shared lock for a moment, which a holder who doesn't wait may run into.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False

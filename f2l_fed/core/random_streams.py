@@ -1,4 +1,4 @@
-"""One independent random stream for every purpose, from names instead of call order."""
+"""Random streams: an independent one for every purpose, seeded by names instead of call order."""
 
 from __future__ import annotations
 
@@ -24,15 +24,12 @@ def generator_for(*names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(*names))
 
 
-__all__ = ["stream"]
-
-
 def stream(seed: int, *purpose: str | int) -> np.random.Generator:
-    """Opens the stream of one purpose, so that no choice shifts when another one is added.
+    """A numpy generator for one purpose, which stays the same when other draws are added.
 
     Args:
         seed: The run's seed, any integer.
-        purpose: What the numbers are for, from the general to the particular.
+        purpose: Names of the purpose, from the general to the particular.
 
     Returns:
         A fresh generator, the same one for the same arguments on every machine.

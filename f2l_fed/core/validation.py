@@ -1,4 +1,4 @@
-"""Rules that configuration values must keep, stated once."""
+"""Rules for the values of configuration dataclasses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from f2l_fed.errors import ConfigError
 
 
 def require(fulfilled: bool, owner: object, name: str, expected: str) -> None:
-    """Raises ConfigError, naming the field and its value, unless the rule is fulfilled."""
+    """Requires a rule of a field.
+
+    Raises:
+        ConfigError: With the field and its value, if the rule is not fulfilled.
+    """
     if not fulfilled:
         raise ConfigError(
             f"{name} is out of range", where=name, expected=expected, got=repr(getattr(owner, name))
@@ -16,17 +20,17 @@ def require(fulfilled: bool, owner: object, name: str, expected: str) -> None:
 
 
 def positive(owner: object, *names: str) -> None:
-    """The fields are above zero."""
+    """Requires fields above zero."""
     for name in names:
         require(getattr(owner, name) > 0, owner, name, "> 0")
 
 
 def share(owner: object, *names: str) -> None:
-    """The fields are in [0, 1)."""
+    """Requires fields in [0, 1)."""
     for name in names:
         require(0 <= getattr(owner, name) < 1, owner, name, ">= 0 and < 1")
 
 
 def choice(owner: object, name: str, known: Collection[str]) -> None:
-    """The field is one of the known names."""
+    """Requires a field that is one of the known names."""
     require(getattr(owner, name) in known, owner, name, "one of " + ", ".join(sorted(known)))

@@ -1,9 +1,8 @@
-"""Data for simulated federations: a user's own files, packaged real sets, and their division."""
+"""Data for simulated federations: users' files, packaged datasets, and their division."""
 
-from f2l_fed.data.dataset import Dataset, as_dataset, load_npz, save_npz
-from f2l_fed.data.named_datasets import available, load
-from f2l_fed.data.scenarios.partition import SCENARIOS, Partition, SiteData, partition
-from f2l_fed.data.scenarios.site_plan import SplitConfig
+from typing import TYPE_CHECKING
+
+from f2l_fed.core.lazy_exports import lazy_exports
 
 __all__ = [
     "SCENARIOS",
@@ -18,3 +17,21 @@ __all__ = [
     "partition",
     "save_npz",
 ]
+
+if TYPE_CHECKING:
+    from f2l_fed.data.dataset import Dataset, as_dataset, load_npz, save_npz
+    from f2l_fed.data.named_datasets.loading import available, load
+    from f2l_fed.data.scenarios.config import SplitConfig
+    from f2l_fed.data.scenarios.partition import Partition, SiteData, partition
+    from f2l_fed.data.scenarios.registry import SCENARIOS
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "f2l_fed.data.dataset": ["Dataset", "as_dataset", "load_npz", "save_npz"],
+            "f2l_fed.data.named_datasets.loading": ["available", "load"],
+            "f2l_fed.data.scenarios.config": ["SplitConfig"],
+            "f2l_fed.data.scenarios.partition": ["Partition", "SiteData", "partition"],
+            "f2l_fed.data.scenarios.registry": ["SCENARIOS"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""What is asked of arrays that come from outside."""
+"""Checks of arrays that come from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixed ways in which one site's camera sees what others see differently."""
+"""Cameras: fixed transforms of images, one for each site."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Lens:
 
     def __call__(self, x: FloatArray) -> FloatArray:
         """Shows (n, C, H, W) images in [0, 1] as this camera sees them."""
-        # A second of imports, and a site reads its settings through this package.
+        # An import of a second, which only this transform needs.
         from scipy import ndimage
 
         height, width = x.shape[-2:]

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, PROBE, RANDOM, WRONG_CONTEXT
-from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
+from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import STEPS, Recipe, accuracy_after
-from f2l_fed.local_training.probe import ProbeConfig, probe_update, support_set
+from f2l_fed.local_training.config import ProbeConfig, Recipe
+from f2l_fed.local_training.finetune import STEPS, accuracy_after
+from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
 
@@ -58,7 +60,7 @@ class ServedRelease:
     lineage: str
     target: Target
     generator: Generator
-    records: Records
+    records: FittedRecords
     probe: ProbeConfig
     candidates: CandidatesConfig
 
@@ -70,7 +72,7 @@ class ServedRelease:
         anchor = self.generator.prior.anchor
         return probe_update(self.target, anchor, x[support], y[support], self.probe.recipe)
 
-    def offered(
+    def candidates_of(
         self,
         site: HeldOutSite,
         context: Tensor,
@@ -78,7 +80,7 @@ class ServedRelease:
         *,
         evaluations: int | None = None,
     ) -> dict[str, Tensor]:
-        """The candidates of a site by kind; see `f2l_fed.generator.candidates.for_service`.
+        """The candidates of a site by kind; see `candidates_for_service`.
 
         Args:
             site: The site.
@@ -87,7 +89,7 @@ class ServedRelease:
             evaluations: Of the flow, instead of the generator's own number.
         """
         rng = generator_for(self.lineage, site.name, "candidates")
-        return for_service(
+        return candidates_for_service(
             self.generator,
             self.records,
             context,
@@ -105,9 +107,9 @@ class ServedRelease:
         *,
         evaluations: int | None = None,
     ) -> Tensor:
-        """(D,) float32, the site's own choice among its candidates; arguments as `offered`."""
-        offered = self.offered(site, context, expected, evaluations=evaluations)
-        return select(self.target, offered, *site.train, keep=self.candidates.keep)[1]
+        """(D,) float32, the site's choice among its candidates; arguments as `candidates_of`."""
+        candidates = self.candidates_of(site, context, expected, evaluations=evaluations)
+        return select(self.target, candidates, *site.train, keep=self.candidates.keep)[1]
 
 
 def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Explanations of generated networks by the updates that they come from."""

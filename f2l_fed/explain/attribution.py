@@ -1,11 +1,10 @@
-"""Where a prediction of the prior comes from: one vector for every site that taught it.
+"""Attribution of a prediction of the prior to sites: one vector for each of them.
 
 The prior is linear in what the sites have sent. In every release that made it, a prediction is a
 weighted sum of updates, and the weights depend on the probes alone
-(`f2l_fed.prior.ridge.RidgeFit`). So
-a prediction is the anchor, plus the site's own probe, plus what the updates of each site add, and
-nothing else: these parts are computed, not estimated. An update counts for the site that sent it,
-though it began where earlier updates of others had led.
+(`f2l_fed.prior.ridge.RidgeFit`). So a prediction is the anchor, plus the site's own probe, plus
+what the updates of each site add, and nothing else: these parts are computed, not estimated. An
+update counts for the site that sent it, though it began where earlier updates of others had led.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
-from f2l_fed.prior.linear_prior import Expectation, PriorConfig, PriorFit, fit_prior, refine_prior
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinementStep:
-    """What one release added to the prior.
+    """The refinement of the prior by one release.
 
     Args:
         sites: Names of its n sites.
@@ -67,7 +67,7 @@ class RefinementStep:
         updates = symmetry.split((self.weights - self.starts).flatten(0, 1).double())
         classes, width = updates.rows.shape[1:]
         sent = updates.rows.reshape(n, episodes * classes, width)
-        added = Parts(
+        added = IsotypicParts(
             torch.einsum("ne,nec->nc", common.view(n, -1), updates.common.unflatten(0, (n, -1))),
             torch.einsum("knj,njr->nkr", rows.reshape(classes, n, episodes * classes), sent),
         )
@@ -93,7 +93,7 @@ def refinement_step_of(
         symmetry: Coordinates of the prior.
         config: How far it follows updates.
         anchor: (D,) float32, where the probes start.
-        before: What it refined, if it was not fitted anew.
+        before: What it refined, if it was not fitted from scratch.
     """
     if before is None:
         starts, rate = anchor + contexts, 1.0
@@ -127,19 +127,19 @@ class Attribution:
 
 
 def attribution_of(steps: Sequence[RefinementStep], context: Tensor) -> Attribution:
-    """What the prior predicts for a new site.
+    """The attribution of what the prior predicts for a new site.
 
     Args:
         steps: All releases that made the prior, oldest first.
         context: (D,) float32, the site's probe.
     """
-    return _origin(steps, context, [step.added(context) for step in steps])
+    return _attribution(steps, context, [step.added(context) for step in steps])
 
 
 def held_out_attribution(
     steps: Sequence[RefinementStep], site: str, episode: int = 0
 ) -> Attribution:
-    """What is predicted for a site of the newest release without its own records.
+    """The attribution of a prediction for a site of the newest release without its own records.
 
     Such a prediction refines the one that the release before made in the same way. A release that
     did not have the site answered its probe like that of a new one, and so did all before it.
@@ -160,10 +160,10 @@ def held_out_attribution(
         if known:
             context = step.contexts[step.sites.index(site), episode]
         added.append(step.added_without(site, episode) if known else step.added(context))
-    return _origin(steps, context, added)
+    return _attribution(steps, context, added)
 
 
-def _origin(
+def _attribution(
     steps: Sequence[RefinementStep], context: Tensor, added: Sequence[Mapping[str, Tensor]]
 ) -> Attribution:
     learned: dict[str, Tensor] = {}

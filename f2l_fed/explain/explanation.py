@@ -1,4 +1,4 @@
-"""The explanation of a generated network: whose it is, whose copy it might be, what changed it.
+"""The explanation of a generated network: shares of sites, nearness to records, changes.
 
 Where labels have no shared order, networks and probes are compared in the order that fits best.
 """
@@ -21,7 +21,7 @@ EXPECTED = "expected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class SiteShare:
     """One site's part in a network.
 
     Args:
@@ -38,12 +38,12 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Nearest:
-    """How near a network is to the records of other sites.
+class NearestRecord:
+    """The nearest record of another site.
 
     Args:
-        site: Whose record is the nearest.
-        distance: Euclidean; 0 for a copy.
+        site: The site of the record.
+        distance: Euclidean distance of the network to it; 0 for a copy.
         percentile: Of that distance among those of every site's own record to the nearest one of
             another site, from 0 to 100.
     """
@@ -55,7 +55,7 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What a generated network comes from.
+    """The parts of a generated network.
 
     Args:
         probe: Euclidean length of the site's own probe, the way from the anchor.
@@ -67,45 +67,46 @@ class Explanation:
 
     probe: float
     learned: float
-    shares: tuple[Share, ...]
+    shares: tuple[SiteShare, ...]
     remainder: float
-    nearest: Mapping[str, Nearest]
+    nearest: Mapping[str, NearestRecord]
 
 
 def explain(
     steps: Sequence[RefinementStep],
-    origin: Attribution,
+    attribution: Attribution,
     networks: Mapping[str, Tensor],
     *,
     site: str = "",
 ) -> Explanation:
-    """Explains what a site was offered.
+    """Explains the candidates of a site.
 
     Args:
         steps: All releases that made the prior, oldest first.
-        origin: Where the prediction comes from.
+        attribution: The prediction as a sum.
         networks: (D,) float32 by name: the prediction as `EXPECTED`, and what was drawn around it.
-        site: The site, for nearness to its own records is no sign of a copy; "" if it has none.
+        site: The site, for nearness to its own records is no sign of a copy; "" if it has no
+            records.
     """
     symmetry, expected = steps[-1].fit.prior.symmetry, networks[EXPECTED]
     newest = {name: (step, row) for step in steps for row, name in enumerate(step.sites)}
     probes = torch.stack([step.contexts[row] for step, row in newest.values()])
     records = torch.stack([step.weights[row] for step, row in newest.values()])
-    learned = (expected - origin.anchor - origin.probe).double()
+    learned = (expected - attribution.anchor - attribution.probe).double()
     whole = learned.square().sum().clamp(min=1e-30)
     columns = (
-        torch.stack([origin.learned[name] @ learned / whole for name in newest]),
-        distances(symmetry, origin.probe, probes),
+        torch.stack([attribution.learned[name] @ learned / whole for name in newest]),
+        distances(symmetry, attribution.probe, probes),
         distances(symmetry, expected, records),
     )
     shares = [
-        Share(site=name, share=share, probe_distance=probe_distance, distance=distance)
+        SiteShare(site=name, share=share, probe_distance=probe_distance, distance=distance)
         for name, share, probe_distance, distance in zip(
             newest, *(column.tolist() for column in columns), strict=True
         )
     ]
     return Explanation(
-        probe=float(origin.probe.norm()),
+        probe=float(attribution.probe.norm()),
         learned=float(learned.norm()),
         shares=tuple(sorted(shares, key=lambda one: -abs(one.share))),
         remainder=1 - sum(one.share for one in shares),
@@ -119,20 +120,20 @@ def _nearest(
     site: str,
     sites: Sequence[str],
     records: Tensor,
-) -> dict[str, Nearest]:
+) -> dict[str, NearestRecord]:
     def to_others(network: Tensor, own: str) -> Tensor:
         apart = distances(symmetry, network, records)
         return apart.masked_fill(torch.tensor([name == own for name in sites]), torch.inf)
 
-    usual = torch.stack(
+    baseline = torch.stack(
         [to_others(rows[0], own).min() for own, rows in zip(sites, records, strict=True)]
     )
     found = {name: to_others(network, site).min(0) for name, network in networks.items()}
     return {
-        name: Nearest(
+        name: NearestRecord(
             site=sites[int(nearest.indices)],
             distance=float(nearest.values),
-            percentile=100 * float((usual < nearest.values).double().mean()),
+            percentile=100 * float((baseline < nearest.values).double().mean()),
         )
         for name, nearest in found.items()
     }
@@ -163,7 +164,7 @@ def distances(symmetry: OutputSymmetry, network: Tensor, others: Tensor) -> Tens
 def relative_changes(
     layout: WeightLayout, before: Tensor, after: Tensor
 ) -> dict[str, float | None]:
-    """How far every tensor of a network was moved, in lengths of its own.
+    """Relative change of every tensor of a network.
 
     Args:
         layout: Names and shapes.

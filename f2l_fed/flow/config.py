@@ -1,21 +1,24 @@
-"""What decides how a model on latents is built and fitted."""
+"""Settings of the models on latents."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from f2l_fed.core.validation import choice, positive, require, share
-from f2l_fed.flow.couplings import COUPLINGS, LARGEST
-from f2l_fed.flow.sources import SOURCES
+from f2l_fed.flow.couplings.registry import COUPLINGS
+from f2l_fed.flow.sources.registry import SOURCES
+
+_LARGEST_ASSIGNMENT = 512
+"""Examples that a coupling other than the independent one pairs at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowConfig:
-    """How the velocity field is built and fitted.
+    """Size and schedule of a velocity field.
 
     Args:
-        source: Where the flow starts, "prior", "gaussian" or "kaiming".
-        coupling: Which start goes with which target, "independent", "ot" or "conditional-ot".
+        source: Distribution that the flow starts from, "prior", "gaussian" or "kaiming".
+        coupling: Pairing of starts with targets, "independent", "ot" or "conditional-ot".
         width: Hidden units.
         depth: Blocks.
         steps: Largest number of gradient steps.
@@ -23,9 +26,9 @@ class FlowConfig:
         lr: Peak learning rate of AdamW; falls to zero along a cosine.
         weight_decay: Of AdamW.
         dropout: Share of examples whose context is withheld; with 1 no context is ever seen.
-        held_out: Share of records kept aside to choose the best weights by.
-        check_every: Steps between looks at the records kept aside.
-        patience: Looks without an improvement after which the fit ends.
+        held_out: Share of sites for validation, by which the best weights are chosen.
+        check_every: Steps between validations.
+        patience: Validations without an improvement after which the fit ends.
     """
 
     source: str = "prior"
@@ -52,8 +55,8 @@ class FlowConfig:
         require(0 <= self.dropout <= 1, self, "dropout", ">= 0 and <= 1")
         # An assignment costs the cube of the batch.
         require(
-            self.coupling == "independent" or self.batch <= LARGEST,
+            self.coupling == "independent" or self.batch <= _LARGEST_ASSIGNMENT,
             self,
             "batch",
-            f"<= {LARGEST} with the coupling {self.coupling!r}",
+            f"<= {_LARGEST_ASSIGNMENT} with the coupling {self.coupling!r}",
         )

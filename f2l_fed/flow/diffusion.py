@@ -1,6 +1,8 @@
-"""Latent diffusion on the same latents, contexts and network: what the flow is compared with.
+"""Latent diffusion on the same latents, contexts and network, for comparison with the flow.
 
-It is given every advantage the flow has. What diffuses is the residual from the expected latent
+Research only: no retraining uses it.
+
+It has every advantage that the flow has. What diffuses is the residual from the expected latent
 in units of the prior's own error, so that the noise and, for normal targets, the data are both
 N(0, I); the network predicts the velocity along the cosine schedule, which is then zero, and it
 starts at zero. An untrained model therefore is the normal around the prior, exactly, and training
@@ -28,7 +30,7 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork, guided
-from f2l_fed.flow.sources import noise, pooled_rms
+from f2l_fed.flow.sources.noise import pooled_rms, white_noise
 from f2l_fed.flow.velocity_regression import RegressionBatch, fit_to_examples, seeded
 
 
@@ -54,7 +56,7 @@ class DiffusionFit:
     """A fitted diffusion model.
 
     Args:
-        model: With the weights that were best on the records kept aside.
+        model: With the weights that were best on the validation records.
         loss: Its mean squared velocity error on them, per coordinate.
         normal_loss: That of the normal around the expected latents, where the model starts.
         step: Gradient step at which these weights were reached; 0 if none was better than that.
@@ -84,20 +86,20 @@ def fit_diffusion(
         shape: Layout of a latent.
         config: Of the flow it is compared with; source and coupling mean nothing here.
         rng: Draws everything random, the initial weights too.
-        group: Consecutive records that belong to one site, and are kept aside together.
+        group: Consecutive records that belong to one site, and are in the validation set together.
     """
     spread = pooled_rms(targets - expected, shape)
     residuals = (targets - expected) / spread
     model = seeded(rng, lambda: Denoiser(shape, spread, width=config.width, depth=config.depth))
 
     def examples(picks: Tensor) -> RegressionBatch:
-        clean, dirt = residuals[picks], noise(len(picks), shape, rng)
+        clean, noise = residuals[picks], white_noise(len(picks), shape, rng)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         angle = (1 - t[:, None]) * pi / 2
-        state = angle.cos() * clean + angle.sin() * dirt
+        state = angle.cos() * clean + angle.sin() * noise
         return RegressionBatch(
-            t, state, expected[picks], known, angle.cos() * dirt - angle.sin() * clean
+            t, state, expected[picks], known, angle.cos() * noise - angle.sin() * clean
         )
 
     course = fit_to_examples(model, examples, len(targets), config, rng, group=group)
@@ -113,13 +115,13 @@ def ddim(x: Tensor, v: Tensor, angle: float, after: float, _: Callable[[], Tenso
     return cos(angle - after) * x - sin(angle - after) * v
 
 
-def ddpm(x: Tensor, v: Tensor, angle: float, after: float, dirt: Callable[[], Tensor]) -> Tensor:
+def ddpm(x: Tensor, v: Tensor, angle: float, after: float, noise: Callable[[], Tensor]) -> Tensor:
     """The ancestral step: a draw from what state and predicted residual say of the next state."""
     clean = cos(angle) * x - sin(angle) * v
     kept = cos(angle) / cos(after)
     added = sin(angle) ** 2 - (kept * sin(after)) ** 2
     mean = (kept * sin(after) ** 2 * x + cos(after) * added * clean) / sin(angle) ** 2
-    return mean + sqrt(added) * sin(after) / sin(angle) * dirt()
+    return mean + sqrt(added) * sin(after) / sin(angle) * noise()
 
 
 SAMPLERS: dict[str, Denoise] = {"ddim": ddim, "ddpm": ddpm}
@@ -160,12 +162,12 @@ def sample_diffusion(
             got=repr(sampler),
         )
 
-    def dirt() -> Tensor:
-        return temperature * noise(len(expected), shape, rng)
+    def noise() -> Tensor:
+        return temperature * white_noise(len(expected), shape, rng)
 
-    velocity, x = guided(model, expected, guidance=guidance), dirt()
+    velocity, x = guided(model, expected, guidance=guidance), noise()
     for index in range(evaluations):
         angle, after = ((1 - step / evaluations) * pi / 2 for step in (index, index + 1))
         v = velocity(torch.full((1,), index / evaluations), x)
-        x = SAMPLERS[sampler](x, v, angle, after, dirt)
+        x = SAMPLERS[sampler](x, v, angle, after, noise)
     return expected + model.spread * x

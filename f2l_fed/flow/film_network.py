@@ -1,4 +1,4 @@
-"""The network of every model on latents: residual blocks modulated by time and context (FiLM).
+"""The FiLM network of every model on latents: residual blocks modulated by time and context.
 
 It commutes with permutations of the outputs: one network is shared by all output rows and sees
 the others only through their mean, so every record counts for all its K! relabelled copies.
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.flow.solvers import Velocity
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.flow.solvers.solver import Velocity
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 
 _FREQUENCIES = torch.exp(torch.linspace(0, math.log(100), 16)) * math.pi
 
@@ -47,7 +47,7 @@ class FilmBlock(nn.Module):
 
 
 class FilmNetwork(nn.Module):
-    """From time, state and context to something of the state's shape, zero before training.
+    """A network from time, state and context to a vector of the state's shape; zero at first.
 
     Args:
         shape: Layout of the latents; the context is a latent too.
@@ -77,15 +77,15 @@ class FilmNetwork(nn.Module):
         Args:
             t: (n,) or (1,) float32 in [0, 1].
             x: (n, k) float32, states.
-            context: (n, k) or (1, k) float32, what the prior expects.
+            context: (n, k) or (1, k) float32, the latent that the prior expects.
             known: (n,) or (1,) float32, 1 where the context is given, 0 where it is withheld.
 
         Returns:
             (n, k) float32.
         """
-        return self.given(context, known)(t, x)
+        return self.conditioned_on(context, known)(t, x)
 
-    def given(self, context: Tensor, known: Tensor) -> Velocity:
+    def conditioned_on(self, context: Tensor, known: Tensor) -> Velocity:
         """`forward` for one batch of contexts, with what depends on them alone computed once."""
         shape, seen = self.shape, self.shape.split(context * known[:, None])
         state, fixed, pooled = self.common_in.weight.split(
@@ -116,7 +116,7 @@ class FilmNetwork(nn.Module):
                 rows = block(rows, block.film(condition)[:, None])
             rows = self.row_out(rows)
             # Deviations of the rows sum to zero, and so must whatever moves them.
-            return shape.join(Parts(end, rows - rows.mean(1, keepdim=True)))
+            return shape.join(IsotypicParts(end, rows - rows.mean(1, keepdim=True)))
 
         return evaluate
 
@@ -131,13 +131,13 @@ def guided(network: FilmNetwork, context: Tensor, *, guidance: float = 1.0) -> V
             withholds it, which is all that a network fitted without contexts can do.
     """
 
-    def given(known: float) -> Velocity:
-        return network.given(context, context.new_full((1,), known))
+    def with_known(known: float) -> Velocity:
+        return network.conditioned_on(context, context.new_full((1,), known))
 
     if guidance in (0, 1):
-        return given(guidance)
-    withheld, told = given(0), given(1)
-    return lambda t, x: torch.lerp(withheld(t, x), told(t, x), guidance)
+        return with_known(guidance)
+    without, conditional = with_known(0), with_known(1)
+    return lambda t, x: torch.lerp(without(t, x), conditional(t, x), guidance)
 
 
 def _waves(t: Tensor, known: Tensor) -> Tensor:

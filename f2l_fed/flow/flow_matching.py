@@ -14,8 +14,9 @@ from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.flow.config import FlowConfig
-from f2l_fed.flow.couplings import couple
-from f2l_fed.flow.sources import SOURCES, Initial, Normal
+from f2l_fed.flow.couplings.registry import COUPLINGS
+from f2l_fed.flow.sources.registry import SOURCES
+from f2l_fed.flow.sources.source import DiagonalNormal, Initialisations
 from f2l_fed.flow.velocity_field import VelocityField
 from f2l_fed.flow.velocity_regression import (
     RegressionBatch,
@@ -29,10 +30,10 @@ _PROBED = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowFit:
-    """A fitted field.
+    """A fitted velocity field.
 
     Args:
-        field: With the weights that were best on the records kept aside.
+        field: With the weights that were best on the validation records.
         loss: Its mean squared velocity error on them, per coordinate.
         normal_loss: That of the velocity which is exact for normal targets, where the field starts.
         step: Gradient step at which these weights were reached; 0 if none was better than that.
@@ -57,7 +58,7 @@ def fit_flow(
     rng: torch.Generator,
     *,
     group: int = 1,
-    initial: Initial | None = None,
+    initial: Initialisations | None = None,
     training: VelocityTraining | None = None,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
@@ -70,16 +71,16 @@ def fit_flow(
         shape: Layout of a latent.
         config: See `FlowConfig`.
         rng: Draws everything random, the initial weights too.
-        group: Consecutive records that belong to one site, and are kept aside together.
+        group: Consecutive records that belong to one site, and are in the validation set together.
         initial: Makes random initialisations; only the source "kaiming" needs it.
         training: Where the gradient steps run.
 
     Raises:
         ConfigError: If the source is "kaiming" and nothing makes initialisations.
     """
-    source = SOURCES[config.source]
+    source, couple = SOURCES[config.source], COUPLINGS[config.coupling]
     near = initial.normal if initial else None
-    start = source.start(Normal(expected, spread), near)
+    start = source.start(DiagonalNormal(expected, spread), near)
     size = {"width": config.width, "depth": config.depth}
     field = seeded(rng, lambda: VelocityField(shape, spread, config.source, initial=near, **size))
 
@@ -89,7 +90,7 @@ def fit_flow(
         off = start.width * source.noise(len(picks), shape, rng, initial)
         t = torch.rand(len(picks), generator=rng)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
-        plan = couple(config.coupling, off, end - centre, context, known, batch=config.batch)
+        plan = couple(off, end - centre, context, known, batch=config.batch)
         begin = centre + off[plan]
         return RegressionBatch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 

@@ -1,5 +1,7 @@
 """Rectification: a second fit on couples that the flow itself has made, for few evaluations.
 
+Research only: no retraining uses it.
+
 The fitted field carries starts to their ends in many small steps. Lines between these couples
 cross far less than those between independent ones, so that a field refitted on them runs nearly
 straight and needs few evaluations for the same ends.
@@ -19,10 +21,13 @@ from torch import Tensor
 
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit
-from f2l_fed.flow.solvers import SOLVERS, Velocity, solve
-from f2l_fed.flow.sources import Initial, draw
+from f2l_fed.flow.solvers.registry import SOLVERS
+from f2l_fed.flow.solvers.solve import solve
+from f2l_fed.flow.solvers.solver import Velocity
+from f2l_fed.flow.sources.draw import draw
+from f2l_fed.flow.sources.source import Initialisations
 from f2l_fed.flow.velocity_field import VelocityField
-from f2l_fed.flow.velocity_regression import RegressionBatch, kept_aside, regress
+from f2l_fed.flow.velocity_regression import RegressionBatch, regress, validation_split
 
 _FEW = (1, 2, 4)
 """Numbers of evaluations that rectification is for."""
@@ -30,13 +35,13 @@ _FEW = (1, 2, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReflowFit(FlowFit):
-    """A fitted field after rectification; what `FlowFit` says is about the fit before it.
+    """A rectified field; the fields of `FlowFit` are about the fit before.
 
     Args:
         few_error: Mean squared distance per coordinate from where the first field goes in many
             evaluations, after 1, 2 and 4 evaluations of the best solver for each; the mean of the
-            three, on contexts kept aside. What the weights are chosen by.
-        former_few_error: That of the first field, which is kept unless it is beaten.
+            three, on validation contexts. The weights are chosen by it.
+        former_few_error: The same of the first field, which is kept unless this one is better.
         curvature: Of this field's paths; see the function `curvature`.
         former_curvature: Of the first field's paths.
         reflow_step: Gradient step at which these weights were reached; 0 for those of the first.
@@ -65,14 +70,16 @@ class _Couples:
 
     def few_error(self, field: VelocityField) -> float:
         """See `ReflowFit`."""
-        velocity = field.given(self.context, self.known)
+        velocity = field.conditioned_on(self.context, self.known)
 
         def distance(solver: str, few: int) -> float:
             end = solve(velocity, self.start, solver=solver, evaluations=few)
             return float((end - self.end).square().mean())
 
         def least(few: int) -> float:
-            return min(distance(name, few) for name, (_, cost) in SOLVERS.items() if cost <= few)
+            return min(
+                distance(name, few) for name, solver in SOLVERS.items() if solver.evaluations <= few
+            )
 
         return sum(least(few) for few in _FEW) / len(_FEW)
 
@@ -84,7 +91,7 @@ def reflow(
     rng: torch.Generator,
     *,
     group: int = 1,
-    initial: Initial | None = None,
+    initial: Initialisations | None = None,
     couples: int = 4096,
     evaluations: int = 64,
 ) -> ReflowFit:
@@ -93,7 +100,7 @@ def reflow(
     Args:
         fit: From `fit_flow`.
         expected: (n, k) float32, contexts to simulate, such as those of the fit.
-        config: Steps, batch, learning rate, dropout and share kept aside of this second fit.
+        config: Steps, batch, learning rate, dropout and validation share of this second fit.
         rng: Draws everything random.
         group: As for `fit_flow`.
         initial: As for `fit_flow`.
@@ -108,13 +115,16 @@ def reflow(
         start = draw(teacher.source, context, teacher.spread, teacher.shape, rng, initial=initial)
         known = (torch.rand(len(picks), generator=rng) >= config.dropout).float()
         end = solve(
-            teacher.given(context, known), start, solver="midpoint", evaluations=evaluations
+            teacher.conditioned_on(context, known),
+            start,
+            solver="midpoint",
+            evaluations=evaluations,
         )
         return _Couples(start, end, context, known)
 
-    kept, rest = kept_aside(len(expected), config.held_out, rng, group=group)
-    check = simulate(kept.repeat(1 + couples // 8 // len(kept)))
-    train = simulate(rest.repeat(1 + couples // len(rest)))
+    validation, training = validation_split(len(expected), config.held_out, rng, group=group)
+    check = simulate(validation.repeat(1 + couples // 8 // len(validation)))
+    train = simulate(training.repeat(1 + couples // len(training)))
     field = copy.deepcopy(teacher).requires_grad_(True)
 
     def batch() -> RegressionBatch:
@@ -130,8 +140,8 @@ def reflow(
         speed=fit.speed,
         few_error=course.best,
         former_few_error=course.first,
-        curvature=curvature(field.given(check.context, check.known), check.start),
-        former_curvature=curvature(teacher.given(check.context, check.known), check.start),
+        curvature=curvature(field.conditioned_on(check.context, check.known), check.start),
+        former_curvature=curvature(teacher.conditioned_on(check.context, check.known), check.start),
         reflow_step=course.step,
     )
 

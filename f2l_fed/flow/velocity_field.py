@@ -1,4 +1,4 @@
-"""The velocity field: the network, seen through what is exact for normal targets."""
+"""The velocity field: a network on top of the velocity that is exact for normal targets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.flow.film_network import FilmNetwork
-from f2l_fed.flow.solvers import Velocity
-from f2l_fed.flow.sources import SOURCES, Normal
+from f2l_fed.flow.solvers.solver import Velocity
+from f2l_fed.flow.sources.registry import SOURCES
+from f2l_fed.flow.sources.source import DiagonalNormal
 
 
 class VelocityField(FilmNetwork):
-    """v(t, x, c) on latents.
+    """The velocity v(t, x, c) on latents.
 
     The network sees states in units of the marginal path's standard deviation and adds to the
     velocity that is exact if the targets are normal around the expected latent, so that an
@@ -45,33 +46,33 @@ class VelocityField(FilmNetwork):
         *,
         width: int,
         depth: int,
-        initial: Normal | None = None,
+        initial: DiagonalNormal | None = None,
     ) -> None:
         super().__init__(shape, width=width, depth=depth)
         self.source = source
         self.register_buffer("spread", spread, persistent=False)
         if SOURCES[source].initialises:
-            initial = initial or Normal(torch.zeros_like(spread), torch.ones_like(spread))
+            initial = initial or DiagonalNormal(torch.zeros_like(spread), torch.ones_like(spread))
             self.register_buffer("initial_centre", initial.centre)
             self.register_buffer("initial_width", initial.width)
 
     @property
-    def initial(self) -> Normal | None:
+    def initial(self) -> DiagonalNormal | None:
         """The normal of random initialisations, where the source is made of them."""
         if not SOURCES[self.source].initialises:
             return None
-        return Normal(self.initial_centre, self.initial_width)
+        return DiagonalNormal(self.initial_centre, self.initial_width)
 
-    def given(self, context: Tensor, known: Tensor) -> Velocity:
-        """The velocity for one batch of contexts; see `FilmNetwork.given`."""
-        start = SOURCES[self.source].start(Normal(context, self.spread), self.initial)
-        end = Normal(context, self.spread)
+    def conditioned_on(self, context: Tensor, known: Tensor) -> Velocity:
+        """The velocity for one batch of contexts; see `FilmNetwork.conditioned_on`."""
+        start = SOURCES[self.source].start(DiagonalNormal(context, self.spread), self.initial)
+        end = DiagonalNormal(context, self.spread)
         if not SOURCES[self.source].follows_context:
-            told = known[:, None]
-            end = Normal(context * told, torch.where(told > 0, self.spread, 1.0))
+            visible = known[:, None]
+            end = DiagonalNormal(context * visible, torch.where(visible > 0, self.spread, 1.0))
         way, before, after = end.centre - start.centre, start.width**2, end.width**2
         scale = (before + after).sqrt()
-        learned = super().given(context, known)
+        learned = super().conditioned_on(context, known)
 
         def velocity(t: Tensor, x: Tensor) -> Tensor:
             time = t[:, None]

@@ -1,4 +1,4 @@
-"""Regression of a velocity, with the best weights chosen on records kept aside."""
+"""Regression of a velocity, with the best weights chosen on validation records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork
 
 CHECKS = 16
-"""Examples that are made of each site kept aside."""
+"""Examples that are made of each validation site."""
 
 N = TypeVar("N", bound=FilmNetwork)
 
@@ -50,11 +50,11 @@ class RegressionBatch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCurve:
-    """How a regression went.
+    """The course of a regression.
 
     Args:
-        first: What `look` said of the weights it began with.
-        best: What it said of the best ones, which the network has now.
+        first: Validation error of the initial weights.
+        best: Validation error of the best ones, which the network has now.
         step: Gradient step at which these were reached; 0 if none was better than the first.
     """
 
@@ -69,7 +69,7 @@ def _nothing(_: Any) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VelocityTraining:
-    """Where gradient steps run: by default in this process alone, and from the first to the last.
+    """The execution of gradient steps: by default in this process, from the first to the last.
 
     Several processes that share the steps are given the same arguments and draw the same examples;
     each takes its part of every batch, so that the sum of their work is what one would do, up to
@@ -79,8 +79,8 @@ class VelocityTraining:
         rank: Which process this is, from 0.
         count: How many there are.
         merge: Averages the gradients of a network over all processes.
-        keep: Gets, after every look, what is needed to go on from there.
-        last: What it got the last time, to go on from; None to begin.
+        keep: Gets the state after every validation, from which training can resume.
+        last: The last such state, to resume from; None to begin.
     """
 
     rank: int = 0
@@ -100,7 +100,7 @@ class VelocityTraining:
 def regress(
     network: FilmNetwork,
     batch: Callable[[], RegressionBatch],
-    look: Callable[[], float],
+    validate: Callable[[], float],
     config: FlowConfig,
     *,
     rng: torch.Generator | None = None,
@@ -111,10 +111,10 @@ def regress(
     Args:
         network: Its weights are the first candidate.
         batch: Draws the examples of one gradient step.
-        look: Error of the network as it is, on records kept aside; the same at every look.
+        validate: Error of the network as it is on the validation records, always the same ones.
         config: Steps, learning rate and patience.
-        rng: What the batches are drawn with; kept with the rest where training is resumed.
-        training: Where the steps run.
+        rng: Draws the batches; kept with the rest where training is resumed.
+        training: Execution of the steps.
     """
     training = training or VelocityTraining()
     optimiser = torch.optim.AdamW(
@@ -123,7 +123,7 @@ def regress(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, config.steps))
     begun, last = 1, training.last
     if last is None:
-        first = best = _quietly(look)
+        first = best = _without_gradients(validate)
         best_step, best_state = 0, copy.deepcopy(network.state_dict())
     else:
         network.load_state_dict(last["network"])
@@ -141,7 +141,7 @@ def regress(
         optimiser.step()
         schedule.step()
         if step % config.check_every == 0 or step == config.steps:
-            loss = _quietly(look)
+            loss = _without_gradients(validate)
             if loss < best:
                 best, best_step = loss, step
                 best_state = copy.deepcopy(network.state_dict())
@@ -164,8 +164,8 @@ def regress(
 
 
 @torch.no_grad()
-def _quietly(look: Callable[[], float]) -> float:
-    return look()
+def _without_gradients(validate: Callable[[], float]) -> float:
+    return validate()
 
 
 def fit_to_examples(
@@ -178,38 +178,38 @@ def fit_to_examples(
     group: int = 1,
     training: VelocityTraining | None = None,
 ) -> TrainingCurve:
-    """Fits a network in place, with the sites that are kept aside as judges; see `regress`.
+    """Fits a network in place, with some sites for validation; see `regress`.
 
     Args:
         network: Its weights are the first candidate.
         examples: Makes one example of each record whose index it gets.
         count: Number of records.
-        config: Schedule, batch, and share of sites kept aside.
+        config: Schedule, batch, and share of the validation sites.
         rng: Draws sites and batches.
         group: Consecutive records that belong to one site.
-        training: Where the steps run.
+        training: Execution of the steps.
     """
-    kept, train = kept_aside(count, config.held_out, rng, group=group)
-    # The same noise and times at every look, so that looks differ by the weights alone.
-    check = examples(kept.repeat_interleave(max(1, CHECKS // group)))
+    validation, train = validation_split(count, config.held_out, rng, group=group)
+    # The same noise and times at every validation, so that errors differ by the weights alone.
+    check = examples(validation.repeat_interleave(max(1, CHECKS // group)))
 
     def batch() -> RegressionBatch:
         return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
 
-    def look() -> float:
+    def validate() -> float:
         return float(check.error(network))
 
-    return regress(network, batch, look, config, rng=rng, training=training)
+    return regress(network, batch, validate, config, rng=rng, training=training)
 
 
-def kept_aside(
+def validation_split(
     count: int, share: float, rng: torch.Generator, *, group: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the records to choose by and of those to fit on; at least one site of each.
+    """Indices of validation and of training records; at least one site of each.
 
     Args:
         count: Number of records.
-        share: Of the sites, to keep aside.
+        share: Share of the sites that are for validation.
         rng: Draws the sites.
         group: Consecutive records that belong to one site.
     """
@@ -221,7 +221,7 @@ def kept_aside(
 
 
 def seeded(rng: torch.Generator, build: Callable[[], N]) -> N:
-    """Builds a network whose initial weights depend on ``rng`` and on nothing else."""
+    """Builds a network with initial weights that depend on ``rng`` and on nothing else."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
         return build()

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Adaptations of Flower that server and sites share."""

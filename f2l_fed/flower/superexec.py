@@ -1,4 +1,4 @@
-"""The ``flower-superexec`` of server and sites: starts Flower's tasks without secrets in argv.
+"""The ``flower-superexec`` of server and sites, which keeps secrets out of argv.
 
 Flower gives each task process a token that stands for the whole task, as an argument that every
 user of the machine can read in ``/proc``. Here it is handed over in memory, through an open file
@@ -42,9 +42,9 @@ def start(arguments: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
 
 
 def main() -> None:
-    """Takes the arguments of ``flower-superexec``."""
+    """Runs ``flower-superexec`` with the arguments of the command line."""
     if not hasattr(subprocess_executor, "subprocess"):
-        sys.exit("this version of Flower starts tasks in another way; nothing is run")
+        sys.exit("unknown version of Flower: it starts tasks in another way; nothing is run")
     setattr(  # noqa: B010
         subprocess_executor,
         "subprocess",

@@ -1,42 +1,24 @@
-"""TODO."""
+"""Settings of the generator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from f2l_fed.aggregate import AGGREGATORS
-from f2l_fed.codec import CODECS
+from f2l_fed.aggregate.registry import AGGREGATORS
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.validation import choice, positive, require
-from f2l_fed.flow import SOLVERS, FlowConfig
-from f2l_fed.prior.linear_prior import PriorConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CodecConfig:
-    """The latent space.
-
-    Args:
-        kind: A key of `f2l_fed.codec.CODECS`.
-        common: Largest number of components of the weights that all outputs share.
-        rows: Largest number of components of one output's weights.
-    """
-
-    kind: str = "pca"
-    common: int = 64
-    rows: int = 32
-
-    def __post_init__(self) -> None:
-        choice(self, "kind", CODECS)
-        positive(self, "common", "rows")
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.solvers.registry import SOLVERS
+from f2l_fed.prior.config import PriorConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateConfig:
-    """How all networks become the one that every site is offered.
+    """Settings of the mean network, which every site gets as a candidate.
 
     Args:
         rule: A key of `f2l_fed.aggregate.AGGREGATORS`.
-        byzantine: Number of networks that may be lies.
+        byzantine: Number of networks that may come from Byzantine sites.
     """
 
     rule: str = "mean"
@@ -49,7 +31,7 @@ class AggregateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig:
-    """How networks are drawn.
+    """Settings of the draws of networks.
 
     Args:
         solver: "euler", "midpoint" or "heun".
@@ -74,10 +56,36 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorConfig:
-    """Everything that decides what a retraining makes of a zoo."""
+    """All settings that decide what a retraining makes of a zoo."""
 
     aggregate: AggregateConfig = field(default_factory=AggregateConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidatesConfig:
+    """Settings of a site's candidates, besides prior, global mean and nearest record.
+
+    Args:
+        samples: Networks drawn for a site that uses the service.
+        keep: So many of these, the best on the site's own examples, are averaged.
+        temperature: Width of their source, relative to the one that was fitted: a choice can be
+            made from more than what is likely.
+        training_samples: Networks drawn in a training round, at the generator's own temperature
+            and never averaged. Every draw that is chosen there makes the returned network a
+            little harder to predict from the site's context.
+    """
+
+    samples: int = 64
+    keep: int = 8
+    temperature: float = 1.5
+    training_samples: int = 2
+
+    def __post_init__(self) -> None:
+        require(self.samples >= 0, self, "samples", ">= 0")
+        positive(self, "keep")
+        require(self.temperature >= 0, self, "temperature", ">= 0")
+        require(self.training_samples >= 0, self, "training_samples", ">= 0")

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The fit of a generator: prior, codec and flow on the records of all sites."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from f2l_fed.aggregate import aggregate
-from f2l_fed.codec import CODECS, Codec, agreement, synthetic_inputs, unseen_copies
+from f2l_fed.aggregate.registry import aggregate
+from f2l_fed.codec.codec import Codec
 from f2l_fed.codec.latent_shape import LatentShape
-from f2l_fed.flow import FlowConfig, FlowFit, fit_flow, pooled_rms
+from f2l_fed.codec.registry import CODECS
+from f2l_fed.codec.round_trip import agreement, unseen_copies
+from f2l_fed.flow.config import FlowConfig
+from f2l_fed.flow.flow_matching import FlowFit, fit_flow
+from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
-from f2l_fed.targets import Target
+from f2l_fed.targets.synthetic_inputs import synthetic_inputs
+from f2l_fed.targets.target import Target
 
 _COMPARED = 32
-
+"""Networks that are compared with their copies."""
 
 _INPUTS = 256
+"""Synthetic inputs on which they are compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTrip:
-    """What decode(encode(.)) keeps of networks that the codec has not seen.
+    """Fidelity of decode(encode(.)) for networks that the codec has not seen.
 
     Args:
         variance: Share of their variance around the seen ones' mean.
@@ -41,14 +47,14 @@ class RoundTrip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorFit:
-    """A fitted generator and what its fit says about it.
+    """A fitted generator and the results of its fit.
 
     Args:
         generator: The generator.
-        held_out: (n, E, D) float32, what is expected of each record without those of its site.
+        held_out: (n, E, D) float32, prediction for each record without those of its site.
         drawn: (n, D) float32, one network drawn around the first of each site.
-        round_trip: What a codec keeps of networks that it never saw.
-        flow: How the velocity field's fit went.
+        round_trip: Fidelity of a codec for networks that it never saw.
+        flow: The velocity field with the course of its fit.
     """
 
     generator: Generator
@@ -58,7 +64,7 @@ class GeneratorFit:
     flow: FlowFit
 
     def figures(self) -> dict[str, float]:
-        """The numbers a gate, an event or a report shows."""
+        """The figures of the fit for the gate, events and reports."""
         return {
             "round_trip": self.round_trip.variance,
             "round_trip_agreement": self.round_trip.agreement,
@@ -103,12 +109,12 @@ def fit_generator(
     Args:
         contexts: (n, E, D) float32, E probe updates of each of n >= 2 sites.
         weights: (n, E, D) float32, the fine-tuned network of each.
-        target: What they are networks of.
+        target: The target of the networks.
         symmetry: Coordinates of prior, codec and flow.
         config: Sizes and schedules.
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
-        before: Refine this instead of fitting the prior anew.
+        before: Refine this prior instead of fitting one from scratch.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
     """
     prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)

@@ -8,13 +8,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import Codec
-from f2l_fed.flow import (
-    SOURCES,
-    VelocityField,
-    begin,
-    guided,
-    solve,
-)
+from f2l_fed.flow import SOURCES, VelocityField, begin, guided, solve
 from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.prior.linear_prior import Prior
 

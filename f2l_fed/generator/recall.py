@@ -1,4 +1,6 @@
-"""Adapting the generator to one task, by recall: a site's few examples help the next such site.
+"""Adaptation of the generator to one task by recall of another site's network.
+
+Research only: no round and no service uses it.
 
 A task outside what the training sites know is shown by one site. Its probe and its network, after
 a few local steps, are kept as they are. When a new probe resembles that one, with its labels in
@@ -30,7 +32,8 @@ from torch.nn import functional
 
 from f2l_fed.core.validation import require
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.selection import select
 from f2l_fed.symmetry.assignment import assignment
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -39,11 +42,11 @@ from f2l_fed.targets import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecallConfig:
-    """How much a memory says.
+    """Settings of the weight of a remembered task.
 
     Args:
         share: How far what is expected is moved to a memory of the same task; 1 is all the way.
-        low: Up to this cosine of the probes a memory says nothing.
+        low: Up to this cosine of the probes a memory has no weight.
         high: From this cosine on it has its whole share; linear between both.
     """
 
@@ -57,7 +60,7 @@ class RecallConfig:
         require(self.low < self.high <= 1, self, "high", "above low and <= 1")
 
     def weight(self, cosine: Tensor) -> Tensor:
-        """How far a memory moves what is expected, by the cosine of the probes; elementwise.
+        """The weight of a memory by the cosine of the probes; elementwise.
 
         >>> RecallConfig().weight(torch.tensor([0.5, 0.625, 0.9]))
         tensor([0.0000, 0.3750, 0.7500])
@@ -99,7 +102,7 @@ class RememberedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recall:
-    """What comes to mind for each of n probes.
+    """The most similar remembered task for each of n probes.
 
     Args:
         weights: (n, D) float32, the network of the most similar memory, in the probe's labels.
@@ -117,7 +120,7 @@ class RecallingGenerator:
     Args:
         generator: The generator.
         memories: Of the tasks that it was adapted to, made with probes from its anchor.
-        config: How much they say.
+        config: Their weight.
     """
 
     generator: Generator
@@ -156,7 +159,7 @@ class RecallingGenerator:
 def remember(
     target: Target,
     context: Tensor,
-    offered: Mapping[str, Tensor],
+    candidates: Mapping[str, Tensor],
     x: Tensor,
     y: Tensor,
     recipe: Recipe,
@@ -164,19 +167,19 @@ def remember(
     *,
     keep: int,
 ) -> RememberedTask:
-    """What a site does with its examples to have its task remembered.
+    """Makes the memory of a site's task from its examples.
 
     Args:
         target: The network.
         context: (D,) float32, the site's probe (`f2l_fed.local_training.probe.probe_update`).
-        offered: (D,) float32 by kind, the starts that it was offered for that probe
-            (`f2l_fed.generator.candidates.for_service`).
+        candidates: (D,) float32 by kind, the site's candidates for that probe
+            (`f2l_fed.generator.candidates.candidates_for_service`).
         x: (n, *input_shape) float32.
         y: (n,) int64.
         recipe: The local steps.
         rng: Draws their batches.
         keep: So many of the best draws are averaged, as in
-        `f2l_fed.local_training.selection.select`.
+            `f2l_fed.local_training.selection.select`.
     """
-    _, start = select(target, offered, x, y, keep=keep)
+    _, start = select(target, candidates, x, y, keep=keep)
     return RememberedTask(context=context, weights=finetune(target, start, x, y, recipe, rng))

@@ -1,6 +1,8 @@
-"""Refining a generator by the updates that came back from the networks it made.
+"""Refinement of a generator by the updates that came back from its networks.
 
-A site that got θ = g(context, noise) and fine-tuned it to θ' has told in which direction its true
+Research only: a retraining refines the prior alone, in closed form.
+
+A site that got θ = g(context, noise) and fine-tuned it to θ' has shown in which direction its true
 loss falls at θ: θ' - θ. The vector-Jacobian product of g with this update is the direction for
 everything that g is made of: the prior's maps, the velocity field through every evaluation of the
 solver, and the codec. Nothing but updated parameters is needed for it. The noise is the one that
@@ -25,12 +27,12 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.validation import positive, require
-from f2l_fed.flow.velocity_regression import kept_aside
+from f2l_fed.flow.velocity_regression import validation_split
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.serialization import tensors_of
 
 PARTS = ("prior", "velocity", "codec")
-"""What a generator can be refined in."""
+"""Parts of a generator that can be refined."""
 
 _TRIES = 12
 _SMALLEST = 1e-30
@@ -38,15 +40,15 @@ _SMALLEST = 1e-30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefineConfig:
-    """How a generator follows the updates.
+    """Settings of the refinement.
 
     Args:
         steps: Largest number of steps, each with all updates, for each part.
         length: Of a part's first step, relative to the part; later ones start at twice the last
-            length. One is halved until sites that are kept aside gain by it, and if none do, the
-            part stays.
+            length. One is halved until the validation sites gain by it; if they never do, the part
+            stays.
         parts: Those of `PARTS` that move, one after the other in every step.
-        held_out: Share of the sites that are kept aside.
+        held_out: Share of the validation sites.
     """
 
     steps: int = 20
@@ -62,16 +64,16 @@ class RefineConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Returned:
-    """What n networks of one generator became.
+class ReturnedNetworks:
+    """The n networks that came back for those of one generator.
 
     Args:
         contexts: (n, D) float32, the probe that each was made for.
-        expected: (n, D) float32, what it was drawn around: the prior's prediction, without the
+        expected: (n, D) float32, the prior's prediction that it was drawn around, without the
             records of the site itself if it has some.
-        noise: (n, k) float32, what it was drawn with
-        (`f2l_fed.generator.generator.Generator.noise`).
-        weights: (n, D) float32, what its site made of it.
+        noise: (n, k) float32, the noise that it was drawn with
+            (`f2l_fed.generator.generator.Generator.noise`).
+        weights: (n, D) float32, the network that its site returned.
     """
 
     contexts: Tensor
@@ -79,8 +81,8 @@ class Returned:
     noise: Tensor
     weights: Tensor
 
-    def __getitem__(self, rows: slice | Tensor) -> Returned:
-        return Returned(
+    def __getitem__(self, rows: slice | Tensor) -> ReturnedNetworks:
+        return ReturnedNetworks(
             contexts=self.contexts[rows],
             expected=self.expected[rows],
             noise=self.noise[rows],
@@ -93,10 +95,10 @@ class Refinement:
     """A refined generator.
 
     Args:
-        generator: With what was best for the sites kept aside.
-        before: Their mean squared update, per weight: how far they went from what they got.
-        after: The same distance from what they would get now.
-        steps: That were taken; 0 if none was of use, and the generator is the same.
+        generator: The one that was best for the validation sites.
+        before: Their mean squared update, per weight: the distance from the old networks.
+        after: The same distance from the new networks.
+        steps: Steps taken; 0 if none was an improvement, and the generator is the same.
     """
 
     generator: Generator
@@ -105,13 +107,16 @@ class Refinement:
     steps: int
 
 
-def pull_back(
-    generator: Generator, returned: Returned, updates: Tensor, parts: tuple[str, ...] = PARTS
+def vector_jacobian_product(
+    generator: Generator,
+    returned: ReturnedNetworks,
+    updates: Tensor,
+    parts: tuple[str, ...] = PARTS,
 ) -> dict[str, Tensor]:
     """The vector-Jacobian product of the drawn networks with their updates.
 
     Args:
-        generator: What drew them.
+        generator: The generator that drew them.
         returned: Contexts, expectations and noise; the weights are not looked at.
         updates: (n, D) float32.
         parts: Those of `PARTS` to differentiate in.
@@ -127,37 +132,39 @@ def pull_back(
 
 def refine(
     generator: Generator,
-    returned: Returned,
+    returned: ReturnedNetworks,
     config: RefineConfig,
     rng: torch.Generator,
     *,
     group: int = 1,
 ) -> Refinement:
-    """Moves a generator to where sites took its networks, as far as sites kept aside gain by it.
+    """Moves a generator towards the returned networks, as far as validation sites gain by it.
 
     Args:
-        generator: What drew the networks.
-        returned: What became of them, site by site; of two sites at least.
-        config: How far, and in what.
-        rng: Draws the sites that are kept aside.
+        generator: The generator that drew the networks.
+        returned: What came back, site by site; of two sites at least.
+        config: Settings.
+        rng: Draws the validation sites.
         group: Consecutive networks that belong to one site.
     """
-    aside, others = kept_aside(len(returned.weights), config.held_out, rng, group=group)
-    kept, rest = returned[aside], returned[others]
+    validation, training = validation_split(
+        len(returned.weights), config.held_out, rng, group=group
+    )
+    kept, rest = returned[validation], returned[training]
     moving = _Moving.copy_of(generator, config.parts)
     of_kept, of_rest = generator.expect(kept.contexts), generator.expect(rest.contexts)
 
     @torch.no_grad()
-    def missed() -> float:
+    def validation_error() -> float:
         return float((kept.weights - moving.networks(kept, of_kept)).square().mean())
 
-    before = best = missed()
+    before = best = validation_error()
     lengths, steps = dict.fromkeys(config.parts, config.length), 0
     for _ in range(config.steps):
         for part in list(lengths):
             made = moving.networks(rest, of_rest)
             direction = moving.pull_back(made, rest.weights - made.detach(), part)
-            found = moving.search(direction, lengths.pop(part), missed, best)
+            found = moving.search(direction, lengths.pop(part), validation_error, best)
             if found is not None:
                 length, best = found
                 lengths[part], steps = 2 * length, steps + 1
@@ -183,7 +190,7 @@ class _Moving:
         }
         return cls(generator=generator, leaves=leaves)
 
-    def networks(self, returned: Returned, base: Tensor) -> Tensor:
+    def networks(self, returned: ReturnedNetworks, base: Tensor) -> Tensor:
         """(n, D), the networks as they would be drawn now; the prior said (n, D) ``base``."""
         moved = self.generator.expect(returned.contexts) - base
         return self.generator.carry(returned.expected + moved, returned.noise)
@@ -198,16 +205,16 @@ class _Moving:
         self,
         direction: Mapping[str, Tensor],
         length: float,
-        missed: Callable[[], float],
+        validation_error: Callable[[], float],
         best: float,
     ) -> tuple[float, float] | None:
-        """Moves by the longest step of use; its length and what is missed then, or None."""
+        """Takes the longest step that improves; its length and the new error, or None."""
         start = {name: self.leaves[name].clone() for name in direction}
         scale = _norm(start.values()) / max(_norm(direction.values()), _SMALLEST)
         for _ in range(_TRIES):
             for name, along in direction.items():
                 self.leaves[name].copy_(start[name] + length * scale * along)
-            if (now := missed()) < best:
+            if (now := validation_error()) < best:
                 return length, now
             length /= 2
         for name, value in start.items():

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from f2l_fed.codec import CODECS
-from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
@@ -35,12 +35,12 @@ def save_generator(generator: Generator, path: Path) -> None:
 
 
 def tensors_of(generator: Generator) -> dict[str, Tensor]:
-    """All that a generator is made of but its configuration, by name; nothing is copied."""
+    """The tensors of a generator by name; nothing is copied."""
     return {
-        **above("prior.common.", _factors(generator.prior.common)),
-        **above("prior.rows.", _factors(generator.prior.rows)),
-        **above("codec.", generator.codec.tensors()),
-        **above("velocity.", generator.velocity.state_dict(keep_vars=True)),
+        **with_prefix("prior.common.", _factors(generator.prior.common)),
+        **with_prefix("prior.rows.", _factors(generator.prior.rows)),
+        **with_prefix("codec.", generator.codec.tensors()),
+        **with_prefix("velocity.", generator.velocity.state_dict(keep_vars=True)),
         "anchor": generator.prior.anchor,
         "spread": generator.spread,
         "mean": generator.mean,
@@ -88,7 +88,7 @@ def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tenso
         ) from error
     if about.get("format") != _VERSION:
         raise ReleaseError(
-            "the generator has another format",
+            "the generator is of an unknown format",
             where=str(path),
             expected=str(_VERSION),
             got=str(about.get("format")),
@@ -100,7 +100,7 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
     config = from_mapping(GeneratorConfig, settings, where="config")
     hidden, output = tensors["symmetry.hidden"], tensors["symmetry.output"]
     symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
-    codec = CODECS[config.codec.kind].from_tensors(symmetry, below("codec.", tensors))
+    codec = CODECS[config.codec.kind].from_tensors(symmetry, without_prefix("codec.", tensors))
     field = VelocityField(
         codec.shape,
         tensors["spread"],
@@ -108,7 +108,7 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
         width=config.flow.width,
         depth=config.flow.depth,
     )
-    field.load_state_dict(below("velocity.", tensors))
+    field.load_state_dict(without_prefix("velocity.", tensors))
     return Generator(
         prior=Prior(
             symmetry=symmetry,
@@ -146,9 +146,9 @@ def load_matrix(path: Path) -> Tensor:
 
 
 def damaged_matrix(path: Path, *, got: str) -> ReleaseError:
-    """The error about a matrix that can't be what a release wrote."""
+    """The error about a damaged matrix."""
     return ReleaseError(
-        "can't read what the release expects",
+        "can't read the predictions of the release",
         where=str(path),
         got=got,
         remedy="Restore this file from a backup, or roll back.",

@@ -1,9 +1,11 @@
-"""Networks for one task without any context: drawn from what many trained ones have in common.
+"""Unconditional generation: networks for one task, drawn without any context.
+
+Research only: no federation uses it.
 
 Networks that were trained on one task from different initialisations differ in the order and scale
 of their hidden units, which no prediction depends on. Whether to bring them to canonical weights
 first is not assumed but measured, by what a codec keeps of networks that it never saw. A codec
-then carries the weights to whitened latents, and a flow that is never told a context carries a
+then carries the weights to whitened latents, and a flow that never sees a context carries a
 source to these.
 
 Reference:
@@ -18,16 +20,25 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import CODECS, Codec
-from f2l_fed.codec.round_trip import Gain, held_out_gain
+from f2l_fed.codec.canonical_gain import CanonicalGain, held_out_gain
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.validation import choice
 from f2l_fed.errors import ConfigError, LayoutMismatch, UsageError
-from f2l_fed.flow import SOURCES, FlowConfig, FlowFit, Initial, draw, fit_flow, guided, solve
-from f2l_fed.generator.config import CodecConfig
+from f2l_fed.flow import (
+    SOURCES,
+    FlowConfig,
+    FlowFit,
+    Initialisations,
+    draw,
+    fit_flow,
+    guided,
+    solve,
+)
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
-from f2l_fed.symmetry.weight_matching import Canonical
+from f2l_fed.symmetry.weight_matching import Canonicaliser
 from f2l_fed.targets import Target
 
-FEWEST = 5
+MIN_NETWORKS = 5
 """Networks of which a fifth can be held out."""
 
 _MATCHINGS = 2
@@ -36,7 +47,7 @@ _MATCHINGS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnconditionalConfig:
-    """How the latent space and the flow come to be.
+    """Settings of the latent space and of the flow.
 
     Args:
         canonical: Whether networks become canonical: "measured" leaves it to the held-out round
@@ -55,7 +66,7 @@ class UnconditionalConfig:
         choice(self, "canonical", ("measured", "always", "never"))
         if SOURCES[self.flow.source].follows_context or self.flow.dropout != 1:
             raise ConfigError(
-                "a flow without contexts can't be told any",
+                "the flow depends on a context",
                 where="flow",
                 expected="the source 'gaussian' or 'kaiming', and dropout 1",
                 got=f"the source {self.flow.source!r}, and dropout {self.flow.dropout:g}",
@@ -64,25 +75,25 @@ class UnconditionalConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unconditional:
-    """Draws networks for one task.
+    """A generator of networks for one task.
 
     Args:
-        canonical: What brought the networks to the form in which samples come, so that others can
-            be compared with them; None if they stayed as they were.
-        gain: What the held-out round trip says about that; None if it wasn't asked.
+        canonical: Brought the networks to the form that samples have, so that others can be
+            compared with them; None if they stayed as they were.
+        gain: Gain of the held-out round trip by it; None if it was not measured.
         codec: Weights to latents and back.
         flow: The fitted field and its course.
         initial: Random initialisations, where these are the source.
     """
 
-    canonical: Canonical | None
-    gain: Gain | None
+    canonical: Canonicaliser | None
+    gain: CanonicalGain | None
     codec: Codec
     flow: FlowFit
-    initial: Initial | None
+    initial: Initialisations | None
 
     def form(self, weights: Tensor) -> Tensor:
-        """(n, D) float32 networks in the form in which samples come; they predict the same."""
+        """(n, D) float32 networks in the form that samples have; they predict the same."""
         return self.canonical(weights) if self.canonical else weights
 
     @torch.no_grad()
@@ -105,7 +116,7 @@ class Unconditional:
         """
         if min(count, evaluations) < 0:
             raise UsageError(
-                "networks and evaluations can't be fewer than none",
+                "a negative number of networks or evaluations",
                 where="sample",
                 got=f"{count} and {evaluations}",
             )
@@ -124,8 +135,9 @@ def fit_unconditional(
     """Fits codec and flow.
 
     Args:
-        weights: (n, D) float32, n >= `FEWEST` networks that were trained independently on one task.
-        target: What they are networks of.
+        weights: (n, D) float32, n >= `MIN_NETWORKS` networks that were trained independently on
+            one task.
+        target: The target of the networks.
         config: See `UnconditionalConfig`.
         rng: Draws everything random.
 
@@ -158,15 +170,15 @@ def fit_unconditional(
 def _check(weights: Tensor, target: Target) -> None:
     if weights.ndim != 2 or weights.shape[1] != target.layout.size:
         raise LayoutMismatch(
-            "these are not networks of the target",
+            "the weights are not those of the target",
             where=f"target {target.name!r}",
             expected=f"weights of shape (n, {target.layout.size})",
             got=str(tuple(weights.shape)),
         )
-    if len(weights) < FEWEST:
+    if len(weights) < MIN_NETWORKS:
         raise UsageError(
-            "too few networks to generate others from",
-            expected=f"{FEWEST} or more",
+            "too few networks",
+            expected=f"{MIN_NETWORKS} or more",
             got=str(len(weights)),
             remedy="Train more from other initialisations.",
         )
@@ -178,27 +190,27 @@ def _check(weights: Tensor, target: Target) -> None:
         )
     if bool((weights == weights[0]).all()):
         raise UsageError(
-            "all networks are equal, so there is nothing to learn of how they differ",
+            "all networks are equal",
             remedy="Train them from different initialisations.",
         )
 
 
-def _towards_mean(weights: Tensor, target: Target) -> Canonical:
+def _towards_mean(weights: Tensor, target: Target) -> Canonicaliser:
     """The canonical form whose reference is the mean of the networks that no codec holds out.
 
     A single network as the reference would pass on what is peculiar to it.
     """
     seen = weights[: len(weights) * 4 // 5]
-    canonical = Canonical.of(target, seen[0])
+    canonical = Canonicaliser.of(target, seen[0])
     for _ in range(_MATCHINGS):
-        canonical = Canonical.of(target, canonical(seen).mean(0))
+        canonical = Canonicaliser.of(target, canonical(seen).mean(0))
     return canonical
 
 
-def _initialisations(target: Target, codec: Codec, rng: torch.Generator) -> Initial:
+def _initialisations(target: Target, codec: Codec, rng: torch.Generator) -> Initialisations:
     # Left in the order that they come in: all orders are equally likely.
     def make(count: int, draws: torch.Generator) -> Tensor:
         fresh = [target.initialise(draws) for _ in range(count)]
         return codec.encode(torch.stack(fresh)) if fresh else torch.zeros(0, codec.shape.size)
 
-    return Initial.measured(make, codec.shape, rng)
+    return Initialisations.measured(make, codec.shape, rng)

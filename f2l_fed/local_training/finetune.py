@@ -1,51 +1,19 @@
-"""The local recipe: plain SGD on a site's own examples, and what it reaches step by step."""
+"""Fine-tuning on a site's own examples by plain SGD, and its accuracy step by step."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from f2l_fed.core.validation import positive, require, share
-from f2l_fed.targets import Target
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.targets.target import Target
 
 STEPS = (0, 1, 5, 10, 20, 50)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Stochastic gradient descent with momentum.
-
-    Args:
-        steps: Number of gradient steps.
-        lr: Learning rate.
-        momentum: Heavy-ball momentum in [0, 1).
-        batch: Examples a step; 0 takes all of them in every step.
-        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
-            Without it, a few steep steps can leave a network with the same answer to everything.
-
-    Reference:
-        Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks.
-        ICML 2013, algorithm 1.
-    """
-
-    steps: int
-    lr: float = 0.05
-    momentum: float = 0.9
-    batch: int = 0
-    max_gradient_norm: float = 5.0
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 0, self, "steps", ">= 0")
-        positive(self, "lr")
-        share(self, "momentum")
-        require(self.batch >= 0, self, "batch", ">= 0")
-        finite = 0 <= self.max_gradient_norm < math.inf
-        require(finite, self, "max_gradient_norm", ">= 0, finite")
+"""Numbers of local steps after which a start is measured."""
 
 
 def iterates(
@@ -58,7 +26,7 @@ def iterates(
         weights: (D,) float32, the start; not changed.
         x: (n, *input_shape) float32.
         y: (n,) int64.
-        recipe: How to descend; ``steps`` is the number of steps.
+        recipe: Settings of the descent; ``steps`` is the number of steps.
         rng: Draws the batches: reshuffled whenever the examples are used up.
 
     Yields:
@@ -80,13 +48,13 @@ def iterates(
         loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
-            momentum.mul_(recipe.momentum).add_(shortened(gradient, recipe.max_gradient_norm))
+            momentum.mul_(recipe.momentum).add_(clip_by_norm(gradient, recipe.max_gradient_norm))
             theta.sub_(momentum, alpha=recipe.lr)
         yield theta.detach()
 
 
-def shortened(gradient: Tensor, max_norm: float) -> Tensor:
-    """A gradient, brought down to a length if it is longer; 0 for none.
+def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
+    """A gradient, scaled down to a norm if it is longer; 0 for no limit.
 
     >>> shortened(torch.tensor([3.0, 4.0]), 1.0).tolist()
     [0.6000000238418579, 0.800000011920929]
@@ -124,13 +92,13 @@ def accuracy_after(
     steps: Sequence[int] = STEPS,
 ) -> list[float]:
     """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
-    wanted = set(steps)
+    measured = set(steps)
     whole = replace(recipe, steps=max(steps))
     found = {
         step: loss_and_accuracy(
             target, target.calibrated(theta, train[0]) if step else theta, *test
         )[1]
         for step, theta in enumerate(iterates(target, weights, *train, whole, rng))
-        if step in wanted
+        if step in measured
     }
     return [found[step] for step in steps]

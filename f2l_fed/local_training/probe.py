@@ -1,29 +1,28 @@
-"""The context of a site: what a few gradient steps do to a network that both sides know.
+"""The probe of a site, its context: a few gradient steps from a network that both sides know.
 
 The first anchor is rebuilt from the lineage by site and server; later ones are the mean of the
 networks that came back (`recentred`), whose features tell far more of a task than random ones.
 An anchor's output layer is zero: the network then treats all outputs alike, and permuting the
 labels of a task permutes its probe (`f2l_fed.symmetry.output_permutation`). The first step from
-there is the table of
-class means in the anchor's features, so the probe contains the usual class prototypes, as a
-parameter update.
+there is the table of class means in the anchor's features, so the probe contains the well-known
+class prototypes, as a parameter update.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.core.validation import positive, share
-from f2l_fed.local_training.finetune import Recipe, finetune
-from f2l_fed.targets import Target
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
+from f2l_fed.targets.target import Target
 
 
 def anchor(target: Target, lineage: str) -> Tensor:
-    """The lineage's common start, with a zero output layer.
+    """The anchor of a lineage: a common start with a zero output layer.
 
     Returns:
         (D,) float32, equal wherever the same target and lineage are used.
@@ -32,7 +31,7 @@ def anchor(target: Target, lineage: str) -> Tensor:
 
 
 def recentred(target: Target, mean: Tensor) -> Tensor:
-    """A mean network as the anchor: with a zero output layer, as `anchor` has.
+    """An anchor from a mean network, with a zero output layer.
 
     Returns:
         (D,) float32.
@@ -75,36 +74,3 @@ def probe_update(target: Target, anchored: Tensor, x: Tensor, y: Tensor, recipe:
     """
     full = replace(recipe, batch=0)
     return finetune(target, anchored, x, y, full, torch.Generator()) - anchored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeConfig:
-    """How a site makes its context.
-
-    Args:
-        episodes: Probes of a training site, each on its own draw of examples, and with each one
-            network that it fine-tunes in a round.
-        anchors: Anchors of a lineage: after every release the mean network becomes the next one,
-            until there have been as many. Probes of different anchors can't be compared; from the
-            last one on, releases refine each other.
-        shots: Support examples per class.
-        steps: Full-batch gradient steps from the anchor.
-        lr: Learning rate.
-        momentum: Heavy-ball momentum.
-    """
-
-    episodes: int = 4
-    anchors: int = 3
-    shots: int = 5
-    steps: int = 10
-    lr: float = 0.05
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        positive(self, "episodes", "anchors", "shots", "steps", "lr")
-        share(self, "momentum")
-
-    @property
-    def recipe(self) -> Recipe:
-        """As a recipe."""
-        return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The selection of a start among candidates, by their loss on a site's own examples."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 from f2l_fed.local_training.candidate_kinds import BLEND, is_sample
 from f2l_fed.local_training.finetune import loss_and_accuracy
-from f2l_fed.targets import Target
+from f2l_fed.targets.target import Target
 
 CandidateSet = tuple[Mapping[str, Tensor], ...]
 """For each episode of a site, candidates by kind."""
 
 
 def select(
-    target: Target, offered: Mapping[str, Tensor], x: Tensor, y: Tensor, *, keep: int = 1
+    target: Target, candidates: Mapping[str, Tensor], x: Tensor, y: Tensor, *, keep: int = 1
 ) -> tuple[str, Tensor]:
     """The start with the lowest loss on a site's own examples.
 
     Args:
         target: The network.
-        offered: (D,) float32 by kind.
+        candidates: (D,) float32 by kind.
         x: (n, *input_shape) float32.
         y: (n,) int64.
         keep: Above 1, the mean of so many draws, those with the lowest loss, is one more
@@ -32,14 +32,14 @@ def select(
     Returns:
         Its kind and weights.
     """
-    losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in offered.items()}
+    losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in candidates.items()}
     draws = _by_loss((kind for kind in losses if is_sample(kind)), losses)[:keep]
     if len(draws) > 1:
-        blend = torch.stack([offered[kind] for kind in draws]).mean(0)
-        offered = {**offered, BLEND: blend}
+        blend = torch.stack([candidates[kind] for kind in draws]).mean(0)
+        candidates = {**candidates, BLEND: blend}
         losses[BLEND] = loss_and_accuracy(target, blend, x, y)[0]
     best = _by_loss(losses, losses)[0]
-    return best, offered[best]
+    return best, candidates[best]
 
 
 def _by_loss(kinds: Iterable[str], losses: Mapping[str, float]) -> list[str]:

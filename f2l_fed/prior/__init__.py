@@ -1,1 +1,1 @@
-"""TODO."""
+"""The prior: the expected network of a site, given its probe."""

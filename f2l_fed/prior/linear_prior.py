@@ -1,8 +1,8 @@
-"""The prior: the expected network of a site, given its probe.
+"""The linear prior: the expected network of a site as a linear map of its probe.
 
 A site's probe is itself a step from the anchor towards its network, so the prior starts from
 there, ``anchor + probe``, and adds a linear map of the probe in the coordinates of the output
-symmetry. Where the map knows nothing, what is left is federated averaging (the anchor is the mean
+symmetry. Without the map it is federated averaging (the anchor is the mean
 network) with a few gradient steps at the site.
 
 While the anchor moves, the map is a ridge regression of the networks that came back. Once it
@@ -23,23 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.core.validation import require
+from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriorConfig:
-    """How far the prior follows the updates that come back once the anchor stays.
-
-    Args:
-        rate: Factor on the predicted update; 1 goes where the sites went, more goes on from there.
-    """
-
-    rate: float = 1.5
-
-    def __post_init__(self) -> None:
-        require(self.rate > 0, self, "rate", "> 0")
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +47,21 @@ class Prior:
     def __call__(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""
         parts = self.symmetry.split(contexts)
-        mapped = self.symmetry.join(Parts(self.common(parts.common), self.rows(parts.rows)))
+        mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), self.rows(parts.rows)))
         return self.anchor + contexts + mapped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """An earlier prior with the same anchor, and what it expected of the records.
+
+    Args:
+        prior: That prior.
+        expected: (n, E, D) float32, without the records of each one's own site.
+    """
+
+    prior: Prior
+    expected: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +145,7 @@ def _regress(
     return (
         common,
         rows,
-        symmetry.join(Parts(common.held_out, held_out)).view_as(targets),
+        symmetry.join(IsotypicParts(common.held_out, held_out)).view_as(targets),
     )
 
 
@@ -155,16 +154,3 @@ def _map_of(rows: RidgeFit | None) -> RidgeMap:
         return rows.map
     empty = torch.zeros(0)
     return RidgeMap(x_mean=empty, y_mean=empty, left=torch.zeros(0, 0), right=torch.zeros(0, 0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
-    """What an earlier prior with the same anchor expected of the records.
-
-    Args:
-        prior: That prior.
-        expected: (n, E, D) float32, without the records of each one's own site.
-    """
-
-    prior: Prior
-    expected: Tensor

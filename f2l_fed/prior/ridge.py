@@ -56,7 +56,7 @@ class RidgeMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RidgeFit:
-    """A fitted map and what its training says about it.
+    """A fitted map with its held-out predictions and its weights of the examples.
 
     Args:
         map: The map.
@@ -64,8 +64,8 @@ class RidgeFit:
         held_out: (n, q) float32, for each example the prediction of the map fitted without that
             example's group; exact, not refitted.
         basis: (n, r) float64, left singular vectors of the features.
-        kept: (r,) float64, what λ leaves of each, from 0 to 1.
-        mean_weight: What every example counts for in the intercept.
+        kept: (r,) float64, share of each that λ leaves, from 0 to 1.
+        mean_weight: Weight of every example in the intercept.
     """
 
     map: RidgeMap
@@ -76,7 +76,7 @@ class RidgeFit:
     mean_weight: float
 
     def weights(self, x: Tensor) -> Tensor:
-        """What every example's output counts for in a prediction: map(x) = weights(x) y.
+        """Weight of every example's output in a prediction: map(x) = weights(x) y.
 
         Args:
             x: (m, p) float32.
@@ -144,14 +144,14 @@ def fit_ridge(
     del xc
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
 
-    def missed(strength: Tensor, y: Tensor) -> Tensor:
+    def held_out_errors(strength: Tensor, y: Tensor) -> Tensor:
         keep = s**2 / (s**2 + strength)
         residual = y - u @ (keep[:, None] * (u.T @ y))
         return _leave_out(u * keep.sqrt(), residual, group, offset / n)
 
     few = _as_far_apart(yc)
     scores = torch.stack(
-        [missed(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
+        [held_out_errors(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
@@ -165,7 +165,7 @@ def fit_ridge(
             right=(u.T @ yc).float(),
         ),
         strength=float(strength),
-        held_out=(y - missed(strength, yc)).float(),
+        held_out=(y - held_out_errors(strength, yc)).float(),
         basis=u,
         kept=s**2 / (s**2 + strength),
         mean_weight=offset / n,
@@ -181,7 +181,7 @@ def _trimmed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _centred(x: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
-    """In float64, and the mean that was taken off."""
+    """The rows in float64 less their mean, and the mean."""
     x = x.double()
     mean = x.mean(0) if centre else x.new_zeros(x.shape[1])
     return x - mean, mean

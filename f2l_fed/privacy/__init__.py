@@ -1,1 +1,1 @@
-"""TODO."""
+"""Differential privacy of a site's messages: mechanism, accounting and private training."""

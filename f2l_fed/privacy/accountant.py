@@ -1,7 +1,7 @@
-"""Differential privacy of what a site sends: clipping, Gaussian noise, and what it has cost.
+"""The privacy accountant: ε of everything a site has sent, and the noise a budget takes.
 
-The unit that is protected is whatever one clipped vector holds: one example where per-example
-gradients are clipped, the whole site where its update is. Neighbouring data differ by the
+The protected unit is the origin of one clipped vector: one example where per-example gradients
+are clipped, the whole site where its update is. Neighbouring data differ by the
 presence of one unit. The accounting is Rényi differential privacy, which adds up over steps.
 
 References:
@@ -25,14 +25,11 @@ from f2l_fed.errors import UsageError
 # Small orders serve large budgets, large ones small budgets.
 ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
 
-_LEAST_NOISE, _MOST_NOISE = 0.1, 1e6
-
-# Rounding to float32 lengthens a vector by at most 2**-24 of itself: less than this takes off.
-_ROUNDING = 1 - 2.0**-23
+_MIN_NOISE, _MAX_NOISE = 0.1, 1e6
 
 
 def renyi(order: int, *, noise_multiplier: float, sampling_rate: float) -> float:
-    """Rényi divergence that one step of the sampled Gaussian mechanism may cause, in nats.
+    """Rényi divergence of one step of the sampled Gaussian mechanism, in nats.
 
     Every unit takes part in a step with probability ``sampling_rate``, independently (Poisson
     sampling). Without sampling this is order / (2 noise_multiplier²) [M17]; with it, by [MTZ19],
@@ -81,7 +78,7 @@ class Spending:
     steps: int
 
     def __post_init__(self) -> None:
-        _require_positive("noise_multiplier", self.noise_multiplier)
+        require_positive("noise_multiplier", self.noise_multiplier)
         if not 0 < self.sampling_rate <= 1:
             raise UsageError(
                 "sampling_rate is not a probability",
@@ -94,10 +91,10 @@ class Spending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """All that was ever spent on the same data; a value, so that it can be stored and replayed.
+    """Everything spent on the same data; a value, so that it can be stored and replayed.
 
     Args:
-        spent: In the order of first use, one entry for each mechanism.
+        spent: One entry for each mechanism, in the order of first use.
     """
 
     spent: tuple[Spending, ...] = ()
@@ -106,7 +103,7 @@ class Ledger:
         """The ledger after further steps.
 
         Raises:
-            UsageError: If there can't be such steps.
+            UsageError: If a number is out of range.
 
         >>> Ledger().spend(1.0, 0.1, 5).spend(1.0, 0.1, 2).spent[0].steps
         7
@@ -149,24 +146,25 @@ class Ledger:
         return _epsilon([self.renyi(order) for order in ORDERS], delta)
 
 
-def noise_for(
+def noise_multiplier_for(
     epsilon: float, delta: float, parts: Sequence[tuple[float, int]], before: Ledger | None = None
 ) -> float:
-    """The least noise multiplier with which steps stay within a budget, to a thousandth.
+    """The smallest noise multiplier with which steps stay within a budget, to a thousandth.
 
     Args:
         epsilon: ε > 0.
         delta: δ in (0, 1).
         parts: Sampling rate in (0, 1] and number of steps of each mechanism.
-        before: What the budget has paid for already.
+        before: The ledger of everything the budget has paid for already.
 
     Raises:
         UsageError: If no noise is enough.
 
-    >>> noise_for(1.0, 1e-5, [(1.0, 1)]) < noise_for(1.0, 1e-5, [(1.0, 2)])
+    >>> few, many = [(1.0, 1)], [(1.0, 2)]
+    >>> noise_multiplier_for(1.0, 1e-5, few) < noise_multiplier_for(1.0, 1e-5, many)
     True
     """
-    _require_positive("epsilon", epsilon)
+    require_positive("epsilon", epsilon)
     base = [(before or Ledger()).renyi(order) for order in ORDERS]
 
     def spent(noise: float) -> float:
@@ -180,12 +178,12 @@ def noise_for(
             [b + more.renyi(order) for b, order in zip(base, ORDERS, strict=True)], delta
         )
 
-    low, high = _LEAST_NOISE, 2 * _LEAST_NOISE
+    low, high = _MIN_NOISE, 2 * _MIN_NOISE
     while spent(high) > epsilon:
         low, high = high, 2 * high
-        if high > _MOST_NOISE:
+        if high > _MAX_NOISE:
             raise UsageError(
-                "no noise is enough for what is left of the budget",
+                "no noise is enough for the rest of the budget",
                 got=f"epsilon {epsilon}, delta {delta}",
             )
     while high > 1.001 * low:
@@ -203,6 +201,7 @@ def _epsilon(divergences: Sequence[float], delta: float) -> float:
     return max(best, 0.0)
 
 
-def _require_positive(name: str, value: float) -> None:
+def require_positive(name: str, value: float) -> None:
+    """Raises UsageError unless a value is above zero and finite."""
     if not (value > 0 and isfinite(value)):
         raise UsageError(f"{name} is not positive", expected="> 0, finite", got=str(value))

@@ -1,4 +1,4 @@
-"""Gradient descent whose result hides whether any one example took part."""
+"""DP-SGD: gradient descent that hides from its result whether any one example took part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.func import grad, vmap
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, shortened
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import clip_by_norm
 from f2l_fed.targets import Target
 
 _CHUNK_NUMBERS = 2**22
@@ -36,28 +37,29 @@ def private_update(
     max_norm: float,
     rng: torch.Generator,
 ) -> Tensor:
-    """What the recipe does to a network, by differentially private gradients.
+    """The update of a network by a recipe with differentially private gradients.
 
-    Every example takes part in a step by itself with `sampling_rate`; its gradient is shortened
-    to ``max_norm``, and the sum gets normal noise. The number of examples counts as known. The
-    rest of the recipe, momentum and the limit of the gradient, works on the noised mean.
+    Every example takes part in a step independently with probability `sampling_rate`; its gradient
+    is clipped to ``max_norm``, and the sum gets normal noise. The number of examples counts as
+    known. The rest of the recipe, momentum and the limit of the gradient, works on the noised mean.
 
     Args:
         target: The network, without batch normalisation.
         weights: (D,) float32, the start.
         x: (n, *input_shape) float32.
         y: (n,) int64.
-        recipe: How to descend.
+        recipe: The recipe.
         noise_multiplier: Standard deviation of the noise in every coordinate of the sum, over
             ``max_norm``.
         max_norm: Largest Euclidean length of one example's gradient.
-        rng: Draws examples and noise; seed it from the operating system, as for `noised`.
+        rng: Draws examples and noise; seed it from the operating system, as for
+            `f2l_fed.privacy.gaussian_mechanism.add_noise`.
 
     Returns:
         (D,) float32, the change.
 
     Raises:
-        TargetError: If the network mixes its examples, so that no gradient belongs to one alone.
+        TargetError: If the network has batch normalisation, so that no gradient is of one example.
 
     Reference:
         Abadi et al.: Deep learning with differential privacy. CCS 2016, algorithm 1.
@@ -75,7 +77,7 @@ def private_update(
         total = _clipped_sum(target, theta, x[drawn], y[drawn], max_norm)
         noise = torch.randn(total.shape, generator=rng, dtype=torch.float64)
         mean = ((total + noise_multiplier * max_norm * noise) / (rate * len(x))).float()
-        momentum = recipe.momentum * momentum + shortened(mean, recipe.max_gradient_norm)
+        momentum = recipe.momentum * momentum + clip_by_norm(mean, recipe.max_gradient_norm)
         theta = theta - recipe.lr * momentum
     return theta - weights
 
@@ -86,7 +88,7 @@ def _clipped_sum(target: Target, theta: Tensor, x: Tensor, y: Tensor, max_norm: 
     for gradients in _gradients(target, theta, x, y):
         gradients = gradients.double()
         lengths = gradients.norm(dim=1)
-        # An example that overflows adds nothing: to stop because of it would tell of it.
+        # An example that overflows adds nothing: an error would disclose it.
         share = (max_norm / lengths.clamp(min=max_norm)).where(lengths.isfinite(), 0.0)
         total += share @ gradients.nan_to_num(0.0, 0.0, 0.0)
     return total

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The Gaussian mechanism: clipping of an update to a length, and normal noise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import AdmissionError
-from f2l_fed.privacy.accountant import _ROUNDING, _require_positive
+from f2l_fed.privacy.accountant import require_positive
+
+# Rounding to float32 lengthens a vector by at most 2**-24 of itself, which is less than this
+# factor takes off.
+_ROUNDING = 1 - 2.0**-23
 
 
 def clip(update: Tensor, max_norm: float) -> Tensor:
-    """Scales an update down to a length, if it is longer.
+    """Scales an update down to a length if it is longer.
 
     Args:
         update: (D,) float32.
@@ -34,14 +38,14 @@ def clip(update: Tensor, max_norm: float) -> Tensor:
 def add_noise(
     update: Tensor, *, max_norm: float, noise_multiplier: float, rng: torch.Generator
 ) -> Tensor:
-    """The Gaussian mechanism: clips an update, then hides it in noise.
+    """Clips an update, then adds normal noise to it.
 
     Args:
         update: (D,) float32.
-        max_norm: Largest Euclidean length that is not clipped.
+        max_norm: Largest Euclidean length, to which longer updates are clipped.
         noise_multiplier: Standard deviation of the noise in every coordinate, over ``max_norm``.
         rng: Draws the noise. Seed it from the operating system and never from names that others
-            know: whoever can draw the same noise again can take it off.
+            know: anyone who can draw the same noise again can subtract it.
 
     Returns:
         (D,) float32.
@@ -50,7 +54,7 @@ def add_noise(
         AdmissionError: If the update isn't finite.
         UsageError: If the length or the noise isn't positive.
     """
-    _require_positive("noise_multiplier", noise_multiplier)
+    require_positive("noise_multiplier", noise_multiplier)
     clipped = _clip(update, max_norm)
     # In float64, so that the rounding of the sum hides the gaps between float32 draws.
     noise = torch.randn(clipped.shape, generator=rng, dtype=torch.float64)
@@ -58,7 +62,7 @@ def add_noise(
 
 
 def _clip(update: Tensor, max_norm: float) -> Tensor:
-    _require_positive("max_norm", max_norm)
+    require_positive("max_norm", max_norm)
     if not update.isfinite().all():
         raise AdmissionError(
             "the update holds numbers that are not finite",

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The quarantine of submissions that admission neither accepts nor rejects."""

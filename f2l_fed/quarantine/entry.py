@@ -1,4 +1,4 @@
-"""An entry of a quarantine: whose submission, why it is there, and which shard has its networks."""
+"""Quarantine entries: a submission, the verdict on it, and the shard with its networks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class QuarantineEntry:
 
     Args:
         id: 16 hexadecimal digits.
-        site: Whose it is.
-        round: Round in which it came.
-        parent: The release that made its starts, or "".
-        time_s: When it was put aside, seconds since the epoch.
-        verdict: Why.
-        lineage: Of the zoo it may be released to.
-        keys: The records' keys, in the order of the shard's rows.
-        metrics: Their metrics.
+        site: The site.
+        round: The round.
+        parent: The release that made the starts; "" for the anchor.
+        time_s: Time of the write, seconds since the epoch.
+        verdict: The verdict on the submission.
+        lineage: Lineage of the zoo it may be released to.
+        keys: Keys of the records, in the order of the shard's rows.
+        metrics: Metrics of the records, in the same order.
         shard: sha256 of the shard.
         weight_dim: D.
         context_dim: C.
@@ -53,7 +53,11 @@ class QuarantineEntry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], *, where: str) -> QuarantineEntry:
-        """Raises ZooError if it isn't what `to_json` wrote."""
+        """Reads an entry that `to_json` wrote.
+
+        Raises:
+            ZooError: If the value is anything else.
+        """
         try:
             return cls(
                 **{
@@ -64,4 +68,4 @@ class QuarantineEntry:
                 }
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ZooError("not an entry of a quarantine", where=where, got=str(error)) from error
+            raise ZooError("not a quarantine entry", where=where, got=str(error)) from error

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Symmetries of networks: permutations of outputs and of hidden units."""

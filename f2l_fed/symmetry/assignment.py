@@ -1,4 +1,4 @@
-"""Which row goes with which column, at the least cost: scipy's Hungarian method for tensors."""
+"""The linear assignment problem for tensors, solved by scipy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def assignment(costs: Tensor, *, maximize: bool = False) -> Tensor:
-    """The column of each row.
+    """The assignment of columns to rows with the smallest total cost.
 
     Args:
         costs: (n, n) float64.
-        maximize: Whether they are gains.
+        maximize: Whether the costs are gains.
 
     Returns:
-        (n,) int64, a permutation.
+        (n,) int64, the column of each row; a permutation.
 
     >>> assignment(torch.tensor([[4.0, 1.0], [2.0, 3.0]])).tolist()
     [1, 0]

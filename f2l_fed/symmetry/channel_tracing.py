@@ -1,4 +1,4 @@
-"""Finds the spaces of hidden units in a network, by following its channels from layer to layer."""
+"""Tracing of a network's channels from layer to layer, to find its spaces of hidden units."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def hidden_spaces(target: Target) -> tuple[HiddenSpace, ...]:
 
 def _unknown(where: str, got: str) -> TargetError:
     return TargetError(
-        "it isn't known which hidden units of the network may change places",
+        "the symmetries of the network's hidden units are unknown",
         where=where,
         expected="linear, convolution, normalisation and pooling layers, ReLU and additions",
         got=got,
@@ -87,7 +87,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Channels:
-    """What dimension 1 of an intermediate value runs over: units, each ``block`` entries long."""
+    """Dimension 1 of an intermediate value: units, each ``block`` entries long."""
 
     group: _Group
     block: int

@@ -1,4 +1,4 @@
-"""Hidden units that may change places, and what that does to the tensors of a network.
+"""Spaces of hidden units that may change places, and their action on a network's tensors.
 
 The units that one layer puts out and the next takes in form a `HiddenSpace`. Giving them
 another order in every tensor that they occur in changes no prediction;

@@ -21,7 +21,7 @@ from f2l_fed.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class IsotypicParts:
     """Weights in the coordinates of the symmetry.
 
     Args:
@@ -33,14 +33,14 @@ class Parts:
     common: Tensor
     rows: Tensor
 
-    def permuted(self, order: Tensor) -> Parts:
+    def permuted(self, order: Tensor) -> IsotypicParts:
         """The same network with output k taken from output ``order[k]``."""
-        return Parts(self.common, self.rows[:, order])
+        return IsotypicParts(self.common, self.rows[:, order])
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSymmetry:
-    """Splits flat weights into `Parts` and back; orthonormal, so norms are kept.
+    """Splits flat weights into `IsotypicParts` and back; orthonormal, so norms are kept.
 
     Args:
         hidden: (H,) int64, indices of the weights below the output layer.
@@ -72,16 +72,16 @@ class OutputSymmetry:
         """K, or 0 where there is no symmetry."""
         return self.output.shape[0]
 
-    def split(self, weights: Tensor) -> Parts:
+    def split(self, weights: Tensor) -> IsotypicParts:
         """(n, D) weights to their parts: common (n, H + R) and rows (n, K, R)."""
         if not self.classes:
-            return Parts(weights, weights.new_empty(len(weights), 0, 0))
+            return IsotypicParts(weights, weights.new_empty(len(weights), 0, 0))
         rows = weights[:, self.output]
         mean = rows.mean(dim=1)
         common = torch.cat([weights[:, self.hidden], sqrt(self.classes) * mean], dim=1)
-        return Parts(common, rows - mean[:, None])
+        return IsotypicParts(common, rows - mean[:, None])
 
-    def join(self, parts: Parts) -> Tensor:
+    def join(self, parts: IsotypicParts) -> Tensor:
         """The inverse of `split`; (n, D)."""
         if not self.classes:
             return parts.common

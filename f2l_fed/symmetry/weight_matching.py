@@ -1,4 +1,4 @@
-"""One set of weights for all networks that differ in the order and scale of hidden units only.
+"""Canonical weights of networks that differ in the order and scale of hidden units only.
 
 Every network is balanced, so that each unit's incoming weights are as long as its outgoing ones;
 then its units are put in the order in which they are most like those of a reference network;
@@ -35,13 +35,13 @@ _GAIN = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """How the units of one space are compared with those of the reference.
+class SpaceMatching:
+    """Comparison of the units of one space with those of the reference.
 
     Args:
         space: The units.
-        first: Where to compare while later spaces still are in any order.
-        all: Where to compare when every space has some order.
+        first: Axes to compare while later spaces still are in any order.
+        all: Axes to compare when every space has some order.
     """
 
     space: HiddenSpace
@@ -50,23 +50,23 @@ class Matching:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Canonical:
+class Canonicaliser:
     """Maps networks of one target to their canonical weights.
 
     Args:
         layout: Of the weights.
         matchings: One for each space, from the input to the output.
         reference: The balanced reference, float64, by name.
-        scales: (size,) float64 for each space, what balancing multiplied the reference's units by.
+        scales: (size,) float64 for each space, factors of balancing the reference's units.
     """
 
     layout: WeightLayout
-    matchings: tuple[Matching, ...]
+    matchings: tuple[SpaceMatching, ...]
     reference: Tensors
     scales: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, target: Target, reference: Tensor) -> Canonical:
+    def of(cls, target: Target, reference: Tensor) -> Canonicaliser:
         """Prepares the mapping.
 
         Args:
@@ -138,18 +138,20 @@ class Canonical:
             ]
         ).sum(0)
 
-    def _likeness(self, matching: Matching, tensors: Tensors) -> float:
+    def _likeness(self, matching: SpaceMatching, tensors: Tensors) -> float:
         names = sorted({axis.name for axis in matching.all})
         return sum(float((self.reference[name] * tensors[name]).sum()) for name in names)
 
 
-def _matchings(spaces: Sequence[HiddenSpace], measured: Collection[str]) -> tuple[Matching, ...]:
+def _matchings(
+    spaces: Sequence[HiddenSpace], measured: Collection[str]
+) -> tuple[SpaceMatching, ...]:
     # What batch normalisation has measured depends on the examples: no unit is known by it.
     compared = [tuple(axis for axis in space.axes if axis.name not in measured) for space in spaces]
     names = [[axis.name for axis in axes] for axes in compared]
     last = {name: index for index, here in enumerate(names) for name in here}
     return tuple(
-        Matching(
+        SpaceMatching(
             space,
             tuple(a for a in axes if last[a.name] == index and names[index].count(a.name) == 1),
             axes,

@@ -1,7 +1,7 @@
-"""Batch normalisation in a target: what it measured on its inputs belongs to the weights.
+"""Batch normalisation in a target: its running statistics belong to the weights.
 
 The running mean and variance decide a prediction as parameters do, so they are generated, sent
-and stored with them. No gradient moves them; they are measured anew on the examples that the
+and stored with them. No gradient moves them; they are measured again on the examples that the
 network was trained on, and on no others.
 """
 

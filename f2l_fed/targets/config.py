@@ -1,4 +1,4 @@
-"""TODO."""
+"""Settings of the target network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from f2l_fed.core.validation import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """Which network is generated.
+    """The network that is generated.
 
     Args:
         name: A known target or ``module:factory``.

@@ -1,4 +1,4 @@
-"""The order, names and shapes in which a network's parameters become one flat vector.
+"""The layout of flat weights: order, names and shapes of a network's parameters.
 
 Site and server must agree on this to the last number, so a layout has a digest, and every
 message and every zoo carries it.
@@ -61,7 +61,7 @@ class WeightLayout:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LayoutMismatch(
-                "not a layout",
+                "invalid layout",
                 expected='{"tensors": [{"name", "shape", "dtype": "float32"}, …]}',
                 got=type(error).__name__,
             ) from error
@@ -156,14 +156,6 @@ class WeightLayout:
         return known + [name for name in tensors if name not in self.names]
 
 
-def _pairs(layout: WeightLayout) -> list[tuple[str, tuple[int, ...]]]:
-    return list(zip(layout.names, layout.shapes, strict=True))
-
-
-def _show(pairs: list[tuple[str, tuple[int, ...]]], index: int) -> str:
-    return f"{pairs[index][0]} {pairs[index][1]}" if index < len(pairs) else "no further tensor"
-
-
 def layer_numbers(layout: WeightLayout) -> Tensor:
     """(D,) int64, the number of the layer that each weight is in; weight and bias share one.
 
@@ -173,3 +165,11 @@ def layer_numbers(layout: WeightLayout) -> Tensor:
     owners = [name.rpartition(".")[0] for name in layout.names]
     numbers = [list(dict.fromkeys(owners)).index(owner) for owner in owners]
     return torch.tensor(numbers).repeat_interleave(torch.tensor(layout.sizes))
+
+
+def _pairs(layout: WeightLayout) -> list[tuple[str, tuple[int, ...]]]:
+    return list(zip(layout.names, layout.shapes, strict=True))
+
+
+def _show(pairs: list[tuple[str, tuple[int, ...]]], index: int) -> str:
+    return f"{pairs[index][0]} {pairs[index][1]}" if index < len(pairs) else "no further tensor"

@@ -1,84 +1,22 @@
-"""From a target's name to the target."""
+"""The registry of built-in targets; another one takes a file with a factory and a line here."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Callable
-from functools import partial
-from importlib.metadata import entry_points
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import nn
+from f2l_fed.core.lazy_registry import LazyRegistry
 
-from f2l_fed.errors import TargetError
-from f2l_fed.targets import networks, resnet
-from f2l_fed.targets.target import Target
+if TYPE_CHECKING:
+    from f2l_fed.targets.build import Factory
 
-Factory = Callable[[tuple[int, ...], int], nn.Module]
-
-_BUILT_IN: dict[str, Factory] = {
-    "mlp": networks.mlp,
-    "cnn-xs": networks.cnn_xs,
-    "cnn-s": networks.cnn_s,
-    "cnn-m": networks.cnn_m,
-    "resnet8": resnet.resnet8,
-    "resnet20": resnet.resnet20,
-}
-_GROUP = "f2l_fed.targets"
-
-
-def known_targets() -> list[str]:
-    """Names that `build_target` accepts, besides ``module:factory``."""
-    return sorted({*_BUILT_IN, *entry_points(group=_GROUP).names})
-
-
-def build_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
-    """Builds a target network.
-
-    Args:
-        name: A known name, or ``module:factory`` where ``factory(input_shape, classes)``
-            returns a ``torch.nn.Module``.
-        input_shape: Shape of one input.
-        classes: Number of outputs, at least 2.
-
-    Raises:
-        TargetError: If the name is unknown or the network is not fit to be generated.
-
-    >>> build_target("cnn-xs", (1, 28, 28), 5).layout.size
-    1973
-    """
-    return Target.of(name, partial(_factory(name), input_shape, classes), input_shape, classes)
-
-
-def _factory(name: str) -> Factory:
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    if ":" in name:
-        return _imported(name)
-    for entry in entry_points(group=_GROUP, name=name):
-        factory: Factory = entry.load()
-        return factory
-    close = difflib.get_close_matches(name, known_targets(), n=1)
-    raise TargetError(
-        "unknown target",
-        where="[target] name",
-        expected=f"one of {', '.join(known_targets())}, or module:factory",
-        got=repr(name),
-        remedy=f"Did you mean {close[0]!r}?" if close else "",
-    )
-
-
-def _imported(name: str) -> Factory:
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory: Factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise TargetError(
-            "the target's factory can't be imported",
-            where="[target] name",
-            got=f"{name!r} ({error})",
-            remedy="Install the package that holds it, or set PYTHONPATH.",
-        ) from error
-    if not callable(factory):
-        raise TargetError("the target's factory is not callable", where="[target] name", got=name)
-    return factory
+TARGETS: Mapping[str, Factory] = LazyRegistry(
+    {
+        "mlp": "f2l_fed.targets.networks.mlp:mlp",
+        "cnn-xs": "f2l_fed.targets.networks.cnn_xs:cnn_xs",
+        "cnn-s": "f2l_fed.targets.networks.cnn_s:cnn_s",
+        "cnn-m": "f2l_fed.targets.networks.cnn_m:cnn_m",
+        "resnet8": "f2l_fed.targets.networks.resnet:resnet8",
+        "resnet20": "f2l_fed.targets.networks.resnet:resnet20",
+    }
+)

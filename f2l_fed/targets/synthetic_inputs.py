@@ -1,8 +1,7 @@
-"""Inputs without any data, to compare what two networks do.
+"""Synthetic inputs, on which networks are compared without any data.
 
-Where no real example may be had, networks are compared on procedural pictures. They have what
-natural ones have and noise lacks: edges, closed figures on a ground, occlusion, shading and
-textures at all scales, on dark and on light grounds.
+The pictures are procedural. They have what natural ones have and noise lacks: edges, closed
+figures on a ground, occlusion, shading and textures at all scales, on dark and on light grounds.
 
 Reference:
     Baradad et al.: Learning to see by looking at noise, arXiv 2106.05963 (which image processes

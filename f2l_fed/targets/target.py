@@ -1,4 +1,4 @@
-"""One target network as pure functions of its flat weight vector."""
+"""A target network as pure functions of its flat weight vector."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Target:
         input_shape: tuple[int, ...],
         classes: int,
     ) -> Target:
-        """Inspects and checks what a factory builds.
+        """The target of a factory, after checks of the network that it builds.
 
         Raises:
             TargetError: If its networks can't be generated as one vector of float32 weights.

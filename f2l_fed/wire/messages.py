@@ -1,4 +1,9 @@
-"""TODO."""
+"""The messages between server and sites.
+
+Down go requests: `ProbeRequest` to a site of which the server has no context yet, and `Task` with
+candidate networks. Up come replies: `ProbeReply`, `Update`, or a `Refusal`.
+`f2l_fed.wire.packing` turns them into Flower's records and back.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +12,28 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 
 PROBE_ACTION = "query.probe"
-
-
 TASK_ACTION = "train.task"
 
-
 NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
+"""Names of the numbers that an update may declare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """What every request says, so that a site can build the same network.
+    """The part of every request from which a site builds the same network.
 
     Args:
-        lineage: Names the anchor.
+        lineage: The lineage, which names the anchor.
         target: Name of the target network.
-        classes: Its outputs.
+        classes: Number of its outputs.
         input_shape: Shape of its inputs.
         layout: Digest of its layout.
-        episodes: Probes that the site makes, each on its own draw of examples.
+        episodes: Number of probes that the site makes, each on its own draw of examples.
         shots: Support examples per class for a probe.
-        probe: The probe's recipe.
+        probe: Recipe of a probe.
     """
 
     lineage: str
@@ -45,11 +48,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRequest:
-    """Down: send the probes alone.
+    """A request for a site's probes alone.
 
     Args:
-        frame: What to build.
-        anchor: (D,) float32, where the probes start; None for the lineage's first anchor, which
+        frame: The network.
+        anchor: (D,) float32, the start of the probes; None for the lineage's first anchor, which
             the site rebuilds.
     """
 
@@ -59,14 +62,14 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Down: start from the best of these, fine-tune, send back what became of it.
+    """A request to fine-tune the best of some candidates and to send back the result.
 
     Args:
-        frame: What to build.
+        frame: The network.
         anchor: As in `ProbeRequest`.
         round: Number of the round, from 1.
         release: The release that made the candidates; "" for the anchor.
-        recipe: How to fine-tune.
+        recipe: Recipe of the fine-tuning.
         candidates: For each episode, (D,) float32 by kind ("prior", "sample-0", …); the site
             fine-tunes the best of each. Empty means one network, from the lineage's first anchor.
     """
@@ -81,10 +84,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """Up: what a site sends, and nothing else.
+    """The reply to a task: all that a site sends.
 
     Args:
-        site: The name the site goes by; trusted only where names are not bound to keys.
+        site: Name of the site; trusted only where names are not bound to keys.
         round: As in the task.
         chosen: Kind of the candidate that each network started from; "anchor" without any.
         weights: (len(chosen), D) float32, the updated parameters.
@@ -102,7 +105,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReply:
-    """Up: a site's contexts alone, (E, D) float32; a new site's first answer."""
+    """The reply to a probe request: a site's contexts, (E, D) float32."""
 
     site: str
     probes: Tensor
@@ -110,7 +113,7 @@ class ProbeReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Up: the site's policy forbids what was asked, or it failed; a code and nothing more."""
+    """The reply of a site whose policy forbids the request, or that failed: a code alone."""
 
     site: str
     code: str

@@ -1,9 +1,7 @@
-"""Messages between server and site as Flower records; the only file that names their keys.
+"""Messages as Flower records and back; the only file with the names of their keys.
 
-Down goes a `Task`: candidate networks and what to do with them. Up comes an `Update`: updated
-parameters in their layout's names and shapes, the probe updates in the same form, and a short
-fixed list of numbers. `ProbeRequest` and `ProbeReply` do the same for a site whose context the
-server does not know yet.
+Networks and probes of a reply are tensors by the names and shapes of their layout; the rest is a
+short fixed list of settings and numbers. Every field that comes in is checked.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import NUMBERS, Frame, ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.tensors import arrays_of, pack_rows, read_array, unpack_rows
@@ -27,22 +25,26 @@ _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def pack_probe_request(request: ProbeRequest) -> RecordDict:
-    """A request for the probes alone."""
+    """Packs a probe request."""
     return RecordDict({"frame": _pack_frame(request.frame), **_pack_anchor(request.anchor)})
 
 
 def unpack_probe_request(content: RecordDict) -> ProbeRequest:
-    """Raises WireError if it isn't one."""
+    """Unpacks a probe request.
+
+    Raises:
+        WireError: If the content is not a probe request of this version.
+    """
     return ProbeRequest(frame=_unpack_frame(content), anchor=_unpack_anchor(content))
 
 
 def pack_task(task: Task) -> RecordDict:
-    """A task as records."""
+    """Packs a task."""
     head: dict[str, Any] = {
         "round": task.round,
         "release": task.release,
         "episodes": len(task.candidates),
-        **_recipe("recipe", task.recipe),
+        **_pack_recipe("recipe", task.recipe),
     }
     return RecordDict(
         {
@@ -51,23 +53,27 @@ def pack_task(task: Task) -> RecordDict:
             **_pack_anchor(task.anchor),
             **{
                 f"candidates.{episode}": ArrayRecord(
-                    {kind: Array(vector.numpy()) for kind, vector in offered.items()}
+                    {kind: Array(vector.numpy()) for kind, vector in candidates.items()}
                 )
-                for episode, offered in enumerate(task.candidates)
+                for episode, candidates in enumerate(task.candidates)
             },
         }
     )
 
 
 def unpack_task(content: RecordDict) -> Task:
-    """Raises WireError if it isn't a task of this version."""
+    """Unpacks a task.
+
+    Raises:
+        WireError: If the content is not a task of this version.
+    """
     head = _config(content, "task")
     return Task(
         frame=_unpack_frame(content),
         anchor=_unpack_anchor(content),
         round=_typed(head, "round", int),
         release=_typed(head, "release", str),
-        recipe=_unrecipe("recipe", head),
+        recipe=_unpack_recipe("recipe", head),
         candidates=tuple(
             {
                 kind: read_array(array, kind).reshape(-1)
@@ -79,7 +85,7 @@ def unpack_task(content: RecordDict) -> Task:
 
 
 def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
-    """An update as records: only tensors in the shapes of the network's parameters."""
+    """Packs an update: only tensors in the shapes of the network's parameters."""
     head: dict[str, Any] = {
         "site": update.site,
         "round": update.round,
@@ -98,12 +104,17 @@ def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
 
 
 def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
-    """Raises WireError or LayoutMismatch if it isn't an update in this layout."""
+    """Unpacks an update.
+
+    Raises:
+        WireError: If the content is not an update.
+        LayoutMismatch: If it has another layout.
+    """
     head = _config(content, "update")
     _require_layout(head, layout)
     numbers = content.metric_records.get("numbers", MetricRecord())
     if odd := [name for name in numbers if name not in NUMBERS]:
-        raise WireError("a number that is not on the list", got=repr(odd[0]))
+        raise WireError("an unknown declared number", got=repr(odd[0]))
     chosen = _typed(head, "chosen", list)
     if not chosen or not all(isinstance(kind, str) for kind in chosen):
         raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
@@ -118,7 +129,7 @@ def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
 
 
 def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
-    """A probe reply as records."""
+    """Packs a probe reply."""
     head: dict[str, Any] = {
         "site": reply.site,
         "episodes": len(reply.probes),
@@ -128,7 +139,12 @@ def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
 
 
 def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
-    """Raises WireError or LayoutMismatch if it isn't one in this layout."""
+    """Unpacks a probe reply.
+
+    Raises:
+        WireError: If the content is not a probe reply.
+        LayoutMismatch: If it has another layout.
+    """
     head = _config(content, "reply")
     _require_layout(head, layout)
     return ProbeReply(
@@ -138,22 +154,22 @@ def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
-    """A refusal as records."""
+    """Packs a refusal."""
     return RecordDict({"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code})})
 
 
 def unpack_refusal(content: RecordDict) -> Refusal | None:
-    """The refusal in a reply, or None where it holds an answer.
+    """Unpacks the refusal in a reply; None if the reply is none.
 
     Raises:
-        WireError: If it is not one; its code is shown to people, so it is nothing but a code.
+        WireError: If its code is not a plain code: people will read it.
     """
     if "refusal" not in content.config_records:
         return None
     head = _config(content, "refusal")
     code = _typed(head, "code", str)
     if _CODE.fullmatch(code) is None:
-        raise WireError("a refusal without a code", expected=_CODE.pattern)
+        raise WireError("the refusal has no valid code", expected=_CODE.pattern)
     return Refusal(site=_typed(head, "site", str), code=code)
 
 
@@ -167,7 +183,7 @@ def _pack_frame(frame: Frame) -> ConfigRecord:
         "layout": frame.layout,
         "episodes": frame.episodes,
         "shots": frame.shots,
-        **_recipe("probe", frame.probe),
+        **_pack_recipe("probe", frame.probe),
     }
     return ConfigRecord(head)
 
@@ -192,11 +208,11 @@ def _unpack_frame(content: RecordDict) -> Frame:
         layout=_typed(head, "layout", str),
         episodes=_typed(head, "episodes", int),
         shots=_typed(head, "shots", int),
-        probe=_unrecipe("probe", head),
+        probe=_unpack_recipe("probe", head),
     )
 
 
-def _recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
+def _pack_recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
     return {
         f"{prefix}.steps": recipe.steps,
         f"{prefix}.lr": recipe.lr,
@@ -206,7 +222,7 @@ def _recipe(prefix: str, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _unrecipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
+def _unpack_recipe(prefix: str, head: Mapping[str, Any]) -> Recipe:
     values = {
         "steps": _typed(head, f"{prefix}.steps", int),
         "lr": _typed(head, f"{prefix}.lr", float),
@@ -258,7 +274,7 @@ def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
 
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise WireError("a number that is not finite", where=name, got=repr(value)[:32])
+        raise WireError("a declared number is not finite", where=name, got=repr(value)[:32])
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""Weight vectors in Flower's records: written by layout, read without trusting a byte."""
+"""Weight vectors in Flower's records: written by layout, read with every byte checked."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def unpack_rows(content: RecordDict, name: str, count: int, layout: WeightLayout
     """The inverse of `pack_rows`, (count, D) float32.
 
     Raises:
-        WireError: If a record is missing or a tensor is not what it says.
+        WireError: If a record is missing or a tensor disagrees with its header.
         LayoutMismatch: If a record does not hold exactly the layout's tensors.
     """
     if count < 1:
-        raise WireError("a message without episodes", where=name, got=str(count))
+        raise WireError("the message has no episodes", where=name, got=str(count))
     return torch.stack([_unpack_tensors(content, f"{name}.{i}", layout) for i in range(count)])
 
 
@@ -50,15 +50,19 @@ def _unpack_tensors(content: RecordDict, key: str, layout: WeightLayout) -> Tens
         where=key,
     )
     if extra := [name for name in tensors if name not in layout.names]:
-        raise LayoutMismatch("a tensor that the layout does not have", where=key, got=extra[0])
+        raise LayoutMismatch("a tensor is not in the layout", where=key, got=extra[0])
     return layout.flatten(tensors)
 
 
 def read_array(array: Array, name: str) -> Tensor:
-    """A float32 tensor of its own memory; raises WireError if the bytes are not that."""
+    """Reads a float32 tensor into memory of its own.
+
+    Raises:
+        WireError: If the bytes are anything else.
+    """
     if array.stype != "numpy.ndarray" or array.dtype != "float32":
         raise WireError(
-            "a tensor of another type", where=name, expected="float32", got=str(array.dtype)[:32]
+            "a tensor has the wrong type", where=name, expected="float32", got=str(array.dtype)[:32]
         )
     # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
     shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
@@ -67,16 +71,20 @@ def read_array(array: Array, name: str) -> Tensor:
         or header[1] != repr(shape).encode()
         or len(array.data) - header.end() != 4 * math.prod(shape)
     ):
-        raise WireError("a tensor that is not what it says", where=name)
+        raise WireError("a tensor disagrees with its header", where=name)
     values = np.frombuffer(array.data, np.float32, offset=header.end())
     try:
         return torch.from_numpy(values.reshape(shape).copy())
     except ValueError as error:
-        raise WireError("a tensor of a shape that can't be", where=name) from error
+        raise WireError("a tensor has an invalid shape", where=name) from error
 
 
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
-    """One array record of a message; raises WireError if it is missing."""
+    """One array record of a message.
+
+    Raises:
+        WireError: If it is missing.
+    """
     if key not in content.array_records:
         raise WireError("a part of the message is missing", expected=key)
     return content.array_records[key]

@@ -19,7 +19,7 @@ from f2l_fed.errors import ZooError
 from f2l_fed.zoo.format import commit_log
 from f2l_fed.zoo.format.sealed_json import canonical
 from f2l_fed.zoo.records import GENESIS, Commit, Record
-from f2l_fed.zoo.storage.local import locked
+from f2l_fed.zoo.storage.local import locked_in_zoo
 from f2l_fed.zoo.storage.store import Store, explained
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class Index:
 
     def _alone(self) -> AbstractContextManager[None]:
         # SQLite's own locks don't cover the replacement of a damaged file.
-        return locked(self._path.with_name("index.lock"), alone=True)
+        return locked_in_zoo(self._path.with_name("index.lock"), shared=False)
 
     def _delete(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -13,6 +13,9 @@ Status = Literal["accepted", "quarantined"]
 Kind = Literal["append", "forget", "merge"]
 Floats = NDArray[np.float32]
 
+RELEASED = "released"
+"""Metric of records that a person released from quarantine: 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NewRecord:

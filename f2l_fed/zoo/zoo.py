@@ -136,7 +136,7 @@ class Zoo:
             fresh = [record for record in new if record.key not in known]
             return append.write_rows(self._store, fresh, head, limit) if fresh else None
 
-        with self._store.lock(alone=False):
+        with self._store.lock(shared=True):
             return self._commit(known, draft)
 
     def snapshot(self, commit: int | None = None) -> Snapshot:
@@ -190,7 +190,7 @@ class Zoo:
                 number=head.number + 1, previous=head.sha256, kind="forget", site=site
             )
 
-        with self._store.lock(alone=True):
+        with self._store.lock(shared=False):
             commit = self._commit(count, draft)
             erasure.sweep(self._store, self._index)
         return commit
@@ -249,7 +249,7 @@ class Zoo:
             return compaction.write(self._store, self.manifest, head, records) if left else None
 
         try:
-            with self._store.lock(alone=False):
+            with self._store.lock(shared=True):
                 while left:
                     self._commit(question, draft)
         finally:
@@ -361,7 +361,7 @@ class Zoo:
         return self.append([record])
 
     def _sweep(self) -> Compaction:
-        with self._store.lock(alone=True):
+        with self._store.lock(shared=False):
             return erasure.sweep(self._store, self._index)
 
     def _commit(

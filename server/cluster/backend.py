@@ -1,4 +1,4 @@
-"""The heavy work on Ray: retraining, its judgement, and candidates for many sites at once.
+"""The compute backend on Ray: retraining, the gate, and candidates for many sites at once.
 
 Tasks get paths and names, not arrays: they read zoo and releases themselves, so the object store
 never holds anything that exists nowhere else. Ray repeats a task whose process was lost; a cluster
@@ -30,7 +30,7 @@ _RETRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayBackend:
-    """A connected Ray, at work for one federation.
+    """The compute backend on a connected Ray, for one federation.
 
     Args:
         root: The federation's folder, on storage that all nodes of the cluster share.
@@ -45,23 +45,24 @@ class RayBackend:
         if self.config.jobs:
             retrain_as_job(self.config.jobs, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
-        release: Release = self._done(retrain_here, id, commit)
+        release: Release = self._run(retrain_here, id, commit)
         return release
 
-    def plan(
+    def candidates(
         self, release: str, probes: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, CandidateSet]]:
-        """Candidates for sites, as they are ready.
+        """Makes candidates for sites; see `server.rounds.backend.Backend`.
 
         Sites are taken in chunks, `RayConfig.generators` at a time and each by one process, which
-        keeps the release open for the next. A site's are used while those of later ones are made.
+        keeps the release open for the next chunk. The candidates of a site are used while those of
+        later sites are made.
 
         Args:
             release: Id of the release that makes them.
             probes: (E, D) float32, contexts of each site; looked up when they are needed.
 
         Yields:
-            Site and its candidates by kind.
+            Site and, for each of its E episodes, its candidates by kind.
         """
         sites = sorted(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
@@ -73,7 +74,7 @@ class RayBackend:
         for chunk in chunks:
             if len(streams) == self.config.generators:
                 yield from _each(streams.popleft())
-            # Whoever was erased meanwhile is left out.
+            # Sites that were erased meanwhile are left out.
             known = {site: context for site in chunk if (context := probes.get(site)) is not None}
             if not known:
                 continue
@@ -83,15 +84,15 @@ class RayBackend:
             yield from _each(streams.popleft())
 
     def objections(self, id: str) -> tuple[str, ...]:
-        """What speaks against a candidate release; see `server.generator.gate`."""
-        found: tuple[str, ...] = self._done(objections_here, id)
+        """The objections to a candidate release; see `server.generator.gate`."""
+        found: tuple[str, ...] = self._run(objections_here, id)
         return found
 
-    def _done(self, job: Callable[..., Any], *asked: Any) -> Any:
-        """What one task comes to, which gets the folder and the settings besides."""
+    def _run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs a job as one task; the folder is its first argument, the settings are its last."""
         task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
         with typed_errors():
-            return ray.get(task.remote(self.root, *asked, self.config))
+            return ray.get(task.remote(self.root, *arguments, self.config))
 
 
 def _each(stream: Any) -> Iterator[tuple[str, CandidateSet]]:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The connection to a Ray cluster, or to a Ray inside this process."""
 
 from __future__ import annotations
 
@@ -15,16 +15,10 @@ from server.processes import end_strays
 from server.rounds.state import Interrupted
 
 _STARTS = 3
-
-
 _MARK = "F2L_RAY_START"
-
-
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-
-
 # Simulated sites count as busy processes, and above the number of CPUs Ray ends idle ones after a
-# second: every task of ours would start by importing torch.
+# second: every task would then start by importing torch.
 _SYSTEM = {"idle_worker_killing_time_threshold_ms": 3_600_000}
 
 
@@ -32,7 +26,7 @@ def connect(config: RayConfig) -> None:
     """Joins the cluster at the configured address, or starts one inside this process.
 
     Raises:
-        Interrupted: If there is none at that address.
+        Interrupted: If no cluster can be joined or started.
         ConfigError: If no task can ever run on the one inside this process.
     """
     if ray.is_initialized():
@@ -56,7 +50,7 @@ def connect(config: RayConfig) -> None:
     # A retraining waits for its workers.
     needed = config.task_cpus * (1 + config.train_workers)
     if not config.address and needed > (there := ray.cluster_resources()["CPU"]):
-        # Ray would wait for such a machine for ever; a cluster may still grow.
+        # Ray would wait for such a machine for ever. A cluster may still grow.
         raise ConfigError(
             "a retraining needs more CPUs than there are",
             where="ray.task_cpus",
@@ -66,10 +60,10 @@ def connect(config: RayConfig) -> None:
 
 
 def _start(config: RayConfig) -> None:
-    """Starts a Ray inside this process, once more if need be.
+    """Starts a Ray inside this process; tries again if its processes do not come up in time.
 
     Ray gives its own processes 30 seconds. On a machine that is busy with starting all of a
-    federation that may be too little, and then it leaves them behind and raises a bare exception.
+    federation that may be too little; Ray then leaves them behind and raises a bare exception.
     """
     for left in reversed(range(_STARTS)):
         mark = uuid4().hex

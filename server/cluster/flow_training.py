@@ -1,8 +1,8 @@
-"""The flow's gradient steps on Ray Train: data-parallel, with checkpoints, whoever dies.
+"""The training of the flow on Ray Train: data-parallel, with checkpoints for lost workers.
 
 All workers draw the same batches from the same seed and take their part of each, so that one
 worker does to the bit what the retraining's own process would, and several the same up to rounding.
-What passes between them and the retraining are files in a folder on shared storage.
+Workers and the retraining exchange files in a folder on shared storage.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
-from f2l_fed.errors import RoundError, of_a_disk
+from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
 
 _CHECKPOINT = "training.pt"
-_LEAST = {"memory": 1.0}
+_ONE_BYTE = {"memory": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,7 @@ class TrainedFlow:
         spread: Tensor,
         rng: torch.Generator,
     ) -> FlowFit:
+        cpus = self.config.task_cpus
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -91,7 +92,7 @@ class TrainedFlow:
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
-                resources_per_worker={"CPU": cpus} if (cpus := self.config.task_cpus) else _LEAST,
+                resources_per_worker={"CPU": cpus} if cpus else _ONE_BYTE,
             ),
             run_config=RunConfig(
                 name="flow",
@@ -104,7 +105,7 @@ class TrainedFlow:
             trainer.fit()
         except ray.train.TrainingFailedError as error:
             for cause in getattr(error, "worker_failures", {}).values():
-                if of_a_disk(cause):
+                if is_disk_failure(cause):
                     raise cause from error
             raise RoundError(
                 "the flow could not be trained on the cluster",
@@ -126,11 +127,11 @@ class TrainedFlow:
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """What one worker does."""
+    """Trains the flow in one worker."""
     torch.set_num_threads(settings["threads"])
     folder, config = Path(settings["folder"]), settings["config"]
     here = ray.train.get_context()
-    # For whoever wants to see, or end, the processes at work.
+    # For those who want to see, or end, the processes at work.
     (folder / f"worker-{here.get_world_rank()}.pid").write_text(str(os.getpid()))
     given = load_file(folder / "given")
     rng = torch.Generator()

@@ -1,4 +1,4 @@
-"""Held-out measurement: all arms of a federation's promoted release, in Ray tasks."""
+"""The measurement of held-out sites: all arms of the promoted release, as Ray tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def evaluate_held_out(
     """The ``held_out`` part of a result.
 
     Args:
-        federation: With a release; the promoted one is measured, or the newest if none is.
+        federation: A federation with a release; the promoted one is measured, or the newest if none
+            is.
         parts: Held-out sites by kind; None for a kind without any.
         stop: Set from outside to stop the measurement.
 
@@ -56,7 +57,7 @@ def evaluate_held_out(
 def curves_of(
     root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """Accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
+    """Measures accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
     config, release = federation.config, served_release(federation, id)

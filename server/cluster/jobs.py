@@ -1,14 +1,17 @@
-"""Retraining as a job of a remote Ray cluster.
+"""The retraining as a job of a remote Ray cluster.
+
+The job runs
 
     python -m server.cluster.jobs FOLDER RELEASE COMMIT
 
-is what the job runs, on a node that has F2L-Fed installed and the federation's folder mounted;
-a RayJob on Kubernetes runs the same line.
+on a node with F2L-Fed installed and the federation's folder mounted; a RayJob on Kubernetes does
+the same. A job that fails leaves a record of its end in the folder; see `server.rounds.run_end`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -21,33 +24,36 @@ from typing import Any
 from safetensors import SafetensorError
 
 from f2l_fed.errors import F2LError, RoundError, UsageError
+from server.cluster.connection import connect
+from server.cluster.tasks import retrain_here
 from server.federation.folder import Federation
-from server.rounds.state import Interrupted, is_passing
+from server.rounds.run_end import RunEnd, retraining_end_path
+from server.rounds.state import Interrupted
 
-_POLL_S, _SAYS, _FOR_NOW = 1.0, "error: ", "refused: "
+_POLL_S = 1.0
 
 
 def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int = 3) -> None:
     """Runs a retraining as a job, and waits until the release is there.
 
-    The job's name follows from what it is for: whoever asks again while it runs, after a crash for
-    instance, waits for the same job. Ray does not repeat jobs, so this does.
+    The job's name follows from its arguments: a call that is repeated while the job runs, after a
+    crash for instance, waits for the same job. Ray does not repeat jobs, so this function does.
 
     Args:
-        address: Of Ray's job server.
+        address: Address of Ray's job server.
         root: The federation's folder, under the same path there.
-        id: Of the release.
-        commit: The snapshot.
+        id: Id of the release.
+        commit: The snapshot of the zoo.
         attempts: How often the job may be tried.
 
     Raises:
         Interrupted: If the job server can't be reached, or the job's disk refused something.
-        RoundError: If the retraining can't be done, or the job has died so many times.
+        RoundError: If the retraining can't be done, or the job was lost so many times.
         UsageError: If Ray's job client is not installed.
     """
     from ray.job_submission import JobStatus
 
-    releases = Federation.open(root).releases
+    releases, end_path = Federation.open(root).releases, retraining_end_path(root, id)
     line = shlex.join(
         ["python", "-m", "server.cluster.jobs", str(root.absolute()), id, str(commit)]
     )
@@ -57,10 +63,11 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
         try:
             client = _client(address)
             if name not in {job.submission_id for job in client.list_jobs()}:
+                end_path.unlink(missing_ok=True)
                 client.submit_job(entrypoint=line, submission_id=name)
             while not (status := client.get_job_status(name)).is_terminal():
                 time.sleep(_POLL_S)
-            said = _said(client, name, status)
+            exit_code = client.get_job_info(name).driver_exit_code
         except (OSError, RuntimeError) as error:
             raise Interrupted(
                 "the job server can't be reached or has lost the job",
@@ -74,10 +81,12 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
             return
         if status == JobStatus.SUCCEEDED:
             continue
-        if reason := _reason(said, _SAYS):
+        end = RunEnd.read(end_path, _run_of(id, commit))
+        reason = end.reason.rstrip(".") if end is not None else ""
+        if end is not None and end.outcome == "failed":
             raise RoundError("the retraining failed as a job", where=address, got=reason)
-        if reason := _reason(said, _FOR_NOW):
-            # The next one has its name.
+        if end is not None or exit_code == os.EX_TEMPFAIL:
+            # The next job gets the same name.
             client.delete_job(name)
             raise Interrupted(
                 "a file can't be read or written by the job",
@@ -93,16 +102,6 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
     )
 
 
-def _said(client: Any, name: str, status: Any) -> str:
-    """A job's log; nothing if it failed, and the log is gone with its node."""
-    try:
-        return str(client.get_job_logs(name))
-    except RuntimeError:
-        if status == "FAILED":
-            return ""
-        raise
-
-
 def _client(address: str) -> Any:
     if find_spec("aiohttp") is None:
         raise UsageError(
@@ -115,35 +114,32 @@ def _client(address: str) -> Any:
     return JobSubmissionClient(address)
 
 
-def _reason(log: str, mark: str) -> str:
-    """What the job said of itself at its end behind a mark, or ""."""
-    said = [line for line in log.splitlines() if line.startswith(mark)]
-    return said[-1].removeprefix(mark).rstrip(".") if said else ""
+def _run_of(id: str, commit: int) -> str:
+    return f"release {id} from commit {commit}"
 
 
 def main() -> None:
-    """One retraining, on the cluster that this process belongs to."""
+    """Retrains once, on the cluster that this process belongs to."""
     parser = argparse.ArgumentParser(prog="python -m server.cluster.jobs")
     parser.add_argument("folder", type=Path)
     parser.add_argument("release")
     parser.add_argument("commit", type=int)
-    asked = parser.parse_args()
-    # Here, because the jobs module is imported by it.
-    from server.cluster.connection import connect
-    from server.cluster.tasks import retrain_here
-
+    arguments = parser.parse_args()
     try:
-        federation = Federation.open(asked.folder)
+        federation = Federation.open(arguments.folder)
         config = replace(federation.config.ray, jobs="", address="auto")
         if config.train_workers:
             connect(config)
-        retrain_here(asked.folder, asked.release, asked.commit, config)
+        retrain_here(arguments.folder, arguments.release, arguments.commit, config)
     except Interrupted as error:
-        # The job is tried again.
+        # Without a record: the job is tried again.
         sys.exit(str(error))
     except (F2LError, OSError, SafetensorError) as error:
-        # A word on what would be the same the next time; what the disk refused may not be.
-        sys.exit(f"{_FOR_NOW if is_passing(error) else _SAYS}{error}")
+        end = RunEnd.of(_run_of(arguments.release, arguments.commit), error)
+        end.write(retraining_end_path(arguments.folder, arguments.release))
+        print(error, file=sys.stderr)
+        # The code tells what a full disk keeps the record from telling.
+        sys.exit(os.EX_TEMPFAIL if end.outcome == "interrupted" else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The jobs of the compute backend, as functions of one process, and the errors of Ray tasks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from server.rounds.state import Interrupted
 def candidates_here(
     root: Path, id: str, sites: Sequence[str], probes: Tensor, config: RayConfig
 ) -> Iterator[tuple[str, CandidateSet]]:
-    """Candidates for some sites, in a process that keeps the release open for the next ones."""
+    """Makes candidates for some sites; the process keeps the release open for the next ones."""
     torch.set_num_threads(config.threads)
     made = Federation.open(root).releases.path / id / "generator.safetensors"
     made_ns = made.stat().st_mtime_ns
     if not _opened(root, id, made_ns).is_current():
         _opened.cache_clear()
-    yield from _opened(root, id, made_ns).offers(sites, probes)
+    yield from _opened(root, id, made_ns).candidates(sites, probes)
 
 
 @lru_cache(maxsize=1)
@@ -41,9 +41,9 @@ def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG
 
 
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
-    """The retraining in this process, but for the flow where Ray Train is to fit it."""
+    """Retrains in this process; Ray Train fits the flow if the configuration says so."""
     torch.set_num_threads(config.threads)
-    # Of retrainings that were killed; it may hold what is erased by now.
+    # Left by retrainings that were killed; it may hold latents of sites that are erased by now.
     shutil.rmtree(root / "training", ignore_errors=True)
     if not config.train_workers:
         return retrain(root, id, commit)
@@ -54,7 +54,7 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
 
 
 def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
-    """The gate, in a process that may grow with the number of sites."""
+    """Judges a release in a process whose memory may grow with the number of sites."""
     torch.set_num_threads(config.threads)
     federation = Federation.open(root)
     return objections(federation, federation.releases.read(id))
@@ -62,7 +62,7 @@ def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
-    """Raises what went wrong in a task or with its worker as one typed error."""
+    """Turns an error of a task or of its worker into a typed error."""
     try:
         yield
     except RayTaskError as error:
@@ -71,15 +71,15 @@ def typed_errors() -> Iterator[None]:
         if isinstance(error.cause, OSError):
             raise error.cause from error
         if isinstance(error.cause, RayError):
-            raise _lost(error.cause) from error
+            raise _lost_task(error.cause) from error
         raise RoundError(
             "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
         ) from error
     except RayError as error:
-        raise _lost(error) from error
+        raise _lost_task(error) from error
 
 
-def _lost(error: RayError) -> Interrupted:
+def _lost_task(error: RayError) -> Interrupted:
     return Interrupted(
         "the cluster lost a task",
         got=type(error).__name__,

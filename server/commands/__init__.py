@@ -1,1 +1,1 @@
-"""What f2l-admin and f2l-server can do, a file for each group of commands."""
+"""The commands of f2l-admin and f2l-server, a file for each group."""

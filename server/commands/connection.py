@@ -1,9 +1,8 @@
-"""f2l-admin round, release and site: commands that a running f2l-server carries out."""
+"""The connection of f2l-admin's commands to a running f2l-server."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,16 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
-    """Which server is asked, and by whom.
+    """The server that a command asks, and the identity that asks.
 
     Args:
         server: host:port of its control service.
@@ -36,57 +30,48 @@ class ConnectionOptions:
 def options(
     context: typer.Context,
     server: Annotated[
-        str, typer.Option(envvar="F2L_SERVER", help="host:port of the control service.")
+        str, typer.Option(envvar="F2L_SERVER", help="Ask the control service at host:port.")
     ] = "127.0.0.1:8770",
     certificates: Annotated[
-        Path, typer.Option(envvar="F2L_CERTIFICATES", help="Folder of the caller's identity.")
+        Path, typer.Option(envvar="F2L_CERTIFICATES", help="Read the identity from this folder.")
     ] = Path("certificates"),
-    name: Annotated[str, typer.Option(envvar="F2L_NAME", help="Name of that identity.")] = "admin",
-    debug: Annotated[bool, typer.Option(help="Shows where an error arose.")] = False,
+    name: Annotated[
+        str, typer.Option(envvar="F2L_NAME", help="Use the identity of this name.")
+    ] = "admin",
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
 ) -> None:
-    """The options of f2l-admin itself: before any command."""
+    """Administer a federation."""
     if debug:
         os.environ["F2L_DEBUG"] = "1"
     context.obj = ConnectionOptions(server=server, certificates=certificates, name=name)
 
 
-def health(way: typer.Context, as_json: AsJson = False) -> None:
-    """Whether the server's parts work; ends with 1 if one does not."""
+def connection_options(context: typer.Context) -> ConnectionOptions:
+    """The options that were given before the command."""
+    found: ConnectionOptions = context.obj
+    return found
+
+
+def call(context: typer.Context, question: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Connects to the server and asks it something.
+
+    Args:
+        context: Of the command.
+        question: A function of `server.control.client`, of the connection alone.
+
+    Raises:
+        ControlError: If the server refuses, fails or can't be reached.
+        ConfigError: If the identity can't be read.
+    """
+    # Loaded where it is needed, here and in the commands: each shows its help at once.
     from server.control import client as control_client
 
-    found = _call(way, control_client.parts)
-    text = ", ".join(f"{part} {'works' if well else 'is down'}" for part, well in found.items())
-    _say(text, found, as_json)
-    if not all(found.values()):
-        raise typer.Exit(1)
-
-
-def _say(text: str, record: dict[str, Any], as_json: bool) -> None:
-    print(json.dumps(record, indent=1) if as_json else text)
-
-
-def _call(context: typer.Context, question: Callable[[Any], Awaitable[Any]]) -> Any:
-    from server.control import client as control_client
-
-    way: ConnectionOptions = context.obj
+    to_server = connection_options(context)
 
     async def ask() -> Any:
-        async with control_client.connect(way.server, way.certificates, way.name) as to:
-            return await question(to)
+        async with control_client.connect(
+            to_server.server, to_server.certificates, to_server.name
+        ) as connection:
+            return await question(connection)
 
     return asyncio.run(ask())
-
-
-def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    """Lists and tables of names as their number, everything else as it is."""
-    return str(len(value)) if isinstance(value, tuple | list | dict) else str(value)

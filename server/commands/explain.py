@@ -1,4 +1,4 @@
-"""f2l-admin explain: a federation's folder, without a server."""
+"""f2l-admin explain: the attribution of a generated network, without a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 from f2l_fed.errors import ReleaseError
 
 if TYPE_CHECKING:
-    from f2l_fed.explain.explanation import Share
+    from f2l_fed.explain.explanation import SiteShare
     from server.generator.explanation import FineTuning, SiteExplanation
 
 _SHOWN = 10
@@ -24,14 +24,18 @@ _SHOWN = 10
 
 def explain(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The federation's folder.")],
-    site: Annotated[str, typer.Option(help="A site that the release was made from.")],
-    release: Annotated[str, typer.Option(help="Its id; the promoted one if not given.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Prints JSON, with all sites.")] = False,
+    site: Annotated[
+        str, typer.Option(help="Explain the network of this site; the release was made from it.")
+    ],
+    release: Annotated[
+        str, typer.Option(help="Explain this release instead of the promoted one.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all sites.")] = False,
 ) -> None:
-    """Whose records a site's generated network comes from, and how near it is to a copy.
+    """Show the sites' shares in a generated network, and its distance to the nearest records.
 
-    It is the network that the site would be given if it were new: the prediction from its probe
-    without its own records.
+    The network is the one that the site would be given if it were new: the prediction from its
+    probe without its own records.
     """
     from server.federation.folder import Federation
     from server.generator.explanation import explain_site
@@ -41,8 +45,8 @@ def explain(
         raise ReleaseError(
             "there is no release yet", where=str(folder), remedy="Run a round first."
         )
-    wanted = federation.releases.read(release) if release else federation.releases.measured()
-    found = explain_site(federation, wanted, site)
+    explained = federation.releases.read(release) if release else federation.releases.measured()
+    found = explain_site(federation, explained, site)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
@@ -73,7 +77,7 @@ def _parts(found: SiteExplanation) -> Iterator[RenderableType]:
     yield from _changes(found.fine_tuning)
 
 
-def _shares(shares: tuple[Share, ...], remainder: float) -> Table:
+def _shares(shares: tuple[SiteShare, ...], remainder: float) -> Table:
     rows = [
         (one.site, _percent(one.share), f"{one.probe_distance:.2f}", f"{one.distance:.2f}")
         for one in shares[:_SHOWN]
@@ -84,20 +88,22 @@ def _shares(shares: tuple[Share, ...], remainder: float) -> Table:
     return _table(("site", "share in %", "probe's distance", "record's distance"), rows)
 
 
-def _changes(tuned: FineTuning | None) -> Iterator[RenderableType]:
-    if tuned is None:
-        yield Text("What the site's record was expected to be is not known any more.")
+def _changes(fine_tuning: FineTuning | None) -> Iterator[RenderableType]:
+    if fine_tuning is None:
+        yield Text("The network that was expected of the site is no longer stored.")
         return
-    start = f"what {tuned.release} expected" if tuned.release else "the anchor"
-    yield Text(f"Change of the weights from {start} to the record of round {tuned.round}:")
+    start = (
+        f"the network that {fine_tuning.release} expected" if fine_tuning.release else "the anchor"
+    )
+    yield Text(f"Change of the weights from {start} to the record of round {fine_tuning.round}:")
     yield _table(
         ("tensor", "change in %"),
         [
             (name, "from 0" if change is None else f"{100 * change:.1f}")
-            for name, change in tuned.changes.items()
+            for name, change in fine_tuning.changes.items()
         ],
     )
-    if not tuned.started_there:
+    if not fine_tuning.started_there:
         yield Text("The site chose another start, so this is not its fine-tuning alone.")
 
 

@@ -1,4 +1,4 @@
-"""f2l-admin site forget: a site's networks go for good, and who learned from them is told."""
+"""f2l-admin site forget: erase a site's networks for good and list the releases they are in."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from f2l_fed.errors import UsageError
+from server.commands.output import AsJson
 from server.commands.zoo_arguments import (
-    AsJson,
     Releases,
     ZooPlace,
     federation_in,
@@ -18,57 +18,72 @@ from server.commands.zoo_arguments import (
     opened_at,
     registry_of,
 )
-from server.erasure import _affected, _forget
 
 if TYPE_CHECKING:
+    from server.erasure import ErasedSite
     from server.federation.folder import Federation
 
 
 def forget(
     zoo: ZooPlace,
     site: Annotated[str, typer.Argument(help="The site to erase.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm the erasure.")] = False,
     releases: Releases = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erases all networks of a site for good and lists the releases that learned from them.
+    """Erase all networks of a site for good and list the releases that learned from them.
 
-    In a federation's folder that includes those in quarantine and what admission remembers, also
-    of a site that the zoo has never had a record of.
+    In a federation's folder this includes quarantine entries and the admission history, also of a
+    site that the zoo has never had a record of.
     """
+    from server.erasure import erase_site
+
     if not yes:
         raise UsageError(
             "this erases all networks of the site for good",
             where=site,
             remedy="Say so with --yes.",
         )
-    # Before anything is erased: afterwards the question can't be put again.
-    affected = _affected(registry_of(zoo, releases), site)
-    number = _forget(opened_at(zoo), _federations(zoo, releases), site)
+    registry = registry_of(zoo, releases)
+    erased = erase_site(
+        site, zoo=opened_at(zoo), releases=registry, federations=_federations(zoo, releases)
+    )
     if as_json:
-        listed = [
-            {
-                "id": release.id,
-                "state": release.state,
-                "learned": "inherited" if parent else "direct",
-                "parent": release.parent,
-            }
-            for release, parent in affected
-        ]
-        print(json.dumps({"site": site, "commit": number, "releases": listed}, indent=1))
-        return
-    print(f"{site} is erased, {f'commit {number}' if number else 'the zoo had nothing of it'}")
-    for release, parent in affected:
+        _print_json(erased)
+    else:
+        _print(erased)
+
+
+def _print_json(erased: ErasedSite) -> None:
+    listed = [
+        {
+            "id": one.release.id,
+            "state": one.release.state,
+            "learned": "inherited" if one.inherited_from else "direct",
+            "parent": one.inherited_from,
+        }
+        for one in erased.affected
+    ]
+    content = {"site": erased.site, "commit": erased.commit, "releases": listed}
+    print(json.dumps(content, indent=1))
+
+
+def _print(erased: ErasedSite) -> None:
+    done = f"commit {erased.commit}" if erased.commit else "the zoo had nothing of it"
+    print(f"{erased.site} is erased, {done}")
+    for one in erased.affected:
         how = (
-            f"goes on from {parent}, which was affected" if parent else "was fitted on its networks"
+            f"goes on from {one.inherited_from}, which was affected"
+            if one.inherited_from
+            else "was fitted on its networks"
         )
-        print(f"release {release.id} ({release.state}) {how}")
-    if any(release.state == "promoted" for release, _ in affected):
+        print(f"release {one.release.id} ({one.release.state}) {how}")
+    if any(one.release.state == "promoted" for one in erased.affected):
         print("retrain, and promote the new release, so that sites no longer get what it learned")
 
 
 def _federations(zoo: str, releases: Path | None) -> list[Federation]:
-    """Those that a zoo and a folder of releases lie in."""
+    """The federations that a zoo and a folder of releases lie in."""
     homes = {releases.absolute().parent} if releases is not None else set()
     if "://" not in zoo:
         homes.add(home_of(zoo))

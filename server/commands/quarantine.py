@@ -1,4 +1,4 @@
-"""f2l-admin quarantine: what admission put aside in a federation's folder, without a server."""
+"""f2l-admin quarantine: the submissions that admission quarantined, without a server."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from f2l_fed.errors import UsageError, ZooError
+from server.commands.output import AsJson
 
 if TYPE_CHECKING:
     from f2l_fed.quarantine.entry import QuarantineEntry
 
 app = typer.Typer(
-    help="Looks after what admission put aside.",
+    help="List, release and drop submissions in quarantine.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The federation's folder.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="As listed; the first digits will do.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the submission, or its first digits.")]
 
 
 @app.command(name="list")
 def list_(
     folder: Folder,
-    site: Annotated[str, typer.Option(help="Only this site's.")] = "",
+    site: Annotated[str, typer.Option(help="List only this site's.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """What is held, oldest first, and why."""
+    """List the submissions in quarantine, oldest first, and the reasons."""
     from server.federation.folder import Federation
 
-    found = Federation.open(folder).quarantine.list(site=site)
+    entries = Federation.open(folder).quarantine.list(site=site)
     if as_json:
-        print(json.dumps([held.to_json() for held in found], indent=1))
+        print(json.dumps([entry.to_json() for entry in entries], indent=1))
         return
-    for held in found:
+    for entry in entries:
         # A table would leave the reason, the longest of all, a few columns at the edge.
-        networks = f"{len(held.keys)} networks" if len(held.keys) > 1 else "1 network"
-        print(f"{held.id}  {_time(held)}, round {held.round}, {held.site}, {networks}")
-        print(f"  {_reason(held)}")
-    if not found:
+        networks = f"{len(entry.keys)} networks" if len(entry.keys) > 1 else "1 network"
+        print(f"{entry.id}  {_time(entry)}, round {entry.round}, {entry.site}, {networks}")
+        print(f"  {_reason(entry)}")
+    if not entries:
         print("nothing is in quarantine")
 
 
 @app.command()
 def show(folder: Folder, id: Id, as_json: AsJson = False) -> None:
-    """One submission: everything that speaks against it, with figures, and its networks."""
+    """Show a submission: all findings with their figures, and its networks."""
     from server.federation.folder import Federation
 
     quarantine = Federation.open(folder).quarantine
-    held = quarantine.get(id)
-    records = quarantine.records(held)
+    entry = quarantine.get(id)
+    records = quarantine.records(entry)
     lengths = {
         record.key: {
             "network": float((record.weights.astype(float) ** 2).sum() ** 0.5),
@@ -63,10 +63,10 @@ def show(folder: Folder, id: Id, as_json: AsJson = False) -> None:
         for record in records
     }
     if as_json:
-        print(json.dumps({**held.to_json(), "lengths": lengths}, indent=1))
+        print(json.dumps({**entry.to_json(), "lengths": lengths}, indent=1))
         return
-    print(f"{held.id}  round {held.round}, {held.site}, {_time(held)}")
-    for finding in held.verdict.findings:
+    print(f"{entry.id}  round {entry.round}, {entry.site}, {_time(entry)}")
+    for finding in entry.verdict.findings:
         print(f"  {finding.action:<11} {finding}")
     for record in records:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in record.metrics.items())
@@ -77,44 +77,44 @@ def show(folder: Folder, id: Id, as_json: AsJson = False) -> None:
 
 @app.command()
 def release(folder: Folder, id: Id) -> None:
-    """Moves a submission to the zoo; the next retraining uses it."""
+    """Move a submission to the zoo, for the next retraining."""
     from server.federation.folder import Federation
 
     federation = Federation.open(folder)
-    held = federation.quarantine.get(id)
-    commit = federation.quarantine.release(held.id, federation.zoo)
-    print(f"{held.id} of {held.site} is in the zoo, commit {commit.number}")
+    entry = federation.quarantine.get(id)
+    commit = federation.quarantine.release(entry.id, federation.zoo)
+    print(f"{entry.id} of {entry.site} is in the zoo, commit {commit.number}")
 
 
 @app.command()
 def drop(
     folder: Folder,
     id: Id,
-    yes: Annotated[bool, typer.Option("--yes", help="Does it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm.")] = False,
 ) -> None:
-    """Removes a submission for good, also one whose entry is damaged."""
+    """Remove a submission for good, even if its entry is damaged."""
     from server.federation.folder import Federation
 
     quarantine = Federation.open(folder).quarantine
     id = quarantine.full_id(id)
     try:
-        whose = f"of {quarantine.get(id).site}"
+        which = f"of {quarantine.get(id).site}"
     except ZooError as error:
-        whose = f"that can't be read ({error.what})"
+        which = f"that can't be read ({error.what})"
     if not yes:
         raise UsageError(
-            f"this removes the submission {whose} for good",
+            f"this removes the submission {which} for good",
             where=id,
-            remedy="Say so with --yes.",
+            remedy="Confirm with --yes.",
         )
     quarantine.drop(id)
-    print(f"{id} {whose} is dropped")
+    print(f"{id} {which} is dropped")
 
 
-def _time(held: QuarantineEntry) -> str:
-    return datetime.fromtimestamp(held.time_s, UTC).isoformat(" ", "seconds")
+def _time(entry: QuarantineEntry) -> str:
+    return datetime.fromtimestamp(entry.time_s, UTC).isoformat(" ", "seconds")
 
 
-def _reason(held: QuarantineEntry) -> str:
-    more = len(held.verdict.findings) - 1
-    return held.verdict.reason + (f" (and {more} more)" if more > 0 else "")
+def _reason(entry: QuarantineEntry) -> str:
+    more = len(entry.verdict.findings) - 1
+    return entry.verdict.reason + (f" (and {more} more)" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""f2l-server: a federation's folder, the whole of its central service, and its identities."""
+"""f2l-server: a federation's folder, its central service, and its identities."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import typer
 
 app = typer.Typer(
     name="f2l-server",
-    help="Runs the central service.",
+    help="Run the central service of a federation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 identity = typer.Typer(
-    help="Who may speak to the control service.",
+    help="Issue, renew and revoke identities for the control service.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(identity, name="identity")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The federation's folder.")]
-Name = Annotated[str, typer.Argument(help="Of the identity.")]
-Days = Annotated[int, typer.Option(help="Validity of the certificate.")]
+Name = Annotated[str, typer.Argument(help="Name of the identity.")]
+Days = Annotated[int, typer.Option(help="Let the certificate expire after this many days.")]
 
 
 @app.command()
 def init(
     folder: Folder,
     config: Annotated[
-        Path | None, typer.Option(help="Configuration (TOML); the defaults if left out.")
+        Path | None, typer.Option(help="Read this configuration (TOML) instead of the defaults.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one setting."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting."),
     ] = None,
     address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where sites reach this server.")
+        str, typer.Option(metavar="HOST:PORT", help="Let sites reach the server here.")
     ] = "",
     listen: Annotated[
-        str, typer.Option(metavar="ADDRESS:PORT", help="Where it listens for them.")
+        str, typer.Option(metavar="ADDRESS:PORT", help="Listen for sites here.")
     ] = "",
     control: Annotated[
-        str, typer.Option(metavar="ADDRESS:PORT", help="Where it listens for f2l-admin.")
+        str, typer.Option(metavar="ADDRESS:PORT", help="Listen for f2l-admin here.")
     ] = "",
 ) -> None:
-    """Lays out a federation: settings, zoo, releases, an authority and two identities."""
+    """Create a federation: settings, zoo, releases, a certificate authority and two identities."""
     from server.federation import settings
     from server.pki.certificate_store import create_authority, issue
     from server.pki.revocation import revoke
@@ -73,19 +73,19 @@ def init(
 
 @app.command()
 def run(folder: Folder) -> None:
-    """Runs SuperLink, TLS front, enrolment, control and dashboard until it is told to end."""
+    """Run SuperLink, TLS gateway, enrolment, control and dashboard until a signal ends them."""
     from server.supervision.supervisor import central
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    async def all_of_it() -> None:
+    async def serve() -> None:
         stop = asyncio.Event()
         working = asyncio.current_task()
         loop = asyncio.get_running_loop()
 
         def end() -> None:
-            # The first signal ends what is up; while things still start there is nobody to see it.
+            # While parts still start, nothing waits for the event yet.
             if not up and working is not None:
                 working.cancel()
             stop.set()
@@ -93,16 +93,16 @@ def run(folder: Folder) -> None:
         up = False
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-        async with central(folder) as places:
+        async with central(folder) as addresses:
             up = True
-            print(f"sites      {places.sites or 'through the external front'}", flush=True)
-            print(f"control    {places.control}", flush=True)
-            print(f"dashboard  http://127.0.0.1:{places.dashboard}/", flush=True)
+            print(f"sites      {addresses.sites or 'through the external gateway'}", flush=True)
+            print(f"control    {addresses.control}", flush=True)
+            print(f"dashboard  http://127.0.0.1:{addresses.dashboard}/", flush=True)
             await stop.wait()
             print("ending", flush=True)
 
     try:
-        asyncio.run(all_of_it())
+        asyncio.run(serve())
     except asyncio.CancelledError:
         raise SystemExit(130) from None
 
@@ -111,24 +111,26 @@ def run(folder: Folder) -> None:
 def add_identity(
     folder: Folder,
     name: Name,
-    role: Annotated[str, typer.Option(help="viewer or admin.")] = "viewer",
+    role: Annotated[
+        str, typer.Option(help="Give the identity this role: viewer or admin.")
+    ] = "viewer",
     days: Days = 365,
 ) -> None:
-    """Issues an identity; its folder is handed over as a whole."""
+    """Issue an identity, a folder to hand over as a whole."""
     from f2l_fed.errors import UsageError
     from server.pki.certificate_store import issue
     from server.pki.identity import Role
 
     roles: dict[str, Role] = {"viewer": "viewer", "admin": "admin"}
     if role not in roles:
-        raise UsageError("no such role", expected="viewer or admin", got=role)
+        raise UsageError("unknown role", expected="viewer or admin", got=role)
     made = issue(folder / "certificates", name, roles[role], days=days)
     print(f"{made}: {role}; hand the folder over and delete it here")
 
 
 @identity.command(name="renew")
 def renew_identity(folder: Folder, name: Name, days: Days = 365) -> None:
-    """Makes a new key and certificate; of an admin or a viewer, the old one is revoked."""
+    """Make a new key and certificate; revoke the old one of an admin or a viewer."""
     from server.federation import settings
     from server.pki.certificate_store import replace_identity
     from server.pki.identity import Credentials
@@ -139,7 +141,7 @@ def renew_identity(folder: Folder, name: Name, days: Days = 365) -> None:
     hosts = (settings.read_settings(folder).host,) if before.role == "server" else ()
     replace_identity(certificates, name, days=days, hosts=hosts)
     if before.role == "server":
-        print(f"{name} is renewed; the front takes it at once, f2l-server at its next start")
+        print(f"{name} is renewed; the gateway uses it at once, f2l-server at its next start")
         return
     revoke(certificates, [before.serial])
     print(f"{name} is renewed and the old certificate revoked; hand the folder over again")
@@ -150,10 +152,11 @@ def revoke_identity(
     folder: Folder,
     name: Name,
     certificate: Annotated[
-        Path | None, typer.Option(help="The certificate, where its folder is gone.")
+        Path | None,
+        typer.Option(help="Read the certificate from this file, if its folder is gone."),
     ] = None,
 ) -> None:
-    """Makes a certificate worth nothing; its holder's next call is refused."""
+    """Revoke a certificate; its holder's next call is refused."""
     from server.pki.identity import CERTIFICATE, read_certificate
     from server.pki.revocation import revoke
 

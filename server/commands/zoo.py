@@ -19,30 +19,33 @@ from rich.text import Text
 from f2l_fed.errors import UsageError
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
-from server.commands.zoo_arguments import AsJson, Releases, ZooPlace, opened_at, registry_of
+from server.commands.output import AsJson
+from server.commands.zoo_arguments import Releases, ZooPlace, opened_at, registry_of
 
 app = typer.Typer(
-    help="Looks after a weight zoo: in a folder, at s3://bucket/prefix, or a federation's.",
+    help="Maintain a weight zoo: in a folder, at s3://bucket/prefix, or in a federation's folder.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-Site = Annotated[str, typer.Option(help="Only this site's.")]
-Round = Annotated[int | None, typer.Option(help="Only this round's.")]
-Parent = Annotated[str | None, typer.Option(help="Only those this release generated.")]
-Fitted = Annotated[str, typer.Option("--release", help="Only those this release was fitted on.")]
+Site = Annotated[str, typer.Option(help="Take only this site's networks.")]
+Round = Annotated[int | None, typer.Option(help="Take only this round's.")]
+Parent = Annotated[str | None, typer.Option(help="Take only those that this release generated.")]
+Fitted = Annotated[
+    str, typer.Option("--release", help="Take only those that this release was fitted on.")
+]
 Metric = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME:LOW:HIGH", help="Only those with this metric in this range."),
+    typer.Option(metavar="NAME:LOW:HIGH", help="Take only those with this metric in this range."),
 ]
-Latest = Annotated[bool, typer.Option(help="Only each site's newest.")]
+Latest = Annotated[bool, typer.Option(help="Take only each site's newest.")]
 
 app.command()(forget)
 
 
 @app.command()
 def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
-    """How much there is in a zoo."""
+    """Count the records, sites and rounds of a zoo."""
     found = asdict(opened_at(zoo).stats())
     if as_json:
         print(json.dumps(found, indent=1))
@@ -53,7 +56,7 @@ def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
 
 @app.command()
 def verify(zoo: ZooPlace, as_json: AsJson = False) -> None:
-    """Reads everything; ends with 1 and names file and row if anything is wrong."""
+    """Read everything; end with 1 and name file and row if anything is damaged."""
     faults = opened_at(zoo).verify()
     if as_json:
         print(json.dumps([asdict(fault) for fault in faults], indent=1))
@@ -71,12 +74,12 @@ def list_(
     release: Fitted = "",
     metric: Metric = None,
     latest: Latest = False,
-    quarantined: Annotated[bool, typer.Option(help="Only those in quarantine.")] = False,
-    commit: Annotated[int | None, typer.Option(help="As of this commit.")] = None,
+    quarantined: Annotated[bool, typer.Option(help="List only those in quarantine.")] = False,
+    commit: Annotated[int | None, typer.Option(help="List the zoo as of this commit.")] = None,
     releases: Releases = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which networks there are, where each came from and what it scored."""
+    """List the networks, their sites and their metrics."""
     query = _query(site, round, parent, metric, latest)
     query = replace(query, status="quarantined" if quarantined else "accepted")
     if release:
@@ -96,7 +99,7 @@ def list_(
 
 @app.command()
 def reindex(zoo: ZooPlace) -> None:
-    """Builds the index anew from the log."""
+    """Rebuild the index from the log."""
     opened = opened_at(zoo)
     opened.reindex()
     print(f"{opened.stats().records} records indexed")
@@ -104,7 +107,7 @@ def reindex(zoo: ZooPlace) -> None:
 
 @app.command()
 def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
-    """Merges small shards, removes what dead writers left, builds the index anew."""
+    """Merge small shards, remove the files of interrupted writers, rebuild the index."""
     removed = opened_at(zoo).compact()
     if as_json:
         print(json.dumps(asdict(removed)))
@@ -117,7 +120,7 @@ def copy(
     zoo: ZooPlace,
     to: Annotated[str, typer.Argument(metavar="TO", help="An empty place, or an earlier copy.")],
 ) -> None:
-    """Copies a zoo, or brings a copy up to date: a backup, or a move into an object store."""
+    """Copy a zoo, or bring a copy up to date: a backup, or a move into an object store."""
     commit = opened_at(zoo).copy_to(to)
     print(f"{to} has commit {commit.number}")
 
@@ -131,9 +134,9 @@ def export(
     parent: Parent = None,
     metric: Metric = None,
     latest: Latest = False,
-    context: Annotated[bool, typer.Option(help="With the contexts, for an import.")] = False,
+    context: Annotated[bool, typer.Option(help="Add the contexts, for an import.")] = False,
 ) -> None:
-    """Writes one .safetensors file per network, with its names, shapes and metadata."""
+    """Write one .safetensors file per network, with its names, shapes and metadata."""
     opened = opened_at(zoo)
     records = opened.snapshot().select(_query(site, round, parent, metric, latest))
     if not records:
@@ -148,14 +151,17 @@ def export(
 def import_(
     zoo: ZooPlace,
     file: Annotated[Path, typer.Argument(help=".safetensors, or a state_dict by torch.save.")],
-    site: Annotated[str, typer.Option(help="The site it is from.")],
-    round: Annotated[int, typer.Option(min=0, max=99_999, help="The round it counts for.")],
-    parent: Annotated[str, typer.Option(help="The release it was generated by.")] = "",
+    site: Annotated[str, typer.Option(help="Name the site that it is from.")],
+    round: Annotated[
+        int, typer.Option(min=0, max=99_999, help="Set the round that it counts for.")
+    ],
+    parent: Annotated[str, typer.Option(help="Name the release that generated it.")] = "",
     context: Annotated[
-        Path | None, typer.Option(help="The site's context, a .npy file, if FILE has none.")
+        Path | None,
+        typer.Option(help="Read the site's context from this .npy file, if FILE has none."),
     ] = None,
 ) -> None:
-    """Adds a network from a file, such as one that `export --context` wrote."""
+    """Add a network from a file, such as one that `export --context` wrote."""
     opened = opened_at(zoo)
     before = opened.snapshot().commit
     commit = opened.import_file(
@@ -165,7 +171,7 @@ def import_(
         parent=parent,
         context=None if context is None else _context(context),
     )
-    print(f"commit {commit.number}" if commit.number > before else "there already")
+    print(f"commit {commit.number}" if commit.number > before else "the zoo has it already")
 
 
 def _query(
@@ -198,7 +204,7 @@ def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     try:
         with path.open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
-                raise ValueError("another kind of file")
+                raise ValueError("not in .npy format")
         # Mapped: what the header claims is held against the file before anything is allocated.
         found: np.ndarray[Any, np.dtype[np.float32]] = np.load(path, "r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

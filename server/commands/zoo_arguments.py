@@ -1,4 +1,4 @@
-"""Which zoo a command names, and the federation around it."""
+"""The zoo that a command names, and the federation around it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ ZooPlace = Annotated[
         metavar="ZOO", help="Folder, s3://bucket/prefix, or the folder of a federation."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
 Releases = Annotated[
-    Path | None, typer.Option(help="Folder of the releases; by default the federation's.")
+    Path | None, typer.Option(help="Read the releases in this folder instead of the federation's.")
 ]
 
 
@@ -42,10 +41,10 @@ def federation_in(root: Path) -> Federation | None:
 
 
 def home_of(zoo: str) -> Path:
-    """The folder in which a zoo's releases are, which is a federation's in general."""
+    """The folder that holds a zoo and its releases, in general a federation's."""
     if "://" in zoo:
         raise UsageError(
-            "the federation that this zoo belongs to isn't known",
+            "the federation of this zoo is unknown",
             where=zoo,
             remedy="Give its folder in place of the zoo, or that of the releases with --releases.",
         )
@@ -54,10 +53,10 @@ def home_of(zoo: str) -> Path:
 
 
 def registry_of(zoo: str, releases: Path | None) -> ReleaseRegistry:
-    """The releases that learned from a zoo.
+    """The registry of the releases that were fitted on a zoo.
 
     Raises:
-        UsageError: If it isn't known where they are.
+        UsageError: If its folder is unknown.
     """
     from server.federation.release_registry import ReleaseRegistry
 

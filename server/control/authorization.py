@@ -1,4 +1,4 @@
-"""What stands between a caller and the control service: roles, time limits, and error messages."""
+"""The authorization of calls to the control service: roles, time limits, error messages."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _LONGEST_TEXT = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Who may call a method, and how long a call may take.
+    """The roles that may call a method, and the time limit of a call.
 
     Args:
-        roles: Those that may.
-        limit_s: Seconds after which the server ends a call, whatever the caller's own deadline.
+        roles: The roles.
+        limit_s: Seconds after which the server ends a call, even before the caller's own deadline.
     """
 
     roles: frozenset[Role]
@@ -45,14 +45,14 @@ class CallError(F2LError):
 
 
 def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozenset()) -> Identity:
-    """Who calls, by the certificate that the TLS handshake has verified.
+    """The identity of the caller, by the certificate that the TLS handshake has verified.
 
     Args:
         context: Of the call.
-        revoked: Serial numbers of certificates that count no longer.
+        revoked: Serial numbers of revoked certificates.
 
     Raises:
-        CallError: If there is none, it does not say, or it is revoked.
+        CallError: If there is no certificate, it names no identity, or it is revoked.
     """
     try:
         [pem] = context.auth_context()["x509_pem_cert"]
@@ -61,20 +61,20 @@ def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozense
             raise CallError(grpc.StatusCode.UNAUTHENTICATED, "the certificate has been revoked")
         return Identity.of(certificate)
     except (KeyError, ValueError, ConfigError) as error:
-        # A damaged list of revocations ends here too: nobody can be told to be good.
+        # A damaged list of revocations ends here too: then no certificate can be trusted.
         raise CallError(
             grpc.StatusCode.UNAUTHENTICATED,
-            "the caller can't be told from the certificate",
+            "the certificate does not identify the caller",
             expected="one name and one known role in its subject",
         ) from error
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets a call through if a rule says so; what goes wrong leaves as a status and a sentence.
+    """An interceptor that enforces the rules, and answers an error with a status and a sentence.
 
     Args:
         rules: By full method name. A method without a rule is for nobody.
-        revoked: Serial numbers of certificates that count no longer.
+        revoked: Serial numbers of revoked certificates.
     """
 
     def __init__(self, rules: Mapping[str, Rule], revoked: Container[int] = frozenset()) -> None:

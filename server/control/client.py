@@ -1,4 +1,4 @@
-"""The client of the control service, for commands and programs of administrators and viewers."""
+"""The client of the control service, for administrators, viewers and their programs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from f2l_fed.errors import F2LError
+from server.control.health import FORMER_NAMES
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import ControlStub
 from server.control.run_messages import (
@@ -32,25 +33,25 @@ if TYPE_CHECKING:
     from server.federation.release import Release
     from server.rounds.state import RoundState
 
-PARTS = ("superlink", "front")
-"""What a server may supervise; a front of somebody else it does not."""
+PARTS = ("superlink", "gateway")
+"""Parts that a server may supervise; it does not supervise an external gateway."""
 
 _LARGEST_REPLY_BYTES = 4 * 1024 * 1024
 _STARTING_S = 30.0
 
 
 class ControlError(F2LError):
-    """The control service refused, failed or can't be reached."""
+    """An answer of the control service that is a refusal or a failure, or no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A way to a control service.
+    """An open connection to a control service.
 
     Args:
         address: ``host:port``.
-        stub: Speaks its protocol.
-        health: Speaks the standard protocol for health.
+        stub: Of its protocol.
+        health: Of the standard protocol for health.
         timeout_s: Longest wait for an answer.
     """
 
@@ -64,7 +65,7 @@ class Connection:
 async def connect(
     address: str, certificates: Path, name: str, *, timeout_s: float = 10.0
 ) -> AsyncIterator[Connection]:
-    """Opens a connection for a block; the server is first spoken to by a call.
+    """Opens a connection for a block; the first call reaches the server.
 
     Args:
         address: ``host:port``, the host as in the server's certificate.
@@ -88,29 +89,39 @@ async def connect(
 
 
 async def health(to: Connection) -> ServerHealth:
-    """Asks whether the server works; as all functions here, raises ControlError if not."""
+    """Reads the server's version, start and release.
+
+    Raises:
+        ControlError: If the server refuses, fails or can't be reached; so do all calls below.
+    """
     with _explained(to):
         return health_of(await to.stub.Health(pb.HealthRequest(), timeout=to.timeout_s))
 
 
 async def parts(to: Connection) -> dict[str, bool]:
-    """Asks by the standard protocol whether each part that the server supervises works."""
-    found = {}
-    for name in PARTS:
-        request = health_pb2.HealthCheckRequest(service=name)
-        with _explained(to):
-            try:
-                answer = await to.health.Check(request, timeout=to.timeout_s)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-            else:
-                found[name] = answer.status == health_pb2.HealthCheckResponse.SERVING
-    return found
+    """Reads by the standard protocol whether each part that the server supervises works."""
+    found = {part: await _serves(to, part) for part in PARTS}
+    for former, part in FORMER_NAMES.items():
+        if found[part] is None:
+            found[part] = await _serves(to, former)
+    return {part: serves for part, serves in found.items() if serves is not None}
+
+
+async def _serves(to: Connection, part: str) -> bool | None:
+    """Whether a part works; None if the server knows none of this name."""
+    request = health_pb2.HealthCheckRequest(service=part)
+    with _explained(to):
+        try:
+            answer = await to.health.Check(request, timeout=to.timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
-    """Rounds from a number on, oldest first."""
+    """Reads the rounds from a number on, oldest first."""
     from server.control.round_messages import round_of
 
     with _explained(to):
@@ -121,10 +132,11 @@ async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
 async def watch_rounds(
     to: Connection, *, first: int = 0, duration_s: float = 3600.0
 ) -> AsyncIterator[RoundState]:
-    """Rounds from a number on as they are, and again whenever they change.
+    """Yields the rounds from a number on, and each again when it changes.
 
     Args:
-        duration_s: When to stop; the server stops after an hour.
+        first: The number.
+        duration_s: Longest watch; the server ends it after an hour.
     """
     from server.control.round_messages import round_of
 
@@ -141,7 +153,7 @@ async def watch_rounds(
 
 
 async def list_releases(to: Connection) -> list[Release]:
-    """Releases, oldest first, without their `records`."""
+    """Reads the releases, oldest first, without their `records`."""
     from server.control.round_messages import release_of
 
     with _explained(to):
@@ -150,7 +162,7 @@ async def list_releases(to: Connection) -> list[Release]:
 
 
 async def show_release(to: Connection, id: str) -> Release:
-    """One release, without its `records`."""
+    """Reads a release, without its `records`."""
     from server.control.round_messages import release_of
 
     with _explained(to):
@@ -159,7 +171,7 @@ async def show_release(to: Connection, id: str) -> Release:
 
 
 async def promote(to: Connection, id: str) -> Release:
-    """Makes a release the one that sites get; returns it as it is then."""
+    """Promotes a release, so that sites get it; returns it as promoted."""
     from server.control.round_messages import release_of
 
     with _explained(to):
@@ -168,7 +180,7 @@ async def promote(to: Connection, id: str) -> Release:
 
 
 async def rollback(to: Connection) -> Release:
-    """Goes back to the release before the promoted one; returns it."""
+    """Promotes the release before the promoted one; returns it."""
     from server.control.round_messages import release_of
 
     with _explained(to):
@@ -177,14 +189,14 @@ async def rollback(to: Connection) -> Release:
 
 
 async def list_sites(to: Connection) -> list[SiteRecord]:
-    """How each site has done, sorted by name."""
+    """Reads the record of each site, sorted by name."""
     with _explained(to):
         replies = to.stub.ListSites(pb.ListSitesRequest(), timeout=to.timeout_s)
         return [site_of(message) async for message in replies]
 
 
 async def zoo_stats(to: Connection) -> ZooStats:
-    """How much the zoo holds."""
+    """Counts the contents of the zoo."""
     from server.control.round_messages import zoo_of
 
     with _explained(to):
@@ -192,11 +204,12 @@ async def zoo_stats(to: Connection) -> ZooStats:
 
 
 async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool = False) -> bytes:
-    """Invites a site; returns its kit, one file that lets its holder in once.
+    """Invites a site; returns its kit, one file that lets its holder register once.
 
     Args:
-        hours: How long the kit can be used; 0 takes the server's setting.
-        replace: Also for a registered site, whose key and certificate then count no longer.
+        name: Of the site.
+        hours: Validity of the kit; 0 takes the server's setting.
+        replace: Also for a registered site, whose key and certificate become invalid.
     """
     with _explained(to):
         request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
@@ -204,14 +217,14 @@ async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool =
 
 
 async def remove_site(to: Connection, name: str) -> SiteRecord:
-    """Takes a site out for good; its next request is refused."""
+    """Removes a site for good; its next request is refused."""
     with _explained(to):
         request = pb.RemoveSiteRequest(name=name)
         return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
 
 
 async def show_run(to: Connection) -> RequestedRounds:
-    """What the server is doing about rounds."""
+    """Reads the run that is under way and what comes after it."""
     with _explained(to):
         return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
 
@@ -220,8 +233,8 @@ async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Req
     """Starts rounds, one after the other.
 
     Args:
-        count: How many.
-        sites: Sites to wait for before each; 0 takes all that are registered.
+        count: Number of rounds.
+        sites: Number of sites to wait for before each; 0 takes all that are registered.
     """
     with _explained(to):
         request = pb.StartRoundRequest(rounds=count, sites=sites)
@@ -235,7 +248,7 @@ async def abort_round(to: Connection) -> RequestedRounds:
 
 
 async def resume_round(to: Connection, *, sites: int = 0) -> RequestedRounds:
-    """Takes up a round that was interrupted."""
+    """Resumes a round that was interrupted."""
     with _explained(to):
         request = pb.ResumeRoundRequest(sites=sites)
         return run_of(await to.stub.ResumeRound(request, timeout=_STARTING_S))
@@ -244,11 +257,11 @@ async def resume_round(to: Connection, *, sites: int = 0) -> RequestedRounds:
 async def watch_events(
     to: Connection, *, since_run: bool = False, duration_s: float = 3600.0
 ) -> AsyncIterator[dict[str, Any]]:
-    """What happens, as it happens.
+    """Yields the events of the federation as they are written.
 
     Args:
-        since_run: Begins with what has happened since the last run was started.
-        duration_s: When to stop; the server stops after an hour.
+        since_run: Begins with the events since the last run was started.
+        duration_s: Longest watch; the server ends it after an hour.
     """
     with _explained(to):
         request = pb.WatchEventsRequest(since_run=since_run)

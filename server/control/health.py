@@ -1,7 +1,7 @@
-"""The standard gRPC health service, for monitors and orchestrators that know nothing of us.
+"""The standard gRPC health service, for monitors and orchestrators.
 
-Names that can be asked for: "" is well when all parts are, "superlink" and "front" are what the
-server supervises, and the control service is well when it can answer.
+Names that can be asked for: "" serves when all parts do, "superlink" and "gateway" are the parts
+that the server supervises, and the control service serves when it can answer.
 """
 
 # ruff: noqa: N802, ARG002 - the methods' names and arguments are the protocol's
@@ -20,12 +20,14 @@ from server.control.authorization import CallError
 
 SERVICE = f"{pb.DESCRIPTOR.package}.Health"
 MOST_WATCHES = 8
+FORMER_NAMES = {"front": "gateway"}
+"""Names that parts had in earlier versions; monitors may still ask for them."""
 
 _POLL_S = 0.5
 
 
 class HealthService(HealthServicer):  # type: ignore[misc]
-    """How the parts of the server stand.
+    """The health of the server's parts.
 
     Args:
         own: Name of the service that answers.
@@ -43,7 +45,7 @@ class HealthService(HealthServicer):  # type: ignore[misc]
         if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
             raise CallError(
                 grpc.StatusCode.NOT_FOUND,
-                "no such service",
+                "unknown service",
                 expected=", ".join(["nothing", self._own, *self._parts]),
                 got=ascii(request.service[:80]),
             )
@@ -55,21 +57,22 @@ class HealthService(HealthServicer):  # type: ignore[misc]
         if self._watches >= MOST_WATCHES:
             raise CallError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "too many watch the server's health",
+                "too many watches of the server's health",
                 expected=f"{MOST_WATCHES} at a time",
             )
         self._watches += 1
         try:
-            told = None
+            sent = None
             while True:
-                if (status := self._status(request.service)) != told:
+                if (status := self._status(request.service)) != sent:
                     yield pb.HealthCheckResponse(status=status)
-                told = status
+                sent = status
                 await asyncio.sleep(_POLL_S)
         finally:
             self._watches -= 1
 
     def _status(self, name: str) -> Any:
+        name = FORMER_NAMES.get(name, name)
         if name == self._own:
             return pb.HealthCheckResponse.SERVING
         if name and name not in self._parts:

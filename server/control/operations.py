@@ -1,4 +1,4 @@
-"""The control service's part that acts: sites are added and removed, rounds started and watched."""
+"""The control service's methods about sites, runs and events."""
 
 # ruff: noqa: N802, ARG002 - the methods' names and arguments are the protocol's
 
@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,29 @@ _POLL_S = 0.25
 _TAIL_BYTES = 2**20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationServices:
+    """The services of a running federation that the control service commands.
+
+    Args:
+        membership: Its sites.
+        runs: Its rounds.
+    """
+
+    membership: Membership
+    runs: RunScheduler
+
+
 class Operations(ControlServicer):
     """Methods about sites, runs and events.
 
     Args:
         workdir: The federation's folder.
-        membership: Who belongs to it; None where the server only shows a folder.
-        runs: Its runs; None likewise.
+        services: Its services; None where the server only shows a folder.
     """
 
-    def __init__(
-        self, workdir: Path, membership: Membership | None, runs: RunScheduler | None
-    ) -> None:
-        self._workdir = workdir
-        self._members, self._runs = membership, runs
+    def __init__(self, workdir: Path, services: FederationServices | None) -> None:
+        self._workdir, self._services = workdir, services
         self._watches = 0
 
     async def ListSites(
@@ -59,10 +69,10 @@ class Operations(ControlServicer):
     async def AddSite(
         self, request: pb.AddSiteRequest, context: grpc.aio.ServicerContext
     ) -> pb.AddSiteReply:
-        members = self._membership()
+        members = self._running().membership
         if request.hours > LONGEST_KIT_HOURS:
             raise ConfigError(
-                "the kit would hold too long",
+                "invalid validity of the kit",
                 expected=f"at most {LONGEST_KIT_HOURS} hours",
                 got=str(request.hours),
             )
@@ -75,7 +85,7 @@ class Operations(ControlServicer):
     async def RemoveSite(
         self, request: pb.RemoveSiteRequest, context: grpc.aio.ServicerContext
     ) -> pb.Site:
-        members, by = self._membership(), caller(context).name
+        members, by = self._running().membership, caller(context).name
         await asyncio.to_thread(members.remove, request.name, by)
         sites = await asyncio.to_thread(self._sites)
         return site_message(next(site for site in sites if site.name == request.name))
@@ -83,12 +93,12 @@ class Operations(ControlServicer):
     async def ShowRun(
         self, request: pb.ShowRunRequest, context: grpc.aio.ServicerContext
     ) -> pb.Run:
-        return run_message(self._own_runs().wanted())
+        return run_message(self._running().runs.requested())
 
     async def StartRound(
         self, request: pb.StartRoundRequest, context: grpc.aio.ServicerContext
     ) -> pb.Run:
-        runs, by = self._own_runs(), caller(context).name
+        runs, by = self._running().runs, caller(context).name
         count = request.rounds or 1
         active = await asyncio.to_thread(self._active)
         sites = request.sites or active
@@ -96,7 +106,7 @@ class Operations(ControlServicer):
             raise UsageError("no site has registered yet", remedy="Add sites with site add.")
         if count > MOST_ROUNDS or sites > active:
             raise UsageError(
-                "no such rounds",
+                "invalid number of rounds or sites",
                 expected=f"1 to {MOST_ROUNDS} rounds with at most the {active} registered sites",
                 got=f"{count} rounds with {sites} sites",
             )
@@ -105,12 +115,12 @@ class Operations(ControlServicer):
     async def AbortRound(
         self, request: pb.AbortRoundRequest, context: grpc.aio.ServicerContext
     ) -> pb.Run:
-        return run_message(await self._own_runs().abort(caller(context).name))
+        return run_message(await self._running().runs.abort(caller(context).name))
 
     async def ResumeRound(
         self, request: pb.ResumeRoundRequest, context: grpc.aio.ServicerContext
     ) -> pb.Run:
-        runs, by = self._own_runs(), caller(context).name
+        runs, by = self._running().runs, caller(context).name
         return run_message(await runs.resume(by, sites=request.sites))
 
     async def WatchEvents(
@@ -138,25 +148,21 @@ class Operations(ControlServicer):
             )
         self._watches += 1
 
-    def _membership(self) -> Membership:
-        if self._members is None:
+    def _running(self) -> FederationServices:
+        if self._services is None:
             raise UsageError("this server only shows a folder", remedy="Use f2l-server run.")
-        return self._members
-
-    def _own_runs(self) -> RunScheduler:
-        if self._runs is None:
-            raise UsageError("this server only shows a folder", remedy="Use f2l-server run.")
-        return self._runs
+        return self._services
 
     def _active(self) -> int:
-        return sum(site.state == "active" for site in self._membership().registry.all())
+        return sum(site.state == "active" for site in self._running().membership.registry.all())
 
     def _sites(self) -> list[SiteRecord]:
         known = {site.name: site for site in site_records(load_states(self._workdir / "rounds"))}
-        if self._members is None:
+        if self._services is None:
             return list(known.values())
-        online = self._members.online()
-        for site in self._members.registry.all():
+        members = self._services.membership
+        online = members.online()
+        for site in members.registry.all():
             before = known.get(site.name) or SiteRecord(name=site.name)
             known[site.name] = before.registered(
                 state=site.state, online=site.name in online, ends=_ends(site)
@@ -172,7 +178,7 @@ def _ends(site: Enrolment) -> str:
 
 
 def _begin(path: Path, *, since_run: bool) -> int:
-    """Where in the file of events to begin: at the last start of a run, or at its end."""
+    """The offset in the file of events to begin at: the last start of a run, or the end."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)

@@ -10,11 +10,11 @@ from f2l_fed.zoo import ZooStats
 from server.control.proto import control_pb2 as pb
 from server.control.run_messages import SiteRecord, fields_of
 from server.federation.release import Release
-from server.rounds.state import RoundState
+from server.rounds.state import RoundState, with_quarantined, without_quarantined
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
-    """What rounds, oldest first, say of each site; sorted by name.
+    """The record of each site in some rounds, oldest first; sorted by name.
 
     >>> first = RoundState(number=1, step="done", parent="", sites=2, accepted=("a", "b"))
     >>> second = RoundState(number=2, step="done", parent="", sites=1, rejected={"a": "late"})
@@ -23,7 +23,8 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
     """
     records: dict[str, SiteRecord] = {}
     for state in rounds:
-        reasons = {**dict.fromkeys(state.accepted, ""), **state.rejected}
+        kept_out = with_quarantined(state.rejected, state.quarantined)
+        reasons = {**dict.fromkeys(state.accepted, ""), **kept_out}
         for name, reason in reasons.items():
             before = records.get(name)
             accepted = name in state.accepted
@@ -38,33 +39,37 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
 
 
 def round_message(state: RoundState) -> pb.Round:
-    """Spells a round."""
-    return pb.Round(**dataclasses.asdict(state))
+    """Spells a round; its quarantined sites are among the rejected ones, with a mark."""
+    values = dataclasses.asdict(state)
+    values["rejected"] = with_quarantined(values["rejected"], values.pop("quarantined"))
+    return pb.Round(**values)
 
 
 def round_of(message: pb.Round) -> RoundState:
     """Reads a round."""
-    return RoundState(**fields_of(message))
+    values = fields_of(message)
+    rejected, quarantined = without_quarantined(values["rejected"])
+    return RoundState(**{**values, "rejected": rejected, "quarantined": quarantined})
 
 
 def release_message(release: Release) -> pb.Release:
-    """Spells a release without its `records`, which grow with the zoo."""
+    """Writes a release as a message, without its `records`, which grow with the zoo."""
     values = dataclasses.asdict(release)
     del values["records"]
     return pb.Release(**{**values, "state": release.state.upper()})
 
 
 def release_of(message: pb.Release) -> Release:
-    """Reads a release; its `records` are empty."""
+    """Reads a release from a message; its `records` are empty."""
     state: Any = pb.Release.State.Name(message.state).lower()
     return Release(**{**fields_of(message), "state": state})
 
 
 def zoo_message(stats: ZooStats) -> pb.ZooStatsReply:
-    """Spells how much the zoo holds."""
+    """Writes the zoo's counts as a message."""
     return pb.ZooStatsReply(**dataclasses.asdict(stats))
 
 
 def zoo_of(message: pb.ZooStatsReply) -> ZooStats:
-    """Reads how much the zoo holds."""
+    """Reads the zoo's counts from a message."""
     return ZooStats(**fields_of(message))

@@ -1,4 +1,4 @@
-"""Messages of the control service that need nothing but themselves: health, sites, runs, events.
+"""Health, sites, runs and events as messages of the control service, and back.
 
 Apart from `server.control.round_messages`, so that a command which adds a site does not load
 PyTorch.
@@ -19,11 +19,11 @@ from server.scheduling.run_plan import RequestedRounds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerHealth:
-    """What a server that works says of itself.
+    """The health of a server that answers.
 
     Args:
         version: Of the program.
-        started: When the service came up, in UTC.
+        started: Start of the service, in UTC.
         release: The release that sites get; "" before the first.
     """
 
@@ -34,17 +34,17 @@ class ServerHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteRecord:
-    """How a site has done so far.
+    """The record of a site so far.
 
     Args:
         name: Of the site.
         accepted: Rounds whose update of it is in the zoo.
         rejected: Rounds that ended without one.
         last_round: The last of these rounds.
-        last_rejection: Why that round has no update of it; "" if it has.
+        last_rejection: Reason that this round has no update of it; "" if it has one.
         state: "invited", "active" or "removed"; "" for one that was never registered.
-        online: Whether it has been heard of lately.
-        ends: When its certificate, or before registration its kit, ends; ISO 8601.
+        online: Whether it has sent a request lately.
+        ends: End of its certificate, or before registration of its kit; ISO 8601.
     """
 
     name: str
@@ -57,19 +57,19 @@ class SiteRecord:
     ends: str = ""
 
     def registered(self, *, state: str, online: bool, ends: str) -> SiteRecord:
-        """With what is known of its registration."""
+        """The same record with the site's registration."""
         return dataclasses.replace(self, state=state, online=online, ends=ends)
 
 
 def health_message(health: ServerHealth) -> pb.HealthReply:
-    """Spells a server's health."""
+    """Writes a server's health as a message."""
     message = pb.HealthReply(version=health.version, release=health.release)
     message.started.FromDatetime(health.started)
     return message
 
 
 def health_of(message: pb.HealthReply) -> ServerHealth:
-    """Reads a server's health."""
+    """Reads a server's health from a message."""
     return ServerHealth(
         version=message.version,
         started=message.started.ToDatetime(tzinfo=UTC),
@@ -78,27 +78,27 @@ def health_of(message: pb.HealthReply) -> ServerHealth:
 
 
 def site_message(site: SiteRecord) -> pb.Site:
-    """Spells how a site has done."""
+    """Writes the record of a site as a message."""
     return pb.Site(**dataclasses.asdict(site))
 
 
 def site_of(message: pb.Site) -> SiteRecord:
-    """Reads how a site has done."""
+    """Reads the record of a site from a message."""
     return SiteRecord(**fields_of(message))
 
 
-def run_message(wanted: RequestedRounds) -> pb.Run:
-    """Spells what is being done about rounds."""
-    return pb.Run(**dataclasses.asdict(wanted))
+def run_message(requested: RequestedRounds) -> pb.Run:
+    """Writes the requested rounds as a message."""
+    return pb.Run(**dataclasses.asdict(requested))
 
 
 def run_of(message: pb.Run) -> RequestedRounds:
-    """Reads what is being done about rounds."""
+    """Reads the requested rounds from a message."""
     return RequestedRounds(**fields_of(message))
 
 
 def event_of(message: pb.Event) -> dict[str, Any]:
-    """Reads an event as it stands in ``events.jsonl``."""
+    """Reads an event from a message, with the fields of ``events.jsonl``."""
     time = round(message.time.ToNanoseconds() / 1e9, 3)
     fields = MessageToDict(message.fields)
     # The protocol's numbers are all of one kind; whole ones were whole before.

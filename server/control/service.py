@@ -1,4 +1,4 @@
-"""The control service: what administrators and viewers ask, answered from the federation's folder.
+"""The control service: administrators and viewers read and command a federation.
 
 Only callers with a certificate of the federation's authority get through the TLS handshake; what
 their role allows is in `RULES`.
@@ -27,7 +27,7 @@ from f2l_fed.zoo import ZooStats
 from server.control.authorization import CallError, Guard, Rule, caller
 from server.control.health import SERVICE as HEALTH
 from server.control.health import HealthService
-from server.control.operations import Operations
+from server.control.operations import FederationServices, Operations
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import add_ControlServicer_to_server
 from server.control.round_messages import release_message, round_message, zoo_message
@@ -35,12 +35,10 @@ from server.control.run_messages import ServerHealth, health_message
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
-from server.membership.membership import Membership
 from server.pki.identity import Credentials
 from server.pki.revocation import Revocations
 from server.rounds.state import RoundState
 from server.rounds.state_files import load_states
-from server.scheduling.run_scheduler import RunScheduler
 
 _LOG = logging.getLogger("f2l.control")
 
@@ -55,10 +53,10 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_REQUEST_BYTES),
     ("grpc.max_send_message_length", LARGEST_REPLY_BYTES),
     ("grpc.max_concurrent_streams", MOST_CALLS),
-    # Two servers on one port would share the calls between them without a word.
+    # Two servers on one port would silently share the calls between them.
     ("grpc.so_reuseport", 0),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    # Finds watchers that vanished without a word.
+    # Detects watchers whose connection was lost.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
@@ -92,18 +90,15 @@ RULES: Mapping[str, Rule] = {
 
 
 class ControlService(Operations):
-    """The service's methods. Whatever touches the disk runs in a thread.
+    """The service's methods; all access to the disk runs in a thread.
 
     Args:
         workdir: The federation's folder.
-        membership: Who belongs to it; None where the server only shows a folder.
-        runs: Its runs; None likewise.
+        services: Its services; None where the server only shows a folder.
     """
 
-    def __init__(
-        self, workdir: Path, membership: Membership | None = None, runs: RunScheduler | None = None
-    ) -> None:
-        super().__init__(workdir, membership, runs)
+    def __init__(self, workdir: Path, services: FederationServices | None = None) -> None:
+        super().__init__(workdir, services)
         self._releases = ReleaseRegistry(workdir / "releases")
         self._events = EventLog(path=workdir / "events.jsonl", clock=time.time)
         self._started = datetime.now(UTC)
@@ -210,8 +205,7 @@ async def serve(
     *,
     name: str = "server",
     rules: Mapping[str, Rule] = RULES,
-    membership: Membership | None = None,
-    runs: RunScheduler | None = None,
+    services: FederationServices | None = None,
     parts: Mapping[str, bool] | None = None,
 ) -> AsyncIterator[int]:
     """Serves a federation's folder until the block ends.
@@ -222,10 +216,9 @@ async def serve(
         host: Address to listen on.
         port: 0 for any that is free.
         name: Of the server's identity.
-        rules: Who may call what, by full method name.
-        membership: Who belongs to the federation; None only shows the folder.
-        runs: Its runs; None likewise.
-        parts: What else the server consists of, and whether it works, as it is now.
+        rules: Roles and time limits, by full method name.
+        services: The federation's services; None only shows the folder.
+        parts: Whether each supervised part works, as it is now.
 
     Yields:
         The port.
@@ -240,7 +233,7 @@ async def serve(
         maximum_concurrent_rpcs=MOST_CALLS,
     )
     add_ControlServicer_to_server(  # type: ignore[no-untyped-call]
-        ControlService(workdir, membership, runs), server
+        ControlService(workdir, services), server
     )
     add_HealthServicer_to_server(HealthService(_SERVICE, parts or {}), server)
     credentials = grpc.ssl_server_credentials(

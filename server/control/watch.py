@@ -1,4 +1,4 @@
-"""Rounds on a server, watched from afar: live on a terminal, one JSON object a line elsewhere."""
+"""A remote view of the rounds of a server: a live table on a terminal, else JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from f2l_fed import events
 from server.control import client as control_client
 
 _STEPS = {
-    events.SITE_PROBED: "introduced itself",
+    events.SITE_PROBED: "probed",
     events.SITE_ACCEPTED: "accepted",
     events.SITE_REJECTED: "rejected",
     events.SITE_QUARANTINED: "in quarantine",
@@ -26,7 +26,7 @@ _POLL_S = 2.0
 
 
 class RoundView:
-    """What has been heard of the present round, by site."""
+    """The state of each site in the present round, from the events so far."""
 
     def __init__(self) -> None:
         self.title = "no round yet"
@@ -34,7 +34,7 @@ class RoundView:
 
     def take(self, event: dict[str, Any]) -> None:
         """Takes one event."""
-        name = event["event"]
+        name = events.current_name(event["event"])
         if name == events.RUN_STARTED:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
@@ -58,7 +58,7 @@ class RoundView:
             self.title = f"the run ended: {event['reason']}"
 
     def table(self) -> Table:
-        """As a table."""
+        """The table of the sites."""
         table = Table("site", "state", "", title=Text(self.title), title_justify="left", box=None)
         for site, (state, reason) in sorted(self.sites.items()):
             # Names and reasons come from sites.
@@ -69,17 +69,17 @@ class RoundView:
 async def follow(
     server: str, certificates: Path, name: str, *, as_json: bool, seconds: float
 ) -> bool:
-    """Shows what happens until no round is under way.
+    """Shows events until no round is under way.
 
     Args:
         server: ``host:port`` of the control service.
         certificates: Folder of the caller's identity.
         name: Of this identity.
         as_json: One JSON object a line, on a terminal too.
-        seconds: When to stop watching.
+        seconds: Longest watch.
 
     Returns:
-        Whether all went well so far.
+        Whether no run has failed so far.
     """
     console, view = Console(), RoundView()
     lively = console.is_terminal and not as_json

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The record of a release: a generator version, its state and what it was made from."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["candidate", "promoted", "retired"]
+"""The state of a release: judged or waiting for it, what sites get, or what they got before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What is known of a generator version.
+    """The record of a generator version.
 
     Args:
         id: Five digits, the round that made it.
-        state: A candidate has not passed the gate; one release at a time is promoted.
+        state: A candidate has not passed the gate, which may have rejected it; one release at a
+            time is promoted.
         parent: The release that was promoted when it was made; "" for the first.
         snapshot: Commit of the zoo it was fitted on.
         sites: The sites whose records it was fitted on.
         records: Keys of these records, as many for each site, in the order of its expected weights.
         anchors: Anchors that the lineage has had; its probes start from the last of them.
-        left_out: Sites whose records were left out, with what the second look found.
-        figures: What the fit and the audit measured.
-        reasons: Why the gate held it; empty if promoted.
+        left_out: Sites with records that were left out, with the finding of the cohort review.
+        figures: Figures of the fit and the audit.
+        reasons: Why the gate rejected it; empty if promoted.
         parameters: D.
     """
 

@@ -1,8 +1,8 @@
-"""The releases of a federation: generator versions, which one sites get, and their history.
+"""The registry of a federation's releases: their records, their files, and which one sites get.
 
 One file, ``promoted``, says which release sites get; it is replaced in one step, and so a process
-that dies at any point leaves one promoted release and not two or none. What a release's own record
-says of its state follows, and gives way where it disagrees.
+that dies at any point leaves one promoted release and not two or none. The state in a release's own
+record follows, and gives way where it disagrees.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _POINTER = "promoted"
 
 
 class ReleaseRegistry:
-    """The folder of releases. Any number of processes may use the same one.
+    """The releases in a folder, which any number of processes may use.
 
     Args:
         path: Created when the first release is written.
@@ -48,11 +48,15 @@ class ReleaseRegistry:
         self.path = path
 
     def ids(self) -> list[str]:
-        """Known releases, oldest first."""
+        """The ids of all releases, oldest first."""
         return sorted(file.parent.name for file in self.path.glob("[0-9]*/release.json"))
 
     def read(self, id: str) -> Release:
-        """Raises ReleaseError if there is no such release or its record is damaged."""
+        """Reads a release's record.
+
+        Raises:
+            ReleaseError: If there is no such release or its record is damaged.
+        """
         return _as_pointed(self._stored(id), self._pointer())
 
     def _stored(self, id: str) -> Release:
@@ -75,7 +79,7 @@ class ReleaseRegistry:
             ) from error
 
     def find(self, id: str) -> Release | None:
-        """`read`, or None if there is no such release."""
+        """Reads a release's record; None if there is no such release."""
         return self.read(id) if id in self.ids() else None
 
     def promoted(self) -> Release | None:
@@ -84,16 +88,16 @@ class ReleaseRegistry:
         return self.read(id) if id else None
 
     def fitted_on(self, site: str) -> tuple[Release, ...]:
-        """Releases that learned from a site's records, oldest first."""
+        """The releases that were fitted on a site's records, oldest first."""
         releases = [self.read(id) for id in self.ids()]
         return tuple(release for release in releases if site in release.sites)
 
     def measured(self) -> Release:
-        """The promoted release, or the newest if none is; there must be one."""
+        """The release to measure: the promoted one, or the newest if none is; there must be one."""
         return self.promoted() or self.read(self.ids()[-1])
 
     def write_candidate(self, release: Release, fit: GeneratorFit) -> Release:
-        """Writes a release that no site gets yet; replaces a candidate of the same id.
+        """Writes a candidate, which no site gets yet; replaces a candidate of the same id.
 
         Raises:
             ReleaseError: If sites have got a release of this id.
@@ -109,7 +113,7 @@ class ReleaseRegistry:
                 )
             if known is not None and known.snapshot > release.snapshot:
                 raise ReleaseError(
-                    "there is a newer candidate of this name",
+                    "a newer candidate of this name exists already",
                     where=str(self.path / release.id),
                     expected=f"one of commit {known.snapshot} or later",
                     got=f"commit {release.snapshot}",
@@ -127,7 +131,7 @@ class ReleaseRegistry:
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         final = self.path / release.id
-        # What is deleted first must not be mistaken for a release if the process dies meanwhile.
+        # If the process dies in between, the rest must not be mistaken for a release.
         final.joinpath("release.json").unlink(missing_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
@@ -143,7 +147,7 @@ class ReleaseRegistry:
         return load_part(self.path / id / "generator.safetensors", name)
 
     def expected(self, id: str) -> Tensor:
-        """(n, E, D) float32, what the prior expects of `Release.records` without their site's.
+        """(n, E, D) float32, the prior's predictions for `Release.records` without their site.
 
         Raises:
             ReleaseError: If the file is missing or damaged, or made for other sites.
@@ -158,19 +162,21 @@ class ReleaseRegistry:
         """Makes a release the one that sites get and retires the one before.
 
         Args:
-            id: Of the release.
-            judged: What the gate has just read, next to the release that it was made from; it isn't
-                read again then, but it must be the same, and sites must still have that one.
+            id: Id of the release.
+            judged: The record that the gate has judged. The stored record must be the same, and
+                sites must still get its parent; the generator isn't read again then.
 
         Raises:
-            ReleaseError: If there is none, its generator can't be read or is not finite, or sites
-                get another one than its parent by now.
+            ReleaseError: If there is no such release, its generator can't be read or is not finite,
+                or sites get another release than its parent by now.
         """
         with self._alone():
             release, before = self.read(id), self.promoted()
             now = before.id if before is not None else ""
             if judged is not None and release != judged:
-                raise ReleaseError("it was replaced while it was judged", where=f"release {id}")
+                raise ReleaseError(
+                    "the release was replaced while it was judged", where=f"release {id}"
+                )
             if judged is not None and release.parent != now:
                 raise ReleaseError(
                     "sites have got another release meanwhile",
@@ -185,8 +191,8 @@ class ReleaseRegistry:
                 self._rewrite(before, "retired", before.reasons)
             return self._rewrite(release, "promoted", ())
 
-    def hold(self, id: str, reasons: Sequence[str]) -> Release:
-        """Keeps a candidate from sites and records why; what is none by now stays as it is."""
+    def reject(self, id: str, reasons: Sequence[str]) -> Release:
+        """Records why the gate rejects a candidate; a release of another state stays as it is."""
         with self._alone():
             release = self.read(id)
             if release.state != "candidate":
@@ -203,7 +209,7 @@ class ReleaseRegistry:
             now = self.promoted()
             if now is None or not now.parent:
                 raise ReleaseError(
-                    "there is no earlier release to go back to",
+                    "no earlier release to go back to",
                     where=str(self.path),
                     got="no release" if now is None else f"{now.id}, the first one",
                 )
@@ -221,16 +227,16 @@ class ReleaseRegistry:
         try:
             id = path.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
-            # A folder from before there was one: the newest that says so of itself.
-            said = [id for id in self.ids() if self._stored(id).state == "promoted"]
-            return said[-1] if said else ""
+            # A folder from before the file was introduced: the newest record with this state.
+            promoted = [id for id in self.ids() if self._stored(id).state == "promoted"]
+            return promoted[-1] if promoted else ""
         if not id.isdecimal():
             raise ReleaseError(
                 "the file that names the promoted release is damaged",
                 where=str(path),
                 expected="the number of a release",
                 got=ascii(id[:40]),
-                remedy="Delete it; then the records of the releases say which one it is.",
+                remedy="Delete it; then the records of the releases say which release is promoted.",
             )
         return id
 
@@ -251,15 +257,15 @@ def require_finite(generator: Generator, *, where: str) -> None:
                 "the generator is not finite",
                 where=where,
                 got=name,
-                remedy="Keep to the release that sites get now.",
+                remedy="Keep the release that sites get now.",
             )
 
 
-def _as_pointed(release: Release, pointed: str) -> Release:
-    """The release with the state that the pointer gives it, where a crash left another."""
-    if release.id == pointed and release.state != "promoted":
+def _as_pointed(release: Release, promoted: str) -> Release:
+    """The release with the state that follows from the pointer, if a crash left another."""
+    if release.id == promoted and release.state != "promoted":
         return dataclasses.replace(release, state="promoted", reasons=())
-    if release.id != pointed and release.state == "promoted":
+    if release.id != promoted and release.state == "promoted":
         return dataclasses.replace(release, state="retired")
     return release
 

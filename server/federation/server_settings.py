@@ -20,7 +20,7 @@ class ServerSettings:
         dashboard: Port of the dashboard, always on loopback; 0 for any.
         superlink: Port of Flower's SuperLink, always on loopback; 0 for any.
         enrolment: Port of the service behind /v1/site/, always on loopback; 0 for any.
-        front: The gateway: "built-in", or "external" for an nginx as in deploy/nginx/ before
+        gateway: "built-in", or "external" for an nginx as in deploy/nginx/ before
             fixed ports of superlink and enrolment.
         kit_hours: Validity of a site's kit.
         certificate_days: Validity of a site's certificate; its daemon renews it in time.
@@ -35,7 +35,7 @@ class ServerSettings:
     dashboard: int = 8765
     superlink: int = 0
     enrolment: int = 0
-    front: str = "built-in"
+    gateway: str = "built-in"
     kit_hours: int = 72
     certificate_days: int = 90
     largest_body_bytes: int = 2**28
@@ -45,10 +45,10 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name in ("address", "listen", "control"):
             split_address(getattr(self, name), name)
-        choice(self, "front", ("built-in", "external"))
+        choice(self, "gateway", ("built-in", "external"))
         for name in ("dashboard", "superlink", "enrolment"):
             require(0 <= getattr(self, name) < 2**16, self, name, "a port, or 0 for any")
-        external = self.front == "external"
+        external = self.gateway == "external"
         require(not external or self.superlink > 0, self, "superlink", "a fixed port")
         require(not external or self.enrolment > 0, self, "enrolment", "a fixed port")
         positive(self, "kit_hours", "certificate_days", "connections", "connections_per_host")

@@ -109,6 +109,10 @@ def _section(values: dict[str, Any], where: str) -> dict[str, Any]:
     section = values.pop("server", {})
     if not isinstance(section, dict):
         raise ConfigError("server has the wrong type", where=where, expected="a section")
+    if "front" in section and "gateway" not in section:
+        # The name of this key before; the error of one that is invalid says the new one.
+        section = {**section, "gateway": section["front"]}
+        del section["front"]
     return section
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The TLS gateway for sites: authentication, routes, and the proxy before the SuperLink."""

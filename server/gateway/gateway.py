@@ -1,10 +1,9 @@
-"""The TLS front: the one port that sites reach, and how little of the server is behind it.
+"""The TLS gateway: the one port that sites reach, before SuperLink and enrolment.
 
 Sites may post to Flower's Fleet routes and to the enrolment service, and ask whether they are
-known; anyone may ask whether the server works. Fleet routes are for whoever shows a site's
-certificate that the authority has signed and not revoked, together with the key that this very
-site has registered: neither is worth anything alone. Everything else is answered here and goes
-nowhere.
+registered; anyone may ask whether the server works. A Fleet route takes a site's certificate,
+signed by the authority and not revoked, together with the key that this very site has registered:
+neither is enough alone. Every other request is refused here and never forwarded.
 
 It runs as a process of its own that never sees the authority's key.
 """
@@ -31,7 +30,7 @@ from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
 
 HANDSHAKE_S = 10.0
 UNKNOWN_SITE_S = 30.0
-"""A connection that shows no certificate of a site is closed after so long."""
+"""Longest connection of an unknown site, one that shows no certificate of a site."""
 
 _FLEET = re.compile(r"/v1/fleet/[a-z-]{1,64}")
 _SITE = re.compile(r"/v1/site/(enrol|renew)")
@@ -40,7 +39,7 @@ _LARGEST_FORM_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """What a front needs to know.
+    """The settings of a gateway.
 
     Args:
         root: The federation's folder.
@@ -48,7 +47,7 @@ class GatewaySettings:
         superlink: Port of the SuperLink on loopback, with TLS.
         enrolment: Port of the enrolment service on loopback.
         largest_body_bytes: Largest request.
-        connections: Most connections at a time; strangers get half of them.
+        connections: Most connections at a time; unknown sites get half of them.
         connections_per_host: Most at a time from one address.
     """
 
@@ -67,18 +66,18 @@ class GatewaySettings:
 
 
 class Gateway:
-    """Accepts connections and sees each through.
+    """Accepts connections, authenticates their sites and forwards their requests.
 
     Args:
-        settings: Where to and how many.
+        settings: The services behind it, and its limits.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._visitors = SiteAuth(settings.root)
+        self._auth = SiteAuth(settings.root)
         self._open: set[asyncio.Task[None]] = set()
         self._hosts: Counter[str] = Counter()
-        self._strangers = 0
+        self._unknown_sites = 0
         self._tls = _server_tls(settings.certificates)
         self._tls_read = self._tls_version()
         authority = settings.certificates / AUTHORITY
@@ -88,7 +87,7 @@ class Gateway:
         self._enrolment = Upstream(port=settings.enrolment, tls=None)
 
     async def accept(self, listener: socket.socket) -> None:
-        """Takes connections until it is cancelled; those over a limit are closed at once."""
+        """Accepts connections until it is cancelled; those over a limit are closed at once."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -102,13 +101,13 @@ class Gateway:
                 limits = self._settings
                 if (
                     len(self._open) >= limits.connections
-                    or self._strangers >= max(limits.connections // 2, 1)
+                    or self._unknown_sites >= max(limits.connections // 2, 1)
                     or self._hosts[host] >= limits.connections_per_host
                 ):
                     connection.close()
                     continue
                 self._hosts[host] += 1
-                task = asyncio.create_task(self._see_through(connection, host))
+                task = asyncio.create_task(self._serve_connection(connection, host))
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)
         finally:
@@ -116,34 +115,32 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _see_through(self, connection: socket.socket, host: str) -> None:
-        stranger = True
-        self._strangers += 1
+    async def _serve_connection(self, connection: socket.socket, host: str) -> None:
+        unknown = True
+        self._unknown_sites += 1
         try:
-            reader, writer = await self._shake_hands(connection)
-            visitor = self._visitors.of(writer.get_extra_info("ssl_object"))
-            passage = ProxyConnection(
-                reader=reader, writer=writer, route=self._route, visitor=visitor
-            )
+            reader, writer = await self._handshake(connection)
+            site = self._auth.site_of(writer.get_extra_info("ssl_object"))
+            proxied = ProxyConnection(reader=reader, writer=writer, route=self._route, site=site)
             try:
-                if visitor is None:
+                if site is None:
                     async with asyncio.timeout(UNKNOWN_SITE_S):
-                        await passage.run()
+                        await proxied.run()
                 else:
-                    stranger = False
-                    self._strangers -= 1
-                    await passage.run()
+                    unknown = False
+                    self._unknown_sites -= 1
+                    await proxied.run()
             finally:
-                await passage.close()
+                await proxied.close()
         except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError):
-            pass  # The other side is slow, gone or no TLS client; it is not told more.
+            pass  # The client is slow, gone or speaks no TLS; it gets no other answer.
         finally:
-            self._strangers -= stranger
+            self._unknown_sites -= unknown
             self._hosts[host] -= 1
             if not self._hosts[host]:
                 del self._hosts[host]
 
-    async def _shake_hands(
+    async def _handshake(
         self, connection: socket.socket
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
@@ -154,20 +151,20 @@ class Gateway:
         transport, _ = await loop.connect_accepted_socket(
             lambda: protocol,
             connection,
-            ssl=self._fresh_tls(),
+            ssl=self._current_tls(),
             ssl_handshake_timeout=HANDSHAKE_S,
             ssl_shutdown_timeout=2.0,
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     def _route(
-        self, method: str, path: str, passage: ProxyConnection
+        self, method: str, path: str, proxied: ProxyConnection
     ) -> tuple[Upstream, int] | int:
-        """Where a request goes and how large it may be, or the status that refuses it."""
+        """The service for a request and its largest size, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
         if method == "GET" and path == "/v1/site/me":
-            return 200 if self._visitors.knows(passage.visitor) else 401
+            return 200 if self._auth.is_registered(proxied.site) else 401
         if method == "POST" and _SITE.fullmatch(path):
             return self._enrolment, _LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):
@@ -175,11 +172,11 @@ class Gateway:
         if method != "POST":
             return 405
         # Flower's SuperNode ends on this status, and its daemon asks again and again.
-        if not self._visitors.may_pass(passage.visitor, passage.key):
+        if not self._auth.authorizes(proxied.site, proxied.key):
             return 401
         return self._superlink, self._settings.largest_body_bytes
 
-    def _fresh_tls(self) -> ssl.SSLContext:
+    def _current_tls(self) -> ssl.SSLContext:
         if (version := self._tls_version()) != self._tls_read:
             with suppress(ssl.SSLError, OSError):  # half renewed: the next connection tries again
                 self._tls = _server_tls(self._settings.certificates)
@@ -231,16 +228,16 @@ async def _serve(settings: GatewaySettings) -> None:
 
 
 def main() -> None:
-    """The process: its one argument is a file with the settings."""
+    """Runs the process; its one argument is a JSON file with the settings."""
     values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     host, port = values.pop("listen")
     settings = GatewaySettings(root=Path(values.pop("root")), listen=(host, port), **values)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     try:
         asyncio.run(_serve(settings))
     except OSError as error:
-        sys.exit(f"the front can't listen on {host}:{port}: {error.strerror}")
+        sys.exit(f"the gateway can't listen on {host}:{port}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One connection through the front: its requests checked, passed on, and answered, in order."""
+"""A proxied connection: its requests are checked, forwarded and answered, in order."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from server.gateway.site_auth import AuthenticatedSite
 
 LARGEST_HEAD_BYTES = 16 * 1024
 IDLE_S = 75.0
-"""Between two requests of a connection."""
+"""Longest pause between two requests of a connection."""
 
 PAUSE_S = 30.0
-"""Between two pieces of a request or of an answer."""
+"""Longest pause between two pieces of a request or of an answer."""
 
 CLOSE_S = 2.0
-"""For the end of a connection."""
+"""Longest wait for the end of a connection."""
 
 WHOLE_S = 600.0
-"""For a request with its answer."""
+"""Longest time for a request with its answer."""
 
 KEY_HEADER = b"flwr-public-key"
 
 _PIECE_BYTES = 2**16
-# Not passed on: they concern one connection only, or only the front may say them.
+# Not forwarded: they concern one connection only, or only the gateway may set them.
 _DROPPED = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"host"}
     | {b"forwarded", b"x-forwarded-for", b"x-f2l-secret", b"expect"}
@@ -54,13 +54,13 @@ class Upstream:
 
 
 class ProxyConnection:
-    """A connection.
+    """The connection of a client, with its own connections to the services behind the gateway.
 
     Args:
-        reader: From the visitor.
-        writer: To the visitor.
-        route: Decides where a request goes.
-        visitor: Who the certificate says this is.
+        reader: From the client.
+        writer: To the client.
+        route: Chooses the service for a request, or the status that refuses it.
+        site: The site that the certificate names; None for an unknown site.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class ProxyConnection:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         route: Route,
-        visitor: AuthenticatedSite | None,
+        site: AuthenticatedSite | None,
     ) -> None:
-        self.visitor = visitor
+        self.site = site
         self.key = b""
         """Public key that the present request claims."""
         self._reader, self._writer, self._route = reader, writer, route
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD_BYTES)
-        self._behind: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
+        self._upstreams: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def run(self) -> None:
-        """Sees requests through until either side is done."""
+        """Serves requests until either side is done."""
         while True:
             try:
                 async with asyncio.timeout(IDLE_S):
@@ -102,8 +102,8 @@ class ProxyConnection:
                 return
 
     async def close(self) -> None:
-        """Ends the connection, with what is still to be sent, and those behind it."""
-        for _, writer in self._behind.values():
+        """Ends the connection, after what is still to be sent, and those to the services."""
+        for _, writer in self._upstreams.values():
             writer.close()
         self._writer.close()
         try:
@@ -121,49 +121,49 @@ class ProxyConnection:
         found = 404 if query else self._route(method, path, self)
         if isinstance(found, int):
             raise _Refused(found)
-        upstream, most = found
+        upstream, largest_bytes = found
         lengths = [value for name, value in request.headers if name == b"content-length"]
-        if lengths and int(lengths[0]) > most:
+        if lengths and int(lengths[0]) > largest_bytes:
             raise _Refused(413)
         if self._http.they_are_waiting_for_100_continue:
             await self._tell(h11.InformationalResponse(status_code=100, headers=[]))
         try:
             reader, writer = await self._reach(upstream)
-            await self._pass_on(request, upstream, reader, writer, most)
+            await self._forward(request, upstream, reader, writer, largest_bytes)
         except (OSError, h11.RemoteProtocolError, h11.LocalProtocolError) as error:
-            if isinstance(error, h11.RemoteProtocolError) and self._bad_visitor():
+            if isinstance(error, h11.RemoteProtocolError) and self._client_erred():
                 raise
             self._drop(upstream)
             # Sites take this status as a reason to try again.
             raise _Refused(502) from error
 
-    def _bad_visitor(self) -> bool:
+    def _client_erred(self) -> bool:
         return self._http.their_state is h11.ERROR
 
-    async def _pass_on(
+    async def _forward(
         self,
         request: h11.Request,
         upstream: Upstream,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        most: int,
+        largest_bytes: int,
     ) -> None:
-        behind = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD_BYTES)
+        outgoing = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD_BYTES)
         headers = [(name, value) for name, value in request.headers if name not in _DROPPED]
         headers.append((b"host", b"localhost:%d" % upstream.port))
         forwarded = h11.Request(method=request.method, target=request.target, headers=headers)
-        await _send(behind, writer, forwarded)
+        await _send(outgoing, writer, forwarded)
         size = 0
         while isinstance(event := await self._next_piece(), h11.Data):
             size += len(event.data)
-            if size > most:
+            if size > largest_bytes:
                 self._drop(upstream)
                 raise _Refused(413)
-            await _send(behind, writer, event)
-        await _send(behind, writer, h11.EndOfMessage())
+            await _send(outgoing, writer, event)
+        await _send(outgoing, writer, h11.EndOfMessage())
         started = False
         while True:
-            reply = await _receive(behind, reader)
+            reply = await _receive(outgoing, reader)
             if isinstance(reply, h11.InformationalResponse):
                 continue
             if isinstance(reply, h11.Response):
@@ -171,15 +171,19 @@ class ProxyConnection:
                 reply = h11.Response(status_code=reply.status_code, headers=kept)
                 started = True
             if not isinstance(reply, h11.Response | h11.Data | h11.EndOfMessage):
-                raise ConnectionError("the service behind has gone")
+                raise ConnectionError("the service has closed the connection")
             await self._tell(reply)
             if isinstance(reply, h11.EndOfMessage):
                 break
-        if not started or behind.our_state is not h11.DONE or behind.their_state is not h11.DONE:
+        if (
+            not started
+            or outgoing.our_state is not h11.DONE
+            or outgoing.their_state is not h11.DONE
+        ):
             self._drop(upstream)
 
     async def _reach(self, upstream: Upstream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        known = self._behind.get(upstream.port)
+        known = self._upstreams.get(upstream.port)
         if known is not None:
             if not known[0].at_eof() and not known[1].is_closing():
                 return known
@@ -191,11 +195,11 @@ class ProxyConnection:
             ),
             10.0,
         )
-        self._behind[upstream.port] = made
+        self._upstreams[upstream.port] = made
         return made
 
     def _drop(self, upstream: Upstream) -> None:
-        if known := self._behind.pop(upstream.port, None):
+        if known := self._upstreams.pop(upstream.port, None):
             known[1].close()
 
     async def _next_piece(self) -> Any:
@@ -203,7 +207,7 @@ class ProxyConnection:
             event = await self._next()
         if isinstance(event, h11.Data | h11.EndOfMessage):
             return event
-        raise ConnectionError("the visitor has gone")
+        raise ConnectionError("the client has closed the connection")
 
     async def _next(self) -> Any:
         return await _receive(self._http, self._reader)
@@ -212,12 +216,12 @@ class ProxyConnection:
         await _send(self._http, self._writer, event)
 
     async def _refuse(self, status: int) -> None:
-        """Answers with a status and ends the connection, whatever is left of the request."""
+        """Answers with a status and ends the connection, even with a part of the request unread."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         body = f"{HTTPStatus(status).phrase}\n".encode()
         headers = [("content-length", str(len(body))), ("connection", "close")]
-        # By it a site finds out that its clock is wrong.
+        # A site compares its clock with this header.
         headers.append(("date", formatdate(usegmt=True)))
         try:
             await self._tell(h11.Response(status_code=status, headers=headers))
@@ -228,12 +232,12 @@ class ProxyConnection:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Takes some of an unread request: closed over it, the answer could be lost."""
+        """Reads some of the rest of a request: closed before, the answer could be lost."""
         if self._http.their_state is h11.SEND_BODY:
             with suppress(h11.RemoteProtocolError):
                 while isinstance(self._http.next_event(), h11.Data):
                     pass
-        # Of a request that is none, nobody knows where it would end.
+        # After a malformed request, its end is unknown.
         if self._http.their_state not in (h11.SEND_BODY, h11.ERROR):
             return
         try:
@@ -246,7 +250,7 @@ class ProxyConnection:
 
 
 class _Refused(Exception):
-    """A request that is answered with a status and not passed on."""
+    """A request that is answered with a status and not forwarded."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

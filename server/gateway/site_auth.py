@@ -1,4 +1,4 @@
-"""Whether the other side of a connection to the front is a site, and which."""
+"""Authentication of sites at the gateway: certificate, revocations and registered key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.pki.revocation import Revocations
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticatedSite:
-    """A site, by a certificate whose signature the handshake has verified.
+    """A site with a certificate whose signature the handshake has verified.
 
     Args:
         name: Of the site.
@@ -33,7 +33,7 @@ class AuthenticatedSite:
 
 
 class SiteAuth:
-    """Looks visitors up in the federation's folder, anew for every request.
+    """Authenticates sites against the federation's folder, read again for every request.
 
     Args:
         root: The federation's folder.
@@ -43,8 +43,8 @@ class SiteAuth:
         self._registry = root / "registry"
         self._revoked = Revocations(root / "certificates")
 
-    def of(self, connection: ssl.SSLObject | None) -> AuthenticatedSite | None:
-        """Who shows a certificate; None without one or with one that is no site's."""
+    def site_of(self, connection: ssl.SSLObject | None) -> AuthenticatedSite | None:
+        """The site that a connection's certificate names; None without a site's certificate."""
         shown = connection.getpeercert(binary_form=True) if connection else None
         if not shown:
             return None
@@ -58,32 +58,32 @@ class SiteAuth:
             return None
         return AuthenticatedSite(name=identity.name, serial=certificate.serial_number)
 
-    def knows(self, visitor: AuthenticatedSite | None) -> bool:
+    def is_registered(self, site: AuthenticatedSite | None) -> bool:
         """Whether a site is registered and its certificate not revoked."""
-        return visitor is not None and self._registered_key(visitor) is not None
+        return site is not None and self._registered_key(site) is not None
 
-    def may_pass(self, visitor: AuthenticatedSite | None, key: bytes) -> bool:
-        """Whether a site is registered, not revoked, and speaks with its own key.
+    def authorizes(self, site: AuthenticatedSite | None, key: bytes) -> bool:
+        """Whether a site is registered, not revoked, and uses its own key.
 
         Args:
-            visitor: As `of` has said when the connection began.
+            site: From `site_of` when the connection began.
             key: Public key that the request claims, PEM in base64, as Flower sends it.
         """
-        if visitor is None:
+        if site is None:
             return False
         try:
             claimed = load_pem_public_key(base64.b64decode(key, validate=True))
         except (ValueError, binascii.Error, UnsupportedAlgorithm):
             return False
-        registered = self._registered_key(visitor)
+        registered = self._registered_key(site)
         return registered is not None and bool(registered == claimed)
 
-    def _registered_key(self, visitor: AuthenticatedSite) -> Any:
+    def _registered_key(self, site: AuthenticatedSite) -> Any:
         """The key that an active site has registered; None for any other."""
         try:
-            if visitor.serial in self._revoked:
+            if site.serial in self._revoked:
                 return None
-            path = self._registry / f"{visitor.name}.json"
+            path = self._registry / f"{site.name}.json"
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["state"] != "active":
                 return None
@@ -97,5 +97,5 @@ class SiteAuth:
             UnsupportedAlgorithm,
             ConfigError,
         ):
-            # Whatever can't be read lets nobody in.
+            # A registration that can't be read authenticates nobody.
             return None

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The generator of a federation: retraining, candidates, explanation, and the gate."""

@@ -1,4 +1,4 @@
-"""The starts that sites are offered in a round, made from one release for a few sites at a time."""
+"""The candidates of a round, made from one release for a few sites at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.generator.candidates import Records, for_training
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_training
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
@@ -19,29 +19,33 @@ from server.generator.release_records import release_records, rows_left, while_e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateFactory:
-    """A release, opened once for many sites.
+    """A release that is open to make candidates for many sites.
 
     Args:
         federation: The folder.
         id: Of the release.
         generator: Its generator.
-        sites: Those that it was fitted on and that were not erased since.
-        records: Theirs.
-        expected: (n, E, D) float32, what is expected of each record without those of its site.
-        erased: What `Zoo.erasures` said before the records were read.
+        sites: Sites that it was fitted on and that were not erased since.
+        records: The records of these sites.
+        expected: (n, E, D) float32, predictions for these records without those of the same site.
+        erased: `Zoo.erasures` before the records were read.
     """
 
     federation: Federation
     id: str
     generator: Generator
     sites: tuple[str, ...]
-    records: Records
+    records: FittedRecords
     expected: Tensor
     erased: Mapping[str, int]
 
     @classmethod
     def open(cls, federation: Federation, id: str) -> CandidateFactory:
-        """Raises ReleaseError if there is no such release or it is damaged."""
+        """Opens a release.
+
+        Raises:
+            ReleaseError: If there is no such release or it is damaged.
+        """
         return while_erasing(federation, lambda: cls._opened(federation, id))
 
     @classmethod
@@ -59,11 +63,13 @@ class CandidateFactory:
         )
 
     def is_current(self) -> bool:
-        """Whether nobody was erased since it was opened."""
+        """Whether no site was erased since it was opened."""
         return self.federation.zoo.erasures() == self.erased
 
-    def offers(self, sites: Sequence[str], probes: Tensor) -> Iterator[tuple[str, CandidateSet]]:
-        """Candidates by kind for every episode of some sites.
+    def candidates(
+        self, sites: Sequence[str], probes: Tensor
+    ) -> Iterator[tuple[str, CandidateSet]]:
+        """Makes the candidates by kind for every episode of some sites.
 
         Args:
             sites: Names.
@@ -80,12 +86,14 @@ class CandidateFactory:
             own = expected[index]
             if site in known:
                 # A known site gets what a new site would get: its own record would only be
-                # repeated to it, and the next retraining would learn nothing from the answer.
-                others = _Others(self.records, known[site], self.expected.shape[1])
+                # repeated to it, and the next retraining would learn nothing from its update.
+                others = _RecordsWithout(self.records, known[site], self.expected.shape[1])
                 own = self.expected[known[site]]
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
-                for_training(self.generator, others, probe, start, config.candidates, rng)
+                candidates_for_training(
+                    self.generator, others, probe, start, config.candidates, rng
+                )
                 for probe, start in zip(probes[index], own, strict=True)
             ]
             # Of a view, the whole matrix behind it would be sent: all records with every site.
@@ -93,15 +101,15 @@ class CandidateFactory:
 
 
 @dataclass(frozen=True, slots=True)
-class _Others:
-    """Records without those of one site, which are not copied for it."""
+class _RecordsWithout:
+    """Records without those of one site; the others are not copied."""
 
-    records: Records
+    records: FittedRecords
     row: int
     episodes: int
 
     def nearest(self, context: Tensor, count: int) -> Tensor:
-        """See `f2l_fed.generator.candidates.Records.nearest`."""
+        """See `f2l_fed.generator.candidates.FittedRecords.nearest`."""
         distances = (self.records.contexts - context).square().sum(1)
         distances[self.row * self.episodes : (self.row + 1) * self.episodes] = torch.inf
         few = min(count, len(distances) - self.episodes)
@@ -111,5 +119,5 @@ class _Others:
 def candidates_for(
     federation: Federation, id: str, sites: Sequence[str], probes: Tensor
 ) -> dict[str, CandidateSet]:
-    """Candidate sets for (n, E, D) probes, by a release that is opened for this alone."""
-    return dict(CandidateFactory.open(federation, id).offers(sites, probes))
+    """Makes candidate sets for (n, E, D) float32 probes with a release opened for this call."""
+    return dict(CandidateFactory.open(federation, id).candidates(sites, probes))

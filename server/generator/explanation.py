@@ -1,4 +1,4 @@
-"""Explaining what a release offers a site, from a federation's folder."""
+"""The explanation of the candidates that a release makes for a site, from a federation's folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from server.generator.training_set import expectation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuning:
-    """What a site made of the network that was expected of it.
+    """The changes that a site made to the network that was predicted for it.
 
     Args:
-        round: When.
-        release: Whose expectation; "" for the anchor.
-        started_there: Whether it began with that network. Otherwise it chose another candidate,
-            and the changes are not its fine-tuning alone.
+        round: The round of the change.
+        release: The release that predicted it; "" for the anchor.
+        started_there: Whether the site started from that network. Otherwise it chose another
+            candidate, and the changes are not its fine-tuning alone.
         changes: See `f2l_fed.explain.explanation.relative_changes`.
     """
 
@@ -41,15 +41,16 @@ class FineTuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteExplanation:
-    """What a release offers a site that it knows, as if the site were new.
+    """The explanation of a release's prediction for one of its sites, as if the site were new.
 
     Args:
         site: The site.
         release: The release.
         learned_in: The releases whose regressions add up to its prior, oldest first.
-        origin: Of the prediction for the site's first record, without the site's own records.
-        fine_tuning: How the site changed the start before, which gave that record; None if that
-            start can't be had again.
+        origin: Explanation of the prediction for the site's first record, without the site's own
+            records.
+        fine_tuning: The changes to the start before, which gave that record; None if that start
+            can't be computed again.
     """
 
     site: str
@@ -85,7 +86,7 @@ def explain_site(federation: Federation, release: Release, site: str) -> SiteExp
         origin=explain(
             list(steps.values()),
             held_out_attribution(list(steps.values()), site),
-            _offered(federation, release, site, newest.contexts[row]),
+            _candidates(federation, release, site, newest.contexts[row]),
             site=site,
         ),
         fine_tuning=_fine_tuning(federation, release, site, newest),
@@ -125,13 +126,13 @@ def _steps(federation: Federation, release: Release) -> dict[str, RefinementStep
     return {**earlier, release.id: step}
 
 
-def _offered(
+def _candidates(
     federation: Federation, release: Release, site: str, contexts: Tensor
 ) -> dict[str, Tensor]:
     """The prediction for a site's first record and what is drawn around it in a training round."""
-    offered = candidates_for(federation, release.id, [site], contexts[None])[site][0]
-    drawn = {kind: weights for kind, weights in offered.items() if is_sample(kind)}
-    return {EXPECTED: offered[PRIOR], **drawn}
+    made = candidates_for(federation, release.id, [site], contexts[None])[site][0]
+    drawn = {kind: weights for kind, weights in made.items() if is_sample(kind)}
+    return {EXPECTED: made[PRIOR], **drawn}
 
 
 def _fine_tuning(
@@ -153,7 +154,7 @@ def _fine_tuning(
 
 
 def _start(federation: Federation, record: Record, contexts: Tensor) -> Tensor | None:
-    """(D,) float32, what was expected when a site's first record of a round was asked for.
+    """(D,) float32, the prediction that a site's first record of a round started from.
 
     None for a site that was new while the anchor moved: its probe from the old one is not kept.
     """

@@ -1,4 +1,4 @@
-"""The gate: why a release may not reach sites."""
+"""The gate: judges whether a release may reach sites."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _COMPARED = 64
 
 
 def objections(federation: Federation, release: Release) -> tuple[str, ...]:
-    """What speaks against a release, a sentence each; empty if sites may get it.
+    """The objections to a release, a sentence each; empty if sites may get it.
 
-    What is judged is the file that sites would get, not what the retraining had in memory.
+    The gate judges the file that sites would get, not what the retraining had in memory.
 
     Args:
         federation: The folder.
@@ -43,10 +43,10 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
             before = promoted
             moved = while_erasing(federation, lambda: drift(federation, release, before))
     except F2LError as error:
-        if error.passing:
+        if error.transient:
             raise
         return (*reasons, str(error))
-    # A figure that is not a number compares as neither; it must not pass.
+    # NaN compares as neither; it must not pass.
     if not moved <= federation.config.gate.max_drift:
         reasons.append(
             f"it is {moved:.3g} times as far from the networks that {now} was fitted on as {now} "
@@ -58,18 +58,19 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
 
 
 def drift(federation: Federation, release: Release, before: Release) -> float:
-    """How much worse a release predicts the networks of the release before than that one did.
+    """The drift of a release: how much worse than its predecessor it predicts that one's networks.
 
-    All other figures compare a release with the records it was fitted on; where all of these are
-    lies, only the earlier ones can tell.
+    All other figures compare a release with the records it was fitted on; if all of these are
+    forged, only the earlier ones show it.
 
     Args:
         federation: The folder.
         release: The new one.
-        before: What sites get now.
+        before: The release that sites get now.
 
     Returns:
-        Ratio of squared distances over at most 64 sites that both know; 0 if there are none.
+        Ratio of squared distances over at most 64 sites that both were fitted on; 0 if there are
+        none.
     """
     row_of = {site: row for row, site in enumerate(release.sites)}
     known = [row for row in rows_left(federation, before) if before.sites[row] in row_of]
@@ -88,7 +89,7 @@ def drift(federation: Federation, release: Release, before: Release) -> float:
 
 
 def unsound(generator: Generator) -> str:
-    """Why no network of a generator can be trusted, as a sentence, or "" if that is not so."""
+    """The reason, as a sentence, why a generator is not finite; "" if it is."""
     try:
         require_finite(generator, where="")
     except ReleaseError as error:

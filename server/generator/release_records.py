@@ -1,4 +1,4 @@
-"""TODO."""
+"""The records that a release was fitted on, without those erased since."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from f2l_fed.errors import RecordErased
-from f2l_fed.generator.candidates import Records
+from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.reading.snapshot import Snapshot
 from server.federation.folder import Federation
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
-    """Repeats what reads records if some were erased meanwhile; it has to leave those out then."""
+    """Repeats a job that reads records if some are erased meanwhile; the job leaves those out."""
     while True:
         erased = federation.zoo.erasures()
         try:
@@ -28,9 +28,9 @@ def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
                 raise
 
 
-def read_records(snapshot: Snapshot, records: list[Record]) -> Records:
-    """The contexts and weights of records, as matrices in their order."""
-    return Records(
+def read_records(snapshot: Snapshot, records: list[Record]) -> FittedRecords:
+    """Reads the contexts and weights of records, as matrices in their order."""
+    return FittedRecords(
         contexts=torch.from_numpy(snapshot.contexts(records)),
         weights=torch.from_numpy(snapshot.weights(records)),
     )
@@ -44,13 +44,13 @@ def rows_left(federation: Federation, release: Release) -> list[int]:
 
 def release_records(
     federation: Federation, release: Release, rows: Sequence[int] | None = None
-) -> Records:
-    """The records that a release was fitted on, in the order of its sites.
+) -> FittedRecords:
+    """Reads the records that a release was fitted on, in the order of its sites.
 
     Args:
         federation: The folder.
         release: The release.
-        rows: Of which of its sites; of all if left out.
+        rows: Rows of its sites; all if left out.
 
     Raises:
         RecordErased: If one of these was erased; `rows_left` names the others.

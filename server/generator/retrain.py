@@ -1,4 +1,4 @@
-"""Retraining: from the zoo's newest records to a candidate release."""
+"""The retraining: from the zoo's newest records to a candidate release."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from f2l_fed.generator.fit import FitField, fit_generator
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.release_records import read_records, while_erasing
-from server.generator.training_set import _heard_last, expectation, newest_records
+from server.generator.training_set import expectation, newest_records, sites_heard_last
 
 
 def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
@@ -21,7 +21,7 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
 
     Args:
         root: The federation's folder.
-        id: Id of the new release; one that exists is replaced, so that a repetition is harmless.
+        id: Id of the new release; a candidate of this id is replaced, so a repetition is harmless.
         commit: The snapshot.
         fit_field: Fits the flow, here or elsewhere.
 
@@ -44,11 +44,11 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         if erased.get(site, 0) <= commit
     }
     left_out = {
-        site: doubt.reason
-        for site, doubt in load_history(federation.screening).doubted.items()
-        if site in newest and newest[site][0].round == doubt.round
+        site: exclusion.reason
+        for site, exclusion in load_history(federation.screening).excluded.items()
+        if site in newest and newest[site][0].round == exclusion.round
     }
-    used = _heard_last(
+    used = sites_heard_last(
         {site: records for site, records in newest.items() if site not in left_out},
         config.round.most,
     )

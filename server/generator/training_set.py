@@ -1,4 +1,4 @@
-"""TODO."""
+"""The training set of a retraining: the newest comparable records of each site."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from server.federation.release import Release
 def newest_records(
     federation: Federation, snapshot: Snapshot, parent: Release | None
 ) -> dict[str, list[Record]]:
-    """The records of each site's newest complete round whose probes can be compared, by name."""
-    wanted = _starts_from(federation, parent)
+    """The records of each site's newest complete round with comparable probes, by site.
+
+    Probes are comparable if they start from the same anchor as those after the parent.
+
+    Args:
+        federation: The folder.
+        snapshot: Of its zoo.
+        parent: The release that sites get; None before the first.
+    """
+    anchor = _anchor_after(federation, parent)
     known: dict[str, bool] = {}
 
     def comparable(made_by: str) -> bool:
         if made_by not in known:
             release = federation.releases.find(made_by) if made_by else None
             there = release is not None or not made_by
-            known[made_by] = there and _starts_from(federation, release) == wanted
+            known[made_by] = there and _anchor_after(federation, release) == anchor
         return known[made_by]
 
     # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
@@ -40,7 +48,7 @@ def newest_records(
             if record.site in missing and comparable(record.parent)
         }
         for site in missing:
-            # What came by an import has other names.
+            # Imported records have other keys.
             rows = [by_key.get(f"{number}/{site}/{episode}") for episode in range(episodes)]
             complete = [record for record in rows if record is not None]
             if len(complete) == episodes:
@@ -49,18 +57,18 @@ def newest_records(
     return dict(sorted(found.items()))
 
 
-def _heard_last(by_site: dict[str, list[Record]], most: int) -> dict[str, list[Record]]:
-    """The sites with the newest rounds, by name; among equals, chosen by a hash of the name."""
-    if len(by_site) <= most:
+def sites_heard_last(by_site: dict[str, list[Record]], max_sites: int) -> dict[str, list[Record]]:
+    """The sites with the newest rounds, by name; ties are broken by a hash of the name."""
+    if len(by_site) <= max_sites:
         return by_site
 
     def age(site: str) -> tuple[int, str]:
         return -by_site[site][0].round, sha256(site.encode()).hexdigest()
 
-    return {site: by_site[site] for site in sorted(sorted(by_site, key=age)[:most])}
+    return {site: by_site[site] for site in sorted(sorted(by_site, key=age)[:max_sites])}
 
 
-def _starts_from(federation: Federation, release: Release | None) -> str:
+def _anchor_after(federation: Federation, release: Release | None) -> str:
     """Digest of the anchor that probes start from after a release."""
     return sha256(federation.next_anchor(release).numpy().tobytes()).hexdigest()
 
@@ -68,7 +76,14 @@ def _starts_from(federation: Federation, release: Release | None) -> str:
 def expectation(
     federation: Federation, parent: Release | None, sites: list[str], contexts: Tensor
 ) -> Expectation | None:
-    """What the parent expected, if its probes start where the new ones do."""
+    """The parent's predictions for contexts; None if its probes start from another anchor.
+
+    Args:
+        federation: The folder.
+        parent: The release to refine; None before the first.
+        sites: The n sites.
+        contexts: (n, E, D) float32, of these sites.
+    """
     if parent is None or parent.anchors < federation.config.probe.anchors:
         return None
     prior = federation.releases.generator(parent.id).prior

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The membership of sites: invitations, registrations, renewals and removals."""

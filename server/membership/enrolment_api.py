@@ -1,7 +1,7 @@
-"""The enrolment service: the two requests of a site that does not come through Flower.
+"""The enrolment service: the two requests of a site outside Flower, to register and to renew.
 
-On loopback, behind the front. It needs no certificate of the caller: a new site has none, and what
-counts is the kit's token or the signature by the registered key.
+On loopback, behind the gateway. It needs no certificate of the caller: a new site has none, and is
+authenticated by the kit's token, later by a signature of the registered key.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AT_A_TIME = 4
 def create_app(membership: Membership) -> FastAPI:
     """The service of one federation."""
     app = FastAPI(title="F2L-Fed enrolment", docs_url=None, redoc_url=None, openapi_url=None)
-    room = asyncio.Semaphore(_AT_A_TIME)
+    slots = asyncio.Semaphore(_AT_A_TIME)
 
     def enrol(form: dict[str, str]) -> str:
         return membership.enrol(
@@ -54,7 +54,7 @@ def create_app(membership: Membership) -> FastAPI:
     ) -> JSONResponse:
         try:
             form = _form(await request.body(), names)
-            async with room:
+            async with slots:
                 certificate = await asyncio.to_thread(act, form)
         except (Refused, ConfigError) as error:
             return JSONResponse({"error": str(error)}, status_code=409)
@@ -101,14 +101,14 @@ def _form(body: bytes, names: set[str]) -> dict[str, str]:
     """The request's fields, all of them text.
 
     Raises:
-        Refused: If it has another form.
+        Refused: If the fields are others.
     """
     try:
         values: Any = json.loads(body) if len(body) <= _LARGEST_BYTES else None
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or set(values) != names:
-        raise Refused("the request has another form", expected=", ".join(sorted(names)))
+        raise Refused("invalid request", expected=", ".join(sorted(names)))
     if not all(isinstance(value, str) for value in values.values()):
-        raise Refused("the request has another form", expected="text alone")
+        raise Refused("invalid request", expected="text alone")
     return values

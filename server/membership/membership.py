@@ -1,7 +1,7 @@
-"""Who belongs to a federation: invitations, registrations, renewals, removals.
+"""The members of a federation: invitations, registrations, renewals, removals.
 
-Registry, certificate authority and SuperLink are kept in step here: the registry is the truth,
-revocation follows at once, and the SuperLink is told whenever it can be reached.
+Registry, certificate authority and SuperLink are kept consistent here: the registry is the source
+of truth, revocation follows at once, and the SuperLink is synchronised whenever it can be reached.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ class Membership:
     Args:
         root: The federation's folder.
         settings: Address and validities.
-        link: The SuperLink, or None while there is none.
-        clock: Now, with a time zone.
+        superlink: The SuperLink, or None while there is none.
+        clock: Present time, with a time zone.
     """
 
     def __init__(
         self,
         root: Path,
         settings: ServerSettings,
-        link: Callable[[], SuperLink | None] = lambda: None,
+        superlink: Callable[[], SuperLink | None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._certificates = root / "certificates"
-        self._settings, self._link, self._clock = settings, link, clock
+        self._settings, self._superlink, self._clock = settings, superlink, clock
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self.registry = SiteRegistry(root / "registry")
 
     def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
-        """Makes a kit for a site; whatever the site had before counts no longer.
+        """Makes a kit for a site; its earlier key and certificates become invalid.
 
         Args:
             name: Of the site.
-            by: Who invites it.
-            hours: How long the kit can be used; 0 takes the setting.
+            by: Name of the identity that invites it.
+            hours: Validity of the kit; 0 takes the setting.
             replace: Also for a site that has registered.
 
         Returns:
-            The kit, as the one file that the site needs.
+            The kit, the one file that the site needs.
         """
         check_name(name)
         hours = hours or self._settings.kit_hours
         authority = (self._certificates / AUTHORITY).read_text(encoding="ascii")
         if replace:
-            # First: from the invitation on, the registry doesn't know these certificates.
+            # First: the invitation removes these certificates from the registry.
             self._revoke(self.registry.find(name))
         before, token = self.registry.invite(name, hours=hours, now=self._clock(), replace=replace)
         if before is not None:
@@ -93,16 +93,16 @@ class Membership:
         """Registers a site.
 
         Args:
-            name: That the kit is for.
-            token: Of the kit.
+            name: Name of the site in the kit.
+            token: Token of the kit.
             key: Public key of its SuperNode, OpenSSH format.
-            request: For its certificate, PEM.
+            request: Certificate signing request, PEM.
 
         Returns:
-            The certificate, PEM; the same again where the same request comes again.
+            The certificate, PEM; the same again if the same request is repeated.
 
         Raises:
-            Refused: If kit or key can't stand.
+            Refused: If kit or key is invalid.
         """
         now = self._clock()
         site = self.registry.admit(name, token, key, now=now)
@@ -111,7 +111,7 @@ class Membership:
         pem, serial = self._certify(name, request, now)
         self.registry.enrol(name, token, key, pem, serial, now=now)
         self._events.emit(events.SITE_ENROLLED, site=name)
-        self.tell_superlink()
+        self.synchronise_superlink()
         return pem
 
     def renew(self, name: str, key: str, request: bytes, time: str, signature: bytes) -> str:
@@ -120,15 +120,15 @@ class Membership:
         Args:
             name: Of the site.
             key: Public key of its SuperNode from now on.
-            request: For its certificate.
-            time: When it asks, ISO 8601.
-            signature: By its key so far, over `renewal_text`.
+            request: Certificate signing request, PEM.
+            time: Time of the request, ISO 8601.
+            signature: By its present key, over `renewal_text`.
 
         Returns:
             The certificate, PEM; the earlier ones are revoked.
 
         Raises:
-            Refused: If it can't be granted.
+            Refused: If the request is invalid.
         """
         now = self._clock()
         site = self.registry.active(check_name(name))
@@ -141,19 +141,19 @@ class Membership:
         _require_near(time, now)
         if repeated and site.previous != site.key:
             pem = _same(site, request)
-            # The process that renewed it may have died before it came to this.
+            # The process that renewed it may have died before this step.
             self._revoke_earlier(site)
             return pem
         pem, serial = self._certify(name, request, now)
-        # Nothing is revoked before: what the registry refuses must not lock the site out.
+        # Revoked only now: a renewal that the registry refuses must not lock the site out.
         _, after = self.registry.renew(name, key, pem, serial)
         self._revoke_earlier(after)
         self._events.emit(events.SITE_RENEWED, site=name)
-        self.tell_superlink()
+        self.synchronise_superlink()
         return pem
 
     def remove(self, name: str, by: str) -> Enrolment:
-        """Takes a site out: its certificates are revoked, its key is unknown from now on."""
+        """Removes a site: its certificates are revoked, its key is unregistered."""
         self._revoke(self.registry.find(name))
         site = self.registry.remove(name)
         self._withdraw(site)
@@ -161,25 +161,25 @@ class Membership:
         return site
 
     def online(self) -> frozenset[str]:
-        """Names of the sites that the SuperLink has heard of lately."""
-        link = self._link()
-        if link is None:
+        """Names of the sites that the SuperLink has heard from lately."""
+        superlink = self._superlink()
+        if superlink is None:
             return frozenset()
         try:
-            return frozenset(node.name for node in link.nodes() if node.online)
+            return frozenset(node.name for node in superlink.nodes() if node.online)
         except F2LError:
             return frozenset()
 
-    def tell_superlink(self) -> None:
-        """Makes the SuperLink know the active sites and no others."""
-        link = self._link()
-        if link is None:
+    def synchronise_superlink(self) -> None:
+        """Registers the keys of the active sites, and no others, at the SuperLink."""
+        superlink = self._superlink()
+        if superlink is None:
             return
         try:
             active = (site for site in self.registry.all() if site.state == "active")
-            link.let_in({site.name: site.key for site in active})
+            superlink.register_only({site.name: site.key for site in active})
         except F2LError as error:
-            # When it is there again, it is told everything.
+            # At its next start it is synchronised again.
             _LOG.warning("%s", error)
 
     def _certify(self, name: str, request: bytes, now: datetime) -> tuple[str, int]:
@@ -190,7 +190,7 @@ class Membership:
 
     def _withdraw(self, site: Enrolment) -> None:
         self._revoke(site)
-        self.tell_superlink()
+        self.synchronise_superlink()
 
     def _revoke(self, site: Enrolment | None) -> None:
         if site is not None and site.serials:
@@ -230,10 +230,10 @@ def _require_near(time: str, now: datetime) -> None:
 def _same(site: Enrolment, request: bytes) -> str:
     """The site's certificate, if the request is for the same key again."""
     try:
-        wanted = x509.load_pem_x509_csr(request).public_key()
-        has = x509.load_pem_x509_certificate(site.certificate.encode()).public_key()
+        requested = x509.load_pem_x509_csr(request).public_key()
+        certified = x509.load_pem_x509_certificate(site.certificate.encode()).public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Refused("no certificate request", expected="PEM") from error
-    if wanted != has:
+        raise Refused("not a certificate request", expected="PEM") from error
+    if requested != certified:
         raise Refused("the kit has been used already", remedy="Ask for a new one.")
     return site.certificate

@@ -1,4 +1,4 @@
-"""The sites of a federation: who was invited, who has registered with which key, who is out.
+"""The registry of a federation's sites: invited, active and removed ones, with their keys.
 
 One file for each site, ``registry/NAME.json`` in the federation's folder. A site's name is used
 once: records of a removed site stay in the zoo under its name until it is forgotten.
@@ -34,18 +34,18 @@ _LARGEST_KEY_BYTES = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What is known of a site.
+    """The registration of a site.
 
     Args:
         name: Of the site.
         state: "invited" until its kit is used, then "active"; "removed" is final.
-        added: When it was invited, ISO 8601.
-        expires: When the kit ends.
+        added: Time of its first invitation, ISO 8601.
+        expires: End of the kit's validity, ISO 8601.
         token: SHA-256 of the kit's token, in hexadecimal; "" once the site is removed.
         key: Public key of its SuperNode in OpenSSH format; "" before it has registered.
         serials: Serial numbers of its certificates in hexadecimal, separated by spaces.
         certificate: The latest of them, PEM.
-        previous: The key before the present one; "" where it has never been changed.
+        previous: The key before the latest renewal; "" before the first.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Enrolment:
 
     @property
     def serial_numbers(self) -> list[int]:
-        """Of all its certificates, oldest first."""
+        """Serial numbers of all its certificates, oldest first."""
         return [int(serial, 16) for serial in self.serials.split()]
 
 
 class Refused(UsageError):
-    """A site's request to register or renew that can't be granted."""
+    """A site's request to register or renew that is refused."""
 
 
 class SiteRegistry:
@@ -87,7 +87,7 @@ class SiteRegistry:
         return [self._read(path) for path in sorted(self._path.glob("[a-z0-9]*.json"))]
 
     def find(self, name: str) -> Enrolment | None:
-        """A site; None where there is none of this name."""
+        """The registration of a site; None if there is no site of this name."""
         path = self._path / f"{check_name(name)}.json"
         return self._read(path) if path.exists() else None
 
@@ -98,10 +98,10 @@ class SiteRegistry:
 
         Args:
             name: Of the site.
-            hours: How long the token can be used.
+            hours: Validity of the token.
             now: With a time zone.
-            replace: Also invites a registered site anew; its key and certificates are to be
-                withdrawn by the caller.
+            replace: Also invites a registered site again; the caller withdraws its key and
+                certificates.
 
         Returns:
             The site as it was before, and the token, which is kept nowhere else.
@@ -111,8 +111,8 @@ class SiteRegistry:
         """
         with self._locked():
             known = self.find(name)
-            again = known is None or known.state == "invited" or replace
-            if known is not None and (known.state == "removed" or not again):
+            allowed = known is None or known.state == "invited" or replace
+            if known is not None and (known.state == "removed" or not allowed):
                 raise UsageError(
                     "there is a site of this name already",
                     where=name,
@@ -133,23 +133,23 @@ class SiteRegistry:
         return known, token
 
     def admit(self, name: str, token: str, key: str, *, now: datetime) -> Enrolment:
-        """Whether a kit's token lets a site in; changes nothing.
+        """Checks the token of a kit; changes nothing.
 
         Args:
-            name: That the kit is for.
-            token: Of the kit.
+            name: Name of the site in the kit.
+            token: Token of the kit.
             key: Public key of the site's SuperNode, OpenSSH format.
             now: With a time zone.
 
         Returns:
-            The site; already active where the same kit comes again with the same key, since an
+            The site; already active if the same kit is used again with the same key, since an
             answer may have been lost.
 
         Raises:
-            Refused: If token, time or key can't stand.
+            Refused: If token, time or key is invalid.
         """
         site = self.find(name)
-        # The same words whether the name or the token is wrong: neither can be found out.
+        # One message for a wrong name and a wrong token: neither can be guessed from it.
         if site is None or not hmac.compare_digest(site.token, _digest(token)):
             raise Refused("the kit is not known here", remedy="Ask for a new one.")
         check_key(key)
@@ -168,11 +168,11 @@ class SiteRegistry:
 
         Args:
             name, token, key, now: As in `admit`.
-            certificate: That was made for it, PEM.
-            serial: Of the certificate.
+            certificate: Its new certificate, PEM.
+            serial: Serial number of the certificate.
 
         Raises:
-            Refused: If it can't be granted.
+            Refused: If token, time or key is invalid, or the kit has been used.
         """
         with self._locked():
             site = self.admit(name, token, key, now=now)
@@ -208,21 +208,21 @@ class SiteRegistry:
             return site, after
 
     def remove(self, name: str) -> Enrolment:
-        """Takes a site out for good; returns it as it was.
+        """Removes a site for good; returns its registration before.
 
         Raises:
-            UsageError: If there is none.
+            UsageError: If there is no such site.
         """
         with self._locked():
             site = self.find(name)
             if site is None:
-                raise UsageError("there is no such site", where=name)
+                raise UsageError("unknown site", where=name)
             if site.state != "removed":
                 self._write(dataclasses.replace(site, state="removed", token=""))
             return site
 
     def active(self, name: str) -> Enrolment:
-        """A site that has registered; raises Refused for any other."""
+        """The registration of an active site; raises Refused for any other."""
         site = self.find(name)
         if site is None or site.state != "active":
             raise Refused("this site is not registered", where=name)
@@ -230,7 +230,7 @@ class SiteRegistry:
 
     def _require_new(self, key: str) -> None:
         if any(other.key == key for other in self.all()):
-            raise Refused("this key is another site's", remedy="Make a new one.")
+            raise Refused("the key belongs to another site", remedy="Make a new one.")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -256,10 +256,10 @@ class SiteRegistry:
 
 
 def check_key(key: str) -> str:
-    """Returns a public key as Flower takes it: OpenSSH format, on the curve P-384, no comment.
+    """Returns a public key that Flower accepts: OpenSSH format, on the curve P-384, no comment.
 
     Raises:
-        Refused: If it is another kind.
+        Refused: If it is none.
     """
     try:
         fits = len(key) < _LARGEST_KEY_BYTES and len(key.split()) == 2 and key == key.strip()
@@ -267,12 +267,12 @@ def check_key(key: str) -> str:
     except (ValueError, UnsupportedAlgorithm):
         parsed = None
     if not isinstance(parsed, ec.EllipticCurvePublicKey) or parsed.curve.name != "secp384r1":
-        raise Refused("no public key", expected="OpenSSH format, on the curve P-384")
+        raise Refused("not a public key", expected="OpenSSH format, on the curve P-384")
     return key
 
 
 def utc_now() -> datetime:
-    """The registry's clock."""
+    """The present time in UTC."""
     return datetime.now(UTC)
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The public-key infrastructure of a federation: authority, identities and revocations."""

@@ -1,4 +1,4 @@
-"""A certificate authority: what it signs and for whom. Values in, values out; no files."""
+"""A certificate authority: its key, and the certificates it signs. Pure: no files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CertificateAuthority:
             now: Start of the validity, with a time zone.
 
         Raises:
-            ConfigError: If the validity can't stand.
+            ConfigError: If the validity is invalid.
         """
         key = ec.generate_private_key(ec.SECP384R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "F2L-Fed authority")])
@@ -62,7 +62,7 @@ class CertificateAuthority:
         """Reads it from PEM.
 
         Raises:
-            ValueError: If that is no certificate and its EC key.
+            ValueError: If these are not a certificate and its EC key.
         """
         parsed = x509.load_pem_x509_certificate(certificate)
         private = load_pem_private_key(key, password=None)
@@ -88,7 +88,7 @@ class CertificateAuthority:
             Certificate and private key, both PEM.
 
         Raises:
-            ConfigError: If name, role, validity or hosts can't stand, or the authority has expired.
+            ConfigError: If name, role, validity or hosts are invalid, or the authority has expired.
         """
         key = ec.generate_private_key(ec.SECP384R1())
         certificate = self.certify(identity, key.public_key(), days=days, now=now, hosts=hosts)
@@ -111,7 +111,7 @@ class CertificateAuthority:
         check_name(identity.name)
         serves = identity.role == "server"
         if identity.role not in ROLES:
-            raise ConfigError("no such role", expected=", ".join(ROLES), got=ascii(identity.role))
+            raise ConfigError("unknown role", expected=", ".join(ROLES), got=ascii(identity.role))
         if hosts and not serves:
             raise ConfigError("only a server has host names", got=f"role {identity.role}")
         last = self.certificate.not_valid_after_utc
@@ -139,11 +139,11 @@ class CertificateAuthority:
         return certificate_pem(certificate)
 
     def revocations(self, serials: Collection[int], *, now: datetime) -> bytes:
-        """A signed list of the certificates that count no longer, as PEM.
+        """A signed list of revoked certificates, as PEM.
 
         Args:
             serials: Their serial numbers.
-            now: With a time zone. The list holds until the next one, as long as the authority.
+            now: With a time zone. The list is valid until the next one, as long as the authority.
         """
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -169,9 +169,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _end(now: datetime, days: int) -> datetime:
     if not 1 <= days <= LONGEST_DAYS:
-        raise ConfigError(
-            "the validity can't stand", expected=f"1 to {LONGEST_DAYS} days", got=str(days)
-        )
+        raise ConfigError("invalid validity", expected=f"1 to {LONGEST_DAYS} days", got=str(days))
     return now + timedelta(days=days)
 
 
@@ -212,5 +210,7 @@ def _general_name(host: str) -> x509.GeneralName:
     with suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(host))
     if _HOST.fullmatch(host) is None:
-        raise ConfigError("no host name", expected="a DNS name or an IP address", got=ascii(host))
+        raise ConfigError(
+            "invalid host name", expected="a DNS name or an IP address", got=ascii(host)
+        )
     return x509.DNSName(host)

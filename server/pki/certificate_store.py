@@ -1,16 +1,16 @@
-"""The folder of the federation's certificate authority, and what is handed out from it.
+"""The folder of the federation's certificate authority, and of the identities it issues.
 
 ::
 
     ca.crt ca.key                 the authority; the key never leaves the folder
-    ca.crl                        what the authority has revoked, see `server.pki.revocation`
+    ca.crl                        its revoked certificates, see `server.pki.revocation`
     NAME/ca.crt tls.crt tls.key   an identity, see `server.pki.identity`
 
 Sites make their own keys; the server keeps nothing private of them
 (`server.membership.site_registry`).
 
-Every folder appears complete or not at all and is never overwritten. Folders are for their owner
-alone (0700), files too (0600).
+A folder is written whole or not at all and is never overwritten. Folders and files are for their
+owner alone (0700 and 0600).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def create_authority(
         now: Start of the validity, with a time zone; by default the clock's.
 
     Raises:
-        ConfigError: If the folder has content or can't be written, or the validity can't stand.
+        ConfigError: If the folder has content or can't be written, or the validity is invalid.
     """
     authority = CertificateAuthority.create(days=days, now=now or datetime.now(UTC))
     _write_folder(
@@ -71,7 +71,7 @@ def issue(
     hosts: Sequence[str] = (),
     now: datetime | None = None,
 ) -> Path:
-    """Issues an identity; a name is issued once, whatever its role.
+    """Issues an identity; a name is issued once, in one role.
 
     Args:
         folder: Of the authority.
@@ -83,7 +83,7 @@ def issue(
         The identity's folder, ready to be handed over as a whole.
 
     Raises:
-        ConfigError: If name, role, validity or hosts can't stand, the name is taken, or there is
+        ConfigError: If name, role, validity or hosts are invalid, the name is in use, or there is
             no usable authority.
     """
     authority = read_authority(folder)
@@ -106,7 +106,7 @@ def certify_site(
 
     Args:
         folder: Of the authority.
-        site: Name of the site, whatever the request says.
+        site: Name of the site; the one in the request is ignored.
         request: Certificate signing request, PEM, for a key on the curve P-384.
         days: Validity.
         now: Start of the validity, with a time zone; by default the clock's.
@@ -115,14 +115,14 @@ def certify_site(
         The certificate, PEM.
 
     Raises:
-        ConfigError: If the request is none, is not signed by its own key, or there is no usable
+        ConfigError: If the request is invalid or not signed by its own key, or there is no usable
             authority.
     """
     try:
         parsed = x509.load_pem_x509_csr(request)
         public = parsed.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError("no certificate request", expected="PEM") from error
+        raise ConfigError("not a certificate request", expected="PEM") from error
     if (
         not isinstance(public, ec.EllipticCurvePublicKey)
         or not isinstance(public.curve, ec.SECP384R1)
@@ -150,13 +150,14 @@ def replace_identity(
     identity = Identity.of(x509.load_pem_x509_certificate(before.certificate))
     authority = read_authority(folder)
     certificate, key = authority.sign(identity, days=days, now=datetime.now(UTC), hosts=hosts)
-    # The key first: whoever reads in between gets a pair that does not fit, and reads again.
+    # The key first: a reader in between gets a pair that does not match, and reads again.
     for file, data in ((KEY, key), (CERTIFICATE, certificate)):
         write_atomically(folder / name / file, data.decode(), mode=0o600)
     return folder / name
 
 
 def read_authority(folder: Path) -> CertificateAuthority:
+    """Reads the authority of a folder; raises ConfigError if there is no usable one."""
     try:
         return CertificateAuthority.parse(
             (folder / AUTHORITY).read_bytes(), (folder / AUTHORITY_KEY).read_bytes()
@@ -187,7 +188,7 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> Path:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise ConfigError(
-                "this is there already and is never overwritten",
+                "the folder exists already and is never overwritten",
                 where=str(folder),
                 remedy="Choose another name, or move it away first.",
             ) from error

@@ -1,7 +1,7 @@
-"""Who someone is: a name and a role in the subject of a certificate, and the files that prove it.
+"""Identities: a name and a role in the subject of a certificate, and the files that prove them.
 
 An identity is a folder of three PEM files: the authority's certificate, the identity's own and
-its private key. It is all that its owner needs.
+its private key. Its owner needs nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def check_name(name: str) -> str:
-    """Returns a name that is fit for a folder, a host name and a certificate.
+    """Returns a name that is valid in a folder, a host name and a certificate.
 
     Raises:
         ConfigError: If it is not.
@@ -37,7 +37,7 @@ def check_name(name: str) -> str:
     """
     if _NAME.fullmatch(name) is None:
         raise ConfigError(
-            "the name can't be used",
+            "invalid name",
             expected="1 to 63 of a-z, 0-9 and '-', not starting with '-'",
             got=ascii(name[:80]),
         )
@@ -57,7 +57,7 @@ class Identity:
     role: Role
 
     def subject(self) -> x509.Name:
-        """As the subject of a certificate."""
+        """The subject of its certificate."""
         return x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "F2L-Fed"),
@@ -71,7 +71,7 @@ class Identity:
         """Reads the subject of a certificate whose signature has been verified.
 
         Raises:
-            ConfigError: If it doesn't have exactly one name and one known role.
+            ConfigError: If it does not have exactly one name and one known role.
         """
         subject = certificate.subject
         names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
@@ -79,7 +79,7 @@ class Identity:
         roles = [role for unit in units for role in ROLES if role == unit.value]
         if len(names) != 1 or len(units) != 1 or len(roles) != 1:
             raise ConfigError(
-                "the certificate's subject does not say who this is",
+                "the certificate's subject is not an identity",
                 expected=f"one name and one role of {', '.join(ROLES)}",
                 got=ascii(subject.rfc4514_string()[:200]),
             )
@@ -91,7 +91,7 @@ class Credentials:
     """The content of an identity's folder.
 
     Args:
-        authority: PEM, the certificate that the other side's must descend from.
+        authority: PEM, the certificate that must have signed the other side's.
         certificate: PEM.
         key: PEM, private.
     """
@@ -102,7 +102,7 @@ class Credentials:
 
     @property
     def role(self) -> Role:
-        """That the certificate says."""
+        """Role that the certificate names."""
         return Identity.of(x509.load_pem_x509_certificate(self.certificate)).role
 
     @property
@@ -138,5 +138,7 @@ def read_certificate(path: Path, name: str) -> x509.Certificate:
             "the certificate can't be read", where=str(path), expected="a file in PEM format"
         ) from error
     if (found := Identity.of(certificate).name) != name:
-        raise ConfigError("the certificate is another's", where=str(path), expected=name, got=found)
+        raise ConfigError(
+            "the certificate is another identity's", where=str(path), expected=name, got=found
+        )
     return certificate

@@ -1,6 +1,6 @@
-"""Certificates that count no longer: a list signed by the authority, ``ca.crl`` in its folder.
+"""Revoked certificates: a list signed by the authority, ``ca.crl`` in its folder.
 
-The list is what an nginx reads as ``ssl_crl`` too. It only ever grows.
+An nginx reads the same file as ``ssl_crl``. The list only ever grows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ REVOCATIONS = "ca.crl"
 
 
 def revoke(folder: Path, serials: Collection[int], *, now: datetime | None = None) -> None:
-    """Adds certificates to the list; it takes effect with the next request of each.
+    """Adds certificates to the list; the next request of each is refused.
 
-    Threads and processes that do so at the same time wait for each other.
+    Threads and processes that revoke at the same time wait for each other.
 
     Args:
         folder: Of the authority.
-        serials: Their serial numbers; none writes a first list.
+        serials: Their serial numbers; an empty collection writes a first list.
         now: With a time zone; by default the clock's.
 
     Raises:
@@ -35,7 +35,7 @@ def revoke(folder: Path, serials: Collection[int], *, now: datetime | None = Non
     """
     authority = read_authority(folder)
     lock = folder / f".{REVOCATIONS}.lock"
-    # As all files here, the owner's alone.
+    # For the owner alone, as all files here.
     lock.touch(mode=0o600)
     with locked(lock):
         known = _read(folder / REVOCATIONS, folder / AUTHORITY)
@@ -44,7 +44,7 @@ def revoke(folder: Path, serials: Collection[int], *, now: datetime | None = Non
 
 
 class Revocations:
-    """The list as it is now; read again whenever the file has changed.
+    """The present list, read again whenever the file has changed.
 
     Args:
         folder: With the list and the authority's certificate; its key is not needed.
@@ -56,7 +56,7 @@ class Revocations:
         self._serials: frozenset[int] = frozenset()
 
     def __contains__(self, serial: object) -> bool:
-        """Raises ConfigError where the list is damaged: then nobody can be told to be good."""
+        """Raises ConfigError where the list is damaged: then no certificate can be trusted."""
         try:
             status = self._path.stat()
             version = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -87,5 +87,5 @@ def _damaged(path: Path) -> ConfigError:
         "the list of revoked certificates is damaged",
         where=str(path),
         expected="a list that the authority has signed",
-        remedy="Restore it from a backup; until then nobody is let in.",
+        remedy="Restore it from a backup; until then everyone is refused.",
     )

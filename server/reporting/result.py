@@ -81,7 +81,7 @@ def _round(state: RoundState) -> dict[str, Any]:
         "release": state.release,
         "sites": state.sites,
         "accepted": len(state.accepted),
-        "rejected": len(state.rejected),
+        "rejected": len(state.rejected) + len(state.quarantined),
         "seconds": round(sum(state.seconds.values()), 2),
         "bytes_up": state.bytes_up,
         "bytes_down": state.bytes_down,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The interface between rounds and the machines that do the heavy work."""
 
 from __future__ import annotations
 
@@ -12,18 +12,32 @@ from server.federation.release import Release
 
 
 class Backend(Protocol):
-    """Whoever does the heavy work; see `server.cluster.backend.RayBackend`.
+    """The compute backend: retrains, makes candidates, judges releases.
 
-    All raise RoundError for what can't be done, and Interrupted for what can be done later.
+    `server.cluster.backend.RayBackend` is one. All methods raise RoundError if the work can't be
+    done, and Interrupted if it can be done later.
     """
 
     def retrain(self, id: str, commit: int) -> Release:
-        """Fits a candidate release on a snapshot."""
+        """Fits a candidate release on a snapshot of the zoo.
 
-    def plan(
+        Args:
+            id: Id of the new release.
+            commit: The snapshot.
+        """
+
+    def candidates(
         self, release: str, probes: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, CandidateSet]]:
-        """Candidates by kind for every episode of each site; probes are (E, D) float32 by site."""
+        """Makes candidates for sites.
+
+        Args:
+            release: Id of the release that makes them.
+            probes: (E, D) float32, contexts of each site.
+
+        Yields:
+            Site and, for each of its E episodes, its candidates by kind.
+        """
 
     def objections(self, id: str) -> tuple[str, ...]:
-        """What speaks against a candidate release; see `server.generator.gate`."""
+        """The objections to a candidate release, a sentence each; see `server.generator.gate`."""

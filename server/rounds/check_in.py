@@ -1,143 +1,146 @@
-"""Which node speaks for which site, and what the sites have said of their tasks."""
+"""The check-in of a run: which node speaks for which site, and the contexts of the sites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
-from flwr.app import RecordDict
 from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
 from f2l_fed.wire.messages import PROBE_ACTION, ProbeRequest
-from f2l_fed.wire.packing import pack_probe_request, unpack_probe_reply, unpack_refusal
+from f2l_fed.wire.packing import pack_probe_request, unpack_probe_reply
 from server.federation.folder import Federation
 from server.rounds.messaging import Messenger, SiteReply, SiteRequest
-from server.rounds.run_cache import RunCache, digest
+from server.rounds.run_cache import RunCache, anchor_digest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckIn:
-    """The sites of a run.
+    """The check-in: finds out which sites are connected and asks them for their probes.
 
     Args:
-        federation: Says what a probe is.
-        talk: The way to the nodes.
+        federation: The folder, which says what a probe is.
+        messenger: The way to the nodes.
         log: Where events go.
-        spool: Holds the contexts.
+        run_cache: Holds the contexts.
         names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
             asked; without, as in a simulation, nodes go by the name they give.
-        node_of: The node of every site that has introduced itself.
-        late: Takes answers to earlier tasks that come in meanwhile.
-        strangers: Nodes that go by the name of another; they are not asked again.
-        unheard: Nodes that did not introduce themselves; they are not asked again in this round,
-            since each silent one costs the whole timeout.
+        take_late: Takes replies to earlier tasks that come in meanwhile.
     """
 
-    federation: Federation
-    talk: Messenger
-    log: EventLog
-    spool: RunCache
-    names: Callable[[], Mapping[int, str]]
-    late: Callable[[SiteReply], None]
-    node_of: dict[str, int] = field(default_factory=dict)
-    strangers: set[int] = field(default_factory=set)
-    unheard: set[int] = field(default_factory=set)
-
-    def call(
+    def __init__(
         self,
-        nodes: Sequence[int],
-        anchored: Tensor,
-        over: Callable[[], bool] = lambda: False,
-    ) -> tuple[str, ...]:
-        """Asks those nodes for their probes whose site or context is not known.
+        *,
+        federation: Federation,
+        messenger: Messenger,
+        log: EventLog,
+        run_cache: RunCache,
+        names: Callable[[], Mapping[int, str]],
+        take_late: Callable[[SiteReply], None],
+    ) -> None:
+        self._federation, self._messenger, self._log = federation, messenger, log
+        self._run_cache, self._names, self._take_late = run_cache, names, take_late
+        self._node_of: dict[str, int] = {}
+        # Nodes that gave the name of another one; they are not asked again.
+        self._conflicting: set[int] = set()
+        # Nodes that did not introduce themselves; they are not asked again in this round, since
+        # each silent one costs the whole timeout.
+        self._silent: set[int] = set()
+
+    def node_of(self, site: str) -> int:
+        """The node of a site that has introduced itself."""
+        return self._node_of[site]
+
+    def silent_nodes(self) -> int:
+        """The number of connected nodes that did not introduce themselves in this round."""
+        return len(self._silent & set(self._messenger.connected()))
+
+    def begin_round(self, anchor: Tensor, is_over: Callable[[], bool]) -> int:
+        """Asks all connected nodes; returns the number of sites, including the silent ones.
 
         Args:
-            nodes: That are connected.
-            anchored: (D,) float32, where the probes are to start.
-            over: Whether to stop waiting.
+            anchor: (D,) float32, where the probes start.
+            is_over: Whether to stop waiting.
+        """
+        self._silent.clear()
+        known = len(self.probe(anchor, is_over))
+        return known + len(self._silent)
+
+    def probe(self, anchor: Tensor, is_over: Callable[[], bool]) -> tuple[str, ...]:
+        """Asks the connected nodes for their probes if their site or its context is unknown.
+
+        Args:
+            anchor: (D,) float32, where the probes start.
+            is_over: Whether to stop waiting.
 
         Returns:
-            Sorted names of the connected sites whose context is known.
+            Sorted names of the connected sites with a known context.
         """
+        nodes = self._messenger.connected()
         # Keys are registered and renewed while a run goes on.
-        name, bound = digest(anchored), self.names()
+        digest, bound = anchor_digest(anchor), self._names()
         connected = {node for node in nodes if node in bound or not bound}
-        site_of = {node: site for site, node in self.node_of.items()}
+        site_of = {node: site for site, node in self._node_of.items()}
         for node in connected & bound.keys():
-            if self.spool.has_context(name, bound[node]):
-                if self.node_of.get(bound[node]) not in connected:
-                    self.node_of[bound[node]] = node
+            if self._run_cache.has_context(digest, bound[node]):
+                if self._node_of.get(bound[node]) not in connected:
+                    self._node_of[bound[node]] = node
                 site_of[node] = bound[node]
         unknown = [
             node
             for node in nodes
             if node in connected
-            and node not in self.strangers | self.unheard
-            and not (node in site_of and self.spool.has_context(name, site_of[node]))
+            and node not in self._conflicting | self._silent
+            and not (node in site_of and self._run_cache.has_context(digest, site_of[node]))
         ]
-        request = pack_probe_request(ProbeRequest(frame=self.federation.frame, anchor=anchored))
+        request = pack_probe_request(ProbeRequest(frame=self._federation.frame, anchor=anchor))
         done = 0
         requests = (SiteRequest(node, request) for node in unknown)
-        for answer in self.talk.ask(PROBE_ACTION, requests, over=over):
-            if answer.late:
-                self.late(answer)
+        for reply in self._messenger.ask(PROBE_ACTION, requests, is_over=is_over):
+            if reply.late:
+                self._take_late(reply)
                 continue
-            site, failure = self._introduced(answer, name, connected, bound)
+            site, failure = self._introduce(reply, digest, connected, bound)
             if failure:
-                if answer.node not in self.strangers:
-                    self.unheard.add(answer.node)
-                self.log.emit(events.SITE_FAILED, node=str(answer.node), reason=failure)
+                if reply.node not in self._conflicting:
+                    self._silent.add(reply.node)
+                self._log.emit(events.SITE_FAILED, node=str(reply.node), reason=failure)
             else:
                 done += 1
-                self.log.emit(events.SITE_PROBED, site=site, done=done, sites=len(unknown))
+                self._log.emit(events.SITE_PROBED, site=site, done=done, sites=len(unknown))
         return tuple(
             sorted(
                 site
-                for site, node in self.node_of.items()
-                if node in connected and self.spool.has_context(name, site)
+                for site, node in self._node_of.items()
+                if node in connected and self._run_cache.has_context(digest, site)
             )
         )
 
-    def _introduced(
-        self, answer: SiteReply, name: str, connected: set[int], bound: Mapping[int, str]
+    def _introduce(
+        self, reply: SiteReply, digest: str, connected: set[int], bound: Mapping[int, str]
     ) -> tuple[str, str]:
-        """The site behind an answer, or what is wrong with it."""
-        content, failure, _ = content_of(answer)
+        """Keeps the probes in a reply; returns the site and "", or "" and what is wrong."""
+        content, failure, _ = reply.unpack()
         if content is None:
             return "", failure
         try:
-            reply = unpack_probe_reply(content, self.federation.target.layout)
+            told = unpack_probe_reply(content, self._federation.target.layout)
         except F2LError as error:
             return "", str(error)
-        if len(reply.probes) != self.federation.config.probe.episodes:
+        if len(told.probes) != self._federation.config.probe.episodes:
             return "", "another number of probes than was asked"
-        # As admission has it: of longer ones nothing finite can be made.
-        if not bool(reply.probes.square().sum(dim=1).isfinite().all()):
+        # As in admission: nothing finite can be computed from longer ones.
+        if not bool(told.probes.square().sum(dim=1).isfinite().all()):
             return "", "probes that are not finite"
-        site = bound.get(answer.node, reply.site)
+        site = bound.get(reply.node, told.site)
         if not (site and site.isprintable()):
-            return "", "a name that the zoo can't take"
-        owner = self.node_of.get(site, answer.node)
-        # A site that was restarted comes back as another node; the one it was is gone by then.
-        if owner != answer.node and owner in connected:
-            self.strangers.add(answer.node)
-            return "", "a name that another site has"
-        self.node_of[site] = answer.node
-        self.spool.keep_context(name, site, reply.probes)
+            return "", "not a valid site name"
+        owner = self._node_of.get(site, reply.node)
+        # A site that was restarted comes back as another node; its earlier node is gone by then.
+        if owner != reply.node and owner in connected:
+            self._conflicting.add(reply.node)
+            return "", "the name of another connected site"
+        self._node_of[site] = reply.node
+        self._run_cache.keep_context(digest, site, told.probes)
         return site, ""
-
-
-def content_of(answer: SiteReply) -> tuple[RecordDict | None, str, bool]:
-    """The content of an answer, or why there is none, and whether that was the site's own will."""
-    if answer.content is None:
-        return None, answer.failure, False
-    try:
-        refusal = unpack_refusal(answer.content)
-    except F2LError as error:
-        return None, str(error), True
-    if refusal is None:
-        return answer.content, "", True
-    return None, f"refused: {refusal.code}", True

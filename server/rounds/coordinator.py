@@ -1,11 +1,10 @@
-"""Conducting rounds: introductions, exchange, retraining, gate."""
+"""The coordinator of rounds: exchange, retraining and gate, one after the other."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from safetensors import SafetensorError
 
@@ -17,132 +16,115 @@ from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.rounds.backend import Backend
-from server.rounds.check_in import CheckIn
 from server.rounds.exchange import Exchange
-from server.rounds.ingest import Ingest
-from server.rounds.messaging import Messenger, deadline
+from server.rounds.messaging import Messenger
 from server.rounds.run_cache import RunCache
-from server.rounds.screening import Screening
 from server.rounds.state import Interrupted, RoundState, is_passing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
-    """Everything a round needs.
+    """The coordinator: takes rounds of a federation from step to step.
 
     Args:
         federation: The folder.
-        talk: The way to the sites.
-        engine: The way to the cluster.
+        messenger: The way to the sites.
+        backend: The way to the cluster.
         log: Where events go.
         names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
             asked; without, as in a simulation, nodes go by the name they give.
     """
 
-    federation: Federation
-    talk: Messenger
-    engine: Backend
-    log: EventLog
-    names: Callable[[], Mapping[int, str]] = dict
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        messenger: Messenger,
+        backend: Backend,
+        log: EventLog,
+        names: Callable[[], Mapping[int, str]] = dict,
+    ) -> None:
+        self._federation, self._messenger, self._backend = federation, messenger, backend
+        self._log, self._names = log, names
+        self._folder = federation.root / "rounds"
 
     def run(self, count: int, expected_sites: int) -> list[RoundState]:
-        """Conducts rounds, after finishing one that was interrupted.
+        """Conducts rounds, after finishing an interrupted one.
 
         Args:
-            count: How many new rounds.
+            count: Number of new rounds.
             expected_sites: Number of sites to wait for before the first.
 
         Raises:
             UsageError: If another process conducts rounds of this federation.
-            Interrupted: If a round was; the next run goes on with it.
+            Interrupted: If a round was interrupted; the next run goes on with it.
         """
-        lock = self.federation.root / "rounds" / "lock"
         told = "another process conducts rounds of this federation"
-        with locked(lock, wait=False, what=told), _resumable():
-            spool = RunCache.beside(self.federation.root)
-            states = self._run(count, expected_sites, spool)
-            spool.clear()
+        with locked(self._folder / "lock", wait=False, what=told), _resumable():
+            run_cache = RunCache.beside(self._federation.root)
+            exchange = Exchange.open(
+                self._federation,
+                messenger=self._messenger,
+                backend=self._backend,
+                log=self._log,
+                run_cache=run_cache,
+                names=self._names,
+            )
+            states = self._run(count, expected_sites, exchange)
+            run_cache.clear()
         return states
 
-    def _run(self, count: int, expected_sites: int, spool: RunCache) -> list[RoundState]:
-        releases = self.federation.releases
-        intake = Ingest(
-            federation=self.federation,
-            spool=spool,
-            screening=Screening(self.federation, spool.screened),
-            log=self.log,
-        )
-        attendance = CheckIn(
-            federation=self.federation,
-            talk=self.talk,
-            log=self.log,
-            spool=spool,
-            names=self.names,
-            late=intake.take_late,
-        )
-        known, states = state_files.load_states(self.federation.root / "rounds"), []
-        last = self.federation.last_round()
-        interrupted = known[-1] if known and known[-1].step not in ("done", "failed") else None
+    def _run(self, count: int, expected_sites: int, exchange: Exchange) -> list[RoundState]:
+        known, states = state_files.load_states(self._folder), []
+        last = self._federation.last_round()
+        interrupted = known[-1] if known and not known[-1].is_final else None
         if interrupted is not None and interrupted.step != "exchange":
-            # What is left of it needs no sites.
-            states.append(self._conduct(interrupted, intake, attendance))
+            # The steps that are left need no sites.
+            states.append(self._conduct(interrupted, exchange))
             interrupted = None
         if interrupted is not None or count:
-            self.talk.nodes(expected_sites)
+            self._messenger.wait_for_nodes(expected_sites)
         if interrupted is not None:
-            states.append(self._conduct(interrupted, intake, attendance))
+            states.append(self._conduct(interrupted, exchange))
         for number in range(last + 1, last + 1 + count):
-            promoted = releases.promoted()
-            anchored = self.federation.anchor(promoted)
-            attendance.unheard.clear()
-            over = deadline(self.federation.config.round.deadline_s)
-            sites = len(attendance.call(self.talk.connected(), anchored, over))
-            sites += len(attendance.unheard)
-            state = round_state.begun(number, promoted.id if promoted else "", sites)
-            self.log.emit(events.ROUND_STARTED, round=number, sites=sites)
-            states.append(self._conduct(state, intake, attendance))
+            states.append(self._conduct(exchange.begin(number), exchange))
             if states[-1].step == "failed":
                 break
         return states
 
-    def _conduct(self, state: RoundState, intake: Ingest, attendance: CheckIn) -> RoundState:
+    def _conduct(self, state: RoundState, exchange: Exchange) -> RoundState:
         """Takes a round from its step to its end; the state is saved after every step."""
-        collection = Exchange(
-            talk=self.talk, engine=self.engine, intake=intake, attendance=attendance
-        )
         steps: dict[str, Callable[[RoundState], RoundState]] = {
-            "exchange": collection.exchange,
+            "exchange": exchange.run,
             "retrain": self._retrain,
             "gate": self._judge,
         }
-        folder = self.federation.root / "rounds"
-        with state_files.lock_states(folder):
+        with state_files.lock_states(self._folder):
             if aborted := self._aborted(state):
                 return aborted
-            state_files.save_state(folder, state)
+            state_files.save_state(self._folder, state)
         while state.step in steps:
             try:
                 state = steps[state.step](state)
             except Interrupted:
-                # What has come in is in the zoo, and the state says where to go on.
+                # The updates are in the zoo, and the state says where to go on.
                 raise
             except F2LError as error:
                 if is_passing(error):
                     raise
                 state = round_state.failed(state, str(error))
-            with state_files.lock_states(folder):
+            with state_files.lock_states(self._folder):
                 if aborted := self._aborted(state):
                     return aborted
-                state_files.save_state(folder, state)
+                state_files.save_state(self._folder, state)
         if state.step == "failed":
-            self.log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
+            self._log.emit(events.ROUND_FAILED, round=state.number, reason=state.reason)
         else:
-            self.log.emit(
+            self._log.emit(
                 events.ROUND_FINISHED,
                 round=state.number,
                 accepted=len(state.accepted),
-                quarantined=state.quarantined,
-                rejected=len(state.rejected) - state.quarantined,
+                quarantined=len(state.quarantined),
+                rejected=len(state.rejected),
                 accuracy_before=state.accuracy_before,
                 accuracy_after=state.accuracy_after,
                 seconds=round(sum(state.seconds.values()), 2),
@@ -150,21 +132,21 @@ class Coordinator:
         return state
 
     def _aborted(self, state: RoundState) -> RoundState | None:
-        """The round as it was stored meanwhile, if that ended it."""
-        stored = state_files.find_state(self.federation.root / "rounds", state.number)
+        """The stored state of the round, if somebody else has ended it meanwhile."""
+        stored = state_files.find_state(self._folder, state.number)
         return stored if stored is not None and stored.step == "failed" else None
 
     def _retrain(self, state: RoundState) -> RoundState:
         began = time.monotonic()
-        id, commit = f"{state.number:05d}", self.federation.zoo.snapshot().commit
-        release = self.federation.releases.find(id)
-        # One that an interrupted step has left is as good as a new one, if nothing came in since;
-        # and one that sites have got may not be replaced by another of its name.
+        id, commit = f"{state.number:05d}", self._federation.zoo.snapshot().commit
+        release = self._federation.releases.find(id)
+        # A candidate of an interrupted step is as good as a new one, if nothing came in since; and
+        # a release that sites have got may not be replaced by another of its name.
         if release is None or (release.state == "candidate" and release.snapshot != commit):
-            self.log.emit(events.RETRAINING_STARTED, round=state.number)
-            release = self.engine.retrain(id, commit)
+            self._log.emit(events.RETRAINING_STARTED, round=state.number)
+            release = self._backend.retrain(id, commit)
         seconds = round(time.monotonic() - began, 3)
-        self.log.emit(
+        self._log.emit(
             events.RETRAINING_FINISHED,
             round=state.number,
             seconds=seconds,
@@ -174,15 +156,14 @@ class Coordinator:
         return round_state.retrained(state, release.id, seconds)
 
     def _judge(self, state: RoundState) -> RoundState:
-        registry = self.federation.releases
+        registry = self._federation.releases
         release = registry.read(state.release)
         if release.state != "candidate":
             # The gate, or an administrator, has decided before the state could be saved.
             return round_state.judged(state, release.reasons)
-        reasons = self.engine.objections(release.id)
-        folder = self.federation.root / "rounds"
-        # With the promotion, so that it is either aborted or done.
-        with state_files.lock_states(folder):
+        reasons = self._backend.objections(release.id)
+        # Under the lock of the promotion, so that the round is either aborted or done.
+        with state_files.lock_states(self._folder):
             if aborted := self._aborted(state):
                 return aborted
             if not reasons:
@@ -190,23 +171,23 @@ class Coordinator:
                     registry.promote(release.id, judged=release)
                 except ReleaseError as error:
                     reasons = (str(error),)
-            if reasons and (held := registry.hold(release.id, reasons)).state != "candidate":
+            if reasons and (stored := registry.reject(release.id, reasons)).state != "candidate":
                 # An administrator has decided while the gate was at work.
-                state = round_state.judged(state, held.reasons)
-                state_files.save_state(folder, state)
+                state = round_state.judged(state, stored.reasons)
+                state_files.save_state(self._folder, state)
                 return state
             state = round_state.judged(state, reasons)
-            state_files.save_state(folder, state)
+            state_files.save_state(self._folder, state)
         if reasons:
-            self.log.emit(events.RELEASE_REJECTED, release=release.id, reasons=list(reasons))
+            self._log.emit(events.RELEASE_REJECTED, release=release.id, reasons=list(reasons))
         else:
-            self.log.emit(events.RELEASE_PROMOTED, release=release.id)
+            self._log.emit(events.RELEASE_PROMOTED, release=release.id)
         return state
 
 
 @contextmanager
 def _resumable() -> Iterator[None]:
-    """What the disk refuses interrupts a round; it goes on at its step once there is room."""
+    """Turns an error that may pass into an interruption; the round goes on at its step later."""
     try:
         yield
     except (OSError, SafetensorError, F2LError) as error:

@@ -1,13 +1,14 @@
-"""Screening answers, one at a time, and making durable what comes of them.
+"""The way of an update into the zoo: screened, made durable, acknowledged.
 
 An update is acknowledged (an event, a line in the journal) after the zoo has it on disk. The zoo
-takes a key once, so an answer that comes twice, or again after a crash, counts once. What admission
-puts aside is in the quarantine before anything says so.
+takes a key once, so a reply that comes twice, or again after a crash, counts once. A quarantine
+entry is on disk before it is acknowledged.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 
@@ -16,26 +17,26 @@ from f2l_fed.admission import Finding, Submission, Verdict, new_records
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.events import EventLog
 from f2l_fed.local_training.selection import CandidateSet
+from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import unpack_update
 from server.federation.folder import Federation
-from server.rounds.check_in import content_of
 from server.rounds.journal import Code
-from server.rounds.messaging import Asked, SiteReply
-from server.rounds.run_cache import RunCache, digest
+from server.rounds.messaging import RequestHeader, SiteReply
+from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.screening import Screening
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an answer.
+    """The outcome of one task.
 
     Args:
         code: See `Code`.
-        reason: For people; "" if it was accepted.
-        finding: What admission found, a key of `f2l_fed.admission.REASONS`; "long" where it was
-            accepted, but shortened.
-        chosen: Kinds of the starts, if it was accepted.
+        reason: For people; "" if the update was accepted.
+        finding: What admission found, a key of `f2l_fed.admission.REASONS`; "long" if the update
+            was accepted, but shortened.
+        chosen: Kinds of the candidates that the site started from, if the update was accepted.
     """
 
     code: Code
@@ -44,122 +45,138 @@ class Outcome:
     chosen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ingest:
-    """The way into the zoo, for one run.
+    """The way into zoo and quarantine, for one run.
 
     Args:
         federation: The folder.
-        spool: Gets the contexts that answers bring, and has the starts of late ones.
+        run_cache: Gets the contexts of updates, and has the candidates of late sites.
         screening: Judges updates.
         log: Where events go.
-        anchors: By release, the name of the anchor that its tasks' probes start from.
-        waiting: By site, the rounds of what is in quarantine; as of the beginning of a round.
     """
 
-    federation: Federation
-    spool: RunCache
-    screening: Screening
-    log: EventLog
-    anchors: dict[str, str] = field(default_factory=dict)
-    waiting: dict[str, set[int]] = field(default_factory=dict)
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        run_cache: RunCache,
+        screening: Screening,
+        log: EventLog,
+    ) -> None:
+        self._federation, self._run_cache = federation, run_cache
+        self._screening, self._log = screening, log
+        # By release, the digest of the anchor that the probes of its tasks start from.
+        self._anchors: dict[str, str] = {}
+        # By site, the rounds of its quarantine entries.
+        self._quarantined: dict[str, set[int]] = {}
 
-    def take(self, answer: SiteReply, offer: CandidateSet) -> Outcome:
-        """Screens one answer and makes durable what is admitted or put aside.
+    def begin_round(self, expected_sites: int, entries: Iterable[QuarantineEntry]) -> None:
+        """Notes how many sites are expected and which entries are in quarantine."""
+        self._screening.begin_round(expected_sites)
+        self._quarantined.clear()
+        for entry in entries:
+            self._quarantined.setdefault(entry.site, set()).add(entry.round)
+
+    def end_round(self) -> None:
+        """Reviews the updates of the round; the admission history is durable on return."""
+        self._screening.review()
+
+    def take(self, reply: SiteReply, candidates: CandidateSet) -> Outcome:
+        """Screens the reply to a task and makes durable what is accepted or quarantined.
 
         Args:
-            answer: To a task.
-            offer: The starts that were in the task.
+            reply: To a task.
+            candidates: The candidates in the task.
 
         Raises:
             ZooError: If zoo or quarantine can't be written; that is not the site's fault.
         """
-        content, failure, own_will = content_of(answer)
+        content, failure, from_site = reply.unpack()
         if content is None:
-            silent: Code = "silent" if answer.failure == "timeout" else "failed"
-            return Outcome("refused" if own_will else silent, failure)
+            unanswered: Code = "silent" if reply.failure == "timeout" else "failed"
+            return Outcome("refused" if from_site else unanswered, failure)
         try:
-            update = unpack_update(content, self.federation.target.layout)
+            update = unpack_update(content, self._federation.target.layout)
         except (WireError, LayoutMismatch) as error:
             return Outcome("garbage", str(error))
-        return self._admit(answer.asked, update, offer)
+        return self._admit(reply.request, update, candidates)
 
-    def take_late(self, answer: SiteReply) -> None:
-        """Takes the answer to a task whose round went on without it."""
-        asked = answer.asked
-        offer = self.spool.take_offer(asked.round, asked.site)
-        if offer is None:
+    def take_late(self, reply: SiteReply) -> None:
+        """Takes the reply to a task whose round went on without it."""
+        request = reply.request
+        candidates = self._run_cache.take_candidates(request.round, request.site)
+        if candidates is None:
             return
-        outcome = self.take(answer, offer)
-        self.log.emit(
+        outcome = self.take(reply, candidates)
+        self._log.emit(
             events.SITE_LATE,
-            round=asked.round,
-            site=asked.site,
+            round=request.round,
+            site=request.site,
             code=outcome.code,
             reason=outcome.reason,
             finding=outcome.finding,
         )
 
-    def _admit(self, asked: Asked, update: Update, offer: CandidateSet) -> Outcome:
-        if update.round != asked.round:
+    def _admit(self, request: RequestHeader, update: Update, candidates: CandidateSet) -> Outcome:
+        if update.round != request.round:
             return Outcome("round", f"an update for round {update.round}")
-        config = self.federation.config
-        if len(update.chosen) != len(offer) or len(update.probes) != config.probe.episodes:
+        config = self._federation.config
+        if len(update.chosen) != len(candidates) or len(update.probes) != config.probe.episodes:
             return Outcome("count", "another number of networks or probes than was asked")
-        pairs = list(zip(offer, update.chosen, strict=True))
+        pairs = list(zip(candidates, update.chosen, strict=True))
         if any(kind not in starts for starts, kind in pairs):
-            return Outcome("start", "a start that was not offered")
+            return Outcome("start", "a start that is not among the candidates")
         others = [w for starts, kind in pairs for name, w in starts.items() if name != kind]
         submission = Submission(
-            site=asked.site,
-            round=asked.round,
-            parent=asked.release,
+            site=request.site,
+            round=request.round,
+            parent=request.release,
             weights=update.weights,
             starts=torch.stack([starts[kind] for starts, kind in pairs]),
             probes=update.probes,
             numbers=update.numbers,
-            steps=(config.later if asked.release else config.first).steps,
+            steps=(config.later if request.release else config.first).steps,
             others=torch.stack(others) if others else None,
         )
-        return self._judged(submission, update.chosen)
+        return self._screen(submission, update.chosen)
 
-    def _judged(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
-        if self.screening.holds(submission):
-            # The late answer of the node that the site was before has come first.
+    def _screen(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
+        if self._screening.holds(submission):
+            # The late update of the site's earlier node has come first.
             return Outcome("accepted", chosen=chosen)
-        judged = self.screening.judge(submission)
+        judged = self._screening.judge(submission)
         verdict = judged.verdict
         if verdict.action == "reject":
             return Outcome("admission", verdict.reason, verdict.code)
         if verdict.action == "quarantine":
-            return self._put_aside(submission, verdict)
-        self.screening.keep_part(judged)
-        self.federation.zoo.append(new_records(judged.submission))
-        self.screening.memory = judged.memory
-        self.spool.keep_context(
-            self._anchored(submission.parent), submission.site, submission.probes
+            return self._quarantine(submission, verdict)
+        self._screening.keep_part(judged)
+        self._federation.zoo.append(new_records(judged.submission))
+        self._screening.remember(judged)
+        self._run_cache.keep_context(
+            self._next_anchor(submission.parent), submission.site, submission.probes
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 
-    def _put_aside(self, submission: Submission, verdict: Verdict) -> Outcome:
-        waiting = self.waiting.setdefault(submission.site, set())
-        most = self.federation.config.admission.quota
-        # One that comes again after a crash is not counted twice.
-        if len(waiting - {submission.round}) >= most:
-            figures = {"waiting": float(len(waiting)), "most": float(most)}
+    def _quarantine(self, submission: Submission, verdict: Verdict) -> Outcome:
+        rounds = self._quarantined.setdefault(submission.site, set())
+        quota = self._federation.config.admission.quota
+        # An update that comes again after a crash is not counted twice.
+        if len(rounds - {submission.round}) >= quota:
+            figures = {"waiting": float(len(rounds)), "max_allowed": float(quota)}
             full = Finding(code="quota", action="reject", figures=figures)
             return Outcome("admission", f"{verdict.reason}; {full}", full.code)
-        self.federation.quarantine.put(
+        self._federation.quarantine.put(
             new_records(submission),
             verdict,
-            lineage=self.federation.config.lineage,
-            time_s=self.log.clock(),
+            lineage=self._federation.config.lineage,
+            time_s=self._log.clock(),
         )
-        waiting.add(submission.round)
+        rounds.add(submission.round)
         return Outcome("quarantined", verdict.reason, verdict.code)
 
-    def _anchored(self, id: str) -> str:
-        if id not in self.anchors:
-            release = self.federation.releases.read(id) if id else None
-            self.anchors[id] = digest(self.federation.next_anchor(release))
-        return self.anchors[id]
+    def _next_anchor(self, release_id: str) -> str:
+        if release_id not in self._anchors:
+            release = self._federation.releases.read(release_id) if release_id else None
+            self._anchors[release_id] = anchor_digest(self._federation.next_anchor(release))
+        return self._anchors[release_id]

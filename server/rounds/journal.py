@@ -1,8 +1,8 @@
-"""What became of every request of a round: one line per answer, appended as it is settled.
+"""The journal of a round: one line for the end of each task, appended when it ends.
 
-Which updates were accepted is in the zoo, and there alone; the journal adds what the zoo can't
-know, rejections and traffic, so that a round that is resumed asks nobody twice. A line is written
-after the update is durable. If the process dies in between, the zoo's record counts.
+The zoo alone says which updates were accepted; the journal adds what the zoo can't know, rejections
+and traffic, so that a round that is resumed asks nobody twice. A line is written after the update
+is durable. If the process dies in between, the zoo's record counts.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ Code = Literal[
     "admission",
     "quarantined",
 ]
-"""How a request ended.
+"""The end of a task.
 
-"silent": no answer in time. "failed": the site's process or its node broke. "refused": by the
-site's policy. "garbage": not an update in the agreed form and layout. "round", "count", "start":
-an update of another round, with another number of networks, or from a start that was not offered.
-"admission": an update that may not enter the zoo. "quarantined": one that a person has to look at
-before it may.
+"silent": no reply in time. "failed": the site's process or its node broke. "refused": by the site's
+policy. "garbage": not an update in the agreed form and layout. "round", "count", "start": an update
+of another round, with another number of networks, or from a start that is not among the candidates.
+"admission": an update that may not enter the zoo. "quarantined": an update that a person has to
+look at before it may.
 """
 
 PASSING: frozenset[str] = frozenset({"silent", "failed"})
-"""Codes that say nothing about the site, which may be asked again when it comes back."""
+"""The codes that say nothing about the site, which may be asked again when it comes back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
-    """The end of one request.
+    """The end of one task.
 
     Args:
-        site: Who was asked.
+        site: The site that was asked.
         code: See `Code`.
         reason: For people; "" if accepted.
         finding: Key of `f2l_fed.admission.REASONS` where admission found something.
-        bytes_up: What came.
-        bytes_down: What was sent.
+        bytes_up: Size of the reply.
+        bytes_down: Size of the task.
     """
 
     site: str
@@ -60,7 +60,7 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The file of one round.
+    """The journal of one round, as a file.
 
     Args:
         path: Created with the first line.
@@ -70,20 +70,20 @@ class Journal:
 
     @classmethod
     def of(cls, folder: Path, number: int) -> Journal:
-        """That of a round, beside its state."""
+        """The journal of a round, beside its state."""
         return cls(folder / f"{number:05d}.answers.jsonl")
 
-    def append(self, settled: JournalEntry) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Adds a line; a single write, so that only a last line can be torn."""
         with self.path.open("ab+") as file:
             end = file.tell()
             if end:
                 file.seek(end - 1)
             start = b"" if not end or file.read(1) == b"\n" else b"\n"
-            file.write(start + json.dumps(asdict(settled)).encode() + b"\n")
+            file.write(start + json.dumps(asdict(entry)).encode() + b"\n")
 
     def read(self) -> list[JournalEntry]:
-        """All whole lines; none if there is no file."""
+        """Reads all whole lines; none if there is no file."""
         if not self.path.exists():
             return []
         found = []

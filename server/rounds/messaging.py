@@ -1,17 +1,18 @@
-"""Talking to sites over Flower: requests in a bounded window, every answer handled at once."""
+"""Messages to sites over Flower: requests in a bounded window, every reply handled at once."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from f2l_fed.config import RoundConfig
-from f2l_fed.errors import RoundError
+from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.wire.packing import unpack_refusal
 from server.rounds.state import Interrupted
 
 _SHORTEST_S = 0.002
@@ -19,14 +20,14 @@ _SHORTEST_S = 0.002
 
 @dataclass(frozen=True, slots=True)
 class SiteRequest:
-    """What a node is asked.
+    """A request to a node.
 
     Args:
         node: Flower's id of the node.
         content: The records.
-        site: Who the node is, as far as is known.
+        site: Name of the node's site, "" if it is unknown.
         round: Number of the round that asks.
-        release: The release that made what is in it.
+        release: The release that made the candidates in the content.
     """
 
     node: int
@@ -37,8 +38,8 @@ class SiteRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What is remembered of a request while it is out: everything but its content."""
+class RequestHeader:
+    """A request without its content, kept while the request is out; see `SiteRequest`."""
 
     node: int
     site: str
@@ -48,18 +49,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class SiteReply:
-    """What came back.
+    """A reply to a request, or its absence.
 
     Args:
-        asked: On what.
+        request: The request.
         content: The records, or None if there are none.
         failure: "" or why there is no content, as a code: "timeout", "undeliverable", or Flower's
             number.
-        size_bytes: Size of the arrays in the answer.
+        size_bytes: Size of the arrays in the reply.
         late: Whether "timeout" has been reported before.
     """
 
-    asked: Asked
+    request: RequestHeader
     content: RecordDict | None
     failure: str
     size_bytes: int = 0
@@ -68,38 +69,51 @@ class SiteReply:
     @property
     def node(self) -> int:
         """Flower's id of the node."""
-        return self.asked.node
+        return self.request.node
+
+    def unpack(self) -> tuple[RecordDict | None, str, bool]:
+        """The content, or the reason why there is none, and whether the site itself answered.
+
+        A refusal of the site is a reason and no content.
+        """
+        if self.content is None:
+            return None, self.failure, False
+        try:
+            refusal = unpack_refusal(self.content)
+        except F2LError as error:
+            return None, str(error), True
+        if refusal is None:
+            return self.content, "", True
+        return None, f"refused: {refusal.code}", True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Messenger:
-    """A way to ask nodes.
+    """The messenger: sends requests to nodes and yields their replies.
 
     Args:
-        grid: Flower's connection to them.
+        grid: Flower's connection to the nodes.
         config: Window, longest poll interval and timeout.
         stop: Set from outside to give up.
-        overdue: Requests whose answers are still taken, by message.
     """
 
-    grid: Grid
-    config: RoundConfig
-    stop: threading.Event
-    overdue: dict[str, Asked] = field(default_factory=dict)
+    def __init__(self, *, grid: Grid, config: RoundConfig, stop: threading.Event) -> None:
+        self._grid, self._config, self._stop = grid, config, stop
+        # Requests that have timed out and whose replies are still taken, by message.
+        self._overdue: dict[str, RequestHeader] = {}
 
     def connected(self) -> list[int]:
-        """Nodes that are there now."""
-        return sorted(self.grid.get_node_ids())
+        """The nodes that are connected now, sorted."""
+        return sorted(self._grid.get_node_ids())
 
-    def nodes(self, expected: int, timeout_s: float = 60.0) -> list[int]:
-        """Nodes that are there; waits a while for the expected number of them.
+    def wait_for_nodes(self, expected: int, timeout_s: float = 60.0) -> list[int]:
+        """Waits for the expected number of nodes; returns those connected after the timeout.
 
         Raises:
             RoundError: If there is none.
         """
-        deadline = time.monotonic() + timeout_s
+        until = time.monotonic() + timeout_s
         while len(found := self.connected()) < expected:
-            if time.monotonic() > deadline:
+            if time.monotonic() > until:
                 break
             self._pause()
         if not found:
@@ -114,94 +128,94 @@ class Messenger:
         requests: Iterable[SiteRequest],
         *,
         wait_for_late: bool = False,
-        over: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> Iterator[SiteReply]:
-        """Sends requests and yields answers as they come, an unanswered one after the timeout.
+        """Sends requests and yields replies as they come, an unanswered request after its timeout.
 
         At most ``in_flight`` requests are out, and the next one is not even made before one of
-        them is answered; so memory does not grow with the number of nodes. An answer that comes
+        them is answered; so memory does not grow with the number of nodes. A reply that comes
         twice is yielded once.
 
         Args:
             kind: Flower message type.
-            requests: What to ask; made when they are about to be sent.
+            requests: The requests, made when they are about to be sent.
             wait_for_late: Whether a request that has timed out may still be answered, now or
-                while something else is asked.
-            over: Whether to stop waiting; requests that are out then time out at once, and no
+                during a later call.
+            is_over: Whether to stop waiting; requests that are out then time out at once, and no
                 more are made.
 
         Yields:
-            One answer for each request, and those that are late by now.
+            One reply for each request, and the late ones that have come by now.
         """
         source = iter(requests)
-        pending: dict[str, tuple[Asked, float]] = {}
+        pending: dict[str, tuple[RequestHeader, float]] = {}
         exhausted, moved = False, time.monotonic()
         while not exhausted or pending:
-            ended = over()
+            ended = is_over()
             exhausted = exhausted or ended
-            while not exhausted and len(pending) < self.config.in_flight:
+            while not exhausted and len(pending) < self._config.in_flight:
                 request = next(source, None)
                 if request is None:
                     exhausted = True
                     break
-                asked = Asked(request.node, request.site, request.round, request.release)
+                header = RequestHeader(request.node, request.site, request.round, request.release)
                 identifier = self._send(kind, request)
-                # Nothing may hold what was sent longer than Flower does.
+                # Nothing may hold the content longer than Flower does.
                 del request
                 if not identifier:
-                    yield SiteReply(asked, None, "undeliverable")
+                    yield SiteReply(header, None, "undeliverable")
                     continue
-                pending[identifier] = (asked, self._due())
+                pending[identifier] = (header, self._due())
                 moved = time.monotonic()
-            # Before looking: what came while a slow answer was waited for is not overdue unseen.
+            # Before the pull: a reply that came while a slow one was waited for is not overdue.
             now = time.monotonic()
-            replies = self._pull([*pending, *self._some_overdue()])
-            came = bool(replies)
-            while replies:
-                reply = replies.pop(0)
-                identifier = reply.metadata.reply_to_message_id
+            messages = self._pull([*pending, *self._some_overdue()])
+            came = bool(messages)
+            while messages:
+                message = messages.pop(0)
+                identifier = message.metadata.reply_to_message_id
                 if identifier in pending:
-                    yield _answer(pending.pop(identifier)[0], reply)
-                elif identifier in self.overdue:
-                    asked = self.overdue.pop(identifier)
-                    if not reply.has_error():
-                        yield _answer(asked, reply, late=True)
+                    yield _reply(pending.pop(identifier)[0], message)
+                elif identifier in self._overdue:
+                    header = self._overdue.pop(identifier)
+                    if not message.has_error():
+                        yield _reply(header, message, late=True)
             for identifier in [key for key, (_, due) in pending.items() if ended or due < now]:
-                asked, _ = pending.pop(identifier)
+                header, _ = pending.pop(identifier)
                 if wait_for_late:
-                    self.overdue[identifier] = asked
-                yield SiteReply(asked, None, "timeout")
+                    self._overdue[identifier] = header
+                yield SiteReply(header, None, "timeout")
             if came:
                 moved = time.monotonic()
             elif pending:
-                # Answers tend to come as far apart as they did: none lies long, few looks are vain.
+                # Replies tend to come as far apart as before: none waits long, few pulls are vain.
                 self._pause((now - moved) / 10)
 
     def _some_overdue(self) -> list[str]:
-        """As many as may be out, in turn: those that all answer at once don't all come at once."""
-        chosen = list(self.overdue)[: self.config.in_flight]
+        """As many as may be out, in turn: replies that come together aren't pulled together."""
+        chosen = list(self._overdue)[: self._config.in_flight]
         for identifier in chosen:
-            self.overdue[identifier] = self.overdue.pop(identifier)
+            self._overdue[identifier] = self._overdue.pop(identifier)
         return chosen
 
     def _due(self) -> float:
-        return time.monotonic() + self.config.timeout_s
+        return time.monotonic() + self._config.timeout_s
 
     def _send(self, kind: str, request: SiteRequest) -> str | None:
-        """Flower's id of the message; none where it is too large, or the node is gone."""
+        """Flower's id of the message; None if it is too large, or the node is gone."""
         message = Message(content=request.content, dst_node_id=request.node, message_type=kind)
-        return next(iter(self.grid.push_messages([message])), None)
+        return next(iter(self._grid.push_messages([message])), None)
 
     def _pull(self, identifiers: list[str]) -> list[Message]:
-        return list(self.grid.pull_messages(identifiers)) if identifiers else []
+        return list(self._grid.pull_messages(identifiers)) if identifiers else []
 
     def _pause(self, seconds: float = 0.05) -> None:
-        if self.stop.wait(min(max(seconds, _SHORTEST_S), self.config.poll_s)):
+        if self._stop.wait(min(max(seconds, _SHORTEST_S), self._config.poll_s)):
             raise Interrupted("stopped", remedy="Start it again; it goes on where it was.")
 
 
 def deadline(seconds: float) -> Callable[[], bool]:
-    """Whether so many seconds have gone by since now; never if there are 0."""
+    """Returns a check whether so many seconds have passed since now; 0 stands for no limit."""
     began = time.monotonic()
     return lambda: 0 < seconds < time.monotonic() - began
 
@@ -214,8 +228,8 @@ def size_bytes(content: RecordDict) -> int:
     )
 
 
-def _answer(asked: Asked, reply: Message, *, late: bool = False) -> SiteReply:
-    if reply.has_error():
+def _reply(header: RequestHeader, message: Message, *, late: bool = False) -> SiteReply:
+    if message.has_error():
         # Flower's reason may quote an exception of the site: only its code is used.
-        return SiteReply(asked, None, f"error {reply.error.code}", 0, late)
-    return SiteReply(asked, reply.content, "", size_bytes(reply.content), late)
+        return SiteReply(header, None, f"error {message.error.code}", 0, late)
+    return SiteReply(header, message.content, "", size_bytes(message.content), late)

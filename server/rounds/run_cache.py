@@ -1,8 +1,8 @@
-"""What a run keeps of its sites between messages, on disk, so that memory does not grow with them.
+"""The cache of a run: what sites sent or were sent, on disk, so that memory stays bounded.
 
-Contexts by anchor, until they are used for candidates; and the starts that a late site was
-offered, because its answer can't be screened without them. Nothing here is a record: whatever is
-missing is asked for again or measured anew, and the folder is emptied when the run is over.
+It holds contexts by anchor, until they are used for candidates, and the candidates that a late site
+was sent, because its update can't be screened without them. Nothing here is a record: whatever is
+missing is asked for again or measured again, and the folder is emptied when the run is over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from f2l_fed.local_training.selection import CandidateSet
 
 @dataclass(frozen=True, slots=True)
 class RunCache:
-    """A folder for one run at a time.
+    """The folder of the cache, for one run at a time.
 
     Args:
         folder: Created when needed.
@@ -34,21 +34,21 @@ class RunCache:
 
     @classmethod
     def beside(cls, root: Path) -> RunCache:
-        """That of a federation's folder."""
+        """The cache in a federation's folder."""
         return cls(root / "spool")
 
     @property
     def screened(self) -> Path:
-        """Folder for what was admitted in this run; see `server.rounds.screening`."""
+        """The folder of the submissions admitted in this run; see `server.rounds.screening`."""
         return self.folder / "screened"
 
-    def keep_context(self, anchored: str, site: str, probes: Tensor) -> None:
-        """Keeps (E, D) float32 probes from an anchor, named by `digest`."""
-        self._write(self._path(anchored, site), {"probes": probes})
+    def keep_context(self, anchor: str, site: str, probes: Tensor) -> None:
+        """Keeps a site's (E, D) float32 probes from the anchor of a digest; see `anchor_digest`."""
+        self._write(self._path(anchor, site), {"probes": probes})
 
-    def has_context(self, anchored: str, site: str) -> bool:
-        """Whether these are known; a file that a loss of power has torn is none."""
-        path = self._path(anchored, site)
+    def has_context(self, anchor: str, site: str) -> bool:
+        """Whether a site's probes are known; a file torn by a loss of power does not count."""
+        path = self._path(anchor, site)
         if not path.exists():
             return False
         try:
@@ -57,43 +57,43 @@ class RunCache:
         except (OSError, SafetensorError):
             return False
 
-    def contexts(self, anchored: str, sites: tuple[str, ...]) -> Contexts:
-        """Those of some sites, read one by one when they are used."""
-        return Contexts(self, anchored, sites)
+    def contexts(self, anchor: str, sites: tuple[str, ...]) -> Contexts:
+        """The probes of some sites, each read when it is used."""
+        return Contexts(self, anchor, sites)
 
-    def keep_offer(self, number: int, site: str, offer: CandidateSet) -> None:
-        """Keeps what a site was offered in a round."""
+    def keep_candidates(self, number: int, site: str, candidates: CandidateSet) -> None:
+        """Keeps the candidates that a site was sent in a round."""
         named = {
             f"{episode}/{kind}": start
-            for episode, starts in enumerate(offer)
+            for episode, starts in enumerate(candidates)
             for kind, start in starts.items()
         }
         self._write(self._path(f"offers-{number}", site), named)
 
-    def take_offer(self, number: int, site: str) -> CandidateSet | None:
-        """Gives it back, once."""
+    def take_candidates(self, number: int, site: str) -> CandidateSet | None:
+        """Removes the candidates of a site and returns them; None if there are none."""
         path = self._path(f"offers-{number}", site)
         tensors = self._read(path)
         if tensors is None:
             return None
         path.unlink(missing_ok=True)
-        offer: dict[int, dict[str, Tensor]] = {}
+        by_episode: dict[int, dict[str, Tensor]] = {}
         for name, start in tensors.items():
             episode, _, kind = name.partition("/")
-            offer.setdefault(int(episode), {})[kind] = start
-        return tuple(offer[episode] for episode in sorted(offer))
+            by_episode.setdefault(int(episode), {})[kind] = start
+        return tuple(by_episode[episode] for episode in sorted(by_episode))
 
-    def drop_offer(self, number: int, site: str) -> None:
-        """Forgets it."""
+    def drop_candidates(self, number: int, site: str) -> None:
+        """Removes the candidates of a site."""
         self._path(f"offers-{number}", site).unlink(missing_ok=True)
 
     def forget(self, site: str) -> None:
-        """Deletes what is kept of one site, also what a killed process left half done."""
-        for path in self.folder.glob(f"*/{digest_of(site)}*"):
+        """Deletes all files of one site, including drafts that a killed process left."""
+        for path in self.folder.glob(f"*/{site_digest(site)}*"):
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Deletes everything, but what was admitted in an exchange that failed before its end."""
+        """Deletes everything except the submissions admitted in an exchange that failed."""
         for part in self.folder.glob("*"):
             if part != self.screened or not any(part.iterdir()):
                 shutil.rmtree(part, ignore_errors=True)
@@ -101,7 +101,7 @@ class RunCache:
             self.folder.rmdir()
 
     def _path(self, kind: str, site: str) -> Path:
-        return self.folder / kind / f"{digest_of(site)}.safetensors"
+        return self.folder / kind / f"{site_digest(site)}.safetensors"
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
         write_part(path, save({name: t.contiguous().clone() for name, t in tensors.items()}))
@@ -116,14 +116,14 @@ class RunCache:
 
 @dataclass(frozen=True, slots=True)
 class Contexts(Mapping[str, Tensor]):
-    """(E, D) float32 by site; every look reads a file."""
+    """(E, D) float32 contexts by site; every look-up reads a file."""
 
-    spool: RunCache
-    anchored: str
+    cache: RunCache
+    anchor: str
     sites: tuple[str, ...]
 
     def __getitem__(self, site: str) -> Tensor:
-        tensors = self.spool._read(self.spool._path(self.anchored, site))
+        tensors = self.cache._read(self.cache._path(self.anchor, site))
         if tensors is None:
             raise KeyError(site)
         return tensors["probes"]
@@ -135,13 +135,13 @@ class Contexts(Mapping[str, Tensor]):
         return len(self.sites)
 
 
-def digest(anchored: Tensor) -> str:
-    """A name for an anchor."""
-    return sha256(anchored.numpy().tobytes()).hexdigest()[:32]
+def anchor_digest(anchor: Tensor) -> str:
+    """The digest that names a (D,) float32 anchor in the cache."""
+    return sha256(anchor.numpy().tobytes()).hexdigest()[:32]
 
 
 def write_part(path: Path, content: bytes) -> None:
-    """Writes a file of the spool: whole for its readers, but not kept through a loss of power."""
+    """Writes a file of the cache: whole for its readers, but not safe from a loss of power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.draft")
     draft.write_bytes(content)
@@ -150,6 +150,6 @@ def write_part(path: Path, content: bytes) -> None:
         draft.replace(path)
 
 
-def digest_of(site: str) -> str:
-    """What files of a site begin with: a name comes from outside and must not become a path."""
+def site_digest(site: str) -> str:
+    """The digest that a site's file names begin with; the name itself never becomes a path."""
     return sha256(site.encode()).hexdigest()[:32]

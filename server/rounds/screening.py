@@ -1,8 +1,8 @@
-"""Admission in a run: what it remembers, from the zoo and back to the folder.
+"""Admission during a run: the admission history, kept in step with the zoo and the folder.
 
-The zoo decides what was admitted; the memory only follows it. It is written at the end of every
-exchange, and until then each admitted submission leaves its part of it in the spool, so that a run
-that was killed judges the rest as it would have. What neither knows (a submission that was
+The zoo decides what was admitted; the history only follows it. It is written at the end of every
+exchange, and until then each admitted submission leaves its part of it in the run cache, so that a
+run that was killed judges the rest as it would have. What neither knows (a submission that was
 released from quarantine, a file that is gone) is measured from the zoo, and what the zoo has lost
 by an erasure is forgotten.
 """
@@ -12,86 +12,118 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from torch import Tensor
+
 from f2l_fed.admission import (
     KINDS,
     History,
     Screen,
     ScreeningResult,
     Submission,
-    followed,
     load_history,
     review_cohort,
     save_history,
+    synchronise_history,
 )
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import AdmissionError
 from f2l_fed.local_training.probe import anchor
 from server.federation.folder import Federation
-from server.rounds.run_cache import digest_of, write_part
+from server.rounds.run_cache import site_digest, write_part
 
 
 class Screening:
-    """The memory of one run.
+    """The screening of one run: judges submissions and keeps the admission history.
 
     Args:
         federation: The folder.
-        parts: Folder for what was admitted since the memory was last written.
-
-    ``sites`` is how many are expected in the present round.
+        parts: Folder for the submissions admitted since the history was last written.
+        screen: Judges submissions against the history.
+        first_anchor: (D,) float32, the anchor of the lineage.
+        history: The admission history.
     """
 
-    def __init__(self, federation: Federation, parts: Path) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        parts: Path,
+        *,
+        screen: Screen,
+        first_anchor: Tensor,
+        history: History,
+    ) -> None:
+        self._federation, self._parts = federation, parts
+        self._screen, self._anchor = screen, first_anchor
+        self._expected_sites = 0
+        self.history = history
+
+    @classmethod
+    def open(cls, federation: Federation, parts: Path) -> Screening:
+        """Reads the history, adds the parts that a killed run left, and follows the zoo."""
         config = federation.config
-        self._federation, self._parts, self.sites = federation, parts, 0
-        self._anchor = anchor(federation.target, config.lineage)
-        self._screen = Screen.of(
-            federation.target, config.lineage, config.probe.episodes, config.admission
+        screening = cls(
+            federation,
+            parts,
+            screen=Screen.of(
+                federation.target, config.lineage, config.probe.episodes, config.admission
+            ),
+            first_anchor=anchor(federation.target, config.lineage),
+            history=load_history(federation.screening),
         )
-        self.memory = load_history(federation.screening)
-        self._rejoin()
+        screening._join_parts()
+        screening.follow_zoo()
+        return screening
+
+    def begin_round(self, expected_sites: int) -> None:
+        """Follows the zoo and notes how many sites are expected in the round."""
         self.follow_zoo()
+        self._expected_sites = expected_sites
 
     def judge(self, submission: Submission) -> ScreeningResult:
-        """Screens a submission; it is not remembered yet."""
-        return self._screen.judge(submission, self.memory, self.sites)
+        """Screens a submission; the history does not change."""
+        return self._screen.judge(submission, self.history, self._expected_sites)
 
     def holds(self, submission: Submission) -> bool:
-        """Whether one of the same site and round is in the zoo."""
-        return self.memory.networks_of(submission.origin) > 0
+        """Whether a submission of the same site and round is in the zoo."""
+        return self.history.networks_of(submission.id) > 0
 
     def keep_part(self, judged: ScreeningResult) -> None:
-        """To be called before what was judged enters the zoo."""
-        origin = judged.submission.origin
-        path = self._parts / f"{digest_of(origin.site)}-{origin.round}.safetensors"
-        write_part(path, to_bytes(judged.memory.part(origin)))
+        """Writes an admitted submission's part of the history; call it before the zoo has it."""
+        submission_id = judged.submission.id
+        path = self._parts / f"{site_digest(submission_id.site)}-{submission_id.round}.safetensors"
+        write_part(path, to_bytes(judged.history.part(submission_id)))
+
+    def remember(self, judged: ScreeningResult) -> None:
+        """Takes an admitted submission into the history; call it once the zoo has it."""
+        self.history = judged.history
 
     def follow_zoo(self) -> None:
-        """Learns what the zoo has got from elsewhere, and forgets what it has lost."""
-        self.memory = followed(
-            self.memory,
+        """Adds what the zoo got from elsewhere to the history, and removes what it lost."""
+        self.history = synchronise_history(
+            self.history,
             self._federation.zoo.snapshot(),
-            self._screen.anatomy,
+            self._screen.sketch,
             self._anchor,
             self._screen.config.recall,
         )
 
     def review(self) -> None:
-        """The second look, at the end of an exchange; the memory is durable on return.
+        """Reviews the cohort at the end of an exchange; the history is durable on return.
 
-        At answers of first rounds too that came late, in one of the others.
+        Late updates of first rounds are reviewed in later rounds too.
         """
-        with _alone(self._federation):
+        with lock_history(self._federation):
             self.follow_zoo()
             for kind in KINDS:
-                self.memory, _ = review_cohort(self.memory, kind, self._screen.config)
-            self.memory = self.memory.of_last_rounds(self._screen.config.recall)
-            save_history(self._federation.screening, self.memory)
+                self.history, _ = review_cohort(self.history, kind, self._screen.config)
+            self.history = self.history.of_last_rounds(self._screen.config.recall)
+            save_history(self._federation.screening, self.history)
         for path in self._parts.glob("*"):
             path.unlink(missing_ok=True)
 
-    def _rejoin(self) -> None:
-        """Takes up the parts that a run left whose process died, in the order of their coming."""
+    def _join_parts(self) -> None:
+        """Adds the parts that a killed run left, in the order of their writing."""
         if not self._parts.exists():
             return
         stored = {
@@ -100,15 +132,15 @@ class Screening:
             for number in rounds
         }
         found = sorted(self._parts.glob("*.safetensors"), key=_age)
-        known = {owner[:2] for owner in self.memory.owners}
+        known = {owner[:2] for owner in self.history.signature_ids}
         for path in found:
             part = _part(path)
-            if part.owners and part.owners[0][:2] in stored - known:
-                self.memory = self.memory.joined(part)
+            if part.signature_ids and part.signature_ids[0][:2] in stored - known:
+                self.history = self.history.joined(part)
 
 
-def _alone(federation: Federation) -> AbstractContextManager[None]:
-    """Held from reading the memory, or what it follows, to writing it."""
+def lock_history(federation: Federation) -> AbstractContextManager[None]:
+    """The lock between reading the admission history, or the zoo, and writing the history."""
     return locked(federation.root / "rounds" / "screening.lock")
 
 
@@ -122,5 +154,5 @@ def _part(path: Path) -> History:
     try:
         return from_bytes(path.read_bytes(), where=str(path))
     except (AdmissionError, OSError):
-        # Torn by a loss of power, or taken up meanwhile: it is measured from the zoo.
+        # Torn by a loss of power, or joined meanwhile: it is measured from the zoo.
         return History()

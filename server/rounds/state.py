@@ -1,7 +1,8 @@
-"""A round as a state machine: pure transitions, one file per round.
+"""The state of a round and its transitions, which are pure.
 
-The state says what has been decided; what has come in is in the zoo, which is written first. So a
-round that was interrupted goes on where its file says, and repeating a step changes nothing.
+The state says what has been decided; the updates themselves are in the zoo, which is written
+first. So a round that was interrupted goes on at the step that its file names, and repeating a step
+changes nothing. `server.rounds.state_files` reads and writes the file.
 """
 
 from __future__ import annotations
@@ -15,46 +16,48 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from f2l_fed.config import RoundConfig
-from f2l_fed.errors import F2LError, RoundError, of_a_disk
+from f2l_fed.errors import F2LError, RoundError, is_disk_failure
 
 
 class Interrupted(RoundError):
-    """Something outside the round ended it for now; it can be resumed at its step."""
+    """An interruption from outside the round, which can be resumed at its step."""
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether it was a disk or a store, and nothing that would be the same the next time."""
+    """Whether an error may be gone the next time: a disk or a store refused something."""
     if isinstance(error, Interrupted):
         return False
     if isinstance(error, F2LError):
-        return error.passing or isinstance(error.__cause__, SafetensorError)
-    return of_a_disk(error) or isinstance(error, SafetensorError)
+        return error.transient or isinstance(error.__cause__, SafetensorError)
+    return is_disk_failure(error) or isinstance(error, SafetensorError)
 
 
 Step = Literal["exchange", "retrain", "gate", "done", "failed"]
-IN_QUARANTINE = "in quarantine: "
-"""What the reasons of those that were put aside begin with."""
+"""The next step of a round; "done" and "failed" are final."""
+
+_IN_QUARANTINE = "in quarantine: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundState:
-    """One round.
+    """The state of one round.
 
     Args:
         number: From 1.
-        step: What comes next; "done" and "failed" are final.
+        step: The next step; "done" and "failed" are final.
         parent: Release that made the candidates; "" in the first round.
-        sites: Number of sites asked, those too that did not even introduce themselves.
-        accepted: Sites whose update is in the zoo.
-        rejected: Sites without one, each with the reason; a late one stays here, though its
-            update is in the zoo by then.
+        sites: Number of sites asked, including those that did not answer the introduction.
+        accepted: Sites with an update in the zoo.
+        rejected: Sites without an update, each with the reason; a late site stays here, though
+            its update is in the zoo by then.
+        quarantined: Sites with an update in quarantine, each with the reason.
         release: Candidate release, once there is one.
         promoted: Whether it passed the gate.
-        reason: Why the round failed or the release was held; "" otherwise.
+        reason: Why the round failed or the release was rejected; "" otherwise.
         seconds: Time spent in each finished step.
         bytes_up: Bytes of parameters and numbers that sites sent.
-        bytes_down: Bytes of candidates that they were sent.
-        accuracy_before: Mean over the accepted sites, of those that tell; 0 if none.
+        bytes_down: Bytes of candidates that were sent to sites.
+        accuracy_before: Mean over the accepted sites that report it; 0 if none does.
         accuracy_after: Likewise, after fine-tuning.
     """
 
@@ -64,6 +67,7 @@ class RoundState:
     sites: int
     accepted: tuple[str, ...] = ()
     rejected: Mapping[str, str] = field(default_factory=dict)
+    quarantined: Mapping[str, str] = field(default_factory=dict)
     release: str = ""
     promoted: bool = False
     reason: str = ""
@@ -74,22 +78,47 @@ class RoundState:
     accuracy_after: float = 0.0
 
     @property
-    def quarantined(self) -> int:
-        """How many of the rejected are in quarantine."""
-        return _aside(self.rejected)
+    def is_final(self) -> bool:
+        """Whether the round is over."""
+        return self.step in ("done", "failed")
+
+
+def with_quarantined(rejected: Mapping[str, str], quarantined: Mapping[str, str]) -> dict[str, str]:
+    """Rejected and quarantined sites in one mapping, as round files and messages had them once.
+
+    >>> with_quarantined({"a": "timeout"}, {"b": "a copy"})
+    {'a': 'timeout', 'b': 'in quarantine: a copy'}
+    """
+    marked = {site: _IN_QUARANTINE + reason for site, reason in quarantined.items()}
+    return dict(sorted({**rejected, **marked}.items()))
+
+
+def without_quarantined(rejected: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The inverse of `with_quarantined`.
+
+    >>> without_quarantined({"a": "timeout", "b": "in quarantine: a copy"})
+    ({'a': 'timeout'}, {'b': 'a copy'})
+    """
+    quarantined = {
+        site: reason.removeprefix(_IN_QUARANTINE)
+        for site, reason in rejected.items()
+        if reason.startswith(_IN_QUARANTINE)
+    }
+    return {s: reason for s, reason in rejected.items() if s not in quarantined}, quarantined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeResult:
-    """What an exchange brought.
+    """The result of an exchange; see `RoundState`.
 
     Args:
-        asked: Number of sites, those that joined meanwhile too.
+        asked: Number of sites, including those that joined during the exchange.
     """
 
     asked: int
     accepted: tuple[str, ...]
     rejected: Mapping[str, str]
+    quarantined: Mapping[str, str] = field(default_factory=dict)
     bytes_up: int
     bytes_down: int
     accuracy_before: float
@@ -103,14 +132,14 @@ def begun(number: int, parent: str, sites: int) -> RoundState:
 
 
 def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) -> RoundState:
-    """After the sites' answers: on to the retraining, or the end for want of a quorum.
+    """After the exchange: on to the retraining, or the end for want of a quorum.
 
-    >>> some = Exchange(asked=4, accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
-    ...                 accuracy_before=0, accuracy_after=0, seconds=1)
+    >>> some = ExchangeResult(asked=4, accepted=("a",), rejected={}, bytes_up=0, bytes_down=0,
+    ...                       accuracy_before=0, accuracy_after=0, seconds=1)
     >>> exchanged(begun(1, "", 4), some, RoundConfig(quorum=0.5)).reason
     'updates of 1 of 4 sites were accepted, 2 are the quorum'
-    >>> doubtful = dataclasses.replace(some, rejected={"b": f"{IN_QUARANTINE}unlike the others"})
-    >>> exchanged(begun(1, "", 4), doubtful, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
+    >>> suspect = dataclasses.replace(some, quarantined={"b": "unlike the others"})
+    >>> exchanged(begun(1, "", 4), suspect, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
     '1 more are in quarantine, where they can be released'
     """
     _require(state, "exchange")
@@ -118,7 +147,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
     needed = ceil(config.quorum * exchange.asked - 1e-9)
     enough = len(exchange.accepted) >= max(needed, 1)
     accepted = f"{len(exchange.accepted)} of {exchange.asked} sites were accepted"
-    more = _aside(exchange.rejected)
+    more = len(exchange.quarantined)
     aside = f"; {more} more are in quarantine, where they can be released" if more else ""
     return dataclasses.replace(
         state,
@@ -126,6 +155,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
         sites=exchange.asked,
         accepted=exchange.accepted,
         rejected=dict(exchange.rejected),
+        quarantined=dict(exchange.quarantined),
         bytes_up=exchange.bytes_up,
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
@@ -151,10 +181,6 @@ def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:
 def failed(state: RoundState, reason: str) -> RoundState:
     """The end of a round that can't go on."""
     return dataclasses.replace(state, step="failed", reason=reason)
-
-
-def _aside(rejected: Mapping[str, str]) -> int:
-    return sum(reason.startswith(IN_QUARANTINE) for reason in rejected.values())
 
 
 def _require(state: RoundState, step: Step) -> None:

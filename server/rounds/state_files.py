@@ -1,4 +1,4 @@
-"""TODO."""
+"""The files of round states: one JSON file for each round, locked, replaced in one step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import RoundError
-from server.rounds.state import RoundState
+from server.rounds.state import RoundState, without_quarantined
 
 
 def lock_states(folder: Path) -> AbstractContextManager[None]:
-    """Held from looking at a round's state to writing what follows from it."""
+    """The lock between reading a round's state and writing the one that follows from it."""
     return locked(folder / "state.lock")
 
 
@@ -25,7 +25,7 @@ def save_state(folder: Path, state: RoundState) -> None:
 
 
 def load_state(folder: Path, number: int) -> RoundState:
-    """One round.
+    """Reads one round's state.
 
     Raises:
         RoundError: If there is no such file, or it is damaged.
@@ -34,7 +34,7 @@ def load_state(folder: Path, number: int) -> RoundState:
 
 
 def find_state(folder: Path, number: int) -> RoundState | None:
-    """One round, or None if there is no such file.
+    """Reads one round's state; None if there is no such file.
 
     Raises:
         RoundError: If it is damaged.
@@ -44,7 +44,7 @@ def find_state(folder: Path, number: int) -> RoundState | None:
 
 
 def load_states(folder: Path) -> list[RoundState]:
-    """All rounds, oldest first.
+    """Reads the states of all rounds, oldest first.
 
     Raises:
         RoundError: If a file is damaged.
@@ -55,8 +55,12 @@ def load_states(folder: Path) -> list[RoundState]:
 def _load(path: Path) -> RoundState:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if "quarantined" not in value:
+            # Earlier files have these among the rejected, with a mark.
+            rejected, quarantined = without_quarantined(value.get("rejected", {}))
+            value = {**value, "rejected": rejected, "quarantined": quarantined}
         return RoundState(**{**value, "accepted": tuple(value["accepted"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RoundError(
             "the round's file is damaged",
             where=str(path),

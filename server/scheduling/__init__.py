@@ -1,1 +1,1 @@
-"""TODO."""
+"""Scheduling: rounds that administrators ask for, as runs on the SuperLink."""

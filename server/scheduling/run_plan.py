@@ -1,4 +1,4 @@
-"""What a server is doing about rounds, and what it has noted to go on with it."""
+"""The plan of requested rounds, saved so that a server that was killed goes on with it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LOG = logging.getLogger("f2l.runs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestedRounds:
-    """What is being done.
+    """The rounds that were requested and are not done yet.
 
     Args:
-        by: Who asked for it.
+        by: Who requested them.
         sites: Sites to wait for before a round.
-        remaining: Rounds that are to be started after the present run.
+        remaining: Number of rounds to start after the present run.
         run: Number of the present run, or of the last one while the next is due; 0 for none.
-        reason: Why the last run ended other than well; "" otherwise.
+        reason: Why the last run did not complete; "" if it did.
     """
 
     by: str = ""
@@ -35,12 +35,12 @@ class RequestedRounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan(RequestedRounds):
-    """The same as it is noted: enough to go on from, wherever a server was killed.
+    """The run plan: requested rounds as they are saved, enough to go on after any crash.
 
     Args:
-        until: Number of the last round that is wanted. A number, not a count: what is left to do
-            then follows from the rounds that are there.
-        due: Whether a run is to be started. It is noted before, so that none goes unnoticed.
+        until: Number of the last requested round. A number, not a count: what is left to do follows
+            from the rounds that exist.
+        due: Whether a run is to be started. It is saved before the start, so that no run is lost.
     """
 
     until: int = 0
@@ -48,11 +48,11 @@ class RunPlan(RequestedRounds):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way and nothing is due."""
+        """Whether no run is under way or due."""
         return not self.run and not self.due
 
-    def told(self) -> RequestedRounds:
-        """What others are told of it."""
+    def requested(self) -> RequestedRounds:
+        """The part of the plan that others see."""
         return RequestedRounds(
             by=self.by,
             sites=self.sites,
@@ -63,7 +63,7 @@ class RunPlan(RequestedRounds):
 
     @classmethod
     def read(cls, path: Path) -> RunPlan:
-        """What is noted in a file; nothing is wanted where there is none, or a damaged one."""
+        """Reads a plan; it is empty if the file is missing or damaged."""
         # Loaded where it is needed: most commands can do without PyTorch.
         from f2l_fed.core.config_parsing import from_mapping
 
@@ -72,12 +72,12 @@ class RunPlan(RequestedRounds):
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError):
-            _LOG.warning("%s can't be read and is left aside", path)
+            _LOG.warning("%s can't be read and is ignored", path)
             return cls()
         return from_mapping(cls, values, where=str(path))
 
-    def note(self, path: Path) -> None:
-        """Writes it durably.
+    def save(self, path: Path) -> None:
+        """Writes the plan durably.
 
         Raises:
             RoundError: If it can't be written.
@@ -86,7 +86,7 @@ class RunPlan(RequestedRounds):
             write_atomically(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
         except OSError as error:
             raise RoundError(
-                "what is wanted can't be noted",
+                "the run plan can't be saved",
                 where=str(path),
                 got=error.strerror or str(error),
                 remedy="Make room, then try again.",

@@ -1,6 +1,6 @@
-"""Rounds as runs on the own SuperLink: started, followed, aborted, and taken up after a restart.
+"""The scheduler of rounds as runs on the federation's own SuperLink.
 
-Every round is one run. What is still wanted stands in ``flower/wanted.json`` before it is done, so
+Every round is one run. The run plan stands in ``flower/wanted.json`` before it is carried out, so
 that a server that was restarted in between finishes the round and goes on without anyone's help.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import re
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -22,21 +21,18 @@ from f2l_fed.events import EventLog
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
+from server.rounds.run_end import RunEnd, run_end_path
 from server.scheduling.run_plan import RequestedRounds, RunPlan
 from server.superlink.client import Run, SuperLink
 
 _LOG = logging.getLogger("f2l.runs")
 _POLL_S = 1.0
 _ENDING_S = 20.0
-"""Longest wait for a run that was stopped; its app may hear of it as late, and a call has 30 s."""
-
-_ERROR = re.compile(
-    r"^(?:\S*\.)?(?:\w+Error|\w+Refusal|\w+Mismatch|RecordErased|Interrupted): (.+)$", re.M
-)
+"""The longest wait for a stopped run; its app may hear of it that late, and a call has 30 s."""
 
 
 class RunScheduler:
-    """The runs of a federation, one at a time.
+    """The scheduler: starts, follows and aborts the runs of a federation, one at a time.
 
     Args:
         root: The federation's folder.
@@ -49,16 +45,16 @@ class RunScheduler:
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self._lock = asyncio.Lock()
 
-    def wanted(self) -> RequestedRounds:
-        """What is being done."""
-        return self._plan().told()
+    def requested(self) -> RequestedRounds:
+        """The rounds that were requested and are not done yet."""
+        return self._plan().requested()
 
     async def start(self, by: str, *, count: int, sites: int) -> RequestedRounds:
         """Starts rounds.
 
         Args:
-            by: Who asks.
-            count: How many new ones; an unfinished round comes first and is not one of them.
+            by: Who requests them.
+            count: Number of new rounds; an unfinished round comes first and is not one of them.
             sites: Sites to wait for before each.
 
         Raises:
@@ -71,10 +67,14 @@ class RunScheduler:
             return await _to_its_end(self._begin(plan))
 
     async def resume(self, by: str, *, sites: int) -> RequestedRounds:
-        """Takes up a round that was interrupted.
+        """Goes on with an interrupted round.
+
+        Args:
+            by: Who requests it.
+            sites: Sites to wait for; 0 for as many as the round had asked.
 
         Raises:
-            UsageError: If there is none, or one is under way.
+            UsageError: If no round was interrupted, or one is under way.
         """
         async with self._lock:
             self._require_idle()
@@ -88,27 +88,30 @@ class RunScheduler:
     async def abort(self, by: str) -> RequestedRounds:
         """Ends the round that is under way or interrupted, for good.
 
-        What sites have sent so far is in the zoo and counts for the next retraining. The app of
-        the run hears of it from the round's file, or at its next word with the SuperLink.
+        The updates so far are in the zoo and count for the next retraining. The app of the run
+        learns of the abort from the round's file, or at its next call of the SuperLink.
+
+        Args:
+            by: Who aborts it.
 
         Raises:
-            UsageError: If there is none.
+            UsageError: If there is no such round.
         """
         async with self._lock:
             return await _to_its_end(self._abort(by))
 
     async def take_up(self) -> None:
-        """After a restart: the run that was under way is gone; what it has left is due again."""
+        """Goes on after a restart: the run under way is lost, and its unfinished rounds are due."""
         async with self._lock:
             plan = self._plan()
             if plan.idle:
                 return
-            (await self._after(plan)).note(self._path)
+            (await self._after(plan)).save(self._path)
             if not plan.due:
                 self._emit_end(plan.run, "lost", "the server was restarted")
 
     async def follow(self) -> None:
-        """Watches the present run until cancelled, and starts each one that is due."""
+        """Follows the present run until cancelled, and starts each run that is due."""
         while True:
             await asyncio.sleep(_POLL_S)
             try:
@@ -117,7 +120,7 @@ class RunScheduler:
             except F2LError as error:
                 _LOG.warning("%s", error)
             except Exception as error:
-                # Nobody else looks after it: it goes on, whatever was wrong.
+                # Nothing else follows the run: the loop goes on after any error.
                 known = isinstance(error, OSError)
                 _LOG.error("the run can't be followed: %s", error, exc_info=not known)
 
@@ -129,47 +132,47 @@ class RunScheduler:
             run = await asyncio.to_thread(link.run, plan.run)
             if not run.finished:
                 return
-            plan = await self._ended(plan, link, run)
+            plan = await self._ended(plan, run)
         if plan.due:
             self._require_free()
             await self._launch(plan)
 
-    async def _ended(self, plan: RunPlan, link: SuperLink, run: Run) -> RunPlan:
-        """Notes what is wanted after a run that is over."""
-        reason = "" if run.outcome == "completed" else await self._why(link, run)
+    async def _ended(self, plan: RunPlan, run: Run) -> RunPlan:
+        """Saves the plan after a run that is over."""
+        reason = "" if run.outcome == "completed" else self._reason(run)
         last = self._last()
         if not reason and last is not None and last.step == "failed":
             reason = last.reason
         after = await self._after(plan, reason)
-        after.note(self._path)
+        after.save(self._path)
         self._emit_end(run.id, run.outcome, reason)
         return after
 
     async def _after(self, plan: RunPlan, reason: str = "") -> RunPlan:
-        """What is wanted after a run: the rest, unless there is a reason against it."""
+        """The plan after a run: the rest, unless there is a reason against it."""
         left = plan.until > await self._number() or self._unfinished() is not None
         if left and not reason:
             return dataclasses.replace(plan, due=True)
         return RunPlan(by=plan.by, sites=plan.sites, reason=reason)
 
     async def _begin(self, plan: RunPlan) -> RequestedRounds:
-        """Launches what was asked for just now; after an error nothing of it is left."""
+        """Launches a new plan; after an error nothing of it is left."""
         try:
             return await self._launch(plan)
         except F2LError:
-            RunPlan(by=plan.by).note(self._path)
+            RunPlan(by=plan.by).save(self._path)
             raise
 
     async def _launch(self, plan: RunPlan) -> RequestedRounds:
-        """Starts the next run: it finishes a round that is unfinished, and conducts a new one."""
+        """Starts the next run, which finishes an unfinished round and conducts a new one."""
         link = self._link()
         if link is None:
             raise UsageError("the SuperLink is not up yet", remedy="Try again in a moment.")
         left = max(plan.until - await self._number(), 0)
         count = min(left, 1)
         plan = dataclasses.replace(plan, remaining=left - count, due=True, reason="")
-        # Before the run: one that can't be noted must not be started, nor one be forgotten.
-        plan.note(self._path)
+        # Saved before the run: a run that can't be saved must not be started, nor be forgotten.
+        plan.save(self._path)
         settings: dict[str, str | int] = {
             "workdir": str(self._root),
             "rounds": count,
@@ -177,12 +180,12 @@ class RunScheduler:
         }
         number = await asyncio.to_thread(link.start, settings)
         try:
-            dataclasses.replace(plan, run=number, due=False).note(self._path)
+            dataclasses.replace(plan, run=number, due=False).save(self._path)
         except RoundError:
             await asyncio.to_thread(link.stop, number)
             raise
         self._events.emit(events.RUN_STARTED, run=str(number), by=plan.by, sites=plan.sites)
-        return self.wanted()
+        return self.requested()
 
     async def _abort(self, by: str) -> RequestedRounds:
         plan, link, before = self._plan(), self._link(), self._unfinished()
@@ -191,7 +194,7 @@ class RunScheduler:
         if plan.run and not plan.due and link is not None:
             await asyncio.to_thread(link.stop, plan.run)
         reason = f"aborted by {by}"
-        # Whoever promotes its release meanwhile may take seconds.
+        # A promotion under way may hold the lock for seconds.
         state = await asyncio.to_thread(self._fail, reason)
         if plan.idle and state is None:
             raise UsageError("the round has just ended")
@@ -199,28 +202,26 @@ class RunScheduler:
             reason += f", when round {before.number} had just ended"
         if state is not None:
             self._events.emit(events.ROUND_FAILED, round=state.number, reason=reason)
-        RunPlan(by=by, reason=reason).note(self._path)
+        RunPlan(by=by, reason=reason).save(self._path)
         self._emit_end(plan.run, "aborted", reason)
-        return self.wanted()
+        return self.requested()
 
     def _fail(self, reason: str) -> round_state.RoundState | None:
-        """Ends the round that is unfinished; None if there is none by now."""
+        """Ends the unfinished round; None if there is none by now."""
         folder = self._root / "rounds"
         with state_files.lock_states(folder):
             if state := self._unfinished():
                 state_files.save_state(folder, round_state.failed(state, reason))
             return state
 
-    async def _why(self, link: SuperLink, run: Run) -> str:
-        """The sentence of the error that ended a run, from the end of its log."""
-        try:
-            found = _ERROR.findall(await asyncio.to_thread(link.log, run.id))
-        except F2LError:
-            found = []
-        return found[-1] if found else run.details or f"the run {run.outcome}"
+    def _reason(self, run: Run) -> str:
+        """Why a run did not complete: what its app has recorded, or else what Flower knows."""
+        end = RunEnd.read(run_end_path(self._root), str(run.id))
+        recorded = end.reason if end is not None else ""
+        return recorded or run.details or f"the run {run.outcome}"
 
     async def _until_free(self) -> None:
-        """Waits until a run that was stopped has let go of the rounds, but not for ever."""
+        """Waits a limited time until a stopped run has released the lock of the rounds."""
         end = time.monotonic() + _ENDING_S
         while True:
             try:
@@ -250,17 +251,17 @@ class RunScheduler:
         return states[-1] if states else None
 
     async def _number(self) -> int:
-        """Of the last round; 0 before the first."""
+        """The number of the last round; 0 before the first."""
         try:
             return await asyncio.to_thread(lambda: Federation.open(self._root).last_round())
         except F2LError:
-            # A zoo that is away keeps nobody from looking; the files say it, but where one is lost.
+            # Without the zoo the files of the rounds say it, unless one of them is lost.
             last = self._last()
             return last.number if last else 0
 
     def _unfinished(self) -> round_state.RoundState | None:
         last = self._last()
-        return last if last and last.step not in ("done", "failed") else None
+        return last if last and not last.is_final else None
 
     def _plan(self) -> RunPlan:
         return RunPlan.read(self._path)
@@ -270,7 +271,7 @@ class RunScheduler:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, RequestedRounds]) -> RequestedRounds:
-    """Sees something through though its caller has gone: a thread goes on when it is cancelled."""
+    """Completes work although its caller is cancelled: its threads go on in any case."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Flower's SuperLink: its process, its client, and the guards on its messages."""

@@ -1,8 +1,7 @@
-"""Asking Flower's SuperLink: which keys are registered, which nodes are there, runs.
+"""The client of Flower's SuperLink: registered keys, nodes and runs.
 
-The one file that speaks Flower's Control protocol. The ``flwr`` command does the same but keeps
-its settings in the home folder and can't hand over the secret that `server.superlink.process` asks
-for.
+The one file that uses Flower's Control protocol. The ``flwr`` command does the same but keeps its
+settings in the home folder and can't send the secret that `server.superlink.process` requires.
 """
 
 from __future__ import annotations
@@ -32,13 +31,11 @@ from f2l_fed.errors import F2LError
 from server.superlink.process import SECRET_HEADER
 
 BUNDLE = Path(server.__path__[0]) / "bundle"
-"""The app that every round is a run of."""
-
-_LOG_BYTES = 64 * 1024
+"""The app; every round is a run of it."""
 
 
 class SuperLinkError(F2LError):
-    """The SuperLink can't be reached or did not do what it was asked."""
+    """A request that the SuperLink refused or did not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,7 @@ class Node:
         id: Flower's number of it.
         name: Of the site.
         key: Its public key, PEM.
-        online: Whether it has been heard of lately.
+        online: Whether it has sent a heartbeat lately.
     """
 
     id: int
@@ -66,7 +63,7 @@ class Run:
         id: Flower's number of it.
         status: "pending", "starting", "running" or "finished".
         outcome: "completed", "failed" or "stopped" once it has finished.
-        details: What Flower says about the outcome.
+        details: Flower's text about the outcome.
     """
 
     id: int
@@ -76,7 +73,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it is over."""
+        """Whether it has ended."""
         return self.status == "finished"
 
 
@@ -87,7 +84,7 @@ class SuperLink:
     Args:
         port: Its port.
         authority: PEM, of its certificate.
-        secret: That its Control routes ask for.
+        secret: Secret that its Control routes require.
     """
 
     port: int
@@ -117,26 +114,26 @@ class SuperLink:
             if node.status != "unregistered"
         ]
 
-    def let_in(self, keys: Mapping[str, str]) -> None:
-        """Lets these sites in and nobody else.
+    def register_only(self, keys: Mapping[str, str]) -> None:
+        """Registers these sites and unregisters all others.
 
         Args:
             keys: Public key of each site, OpenSSH format, by name.
         """
-        wanted = {
+        public_keys = {
             name: load_ssh_public_key(key.encode()).public_bytes(
                 Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
             )
             for name, key in keys.items()
         }
         nodes = self.nodes()
-        known = {node.name for node in nodes if wanted.get(node.name) == node.key}
+        known = {node.name for node in nodes if public_keys.get(node.name) == node.key}
         with self._client() as client:
             for node in nodes:
-                if wanted.get(node.name) != node.key:
+                if public_keys.get(node.name) != node.key:
                     client.UnregisterNode(pb.UnregisterNodeRequest(node_id=node.id))
-            for name in sorted(wanted.keys() - known):
-                client.RegisterNode(pb.RegisterNodeRequest(public_key=wanted[name], name=name))
+            for name in sorted(public_keys.keys() - known):
+                client.RegisterNode(pb.RegisterNodeRequest(public_key=public_keys[name], name=name))
 
     def start(self, settings: Mapping[str, str | int]) -> int:
         """Starts a run of the app with a run configuration; returns its number."""
@@ -152,28 +149,20 @@ class SuperLink:
         return int(answer.run_id)
 
     def run(self, id: int) -> Run:
-        """How a run stands."""
+        """The state of a run."""
         with self._client() as client:
             answer = client.ListRuns(pb.ListRunsRequest(run_id=id))
         status = answer.run_dict[id].status
         return Run(id=id, status=status.status, outcome=status.sub_status, details=status.details)
 
     def stop(self, id: int) -> None:
-        """Ends a run; one that is over already stays as it is."""
+        """Ends a run; one that has finished stays as it is."""
         try:
             with self._client() as client:
                 client.StopRun(pb.StopRunRequest(run_id=id))
         except SuperLinkError:
             if not self.run(id).finished:
                 raise
-
-    def log(self, id: int) -> str:
-        """The end of what a finished run has written."""
-        text = ""
-        with self._client() as client:
-            for part in client.StreamLogs(pb.StreamLogsRequest(run_id=id, after_timestamp=0.0)):
-                text = (text + part.log_output)[-_LOG_BYTES:]
-        return text
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:
@@ -188,7 +177,7 @@ class SuperLink:
                 yield client
         except (httpx.HTTPError, ValueError) as error:
             raise SuperLinkError(
-                "the SuperLink does not do what it is asked",
+                "the SuperLink refused the request or can't be reached",
                 where=f"localhost:{self.port}",
                 got=_reason(error),
                 remedy="The log flower/superlink.log says more.",
@@ -196,7 +185,7 @@ class SuperLink:
 
 
 class _WithSecret:
-    """Adds the secret to every request."""
+    """An interceptor that adds the secret to every request."""
 
     def __init__(self, secret: str) -> None:
         self._secret = secret
@@ -207,7 +196,7 @@ class _WithSecret:
 
 
 def app_hash() -> str:
-    """SHA-256 of the app as sites get it, for the list that a site's policy may keep."""
+    """SHA-256 of the app that sites receive, for the list in a site's policy."""
     return hashlib.sha256(build_fab_from_disk(BUNDLE)).hexdigest()
 
 

@@ -1,10 +1,10 @@
-"""Flower's SuperLink as a child process of the server, closed to everyone else on the machine.
+"""Flower's SuperLink as a child process of the server, closed to all other users of the machine.
 
-Flower's Control routes ask nobody who he is: whoever reaches the port could run an app. The port
-is on loopback, and here the routes also ask for a secret that only the server can read.
+Flower's Control routes authenticate nobody: any process that reaches the port could run an app. The
+port is on loopback, and here the routes also require a secret that only the server can read.
 
-Flower takes a site's signed requests until five minutes after their time, but only five seconds
-before it: a clock that is a little fast would shut a site out. Here it is five minutes either way.
+Flower accepts a site's signed requests until five minutes after their time, but only five seconds
+before it: a clock that is a little fast would exclude a site. Here it is five minutes either way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
 
 from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S
-from server.superlink.redelivery import deliver_again
-from server.superlink.reply_limits import bound_replies
+from server.superlink.redelivery import install_redelivery
+from server.superlink.reply_limits import limit_replies
 
 SECRET_HEADER = "x-f2l-secret"
 SECRET_FILE = "F2L_LINK_SECRET_FILE"
@@ -36,10 +36,10 @@ _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class RequireSecret:
-    """ASGI middleware: other routes than those for sites and tasks are for whoever has the secret.
+    """ASGI middleware: all routes but those for sites and tasks require a secret.
 
     Args:
-        app: What it stands before.
+        app: The app behind it.
         secret: The secret.
     """
 
@@ -75,11 +75,11 @@ def main() -> None:
             sys.exit(f"this version of Flower has no {name}; nothing is run")
         setattr(node_auth, name, seconds)
     try:
-        deliver_again()
-        bound_replies()
+        install_redelivery()
+        limit_replies()
     except AttributeError as error:
-        sys.exit(f"this version of Flower is another one; nothing is run: {error}")
-    # Read and dropped before anything that this process starts could inherit it.
+        sys.exit(f"this version of Flower is not supported; nothing is run: {error}")
+    # Removed from the environment before any child process could inherit it.
     secret = Path(os.environ.pop(SECRET_FILE)).read_bytes().strip()
     before = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(RequireSecret, secret=secret), *before())

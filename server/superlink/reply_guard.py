@@ -1,8 +1,8 @@
-"""A reply that can't be put together fails its own site, and no other site's answer.
+"""A guard on the assembly of replies: a malformed reply fails its own site and no other.
 
-Flower's SuperLink takes an object for what its first bytes say it is; what is in it comes to light
-when the ServerApp puts the reply together. An error there would end the app, and with it all
-replies that were fetched at once, which Flower hands out only once.
+Flower's SuperLink trusts the type that an object's first bytes name; its content is decoded
+when the ServerApp assembles the reply. An error there would end the app, and lose all replies that
+were fetched together, which Flower hands out only once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from flwr.superlink.grid import http_grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 UPLOAD_S = 180.0
-"""Longest wait for the rest of a reply whose head is there; all others wait as long."""
+"""Longest wait for the rest of a reply whose head has arrived; all others wait as long."""
 
 _NAME, _PULL = "inflate_object_from_contents", "pull_objects"
 
 
 class ReplyGuard:
-    """Flower's way to make a message of its objects, and an error of what is none.
+    """Flower's assembly of a message from its objects, which makes an error of a malformed one.
 
     Args:
         inflate: Flower's function.
@@ -39,23 +39,23 @@ class ReplyGuard:
         """The reply, or an error in its place.
 
         Args:
-            id: Of the message among its objects.
-            contents: All objects as the site sent them; used up.
+            id: Id of the message among its objects.
+            contents: All objects as the site sent them; consumed.
         """
         root = contents.get(id, b"")
         try:
             reply = self._inflate(id, contents)
         except Exception:
-            # Whatever a site's bytes can make Flower raise.
+            # A site's bytes can make Flower raise any exception.
             return _failed(root)
         if not isinstance(reply, Message):
             return _failed(root)
-        whole = reply.has_error() or isinstance(reply.content, RecordDict)
-        return reply if whole else _failed(root)
+        valid = reply.has_error() or isinstance(reply.content, RecordDict)
+        return reply if valid else _failed(root)
 
 
 def _failed(root: bytes) -> Message:
-    """An error to the request that a message names; to none if it names none."""
+    """An error in reply to the request that a message names, if it names one."""
     try:
         request = ProtoMessage.FromString(get_object_body(root, Message)).metadata
         answered = str(request.reply_to_message_id)
@@ -72,14 +72,14 @@ def _failed(root: bytes) -> Message:
         ttl=0.0,
         message_type="query",
     )
-    reason = "The reply can't be put together."
+    reason = "The reply is malformed."
     return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, reason))
 
 
 def guard_replies() -> None:
-    """Puts `ReplyGuard` in the place of Flower's function, in this process.
+    """Replaces Flower's function by `ReplyGuard`, in this process.
 
-    And bounds how long a reply may take to come: Flower hands it out once its head is there, and
+    Also limits the time of a reply's arrival: Flower hands it out once its head has arrived, and
     waits for the rest for up to two hours.
 
     Raises:

@@ -1,8 +1,8 @@
-"""A reply whose objects would unfold into far more than was sent is refused.
+"""Limits on the object tree of a reply: one that would expand far beyond its size is refused.
 
-Flower's SuperLink keeps of a reply's tree of objects each object once, with the ids of its
-children, and makes the tree of that again when it is asked for. A few kilobytes in which every
-object is twice the child of the next would become more nodes than any memory holds.
+Flower's SuperLink stores each object of a reply's tree once, with the ids of its children, and
+rebuilds the tree when it is asked for. A few kilobytes in which every object is twice the child of
+the next would become more nodes than any memory holds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 
 MOST_NODES = 65_536
 DEEPEST = 32
-"""A reply of ours has some tens of objects, at most 4 deep."""
+"""A valid reply has some tens of objects, at most 4 deep."""
 
 
 class ReplyLimits:
-    """Flower's handler of a site's reply, for replies that stay as small as they are.
+    """Flower's handler of a site's reply, which refuses a tree above the limits.
 
     Args:
         push: Flower's handler.
@@ -28,25 +28,25 @@ class ReplyLimits:
 
     def __init__(self, push: Any) -> None:
         self._push = push
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, request: Any, state: Any) -> Any:
-        """Raises ValueError for any other, and nothing of it is kept."""
-        # One after the other: what is stored may not change between the look and the push.
-        with self._one:
+        """Stores a reply; raises ValueError, and stores nothing, above the limits."""
+        # Serialised: the store may not change between the check and the push.
+        with self._lock:
             for tree in request.message_object_trees:
-                nodes, depth = unfolded(tree, state.object_store.store)
+                nodes, depth = expanded_size(tree, state.object_store.store)
                 if nodes > MOST_NODES or depth > DEEPEST:
                     raise ValueError(f"a reply of {nodes} objects, {depth} deep")
             return self._push(request=request, state=state)
 
 
-def unfolded(tree: Any, known: Mapping[str, Any]) -> tuple[int, int]:
-    """What becomes of a tree once the store has it.
+def expanded_size(tree: Any, known: Mapping[str, Any]) -> tuple[int, int]:
+    """The size of a tree that is rebuilt from the store.
 
     Args:
-        tree: As a site sends it, ``ObjectTree``.
-        known: The store's entries by id; what is there already keeps the children it has.
+        tree: ``ObjectTree`` as a site sends it.
+        known: The store's entries by id; an object that is stored keeps its children.
 
     Returns:
         Number of nodes and levels.
@@ -54,7 +54,7 @@ def unfolded(tree: Any, known: Mapping[str, Any]) -> tuple[int, int]:
     sizes: dict[str, tuple[int, int]] = {}
 
     def size(id: str, children: list[str]) -> tuple[int, int]:
-        # Children are known first: the tree is walked from its leaves, and so was what is stored.
+        # Children are measured first: this tree and the stored ones are walked from their leaves.
         if id not in sizes:
             stored = known.get(id)
             below = [
@@ -70,8 +70,8 @@ def unfolded(tree: Any, known: Mapping[str, Any]) -> tuple[int, int]:
     return sizes[tree.object_id]
 
 
-def bound_replies() -> None:
-    """Puts `ReplyLimits` in the place of Flower's handler, in this process.
+def limit_replies() -> None:
+    """Replaces Flower's handler by `ReplyLimits`, in this process.
 
     Raises:
         AttributeError: If this version of Flower has another.

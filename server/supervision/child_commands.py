@@ -1,4 +1,4 @@
-"""TODO."""
+"""The child processes of a central service: command lines, environments and folders."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from f2l_fed.core.durable_files import write_atomically
 from server.federation.server_settings import ServerSettings
 from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
 from server.processes import ManagedProcess
-from server.superlink.client import SuperLink
 from server.superlink.process import SECRET_FILE
 
 _BIN = Path(sys.executable).parent
 
+Ready = Callable[[], Awaitable[None]]
+Gone = Callable[[], None]
 
-_Told = tuple[Callable[[], Awaitable[None]], Callable[[], None]]
-"""What is called when a child is ready, and when it has ended."""
 
+def superlink_process(root: Path, port: int, *, ready: Ready, gone: Gone) -> ManagedProcess:
+    """The SuperLink on loopback.
 
-def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> ManagedProcess:
-    own = root / "certificates" / "server"
-    command = [
-        sys.executable,
-        "-m",
-        "server.superlink.process",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(link.port),
-    ]
+    Args:
+        root: The federation's folder, absolute.
+        port: Its port.
+        ready: Called after each start.
+        gone: Called after each end.
+    """
+    own, flower = root / "certificates" / "server", root / "flower"
+    command = [sys.executable, "-m", "server.superlink.process"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--ssl-ca-certfile", str(own / AUTHORITY)]
     command += ["--ssl-certfile", str(own / CERTIFICATE), "--ssl-keyfile", str(own / KEY)]
@@ -44,40 +43,53 @@ def _superlink(root: Path, flower: Path, link: SuperLink, told: _Told) -> Manage
         command=command,
         environment=environment,
         folder=flower,
-        ready=told[0],
-        gone=told[1],
+        ready=ready,
+        gone=gone,
     )
 
 
-def _front(
+def gateway_process(
     root: Path,
     settings: ServerSettings,
-    flower: Path,
-    behind: tuple[int, int],
-    told: _Told,
+    *,
+    superlink: int,
+    enrolment: int,
+    ready: Ready,
+    gone: Gone,
 ) -> ManagedProcess:
+    """The TLS gateway for sites.
+
+    Args:
+        root: The federation's folder, absolute.
+        settings: Address and limits.
+        superlink: Port of the SuperLink.
+        enrolment: Port of the enrolment service.
+        ready: Called after each start.
+        gone: Called after each end.
+    """
+    flower = root / "flower"
     values = {
         "root": str(root),
         "listen": split_address(settings.listen, "listen"),
-        "superlink": behind[0],
-        "enrolment": behind[1],
+        "superlink": superlink,
+        "enrolment": enrolment,
         "largest_body_bytes": settings.largest_body_bytes,
         "connections": settings.connections,
         "connections_per_host": settings.connections_per_host,
     }
-    write_atomically(flower / "front.json", json.dumps(values, indent=1) + "\n")
+    write_atomically(flower / "gateway.json", json.dumps(values, indent=1) + "\n")
     return ManagedProcess(
-        name="front",
-        command=[sys.executable, "-m", "server.gateway.gateway", str(flower / "front.json")],
+        name="gateway",
+        command=[sys.executable, "-m", "server.gateway.gateway", str(flower / "gateway.json")],
         environment=_environment(flower),
         folder=flower,
-        ready=told[0],
-        gone=told[1],
+        ready=ready,
+        gone=gone,
     )
 
 
 def _environment(flower: Path) -> dict[str, str]:
-    """What children are given; the commands that Flower starts are the ones written here."""
+    """The environment of a child; the commands that Flower starts are the ones written here."""
     commands = {
         "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
         "flwr-serverapp": [sys.executable, str(_BIN / "flwr-serverapp")],

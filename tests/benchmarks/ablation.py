@@ -21,7 +21,7 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arm_names import GENERATED, PRIOR
 from f2l_fed.evaluation.arms import measure, starts
-from f2l_fed.flow.residual_prior import Residual, fit_residual
+from f2l_fed.flow.residual_prior import ResidualCorrection, fit_residual
 from server.federation.folder import FEDERATION_FILE, Federation
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -110,7 +110,7 @@ def curves(federation: Federation, parts: Any, variant: Variant) -> Curves:
     return found
 
 
-def residual(federation: Federation) -> Residual:
+def residual(federation: Federation) -> ResidualCorrection:
     """A residual network on the promoted release's prior, as large as its flow."""
     config, served = federation.config, promoted(federation)
     id = federation.releases.measured().id

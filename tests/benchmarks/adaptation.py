@@ -34,9 +34,10 @@ from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.generator.recall import RecallingGenerator, RememberedTask, remember
-from f2l_fed.local_training.finetune import Recipe, accuracy_after, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after, loss_and_accuracy
 from f2l_fed.prior.linear_prior import Prior
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -81,7 +82,7 @@ class Service:
     def remembered(self, site: HeldOutSite) -> RememberedTask:
         """The task that the site shows."""
         release, context = self.release, self.context(site)
-        offered = release.offered(site, context, release.generator.expect(context[None])[0])
+        offered = release.candidates_of(site, context, release.generator.expect(context[None])[0])
         recipe = replace(self.recipe, steps=SHOWN)
         rng = generator_for(release.lineage, site.name, "remember")
         keep = release.candidates.keep
@@ -156,7 +157,7 @@ def kernel_update(prior: Prior, contexts: Tensor, memory: RememberedTask) -> Ten
     mean = prior.common.x_mean
     common = moved(new.common - mean, old.common - mean, missed.common)
     rows = moved(new.rows.flatten(0, 1), old.rows[0], missed.rows[0]).view_as(new.rows)
-    return prior(contexts) + symmetry.join(Parts(common, rows))
+    return prior(contexts) + symmetry.join(IsotypicParts(common, rows))
 
 
 def sibling(site: HeldOutSite) -> HeldOutSite:

@@ -112,7 +112,7 @@ def screened(
     rounds, target = load(path), target_of(path)
     config, lineage = AdmissionConfig(), f"admission/{seed}"
     screen = Screen.of(target, lineage, len(rounds[0][0].probes), config)
-    memory, tallies, codes, held_back, spent = History(), [], Counter[str](), list[str](), 0.0
+    history, tallies, codes, held_back, spent = History(), [], Counter[str](), list[str](), 0.0
     for number, honest in enumerate(rounds, 1):
         rng = generator_for(lineage, attack, number)
         bad = set() if attack == HONEST else liars(honest, share)
@@ -120,10 +120,10 @@ def screened(
         for one in honest:
             sent = EVERY[attack](one, honest, target, rng) if one.site in bad else one
             start = process_time()
-            judged = screen.judge(sent, memory, len(honest))
+            judged = screen.judge(sent, history, len(honest))
             spent += process_time() - start
-            memory, verdicts[one.site] = judged.memory, judged.verdict
-        memory, later = review_cohort(memory, honest[0].origin.kind, config)
+            history, verdicts[one.site] = judged.history, judged.verdict
+        history, later = review_cohort(history, honest[0].id.kind, config)
         tally = Tally(bad=len(bad), honest=len(honest) - len(bad))
         for site, verdict in verdicts.items():
             caught = verdict.action != "accept"

@@ -22,7 +22,8 @@ from torch import Tensor
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease
 from f2l_fed.evaluation.summary import half_width
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import support_set
 from f2l_fed.local_training.selection import select
 from server.federation.folder import Federation
@@ -56,7 +57,7 @@ def _networks(
     x, y = site.train
     few = support_set(y, config.probe.shots, generator_for(config.lineage, site.name, "probe"))
     context = release.context(site)
-    offered = release.offered(site, context, generator.expect(context[None])[0])
+    offered = release.candidates_of(site, context, generator.expect(context[None])[0])
     generated = select(target, offered, x[few], y[few], keep=config.candidates.keep)[1]
     random = target.initialise(generator_for(config.lineage, site.name, "random"))
 

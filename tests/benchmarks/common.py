@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from f2l_fed.data.scenarios.partition import SCENARIOS
+from f2l_fed.data.scenarios.registry import SCENARIOS
 from f2l_fed.evaluation.summary import half_width
 
 T = TypeVar("T")

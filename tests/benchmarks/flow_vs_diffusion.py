@@ -36,10 +36,10 @@ from f2l_fed.flow import (
     fit_diffusion,
     fit_flow,
     guided,
-    reflow,
     sample_diffusion,
     solve,
 )
+from f2l_fed.flow.reflow import reflow
 from f2l_fed.local_training import candidate_kinds
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select

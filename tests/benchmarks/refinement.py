@@ -26,7 +26,7 @@ from f2l_fed.evaluation.arm_names import GENERATED, PRIOR
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.generator.config import SampleConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.generator.refinement import RefineConfig, Refinement, Returned, refine
+from f2l_fed.generator.refinement import RefineConfig, Refinement, ReturnedNetworks, refine
 from f2l_fed.local_training import candidate_kinds
 from server.federation.folder import Federation
 from server.federation.release import Release
@@ -95,7 +95,7 @@ def _figures(found: Refinement) -> dict[str, float]:
 
 def returned(
     federation: Federation, release: Release, parent: Generator
-) -> tuple[Returned, Returned]:
+) -> tuple[ReturnedNetworks, ReturnedNetworks]:
     """All updates, as from the prior, and one of every site that began at a draw."""
     records, sites = release_records(federation, release), list(release.sites)
     contexts = records.contexts.view(len(sites), -1, records.contexts.shape[1])
@@ -105,7 +105,7 @@ def returned(
     by_key = {r.key: r for r in federation.zoo.snapshot(release.snapshot).records()}
     moved = [by_key[key].metrics["update_norm"] for key in release.records]
     offers = candidates_for(federation, made_by.id, sites, contexts)
-    every = Returned(
+    every = ReturnedNetworks(
         contexts=records.contexts,
         expected=before.expected.flatten(0, 1),
         noise=torch.zeros(len(records.contexts), parent.codec.shape.size),

@@ -118,12 +118,12 @@ def conduct(root: Path, address: str, sites: int) -> None:
     with Client(address, "AF_UNIX") as connection:
         states = Coordinator(
             federation=federation,
-            talk=Messenger(
+            messenger=Messenger(
                 grid=ApartGrid(connection, sites),
                 config=federation.config.round,
                 stop=threading.Event(),
             ),
-            engine=RayBackend(root=root, config=federation.config.ray),
+            backend=RayBackend(root=root, config=federation.config.ray),
             log=federation.events(),
         ).run(ROUNDS, sites)
     for state in states:

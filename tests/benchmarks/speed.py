@@ -35,11 +35,12 @@ import torch
 from torch import Tensor, nn
 
 from f2l_fed.codec import CODECS
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import draw, fit_flow, guided, pooled_rms, solve
-from f2l_fed.generator.config import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.finetune import loss_and_accuracy

@@ -45,15 +45,16 @@ from f2l_fed.audit.diagnostics import (
     memorisation_z,
     nearest_distances,
 )
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.data import named_datasets
+from f2l_fed.data import load
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.config import CodecConfig
 from f2l_fed.generator.unconditional import Unconditional, UnconditionalConfig, fit_unconditional
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.targets import Target
-from f2l_fed.targets.networks import mlp
+from f2l_fed.targets.networks.mlp import mlp
 from tests.benchmarks.common import options, side_by_side, write_json
 
 TRAIN, TEST = 4_000, 1_000
@@ -68,7 +69,7 @@ FIGURES = ("accuracy", "of_trained", "worst", "best", "spread", "distance", "z",
 
 def examples(data: str, seed: int) -> tuple[Examples, Examples]:
     """Images and labels to train and to test on, without a common image."""
-    dataset = named_datasets.load(data)
+    dataset = load(data)
     order = torch.randperm(len(dataset.x), generator=generator_for(seed, data))[: TRAIN + TEST]
     x, y = (torch.from_numpy(values)[order] for values in (dataset.x, dataset.y))
     return (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])

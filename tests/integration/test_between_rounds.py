@@ -13,15 +13,15 @@ import pytest
 
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
-from server import erasure
 from server.cluster.tasks import retrain_here
+from server.erasure import erase_beside_zoo
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.scheduling.run_plan import RunPlan
-from tests.support.inline import InlineEngine, conductor, run_inline
+from tests.support.inline import InlineBackend, conductor, run_inline
 from tests.support.link import Link, followed, holds, of
 from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
 from tests.support.waiting import PATIENCE_S
@@ -61,13 +61,15 @@ def test_all_rounds_that_were_asked_for_follow_those_that_only_the_zoo_knows(tmp
                 done = replace(round_state.begun(number, "", 2), step="done")
                 state_files.save_state(root / "rounds", done)
                 link.outcomes[number - 1] = "completed"
-                await holds(lambda n=number: len(link.started) == 2 and those.wanted().run != n - 1)
-        assert those.wanted().run == 0
+                await holds(
+                    lambda n=number: len(link.started) == 2 and those.requested().run != n - 1
+                )
+        assert those.requested().run == 0
 
     asyncio.run(play())
 
 
-class Deciding(InlineEngine):
+class Deciding(InlineBackend):
     """An administrator decides while the gate is at work, which finds something."""
 
     def __init__(self, federation: Federation, back: bool) -> None:
@@ -85,8 +87,7 @@ class Deciding(InlineEngine):
 def test_what_an_administrator_decides_beside_the_gate_holds(tmp_path, back):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
-    base = conductor(federation, files)
-    (state,) = replace(base, engine=Deciding(federation, back)).run(1, 6)
+    (state,) = conductor(federation, files, backend=Deciding(federation, back)).run(1, 6)
     registry = federation.releases
     stored = {id: registry._stored(id).state for id in registry.ids()}
     if back:
@@ -103,7 +104,7 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
     (federation.root / "flower").mkdir()
     link, told = Link(federation.root), []
     if live:
-        RunPlan(by="bert", until=3, run=1).note(federation.root / "flower" / "wanted.json")
+        RunPlan(by="bert", until=3, run=1).save(federation.root / "flower" / "wanted.json")
 
     def abort() -> None:
         try:
@@ -173,11 +174,11 @@ def test_a_retraining_that_was_killed_leaves_nothing_for_good(tmp_path):
     given = left_behind(federation)
     with locked(federation.root / "rounds" / "lock"):
         # The one that is at work needs it.
-        erasure.erase(federation, "site-000")
+        erase_beside_zoo(federation, "site-000")
     assert given.exists()
     # As an erasure leaves it that was killed.
     shutil.copytree(federation.root / "training", federation.root / ".training.erased")
-    erasure.erase(federation, "site-000")
+    erase_beside_zoo(federation, "site-000")
     assert not list(federation.root.rglob("given"))
 
 

@@ -75,7 +75,7 @@ def test_a_network_can_be_taken_out_of_a_zoo_and_into_another(finished, tmp_path
     assert (record.site, record.round) == ("elsewhere", 1)
 
 
-def test_forget_asks_to_be_told_twice_and_then_erases(finished, tmp_path):
+def test_forget_asks_for_a_confirmation_and_then_erases(finished, tmp_path):
     zoo = tmp_path / "zoo"
     subprocess.run(["cp", "-r", finished.root / "zoo", zoo], check=True)
     refused = in_process("f2l-admin", "zoo", "forget", str(zoo), "site-002")
@@ -104,8 +104,8 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
         issue(certificates, "server", "server")
         issue(certificates, "admin", "admin")
         # What was made by a simulation is served as it is; only the addresses are said.
-        front = free_ports(1)[0]
-        said = ("[server]", f'listen = "127.0.0.1:{front}"', 'control = "127.0.0.1:0"')
+        gateway = free_ports(1)[0]
+        said = ("[server]", f'listen = "127.0.0.1:{gateway}"', 'control = "127.0.0.1:0"')
         (finished.root / "federation.toml").write_text("\n".join([*said, "dashboard = 0"]))
     process = subprocess.Popen(
         [BIN / "f2l-server", "run", finished.root], stdout=subprocess.PIPE, text=True
@@ -143,7 +143,7 @@ def test_an_admin_sees_rounds_and_sites_and_rolls_a_release_back(service, finish
         assert "00002" in answer.read().decode()
 
 
-def test_without_a_server_the_admin_is_told_so(service, tmp_path):
+def test_without_a_server_the_admin_gets_one_sentence(service, tmp_path):
     done = ask({**service, "control": "127.0.0.1:9"}, "round", "list")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -177,7 +177,7 @@ def test_a_file_that_can_not_be_written_gets_one_sentence(finished, words, said)
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_explain_tells_whose_records_a_network_comes_from(finished):
+def test_explain_shows_the_sites_shares_in_a_network(finished):
     done = in_process("f2l-admin", "explain", str(finished.root), "--site", "site-002")
     assert done.returncode == 0, done.stderr
     assert "for site-002 as if it were new" in done.stdout
@@ -195,7 +195,7 @@ def test_explain_tells_whose_records_a_network_comes_from(finished):
         (("--site", "site-002", "--release", "00077"), "no such release", 1),
     ],
 )
-def test_explain_refuses_what_is_not_there_in_one_sentence(finished, words, said, code):
+def test_explain_refuses_an_unknown_site_or_release_in_one_sentence(finished, words, said, code):
     done = in_process("f2l-admin", "explain", str(finished.root), *words)
     assert done.returncode == code
     assert said in done.stderr

@@ -1,4 +1,4 @@
-"""Who gets into the control service, and how much of it anyone can use up."""
+"""Access to the control service, and the limits of its use."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb_health
 
 from server.control import client as control_client
+from server.control import health
 from server.control.client import Connection, ControlError, connect
 from server.control.proto import control_pb2 as pb
 from server.control.service import LARGEST_REQUEST_BYTES, RULES, serve
@@ -85,25 +86,34 @@ def health_of(
     [
         ("", "NOT_SERVING"),
         ("superlink", "SERVING"),
-        ("front", "NOT_SERVING"),
+        ("gateway", "NOT_SERVING"),
+        ("front", "NOT_SERVING"),  # its former name
         ("f2l_fed.control.v1.Control", "SERVING"),
     ],
 )
 def test_a_viewers_probe_learns_how_each_part_stands(workdir, certificates, name, status):
-    parts = {"superlink": True, "front": False}
+    parts = {"superlink": True, "gateway": False}
     assert health_of(workdir, certificates, "viewer-1", name, parts) == status
 
 
 def test_the_command_says_what_is_down_and_ends_with_1(workdir, certificates):
     async def asked() -> subprocess.CompletedProcess[str]:
-        parts = {"superlink": False, "front": True}
+        parts = {"superlink": False, "gateway": True}
         async with serve(workdir, certificates, parts=parts) as port:
             to = ("--server", f"127.0.0.1:{port}", "--certificates", str(certificates))
             words = ("f2l-admin", *to, "--name", "viewer-1", "health")
             return await asyncio.to_thread(command, *words)
 
     done = asyncio.run(asked())
-    assert (done.returncode, done.stdout) == (1, "superlink is down, front works\n")
+    assert (done.returncode, done.stdout) == (1, "superlink is down, gateway works\n")
+
+
+def test_a_server_of_an_earlier_version_says_how_its_gateway_stands(workdir, certificates):
+    parts = {"superlink": True, "front": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "FORMER_NAMES", {})
+        found = ask(workdir, certificates, "viewer-1", control_client.parts, parts=parts)
+    assert found == {"superlink": True, "gateway": False}
 
 
 def test_a_probe_without_a_right_or_for_something_else_is_refused(workdir, certificates):
@@ -150,19 +160,19 @@ def test_a_certificate_that_is_expired_or_for_servers_is_refused(
 def test_another_authority_is_refused_by_both_sides(
     workdir: Path, certificates: Path, tmp_path: Path
 ) -> None:
-    stranger = tmp_path / "stranger"
-    create_authority(stranger)
-    issue(stranger, "admin-1", "admin")
-    identity = stranger / "admin-1"
+    other_authority = tmp_path / "other"
+    create_authority(other_authority)
+    issue(other_authority, "admin-1", "admin")
+    identity = other_authority / "admin-1"
 
     async def refused(to: Connection) -> None:
-        async with connect(to.address, stranger, "admin-1") as other:
+        async with connect(to.address, other_authority, "admin-1") as other:
             with pytest.raises(ControlError) as refusal:
                 await control_client.health(other)
             assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
     ask(workdir, certificates, "admin-1", refused)
-    # Now the stranger trusts the server, so that only the server can object.
+    # Now the caller trusts the server, so that only the server can object.
     (identity / "ca.crt").write_bytes((certificates / "ca.crt").read_bytes())
     ask(workdir, certificates, "admin-1", refused)
 

@@ -1,4 +1,4 @@
-"""What the control service answers, asked on loopback through its real client."""
+"""The answers of the control service, on loopback through its real client."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def new_site(central: Central, folder: Path, *, port: int = 0) -> Path:
     kit.write_bytes(central.ask(lambda to: control_client.add_site(to, folder.name)))
     register(read_kit(kit, now=datetime.now(UTC)), folder)
     digits_site(folder / "data")
-    address = f"localhost:{port or central.front}"
+    address = f"localhost:{port or central.gateway}"
     return create_site(folder, folder.name, folder / "data/train.npz", address=address)
 
 

@@ -51,7 +51,7 @@ class Played:
 
     Args:
         folder: Of the federation.
-        ports: Of front, control and dashboard.
+        ports: Of gateway, control and dashboard.
         environment: For every process.
         seen: Command lines of the processes that ran.
     """

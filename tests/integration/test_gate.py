@@ -59,8 +59,8 @@ def poison(federation: Federation, change: object) -> None:
     )
 
 
-def held(federation: Federation) -> str:
-    """Retrains and judges what is in the zoo; why the release was held, or the round failed."""
+def rejection(federation: Federation) -> str:
+    """Retrains and judges what is in the zoo; why the release was rejected, or the round failed."""
     state = round_state.begun(2, "00001", 8)
     state_files.save_state(federation.root / "rounds", dataclasses.replace(state, step="retrain"))
     done = run_inline(federation, 0)[-1]
@@ -94,7 +94,7 @@ def test_a_poisoned_zoo_reaches_no_site(tmp_path, change):
     strict = dataclasses.replace(federation.config.gate, min_explained=-0.1, min_conditioning=-0.1)
     reconfigure(federation, gate=strict)
     poison(federation, change)
-    assert held(Federation.open(federation.root))
+    assert rejection(Federation.open(federation.root))
 
 
 def reconfigure(federation: Federation, **sections: object) -> None:
@@ -102,18 +102,18 @@ def reconfigure(federation: Federation, **sections: object) -> None:
     (federation.root / "federation.json").write_text(json.dumps(config.to_json()))
 
 
-def test_a_collapsed_generator_is_held(tmp_path):
+def test_a_collapsed_generator_is_rejected(tmp_path):
     federation = after_one_round(tmp_path / "out", *LENIENT)
     # Draws without any spread around predictions that know next to nothing.
     reconfigure(federation, sample=dataclasses.replace(federation.config.sample, temperature=0.0))
     poison(federation, noisy)
-    assert "dispersion" in held(Federation.open(federation.root))
+    assert "dispersion" in rejection(Federation.open(federation.root))
 
 
 def test_a_zoo_of_exploded_networks_reaches_no_site(tmp_path):
     federation = after_one_round(tmp_path / "out", *LENIENT)
     poison(federation, lambda contexts, weights: (contexts, weights * 1e18))
-    assert "times as far" in held(Federation.open(federation.root))
+    assert "times as far" in rejection(Federation.open(federation.root))
 
 
 def test_honest_rounds_drift_little(tmp_path):
@@ -147,7 +147,7 @@ def test_not_even_an_administrator_promotes_what_is_not_finite(tmp_path):
     assert promoted.id == "00001"
 
 
-def test_a_release_that_cannot_be_read_is_held(tmp_path):
+def test_a_release_that_cannot_be_read_is_rejected(tmp_path):
     federation = after_one_round(tmp_path / "out", *LENIENT)
     release = federation.releases.read("00001")
     file = federation.releases.path / "00001/generator.safetensors"
@@ -169,7 +169,7 @@ def test_nobody_rolls_back_to_a_release_that_cannot_be_read(tmp_path):
     assert registry.rollback().id == "00001"
 
 
-def test_a_release_from_another_parent_than_sites_have_is_held(tmp_path):
+def test_a_release_from_another_parent_than_sites_have_is_rejected(tmp_path):
     federation = after_one_round(tmp_path / "out", *LENIENT)
     release = dataclasses.replace(federation.releases.read("00001"), parent="00007")
     assert any("00007" in reason for reason in gate.objections(federation, release))
@@ -188,7 +188,7 @@ def test_who_is_erased_while_a_release_is_fitted_is_not_in_it(tmp_path):
     release = retrain(federation.root, "00002", commit, fit_and_erase)
     assert len(calls) == 2
     assert "site-001" not in release.sites
-    # One that was written just before is held.
+    # A release that was written just before is rejected.
     federation.zoo.forget("site-002")
     assert any(
         "site-002, erased since" in reason for reason in gate.objections(federation, release)

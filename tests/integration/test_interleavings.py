@@ -27,18 +27,18 @@ from server.generator.training_set import newest_records
 from server.rounds import state as round_state
 from server.rounds.run_cache import RunCache
 from server.rounds.state import Interrupted, is_passing
-from tests.support.inline import InlineEngine, conductor, nodes, run_inline
+from tests.support.inline import InlineBackend, conductor, nodes, run_inline
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, prepared
 
 
 def conducted(
-    federation: Federation, files: list[Path], engine: InlineEngine, count: int = 1
+    federation: Federation, files: list[Path], backend: InlineBackend, count: int = 1
 ) -> round_state.RoundState:
-    return replace(conductor(federation, files), engine=engine).run(count, 6)[-1]
+    return conductor(federation, files, backend=backend).run(count, 6)[-1]
 
 
-class ErasingEngine(InlineEngine):
+class ErasingBackend(InlineBackend):
     """A site is erased after the snapshot was chosen and before its records are read."""
 
     def retrain(self, id: str, commit: int) -> Release:
@@ -48,7 +48,7 @@ class ErasingEngine(InlineEngine):
 
 def test_a_site_may_be_erased_while_a_retraining_begins(tmp_path):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
-    state = conducted(federation, files, ErasingEngine(federation))
+    state = conducted(federation, files, ErasingBackend(federation))
     assert (state.step, state.promoted) == ("done", True)
     release = federation.releases.read("00001")
     assert release.sites == tuple(f"site-00{number}" for number in range(1, 6))
@@ -118,7 +118,7 @@ def test_a_site_with_huge_probes_is_left_out_and_the_round_goes_on(tmp_path):
     assert (state.step, len(state.accepted), "site-003" in state.accepted) == ("done", 5, False)
 
 
-class LostStore(InlineEngine):
+class LostStore(InlineBackend):
     """The store is away once, as seen by a task in another process."""
 
     def __init__(self, federation: Federation) -> None:
@@ -128,21 +128,21 @@ class LostStore(InlineEngine):
     def retrain(self, id: str, commit: int) -> Release:
         if self._away:
             self._away = False
-            error = ZooError("the object store refused", passing=True)
+            error = ZooError("the object store refused", transient=True)
             raise pickle.loads(pickle.dumps(error))
         return super().retrain(id, commit)
 
 
 def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
-    engine = LostStore(federation)
+    backend = LostStore(federation)
     with pytest.raises(Interrupted, match="object store refused"):
-        conducted(federation, files, engine)
-    state = conducted(federation, files, engine, 0)
+        conducted(federation, files, backend)
+    state = conducted(federation, files, backend, 0)
     assert (state.step, state.promoted, len(state.accepted)) == ("done", True, 6)
 
 
-def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
+def test_the_gate_rejects_nothing_because_a_disk_refused(tmp_path):
     federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
     run_inline(federation, 1)
     file = federation.releases.path / "00001/generator.safetensors"
@@ -156,27 +156,27 @@ def test_the_gate_holds_nothing_because_a_disk_refused(tmp_path):
     assert is_passing(pickle.loads(pickle.dumps(error.value)))
 
 
-class FailingEngine(InlineEngine):
+class FailingBackend(InlineBackend):
     """Makes candidates for three sites and fails then."""
 
-    def plan(
+    def candidates(
         self, release: str, probes: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, CandidateSet]]:
-        for number, offer in enumerate(super().plan(release, probes)):
+        for number, made in enumerate(super().candidates(release, probes)):
             if number == 3:
                 raise RoundError("a task failed on the cluster")
-            yield offer
+            yield made
 
 
 def test_what_was_measured_before_an_exchange_failed_is_not_lost(tmp_path):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE, "round.in_flight=1")
     run_inline(federation, 1)
-    state = conducted(federation, files, FailingEngine(federation))
+    state = conducted(federation, files, FailingBackend(federation))
     assert (state.step, state.reason) == ("failed", "a task failed on the cluster.")
     screened = RunCache.beside(federation.root).screened
     accepted = {record.site for record in federation.zoo.snapshot().records(round=2)}
     assert len(list(screened.iterdir())) == len(accepted) > 0
-    following = conducted(federation, files, InlineEngine(federation))
+    following = conducted(federation, files, InlineBackend(federation))
     assert (following.number, following.step, len(following.accepted)) == (3, "done", 6)
     assert not screened.exists()
 

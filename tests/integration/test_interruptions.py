@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.rounds.state import ExchangeResult, Interrupted, begun, exchanged
-from tests.support.inline import InlineEngine, conductor, nodes
+from tests.support.inline import InlineBackend, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, events, prepared
 
@@ -134,7 +133,7 @@ def test_on_a_full_disk_a_round_is_interrupted_and_goes_on_once_there_is_room(tm
     assert federation.zoo.verify() == ()
 
 
-class WatchedEngine(InlineEngine):
+class WatchedBackend(InlineBackend):
     """Says when it is at work as the gate."""
 
     def __init__(self, federation: Federation, listener: Listener) -> None:
@@ -160,9 +159,8 @@ def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
                 folder, round_state.failed(state_files.load_state(folder, 1), "aborted by admin")
             )
 
-    conducting = conductor(federation, files, listener=abort)
-    conducting = replace(conducting, engine=WatchedEngine(federation, abort))
-    (state,) = conducting.run(1, 6)
+    backend = WatchedBackend(federation, abort)
+    (state,) = conductor(federation, files, listener=abort, backend=backend).run(1, 6)
     assert (state.step, state.reason) == ("failed", "aborted by admin")
     assert state_files.load_state(folder, 1) == state
     assert federation.releases.promoted() is None

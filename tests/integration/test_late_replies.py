@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import subprocess
@@ -102,8 +101,8 @@ def test_an_answer_to_a_first_round_that_comes_in_a_later_one_gets_a_second_look
     (late,) = events(tmp_path / "out", "site.late")
     assert (late["round"], late["code"]) == (1, "accepted")
     memory = load_history(federation.screening)
-    assert memory.votes_on("first").sites
-    assert not memory.fresh
+    assert memory.statistics_on("first").sites
+    assert not memory.unreviewed
 
 
 class TwiceGrid(LoopbackGrid):
@@ -221,9 +220,9 @@ def test_a_bound_name_counts_and_not_what_the_update_says(tmp_path):
         reply.content["update"] = ConfigRecord({**head, "site": "site-000"})
         return reply
 
-    base = over(federation, files, LoopbackGrid(answering(task), nodes(files)))
     bound = {node: f"key-{node}" for node in nodes(files)}
-    (state,) = dataclasses.replace(base, names=lambda: bound).run(1, 6)
+    grid = LoopbackGrid(answering(task), nodes(files))
+    (state,) = conductor(federation, files, grid=grid, names=lambda: bound).run(1, 6)
     assert state.accepted == tuple(f"key-{node}" for node in range(1, 7))
 
 
@@ -231,7 +230,7 @@ def test_a_node_without_a_bound_name_is_not_asked_until_it_has_one(tmp_path):
     federation, files = prepared(tmp_path / "out")
     bound = {node: f"key-{node}" for node in list(nodes(files))[:-1]}
     grid = LoopbackGrid(honest_app, nodes(files))
-    base = dataclasses.replace(over(federation, files, grid), names=lambda: bound)
+    base = conductor(federation, files, grid=grid, names=lambda: bound)
     (without,) = base.run(1, 6)
     bound[6] = "key-6"
     (all_of_them,) = base.run(1, 6)

@@ -154,7 +154,7 @@ def test_a_name_that_the_zoo_can_not_take_leaves_out_who_gives_it(tmp_path, name
     (state,) = conductor(federation, files, grid=LoopbackGrid(sites, nodes(files))).run(1, 6)
     assert (state.step, len(state.accepted)) == ("done", 5)
     (failed,) = events(tmp_path / "out", "site.failed")
-    assert failed["reason"] == "a name that the zoo can't take"
+    assert failed["reason"] == "not a valid site name"
 
 
 def test_what_is_wrong_with_a_site_s_data_is_told_by_its_kind_and_nothing_else(tmp_path):

@@ -32,7 +32,7 @@ SECRET = "a-secret-of-the-object-store"
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What all processes of a federation need to reach its zoo."""
+    """The environment in which all processes of a federation reach its zoo."""
     cache = tmp_path_factory.mktemp("cache")
     with s3_server() as found:
         yield {**found, "AWS_SECRET_ACCESS_KEY": SECRET, "XDG_CACHE_HOME": str(cache)}
@@ -45,7 +45,7 @@ def reachable(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def admin(*words: object) -> str:
-    done = CliRunner().invoke(cli._admin, list(map(str, words)))
+    done = CliRunner().invoke(cli.admin_app, list(map(str, words)))
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 

@@ -1,7 +1,7 @@
-"""Liars in real rounds: in quarantine or turned away, never in the zoo; nobody honest with them.
+"""Byzantine sites in real rounds: quarantined or rejected, never in the zoo; no honest site is.
 
-Only the first liars of a federation could slip through, while there are few to compare them with:
-then the second look leaves them out (see test_rounds_inline).
+Only the first of a federation could slip through, while there are few to compare them with: then
+the cohort review leaves them out (see test_rounds_inline).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def held_in(federation: Federation, number: int) -> dict[str, str]:
     return {held.site: held.id for held in federation.quarantine.list() if held.round == number}
 
 
-def test_liars_are_kept_out_of_zoo_and_release_and_everybody_else_is_in(poisoned):
+def test_byzantine_sites_are_kept_out_of_zoo_and_release_and_all_others_are_in(poisoned):
     federation, states = poisoned
     honest = tuple(name for name in NAMES if name not in LIES)
     assert [(state.step, state.accepted) for state in states] == [("done", honest)] * 2
@@ -84,7 +84,7 @@ def test_liars_are_kept_out_of_zoo_and_release_and_everybody_else_is_in(poisoned
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_every_liar_has_its_code_in_the_journal_in_the_events_and_in_the_quarantine(
+def test_every_byzantine_site_has_its_code_in_the_journal_in_the_events_and_in_the_quarantine(
     poisoned, number
 ):
     federation, states = poisoned
@@ -112,8 +112,8 @@ def test_every_liar_has_its_code_in_the_journal_in_the_events_and_in_the_quarant
     )
     (over,) = (e for e in events(root, "round.finished") if e["round"] == number)
     assert (over["accepted"], over["quarantined"], over["rejected"]) == (SITES - 4, 3, 1)
-    reasons = states[number - 1].rejected
-    assert {site for site, why in reasons.items() if why.startswith("in quarantine: ")} == aside
+    assert states[number - 1].quarantined.keys() == aside
+    assert states[number - 1].rejected.keys() == {"site-012"}
 
 
 def test_what_a_person_releases_counts_at_the_next_retraining(own_copy):
@@ -126,7 +126,7 @@ def test_what_a_person_releases_counts_at_the_next_retraining(own_copy):
     release = federation.releases.read(state.release)
     assert "site-013" in release.sites
     assert not release.left_out
-    assert "site-013" in {owner.site for owner in load_history(federation.screening).owners}
+    assert "site-013" in {one.site for one in load_history(federation.screening).signature_ids}
 
 
 def run_inline_without(federation: Federation, site: str) -> list[RoundState]:
@@ -152,6 +152,7 @@ def test_nobody_in_quarantine_is_asked_again_when_a_round_goes_on(own_copy):
     assert asked == ["site-012"]
     assert resumed.accepted == last.accepted
     assert resumed.rejected.keys() == last.rejected.keys()
+    assert resumed.quarantined.keys() == last.quarantined.keys()
     assert sorted(held_in(federation, 2)) == kept
 
 
@@ -187,15 +188,15 @@ def test_an_erased_site_is_in_no_part_of_the_folder_that_admission_reads(own_cop
         assert done.exit_code == 0, done.output
         assert federation.quarantine.list(site=site) == ()
         memory = load_history(federation.screening)
-        assert site not in {owner.site for owner in (*memory.owners, *memory.sources)}
-        assert all(site not in votes.sites for votes in memory.votes.values())
+        assert site not in {one.site for one in (*memory.signature_ids, *memory.direction_ids)}
+        assert all(site not in some.sites for some in memory.statistics.values())
 
 
-def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_site(own_copy):
+def test_an_erasure_beside_the_end_of_an_exchange_loses_no_exclusion_and_keeps_no_site(own_copy):
     federation = own_copy
-    screening = Screening(federation, federation.root / "spool" / "screened")
-    doubts = {"site-001": Exclusion(2, "why")}
-    screening.memory = screening.memory.with_doubts("later", doubts)
+    screening = Screening.open(federation, federation.root / "spool" / "screened")
+    exclusions = {"site-001": Exclusion(2, "why")}
+    screening.history = screening.history.with_exclusions("later", exclusions)
     entered, erased = threading.Event(), threading.Event()
 
     def erase_beside() -> None:
@@ -217,9 +218,9 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_doubt_and_keeps_no_si
     screening.review()
     beside.join(PATIENCE_S)
     memory = load_history(federation.screening)
-    assert dict(memory.doubted) == doubts
-    assert "site-000" not in {owner.site for owner in memory.owners}
-    assert "site-001" in {owner.site for owner in memory.owners}
+    assert dict(memory.excluded) == exclusions
+    assert "site-000" not in {one.site for one in memory.signature_ids}
+    assert "site-001" in {one.site for one in memory.signature_ids}
 
 
 def test_sites_with_almost_the_same_data_are_not_taken_for_copies_of_each_other(tmp_path):

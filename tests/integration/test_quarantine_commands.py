@@ -1,4 +1,4 @@
-"""f2l-admin quarantine on a federation's folder; what goes wrong as a process."""
+"""f2l-admin quarantine on a federation's folder; an error as a process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
 BIN = Path(sys.executable).parent
-SHORT = Finding(code="short", action="quarantine", figures={"norm": 0.01, "usual": 1.2})
-ALIKE = Finding(code="alike", action="quarantine", figures={"cosine": 0.999, "most": 0.99})
+SHORT = Finding(code="short", action="quarantine", figures={"norm": 0.01, "median": 1.2})
+ALIKE = Finding(code="alike", action="quarantine", figures={"cosine": 0.999, "max_allowed": 0.99})
 
 
 def command(*words: object) -> Result:
@@ -56,14 +56,14 @@ def put(federation: Federation, site: str, number: int = 1) -> str:
     ).id
 
 
-def test_what_is_held_can_be_listed_shown_released_and_dropped(federation):
+def test_quarantined_submissions_can_be_listed_shown_released_and_dropped(federation):
     root, first, second = federation.root, put(federation, "a"), put(federation, "bb")
     listed = json.loads(command("list", root, "--json").stdout)
-    assert {held["id"] for held in listed} == {first, second}
-    assert listed[0]["verdict"]["findings"][0]["figures"] == {"norm": 0.01, "usual": 1.2}
+    assert {entry["id"] for entry in listed} == {first, second}
+    assert listed[0]["verdict"]["findings"][0]["figures"] == {"norm": 0.01, "median": 1.2}
     shown = command("show", root, first[:8])
     assert "an update shorter than the others'" in shown.stdout
-    assert "an update like another site's: cosine 0.999" in shown.stdout
+    assert "an update in the same direction as another site's: cosine 0.999" in shown.stdout
     assert "accuracy_after 0.75" in shown.stdout
     released = command("release", root, first)
     assert released.exit_code == 0
@@ -104,9 +104,7 @@ def test_a_site_that_is_only_in_quarantine_can_be_forgotten(federation):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_what_is_released_beside_an_erasure_is_not_in_the_zoo_after_it(
-    federation, monkeypatch, late
-):
+def test_a_release_during_an_erasure_is_not_in_the_zoo_after_it(federation, monkeypatch, late):
     federation.quarantine.release(put(federation, "a"), federation.zoo)
     id = put(federation, "a", 2)
     forgets = Zoo.forget
@@ -123,22 +121,22 @@ def test_what_is_released_beside_an_erasure_is_not_in_the_zoo_after_it(
     assert federation.quarantine.list() == ()
 
 
-def test_a_site_that_has_only_registered_can_be_forgotten_with_what_the_spool_has(federation):
+def test_a_site_that_has_only_registered_can_be_forgotten_with_its_cached_files(federation):
     SiteRegistry(federation.root / "registry").invite("north", hours=1, now=datetime.now(UTC))
-    spool = RunCache.beside(federation.root)
-    spool.keep_context("anchor", "north", torch.zeros(1, 3))
+    cache = RunCache.beside(federation.root)
+    cache.keep_context("anchor", "north", torch.zeros(1, 3))
     done = forget(federation, "north")
     assert done.stdout == "north is erased, the zoo had nothing of it\n"
-    assert not spool.has_context("anchor", "north")
+    assert not cache.has_context("anchor", "north")
 
 
-def test_a_site_that_is_known_nowhere_is_told_and_leftovers_go_all_the_same(federation):
+def test_an_unknown_site_is_an_error_and_leftovers_are_removed_all_the_same(federation):
     put(federation, "a")
     stray = federation.quarantine.root / "shards/stray.safetensors"
     stray.write_bytes(b"left by a writer that died")
     told = forget(federation, "nobody")
     assert isinstance(told.exception, ZooError)
-    assert "no such site" in str(told.exception)
+    assert "unknown site" in str(told.exception)
     assert not stray.exists()
     assert len(federation.quarantine.list(site="a")) == 1
 
@@ -148,5 +146,5 @@ def test_a_wrong_id_is_one_sentence_and_no_traceback(federation):
     words = [BIN / "f2l-admin", "quarantine", "show", federation.root, "0000"]
     wrong = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S)
     assert wrong.returncode == 1
-    assert "no such submission in quarantine" in wrong.stderr
+    assert "no such entry in the quarantine" in wrong.stderr
     assert "Traceback" not in wrong.stderr

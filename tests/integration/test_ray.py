@@ -1,4 +1,4 @@
-"""The engine on Ray: lost processes, Ray Train, a cluster of two nodes and the loss of its head."""
+"""The backend on Ray: lost processes, Ray Train, a cluster of two nodes, the loss of its head."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(em
     run_inline(federation, 1)
     commit, made = federation.zoo.snapshot().commit, []
     for workers in (0, 1):
-        engine = RayBackend(root=federation.root, config=RayConfig(train_workers=workers))
-        release = engine.retrain("00002", commit)
+        backend = RayBackend(root=federation.root, config=RayConfig(train_workers=workers))
+        release = backend.retrain("00002", commit)
         folder = federation.releases.path / "00002"
         made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
     assert made[0] == made[1]
@@ -192,18 +192,18 @@ def killing(name: bytes) -> Iterator[list[int]]:
 def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     federation, _ = small_federation(tmp_path / "out")
     run_inline(federation, 1)
-    workshop = CandidateFactory.open(federation, "00001")
+    factory = CandidateFactory.open(federation, "00001")
     draws = rng(3)
     probes = {
-        f"new-{n:03d}": workshop.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
+        f"new-{n:03d}": factory.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
         for n in range(100)
     }
-    engine = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
-    with killing(b"offers_here") as killed:
-        offered = dict(engine.plan("00001", probes))
+    backend = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
+    with killing(b"candidates_here") as killed:
+        offered = dict(backend.candidates("00001", probes))
     assert len(killed) == 1
     assert set(offered) == set(probes)
-    ((_, expected),) = workshop.offers(["new-007"], probes["new-007"][None])
+    ((_, expected),) = factory.candidates(["new-007"], probes["new-007"][None])
     for got, wanted in zip(offered["new-007"], expected, strict=True):
         assert got.keys() == wanted.keys()
         assert all(torch.allclose(got[kind], wanted[kind], atol=1e-5) for kind in wanted)

@@ -43,43 +43,43 @@ def jobs_of(address: str, federation: Federation) -> list[str]:
 
 def test_a_job_makes_the_release_that_the_process_itself_would(address, federation):
     commit = federation.zoo.snapshot().commit
-    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
+    backend = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     file = federation.releases.path / "00002/generator.safetensors"
-    release = engine.retrain("00002", commit)
+    release = backend.retrain("00002", commit)
     made = file.read_bytes()
     assert (release.state, release.snapshot) == ("candidate", commit)
     assert jobs_of(address, federation) == ["SUCCEEDED"]
     # Whoever asks again gets what that job has made, and a folder without it a new one.
-    assert engine.retrain("00002", commit) == release
+    assert backend.retrain("00002", commit) == release
     assert jobs_of(address, federation) == ["SUCCEEDED"]
     shutil.rmtree(file.parent)
-    assert engine.retrain("00002", commit) == release
+    assert backend.retrain("00002", commit) == release
     assert jobs_of(address, federation) == ["SUCCEEDED"] * 2
     assert file.read_bytes() == made
 
 
 def test_what_can_not_be_done_is_told_and_not_tried_again(address, federation):
-    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
+    backend = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     with pytest.raises(RoundError, match="too few sites for a retraining") as error:
-        engine.retrain("00002", 0)
+        backend.retrain("00002", 0)
     assert not isinstance(error.value, Interrupted)
     assert jobs_of(address, federation) == ["FAILED"]
 
 
 def test_what_the_disk_refused_the_job_is_done_when_there_is_room(address, federation):
-    engine = RayBackend(root=federation.root, config=RayConfig(jobs=address))
+    backend = RayBackend(root=federation.root, config=RayConfig(jobs=address))
     in_the_way = federation.releases.path / ".00002.draft"
     in_the_way.write_bytes(b"")
     commit = federation.zoo.snapshot().commit
     with pytest.raises(Interrupted, match="can't be read or written by the job"):
-        engine.retrain("00002", commit)
+        backend.retrain("00002", commit)
     in_the_way.unlink()
-    assert engine.retrain("00002", commit).snapshot == commit
+    assert backend.retrain("00002", commit).snapshot == commit
     # Ray may note the end of the one that was deleted once more; its log is gone by then.
     assert sorted(set(jobs_of(address, federation)) - {"FAILED"}) == ["SUCCEEDED"]
 
 
 def test_without_a_job_server_the_round_is_interrupted(federation):
-    engine = RayBackend(root=federation.root, config=RayConfig(jobs="http://127.0.0.1:9"))
+    backend = RayBackend(root=federation.root, config=RayConfig(jobs="http://127.0.0.1:9"))
     with pytest.raises(Interrupted, match="job server can't be reached"):
-        engine.retrain("00002", 1)
+        backend.retrain("00002", 1)

@@ -18,11 +18,10 @@ from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import NUMBERS, Update
 from f2l_fed.wire.packing import pack_update, unpack_update
 from server.cluster.held_out import curves_of
-from server.erasure import erase
+from server.erasure import erase_beside_zoo
 from server.generator.candidates import CandidateFactory, candidates_for
 from server.generator.release_records import release_records
 from server.rounds import state_files
-from server.rounds.coordinator import Coordinator
 from server.rounds.state import RoundState
 from server.simulation.setup import held_out_sites
 from tests.support.inline import conductor, run_inline
@@ -119,29 +118,24 @@ def sent(site_file: Path, kind: str) -> list[dict]:
 
 
 def test_without_a_quorum_the_round_fails_with_the_figures_and_keeps_what_came(tmp_path):
-    federation, _ = small_federation(tmp_path / "out", settings=("round.quorum=0.9",))
+    settings = ("round.quorum=0.9", "round.timeout_s=0.5")
+    federation, _ = small_federation(tmp_path / "out", settings=settings)
     files = site_files(federation.root)
     grid = LoopbackGrid(
         honest_app, {n: {"site": str(f)} for n, f in enumerate(files, 1)}, silent={2, 3, 4, 5, 6}
     )
-    config = dataclasses.replace(federation.config.round, timeout_s=0.5)
     # Silent nodes don't introduce themselves, but they count among those that were asked.
-    state = with_grid(conductor(federation, files), grid, config).run(1, 6)[0]
+    state = conductor(federation, files, grid=grid).run(1, 6)[0]
     assert state.sites == 6
     assert state.step == "failed"
     assert state.reason == "updates of 1 of 6 sites were accepted, 6 are the quorum"
     assert len(federation.zoo.snapshot().records()) == 2
 
 
-def with_grid(base: Coordinator, grid: LoopbackGrid, config: object = None) -> Coordinator:
-    talk = dataclasses.replace(base.talk, grid=grid, config=config or base.talk.config)
-    return dataclasses.replace(base, talk=talk)
-
-
 Tamper = Callable[[Update], Update]
 
 
-def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
+def tampering_app(attacker: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
     """The honest app, except that one site changes its updates on their way out."""
     app = ClientApp()
 
@@ -153,19 +147,19 @@ def tampering_app(liar: str, tamper: Tamper, layout: WeightLayout) -> ClientApp:
     def task(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
         update = unpack_update(reply.content, layout)
-        if update.site == liar:
+        if update.site == attacker:
             reply.content = pack_update(tamper(update), layout)
         return reply
 
     return app
 
 
-def run_with_liar(out: Path, tamper: Tamper) -> tuple[RoundState, object]:
+def run_with_attacker(out: Path, tamper: Tamper) -> tuple[RoundState, object]:
     federation, _ = small_federation(out)
     files = site_files(out)
     app = tampering_app("site-002", tamper, federation.target.layout)
     grid = LoopbackGrid(app, {n: {"site": str(f)} for n, f in enumerate(files, 1)})
-    return with_grid(conductor(federation, files), grid).run(1, 6)[0], federation
+    return conductor(federation, files, grid=grid).run(1, 6)[0], federation
 
 
 def altered(**changes: object) -> Tamper:
@@ -185,16 +179,17 @@ def altered(**changes: object) -> Tamper:
         ),
         (lambda u: dataclasses.replace(u, probes=u.probes * 0), "an empty probe"),
         (altered(round=7), "an update for round 7"),
-        (altered(chosen=("sample-99",)), "a start that was not offered"),
+        (altered(chosen=("sample-99",)), "a start that is not among the candidates"),
         (
             altered(numbers={"accuracy_after": 1.5}),
-            "a declared number that can't be true (accuracy_after): value 1.5, least 0, most 1",
+            "an impossible declared number (accuracy_after): "
+            "value 1.5, min allowed 0, max allowed 1",
         ),
-        (altered(numbers={"secret": 1.0}), "a number that is not on the list: got 'secret'."),
+        (altered(numbers={"secret": 1.0}), "an unknown declared number: got 'secret'."),
     ],
 )
 def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, tamper, reason):
-    state, federation = run_with_liar(tmp_path / "out", tamper)
+    state, federation = run_with_attacker(tmp_path / "out", tamper)
     assert state.rejected == {"site-002": reason}
     assert state.step == "done"
     assert len(state.accepted) == 5
@@ -203,7 +198,7 @@ def test_a_bad_update_is_rejected_with_a_reason_and_the_others_go_on(tmp_path, t
     assert [(e["site"], e["reason"]) for e in rejected] == [("site-002", reason)]
 
 
-def test_an_unlike_update_that_came_too_early_to_be_compared_is_left_out_of_retraining(tmp_path):
+def test_an_outlying_update_that_came_too_early_to_be_compared_is_left_out_of_retraining(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=9)
     files = site_files(tmp_path / "out")
     app = tampering_app(
@@ -212,7 +207,7 @@ def test_an_unlike_update_that_came_too_early_to_be_compared_is_left_out_of_retr
         federation.target.layout,
     )
     grid = LoopbackGrid(app, {n: {"site": str(f)} for n, f in enumerate(files, 1)})
-    state = with_grid(conductor(federation, files), grid).run(1, 9)[0]
+    state = conductor(federation, files, grid=grid).run(1, 9)[0]
     release = federation.releases.read(state.release)
     assert "site-002" in state.accepted
     assert list(release.left_out) == ["site-002"]
@@ -235,7 +230,7 @@ def test_two_nodes_can_not_go_by_one_name(tmp_path):
     state = conductor(federation, [*files, files[0]]).run(1, 7)[0]
     assert state.sites == 6
     failed = [e for e in events(federation.root) if e["event"] == "site.failed"]
-    assert [e["reason"] for e in failed] == ["a name that another site has"]
+    assert [e["reason"] for e in failed] == ["the name of another connected site"]
 
 
 def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_path):
@@ -255,7 +250,7 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
         return reply
 
     grid = LoopbackGrid(app, {n: {"site": str(f)} for n, f in enumerate(files, 1)})
-    with_grid(conductor(federation, files), grid).run(1, 6)
+    conductor(federation, files, grid=grid).run(1, 6)
     shapes = dict(zip(federation.target.layout.names, federation.target.layout.shapes, strict=True))
     for content in seen:
         assert set(content) == {"update", "weights.0", "probe.0", "probe.1", "numbers"}
@@ -278,7 +273,7 @@ def test_rounds_go_on_after_a_site_was_erased(tmp_path):
     gone, *others = sorted({record.site for record in federation.zoo.snapshot().records()})
     opened = CandidateFactory.open(federation, "00002")
     federation.zoo.forget(gone)
-    erase(federation, gone)
+    erase_beside_zoo(federation, gone)
     assert not opened.is_current()
     assert CandidateFactory.open(federation, "00002").sites == tuple(others)
     files = [path for path in site_files(federation.root) if path.parent.name != gone]
@@ -292,14 +287,14 @@ def test_an_erased_site_may_come_back(tmp_path):
     run_inline(federation, 2)
     gone = min(record.site for record in federation.zoo.snapshot().records())
     federation.zoo.forget(gone)
-    erase(federation, gone)
+    erase_beside_zoo(federation, gone)
     (state,) = run_inline(federation, 1)
     assert (state.step, len(state.accepted), state.promoted) == ("done", 4, True)
     records = federation.zoo.snapshot().records(site=gone)
     assert {record.round for record in records} == {3}
 
 
-def test_a_release_whose_other_site_was_erased_still_makes_offers(tmp_path):
+def test_a_release_whose_other_site_was_erased_still_makes_candidates(tmp_path):
     federation, _ = small_federation(tmp_path / "out", sites=2)
     run_inline(federation, 1)
     first, second = federation.releases.read("00001").sites
@@ -320,7 +315,7 @@ def test_a_site_that_is_erased_during_an_exchange_is_asked_in_the_next_round(tmp
         if event == "site.accepted" and not gone:
             gone = files[-1].parent.name
             federation.zoo.forget(gone)
-            erase(federation, gone)
+            erase_beside_zoo(federation, gone)
 
     first, second = conductor(federation, files, listener=erasing).run(2, len(files))
     assert (first.step, len(first.accepted)) == ("done", 3)

@@ -1,4 +1,4 @@
-"""The screening on what real sites send in real rounds: nobody honest is held back, liars are.
+"""The screening on what real sites send in real rounds: no honest site is held back, attackers are.
 
 The full measurement, with its figures, is `tests.benchmarks.admission`.
 """
@@ -16,10 +16,10 @@ from f2l_fed.admission import (
     History,
     Screen,
     Submission,
-    admitted_in,
+    extend_history,
     new_records,
+    read_admitted,
     review_cohort,
-    seeded,
 )
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.targets import Target
@@ -47,15 +47,15 @@ def recorded(finished) -> tuple[Target, Screen, list[list[Submission]]]:
 
 def held_back(screen: Screen, rounds: Sequence[Sequence[Submission]]) -> set[tuple[int, str]]:
     """Round and site of whatever is not simply accepted, at once or at the second look."""
-    memory, found = History(), set()
+    history, found = History(), set()
     for number, round_ in enumerate(rounds, 1):
         for one in round_:
-            judged = screen.judge(one, memory)
-            memory = judged.memory
+            judged = screen.judge(one, history)
+            history = judged.history
             if judged.verdict.action != "accept":
                 found.add((number, one.site))
-        memory, doubted = review_cohort(memory, one.origin.kind, screen.config)
-        found |= {(number, site) for site in doubted}
+        history, excluded = review_cohort(history, one.id.kind, screen.config)
+        found |= {(number, site) for site in excluded}
     return found
 
 
@@ -66,17 +66,17 @@ def test_honest_sites_are_accepted_in_first_and_later_rounds(recorded):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_quarter_of_liars_is_held_back_and_nobody_else(recorded, attack):
+def test_a_quarter_of_attackers_is_held_back_and_nobody_else(recorded, attack):
     target, screen, rounds = recorded
-    liars = [1, 5, 10]
+    attackers = [1, 5, 10]
     attacked = [
         [
-            ATTACKS[attack](one, round_, target, rng(place)) if place in liars else one
+            ATTACKS[attack](one, round_, target, rng(place)) if place in attackers else one
             for place, one in enumerate(round_)
         ]
         for round_ in rounds
     ]
-    expected = {(n, rounds[0][place].site) for n in (1, 2) for place in liars}
+    expected = {(n, rounds[0][place].site) for n in (1, 2) for place in attackers}
     assert held_back(screen, attacked) == expected
 
 
@@ -99,13 +99,15 @@ def test_a_memory_can_be_built_from_a_zoo_and_knows_copies_of_what_is_in_it(fini
     federation, rounds = finished
     _, screen, _ = recorded
     first = anchor(federation.target, federation.config.lineage)
-    memory = seeded(admitted_in(federation.zoo.snapshot(), 4), screen.anatomy, first)
-    assert {owner.site for owner in memory.owners} == {one.site for one in rounds[0]}
+    history = extend_history(read_admitted(federation.zoo.snapshot(), 4), screen.sketch, first)
+    assert {one.site for one in history.signature_ids} == {one.site for one in rounds[0]}
     for kind in ("first", "later"):
-        assert memory.votes_on(kind).usual("norm", 0.1).voters == SITES
-    partly = memory.without("site-003")
-    again = seeded(admitted_in(federation.zoo.snapshot(), 4, partly), screen.anatomy, first, partly)
-    assert sorted(again.owners) == sorted(memory.owners)
+        assert history.statistics_on(kind).reference("norm", 0.1).sites == SITES
+    partly = history.without("site-003")
+    again = extend_history(
+        read_admitted(federation.zoo.snapshot(), 4, partly), screen.sketch, first, partly
+    )
+    assert sorted(again.signature_ids) == sorted(history.signature_ids)
     stolen = dataclasses.replace(rounds[1][0], site="a thief")
-    codes = {finding.code for finding in screen.judge(stolen, memory).verdict.findings}
+    codes = {finding.code for finding in screen.judge(stolen, history).verdict.findings}
     assert "copy" in codes

@@ -1,4 +1,4 @@
-"""Who gets into a running central service, and what it withstands: real processes on loopback."""
+"""Access to a running central service, and its robustness: real processes on loopback."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ def test_nobody_reaches_more_than_the_routes_for_sites(central, kits, who):
     for path in OTHER_PATHS:
         for method in ("GET", "POST"):
             request = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
-            answer = exchange(central.front, request.encode(), tls=tls)
+            answer = exchange(central.gateway, request.encode(), tls=tls)
             assert status_of(answer) == 404, (method, path)
 
 
 def test_an_outsider_only_learns_that_the_server_works(central, kits):
     health = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    assert status_of(exchange(central.front, health, tls=shaking(central))) == 200
+    assert status_of(exchange(central.gateway, health, tls=shaking(central))) == 200
     north = registered(central, kits, "north")
     assert activate(central, shaking(central), north) == 401
     me = b"GET /v1/site/me HTTP/1.1\r\nhost: x\r\n\r\n"
-    assert status_of(exchange(central.front, me, tls=shaking(central))) == 401
-    assert status_of(exchange(central.front, me, tls=shaking(central, north))) == 200
+    assert status_of(exchange(central.gateway, me, tls=shaking(central))) == 401
+    assert status_of(exchange(central.gateway, me, tls=shaking(central, north))) == 200
 
 
 def test_flowers_control_routes_ask_for_the_secret_on_loopback_too(central):
@@ -115,9 +115,9 @@ def test_certificates_that_are_no_sites_are_refused(central, kits, tmp_path):
     past = NOW - timedelta(minutes=4)
     expired = issue(old, "north", "site", days=1, now=past - timedelta(days=2))
     assert activate(central, shaking(central, expired), north) == 0
-    stranger = tmp_path / "stranger"
-    create_authority(stranger)
-    assert activate(central, shaking(central, issue(stranger, "north", "site")), north) == 0
+    other = tmp_path / "other"
+    create_authority(other)
+    assert activate(central, shaking(central, issue(other, "north", "site")), north) == 0
     # Of the right authority, but for a name that nobody has registered.
     ghost = issue(old, "ghost", "site", days=1)
     assert activate(central, shaking(central, ghost), north) == 401
@@ -159,7 +159,7 @@ def test_altered_expired_and_made_up_kits_are_refused_in_one_sentence(central, k
         body = json.dumps(form).encode()
         request = b"POST /v1/site/enrol HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
         request += b"content-length: %d\r\n\r\n" % len(body) + body
-        answer = exchange(central.front, request, tls=shaking(central))
+        answer = exchange(central.gateway, request, tls=shaking(central))
         assert status_of(answer) == 409
         assert b"the kit is not known here" in answer
 
@@ -169,7 +169,7 @@ def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
     digits_site(folder / "data")
     config = read_config(
         create_site(
-            folder, "leaving", folder / "data/train.npz", address=f"localhost:{central.front}"
+            folder, "leaving", folder / "data/train.npz", address=f"localhost:{central.gateway}"
         )
     )
     old = shaking(central, folder)
@@ -217,7 +217,7 @@ def test_the_check_says_by_how_much_clocks_differ(central, kits, away, words):
         digits_site(folder / "data")
         register(read_kit(invited(central, kits, "early"), now=NOW), folder)
         data = folder / "data/train.npz"
-        create_site(folder, "early", data, address=f"localhost:{central.front}")
+        create_site(folder, "early", data, address=f"localhost:{central.gateway}")
     assert check(folder / "site.toml").problems == ()
     now = datetime.now(UTC) + away
     (problem,) = check(folder / "site.toml", now=now).problems
@@ -269,7 +269,7 @@ MALFORMED = {
 @pytest.mark.parametrize("what", MALFORMED)
 def test_malformed_and_oversized_requests_are_answered_with_a_status(central, what):
     request, status = MALFORMED[what]
-    assert status_of(exchange(central.front, request, tls=shaking(central))) == status
+    assert status_of(exchange(central.gateway, request, tls=shaking(central))) == status
 
 
 def test_damaged_messages_of_a_site_leave_the_service_up(central, kits):
@@ -282,12 +282,12 @@ def test_damaged_messages_of_a_site_leave_the_service_up(central, kits):
         request = b"POST /v1/fleet/pull-messages HTTP/1.1\r\nhost: x\r\nflwr-public-key: " + key
         request += b"\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\n"
         request += b"content-length: %d\r\n\r\n" % size + body
-        answer = exchange(central.front, request, tls=shaking(central, north))
+        answer = exchange(central.gateway, request, tls=shaking(central, north))
         assert 400 <= status_of(answer) < 500
     assert activate(central, shaking(central, north), north) == 200
 
 
-def test_a_crowd_of_idle_and_slow_strangers_leaves_room_for_sites(central, kits):
+def test_a_crowd_of_idle_and_slow_unknown_clients_leaves_room_for_sites(central, kits):
     north = registered(central, kits, "north")
     with ExitStack() as stack:
         for number in range(1000):
@@ -295,7 +295,7 @@ def test_a_crowd_of_idle_and_slow_strangers_leaves_room_for_sites(central, kits)
             source = f"127.0.1.{1 + number % 10}"
             with suppress(OSError):
                 made = socket.create_connection(
-                    ("127.0.0.1", central.front), timeout=PATIENCE_S, source_address=(source, 0)
+                    ("127.0.0.1", central.gateway), timeout=PATIENCE_S, source_address=(source, 0)
                 )
                 stack.callback(made.close)
                 if number % 3 == 0:
@@ -310,7 +310,7 @@ def test_one_address_takes_no_more_connections_than_it_may(central):
         many = [
             stack.enter_context(
                 socket.create_connection(
-                    ("127.0.0.1", central.front),
+                    ("127.0.0.1", central.gateway),
                     timeout=PATIENCE_S,
                     source_address=("127.0.2.1", 0),
                 )
@@ -340,7 +340,7 @@ def test_no_secret_is_in_a_command_line_a_log_or_an_event(central, kits):
         secrets += path.read_text().splitlines()[1:3]
     assert len(secrets) > 8
     processes = [central.process.pid, *strays(central.mark)]
-    assert len(processes) >= 4, "server, SuperLink, SuperExec, front"
+    assert len(processes) >= 4, "server, SuperLink, SuperExec, gateway"
     files = [Path(f"/proc/{pid}/{name}") for pid in processes for name in ("cmdline", "environ")]
     texts = [file.read_bytes().decode(errors="replace") for file in files]
     texts += [central.logs(), (central.root / "events.jsonl").read_text()]
@@ -354,7 +354,7 @@ def test_a_second_server_and_a_taken_port_are_told_in_one_sentence(central, tmp_
     assert second.returncode == 2
     assert "a server runs for this federation already" in second.stderr
     assert "Traceback" not in second.stderr
-    server = {"listen": f"127.0.0.1:{central.front}", "control": "127.0.0.1:0", "dashboard": 0}
+    server = {"listen": f"127.0.0.1:{central.gateway}", "control": "127.0.0.1:0", "dashboard": 0}
     settings.create(tmp_path / "other", {}, [], server, "here")
 
     async def start() -> None:
@@ -373,8 +373,8 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
         for pid in strays(central.mark)
         if child in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     ]
-    part = {"server.gateway.gateway": "front", "server.superlink.process": "superlink"}[child]
-    assert central.ask(control_client.parts) == {"superlink": True, "front": True}
+    part = {"server.gateway.gateway": "gateway", "server.superlink.process": "superlink"}[child]
+    assert central.ask(control_client.parts) == {"superlink": True, "gateway": True}
     os.kill(pid, signal.SIGKILL)
     assert holds(lambda: not central.ask(control_client.parts)[part])
 
@@ -385,4 +385,4 @@ def test_a_child_that_is_killed_comes_back_and_sites_are_known_again(central, ki
 
     assert holds(back)
     assert holds(lambda: central.ask(control_client.parts)[part])
-    assert central.admin("health").stdout == "superlink works, front works\n"
+    assert central.admin("health").stdout == "superlink works, gateway works\n"

@@ -1,4 +1,4 @@
-"""Laws that every aggregator keeps, and how far a minority of liars can get."""
+"""Laws that every aggregator keeps, and how far a Byzantine minority can get."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate, merge_tree
+from f2l_fed.aggregate import AGGREGATORS, Updates, aggregate
 from f2l_fed.aggregate.clipped_mean import clipped_mean
 from f2l_fed.aggregate.gram import gram_matrix
 from f2l_fed.aggregate.median import coordinate_median
+from f2l_fed.aggregate.merge_tree import merge_tree
 from f2l_fed.aggregate.trimmed_mean import coordinate_trimmed_mean
 from f2l_fed.errors import AdmissionError
 
@@ -139,10 +140,10 @@ def test_slices_of_columns_may_be_reduced_apart(given, data):
 @quick
 @given(byzantine=st.integers(1, 4), seed=seeds)
 def test_the_breakdown_point_is_a_half(name, byzantine, seed):
-    """f liars of 2 f + 1 can't carry it away; f of 2 f are refused, since they could."""
+    """f Byzantine of 2 f + 1 can't carry it away; f of 2 f are refused, since they could."""
     good = torch.randn(byzantine + 1, 5, generator=rng(seed))
-    liars = torch.full((byzantine, 5), 1e12)
-    rows = torch.cat([liars, good])
+    byzantine_rows = torch.full((byzantine, 5), 1e12)
+    rows = torch.cat([byzantine_rows, good])
     found = aggregate(name, rows, torch.ones(len(rows)), byzantine=byzantine)
     assert float(found.norm()) <= 1e3
     with pytest.raises(AdmissionError):
@@ -227,7 +228,7 @@ def test_multi_krum_stays_near_honest_updates(given):
 
 @quick
 @given(byzantine=st.integers(1, 4), more=st.integers(3, 6), far=st.floats(1e3, 1e15), seed=seeds)
-def test_multi_krum_drops_liars_that_agree_but_are_far_from_everybody(byzantine, more, far, seed):
+def test_multi_krum_drops_colluding_updates_far_from_all_others(byzantine, more, far, seed):
     good = torch.randn(byzantine + more, 4, generator=rng(seed))
     rows = torch.cat([torch.full((byzantine, 4), far), good])
     found = aggregate("multi_krum", rows, torch.ones(len(rows)), byzantine=byzantine)
@@ -249,7 +250,7 @@ def test_the_geometric_median_keeps_its_bound_from_the_honest_ball(given):
 
 @quick
 @given(given=attacked(lambda f: f + 1))
-def test_a_clipped_mean_moves_by_the_liars_share_and_no_more(given):
+def test_a_clipped_mean_moves_by_the_byzantine_share_and_no_more(given):
     good, rows, byzantine = given
     longest = float(good.norm(dim=1).max())
     found = aggregate("clipped_mean", rows, torch.ones(len(rows)), byzantine=byzantine)

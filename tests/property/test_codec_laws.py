@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.codec.chunk_network import chunk_positions
-from f2l_fed.codec.pca import components
-from f2l_fed.codec.tensor_names import above, below
+from f2l_fed.codec.pca import principal_components
+from f2l_fed.codec.tensor_names import with_prefix, without_prefix
 from tests.support.codecs import KINDS, fitted_codec
 from tests.support.small import rng
 
@@ -79,7 +79,7 @@ def test_no_chunk_holds_weights_of_two_layers_and_none_is_left_empty(sizes, chun
 @given(n=st.integers(2, 12), p=st.integers(1, 12), count=st.integers(1, 12), seed=seeds)
 def test_components_are_orthonormal_and_reconstruct_best_for_their_number(n, p, count, seed):
     x = torch.randn(n, p, generator=rng(seed))
-    found = components(x, count, centre=True)
+    found = principal_components(x, count, centre=True)
     kept = len(found.scale)
     assert kept <= min(count, p)
     torch.testing.assert_close(found.basis @ found.basis.T, torch.eye(kept), rtol=0, atol=1e-3)
@@ -100,6 +100,6 @@ def test_named_parts_come_out_of_the_whole_as_they_went_in(parts):
     }
     whole = {}
     for part, own in tensors.items():
-        whole |= above(f"{part}.", own)
+        whole |= with_prefix(f"{part}.", own)
     for part, own in tensors.items():
-        assert below(f"{part}.", whole) == own
+        assert without_prefix(f"{part}.", whole) == own

@@ -16,16 +16,15 @@ from f2l_fed.flow import (
     SOLVERS,
     SOURCES,
     Denoiser,
+    DiagonalNormal,
     FlowConfig,
-    Initial,
-    Normal,
+    Initialisations,
     VelocityField,
     draw,
     fit_flow,
     guided,
     solve,
 )
-from f2l_fed.flow.couplings import couple
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.latents import PLAIN, SHAPE, bimodal, box
 from tests.support.small import records, rng, small_target, stirred
@@ -48,7 +47,7 @@ def spread_for(seed):
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2)])
 def test_the_error_of_a_solver_falls_with_the_power_of_its_order(solver, order):
-    cost, steps = SOLVERS[solver][1], np.array([16, 32, 64, 128, 256])
+    cost, steps = SOLVERS[solver].evaluations, np.array([16, 32, 64, 128, 256])
     x = torch.ones(1, 1, dtype=torch.float64)
     errors = [
         abs(
@@ -74,7 +73,7 @@ def test_normal_sources_are_carried_to_normal_targets_with_their_mean_and_covari
     seed, source, solver
 ):
     spread, context = spread_for(seed), 2 * torch.randn(1, SHAPE.size, generator=rng(seed))
-    normal = SOURCES[source].start(Normal(context, spread), box(SHAPE).normal)
+    normal = SOURCES[source].start(DiagonalNormal(context, spread), box(SHAPE).normal)
     # Starts whose mean and covariance are exactly those of the source.
     unit = torch.randn(64, SHAPE.size, generator=rng(seed + 1))
     unit = torch.linalg.qr(unit - unit.mean(0)).Q * 64**0.5
@@ -161,7 +160,7 @@ def test_initialisations_are_new_at_every_draw_of_a_fit_and_after_it():
         return made[-1]
 
     draws, size = rng(1), codec.shape.size
-    initial = Initial.measured(make, codec.shape, draws, count=30)
+    initial = Initialisations.measured(make, codec.shape, draws, count=30)
     expected, targets = torch.randn(2, 12, size, generator=rng(2))
     config = FlowConfig(source="kaiming", width=8, depth=1, steps=5, batch=8)
     fit_flow(targets, expected, torch.ones(size), codec.shape, config, draws, initial=initial)
@@ -179,7 +178,9 @@ def noise_of(coupling, context, targets, *, count=40):
     for _ in range(count):
         picks = torch.randint(len(context), (128,), generator=draws)
         noise = torch.randn(128, targets.shape[1], generator=draws)
-        plan = couple(coupling, noise, targets[picks], context[picks], torch.ones(128), batch=128)
+        plan = COUPLINGS[coupling](
+            noise, targets[picks], context[picks], torch.ones(128), batch=128
+        )
         seen.append((noise[plan], context[picks]))
     noises, contexts = zip(*seen, strict=True)
     return torch.cat(noises), torch.cat(contexts)
@@ -224,7 +225,7 @@ def test_the_noise_says_nothing_of_a_context_that_no_two_sites_share_unless_it_i
 def test_a_coupling_is_a_permutation_that_never_costs_more_than_none(seed, coupling, count):
     starts, ends, context = torch.randn(3, count, 2, generator=rng(seed))
     known = (torch.rand(count, generator=rng(seed)) > 0.3).float()
-    plan = couple(coupling, starts, ends, context, known, batch=16)
+    plan = COUPLINGS[coupling](starts, ends, context, known, batch=16)
     assert sorted(plan.tolist()) == list(range(count))
     cost = (starts[plan] - ends).square().sum()
     assert cost <= (starts - ends).square().sum() * (1 + 1e-5)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.probe import anchor, probe_update
 from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.prior.ridge import fit_ridge

@@ -13,9 +13,9 @@ from torch import nn
 
 from f2l_fed.symmetry.channel_tracing import hidden_spaces
 from f2l_fed.symmetry.hidden_units import HiddenSpace
-from f2l_fed.symmetry.weight_matching import Canonical
+from f2l_fed.symmetry.weight_matching import Canonicaliser
 from f2l_fed.targets import Target, build_target
-from f2l_fed.targets.resnet import resnet
+from f2l_fed.targets.networks.resnet import resnet
 from tests.support.small import rng, small_target
 
 IMAGE = (1, 12, 12)
@@ -106,7 +106,7 @@ def predictions(target, networks):
 )
 def test_all_disguises_of_a_network_have_one_canonical_form(name, count):
     target = target_of(name)
-    canonical = Canonical.of(target, network(target, 1))
+    canonical = Canonicaliser.of(target, network(target, 1))
     weights = network(target, 2)
     disguises = copies(target, weights, count)
     assert (disguises - weights).norm(dim=1).min() > 0.5 * weights.norm()
@@ -123,7 +123,7 @@ def test_all_disguises_of_a_network_have_one_canonical_form(name, count):
 @every_target
 def test_canonical_weights_are_their_own_canonical_form(name):
     target = target_of(name)
-    canonical = Canonical.of(target, network(target, 1))
+    canonical = Canonicaliser.of(target, network(target, 1))
     forms = canonical(torch.stack([network(target, seed) for seed in (2, 3)]))
     assert (canonical(forms) - forms).abs().max() < 1e-6
 
@@ -132,7 +132,7 @@ def test_canonical_weights_are_their_own_canonical_form(name):
 def test_a_disguise_of_the_reference_becomes_the_reference(name):
     target = target_of(name)
     reference = network(target, 1)
-    forms = Canonical.of(target, reference)(copies(target, reference, 3))
+    forms = Canonicaliser.of(target, reference)(copies(target, reference, 3))
     assert (forms - reference).abs().max() < 1e-5
 
 
@@ -140,7 +140,7 @@ def test_a_disguise_of_the_reference_becomes_the_reference(name):
 def test_canonical_weights_are_nearer_to_the_reference(name):
     target = target_of(name)
     reference, weights = network(target, 1), network(target, 2)
-    (form,) = Canonical.of(target, reference)(copies(target, weights, 1))
+    (form,) = Canonicaliser.of(target, reference)(copies(target, weights, 1))
     assert (form - reference).norm() < 0.99 * (weights - reference).norm()
 
 
@@ -148,7 +148,7 @@ def test_canonical_weights_are_nearer_to_the_reference(name):
 def test_no_two_units_are_better_in_each_others_place(name):
     target = target_of(name)
     reference, draws = network(target, 1), rng()
-    form = target.layout.unflatten(Canonical.of(target, reference)(network(target, 2)[None])[0])
+    form = target.layout.unflatten(Canonicaliser.of(target, reference)(network(target, 2)[None])[0])
     goal = target.layout.unflatten(reference)
 
     def likeness(tensors):

@@ -32,13 +32,13 @@ class Central:
 
     Args:
         root: The federation's folder.
-        front: Port for sites.
+        gateway: Port for sites.
         control: Port for administrators.
         process: The server.
     """
 
     root: Path
-    front: int
+    gateway: int
     control: int
     process: subprocess.Popen[str]
 
@@ -61,7 +61,7 @@ class Central:
         return command("f2l-admin", *words, environment=environment)
 
     def ask(self, question: Callable[[Connection], Awaitable[Any]], *, name: str = "admin") -> Any:
-        """What the control service answers to someone."""
+        """The control service's answer to someone."""
 
         async def conversation() -> Any:
             address = f"localhost:{self.control}"
@@ -100,11 +100,11 @@ def command(
 
 
 def prepare(root: Path, *more: str) -> tuple[int, int]:
-    """Lays a federation out on free ports; returns those of front and control."""
-    front, control, page = free_ports(3)
+    """Lays a federation out on free ports; returns those of gateway and control."""
+    gateway, control, page = free_ports(3)
     done = command(
-        "f2l-server", "init", str(root), "--address", f"localhost:{front}",
-        "--listen", f"127.0.0.1:{front}", "--control", f"127.0.0.1:{control}",
+        "f2l-server", "init", str(root), "--address", f"localhost:{gateway}",
+        "--listen", f"127.0.0.1:{gateway}", "--control", f"127.0.0.1:{control}",
         "--set", "target.name=mlp", "--set", "target.input_shape=[1,8,8]",
         "--set", "target.classes=3", *more,
     )  # fmt: skip
@@ -114,11 +114,11 @@ def prepare(root: Path, *more: str) -> tuple[int, int]:
     assert "# dashboard = 8765" in text
     text = text.replace("# dashboard = 8765", f"dashboard = {page}")
     settings.write_text(text.replace("# connections_per_host = 100", "connections_per_host = 60"))
-    return front, control
+    return gateway, control
 
 
 @contextmanager
-def running(root: Path, front: int, control: int) -> Iterator[Central]:
+def running(root: Path, gateway: int, control: int) -> Iterator[Central]:
     """Runs it until the block ends, and checks that it ends well."""
     with (root / "server.log").open("w") as log:
         process = subprocess.Popen(
@@ -131,13 +131,13 @@ def running(root: Path, front: int, control: int) -> Iterator[Central]:
     try:
         said = [process.stdout.readline() for _ in range(3)] if process.stdout else []
         assert said[-1].startswith("dashboard"), (root / "server.log").read_text()
-        yield Central(root=root, front=front, control=control, process=process)
+        yield Central(root=root, gateway=gateway, control=control, process=process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
-        # After a failure nobody else ends what it had started.
+        # After a failure, what it had started is still there.
         end_strays(f"FLWR_HOME={root / 'flower'}")
         if process.stdout:
             process.stdout.close()
@@ -151,7 +151,7 @@ def exchange(
     source: str = "127.0.0.1",
     timeout_s: float = PATIENCE_S,
 ) -> bytes:
-    """What the front answers to some bytes; b"" where it only closes the connection."""
+    """The gateway's answer to some bytes; b"" where it only closes the connection."""
     answer = b""
     try:
         with (

@@ -7,15 +7,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from f2l_fed.codec import (
-    Behaviour,
-    ChunkVaeConfig,
-    Codec,
-    fit_chunk_vae,
-    fit_pca,
-    fit_pca_vae,
-)
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.codec import Behaviour, Codec, fit_chunk_vae, fit_pca, fit_pca_vae
+from f2l_fed.codec.config import ChunkVaeConfig
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import examples, rng, small_target

@@ -1,4 +1,4 @@
-"""The commands as they are, without a process for each: starting one takes longer than it works."""
+"""The commands without a process for each, since starting one takes longer than its work."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from server import cli
+from clients.cli import site
+from server.cli import admin, server
 
-ENTRIES = {"f2l-admin": cli.admin, "f2l-server": cli.server}
+ENTRIES = {"f2l-admin": admin, "f2l-server": server, "f2l-site": site}
 
 
 def in_process(*words: str) -> CompletedProcess[str]:
-    """What a command says and its exit code; for commands that end by themselves."""
+    """The output and exit code of a command that ends by itself."""
     said, errors = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,

@@ -1,4 +1,4 @@
-"""A control service on loopback, someone to ask it, and a federation's folder to ask about."""
+"""A control service on loopback, its callers, and a federation's folder to ask about."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def ask(
     host: str = "127.0.0.1",
     **settings: Any,
 ) -> Any:
-    """What a new service answers to someone."""
+    """The answer of a new service to someone."""
 
     async def conversation() -> Any:
         async with (

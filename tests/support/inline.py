@@ -18,14 +18,15 @@ from server.federation.release import Release
 from server.generator.candidates import CandidateFactory
 from server.generator.gate import objections
 from server.generator.retrain import retrain
+from server.rounds.backend import Backend
 from server.rounds.coordinator import Coordinator
 from server.rounds.messaging import Messenger
 from server.rounds.state import RoundState
 from tests.support.loopback import LoopbackGrid
 
 
-class InlineEngine:
-    """Does in this process what `server.cluster.backend.RayBackend` does in Ray tasks."""
+class InlineBackend:
+    """A compute backend in this process, without the Ray tasks of `RayBackend`."""
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
@@ -33,13 +34,13 @@ class InlineEngine:
     def retrain(self, id: str, commit: int) -> Release:
         return retrain(self._federation.root, id, commit)
 
-    def plan(
+    def candidates(
         self, release: str, probes: Mapping[str, Tensor]
     ) -> Iterator[tuple[str, CandidateSet]]:
-        workshop = CandidateFactory.open(self._federation, release)
+        factory = CandidateFactory.open(self._federation, release)
         for site in probes:
             if (probe := probes.get(site)) is not None:
-                yield from workshop.offers([site], probe[None])
+                yield from factory.candidates([site], probe[None])
 
     def objections(self, id: str) -> tuple[str, ...]:
         return objections(self._federation, self._federation.releases.read(id))
@@ -68,14 +69,17 @@ def conductor(
     *,
     grid: LoopbackGrid | None = None,
     listener: Listener | None = None,
+    backend: Backend | None = None,
+    names: Callable[[], Mapping[int, str]] = dict,
 ) -> Coordinator:
-    """A conductor of the sites of the given ``site.toml`` files; see `nodes`."""
+    """A coordinator of the sites of the given ``site.toml`` files; see `nodes`."""
     grid = grid or LoopbackGrid(honest_app, nodes(site_files))
     return Coordinator(
         federation=federation,
-        talk=Messenger(grid=grid, config=federation.config.round, stop=threading.Event()),
-        engine=InlineEngine(federation),
+        messenger=Messenger(grid=grid, config=federation.config.round, stop=threading.Event()),
+        backend=backend or InlineBackend(federation),
         log=federation.events(listener),
+        names=names,
     )
 
 

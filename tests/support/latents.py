@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import LatentShape
-from f2l_fed.flow import Initial
-from f2l_fed.symmetry.output_permutation import Parts
+from f2l_fed.flow import Initialisations
+from f2l_fed.symmetry.output_permutation import IsotypicParts
 from tests.support.small import rng
 
 SHAPE = LatentShape(common=2, classes=3, width=2)
@@ -40,12 +40,12 @@ def shares(offsets: Tensor) -> tuple[float, float, float]:
 
 
 @cache
-def box(shape: LatentShape) -> Initial:
+def box(shape: LatentShape) -> Initialisations:
     """Initialisations that are uniform, from 1 to 5, with rows that sum to zero."""
 
     def make(count: int, draws: torch.Generator) -> Tensor:
         parts = shape.split(4 * torch.rand(count, shape.size, generator=draws) - 2)
         rows = parts.rows - parts.rows.mean(1, keepdim=True) if shape.width else parts.rows
-        return shape.join(Parts(parts.common + 3, rows))
+        return shape.join(IsotypicParts(parts.common + 3, rows))
 
-    return Initial.measured(make, shape, rng(11), count=2_000)
+    return Initialisations.measured(make, shape, rng(11), count=2_000)

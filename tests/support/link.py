@@ -1,4 +1,4 @@
-"""A stand-in for the SuperLink: a real one can't be held at the moments that matter."""
+"""A stand-in for the SuperLink, which can be held at the moments that matter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Link:
         self.started: list[dict[str, Any]] = []
         self.stopped: list[int] = []
         self.outcomes: dict[int, str] = {}
-        self.said = ""
+        self.details = ""
         self.open, self.asked = threading.Event(), threading.Event()
         self.open.set()
         self.on_start: Callable[[], object] = lambda: None
@@ -56,14 +56,11 @@ class Link:
     def run(self, id: int) -> Run:
         outcome = self.outcomes.get(id, "")
         status = "finished" if outcome else "running"
-        return Run(id=id, status=status, outcome=outcome, details="")
+        return Run(id=id, status=status, outcome=outcome, details=self.details)
 
     def stop(self, id: int) -> None:
         self.stopped.append(id)
         self.outcomes[id] = "stopped"
-
-    def log(self, id: int) -> str:  # noqa: ARG002
-        return self.said
 
     def conduct(self) -> Iterator[None]:
         """Moves the last run on, from one write of a round's file to the next, and to its end."""
@@ -104,7 +101,7 @@ def of(root: Path, link: Link) -> RunScheduler:
 
 @contextmanager
 def full_disk() -> Iterator[None]:
-    """Nothing can be noted."""
+    """No run plan can be saved."""
 
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

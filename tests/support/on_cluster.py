@@ -1,4 +1,4 @@
-"""Rounds of a prepared federation with its sites in this process and its heavy work on a cluster.
+"""Rounds of a prepared federation with its sites in this process and its backend on a cluster.
 
     python -m tests.support.on_cluster ROOT ROUNDS NODES
 
@@ -8,7 +8,6 @@ The cluster is the one that the federation's configuration names; as many nodes 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -31,9 +30,8 @@ def main() -> None:
         nodes = int(sys.argv[3])
         if not holds(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes):
             sys.exit("too few nodes")
-        engine = RayBackend(root=federation.root, config=config)
-        conducting = replace(conductor(federation, files), engine=engine)
-        conducting.run(int(sys.argv[2]), len(files))
+        backend = RayBackend(root=federation.root, config=config)
+        conductor(federation, files, backend=backend).run(int(sys.argv[2]), len(files))
     except F2LError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from f2l_fed.data import load
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 from f2l_fed.wire.messages import Frame
 

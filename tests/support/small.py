@@ -9,13 +9,14 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.flow import FlowConfig, VelocityField
-from f2l_fed.generator.config import CodecConfig, GeneratorConfig
+from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import GeneratorFit, fit_generator
 from f2l_fed.generator.generator import Generator
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
-from f2l_fed.targets.networks import mlp
+from f2l_fed.targets.networks.mlp import mlp
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from f2l_fed.admission import AdmissionConfig, History, Screen, Submission
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor, probe_update
 from tests.support.small import examples, rng, small_target
 
@@ -56,15 +57,15 @@ def small_screen(**limits: object) -> Screen:
 
 
 def remembered(screen: Screen, count: int) -> History:
-    """The memory after so many honest submissions."""
-    memory = History()
+    """The history after so many honest submissions."""
+    history = History()
     for number in range(count):
-        judged = screen.judge(submission(number), memory)
+        judged = screen.judge(submission(number), history)
         assert judged.verdict.admitted, judged.verdict.reason
-        memory = judged.memory
-    return memory
+        history = judged.history
+    return history
 
 
-def codes(screen: Screen, memory: History, one: Submission) -> set[str]:
+def codes(screen: Screen, history: History, one: Submission) -> set[str]:
     """What is found against a submission."""
-    return {finding.code for finding in screen.judge(one, memory).verdict.findings}
+    return {finding.code for finding in screen.judge(one, history).verdict.findings}

@@ -1,4 +1,4 @@
-"""Sites that visit a running central service, as registered sites and by Flower's own client."""
+"""Requests to a running central service by registered sites and by Flower's own client."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def registered(central: Central, kits: Path, name: str) -> Path:
 def shaking(
     central: Central, folder: Path | None = None, *, key: str = "tls.key"
 ) -> ssl.SSLContext:
-    """How a client shakes hands: with the authority's certificate, and its own if it has one."""
+    """The TLS settings of a client: the authority's certificate, and its own if it has one."""
     context = ssl.create_default_context(cafile=central.certificates / "ca.crt")
     if folder is not None:
         context.load_cert_chain(folder / "tls.crt", folder / key)
@@ -51,7 +51,7 @@ def activate(central: Central, tls: ssl.SSLContext, key_of: Path) -> int:
     private = load_ssh_private_key((key_of / "flower.key").read_bytes(), None)
     public = private.public_key()
     client = FleetHttpClient(
-        f"https://localhost:{central.front}",
+        f"https://localhost:{central.gateway}",
         interceptors=[
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
             NodeAuthHttpInterceptor(private, public),

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The checks of a submission: generators of findings, from cheap to costly."""

@@ -1,9 +1,9 @@
 """Checks of figures against those of the other sites, in robust standard deviations.
 
-Without enough other sites these say nothing; only an update that goes against its own site's probe
-is kept out even then, and with three or more an update or probe ten times as long as theirs, which
-would spoil every later start. What is merely unlike others is never rejected for good: a site may
-be unusual and honest, so it is put in quarantine, where a person can look at it.
+Without enough other sites these find nothing, with two exceptions: an update against its own
+site's probe, and, with three or more sites, an update or probe ten times as long as theirs, which
+would spoil every later start. An outlier is never rejected for good: a site may be unusual and
+honest, so its submission goes to quarantine, where a person can look at it.
 """
 
 from __future__ import annotations
@@ -24,119 +24,125 @@ _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
 _WIDE = 1.5
 
 
-def norm(case: Comparisons) -> Iterator[Finding]:
-    """Updates much longer or shorter than the others'.
+def update_length(comparisons: Comparisons) -> Iterator[Finding]:
+    """Finds updates much longer or shorter than the others'.
 
     All of a site's updates are seldom long by chance, a single one may be.
     """
-    limits = case.config
-    if NORM not in case.values:
+    limits = comparisons.config
+    if NORM not in comparisons.values:
         return
-    lengths = case.values[NORM].exp()
-    usual = partial(SiteStatistics.usual_length, name=NORM, floor=limits.floor)
-    if found := case.by_release(lengths, usual):
-        away, others = found
-        high, usually = float(away.max()), float(away.quantile(0.5))
-        kept_out = high > limits.far or usually > limits.deviations
+    lengths = comparisons.values[NORM].exp()
+    refer = partial(SiteStatistics.length_reference, name=NORM, floor=limits.floor)
+    if found := comparisons.by_release(lengths, refer):
+        deviations, reference = found
+        high, median = float(deviations.max()), float(deviations.quantile(0.5))
+        kept_out = high > limits.far or median > limits.deviations
         if kept_out or high > limits.clip:
             yield Finding(
                 code="long",
                 action="quarantine" if kept_out else "clip",
                 figures={
                     "norm": float(lengths.max()),
-                    "usual": others.centre,
-                    "most": others.centre + limits.clip * others.spread,
+                    "median": reference.median,
+                    "max_allowed": reference.median + limits.clip * reference.spread,
                     "deviations": high,
                 },
             )
-    yield from _many_times(case, NORM, "long")
-    usual = partial(SiteStatistics.usual, name=NORM, floor=limits.floor)
-    if found := case.by_release(case.values[NORM], usual):
-        low = float(found[0].min())
+    yield from _many_medians(comparisons, NORM, "long")
+    refer = partial(SiteStatistics.reference, name=NORM, floor=limits.floor)
+    if found := comparisons.by_release(comparisons.values[NORM], refer):
+        deviations, reference = found
+        low = float(deviations.min())
         if -low > limits.deviations:
-            figures = {"norm": float(lengths.min()), "usual": exp(found[1].centre)}
-            figures["deviations"] = low
-            yield Finding(code="short", action="quarantine", figures=figures)
+            figures = {"norm": float(lengths.min()), "median": exp(reference.median)}
+            yield Finding(code="short", action="quarantine", figures={**figures, "deviations": low})
 
 
-def layers(case: Comparisons) -> Iterator[Finding]:
-    """A layer that changed much more than the others'; little change of one is no harm."""
-    limits = case.config
-    for name in [name for name in case.values if name.startswith(LAYER)]:
-        lengths = case.values[name].exp()
-        usual = partial(SiteStatistics.usual_length, name=name, floor=_WIDE * limits.floor)
-        found = case.by_release(lengths, usual)
+def layer_lengths(comparisons: Comparisons) -> Iterator[Finding]:
+    """Finds layers that changed much more than the others'; too small a change does no harm."""
+    limits = comparisons.config
+    for name in [name for name in comparisons.values if name.startswith(LAYER)]:
+        lengths = comparisons.values[name].exp()
+        refer = partial(SiteStatistics.length_reference, name=name, floor=_WIDE * limits.floor)
+        found = comparisons.by_release(lengths, refer)
         if found is None:
             continue
-        away, others = found
-        usually, high = float(away.quantile(0.5)), float(away.max())
-        if usually > _WIDE * limits.deviations or high > _WIDE * limits.far:
-            figures = {"norm": float(lengths.max()), "usual": others.centre, "deviations": high}
+        deviations, reference = found
+        median, high = float(deviations.quantile(0.5)), float(deviations.max())
+        if median > _WIDE * limits.deviations or high > _WIDE * limits.far:
             yield Finding(
                 code="layer",
                 action="quarantine",
-                figures=figures,
+                figures={
+                    "norm": float(lengths.max()),
+                    "median": reference.median,
+                    "deviations": high,
+                },
                 about=name.removeprefix(LAYER),
             )
 
 
-def probe(case: Comparisons) -> Iterator[Finding]:
-    """A probe much longer or shorter than the others'."""
-    values, limits = case.values[PROBE], case.config
-    if found := case.by_release(
-        values, partial(SiteStatistics.usual, name=PROBE, floor=limits.floor)
-    ):
-        away, others = found
-        if figures := _beyond(values, away, limits.deviations, "norm", others):
+def probe_length(comparisons: Comparisons) -> Iterator[Finding]:
+    """Finds probes much longer or shorter than the others'."""
+    values, limits = comparisons.values[PROBE], comparisons.config
+    refer = partial(SiteStatistics.reference, name=PROBE, floor=limits.floor)
+    if found := comparisons.by_release(values, refer):
+        deviations, reference = found
+        if figures := _beyond(values, deviations, limits.deviations, "norm", reference):
             yield Finding(code="probe-length", action="quarantine", figures=figures)
-    yield from _many_times(case, PROBE, "probe-length")
+    yield from _many_medians(comparisons, PROBE, "probe-length")
 
 
-def direction(case: Comparisons) -> Iterator[Finding]:
-    """Outputs, or a change of them, that don't point where the site's own probe does."""
-    limits = case.config
+def direction(comparisons: Comparisons) -> Iterator[Finding]:
+    """Finds output layers, or changes of them, in another direction than the site's own probe."""
+    limits = comparisons.config
     for name, code in _COSINES.items():
-        if name not in case.values:
+        if name not in comparisons.values:
             continue
-        cosine, others = float(case.values[name].min()), case.usual(name)
-        known = others.voters >= limits.minimum
-        least = limits.along * max(others.centre, 0.0) if known else limits.against
-        if cosine < least:
-            figures = {"cosine": cosine, "least": least}
+        cosine, reference = float(comparisons.values[name].min()), comparisons.reference(name)
+        known = reference.sites >= limits.minimum
+        lowest = limits.along * max(reference.median, 0.0) if known else limits.against
+        if cosine < lowest:
+            figures = {"cosine": cosine, "min_allowed": lowest}
             yield Finding(code=code, action="quarantine", figures=figures)
 
 
-def outputs(case: Comparisons) -> Iterator[Finding]:
-    """Outputs on synthetic inputs that differ much more or less than those of others."""
-    others = case.usual(SPREAD, wide=_WIDE)
-    if SPREAD not in case.values or others.voters < case.config.minimum:
+def output_spread(comparisons: Comparisons) -> Iterator[Finding]:
+    """Finds outputs that vary over synthetic inputs much more or less than those of others."""
+    reference = comparisons.reference(SPREAD, wide=_WIDE)
+    if SPREAD not in comparisons.values or reference.sites < comparisons.config.minimum:
         return
-    values = case.values[SPREAD]
-    away, limit = others.deviations(values), _WIDE * case.config.deviations
-    if figures := _beyond(values, away, limit, "spread", others):
+    values = comparisons.values[SPREAD]
+    deviations, limit = reference.deviations(values), _WIDE * comparisons.config.deviations
+    if figures := _beyond(values, deviations, limit, "spread", reference):
         yield Finding(code="outputs", action="quarantine", figures=figures)
 
 
-FREE = (norm, layers, probe, direction)
-"""Those that cost no forward pass."""
+WEIGHT_CHECKS = (update_length, layer_lengths, probe_length, direction)
+"""The checks that cost no forward pass."""
 
 
-def _many_times(case: Comparisons, name: str, code: str) -> Iterator[Finding]:
-    """A length that is many times the others' where they are too few to tell what is usual."""
-    if found := case.among_few(name):
-        away, others = found
-        if float(away.max()) > log(case.config.times):
-            norm, usually = exp(float(case.values[name].max())), exp(others.centre)
-            figures = {"norm": norm, "usual": usually, "most": case.config.times * usually}
+def _many_medians(comparisons: Comparisons, name: str, code: str) -> Iterator[Finding]:
+    """Finds lengths many times the median where the sites are too few for a deviation."""
+    if found := comparisons.among_few(name):
+        ratios, reference = found
+        if float(ratios.max()) > log(comparisons.config.times):
+            median = exp(reference.median)
+            figures = {
+                "norm": exp(float(comparisons.values[name].max())),
+                "median": median,
+                "max_allowed": comparisons.config.times * median,
+            }
             yield Finding(code=code, action="quarantine", figures=figures)
 
 
 def _beyond(
-    values: Tensor, away: Tensor, limit: float, what: str, others: Reference
+    values: Tensor, deviations: Tensor, limit: float, name: str, reference: Reference
 ) -> dict[str, float]:
-    """Figures of the logarithm that is farthest from the others'; none within the limit."""
-    worst = int(away.abs().argmax())
-    if float(away[worst].abs()) <= limit:
+    """Figures of the logarithm with the largest deviation; none within the limit."""
+    worst = int(deviations.abs().argmax())
+    if float(deviations[worst].abs()) <= limit:
         return {}
-    figures = {what: exp(float(values[worst])), "usual": exp(others.centre)}
-    return {**figures, "deviations": float(away[worst])}
+    figures = {name: exp(float(values[worst])), "median": exp(reference.median)}
+    return {**figures, "deviations": float(deviations[worst])}

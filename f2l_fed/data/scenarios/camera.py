@@ -1,4 +1,4 @@
-"""TODO."""
+"""The camera scenario: every site sees all classes through its own flawed camera."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from f2l_fed.data.image_transforms import Camera, draw_lens
-from f2l_fed.data.scenarios.balanced import _plan_seen
+from f2l_fed.data.scenarios.balanced import plan_seen_classes
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError
 
 
@@ -42,7 +43,7 @@ def plan_camera(
     ) -> tuple[Sequence[int], Camera | None]:
         return classes, draw_lens(rng)
 
-    training, seen, disjoint = _plan_seen(
+    training, seen, disjoint = plan_seen_classes(
         pool, range(pool.classes), draw, sites=sites, held_out=held_out, seed=seed, config=config
     )
     return ScenarioPlan(

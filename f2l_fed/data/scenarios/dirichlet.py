@@ -1,4 +1,4 @@
-"""TODO."""
+"""The Dirichlet scenario: the labels are skewed across sites."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy.typing as npt
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig, held_out_parts
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, held_out_parts
 from f2l_fed.data.scenarios.unbalanced import (
-    _CLASSES_PER_SITE,
-    _EXAMPLES_PER_CLASS,
-    _quarter,
-    _site,
-    _usable,
+    CLASSES_PER_SITE,
+    EXAMPLES_PER_CLASS,
+    plan_site,
+    quarter,
+    usable_sites,
 )
 from f2l_fed.errors import DataError
 
 _Gammas = npt.NDArray[np.float64]
-
 
 _REDRAWS = 1000
 
@@ -56,19 +56,19 @@ def plan_dirichlet(
         held_out_parts(pool, label, fraction=config.held_out_fraction, seed=seed)
         for label in range(pool.classes)
     ]
-    offered = np.array([len(part.training) for part in parts])
-    needed = sites * _CLASSES_PER_SITE * _EXAMPLES_PER_CLASS
-    if offered.sum() < needed:
+    available = np.array([len(part.training) for part in parts])
+    needed = sites * CLASSES_PER_SITE * EXAMPLES_PER_CLASS
+    if available.sum() < needed:
         raise DataError(
             "there are too few examples for so many sites",
             where=", ".join(pool.names),
             expected=f"at least {needed} for {sites} training sites",
-            got=str(offered.sum()),
+            got=str(available.sum()),
             remedy="Use fewer sites or add examples.",
         )
 
     def divide(gammas: _Gammas) -> IntArray:
-        ends = np.cumsum(gammas / gammas.sum(axis=0), axis=0) * offered
+        ends = np.cumsum(gammas / gammas.sum(axis=0), axis=0) * available
         counts: IntArray = np.diff(np.rint(ends).astype(np.int64), axis=0, prepend=0)
         return counts
 
@@ -77,7 +77,7 @@ def plan_dirichlet(
     ends = np.cumsum(counts, axis=0)[:-1]
     shares = [np.split(part.training, ends[:, label]) for label, part in enumerate(parts)]
     training = tuple(
-        _site(f"site-{index:03d}", pool, [share[index] for share in shares], seed, _quarter)
+        plan_site(f"site-{index:03d}", pool, [share[index] for share in shares], seed, quarter)
         for index in range(sites)
     )
     reserved = np.array([len(part.held_out) for part in parts])
@@ -89,10 +89,10 @@ def plan_dirichlet(
         return counts
 
     rng = stream(seed, "dirichlet", "held-out")
-    wanted = _draw_usable(rng, (held_out, pool.classes), sample, config)
+    held_out_counts = _draw_usable(rng, (held_out, pool.classes), sample, config)
     test_share = config.test_per_class / (config.held_out_shots + config.test_per_class)
     seen = tuple(
-        _site(
+        plan_site(
             f"seen-{index:03d}",
             pool,
             [
@@ -102,7 +102,7 @@ def plan_dirichlet(
             seed,
             lambda count: int(count * test_share),
         )
-        for index, row in enumerate(wanted)
+        for index, row in enumerate(held_out_counts)
     )
     return ScenarioPlan(
         training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True
@@ -123,7 +123,7 @@ def _draw_usable(
     drawn = gammas(shape[0])
     for _ in range(_REDRAWS):
         counts = count(drawn)
-        poor = ~_usable(counts)
+        poor = ~usable_sites(counts)
         if not poor.any():
             return counts
         drawn[poor] = gammas(int(poor.sum()))

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The few-shot scenario: every site has classes, a label order and a camera of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.image_transforms import Camera, draw_quarter_turn
 from f2l_fed.data.scenarios.balanced import (
-    _held_out_needs,
-    _held_out_sites,
-    _plan_seen,
-    _require_examples,
+    held_out_needs,
+    plan_held_out_sites,
+    plan_seen_classes,
+    require_examples,
 )
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError
 
 
@@ -64,14 +65,14 @@ def plan_few_shot(
 
     order = stream(seed, "unseen classes").permutation(pool.classes).tolist()
     seen, unseen = sorted(order[unseen_count:]), sorted(order[:unseen_count])
-    training, held_out_seen, disjoint = _plan_seen(
+    training, held_out_seen, disjoint = plan_seen_classes(
         pool, seen, draw, sites=sites, held_out=held_out, seed=seed, config=config
     )
     held_out_unseen = None
     if unseen:
-        _require_examples(pool, unseen, _held_out_needs(config))
+        require_examples(pool, unseen, held_out_needs(config))
         whole = {label: pool.rows(label) for label in unseen}
-        held_out_unseen = _held_out_sites("unseen", held_out, whole, draw, seed, config)
+        held_out_unseen = plan_held_out_sites("unseen", held_out, whole, draw, seed, config)
     return ScenarioPlan(
         training=training,
         seen=held_out_seen,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The natural scenario: the sites are the data's own groups."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SplitConfig
-from f2l_fed.data.scenarios.unbalanced import _quarter, _site, _usable
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan
+from f2l_fed.data.scenarios.unbalanced import plan_site, quarter, usable_sites
 from f2l_fed.errors import DataError
 
 
@@ -29,14 +30,14 @@ def plan_natural(
     """
     if pool.groups is None:
         raise DataError(
-            "the natural scenario needs to know which site each example comes from",
+            "the dataset has no groups, which the natural scenario needs",
             where=", ".join(pool.names),
             remedy="Add an array named groups to the .npz file, or choose another scenario.",
         )
     distinct = np.unique(pool.groups)
     members = [np.flatnonzero(pool.groups == group) for group in distinct]
     counts = np.stack([np.bincount(pool.y[rows], minlength=pool.classes) for rows in members])
-    usable = [members[index] for index in np.flatnonzero(_usable(counts))]
+    usable = [members[index] for index in np.flatnonzero(usable_sites(counts))]
     if len(usable) < held_out + 1:
         raise DataError(
             "there are too few groups with two classes of four examples",
@@ -53,11 +54,11 @@ def plan_natural(
         return [rows[pool.y[rows] == label] for label in range(pool.classes)]
 
     training = tuple(
-        _site(f"site-{number:03d}", pool, by_class(index), seed, _quarter)
+        plan_site(f"site-{number:03d}", pool, by_class(index), seed, quarter)
         for number, index in enumerate(inside)
     )
     seen = tuple(
-        _site(
+        plan_site(
             f"seen-{number:03d}",
             pool,
             by_class(index),

@@ -1,44 +1,27 @@
-"""A federation's data, made from a pool: who has which examples, and how the site sees them."""
+"""The data of a federation: the examples of every site, as the site sees them."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from f2l_fed.data.array_checks import FloatArray, IntArray
 from f2l_fed.data.dataset import Dataset
-from f2l_fed.data.scenarios.camera import plan_camera
-from f2l_fed.data.scenarios.dirichlet import plan_dirichlet
-from f2l_fed.data.scenarios.few_shot import plan_few_shot
-from f2l_fed.data.scenarios.natural import plan_natural
-from f2l_fed.data.scenarios.pool import Pool, collect
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan, SplitConfig, require_positive
+from f2l_fed.data.scenarios.config import SplitConfig, require_positive
+from f2l_fed.data.scenarios.pool import Pool, merge_datasets
+from f2l_fed.data.scenarios.registry import SCENARIOS
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan
 from f2l_fed.errors import UsageError
 
-__all__ = ["SCENARIOS", "Partition", "SiteData", "partition"]
-
-
-class _Planner(Protocol):
-    def __call__(
-        self, pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
-    ) -> ScenarioPlan: ...
-
-
-SCENARIOS: dict[str, _Planner] = {
-    "few-shot": plan_few_shot,
-    "dirichlet": plan_dirichlet,
-    "camera": plan_camera,
-    "natural": plan_natural,
-}
+__all__ = ["Partition", "SiteData", "partition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SiteData:
-    """What one site has.
+    """The examples of one site.
 
     Args:
         name: ``site-000`` and on; ``seen-000`` and ``unseen-000`` where held out.
@@ -113,13 +96,13 @@ def partition(
     if scenario not in SCENARIOS:
         near = difflib.get_close_matches(scenario, SCENARIOS, n=1)
         raise UsageError(
-            f"there is no scenario named {scenario!r}",
+            f"unknown scenario {scenario!r}",
             expected=f"one of {', '.join(SCENARIOS)}",
             remedy=f"Did you mean {near[0]!r}?" if near else "Choose one of these names.",
         )
     require_positive("sites", sites)
     require_positive("held_out", held_out)
-    pool = collect(datasets)
+    pool = merge_datasets(datasets)
     plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
     rescale = _standardiser(pool, plan)
 

@@ -1,4 +1,4 @@
-"""All examples that a federation is made of, and how one class's examples are dealt out."""
+"""The pool of all examples of a federation, and the deck that deals those of one class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from f2l_fed.data.array_checks import FloatArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
 from f2l_fed.errors import DataError
 
-__all__ = ["Deck", "Pool", "collect"]
+__all__ = ["Deck", "Pool", "merge_datasets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class Pool:
         return f"{self.names[dataset]}, class {label - self.first_class[dataset]}"
 
 
-def collect(datasets: Sequence[Dataset]) -> Pool:
+def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
     """Puts datasets together and drops exact duplicates.
 
     Args:
@@ -59,7 +59,7 @@ def collect(datasets: Sequence[Dataset]) -> Pool:
         DataError: If there is none, one comes twice, or the shapes differ.
     """
     if not datasets:
-        raise DataError("there is no data", remedy="Name at least one dataset.")
+        raise DataError("no dataset is given", remedy="Name at least one dataset.")
     names = tuple(data.name for data in datasets)
     if len(set(names)) < len(names):
         raise DataError(

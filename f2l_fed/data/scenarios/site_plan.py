@@ -1,73 +1,23 @@
-"""Who gets which examples: the settings of a split, and a split in terms of pool rows."""
+"""A division of a pool among sites in terms of its rows, and the interface of scenarios."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
-import numpy as np
+from dataclasses import dataclass
+from typing import Protocol
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.image_transforms import Camera
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.errors import UsageError
 
 __all__ = [
     "ClassParts",
+    "Scenario",
     "ScenarioPlan",
     "SitePlan",
-    "SplitConfig",
     "held_out_parts",
-    "require_positive",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitConfig:
-    """How a pool is divided.
-
-    Args:
-        ways: Classes of a site in the few-shot scenario.
-        shots: Training examples per class at training sites (few-shot, camera).
-        held_out_shots: Training examples per class at held-out sites.
-        test_per_class: Test examples per class at held-out sites.
-        validation_per_class: Test examples per class at training sites (few-shot, camera).
-        held_out_fraction: Share of every class kept for held-out sites; more or less where a
-            class has so few examples that its sites would otherwise go short.
-        unseen_fraction: Share of the classes that no training site has (few-shot).
-        dirichlet_alpha: Concentration of the label skew; the smaller, the more skew.
-
-    Raises:
-        UsageError: If a value can't stand.
-    """
-
-    ways: int = 5
-    shots: int = 50
-    held_out_shots: int = 5
-    test_per_class: int = 50
-    validation_per_class: int = 10
-    held_out_fraction: float = 0.3
-    unseen_fraction: float = 0.3
-    dirichlet_alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name not in ("held_out_fraction", "unseen_fraction"):
-                require_positive(field.name, getattr(self, field.name))
-        if self.ways < 2:
-            raise UsageError("ways is too small", expected=">= 2", got=str(self.ways))
-        if not 0 < self.held_out_fraction < 1:
-            raise UsageError(
-                "held_out_fraction is out of range",
-                expected="above 0 and below 1",
-                got=str(self.held_out_fraction),
-            )
-        if not 0 <= self.unseen_fraction < 1:
-            raise UsageError(
-                "unseen_fraction is out of range",
-                expected="0 or more and below 1",
-                got=str(self.unseen_fraction),
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,6 +59,26 @@ class ScenarioPlan:
     disjoint: bool
 
 
+class Scenario(Protocol):
+    """Divides a pool among sites."""
+
+    def __call__(
+        self, pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
+    ) -> ScenarioPlan:
+        """Plans a federation.
+
+        Args:
+            pool: All examples.
+            sites: Training sites.
+            held_out: Held-out sites of each kind.
+            seed: The run's seed; the same one gives the same plan.
+            config: Settings of the split.
+
+        Raises:
+            DataError: If the pool does not suffice for the scenario.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassParts:
     """One class's rows, divided between training sites and held-out sites, in random order."""
@@ -134,15 +104,3 @@ def held_out_parts(
     rows = stream(seed, "held-out", label).permutation(pool.rows(label))
     count = min(max(round(fraction * len(rows)), at_least), len(rows) - spare)
     return ClassParts(training=rows[count:], held_out=rows[:count])
-
-
-def require_positive(name: str, value: float) -> None:
-    """Refuses a count that is not above zero.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if not value > 0 or not np.isfinite(value):
-        raise UsageError(
-            f"{name} is not positive", expected="> 0", got=str(value), remedy=f"Raise {name}."
-        )

@@ -1,4 +1,4 @@
-"""Scenarios in which every site has as many examples of each class as chance or nature gave it."""
+"""Common parts of the scenarios whose sites differ in their number of examples of each class."""
 
 from __future__ import annotations
 
@@ -12,23 +12,42 @@ from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.data.scenarios.site_plan import SitePlan
 
-# A site can learn and be tested when this many of its classes have this many examples each.
-_CLASSES_PER_SITE = 2
-_EXAMPLES_PER_CLASS = 4
+CLASSES_PER_SITE = 2
+"""Classes with enough examples that a site needs to learn and to be tested."""
+
+EXAMPLES_PER_CLASS = 4
+"""Examples that are enough for a class."""
 
 
-def _usable(counts: IntArray) -> npt.NDArray[np.bool_]:
-    enough: IntArray = (counts >= _EXAMPLES_PER_CLASS).sum(axis=1)
-    return enough >= _CLASSES_PER_SITE
+def usable_sites(counts: IntArray) -> npt.NDArray[np.bool_]:
+    """The sites that can learn and be tested.
+
+    Args:
+        counts: (n, K) int64, examples of each class at n sites.
+
+    Returns:
+        (n,) bool.
+    """
+    enough: IntArray = (counts >= EXAMPLES_PER_CLASS).sum(axis=1)
+    return enough >= CLASSES_PER_SITE
 
 
-def _site(
+def plan_site(
     name: str,
     pool: Pool,
     rows_by_class: list[IntArray],
     seed: int,
     test_count: Callable[[int], int],
 ) -> SitePlan:
+    """Divides the rows of one site into training and test examples, class by class.
+
+    Args:
+        name: The site; its draws depend on it and the seed alone.
+        pool: All examples.
+        rows_by_class: The site's rows of each pool class.
+        seed: The run's seed.
+        test_count: From the number of a class's rows to the number of those for testing.
+    """
     rng = stream(seed, "site", name)
     train, test = [], []
     for rows in rows_by_class:
@@ -44,5 +63,6 @@ def _site(
     )
 
 
-def _quarter(count: int) -> int:
+def quarter(count: int) -> int:
+    """The test examples among the rows of a training site's class: a quarter, rounded down."""
     return count // 4

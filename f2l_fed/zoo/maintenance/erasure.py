@@ -27,7 +27,7 @@ def resume(store: Store, index: Index) -> None:
         ZooError: If the log is damaged or the files can't be deleted.
     """
     if any(store.exists(name) for name in _last(_void(index))):
-        with store.lock(alone=True):
+        with store.lock(shared=False):
             sweep(store, index)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from math import inf
 from pathlib import Path
 
+from f2l_fed.core.locks import locked
 from f2l_fed.zoo.storage.store import Bytes, Name, explained, named
 
 
@@ -99,8 +99,8 @@ class LocalStore:
         with explained(self.root / name):
             return (self.root / name).stat().st_size
 
-    def lock(self, *, alone: bool) -> AbstractContextManager[None]:
-        return locked(self.root / "lock", alone=alone)
+    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
+        return locked_in_zoo(self.root / "lock", shared=shared)
 
     def abandoned(self) -> list[str]:
         return [*self.names("tmp"), *self.names("shards")]
@@ -118,20 +118,16 @@ class LocalStore:
 
 
 @contextmanager
-def locked(path: Path, *, alone: bool) -> Iterator[None]:
-    """Holds a lock file, shared or alone, against other threads and processes.
+def locked_in_zoo(path: Path, *, shared: bool) -> Iterator[None]:
+    """Holds a lock file of a zoo's folder, shared or alone.
 
     Raises:
         ZooError: If the file can't be opened or locked.
     """
-    with explained(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
+    with ExitStack() as held:
         with explained(path):
-            fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            held.enter_context(locked(path, shared=shared, mode=0o666, create_folder=False))
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _write_new(path: Path, data: Bytes) -> None:

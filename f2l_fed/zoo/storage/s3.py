@@ -144,7 +144,7 @@ class S3Store:
         with self._explained(name):
             return int(self._api.head(self._bucket, name)["size"])
 
-    def lock(self, *, alone: bool) -> AbstractContextManager[None]:  # noqa: ARG002
+    def lock(self, *, shared: bool) -> AbstractContextManager[None]:  # noqa: ARG002
         return nullcontext()
 
     def abandoned(self) -> list[str]:
@@ -194,7 +194,7 @@ class S3Store:
                 where=self.describe(name),
                 got=str(error).split("\n")[0][:300],
                 remedy="Check bucket, endpoint and credentials (AWS_… in the environment).",
-                passing=True,
+                transient=True,
             ) from error
 
 

@@ -71,7 +71,7 @@ class Store(Protocol):
     def size_bytes(self, name: str) -> int:
         """How many bytes a name has."""
 
-    def lock(self, *, alone: bool) -> AbstractContextManager[None]:
+    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
         """Held by writers between a shard and its log entry (shared) and by erasure (alone).
 
         It keeps erasure from taking an unfinished write for the remains of a dead one. Order among

@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 
 from clients.client_app import app
 from clients.site.model_store import load_model, load_start
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION, ProbeRequest, Refusal, Task
 from f2l_fed.wire.packing import (

@@ -10,7 +10,7 @@ import pytest
 from f2l_fed.config import FederationConfig, load_config
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.errors import ConfigError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 
 DEFAULT = FederationConfig()
 WORDS = {

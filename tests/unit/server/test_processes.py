@@ -1,4 +1,4 @@
-"""Child processes that can't even be started."""
+"""Child processes that can't be started at first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.processes import ManagedProcess, keep_running
 from tests.support.waiting import PATIENCE_S
 
 
-def test_what_can_not_be_started_now_is_started_once_it_can(tmp_path: Path) -> None:
+def test_a_child_that_can_not_be_started_is_started_later(tmp_path: Path) -> None:
     program, ready = tmp_path / "program", asyncio.Event()
     child = ManagedProcess(
         name="child",

@@ -17,7 +17,8 @@ from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
 from clients.site.site import open_site, sent_log
 from f2l_fed.errors import ConfigError, DataError, UsageError
-from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.targets import build_target
 from f2l_fed.wire.messages import TASK_ACTION, Task
 from f2l_fed.wire.packing import pack_task

@@ -14,7 +14,7 @@ from clients.site.limits import LimitsConfig, within
 from clients.site.policy import PolicyConfig, allow_answer, allow_request
 from clients.site.sent_log import SentLog
 from f2l_fed.errors import ConfigError, PolicyRefusal
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 LOOK = """

@@ -18,7 +18,7 @@ from clients.site.model_store import (
 )
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import DataError, UsageError
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 
 SHAPE = (1, 8, 8)

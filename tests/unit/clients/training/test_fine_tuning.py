@@ -10,7 +10,8 @@ from clients.site.site import open_site
 from clients.training import fine_tuning
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import LayoutMismatch
-from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from f2l_fed.wire.messages import NUMBERS, Task
 from tests.support.sites import digits_site, frame

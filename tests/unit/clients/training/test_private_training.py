@@ -12,7 +12,7 @@ from clients.onboarding.preflight import check
 from clients.site.model_store import load_model, load_start
 from clients.site.privacy_budget import Budget, PrivacyConfig
 from f2l_fed.errors import ConfigError, PolicyRefusal
-from f2l_fed.local_training.finetune import Recipe
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 from f2l_fed.wire.messages import PROBE_ACTION, ProbeRequest, Task
 from f2l_fed.wire.packing import (

@@ -12,7 +12,7 @@ def screen() -> Screen:
 
 
 @pytest.fixture(scope="module")
-def memory(screen: Screen) -> History:
+def history(screen: Screen) -> History:
     """After the first submissions of `SITES` sites."""
     return remembered(screen, SITES)
 

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f2l_fed.admission import Admitted, History, load_history, save_history, seeded
+from f2l_fed.admission import AdmittedRecords, History, extend_history, load_history, save_history
 from f2l_fed.admission.features import extract_features
 from f2l_fed.admission.history import Exclusion
 from f2l_fed.admission.history_file import from_bytes, to_bytes
-from f2l_fed.admission.robust_statistics import SiteStatistics, usual_length
-from f2l_fed.admission.zoo_records import RELEASED
+from f2l_fed.admission.robust_statistics import SiteStatistics, length_reference_of
 from f2l_fed.errors import AdmissionError
+from f2l_fed.zoo.records import RELEASED
 from tests.support.submissions import ANCHOR, remembered, submission
 
 quick = settings(deadline=None, max_examples=60)
@@ -23,10 +23,10 @@ numbers = st.floats(-1e6, 1e6)
 
 
 def votes_of(values):
-    votes = SiteStatistics()
+    statistics = SiteStatistics()
     for index, value in enumerate(values):
-        votes = votes.with_site(f"s{index}", {"norm": torch.tensor([value])})
-    return votes
+        statistics = statistics.with_site(f"s{index}", {"norm": torch.tensor([value])})
+    return statistics
 
 
 @quick
@@ -37,43 +37,45 @@ def votes_of(values):
 )
 def test_a_minority_can_not_drag_what_is_usual_out_of_the_honest_range(honest, lies, batches):
     lies = lies[: len(honest) - 1]
-    votes = votes_of(honest)
+    statistics = votes_of(honest)
     for batch in range(batches):
         for index, lie in enumerate(lies):
-            votes = votes.with_site(f"liar{index}", {"norm": torch.tensor([lie * (batch + 1)])})
-    centre, spread, voters = votes.usual("norm", 0.1)
-    assert voters == len(honest) + len(lies)
+            statistics = statistics.with_site(
+                f"liar{index}", {"norm": torch.tensor([lie * (batch + 1)])}
+            )
+    median, spread, sites = statistics.reference("norm", 0.1)
+    assert sites == len(honest) + len(lies)
     margin = 1e-4
-    assert min(honest) - margin <= centre <= max(honest) + margin
+    assert min(honest) - margin <= median <= max(honest) + margin
     # More than half are honest, so the median deviation is at most that of the farthest of them.
     assert spread <= 1.4826 * (max(honest) - min(honest)) + 0.1 + margin
 
 
 def test_a_site_that_sends_often_has_one_vote():
-    votes = votes_of([1.0, 2.0, 3.0])
+    statistics = votes_of([1.0, 2.0, 3.0])
     for _ in range(100):
-        votes = votes.with_site("s2", {"norm": torch.tensor([50.0])})
-    assert votes.usual("norm", 0.1)[:1] == (2.0,)
-    assert len(votes.sites) == 3
+        statistics = statistics.with_site("s2", {"norm": torch.tensor([50.0])})
+    assert statistics.reference("norm", 0.1)[:1] == (2.0,)
+    assert len(statistics.sites) == 3
 
 
 def test_a_figure_that_a_site_lacks_is_not_counted():
-    votes = votes_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
-    assert votes.usual("norm", 0.1).voters == 2
-    assert votes.usual("spread", 0.1).voters == 1
-    assert votes.usual("mood", 0.1).voters == 0
-    assert set(votes.of("new")) == {"spread"}
+    statistics = votes_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
+    assert statistics.reference("norm", 0.1).sites == 2
+    assert statistics.reference("spread", 0.1).sites == 1
+    assert statistics.reference("mood", 0.1).sites == 0
+    assert set(statistics.of("new")) == {"spread"}
 
 
 def test_a_memory_survives_its_file(screen, tmp_path):
-    memory = remembered(screen, 4)
-    save_history(tmp_path / "memory", memory)
+    history = remembered(screen, 4)
+    save_history(tmp_path / "memory", history)
     again = load_history(tmp_path / "memory")
-    assert to_bytes(again) == to_bytes(memory)
-    assert again.owners == memory.owners
+    assert to_bytes(again) == to_bytes(history)
+    assert again.signature_ids == history.signature_ids
     one = submission(4)
-    assert screen.judge(one, again).verdict == screen.judge(one, memory).verdict
-    assert load_history(tmp_path / "nothing").owners == ()
+    assert screen.judge(one, again).verdict == screen.judge(one, history).verdict
+    assert load_history(tmp_path / "nothing").signature_ids == ()
 
 
 def test_a_memory_that_another_version_wrote_is_told(screen):
@@ -94,50 +96,50 @@ def test_a_damaged_file_is_named(screen, tmp_path, cut):
 
 
 def test_a_forgotten_site_leaves_nothing_behind(screen):
-    memory = remembered(screen, 4)
-    without = memory.without("site-02")
-    assert {origin.site for origin in without.fresh} == {"site-00", "site-01", "site-03"}
+    history = remembered(screen, 4)
+    without = history.without("site-02")
+    assert {one.site for one in without.unreviewed} == {"site-00", "site-01", "site-03"}
     assert b"site-02" not in to_bytes(without)
-    assert "site-03" in {owner.site for owner in without.owners}
-    assert len(without.signatures) == len(without.owners)
+    assert "site-03" in {owner.site for owner in without.signature_ids}
+    assert len(without.signatures) == len(without.signature_ids)
 
 
 def test_only_the_networks_of_a_site_s_last_rounds_are_remembered(screen):
-    memory = remembered(screen, 3)
+    history = remembered(screen, 3)
     for number in range(2, 6):
-        memory = screen.judge(submission(1, number), memory).memory
-    recent = memory.of_last_rounds(2)
-    sites = {owner.site for owner in recent.owners}
-    rounds = {site: {o.round for o in recent.owners if o.site == site} for site in sites}
+        history = screen.judge(submission(1, number), history).history
+    recent = history.of_last_rounds(2)
+    sites = {owner.site for owner in recent.signature_ids}
+    rounds = {site: {o.round for o in recent.signature_ids if o.site == site} for site in sites}
     assert rounds == {"site-00": {1}, "site-01": {4, 5}, "site-02": {1}}
-    assert len(recent.signatures) == len(recent.owners)
+    assert len(recent.signatures) == len(recent.signature_ids)
 
 
 def test_the_same_submission_twice_is_remembered_once(screen):
-    memory = remembered(screen, 3)
-    again = screen.judge(submission(1), memory).memory
-    assert sorted(again.owners) == sorted(memory.owners)
-    assert len(again.directions) == len(memory.directions)
+    history = remembered(screen, 3)
+    again = screen.judge(submission(1), history).history
+    assert sorted(again.signature_ids) == sorted(history.signature_ids)
+    assert len(again.directions) == len(history.directions)
 
 
 def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
-    memory = remembered(screen, 3)
-    newer = screen.judge(submission(1, 4), memory).memory
+    history = remembered(screen, 3)
+    newer = screen.judge(submission(1, 4), history).history
     late = screen.judge(submission(1, 2), newer)
     assert late.verdict.admitted, late.verdict.reason
-    before, after = newer.votes_on("first"), late.memory.votes_on("first")
+    before, after = newer.statistics_on("first"), late.history.statistics_on("first")
     for name, value in before.of("site-01").items():
         assert torch.equal(after.of("site-01")[name], value)
-    assert late.memory.sources == newer.sources
-    assert len(late.memory.owners) > len(newer.owners)
+    assert late.history.direction_ids == newer.direction_ids
+    assert len(late.history.signature_ids) > len(newer.signature_ids)
     # The way of a run that is resumed: the parts of both, in the order in which they came.
-    part = late.memory.part(submission(1, 2).origin)
-    assert to_bytes(newer.joined(part)) == to_bytes(late.memory)
+    part = late.history.part(submission(1, 2).id)
+    assert to_bytes(newer.joined(part)) == to_bytes(late.history)
 
 
 def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     rows = [
-        Admitted(
+        AdmittedRecords(
             site=one.site,
             round=one.round,
             parent=one.parent,
@@ -147,54 +149,54 @@ def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
         )
         for one in map(submission, range(9))
     ]
-    built, grown = seeded(rows, screen.anatomy, ANCHOR), remembered(screen, 9)
-    assert built.owners == grown.owners
+    built, grown = extend_history(rows, screen.sketch, ANCHOR), remembered(screen, 9)
+    assert built.signature_ids == grown.signature_ids
     torch.testing.assert_close(built.signatures, grown.signatures)
-    found, known = built.votes_on("first"), grown.votes_on("first")
-    assert found.usual("norm", 0.1) == known.usual("norm", 0.1)
-    later = seeded(
-        [Admitted(site="a", round=2, parent="00001", weights=rows[0].weights,
+    found, known = built.statistics_on("first"), grown.statistics_on("first")
+    assert found.reference("norm", 0.1) == known.reference("norm", 0.1)
+    later = extend_history(
+        [AdmittedRecords(site="a", round=2, parent="00001", weights=rows[0].weights,
                   probes=rows[0].probes, metrics=[{"update_norm": 1.0}] * 2)],
-        screen.anatomy, ANCHOR,
+        screen.sketch, ANCHOR,
     )  # fmt: skip
-    assert later.votes_on("later").usual("norm", 0.1).centre == 0.0
+    assert later.statistics_on("later").reference("norm", 0.1).median == 0.0
     assert later.directions.shape[0] == 0
 
 
 def test_an_older_submission_leaves_the_doubt_about_a_newer_one(screen):
-    newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).memory
-    doubted = newer.with_doubts("later", {"site-01": Exclusion(3, "why")})
+    newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).history
+    excluded = newer.with_exclusions("later", {"site-01": Exclusion(3, "why")})
     for older in (submission(1, 2, parent="00001"), submission(1, 1)):
         assert (
-            doubted.with_admitted(extract_features(older, screen.anatomy)).doubted
-            == doubted.doubted
+            excluded.with_admitted(extract_features(older, screen.sketch)).excluded
+            == excluded.excluded
         )
-    newest = extract_features(submission(1, 4, parent="00003"), screen.anatomy)
-    assert not doubted.with_admitted(newest).doubted
+    newest = extract_features(submission(1, 4, parent="00003"), screen.sketch)
+    assert not excluded.with_admitted(newest).excluded
 
 
 def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
     grown, built = remembered(screen, 9), History()
     later = [submission(n, 2, parent="00001") for n in range(20, 23)]
     for one in later:
-        grown = screen.judge(one, grown).memory
-    assert grown.votes_on("later").parents == ("00001",) * 3
+        grown = screen.judge(one, grown).history
+    assert grown.statistics_on("later").parents == ("00001",) * 3
     for one in [*map(submission, range(9)), *later]:
-        built = built.joined(from_bytes(to_bytes(grown.part(one.origin))))
+        built = built.joined(from_bytes(to_bytes(grown.part(one.id))))
     assert to_bytes(built) == to_bytes(grown)
 
 
 def test_a_part_without_a_vote_takes_the_vote_away(screen):
-    grown, origin = remembered(screen, 4), submission(2).origin
-    part = dataclasses.replace(grown, votes={}).part(origin)
+    grown, submission_id = remembered(screen, 4), submission(2).id
+    part = dataclasses.replace(grown, statistics={}).part(submission_id)
     joined = grown.joined(part)
-    assert origin.site not in joined.votes_on(origin.kind).sites
-    assert origin in joined.owners
+    assert submission_id.site not in joined.statistics_on(submission_id.kind).sites
+    assert submission_id in joined.signature_ids
 
 
 def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
     one = submission(0)
-    released = Admitted(
+    released = AdmittedRecords(
         site=one.site,
         round=one.round,
         parent=one.parent,
@@ -202,9 +204,9 @@ def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
         probes=one.probes,
         metrics=[{RELEASED: 1.0} for _ in one.weights],
     )
-    memory = seeded([released], screen.anatomy, ANCHOR, remembered(screen, 4))
-    assert memory.owners.count(one.origin) == len(one.weights)
-    assert one.site not in memory.votes_on(one.origin.kind).sites
+    history = extend_history([released], screen.sketch, ANCHOR, remembered(screen, 4))
+    assert history.signature_ids.count(one.id) == len(one.weights)
+    assert one.site not in history.statistics_on(one.id.kind).sites
 
 
 @quick
@@ -214,27 +216,27 @@ def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
 )
 def test_however_long_lies_are_the_spread_of_lengths_is_bounded_by_an_honest_one(honest, lies):
     lies = [max(honest) * lie for lie in lies[: len(honest) - 1]]
-    usual = usual_length([*honest, *lies], floor=0.01)
-    assert min(honest) <= usual.centre <= max(honest)
-    assert usual.spread <= 1.4826 * usual.centre + 1e-9
+    usual = length_reference_of([*honest, *lies], floor=0.01)
+    assert min(honest) <= usual.median <= max(honest)
+    assert usual.spread <= 1.4826 * usual.median + 1e-9
 
 
 def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_both_ways():
     tight = [0.9 + 0.2 * n / 27 for n in range(28)]
-    assert usual_length([*tight, *[0.36] * 12], 0.01).spread < 0.2
+    assert length_reference_of([*tight, *[0.36] * 12], 0.01).spread < 0.2
     # Honest lengths have a long tail below.
     skewed = [0.2 + 0.8 * n / 27 for n in range(28)]
     lied = [*skewed, *[10.0] * 12]
-    centre, spread, _ = usual_length(lied, 0.01)
-    both_ways = sorted(abs(length - centre) for length in lied)[len(lied) // 2] * 1.4826
+    median, spread, _ = length_reference_of(lied, 0.01)
+    both_ways = sorted(abs(length - median) for length in lied)[len(lied) // 2] * 1.4826
     assert spread < 0.8 * both_ways
 
 
 def test_a_doubt_about_older_records_does_not_replace_one_about_newer_ones(screen):
-    memory = remembered(screen, 3)
-    memory = memory.with_doubts("later", {"site-01": Exclusion(4, "short")})
-    memory = memory.with_doubts(
+    history = remembered(screen, 3)
+    history = history.with_exclusions("later", {"site-01": Exclusion(4, "short")})
+    history = history.with_exclusions(
         "first", {"site-01": Exclusion(1, "long"), "site-02": Exclusion(1, "long")}
     )
-    assert memory.doubted == {"site-01": Exclusion(4, "short"), "site-02": Exclusion(1, "long")}
-    assert set(memory.votes_on("first").sites) == {"site-00"}
+    assert history.excluded == {"site-01": Exclusion(4, "short"), "site-02": Exclusion(1, "long")}
+    assert set(history.statistics_on("first").sites) == {"site-00"}

@@ -166,7 +166,7 @@ class TestEveryAggregator:
         ("multi_krum", 0, 3),
     ],
 )
-def test_too_few_updates_for_that_many_liars_are_refused(name, byzantine, least, rows):
+def test_too_few_updates_for_that_many_byzantine_ones_are_refused(name, byzantine, least, rows):
     ones = torch.ones(11)
     aggregate(name, rows[:least], ones[:least], byzantine=byzantine)
     with pytest.raises(AdmissionError):
@@ -174,7 +174,7 @@ def test_too_few_updates_for_that_many_liars_are_refused(name, byzantine, least,
 
 
 @pytest.mark.parametrize("name", ["clipped_mean", "median", "geometric_median"])
-def test_a_liar_that_claims_half_of_the_weight_is_refused(name, rows):
+def test_a_byzantine_update_with_half_of_the_weight_is_refused(name, rows):
     weights = torch.ones(11)
     weights[0] = 10
     with pytest.raises(AdmissionError, match="outvote") as error:
@@ -182,12 +182,12 @@ def test_a_liar_that_claims_half_of_the_weight_is_refused(name, rows):
     assert error.value.got == "50%"
 
 
-def test_the_mean_does_not_pretend_to_stand_liars(rows, weights):
+def test_the_mean_does_not_pretend_to_tolerate_byzantine_updates(rows, weights):
     with pytest.raises(UsageError, match="geometric_median"):
         aggregate("mean", rows, weights, byzantine=1).sum()
 
 
-def test_unknown_names_negative_liars_and_lengths_are_refused(rows, weights):
+def test_unknown_names_and_negative_numbers_are_refused(rows, weights):
     with pytest.raises(UsageError, match="unknown aggregator"):
         aggregate("average", rows, weights)
     with pytest.raises(UsageError, match="negative"):

@@ -74,7 +74,7 @@ def test_the_trimmed_mean_is_that_of_fedtrimmedavg_where_it_trims_as_many(rows):
     np.testing.assert_allclose(found, flowers(FedTrimmedAvg(beta=0.2), rows), atol=1e-6)
 
 
-def test_fedtrimmedavg_trims_nobody_among_few_and_lets_the_liar_in(rows):
+def test_fedtrimmedavg_trims_none_of_few_and_lets_the_byzantine_one_in(rows):
     rows = rows[:4].copy()
     rows[0] = 1e6
     assert flowers(FedTrimmedAvg(beta=0.2), rows, ONES[:4]).min() > 1e5
@@ -90,7 +90,7 @@ def test_multi_krum_is_that_of_flower_near_the_origin(rows):
     )
 
 
-def test_flowers_multi_krum_takes_liars_in_where_the_networks_are_far_from_the_origin():
+def test_flowers_multi_krum_takes_byzantine_updates_where_the_networks_are_far_from_the_origin():
     # As networks are that share a long anchor: distances drown in the rounding of float32.
     def reach(select):
         found = []

@@ -1,4 +1,4 @@
-"""The gate says why it holds a release, and whether any other start is better."""
+"""The gate says why it rejects a release, and whether any other start is better."""
 
 from __future__ import annotations
 

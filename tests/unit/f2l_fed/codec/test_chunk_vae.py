@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from f2l_fed.codec import Behaviour, ChunkVaeConfig, LatentShape, fit_chunk_vae, fit_pca
+from f2l_fed.codec import Behaviour, LatentShape, fit_chunk_vae, fit_pca
 from f2l_fed.codec.behavioural_loss import divergence
+from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.pca_vae import latent_symmetry
 from f2l_fed.errors import ConfigError
 from f2l_fed.symmetry.output_permutation import OutputSymmetry

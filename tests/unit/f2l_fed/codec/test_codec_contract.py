@@ -1,4 +1,4 @@
-"""What every codec promises; see `f2l_fed.codec.Codec`."""
+"""The laws that every codec keeps; see `f2l_fed.codec.Codec`."""
 
 from __future__ import annotations
 

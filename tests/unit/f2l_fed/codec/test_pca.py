@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from f2l_fed.codec import LatentShape, fit_pca
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from tests.support.small import records, rng, small_target
 
 both = pytest.mark.parametrize("symmetric", [True, False])
@@ -146,4 +146,4 @@ def test_a_flat_latent_splits_and_joins(classes):
     parts = shape.split(latents)
     assert parts.rows.shape == (2, classes, 4)
     assert torch.equal(shape.join(parts), latents)
-    assert torch.equal(shape.join(Parts(parts.common, parts.rows)), latents)
+    assert torch.equal(shape.join(IsotypicParts(parts.common, parts.rows)), latents)

@@ -1,20 +1,14 @@
-"""What survives a codec is measured on networks that it never saw, by what they predict."""
+"""A codec's round trip is measured on networks that it never saw, by their predictions."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from f2l_fed.codec import (
-    CODECS,
-    accuracy_kept,
-    agreement,
-    fit_pca,
-    functional_round_trip,
-    synthetic_inputs,
-)
+from f2l_fed.codec import CODECS, accuracy_kept, agreement, fit_pca, functional_round_trip
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from tests.support.codecs import trained_networks
 from tests.support.small import examples, rng, small_target
 

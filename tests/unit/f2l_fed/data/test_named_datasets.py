@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from f2l_fed.data.named_datasets import SOURCES, available, load
+from f2l_fed.data.named_datasets.loading import available, load
+from f2l_fed.data.named_datasets.registry import DATASETS
 from f2l_fed.errors import DataError
 
 
@@ -106,7 +107,7 @@ def test_fashion_mnist_joins_both_of_its_parts(tmp_path):
             path = tmp_path / f"{part}-{kind}.gz"
             path.write_bytes(gzip.compress(bytes([0, 0, 8, len(shape)]) + sizes + values.tobytes()))
             paths.append(path)
-    data = SOURCES["fashion-mnist"].parse("fashion-mnist", tuple(paths))
+    data = DATASETS["fashion-mnist"].parse("fashion-mnist", tuple(paths))
     assert data.x.shape == (10, 1, 28, 28)
     assert data.y.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
 
@@ -153,4 +154,4 @@ def test_a_path_is_read_as_a_users_own_file(tmp_path):
 
 
 def test_packages_of_the_demo_extra_are_available():
-    assert {"mnist5k", "digits"} <= set(available()) <= set(SOURCES)
+    assert {"mnist5k", "digits"} <= set(available()) <= set(DATASETS)

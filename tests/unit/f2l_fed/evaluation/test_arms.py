@@ -12,8 +12,9 @@ from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arm_names import ARMS, description, label
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import half_width, steps_to_target, summarise
-from f2l_fed.generator.candidates import Records, for_service
-from f2l_fed.local_training.finetune import Recipe, accuracy_after
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from tests.support.small import examples, records, small_generator, small_target
@@ -80,7 +81,7 @@ def arms():
     """The starts of one held-out site, with everything they were made from."""
     target, generator = small_target(), small_generator()
     contexts, weights = records(target.layout.size, 20)
-    zoo = Records(contexts=contexts, weights=weights)
+    zoo = FittedRecords(contexts=contexts, weights=weights)
     site = HeldOutSite(name="h", train=examples(target, 12), test=examples(target, 90))
     release = ServedRelease(
         lineage=CONFIG.lineage,
@@ -121,7 +122,7 @@ def test_every_arm_has_a_start(arms):
 @pytest.mark.parametrize(("arm", "evaluations"), [("generated", None), ("gaussian", 0)])
 def test_what_a_site_really_starts_from_is_its_choice_of_what_is_offered(arms, arm, evaluations):
     target, generator, zoo, site, found = arms
-    offered = for_service(
+    offered = candidates_for_service(
         generator,
         zoo,
         probed(target, generator, site),

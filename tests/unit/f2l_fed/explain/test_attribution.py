@@ -7,7 +7,8 @@ import torch
 
 from f2l_fed.errors import UsageError
 from f2l_fed.explain.attribution import attribution_of, held_out_attribution, refinement_step_of
-from f2l_fed.prior.linear_prior import Expectation, PriorConfig
+from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.linear_prior import Expectation
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import records, rng, small_target
 

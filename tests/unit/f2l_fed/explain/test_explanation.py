@@ -11,7 +11,7 @@ import torch
 from f2l_fed.errors import ReleaseError, UsageError
 from f2l_fed.explain.attribution import attribution_of, held_out_attribution, refinement_step_of
 from f2l_fed.explain.explanation import EXPECTED, distances, explain, relative_changes
-from f2l_fed.prior.linear_prior import PriorConfig
+from f2l_fed.prior.config import PriorConfig
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.layout import WeightLayout
 from server.federation.folder import Federation

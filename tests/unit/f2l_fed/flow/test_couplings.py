@@ -9,7 +9,6 @@ import torch
 
 from f2l_fed.codec import LatentShape
 from f2l_fed.flow import COUPLINGS, FlowConfig, draw, fit_flow, guided, solve
-from f2l_fed.flow.couplings import couple
 from tests.support.small import rng
 
 LINE = LatentShape(common=1, classes=0, width=0)
@@ -25,7 +24,7 @@ def batch(count, seed=0, size=2):
 
 def test_plain_transport_is_the_cheapest_of_all_assignments():
     starts, ends = batch(6)
-    plan = couple("ot", starts, ends, ends, torch.ones(6), batch=6)
+    plan = COUPLINGS["ot"](starts, ends, ends, torch.ones(6), batch=6)
     cheapest = min(cost(starts, ends, list(order)) for order in permutations(range(6)))
     assert cost(starts, ends, plan) == pytest.approx(cheapest)
     assert cheapest < 0.7 * cost(starts, ends, torch.arange(6))
@@ -35,11 +34,11 @@ def test_noise_never_changes_hands_between_contexts_that_many_examples_share():
     starts, ends = batch(64)
     label = torch.arange(64) % 3
     context = torch.eye(3)[label]
-    plan = couple("conditional-ot", starts, ends, context, torch.ones(64), batch=64)
+    plan = COUPLINGS["conditional-ot"](starts, ends, context, torch.ones(64), batch=64)
     assert torch.equal(label[plan], label)
     for which in range(3):
         own = (label == which).nonzero()[:, 0]
-        best = couple("ot", starts[own], ends[own], ends[own], torch.ones(len(own)), batch=64)
+        best = COUPLINGS["ot"](starts[own], ends[own], ends[own], torch.ones(len(own)), batch=64)
         assert cost(starts, ends[own], plan[own]) == pytest.approx(
             cost(starts[own], ends[own], best), rel=1e-5
         )
@@ -48,7 +47,7 @@ def test_noise_never_changes_hands_between_contexts_that_many_examples_share():
 def test_where_every_context_is_another_only_near_ones_exchange_noise():
     starts, ends = batch(128)
     context = torch.randn(128, 2, generator=rng(3))
-    plan = couple("conditional-ot", starts, ends, context, torch.ones(128), batch=128)
+    plan = COUPLINGS["conditional-ot"](starts, ends, context, torch.ones(128), batch=128)
     exchanged = plan != torch.arange(128)
     away = (context - context[plan])[exchanged].norm(dim=1)
     assert exchanged.float().mean() > 0.2
@@ -61,16 +60,16 @@ def test_examples_without_a_context_share_their_noise_with_each_other_alone():
     known = (torch.arange(60) % 2).float()
     # Even if they were told the same as is said in place of a withheld context.
     context = torch.zeros(60, 1)
-    plan = couple("conditional-ot", starts, ends, context, known, batch=60)
+    plan = COUPLINGS["conditional-ot"](starts, ends, context, known, batch=60)
     assert torch.equal(known[plan], known)
     withheld = (known == 0).nonzero()[:, 0]
-    best = couple("ot", starts[withheld], ends[withheld], ends, torch.ones(30), batch=60)
+    best = COUPLINGS["ot"](starts[withheld], ends[withheld], ends, torch.ones(30), batch=60)
     assert torch.equal(plan[withheld], withheld[best])
 
 
 def test_plain_transport_ignores_who_has_a_context():
     starts, ends = batch(60)
-    plans = [couple("ot", starts, ends, ends, known, batch=60) for known in torch.eye(60)[:2]]
+    plans = [COUPLINGS["ot"](starts, ends, ends, known, batch=60) for known in torch.eye(60)[:2]]
     assert torch.equal(*plans)
     assert cost(starts, ends, plans[0]) < 0.5 * cost(starts, ends, torch.arange(60))
 
@@ -78,7 +77,7 @@ def test_plain_transport_ignores_who_has_a_context():
 @pytest.mark.parametrize("coupling", ["ot", "conditional-ot"])
 def test_more_examples_than_a_batch_are_paired_in_parts(coupling):
     starts, ends = batch(10)
-    plan = couple(coupling, starts, ends, torch.zeros(10, 1), torch.ones(10), batch=4)
+    plan = COUPLINGS[coupling](starts, ends, torch.zeros(10, 1), torch.ones(10), batch=4)
     assert sorted(plan.tolist()) == list(range(10))
     assert torch.equal(plan % 3, torch.arange(10) % 3)
     assert (plan != torch.arange(10)).any()

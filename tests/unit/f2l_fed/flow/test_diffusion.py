@@ -10,7 +10,7 @@ import torch
 
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import SAMPLERS, Denoiser, FlowConfig, fit_diffusion, sample_diffusion
-from f2l_fed.flow.sources import noise
+from f2l_fed.flow.sources.noise import white_noise
 from tests.support.latents import PLAIN, SHAPE, bimodal, shares
 from tests.support.small import rng, stirred
 
@@ -45,7 +45,7 @@ def test_the_deterministic_sampler_shrinks_normal_noise_as_its_schedule_says():
     for evaluations in (1, 4, 64):
         drawn = sample_diffusion(blank(spread), expected, SHAPE, rng(), evaluations=evaluations)
         kept = cos(pi / 2 / evaluations) ** evaluations
-        torch.testing.assert_close(drawn, 1 + 0.5 * kept * noise(20, SHAPE, rng()))
+        torch.testing.assert_close(drawn, 1 + 0.5 * kept * white_noise(20, SHAPE, rng()))
 
 
 def test_training_finds_structure_that_normal_targets_do_not_have():

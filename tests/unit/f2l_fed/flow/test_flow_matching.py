@@ -12,15 +12,15 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import (
     SOURCES,
+    DiagonalNormal,
     FlowConfig,
-    Normal,
     VelocityField,
     draw,
     fit_flow,
     guided,
     solve,
 )
-from f2l_fed.flow.velocity_regression import VelocityTraining, kept_aside
+from f2l_fed.flow.velocity_regression import VelocityTraining, validation_split
 from tests.support.latents import PLAIN, SHAPE, bimodal, box, shares
 from tests.support.small import rng, stirred
 
@@ -37,7 +37,7 @@ def integrate(field, start, context, evaluations=4, solver="midpoint"):
 
 
 def start_of(source, context, spread, shape):
-    return SOURCES[source].start(Normal(context, spread), box(shape).normal)
+    return SOURCES[source].start(DiagonalNormal(context, spread), box(shape).normal)
 
 
 def blank(shape, spread, source, *, depth=1):
@@ -190,7 +190,7 @@ def test_without_a_context_an_untrained_field_makes_whitened_latents(source):
     context, spread = torch.full((4_000, SHAPE.size), 7.0), torch.full((SHAPE.size,), 0.1)
     field = blank(SHAPE, spread, source)
     start = draw(source, context, spread, SHAPE, rng(), initial=box(SHAPE))
-    velocity = field.given(context, torch.zeros(1))
+    velocity = field.conditioned_on(context, torch.zeros(1))
     with torch.no_grad():
         end = solve(velocity, start, solver="heun", evaluations=60)
     assert end.mean(0).abs().max() < 5 / 4_000**0.5
@@ -326,10 +326,10 @@ def test_a_flow_without_any_way_to_go_is_not_taken_for_one_that_stands_still():
     assert fit_flow(targets, targets, torch.zeros(2), PLAIN, still, rng(2)).speed == 1.0
 
 
-def test_records_of_one_site_are_kept_aside_or_fitted_on_together():
+def test_records_of_one_site_are_for_validation_or_for_training_together():
     for share, sites in ((0.0, 1), (0.3, 3), (0.99, 9)):
         config = FlowConfig(held_out=share)
-        kept, train = kept_aside(40, config.held_out, rng(), group=4)
+        kept, train = validation_split(40, config.held_out, rng(), group=4)
         assert sorted([*kept.tolist(), *train.tolist()]) == list(range(40))
         assert not {*(kept // 4).tolist()} & {*(train // 4).tolist()}
         assert len(kept) == 4 * sites
@@ -348,7 +348,7 @@ def test_a_fit_learns_nothing_of_a_site_from_its_other_records():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.99])
-def test_something_is_always_kept_aside_and_something_trained_on(share):
+def test_something_is_always_for_validation_and_something_for_training(share):
     assert few_steps(1, held_out=share).normal_loss > 0
 
 

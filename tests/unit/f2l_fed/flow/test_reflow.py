@@ -8,7 +8,8 @@ from functools import cache
 import pytest
 import torch
 
-from f2l_fed.flow import FlowConfig, draw, fit_flow, guided, reflow, solve
+from f2l_fed.flow import FlowConfig, draw, fit_flow, guided, solve
+from f2l_fed.flow.reflow import reflow
 from tests.support.latents import PLAIN, SHAPE, bimodal, box, shares
 from tests.support.small import rng
 

@@ -1,4 +1,4 @@
-"""What sites are offered, and that they make the best of it by their own examples."""
+"""The candidates of a site, and its selection among them by its own examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from torch import nn
 
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.flow import draw
-from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service, for_training
+from f2l_fed.generator.candidates import (
+    FittedRecords,
+    candidates_for_service,
+    candidates_for_training,
+)
+from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.local_training.candidate_kinds import BLEND
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
@@ -74,12 +79,17 @@ def setting(count=10):
     generator = small_generator()
     contexts, weights = records(generator.codec.symmetry.size, count)
     expected = generator.expect(contexts[:1])[0]
-    return generator, Records(contexts=contexts, weights=weights), contexts[4] + 0.01, expected
+    return (
+        generator,
+        FittedRecords(contexts=contexts, weights=weights),
+        contexts[4] + 0.01,
+        expected,
+    )
 
 
 @pytest.mark.parametrize("count", [0, 3])
-@pytest.mark.parametrize("make", [for_training, for_service])
-def test_a_server_offers_prior_mean_nearest_and_draws(make, count):
+@pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
+def test_candidates_are_prior_mean_nearest_and_draws(make, count):
     generator, zoo, near, expected = setting()
     config = CandidatesConfig(samples=count, training_samples=count)
     offered = make(generator, zoo, near, expected, config, rng(2))
@@ -100,14 +110,14 @@ def test_the_service_draws_wider_than_training():
         offered = make(generator, zoo, near, expected, config, rng(2))
         return torch.stack([w for kind, w in offered.items() if "sample" in kind]).std(0).mean()
 
-    assert spread(for_service, 3.0) > 1.5 * spread(for_training, 3.0)
-    assert spread(for_service, 1.0) == spread(for_training, 3.0)
+    assert spread(candidates_for_service, 3.0) > 1.5 * spread(candidates_for_training, 3.0)
+    assert spread(candidates_for_service, 1.0) == spread(candidates_for_training, 3.0)
 
 
 def test_without_evaluations_the_draws_are_normal_around_the_prior():
     generator, zoo, near, expected = setting()
     config = CandidatesConfig(samples=3, temperature=2.0)
-    offered = for_service(generator, zoo, near, expected, config, rng(2), evaluations=0)
+    offered = candidates_for_service(generator, zoo, near, expected, config, rng(2), evaluations=0)
     context = generator.codec.encode(expected[None]).expand(3, -1)
     end = draw("prior", context, generator.spread, generator.codec.shape, rng(2), temperature=2.0)
     moved = generator.codec.displacement(context, end)
@@ -115,7 +125,7 @@ def test_without_evaluations_the_draws_are_normal_around_the_prior():
 
 
 def test_the_nearest_records_are_those_with_the_nearest_contexts():
-    zoo = Records(contexts=torch.tensor([[0.0], [5], [2]]), weights=torch.eye(3))
+    zoo = FittedRecords(contexts=torch.tensor([[0.0], [5], [2]]), weights=torch.eye(3))
     assert zoo.nearest(torch.tensor([1.9]), 2).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert len(zoo.nearest(torch.tensor([1.9]), 8)) == 3
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from f2l_fed.codec import CODECS, fit_pca
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig, draw, solve
-from f2l_fed.generator.config import AggregateConfig, CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.config import AggregateConfig, GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import (
@@ -200,7 +201,7 @@ def test_a_latent_space_has_at_least_one_dimension_of_each_kind():
         CodecConfig(rows=0)
 
 
-def test_a_robust_rule_keeps_one_wild_network_out_of_what_every_site_is_offered():
+def test_a_robust_rule_keeps_one_wild_network_out_of_the_global_mean():
     symmetry = small_generator().codec.symmetry
     contexts, weights = records(symmetry.size, 9)
     weights[3] = 1e6

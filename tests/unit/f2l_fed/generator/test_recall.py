@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.generator.candidates import CandidatesConfig, Records, for_service
+from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
+from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.recall import RecallConfig, RecallingGenerator, RememberedTask, remember
-from f2l_fed.local_training.finetune import Recipe, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.probe import anchor, probe_update
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import examples, records, rng, small_generator, small_target
@@ -134,9 +136,9 @@ def remembered(generator: Generator) -> RememberedTask:
     x, y = examples(target, 30)
     context = probe_update(target, generator.prior.anchor, x, y, PROBE)
     contexts, weights = records(len(context))
-    offered = for_service(
+    offered = candidates_for_service(
         generator,
-        Records(contexts=contexts, weights=weights),
+        FittedRecords(contexts=contexts, weights=weights),
         context,
         generator.expect(context[None])[0],
         CandidatesConfig(samples=6, keep=2),

@@ -8,12 +8,19 @@ from functools import cache
 import pytest
 import torch
 
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.config import CodecConfig, GeneratorConfig, SampleConfig
+from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Generator
-from f2l_fed.generator.refinement import PARTS, RefineConfig, Returned, pull_back, refine
+from f2l_fed.generator.refinement import (
+    PARTS,
+    RefineConfig,
+    ReturnedNetworks,
+    refine,
+    vector_jacobian_product,
+)
 from f2l_fed.generator.serialization import tensors_of
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.small import records, rng, single, small_generator, small_target, stirred
@@ -39,13 +46,13 @@ def behind_a_vae(*, symmetric: bool) -> Generator:
     return replace(fit.generator, velocity=stirred(fit.generator.velocity))
 
 
-def returned_to(generator: Generator, count: int = 12, seed: int = 3) -> Returned:
+def returned_to(generator: Generator, count: int = 12, seed: int = 3) -> ReturnedNetworks:
     """Networks of new sites, and what these made of them by a rule that depends on both."""
     contexts, weights = records(generator.codec.symmetry.size, count, seed)
     expected, noise = generator.expect(contexts), generator.noise(count, rng(seed))
     drawn = generator.carry(expected, noise)
     moved = drawn + 0.3 * (weights - drawn) + 0.5
-    return Returned(contexts=contexts, expected=expected, noise=noise, weights=moved)
+    return ReturnedNetworks(contexts=contexts, expected=expected, noise=noise, weights=moved)
 
 
 def changed(generator: Generator, moves: dict[str, torch.Tensor], length: float) -> Generator:
@@ -67,7 +74,7 @@ def test_the_pull_back_agrees_with_finite_differences(symmetric, part, codec):
     generator = make(symmetric=symmetric)
     returned = returned_to(generator, 5)
     updates = torch.randn(returned.weights.shape, generator=rng(7))
-    found = pull_back(generator, returned, updates, (part,))
+    found = vector_jacobian_product(generator, returned, updates, (part,))
     assert found
     assert all(name.startswith(part) for name in found)
     direction = {name: torch.randn(value.shape, generator=rng(8)) for name, value in found.items()}
@@ -99,7 +106,7 @@ def test_for_an_affine_prior_the_pull_back_is_the_least_squares_gradient():
     generator = replace(generator, config=replace(generator.config, sample=still))
     returned = returned_to(generator)
     updates = torch.randn(returned.weights.shape, generator=rng(7))
-    found = pull_back(generator, returned, updates, ("prior",))
+    found = vector_jacobian_product(generator, returned, updates, ("prior",))
     x, ridge = returned.contexts - generator.prior.common.x_mean, generator.prior.common
     hidden = generator.prior.symmetry.split(updates).common
     expected = {
@@ -127,7 +134,7 @@ def test_without_updates_nothing_moves(symmetric):
 
 @both
 @pytest.mark.parametrize("part", PARTS)
-def test_sites_kept_aside_are_nearer_to_what_they_get(symmetric, part):
+def test_validation_sites_are_nearer_to_what_they_get(symmetric, part):
     generator = small_generator(symmetric=symmetric)
     returned = returned_to(generator, 40)
     found = refine(generator, returned, RefineConfig(parts=(part,)), rng())

@@ -13,12 +13,13 @@ from f2l_fed.audit.diagnostics import (
     max_error_iou,
     nearest_distances,
 )
+from f2l_fed.codec.config import CodecConfig
 from f2l_fed.errors import ConfigError, LayoutMismatch, UsageError
 from f2l_fed.flow import FlowConfig
-from f2l_fed.generator.config import CodecConfig
-from f2l_fed.generator.unconditional import FEWEST, UnconditionalConfig, fit_unconditional
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
-from f2l_fed.symmetry.weight_matching import Canonical
+from f2l_fed.generator.unconditional import MIN_NETWORKS, UnconditionalConfig, fit_unconditional
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
+from f2l_fed.symmetry.weight_matching import Canonicaliser
 from tests.support.small import examples, rng, small_target
 
 TARGET = small_target(features=6, classes=4, hidden=12)
@@ -106,7 +107,7 @@ def test_networks_that_the_codec_keeps_already_stay_as_they_are():
 
 def test_the_round_trip_is_not_asked_where_the_configuration_decides():
     always, never = fitted(canonical="always"), fitted(canonical="never")
-    assert isinstance(always.canonical, Canonical)
+    assert isinstance(always.canonical, Canonicaliser)
     assert never.canonical is None
     assert always.gain is never.gain is None
 
@@ -141,9 +142,9 @@ def test_no_networks_can_be_drawn_as_well():
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
-        (lambda zoo: zoo[: FEWEST - 1], UsageError, "too few networks"),
-        (lambda zoo: zoo[:, 1:], LayoutMismatch, "not networks of the target"),
-        (lambda zoo: zoo[0], LayoutMismatch, "not networks of the target"),
+        (lambda zoo: zoo[: MIN_NETWORKS - 1], UsageError, "too few networks"),
+        (lambda zoo: zoo[:, 1:], LayoutMismatch, "not those of the target"),
+        (lambda zoo: zoo[0], LayoutMismatch, "not those of the target"),
         (lambda zoo: zoo[:1].repeat(9, 1), UsageError, "all networks are equal"),
         (lambda zoo: zoo.index_fill(0, torch.tensor([7]), torch.nan), UsageError, "network 7"),
     ],
@@ -162,5 +163,5 @@ def test_a_flow_that_needs_contexts_is_refused(flow):
 
 @pytest.mark.parametrize(("count", "evaluations"), [(-1, 4), (3, -2)])
 def test_fewer_than_none_is_refused(count, evaluations):
-    with pytest.raises(UsageError, match="fewer than none"):
+    with pytest.raises(UsageError, match="a negative number of networks"):
         fitted().sample(count, rng(), evaluations)

@@ -13,13 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.local_training.finetune import (
-    Recipe,
-    accuracy_after,
-    finetune,
-    iterates,
-    loss_and_accuracy,
-)
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after, finetune, iterates, loss_and_accuracy
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, rng, small_target
 
@@ -144,7 +139,7 @@ def test_loss_and_accuracy_are_means_over_the_examples():
     assert accuracy == 0.75
 
 
-def test_accuracy_is_taken_after_exactly_the_wanted_numbers_of_steps():
+def test_accuracy_is_taken_after_exactly_the_requested_numbers_of_steps():
     target = small_target()
     train, test = examples(target, 30), examples(target, 60)
     weights, recipe = target.initialise(rng(2)), Recipe(steps=999, lr=0.1)

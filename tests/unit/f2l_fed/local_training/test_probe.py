@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor, probe_update, support_set
 from f2l_fed.targets import build_target
 from tests.support.small import examples, rng, small_target

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.prior.linear_prior import PriorConfig, fit_prior, refine_prior
+from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.linear_prior import fit_prior, refine_prior
 from f2l_fed.prior.ridge import fit_ridge
-from f2l_fed.symmetry.output_permutation import OutputSymmetry, Parts
+from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from tests.support.small import records, rng, small_target
 
 both = pytest.mark.parametrize("symmetric", [True, False])
@@ -123,7 +124,7 @@ def test_one_output_row_speaks_for_the_others():
     # The same map for every row, and nothing else: what the rows of a context say, doubled.
     rows = 2 * on.split(contexts).rows
     start = anchor_of(on) + contexts
-    weights = start + on.join(Parts(on.split(weights).common, rows))
+    weights = start + on.join(IsotypicParts(on.split(weights).common, rows))
     found = [on.split(fitted(contexts, weights, sym).held_out - start).rows for sym in (on, off)]
     errors = [(one - rows).square().mean() for one in found]
     assert errors[0] < 0.1 * errors[1]

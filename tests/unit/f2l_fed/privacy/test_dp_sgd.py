@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, finetune
-from f2l_fed.privacy.accountant import Ledger, noise_for
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
+from f2l_fed.privacy.accountant import Ledger, noise_multiplier_for
 from f2l_fed.privacy.dp_sgd import private_update, sampling_rate
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, rng, small_target
@@ -113,7 +114,7 @@ def test_batch_normalisation_is_refused():
 @pytest.mark.parametrize("epsilon", [0.5, 3.0, 20.0])
 @pytest.mark.parametrize("parts", [[(1.0, 10)], [(0.2, 150), (1.0, 10)]])
 def test_the_noise_for_a_budget_spends_it_and_no_more(epsilon, parts):
-    noise = noise_for(epsilon, 1e-5, parts)
+    noise = noise_multiplier_for(epsilon, 1e-5, parts)
     spent = [0.0, 0.0]
     for index, sigma in enumerate((noise, 0.99 * noise)):
         ledger = Ledger()

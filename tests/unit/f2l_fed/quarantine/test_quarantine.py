@@ -1,4 +1,4 @@
-"""The quarantine: nothing is lost, nothing is held twice, nothing comes back once dropped."""
+"""The quarantine: nothing is lost, nothing is kept twice, nothing comes back once dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from f2l_fed.quarantine.quarantine import Quarantine
 from tests.support.waiting import PATIENCE_S
 from tests.unit.f2l_fed.zoo.samples import new_records, new_zoo
 
-LONG = Verdict.of([Finding(code="long", action="quarantine", figures={"norm": 9.0, "most": 2.0})])
+LONG = Verdict.of(
+    [Finding(code="long", action="quarantine", figures={"norm": 9.0, "max_allowed": 2.0})]
+)
 
 
 @pytest.fixture
@@ -36,24 +38,24 @@ def put(quarantine, site="a", round_=1, time_s=5.0):
 def test_an_empty_quarantine_has_no_folder_and_lists_nothing(quarantine):
     assert quarantine.list() == ()
     assert not quarantine.root.exists()
-    with pytest.raises(ZooError, match="no such submission"):
+    with pytest.raises(ZooError, match="no such entry"):
         quarantine.get("abcdef")
 
 
 def test_what_is_put_aside_can_be_read_back_to_the_bit(quarantine, tmp_path):
-    held = put(quarantine)
+    entry = put(quarantine)
     again = Quarantine(tmp_path / "quarantine")
-    assert again.list() == (held,)
-    assert again.get(held.id[:6]) == held
-    assert held.verdict == LONG
-    for record, given in zip(again.records(held), new_records("1/a/0", "1/a/1"), strict=True):
+    assert again.list() == (entry,)
+    assert again.get(entry.id[:6]) == entry
+    assert entry.verdict == LONG
+    for record, given in zip(again.records(entry), new_records("1/a/0", "1/a/1"), strict=True):
         assert (record.key, record.site, record.round) == (given.key, given.site, given.round)
         assert np.array_equal(record.weights, given.weights)
         assert np.array_equal(record.context, given.context)
         assert record.metrics == given.metrics
 
 
-def test_the_same_submission_twice_is_held_once(quarantine):
+def test_the_same_submission_twice_has_one_entry(quarantine):
     assert put(quarantine, time_s=5.0) == put(quarantine, time_s=9.0)
     assert len(quarantine.list()) == 1
 
@@ -65,8 +67,8 @@ def test_the_list_is_by_time_and_can_be_of_one_site(quarantine):
 
 
 def test_a_released_submission_is_in_the_zoo_and_nowhere_else(quarantine, zoo):
-    held = put(quarantine)
-    commit = quarantine.release(held.id, zoo)
+    entry = put(quarantine)
+    commit = quarantine.release(entry.id, zoo)
     assert commit.rows == 2
     assert [r.key for r in zoo.snapshot().records()] == ["1/a/0", "1/a/1"]
     assert zoo.verify() == ()
@@ -75,17 +77,17 @@ def test_a_released_submission_is_in_the_zoo_and_nowhere_else(quarantine, zoo):
 
 
 def test_a_release_that_was_interrupted_can_be_repeated(quarantine, zoo):
-    held = put(quarantine)
-    zoo.append(quarantine.records(held))
-    quarantine.release(held.id, zoo)
+    entry = put(quarantine)
+    zoo.append(quarantine.records(entry))
+    quarantine.release(entry.id, zoo)
     assert len(zoo.snapshot().records()) == 2
 
 
 def test_a_submission_is_only_released_to_its_own_lineage(quarantine, zoo):
-    held = quarantine.put(new_records("1/a/0"), LONG, lineage="other", time_s=1.0)
+    entry = quarantine.put(new_records("1/a/0"), LONG, lineage="other", time_s=1.0)
     with pytest.raises(ZooError, match="lineage"):
-        quarantine.release(held.id, zoo)
-    assert quarantine.list() == (held,)
+        quarantine.release(entry.id, zoo)
+    assert quarantine.list() == (entry,)
 
 
 def test_a_dropped_submission_is_gone_with_its_networks(quarantine):
@@ -93,7 +95,7 @@ def test_a_dropped_submission_is_gone_with_its_networks(quarantine):
     quarantine.drop(first.id)
     assert quarantine.list() == (second,)
     assert [path.stem for path in (quarantine.root / "shards").iterdir()] == [second.shard]
-    with pytest.raises(ZooError, match="no such submission"):
+    with pytest.raises(ZooError, match="no such entry"):
         quarantine.drop(first.id)
 
 
@@ -120,9 +122,9 @@ def test_forgetting_a_site_removes_what_dead_writers_left(quarantine):
 
 
 def test_an_erasure_that_died_is_told_by_its_entries_and_can_be_repeated(quarantine):
-    held = put(quarantine, "a")
-    (quarantine.root / f"shards/{held.shard}.safetensors").unlink()
-    assert quarantine.list(site="a") == (held,)
+    entry = put(quarantine, "a")
+    (quarantine.root / f"shards/{entry.shard}.safetensors").unlink()
+    assert quarantine.list(site="a") == (entry,)
     assert quarantine.forget("a") == 1
     assert files_in(quarantine.root) == []
 
@@ -131,7 +133,7 @@ def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
     put(quarantine, "b")
     shard = quarantine.root / "shards/unnamed.safetensors"
     with ThreadPoolExecutor() as pool:
-        with quarantine._store.lock(alone=False):
+        with quarantine._store.lock(shared=True):
             shard.write_bytes(b"of a writer that is at work")
             forgetting = pool.submit(quarantine.forget, "a")
             with pytest.raises(TimeoutError):
@@ -144,7 +146,7 @@ def test_what_a_living_writer_has_not_named_yet_is_not_removed(quarantine):
 def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
     put(quarantine, "b")
     with ThreadPoolExecutor() as pool:
-        with quarantine._store.lock(alone=True):
+        with quarantine._store.lock(shared=False):
             before = files_in(quarantine.root)
             putting = pool.submit(put, quarantine, "a")
             with pytest.raises(TimeoutError):
@@ -155,7 +157,7 @@ def test_a_writer_waits_for_an_erasure_with_its_shard(quarantine):
 
 def test_writers_do_not_wait_for_each_other(quarantine):
     put(quarantine, "b")
-    with quarantine._store.lock(alone=False), ThreadPoolExecutor() as pool:
+    with quarantine._store.lock(shared=True), ThreadPoolExecutor() as pool:
         assert pool.submit(put, quarantine, "a").result(PATIENCE_S).site == "a"
 
 
@@ -186,13 +188,13 @@ def test_lists_and_drops_at_the_same_time_disturb_nobody(quarantine):
     with ThreadPoolExecutor() as pool:
         working = pool.submit(put_and_drop)
         while not done.is_set():
-            assert {held.site for held in quarantine.list()} <= {"a", "b"}
+            assert {entry.site for entry in quarantine.list()} <= {"a", "b"}
         working.result()
 
 
-def damage(quarantine: Quarantine, held) -> None:
-    entry = quarantine.root / f"held/{held.id}.json"
-    entry.write_bytes(entry.read_bytes()[:-9])
+def damage(quarantine: Quarantine, entry) -> None:
+    path = quarantine.root / f"held/{entry.id}.json"
+    path.write_bytes(path.read_bytes()[:-9])
 
 
 def test_a_damaged_entry_says_how_to_drop_it_and_can_be_dropped(quarantine):
@@ -225,15 +227,15 @@ def test_nothing_is_forgotten_by_halves_where_an_entry_is_damaged(quarantine):
 
 
 def test_damage_is_named_and_never_released(quarantine, zoo):
-    held = put(quarantine)
-    shard = quarantine.root / f"shards/{held.shard}.safetensors"
+    entry = put(quarantine)
+    shard = quarantine.root / f"shards/{entry.shard}.safetensors"
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
     with pytest.raises(ZooError, match="damaged"):
-        quarantine.release(held.id, zoo)
-    entry = quarantine.root / f"held/{held.id}.json"
-    entry.write_text(entry.read_text().replace('"round":1', '"round":2'))
+        quarantine.release(entry.id, zoo)
+    path = quarantine.root / f"held/{entry.id}.json"
+    path.write_text(path.read_text().replace('"round":1', '"round":2'))
     with pytest.raises(ZooError, match="damaged"):
         quarantine.list()
     assert zoo.snapshot().records() == ()
@@ -242,5 +244,5 @@ def test_damage_is_named_and_never_released(quarantine, zoo):
 @pytest.mark.parametrize("id", ["", "abc", "../../x", "zz*z"])
 def test_an_id_that_is_none_is_refused(quarantine, id):
     put(quarantine)
-    with pytest.raises(ZooError, match="no such submission"):
+    with pytest.raises(ZooError, match="no such entry"):
         quarantine.get(id)

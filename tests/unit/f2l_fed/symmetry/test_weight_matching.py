@@ -1,4 +1,4 @@
-"""Which hidden units may change places, and when it is worth giving them an order."""
+"""Hidden units that may change places, and the gain of giving them an order."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from f2l_fed.codec import fit_pca
-from f2l_fed.codec.round_trip import Gain, held_out_gain
+from f2l_fed.codec.canonical_gain import CanonicalGain, held_out_gain
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, finetune
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.symmetry.channel_tracing import hidden_spaces
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
-from f2l_fed.symmetry.weight_matching import Canonical
+from f2l_fed.symmetry.weight_matching import Canonicaliser
 from f2l_fed.targets import Target, build_target
-from f2l_fed.targets.resnet import resnet
+from f2l_fed.targets.networks.resnet import resnet
 from tests.support.small import rng, small_target
 
 IMAGE = (1, 8, 8)
@@ -117,13 +118,13 @@ def test_an_input_added_further_on_fixes_the_order_of_the_units_there():
     target = Target.of("skip", Skip, (4,), 3)
     assert hidden_spaces(target) == ()
     weights = torch.stack([target.initialise(rng(seed)) for seed in range(3)])
-    assert torch.equal(Canonical.of(target, weights[0])(weights), weights)
+    assert torch.equal(Canonicaliser.of(target, weights[0])(weights), weights)
 
 
 def test_a_network_without_hidden_units_is_its_own_canonical_form():
     target = Target.of("linear", partial(nn.Linear, 4, 3), (4,), 3)
     weights = target.initialise(rng())[None]
-    assert torch.equal(Canonical.of(target, weights[0])(weights), weights)
+    assert torch.equal(Canonicaliser.of(target, weights[0])(weights), weights)
 
 
 class Branching(nn.Linear):
@@ -168,7 +169,7 @@ def test_a_network_with_unknown_symmetries_is_refused(factory, input_shape, got)
 def test_a_unit_that_nothing_leaves_has_no_scale():
     target = small_target()
     weights = anchor(target, "lineage")
-    form = Canonical.of(target, target.initialise(rng()))(weights[None])[0]
+    form = Canonicaliser.of(target, target.initialise(rng()))(weights[None])[0]
     assert bool(form.isfinite().all())
     assert form.norm() > 0.5 * weights.norm()
 
@@ -190,7 +191,7 @@ def gain_of(target, networks):
     symmetry = OutputSymmetry.of(target, enabled=False)
     return held_out_gain(
         networks,
-        Canonical.of(target, networks[0]),
+        Canonicaliser.of(target, networks[0]),
         partial(fit_pca, symmetry=symmetry, common=32, rows=1),
     )
 
@@ -218,7 +219,7 @@ def test_no_change_and_a_tiny_gain_are_not_worth_it():
     gain = held_out_gain(weights, lambda given: given, partial(fit, common=4, rows=1))
     assert gain.before == gain.after
     assert not gain.helps
-    assert not Gain(before=1.0, after=0.99).helps
+    assert not CanonicalGain(before=1.0, after=0.99).helps
 
 
 def test_the_fit_never_sees_the_networks_it_is_judged_on():

@@ -9,13 +9,8 @@ from torch.nn import functional
 
 from clients.site.model_store import network
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import (
-    Recipe,
-    accuracy_after,
-    finetune,
-    iterates,
-    loss_and_accuracy,
-)
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import accuracy_after, finetune, iterates, loss_and_accuracy
 from f2l_fed.local_training.probe import anchor, probe_update
 from f2l_fed.targets import Target, build_target
 from tests.support.small import examples, rng

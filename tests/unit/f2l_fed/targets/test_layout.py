@@ -50,7 +50,7 @@ def test_the_json_of_a_layout_reads_back():
     ],
 )
 def test_json_that_is_not_a_layout_is_refused(bad):
-    with pytest.raises(LayoutMismatch, match="not a layout"):
+    with pytest.raises(LayoutMismatch, match="invalid layout"):
         WeightLayout.from_json(bad)
 
 

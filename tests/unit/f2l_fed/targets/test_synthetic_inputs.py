@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from f2l_fed.codec import synthetic_inputs
+from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from tests.support.small import rng
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 7, 10), (1, 1, 5), (2, 1, 1), (1, 48, 20)]

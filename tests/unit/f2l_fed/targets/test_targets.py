@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from f2l_fed.errors import TargetError
-from f2l_fed.local_training.finetune import Recipe, finetune, loss_and_accuracy
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.targets import Target, build_target, known_targets
 from tests.support.small import examples, rng, small_target
 

@@ -52,7 +52,7 @@ def listed(*words: object) -> list[str]:
     return [record["key"] for record in json.loads(call("list", *words, "--json"))]
 
 
-def test_list_chooses_by_origin_round_and_metric(filled: Path | str):
+def test_list_selects_by_site_round_and_metric(filled: Path | str):
     assert listed(filled) == ["0/a/0", "0/b/0", "1/a/0"]
     assert listed(filled, "--site", "a", "--round", 0) == ["0/a/0"]
     assert listed(filled, "--parent", "00001") == ["1/a/0"]
@@ -79,7 +79,7 @@ def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path
     assert call("export", filled, out, "--parent", "00001", "--context") == f"1 networks in {out}\n"
     (file,) = out.iterdir()
     assert call("import", filled, file, "--site", "c", "--round", 2) == "commit 4\n"
-    assert call("import", filled, file, "--site", "c", "--round", 2) == "there already\n"
+    assert call("import", filled, file, "--site", "c", "--round", 2) == "the zoo has it already\n"
     with pytest.raises(UsageError, match="nothing to export"):
         call("export", filled, out, "--site", "nobody")
 
@@ -186,7 +186,7 @@ def test_verify_ends_with_one_and_names_what_is_wrong(path: Path):
     [
         (["list", "{}", "--metric", "accuracy"], "not a range of a metric: expected NAME:LOW:HIGH"),
         (["list", "{}", "--commit", "7"], "no such commit: expected 0 to 0, got 7"),
-        (["forget", "{}", "x", "--yes"], "no such site: got 'x'"),
+        (["forget", "{}", "x", "--yes"], "unknown site: got 'x'"),
         (["forget", "{}", "x", "--yes", "--releases", "{}/none"], "no such folder"),
         (["import", "{}", "{}/none", "--site", "a", "--round", "0"], "none: no such file"),
         (["stats", "{}/none"], "not a zoo"),

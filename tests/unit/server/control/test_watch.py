@@ -1,4 +1,4 @@
-"""What an administrator sees of a round while it goes on."""
+"""The administrator's view of a round in progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shown(*what: object) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_what_sites_say_is_shown_as_it_is():
+def test_texts_of_sites_are_shown_literally():
     view = RoundView()
     view.take({"event": events.SITE_REJECTED, "site": HOSTILE, "reason": HOSTILE, "round": 1})
     view.take({"event": events.ROUND_FAILED, "reason": HOSTILE, "round": 1})
@@ -27,7 +27,7 @@ def test_what_sites_say_is_shown_as_it_is():
     assert text.count("[/red] [bold]x[/]") == 3
 
 
-def test_progress_says_it_as_it_is_too():
+def test_the_progress_shows_them_literally_too():
     console = Console(file=io.StringIO(), width=200, stderr=False)
     with ProgressView(console, 1) as progress:
         progress(events.SITE_REJECTED, {"site": HOSTILE, "reason": HOSTILE})

@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
+from f2l_fed import events
 from f2l_fed.errors import UsageError
 from f2l_fed.events import EventLog
 from server.dashboard import create_app, serve_dashboard
@@ -259,3 +260,15 @@ async def answer_of(folder: Path, port: int = 0) -> tuple[int, int]:
     async with serve_dashboard(folder, port) as bound:
         answer = await asyncio.to_thread(ask, f"http://127.0.0.1:{bound}/health")
         return answer[0], bound
+
+
+def test_quarantined_sites_and_rejected_releases_look_alike_in_files_of_all_versions(tmp_path):
+    reason = "norm too large"
+    write_round(tmp_path, 1, rejected={"site-2": f"in quarantine: {reason}"})
+    write_round(tmp_path, 2, rejected={}, quarantined={"site-2": reason})
+    log = EventLog(path=tmp_path / "events.jsonl", clock=lambda: 0.0)
+    log.emit("release.held", release="00001", reasons=[reason])
+    log.emit(events.RELEASE_REJECTED, release="00002", reasons=[reason])
+    view = read_view(tmp_path)
+    assert view.rounds[0]["rejected"] == view.rounds[1]["rejected"]
+    assert {event["event"] for event in view.events} == {"release.rejected"}

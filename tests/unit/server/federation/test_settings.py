@@ -50,6 +50,15 @@ def test_a_section_for_the_server_alone_leaves_the_federation_as_it_is(tmp_path:
     assert server.dashboard == 0
 
 
+def test_the_former_name_of_the_gateways_key_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "federation.toml"
+    path.write_text('[server]\nfront = "external"\nsuperlink = 1\nenrolment = 2\n')
+    assert read_settings(tmp_path).gateway == "external"
+    path.write_text('[server]\nfront = "external"\ngateway = "built-in"\n')
+    with pytest.raises(ConfigError, match=r"unknown key: .*got front"):
+        read_settings(tmp_path)
+
+
 def test_only_loopback_is_listened_on_unless_told() -> None:
     server = ServerSettings()
     assert server.listen.startswith("127.0.0.1:")
@@ -59,9 +68,9 @@ def test_only_loopback_is_listened_on_unless_told() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"listen": "8443"}, "listen: no address: expected host:port"),
-        ({"front": "nginx"}, "front is out of range"),
-        ({"front": "external"}, "superlink is out of range: expected a fixed port"),
+        ({"listen": "8443"}, "listen: not a valid address: expected host:port"),
+        ({"gateway": "nginx"}, "gateway is out of range"),
+        ({"gateway": "external"}, "superlink is out of range: expected a fixed port"),
         ({"connections": 0}, "connections is out of range"),
         ({"dashboard": 70000}, "dashboard is out of range"),
     ],

@@ -1,4 +1,4 @@
-"""Certificates that a federation has replaced are revoked, wherever a process has died."""
+"""Replaced certificates are revoked, at whatever point a process has died."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Site:
-    """The key of a site, and what it sends."""
+    """The key of a site, and its certificate request."""
 
     def __init__(self) -> None:
         self.key = ec.generate_private_key(ec.SECP384R1())
         public = self.key.public_key()
         self.public = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-        wanted = CertificateSigningRequestBuilder().subject_name(Name([]))
-        self.request = wanted.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
+        builder = CertificateSigningRequestBuilder().subject_name(Name([]))
+        self.request = builder.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
 
 
 class Played:
@@ -101,7 +101,7 @@ def test_a_renewal_that_is_refused_leaves_the_site_its_certificate(played: Playe
     first, other = Site(), Site()
     serial = played.enrol("north", first)
     played.enrol("south", other)
-    with pytest.raises(Refused, match="another site's"):
+    with pytest.raises(Refused, match="belongs to another site"):
         played.renew("north", first, other)
     assert not played.revoked(serial)
 

@@ -39,7 +39,7 @@ def test_a_token_registers_one_site_once_and_in_time(registry: SiteRegistry) -> 
         registry.enrol("north", token, key, "pem", 8, now=NOW)
 
 
-def test_a_wrong_name_and_a_wrong_token_are_told_apart_by_nobody(registry: SiteRegistry) -> None:
+def test_a_wrong_name_and_a_wrong_token_get_the_same_answer(registry: SiteRegistry) -> None:
     token = invite(registry, "north")
     said = set()
     for name, given in (("north", token[:-1]), ("south", token), ("north", "")):
@@ -59,10 +59,10 @@ def test_the_token_is_not_kept(registry: SiteRegistry, tmp_path: Path) -> None:
 def test_two_sites_never_have_one_key(registry: SiteRegistry) -> None:
     key = public_key()
     registry.enrol("north", invite(registry, "north"), key, "pem", 7, now=NOW)
-    with pytest.raises(Refused, match="this key is another site's"):
+    with pytest.raises(Refused, match="the key belongs to another site"):
         registry.enrol("south", invite(registry, "south"), key, "pem", 8, now=NOW)
     registry.enrol("south", invite(registry, "south"), public_key(), "pem", 8, now=NOW)
-    with pytest.raises(Refused, match="this key is another site's"):
+    with pytest.raises(Refused, match="the key belongs to another site"):
         registry.renew("south", key, "pem", 9)
 
 
@@ -87,7 +87,7 @@ def test_a_removed_site_is_out_for_good(registry: SiteRegistry) -> None:
     for how in ({}, {"replace": True}):
         with pytest.raises(UsageError, match="got removed"):
             invite(registry, "north", **how)
-    with pytest.raises(UsageError, match="there is no such site"):
+    with pytest.raises(UsageError, match="unknown site"):
         registry.remove("south")
 
 
@@ -99,8 +99,8 @@ def test_a_damaged_file_is_named(registry: SiteRegistry, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["", "../north", "North", "a b"])
-def test_a_name_that_is_no_plain_label_is_no_site(registry: SiteRegistry, name: str) -> None:
-    with pytest.raises(ConfigError, match="the name can't be used"):
+def test_an_invalid_name_is_refused(registry: SiteRegistry, name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid name"):
         registry.find(name)
 
 
@@ -108,5 +108,5 @@ def test_a_name_that_is_no_plain_label_is_no_site(registry: SiteRegistry, name: 
     "key", ["", "nonsense", "ssh-rsa AAAA", public_key(ec.SECP256R1()), public_key() + " comment"]
 )
 def test_a_key_that_flower_can_not_use_is_refused(key: str) -> None:
-    with pytest.raises(Refused, match="no public key"):
+    with pytest.raises(Refused, match="not a public key"):
         check_key(key)

@@ -72,7 +72,7 @@ def test_a_certificate_ends_with_its_days(folder: Path) -> None:
         policy(folder, days=31).build_client_verifier().verify(certificate, [])
 
 
-def test_nothing_outlives_the_authority(tmp_path: Path) -> None:
+def test_no_certificate_outlives_the_authority(tmp_path: Path) -> None:
     create_authority(tmp_path / "short", days=10, now=START)
     issued = issue(tmp_path / "short", "viewer-1", "viewer", days=365, now=START)
     assert certificate_in(issued).not_valid_after_utc == START + timedelta(days=10)
@@ -98,7 +98,7 @@ def test_only_the_owner_can_read_what_is_written(folder: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (folder, *folder.glob("*/"))} == {0o700}
 
 
-def test_nothing_is_ever_overwritten(folder: Path) -> None:
+def test_no_folder_is_overwritten(folder: Path) -> None:
     issue(folder, "viewer-1", "viewer", now=START)
     before = {path: path.read_bytes() for path in files_below(folder)}
     with pytest.raises(ConfigError, match="never overwritten"):
@@ -115,7 +115,7 @@ def request_of(key: ec.EllipticCurvePrivateKey, name: str = "anyone") -> bytes:
     return request.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM)
 
 
-def test_a_site_is_certified_under_the_name_it_was_given_whatever_it_asks_for(folder: Path) -> None:
+def test_a_site_is_certified_under_its_own_name_and_not_the_requested_one(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     pem = certify_site(folder, "line-7", request_of(key, "admin"), days=30, now=START)
     certificate = load_pem_x509_certificate(pem)
@@ -131,8 +131,8 @@ def test_a_key_on_another_curve_is_not_certified(folder: Path, curve: ec.Ellipti
 
 
 @pytest.mark.parametrize("change", [b"", b"nonsense", b"-----BEGIN CERTIFICATE REQUEST-----"])
-def test_what_is_no_request_is_not_certified(folder: Path, change: bytes) -> None:
-    with pytest.raises(ConfigError, match="no certificate request"):
+def test_a_malformed_request_is_not_certified(folder: Path, change: bytes) -> None:
+    with pytest.raises(ConfigError, match="not a certificate request"):
         certify_site(folder, "line-7", change, days=30)
 
 
@@ -190,12 +190,12 @@ def test_a_list_that_the_authority_has_not_signed_lets_nobody_in(
 @pytest.mark.parametrize(
     "name", ["", "-a", "A", "a_b", "a.b", "../a", "a/b", "ä", "a\n", "a" * 64, "٣"]
 )
-def test_a_name_that_is_no_plain_label_is_refused(folder: Path, name: str) -> None:
+def test_an_invalid_name_is_refused(folder: Path, name: str) -> None:
     before = files_below(folder.parent)
-    with pytest.raises(ConfigError, match="the name can't be used"):
+    with pytest.raises(ConfigError, match="invalid name"):
         issue(folder, name, "viewer", now=START)
     request = request_of(ec.generate_private_key(ec.SECP384R1()))
-    with pytest.raises(ConfigError, match="the name can't be used"):
+    with pytest.raises(ConfigError, match="invalid name"):
         certify_site(folder, name, request, days=1, now=START)
     assert files_below(folder.parent) == before
 
@@ -203,13 +203,13 @@ def test_a_name_that_is_no_plain_label_is_refused(folder: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"role": "root"}, "no such role: expected server, admin, viewer, site, got 'root'"),
+        ({"role": "root"}, "unknown role: expected server, admin, viewer, site, got 'root'"),
         ({"role": "admin", "days": 0}, "expected 1 to 3650 days, got 0"),
         ({"role": "admin", "hosts": ["hub"]}, "only a server has host names"),
-        ({"role": "server", "hosts": ["*.example.org"]}, "no host name"),
+        ({"role": "server", "hosts": ["*.example.org"]}, "invalid host name"),
     ],
 )
-def test_what_can_not_stand_is_refused(folder: Path, arguments: dict, message: str) -> None:
+def test_invalid_arguments_are_refused(folder: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         issue(folder, "viewer-1", now=START, **arguments)
 
@@ -223,7 +223,7 @@ def test_without_a_sound_authority_nothing_is_issued(folder: Path, tmp_path: Pat
         issue(folder, "viewer-1", "viewer")
 
 
-def test_a_subject_with_two_roles_is_nobody() -> None:
+def test_a_subject_with_two_roles_is_refused() -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     unit = x509.NameOID.ORGANIZATIONAL_UNIT_NAME
     subject = x509.Name(

@@ -1,26 +1,26 @@
-"""The spool keeps what a run needs of its sites, and lets go of one or of all."""
+"""The run cache keeps what a run needs of its sites, and deletes one site or all."""
 
 from __future__ import annotations
 
 import torch
 
-from server.rounds.run_cache import RunCache, digest_of
+from server.rounds.run_cache import RunCache, site_digest
 
 
 def filled(root):
-    spool = RunCache.beside(root)
+    cache = RunCache.beside(root)
     for site in ("north", "../south"):
-        spool.keep_context("anchor", site, torch.ones(2, 3))
-        spool.keep_offer(4, site, ({"prior": torch.ones(3)}, {"prior": torch.zeros(3)}))
-    return spool
+        cache.keep_context("anchor", site, torch.ones(2, 3))
+        cache.keep_candidates(4, site, ({"prior": torch.ones(3)}, {"prior": torch.zeros(3)}))
+    return cache
 
 
-def test_what_is_kept_comes_back_and_an_offer_only_once(tmp_path):
-    spool = filled(tmp_path)
-    assert torch.equal(spool.contexts("anchor", ("north",))["north"], torch.ones(2, 3))
-    offer = spool.take_offer(4, "north")
-    assert [starts["prior"].sum() for starts in offer] == [3, 0]
-    assert spool.take_offer(4, "north") is None
+def test_contexts_come_back_and_candidates_only_once(tmp_path):
+    cache = filled(tmp_path)
+    assert torch.equal(cache.contexts("anchor", ("north",))["north"], torch.ones(2, 3))
+    kept = cache.take_candidates(4, "north")
+    assert [starts["prior"].sum() for starts in kept] == [3, 0]
+    assert cache.take_candidates(4, "north") is None
 
 
 def test_names_never_become_paths(tmp_path):
@@ -29,33 +29,33 @@ def test_names_never_become_paths(tmp_path):
 
 
 def test_a_forgotten_site_leaves_no_file_and_others_stay(tmp_path):
-    spool = filled(tmp_path)
-    before = set(spool.folder.rglob("*.safetensors"))
-    spool.screened.mkdir()
-    left = [spool.folder / "anchor" / f"{digest_of('north')}.4711.draft"]
-    left += [spool.screened / f"{digest_of('north')}-2.{end}" for end in ("4711.draft", "st")]
+    cache = filled(tmp_path)
+    before = set(cache.folder.rglob("*.safetensors"))
+    cache.screened.mkdir()
+    left = [cache.folder / "anchor" / f"{site_digest('north')}.4711.draft"]
+    left += [cache.screened / f"{site_digest('north')}-2.{end}" for end in ("4711.draft", "st")]
     for path in left:
         path.write_bytes(b"half of it")
-    spool.forget("north")
+    cache.forget("north")
     assert not any(path.exists() for path in left)
-    assert len(before) - len(set(spool.folder.rglob("*.safetensors"))) == 2
-    assert not spool.has_context("anchor", "north")
-    assert spool.take_offer(4, "north") is None
-    assert spool.has_context("anchor", "../south")
-    assert spool.take_offer(4, "../south") is not None
+    assert len(before) - len(set(cache.folder.rglob("*.safetensors"))) == 2
+    assert not cache.has_context("anchor", "north")
+    assert cache.take_candidates(4, "north") is None
+    assert cache.has_context("anchor", "../south")
+    assert cache.take_candidates(4, "../south") is not None
 
 
-def test_a_cleared_spool_is_gone(tmp_path):
-    spool = filled(tmp_path)
-    spool.clear()
-    assert not spool.folder.exists()
+def test_a_cleared_cache_is_gone(tmp_path):
+    cache = filled(tmp_path)
+    cache.clear()
+    assert not cache.folder.exists()
 
 
-def test_a_torn_context_is_none_and_is_asked_for_again(tmp_path):
-    spool = filled(tmp_path)
-    for path in (spool.folder / "anchor").iterdir():
+def test_a_torn_context_does_not_count_and_is_replaced(tmp_path):
+    cache = filled(tmp_path)
+    for path in (cache.folder / "anchor").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    assert not spool.has_context("anchor", "north")
-    spool.keep_context("anchor", "north", torch.ones(2, 3))
-    assert spool.has_context("anchor", "north")
-    assert not spool.has_context("anchor", "../south")
+    assert not cache.has_context("anchor", "north")
+    cache.keep_context("anchor", "north", torch.ones(2, 3))
+    assert cache.has_context("anchor", "north")
+    assert not cache.has_context("anchor", "../south")

@@ -17,6 +17,8 @@ from f2l_fed.core.locks import locked
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.rounds import state as round_state
 from server.rounds import state_files
+from server.rounds.run_end import RunEnd, run_end_path
+from server.rounds.state import Interrupted
 from server.scheduling import run_scheduler
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLinkError
@@ -32,17 +34,6 @@ from tests.support.link import (
     of,
     run,
 )
-
-INTERRUPTED = """\
-Traceback (most recent call last):
-  File "server/cluster/backend.py", line 90, in _guarded
-ray.exceptions.RayActorError: The actor died unexpectedly before finishing this task.
-
-The above exception was the direct cause of the following exception:
-
-Traceback (most recent call last):
-server.rounds.state.Interrupted: the cluster was lost. Start it again; it goes on where it was.
-"""
 
 
 @pytest.fixture
@@ -98,7 +89,7 @@ def test_a_run_that_is_due_waits_for_the_rounds_too(root: Path) -> None:
             with locked(root / "rounds/lock"):
                 await looks()
                 assert link.started == []
-            await holds(lambda: those.wanted().run == 2)
+            await holds(lambda: those.requested().run == 2)
 
     run(play)
 
@@ -115,7 +106,7 @@ def test_a_call_that_is_cancelled_leaves_no_run_unknown(root: Path) -> None:
         link.open.set()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert (those.wanted().run, those.wanted().by) == (1, "anna")
+        assert (those.requested().run, those.requested().by) == (1, "anna")
         with pytest.raises(UsageError, match="a round is under way"):
             await other
         assert len(link.started) == 1
@@ -145,12 +136,12 @@ def test_an_abort_that_is_cancelled_is_done_as_a_whole(root: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await call
         assert known(root)[-1].reason == "aborted by anna"
-        assert those.wanted().run == 0
+        assert those.requested().run == 0
 
     run(play)
 
 
-def test_a_server_killed_while_it_starts_a_run_knows_what_was_wanted(root: Path) -> None:
+def test_a_server_killed_while_it_starts_a_run_knows_what_was_requested(root: Path) -> None:
     async def play() -> None:
         those, noted = of(root, link := Link(root)), root / "flower/wanted.json"
         at_that_moment: list[str] = []
@@ -160,17 +151,20 @@ def test_a_server_killed_while_it_starts_a_run_knows_what_was_wanted(root: Path)
         those = of(root, link := Link(root, first=2))
         await those.take_up()
         async with followed(those):
-            await holds(lambda: those.wanted().run == 2)
+            await holds(lambda: those.requested().run == 2)
         assert [(one["rounds"], one["sites"]) for one in link.started] == [(1, 2)]
-        assert those.wanted().remaining == 1
+        assert those.requested().remaining == 1
 
     run(play)
 
 
-def test_no_run_is_started_that_can_not_be_noted(root: Path) -> None:
+def test_no_run_is_started_that_can_not_be_saved(root: Path) -> None:
     async def play() -> None:
         those = of(root, link := Link(root))
-        with full_disk(), pytest.raises(F2LError, match=r"wanted\.json: what is wanted can't"):
+        with (
+            full_disk(),
+            pytest.raises(F2LError, match=r"wanted\.json: the run plan can't be saved"),
+        ):
             await those.start("anna", count=2, sites=2)
         assert link.started == []
         await those.start("anna", count=2, sites=2)
@@ -180,7 +174,7 @@ def test_no_run_is_started_that_can_not_be_noted(root: Path) -> None:
                     pass
                 await looks()
                 assert len(link.started) == 1
-            await holds(lambda: those.wanted().run == 2)
+            await holds(lambda: those.requested().run == 2)
         assert len(link.started) == 2
 
     run(play)
@@ -212,7 +206,7 @@ def test_what_the_superlink_refuses_is_not_tried_again(root: Path) -> None:
             link.on_start = lambda: None
             await looks()
         assert link.started == []
-        assert not those.wanted().remaining
+        assert not those.requested().remaining
 
     run(play)
 
@@ -234,7 +228,7 @@ def test_a_restart_at_any_moment_neither_drops_a_round_nor_adds_one(
 
     async def next_one(those: RunScheduler, link: Link, before: int) -> None:
         def on_its_way() -> bool:
-            run = those.wanted().run
+            run = those.requested().run
             return not run or (len(link.started) > before and run == link.last)
 
         async with followed(those):
@@ -244,7 +238,7 @@ def test_a_restart_at_any_moment_neither_drops_a_round_nor_adds_one(
         link, moments = Link(root), 0
         those = of(root, link)
         await those.start("anna", count=2, sites=2)
-        while those.wanted().run:
+        while those.requested().run:
             before = len(link.started)
             for _ in link.conduct():
                 moments += 1
@@ -269,9 +263,9 @@ def test_between_two_rounds_a_run_is_told_so_that_watchers_stay(root: Path) -> N
             for _ in link.conduct():
                 pass
             await asyncio.to_thread(link.asked.wait, LIMIT_S)
-            assert (those.wanted().run, those.wanted().remaining) == (1, 0)
+            assert (those.requested().run, those.requested().remaining) == (1, 0)
             link.open.set()
-            await holds(lambda: those.wanted().run == 2)
+            await holds(lambda: those.requested().run == 2)
 
     run(play)
 
@@ -280,11 +274,27 @@ def test_an_interruption_is_told_in_our_own_words(root: Path) -> None:
     async def play() -> None:
         those = of(root, link := Link(root))
         await those.start("anna", count=1, sites=2)
-        link.said, link.outcomes[1] = INTERRUPTED, "failed"
+        error = Interrupted("the cluster was lost", remedy="Start it again.")
+        RunEnd.of("1", error).write(run_end_path(root))
+        link.outcomes[1] = "failed"
         async with followed(those):
-            await holds(lambda: not those.wanted().run)
-        said = "the cluster was lost. Start it again; it goes on where it was."
-        assert those.wanted().reason == said
+            await holds(lambda: not those.requested().run)
+        assert those.requested().reason == "the cluster was lost. Start it again."
+
+    run(play)
+
+
+@pytest.mark.parametrize("left", ["", "{}", '{"run": "7", "outcome": "failed", "reason": "old"}'])
+def test_a_run_without_a_record_of_its_end_is_told_in_flower_s_words(root: Path, left: str) -> None:
+    run_end_path(root).write_text(left)
+
+    async def play() -> None:
+        those = of(root, link := Link(root))
+        await those.start("anna", count=1, sites=2)
+        link.details, link.outcomes[1] = "ServerApp failed", "failed"
+        async with followed(those):
+            await holds(lambda: not those.requested().run)
+        assert those.requested().reason == "ServerApp failed"
 
     run(play)
 
@@ -296,10 +306,10 @@ def test_rounds_after_a_failed_one_are_not_started(root: Path) -> None:
         state_files.save_state(root / "rounds", round_state.failed(begin_round(root), "no quorum"))
         link.outcomes[1] = "completed"
         async with followed(those):
-            await holds(lambda: not those.wanted().run)
+            await holds(lambda: not those.requested().run)
             await looks()
         assert len(link.started) == 1
-        told = those.wanted()
+        told = those.requested()
         assert (told.remaining, told.reason) == (0, "no quorum")
 
     run(play)
@@ -315,10 +325,10 @@ def test_a_resumed_round_is_taken_up_after_a_restart_and_no_new_one(root: Path) 
         those = of(root, link := Link(root, first=2))
         await those.take_up()
         async with followed(those):
-            await holds(lambda: those.wanted().run == 2)
+            await holds(lambda: those.requested().run == 2)
             for _ in link.conduct():
                 pass
-            await holds(lambda: not those.wanted().run)
+            await holds(lambda: not those.requested().run)
         with pytest.raises(UsageError, match="no round was interrupted"):
             await those.resume("anna", sites=0)
         assert [state.number for state in known(root)] == [1]
@@ -336,6 +346,6 @@ def test_a_file_of_an_older_version_can_be_read(root: Path) -> None:
         those = of(root, Link(root, first=8))
         await those.take_up()
         async with followed(those):
-            await holds(lambda: those.wanted().run == 8)
+            await holds(lambda: those.requested().run == 8)
 
     run(play)

@@ -45,7 +45,7 @@ def reply_to(request: str, value: float) -> Message:
 
 
 class Link:
-    """What a SuperLink would answer that holds these messages and their objects."""
+    """A SuperLink that holds these messages and their objects."""
 
     def __init__(self, messages: list[Message], objects: Objects) -> None:
         self._messages, self._objects = messages, objects
@@ -127,6 +127,6 @@ def test_a_spoilt_reply_fails_its_own_site_only(guarded, spoil, known):
         assert reply.content["weights"]["w"].numpy().tolist() == [number] * 3
 
 
-def test_without_the_guard_one_of_them_takes_all():
+def test_without_the_guard_one_malformed_reply_loses_all():
     with pytest.raises(Exception, match=r"codec can.t decode"):
         pulled(body("Array"))

@@ -1,4 +1,4 @@
-"""Trees of objects that unfold, in Flower's own store."""
+"""Object trees that expand without end, in Flower's own store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_object_tree, iterate_object_tree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
-from server.superlink.reply_limits import MOST_NODES, ReplyLimits, unfolded
+from server.superlink.reply_limits import MOST_NODES, ReplyLimits, expanded_size
 from tests.unit.server.superlink.test_reply_guard import reply_to
 
 
@@ -46,24 +46,24 @@ class Link:
         return sum(1 for _ in iterate_object_tree(self.object_store.get_object_tree(id)))
 
 
-def test_what_is_counted_is_what_flower_makes_of_a_tree():
+def test_the_counted_size_is_that_of_the_tree_that_flower_rebuilds():
     link, honest = Link(), get_object_tree(reply_to("request", 1.0))
     for tree in (honest, doubled(9)):
-        nodes, _ = unfolded(tree, link.object_store.store)
+        nodes, _ = expanded_size(tree, link.object_store.store)
         link.push(tree)
         assert link.nodes(tree.object_id) == nodes
-        assert unfolded(tree, link.object_store.store)[0] == nodes
+        assert expanded_size(tree, link.object_store.store)[0] == nodes
     assert nodes == 2**10 - 1
 
 
-def test_a_small_reply_that_would_unfold_without_end_is_refused_and_leaves_nothing():
+def test_a_small_reply_that_would_expand_without_end_is_refused_and_leaves_nothing():
     link = Link()
     with pytest.raises(ValueError, match="a reply of"):
         link.push(doubled(45))
     assert link.object_store.store == {}
 
 
-def test_nor_does_it_get_there_in_steps():
+def test_a_tree_can_not_grow_over_the_limits_in_steps():
     link = Link()
     link.push(doubled(14))
     assert link.nodes(named(14)) == 2**15 - 1

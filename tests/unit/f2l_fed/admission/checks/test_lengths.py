@@ -9,138 +9,138 @@ import pytest
 import torch
 
 from f2l_fed.admission import AdmissionConfig, History, review_cohort
-from f2l_fed.admission.checks.duplicates import least_angle
+from f2l_fed.admission.checks.duplicates import collusion_limit
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from tests.support.small import rng
 from tests.support.submissions import EPISODES, SITES, TARGET, codes, submission
 
 
-def round_of(screen, memory, sent):
-    """Judges submissions in their order; the memory, and the codes against each site."""
+def round_of(screen, history, sent):
+    """Judges submissions in their order; the history, and the codes against each site."""
     found = {}
     for one in sent:
-        judged = screen.judge(one, memory)
-        memory = judged.memory
+        judged = screen.judge(one, history)
+        history = judged.history
         found[one.site] = {finding.code for finding in judged.verdict.findings}
-    return memory, found
+    return history, found
 
 
 def later(number, round_, factor=1.0):
     """Not what the site sent in another round: that would be a copy of it."""
     one = submission(number + 100 * round_, round_, parent=f"{round_ - 1:05d}")
-    return replace(one.moved(torch.full((EPISODES,), factor)), site=f"site-{number:02d}")
+    return replace(one.scaled(torch.full((EPISODES,), factor)), site=f"site-{number:02d}")
 
 
 def test_a_third_that_came_first_do_not_hide_behind_their_own_lengths(screen):
-    memory, liars = History(), 4
+    history, liars = History(), 4
     for number in range(SITES):
         factor = 10.0 if number < liars else 0.3 + 0.7 * (number - liars) / (SITES - liars)
-        sent = submission(number).moved(torch.full((EPISODES,), factor))
-        memory = screen.judge(sent, memory).memory
-    _, found = review_cohort(memory, "first", screen.config)
+        sent = submission(number).scaled(torch.full((EPISODES,), factor))
+        history = screen.judge(sent, history).history
+    _, found = review_cohort(history, "first", screen.config)
     assert list(found) == [f"site-{number:02d}" for number in range(liars)]
     assert {verdict.code for verdict in found.values()} == {"long"}
 
 
 def test_lengths_are_compared_among_those_that_started_from_the_same_release(screen, newcomer):
-    memory = History()
+    history = History()
     for number in range(SITES):
-        memory = screen.judge(submission(number, 2, parent="00001"), memory).memory
-    long = newcomer.moved(torch.full((EPISODES,), 3.0))
+        history = screen.judge(submission(number, 2, parent="00001"), history).history
+    long = newcomer.scaled(torch.full((EPISODES,), 3.0))
     same, worse = (replace(long, round=3, parent=parent) for parent in ("00001", "00002"))
-    assert "long" in codes(screen, memory, same)
+    assert "long" in codes(screen, history, same)
     # After a release that is worse, everybody has farther to go.
-    assert not {"long", "short", "layer", "probe-length"} & codes(screen, memory, worse)
+    assert not {"long", "short", "layer", "probe-length"} & codes(screen, history, worse)
 
 
-def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, memory, newcomer):
+def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, history, newcomer):
     def told(factor):
         factors = torch.ones(EPISODES)
         factors[0] = factor
-        return screen.judge(newcomer.moved(factors), memory).verdict
+        return screen.judge(newcomer.scaled(factors), history).verdict
 
-    usual = memory.votes_on("first").usual_length("norm", screen.config.floor)
-    longest = (usual.centre + screen.config.clip * usual.spread) / newcomer.updates[0].norm()
+    usual = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    longest = (usual.median + screen.config.clip * usual.spread) / newcomer.updates[0].norm()
     assert told(0.98 * longest).action == "accept"
     assert told(1.02 * longest).action == "clip"
     assert told(10 * longest).action == "quarantine"
 
 
 def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
-    memory = History()
+    history = History()
     for number in range(SITES):
-        memory = screen.judge(submission(number, 3, parent="00002"), memory).memory
+        history = screen.judge(submission(number, 3, parent="00002"), history).history
     late = submission(SITES, 2, parent="00001")
-    assert screen.judge(late, memory).verdict.admitted
-    long = late.moved(torch.full((EPISODES,), 10.0))
-    assert "long" in codes(screen, memory, long)
-    # Admitted while the new round had too few, it is found at its end.
+    assert screen.judge(late, history).verdict.admitted
+    long = late.scaled(torch.full((EPISODES,), 10.0))
+    assert "long" in codes(screen, history, long)
+    # AdmittedRecords while the new round had too few, it is found at its end.
     few = History()
     for number in range(3):
-        few = screen.judge(submission(number, 3, parent="00002"), few).memory
-    few = screen.judge(long, few, SITES).memory
-    assert long.origin in few.owners
+        few = screen.judge(submission(number, 3, parent="00002"), few).history
+    few = screen.judge(long, few, SITES).history
+    assert long.id in few.signature_ids
     for number in range(3, SITES):
-        few = screen.judge(submission(number, 3, parent="00002"), few).memory
+        few = screen.judge(submission(number, 3, parent="00002"), few).history
     assert list(review_cohort(few, "later", screen.config)[1]) == [long.site]
 
 
 @pytest.mark.parametrize(("factor", "code"), [(0.3, "short"), (3.3, "long")])
 def test_the_first_of_a_round_do_not_decide_for_all(screen, factor, code):
     honest, liars = range(8, 20), range(8)
-    memory, found = round_of(screen, History(), [later(n, 2) for n in (*honest, *liars)])
-    memory, _ = review_cohort(memory, "later", screen.config)
+    history, found = round_of(screen, History(), [later(n, 2) for n in (*honest, *liars)])
+    history, _ = review_cohort(history, "later", screen.config)
     assert not any(found.values())
     sent = [*(later(n, 3, factor) for n in liars), *(later(n, 3) for n in honest)]
-    memory, found = round_of(screen, memory, sent)
+    history, found = round_of(screen, history, sent)
     assert not any(found[f"site-{n:02d}"] for n in honest)
-    _, doubted = review_cohort(memory, "later", screen.config)
+    _, excluded = review_cohort(history, "later", screen.config)
     names = {f"site-{n:02d}" for n in liars}
-    assert doubted.keys() <= names
+    assert excluded.keys() <= names
     caught = {name for name in names if code in found[name]}
-    caught |= {name for name, verdict in doubted.items() if verdict.code == code}
+    caught |= {name for name, verdict in excluded.items() if verdict.code == code}
     # One of them would have been shorter than usual.
     assert len(caught) >= len(names) - 1
 
 
 def test_whoever_missed_a_round_is_not_compared_with_the_lengths_of_a_better_release(screen):
-    memory, _ = round_of(screen, History(), [later(n, 2) for n in range(SITES)])
-    memory, _ = review_cohort(memory, "later", screen.config)
-    memory, found = round_of(screen, memory, [later(n, 3, 0.4) for n in range(SITES - 2)])
+    history, _ = round_of(screen, History(), [later(n, 2) for n in range(SITES)])
+    history, _ = review_cohort(history, "later", screen.config)
+    history, found = round_of(screen, history, [later(n, 3, 0.4) for n in range(SITES - 2)])
     assert not any(found.values())
-    assert review_cohort(memory, "later", screen.config)[1] == {}
+    assert review_cohort(history, "later", screen.config)[1] == {}
 
 
 def test_where_few_start_from_a_release_updates_are_compared_with_those_of_all(screen):
-    memory = History()
+    history = History()
     for round_ in (2, 3):
         sent = [later(n, round_) for n in range(6 * (round_ - 2), 6 * (round_ - 1))]
-        memory, found = round_of(screen, memory, sent)
+        history, found = round_of(screen, history, sent)
         assert not any(found.values())
-    assert "long" in codes(screen, memory, later(SITES, 4, 6.0))
-    assert not codes(screen, memory, later(SITES, 4))
+    assert "long" in codes(screen, history, later(SITES, 4, 6.0))
+    assert not codes(screen, history, later(SITES, 4))
 
 
-def test_all_updates_may_not_be_as_long_as_a_single_one(screen, memory, newcomer):
-    usual = memory.votes_on("first").usual_length("norm", screen.config.floor)
-    wanted = usual.centre + 9 * usual.spread
+def test_all_updates_may_not_be_as_long_as_a_single_one(screen, history, newcomer):
+    usual = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    wanted = usual.median + 9 * usual.spread
     factors = wanted / newcomer.updates.norm(dim=1)
-    assert "long" in codes(screen, memory, newcomer.moved(factors))
+    assert "long" in codes(screen, history, newcomer.scaled(factors))
     factors[1] = 1.0
-    assert "long" not in codes(screen, memory, newcomer.moved(factors))
+    assert "long" not in codes(screen, history, newcomer.scaled(factors))
 
 
-def test_a_layer_that_changed_far_more_than_the_others_is_put_aside(screen, memory, newcomer):
-    part = screen.anatomy.layers == 0
-    longest = memory.votes_on("first").usual_length("layer.0", screen.config.floor)
+def test_a_layer_that_changed_far_more_than_the_others_is_put_aside(screen, history, newcomer):
+    part = screen.sketch.layers == 0
+    longest = history.statistics_on("first").length_reference("layer.0", screen.config.floor)
 
     def stretched(deviations, which):
         weights = newcomer.weights.clone()
         for row in which:
             update = newcomer.updates[row][part]
-            length = longest.centre + deviations * longest.spread
+            length = longest.median + deviations * longest.spread
             weights[row, part] = newcomer.starts[row][part] + update * length / update.norm()
-        return codes(screen, memory, replace(newcomer, weights=weights))
+        return codes(screen, history, replace(newcomer, weights=weights))
 
     assert "layer" in stretched(30, range(EPISODES))
     assert "layer" in stretched(80, [0])
@@ -153,14 +153,14 @@ def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
 
     def sent(number):
         one = submission(number)
-        return one.moved(torch.full((EPISODES,), 0.25)) if number in short else one
+        return one.scaled(torch.full((EPISODES,), 0.25)) if number in short else one
 
     def admitted(sites):
-        memory = History()
+        history = History()
         for number in range(24):
-            memory = screen.judge(sent(number), memory, sites).memory
-        memory, found = review_cohort(memory, "first", screen.config)
-        return {owner.site for owner in memory.owners} - set(found)
+            history = screen.judge(sent(number), history, sites).history
+        history, found = review_cohort(history, "first", screen.config)
+        return {owner.site for owner in history.signature_ids} - set(found)
 
     honest = {submission(number).site for number in range(24) if number not in short}
     assert honest <= admitted(24)
@@ -181,62 +181,62 @@ def test_what_is_many_times_longer_is_found_among_a_few_sites_too(screen, sites,
     }
     for code, lie in lies.items():
         honest = [submission(number) for number in range(1, sites)]
-        memory = History()
+        history = History()
         for one in [lie, *honest] if place == "first" else [*honest, lie]:
-            judged = screen.judge(one, memory, sites)
-            memory = judged.memory
+            judged = screen.judge(one, history, sites)
+            history = judged.history
             assert judged.verdict.admitted or one is lie
             if one is lie and place == "last" and sites > 3:
                 assert judged.verdict.code == code
-        found = review_cohort(memory, "first", screen.config)[1]
+        found = review_cohort(history, "first", screen.config)[1]
         assert {site: verdict.code for site, verdict in found.items()} in ({}, {"site-00": code})
         assert judged.verdict.code == code or found
 
 
 def test_a_few_honest_sites_may_differ_several_times_over(screen):
-    memory = History()
+    history = History()
     for number, factor in enumerate([1.0, 4.0, 0.3, 2.0, 0.5]):
-        one = submission(number).moved(torch.full((EPISODES,), factor))
-        judged = screen.judge(one, memory, 5)
+        one = submission(number).scaled(torch.full((EPISODES,), factor))
+        judged = screen.judge(one, history, 5)
         assert judged.verdict.admitted, judged.verdict.reason
-        memory = judged.memory
-    assert review_cohort(memory, "first", screen.config)[1] == {}
+        history = judged.history
+    assert review_cohort(history, "first", screen.config)[1] == {}
 
 
 def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
-    memory = History()
+    history = History()
     for number in range(SITES):
         one = submission(number, 2, parent="00001")
-        memory = screen.judge(one.moved(torch.full((EPISODES,), 5.0)), memory, SITES).memory
-    memory, found = review_cohort(memory, "later", screen.config)
+        history = screen.judge(one.scaled(torch.full((EPISODES,), 5.0)), history, SITES).history
+    history, found = review_cohort(history, "later", screen.config)
     assert found == {}
     for number in range(1, SITES):
-        memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
-    memory, found = review_cohort(memory, "later", screen.config)
+        history = screen.judge(submission(number, 3, parent="00002"), history, SITES).history
+    history, found = review_cohort(history, "later", screen.config)
     assert found == {}
-    assert "site-00" in memory.votes_on("later").sites
+    assert "site-00" in history.statistics_on("later").sites
     # An answer to an earlier round says nothing new either.
-    late = screen.judge(submission(0, 1, parent="00000"), memory, 3 * SITES).memory
-    assert len(late.owners) > len(memory.owners)
+    late = screen.judge(submission(0, 1, parent="00000"), history, 3 * SITES).history
+    assert len(late.signature_ids) > len(history.signature_ids)
     assert review_cohort(late, "later", screen.config)[1] == {}
     # It is new once more when it comes again.
-    again = submission(0, 4, parent="00003").moved(torch.full((EPISODES,), 20.0))
-    memory = screen.judge(again, memory, 3 * SITES).memory
-    assert list(review_cohort(memory, "later", screen.config)[1]) == ["site-00"]
+    again = submission(0, 4, parent="00003").scaled(torch.full((EPISODES,), 20.0))
+    history = screen.judge(again, history, 3 * SITES).history
+    assert list(review_cohort(history, "later", screen.config)[1]) == ["site-00"]
 
 
 def test_who_lied_while_few_were_known_is_looked_at_once_more_are(screen):
-    memory = History()
+    history = History()
     for number in range(5):
         one = submission(number, 2, parent="00001")
-        lie = one.moved(torch.full((EPISODES,), 9.0)) if number == 0 else one
-        memory = screen.judge(lie, memory, 5).memory
-    memory, found = review_cohort(memory, "later", screen.config)
+        lie = one.scaled(torch.full((EPISODES,), 9.0)) if number == 0 else one
+        history = screen.judge(lie, history, 5).history
+    history, found = review_cohort(history, "later", screen.config)
     assert found == {}
-    memory = from_bytes(to_bytes(memory))
+    history = from_bytes(to_bytes(history))
     for number in range(1, SITES):
-        memory = screen.judge(submission(number, 3, parent="00002"), memory, SITES).memory
-    assert list(review_cohort(memory, "later", screen.config)[1]) == ["site-00"]
+        history = screen.judge(submission(number, 3, parent="00002"), history, SITES).history
+    assert list(review_cohort(history, "later", screen.config)[1]) == ["site-00"]
 
 
 def test_when_an_update_came_says_nothing_about_what_is_alike():
@@ -245,7 +245,9 @@ def test_when_an_update_came_says_nothing_about_what_is_alike():
     apart *= torch.where(torch.arange(300) < 150, 0.02, 0.6)[:, None]
     directions = torch.nn.functional.normalize(common + apart)
     limits = {
-        least_angle(directions[order], [f"s{index}" for index in order], AdmissionConfig(alike=0.5))
+        collusion_limit(
+            directions[order], [f"s{index}" for index in order], AdmissionConfig(alike=0.5)
+        )
         for order in (torch.randperm(300, generator=rng(seed)).tolist() for seed in range(6))
     }
     assert len(limits) == 1

@@ -1,4 +1,4 @@
-"""How a pool is divided among sites."""
+"""The division of a pool among sites."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data import SCENARIOS, Dataset, Partition, SiteData, SplitConfig, load, partition
 from f2l_fed.data.dataset import as_dataset
-from f2l_fed.data.scenarios.pool import Pool, collect
+from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError, UsageError
 
@@ -60,7 +60,7 @@ def rows_of(sites) -> set[int]:
     fraction=st.floats(0.05, 0.8),
 )
 def test_no_example_is_on_both_sides_or_twice_at_one_site(scenario, seed, sites, fraction):
-    pool = collect([made(classes=10)])
+    pool = merge_datasets([made(classes=10)])
     config = replace(SMALL, held_out_fraction=fraction, dirichlet_alpha=1.0)
     try:
         plan = planned(scenario, pool, sites=sites, seed=seed, config=config)
@@ -134,7 +134,7 @@ def test_ten_classes_leave_none_to_spare_for_unseen_ones():
 
 def test_label_order_and_camera_are_a_few_shot_sites_own():
     data = made(classes=3)
-    pool = collect([data])
+    pool = merge_datasets([data])
     config = replace(SMALL, unseen_fraction=0.0)
     part = split("few-shot", data, sites=12, config=config)
     plan = planned("few-shot", pool, sites=12, config=config)
@@ -151,7 +151,7 @@ def test_few_shot_sites_share_examples_only_after_the_pool_is_used_up():
     # 29 examples, 9 for held-out sites, leave 14 to train on and 6 to validate on.
     assert split("few-shot", data, sites=3, config=config).disjoint
     assert not split("few-shot", data, sites=4, config=config).disjoint
-    pool = collect([data])
+    pool = merge_datasets([data])
     used = rows_of(planned("few-shot", pool, sites=4, config=config).training)
     assert len(used) == 2 * 20
 
@@ -165,7 +165,7 @@ def test_earlier_sites_and_held_out_sites_dont_depend_on_later_sites():
 def test_a_duplicate_in_a_users_file_cant_reach_both_sides():
     data = made(classes=3)
     doubled = as_dataset("doubled", np.concatenate([data.x, data.x]), np.concatenate([data.y] * 2))
-    assert len(collect([doubled]).x) == len(data.x)
+    assert len(merge_datasets([doubled]).x) == len(data.x)
     config = replace(SMALL, unseen_fraction=0.0)
     plain = replace(data, name="doubled")
     assert every_byte(split("few-shot", doubled, config=config)) == every_byte(
@@ -199,7 +199,7 @@ def test_a_larger_alpha_means_less_skew():
 
 def test_camera_sites_share_labels_but_not_what_they_see():
     data = made(shape=(1, 8, 8))
-    part, plan = split("camera", data), planned("camera", collect([data]))
+    part, plan = split("camera", data), planned("camera", merge_datasets([data]))
     assert (part.classes, part.shared_labels, part.held_out["unseen"]) == (6, True, None)
     assert all(site.classes == tuple(range(6)) for site in all_sites(part))
     assert all(np.bincount(site.y_train).tolist() == [4] * 6 for site in part.sites)
@@ -208,7 +208,7 @@ def test_camera_sites_share_labels_but_not_what_they_see():
 
 def test_natural_sites_are_groups():
     data = made()
-    pool = collect([data])
+    pool = merge_datasets([data])
     plan = planned("natural", pool, sites=9, held_out=1)
     assert len(plan.training) == 3
     groups = [

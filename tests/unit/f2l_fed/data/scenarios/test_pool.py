@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.dataset import as_dataset
-from f2l_fed.data.scenarios.pool import Deck, collect
+from f2l_fed.data.scenarios.pool import Deck, merge_datasets
 from f2l_fed.errors import DataError
 
 
@@ -40,7 +40,7 @@ def test_streams_differ_by_seed_and_by_every_part_of_the_purpose():
 def test_classes_and_groups_of_later_datasets_are_counted_on():
     first = as_dataset("first", np.eye(3), np.array([0, 1, 0]), np.array([0, 1, 1]))
     second = as_dataset("second", np.eye(3) * 2, np.array([0, 1, 2]), np.array([0, 0, 1]))
-    pool = collect([first, second])
+    pool = merge_datasets([first, second])
     assert pool.classes == 5
     assert pool.y.tolist() == [0, 1, 0, 2, 3, 4]
     assert pool.groups is not None
@@ -52,7 +52,7 @@ def test_classes_and_groups_of_later_datasets_are_counted_on():
 def test_copies_across_datasets_are_dropped_with_their_labels_and_groups():
     first = as_dataset("first", np.eye(3), np.array([0, 1, 0]), np.array([0, 1, 1]))
     second = as_dataset("second", np.array([[1, 1, 2], [0, 1, 0], [1, 0, 0]]), np.array([0, 1, 0]))
-    pool = collect([first, second])
+    pool = merge_datasets([first, second])
     assert pool.x.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 2]]
     assert pool.y.tolist() == [0, 1, 0, 2]
     assert pool.groups is None
@@ -64,8 +64,8 @@ def test_datasets_that_dont_go_together_are_named():
     with pytest.raises(
         DataError, match=r"different shapes: got vectors \(3,\), images \(1, 4, 4\)"
     ):
-        collect([vectors, images])
+        merge_datasets([vectors, images])
     with pytest.raises(DataError, match="named twice"):
-        collect([vectors, vectors])
-    with pytest.raises(DataError, match="there is no data"):
-        collect([])
+        merge_datasets([vectors, vectors])
+    with pytest.raises(DataError, match="no dataset is given"):
+        merge_datasets([])

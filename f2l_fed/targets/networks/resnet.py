@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from f2l_fed.targets.networks import image_channels
+from f2l_fed.targets.networks.convolutional import image_channels
 
 _WIDTHS = (16, 32, 64)
 

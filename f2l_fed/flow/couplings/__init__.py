@@ -1,0 +1,1 @@
+"""Couplings of starts with targets within a batch, one file each."""

@@ -1,0 +1,1 @@
+"""Source distributions of the flow, one file each."""

@@ -1,0 +1,21 @@
+"""Settings of the prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from f2l_fed.core.validation import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorConfig:
+    """Settings of the prior's refinement by the updates that come back once the anchor stays.
+
+    Args:
+        rate: Factor on the predicted update; 1 goes where the sites went, more goes on from there.
+    """
+
+    rate: float = 1.5
+
+    def __post_init__(self) -> None:
+        require(self.rate > 0, self, "rate", "> 0")

@@ -1,0 +1,1 @@
+"""The built-in target networks: small, with one linear output layer each."""

@@ -1,0 +1,19 @@
+"""f2l-admin health."""
+
+from __future__ import annotations
+
+import typer
+
+from server.commands.connection import call
+from server.commands.output import AsJson, print_record
+
+
+def health(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show whether each part of the server works; end with 1 if one does not."""
+    from server.control import client as control_client
+
+    found = call(context, control_client.parts)
+    text = ", ".join(f"{part} {'works' if well else 'is down'}" for part, well in found.items())
+    print_record(text, found, as_json)
+    if not all(found.values()):
+        raise typer.Exit(1)

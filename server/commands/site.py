@@ -1,0 +1,84 @@
+"""f2l-admin site: the sites of a running f2l-server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.commands.connection import call
+from server.commands.forget import forget
+from server.commands.output import AsJson, print_rows
+
+app = typer.Typer(
+    help="Add, list and remove sites.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    site: Annotated[str, typer.Argument(help="Name of the site; used once.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the kit to this file instead of NAME.kit.")
+    ] = None,
+    hours: Annotated[
+        int,
+        typer.Option(min=0, help="Let the kit expire after this long; 0 for the server's setting."),
+    ] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the key of a site that is registered.")
+    ] = False,
+) -> None:
+    """Make a kit: one file that lets a site register, once and for a limited time."""
+    from f2l_fed.errors import UsageError
+    from server.control import client as control_client
+
+    path = out or Path(f"{site}.kit")
+    if path.exists():
+        raise UsageError(
+            "the file exists already and is never overwritten",
+            where=str(path),
+            remedy="Name another file with --out.",
+        )
+    kit = call(
+        context,
+        lambda server: control_client.add_site(server, site, hours=hours, replace=replace),
+    )
+    from f2l_fed.core.durable_files import write_atomically
+
+    write_atomically(path, kit.decode(), mode=0o600)
+    about = json.loads(kit)
+    print(f"{path} is the kit of {site}, valid once, until {about['expires']}")
+    print(f"fingerprint {about['fingerprint'][:16]}: the site compares it when it unpacks the kit")
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    site: Annotated[str, typer.Argument(help="Name of the site.")],
+) -> None:
+    """Remove a site for good and refuse its next request; keep its networks in the zoo."""
+    from server.control import client as control_client
+
+    removed = call(context, lambda server: control_client.remove_site(server, site))
+    print(f"{removed.name} is {removed.state}; its networks: f2l-admin zoo forget ZOO {site}")
+
+
+@app.command(name="list")
+def list_sites(
+    context: typer.Context,
+    as_json: AsJson = False,
+) -> None:
+    """List the sites and their contributions."""
+    from server.control import client as control_client
+
+    found = [asdict(site) for site in call(context, control_client.list_sites)]
+    columns = ("name", "state", "online", "accepted", "rejected", "last_round", "ends")
+    print_rows(found, columns, as_json)
+
+
+app.command()(forget)
