@@ -30,7 +30,7 @@ def sample(index: int) -> str:
 
 
 def is_sample(kind: str) -> bool:
-    """Whether a candidate was drawn from the generator.
+    """True for the kinds of `sample`.
 
     >>> is_sample("sample-3"), is_sample("prior")
     (True, False)

@@ -1,4 +1,4 @@
-"""What every ingredient is worth: the start without it, at held-out sites.
+"""Ablation: the start without each ingredient, at held-out sites.
 
 `python -m tests.benchmarks.ablation [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -34,12 +34,12 @@ KINDS = ("seen", "unseen")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A federation with something off.
+    """A federation with one ingredient off.
 
     Args:
-        overrides: Of the configuration.
+        overrides: Overrides of the configuration.
         symmetry: Whether the output symmetry is used.
-        arm: The start that is measured.
+        arm: Key of the measured arm.
     """
 
     overrides: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ def residual(federation: Federation) -> ResidualCorrection:
 
 
 def compare(rows: dict[str, list[Curves]]) -> dict[str, Any]:
-    """For every row and kind: mean accuracy, and the paired difference from the first row."""
+    """Mean accuracy and paired difference from the first row, by row and kind."""
     table: dict[str, Any] = {}
     for row, by_seed in rows.items():
         table[row] = {}
@@ -156,7 +156,7 @@ def show(table: dict[str, Any]) -> None:
 
 
 def plot(table: dict[str, Any], path: Any) -> None:
-    """Draws what is lost without each ingredient, before any local step."""
+    """Draws the loss without each ingredient, before any local step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a task outside the training sites' knowledge gains from one site that has shown it.
+"""Adaptation to a task that no training site has, from one site that shows it.
 
 `python -m tests.benchmarks.adaptation [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -99,7 +99,7 @@ def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> tuple[C
 
 
 def starts(service: Service, unseen: Sequence[HeldOutSite], seen: Sequence[HeldOutSite]) -> Curves:
-    """Every start at the new sites of each group, after every unseen site has shown its task."""
+    """All starts at the new sites of each group, after every unseen site has shown its task."""
     memories = [service.remembered(site) for site in unseen]
     used = {image for site in unseen for image in _images(site.train[0])}
 
@@ -184,7 +184,7 @@ def _without(site: HeldOutSite, used: set[bytes]) -> HeldOutSite:
 
 
 def steps(service: Service, parts: Mapping[str, Sequence[HeldOutSite]]) -> Curves:
-    """Every way of stepping from the prior and from the shipped choice."""
+    """All ways of stepping from the prior and from the shipped choice."""
     found: Curves = {}
     for kind, sites in parts.items():
         for site in sites:

@@ -1,4 +1,4 @@
-"""What the network itself can do: the same held-out sites with ten times their examples.
+"""The ceiling of the network itself: the same held-out sites with ten times their examples.
 
 `python -m tests.benchmarks.ceiling [--quick] [--seeds N] [--json OUT.json]`
 

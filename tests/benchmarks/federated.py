@@ -1,4 +1,4 @@
-"""A federation for a benchmark: real apps, sites and zoo in a folder that lasts as long as it."""
+"""Federations for benchmarks: real apps, sites and zoo in a temporary folder."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def laid_out(
     *,
     scenario: str = "few-shot",
 ) -> Iterator[tuple[Federation, Partition]]:
-    """A federation that is laid out, but without a round.
+    """A new federation, without any round yet.
 
     Args:
-        seed: Decides everything.
+        seed: Seed of all random draws.
         sites: Training sites.
         held_out: Held-out sites of each kind.
-        data: Names of data sets, with commas between them.
-        overrides: Of the configuration, as `load_config` takes them.
-        scenario: How the data are divided.
+        data: Names of data sets, separated by commas.
+        overrides: Overrides of the configuration; see `f2l_fed.config.load_config`.
+        scenario: The scenario that divides the data.
     """
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(

@@ -59,7 +59,7 @@ Draw = Callable[[Tensor, torch.Generator, int, float], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What the models are fitted on and measured with.
+    """Data for fitting and measuring the models.
 
     Args:
         config: Of the federation.
@@ -87,7 +87,7 @@ class Measured:
         )
 
     def models(self) -> dict[str, Draw]:
-        """Every model, fitted."""
+        """Fitted models by name."""
         config, generator = self.config, self.release.generator
         shape, spread, group = generator.codec.shape, generator.spread, config.probe.episodes
         data = (self.targets, self.expected)

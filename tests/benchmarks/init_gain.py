@@ -1,4 +1,4 @@
-"""What a start is worth: accuracy at held-out sites after n local steps, for every arm.
+"""Gain of a generated start: accuracy at held-out sites after n local steps, for every arm.
 
 `python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -9,7 +9,7 @@ the same choice at the site and the same mean of the best: ``fedavg_drawn``, net
 of federated averaging, spread as the returned ones are, and ``diffusion``, a latent diffusion on
 the same latents and contexts with the flow's own size, schedule and evaluations. Without any
 choice: ``fedavg`` for as many rounds, the prior without the output symmetry (``prior_plain``),
-fitted anew on the last records, and one draw from the flow (``sample``).
+fitted again on the last records, and one draw from the flow (``sample``).
 
 The intervals are Student's 95% intervals over sites and seeds together; ``spread`` in the JSON is
 the standard deviation of the seeds' means.
@@ -107,7 +107,7 @@ def curves(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Null:
-    """What the null arms are made of.
+    """The models behind the null arms.
 
     Args:
         release: The promoted release.
@@ -148,7 +148,7 @@ class Null:
         )
 
     def arms(self, site: HeldOutSite) -> dict[str, Tensor]:
-        """The starts for one held-out site."""
+        """The null arms' starts for one held-out site."""
         release, context = self.release, self.release.context(site)
         expected = release.generator.expect(context[None])
         rng = generator_for(release.lineage, site.name, "benchmark")

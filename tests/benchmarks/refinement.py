@@ -1,14 +1,13 @@
-"""What returned updates are worth to a generator: by vector-Jacobian products, in closed form.
+"""The value of returned updates to a generator: vector-Jacobian products and closed form.
 
 `python -m tests.benchmarks.refinement [--quick] [--seeds N] [--json OUT.json]`
 
 A federation of 40 sites is stopped after the first round in which the anchor has stayed, and again
 four rounds later. ``parent`` is the release that made the starts of the last round; the other rows
-have learned from what the sites of that round made of them. ``VJP`` rows move the parent itself
+have learned from the updates of that round. ``VJP`` rows move the parent itself
 (`f2l_fed.generator.refinement`): its prior by all updates, velocity and codec by those that began
-at a draw,
-with the noise of that draw. ``retrained`` is the release that followed, whose prior takes the same
-step in closed form. Differences are paired by held-out site, with Student's 95%.
+at a draw, with the noise of that draw. ``retrained`` is the release that followed, whose prior
+takes the same step in closed form. Differences are paired by held-out site, with Student's 95%.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def job(seed: int, held_out: int, moments: Sequence[int], data: str) -> Found:
 
 
 def refined(federation: Federation) -> tuple[dict[str, Generator], dict[str, Any]]:
-    """Every row's generator, and how the sites that were kept aside gained."""
+    """The generator of every row, and the gain at sites kept aside."""
     release = federation.releases.promoted()
     assert release is not None
     parent = federation.releases.generator(release.parent)

@@ -1,4 +1,4 @@
-"""What generating and retraining cost, as ratios within one run.
+"""Cost of sampling and of retraining, as ratios within one run.
 
 `python -m tests.benchmarks.speed [--quick] [--seeds N] [--json OUT.json]`
 
@@ -152,7 +152,7 @@ def retraining(kind: str, sites: int, rounds: int) -> tuple[Generator, dict[str,
 
 @torch.no_grad()
 def generate(generator: Generator, context: Tensor, rng: torch.Generator, config: SampleConfig):
-    """From the latents of predictions to networks."""
+    """Generates networks from the latents of predictions."""
     codec = generator.codec
     start = draw("prior", context, generator.spread, codec.shape, rng)
     velocity = guided(generator.velocity, context)
