@@ -1,6 +1,6 @@
-"""What happens in a federation, one JSON object a line, and to whoever listens.
+"""Events of a federation: one JSON object a line in ``events.jsonl``, and calls to a listener.
 
-Every event name stands here. Events carry names of sites and figures, never data.
+All event names are declared here. Events carry names of sites and figures, never data.
 """
 
 from __future__ import annotations
@@ -32,31 +32,23 @@ SITE_ENROLLED = "site.enrolled"
 SITE_RENEWED = "site.renewed"
 SITE_REMOVED = "site.removed"
 
-_RENAMED = {"release.held": RELEASE_REJECTED}
+_FORMER_NAMES = {"release.held": RELEASE_REJECTED}
 
 Listener = Callable[[str, dict[str, Any]], None]
 
 
 def current_name(event: str) -> str:
-    """The present name of an event, which may have been written under an earlier one.
+    """The present name of an event that an earlier version may have written.
 
-    >>> current_name("release.held")
-    'release.rejected'
+    >>> current_name("release.held"), current_name("round.started")
+    ('release.rejected', 'round.started')
     """
-    return _RENAMED.get(event, event)
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: such figures are written as text."""
-    return {
-        name: str(value) if isinstance(value, float) and not isfinite(value) else value
-        for name, value in fields.items()
-    }
+    return _FORMER_NAMES.get(event, event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLog:
-    """Appends events to a file and passes them on.
+    """An event log: appends events to a file and passes them on.
 
     Args:
         path: The file; created when needed.
@@ -71,8 +63,16 @@ class EventLog:
     def emit(self, event: str, **fields: Any) -> None:
         """Writes one line; a single write, so that readers see whole lines or a torn last one."""
         time = round(self.clock(), 3)
-        line = json.dumps({"event": event, "time": time, **_plain(fields)}, allow_nan=False)
+        line = json.dumps({"event": event, "time": time, **_json_fields(fields)}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self.listener is not None:
             self.listener(event, fields)
+
+
+def _json_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields with NaN and infinities, which JSON lacks, as text."""
+    return {
+        name: str(value) if isinstance(value, float) and not isfinite(value) else value
+        for name, value in fields.items()
+    }

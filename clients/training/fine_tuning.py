@@ -16,6 +16,7 @@ from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.selection import select
@@ -51,7 +52,7 @@ def fine_tune_episodes(accepted: AcceptedRequest[Task]) -> tuple[FineTuned, ...]
     """For each episode, fine-tunes the candidate with the lowest loss on the training examples."""
     site, task, target = accepted.site, accepted.request, accepted.target
     networks = []
-    episodes = task.candidates or ({"anchor": accepted.first_anchor},)
+    episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
     for episode, candidates in enumerate(episodes):
         kind, start = select(target, candidates, site.train.x, site.train.y)
         rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", episode)

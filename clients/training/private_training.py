@@ -18,14 +18,13 @@ from clients.site.privacy_budget import Budget
 from clients.training.accepted_request import AcceptedRequest
 from clients.training.probe_cache import digest_of, read_probes, write_probes
 from f2l_fed.errors import PolicyRefusal
+from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.privacy import dp_sgd
 from f2l_fed.wire.messages import ProbeRequest, Task, Update
 
 PRIVATE_PROBE = "private-probe.safetensors"
 """Name of the file in the state folder."""
-
-_KIND = "prior"
 
 
 def private_probes(accepted: AcceptedRequest[ProbeRequest | Task], budget: Budget) -> Tensor:
@@ -49,8 +48,8 @@ def private_update(accepted: AcceptedRequest[Task], budget: Budget) -> tuple[Upd
         PolicyRefusal: If the budget does not reach for it, or the server sent no prior.
     """
     site, task = accepted.site, accepted.request
-    episodes = task.candidates or ({"anchor": accepted.first_anchor},)
-    kind = _KIND if task.candidates else "anchor"
+    episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
+    kind = PRIOR if task.candidates else ANCHOR
     if any(kind not in candidates for candidates in episodes):
         raise PolicyRefusal("no-start-without-choice")
     probe, count = _cached_probe(accepted), len(site.train.y)

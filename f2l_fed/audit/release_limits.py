@@ -8,9 +8,7 @@ from math import hypot, isfinite
 from typing import Any
 
 from f2l_fed.core.validation import require
-
-SERVED, RIGHT, WRONG = "generated", "prior", "wrong_context"
-"""Arms: what a site gets, and the prior with a right and a wrong context."""
+from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, WRONG_CONTEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +123,10 @@ def decide(
 
 
 def _margins(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Smallest margin of the served start over every other one, by the name of its arm."""
-    served = part["arms"][SERVED]
+    """Smallest margin of the served start over every other one, by the key of its arm."""
+    served = part["arms"][GENERATED]
     for arm, row in part["arms"].items():
-        if arm != SERVED:
+        if arm != GENERATED:
             leads = zip(served["accuracy"], row["accuracy"], strict=True)
             noises = zip(served["ci95"], row["ci95"], strict=True)
             yield (
@@ -141,5 +139,5 @@ def _margins(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _context_cost(part: Mapping[str, Any]) -> float:
-    right, wrong = (part["arms"][arm]["accuracy"][0] for arm in (RIGHT, WRONG))
+    right, wrong = (part["arms"][arm]["accuracy"][0] for arm in (PRIOR, WRONG_CONTEXT))
     return float(right - wrong)

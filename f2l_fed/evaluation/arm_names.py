@@ -1,50 +1,109 @@
-"""TODO."""
+"""Arms by name: key, label and description of every start that is measured at held-out sites.
+
+The list is the only place for names: tables, reports and charts read it. An arm that is added here
+gets its start in `f2l_fed.evaluation.arms.starts`.
+"""
 
 from __future__ import annotations
 
-ARMS = (
-    "random",
-    "global_mean",
-    "nearest",
-    "soup",
-    "probe",
-    "prior",
-    "wrong_context",
-    "gaussian",
-    "generated",
-)
+from dataclasses import dataclass
+
+GENERATED = "generated"
+"""Key of the served start, which all others are compared with."""
+
+RANDOM = "random"
+"""Key of the baseline: its accuracy after the last step is the target accuracy."""
+
+PRIOR = "prior"
+"""Key of the prior's start for the site's own context."""
+
+PROBE = "probe"
+"""Key of the start after the probe's own steps."""
+
+WRONG_CONTEXT = "wrong_context"
+"""Key of the prior's start for the context of another site."""
 
 
-LABELS = {
-    "random": "random",
-    "global_mean": "mean of all",
-    "nearest": "nearest",
-    "soup": "mean of 8",
-    "probe": "probe itself",
-    "prior": "linear prior",
-    "wrong_context": "wrong context",
-    "gaussian": "Gaussian",
-    "generated": "generated",
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One arm of the comparison.
 
-
-STARTS = {
-    "random": "an untrained network, as a site would begin today",
-    "global_mean": "one average of all networks for every site, as in federated averaging",
-    "nearest": "the stored network of the site most like this one",
-    "probe": "the network that the probe's own gradient steps end at",
-    "soup": "the average of the stored networks of the sites most like this one",
-    "prior": "a linear prediction from the site's probe, without the flow",
-    "wrong_context": "the linear prediction from the probe of a stranger",
-    "gaussian": "plain noise around the linear prediction, with the same choice at the site",
-    "generated": "what a site gets from this release",
-}
-
-
-def label(name: str) -> str:
-    """An arm's name for people.
-
-    >>> label("global_mean")
-    'global mean'
+    Args:
+        key: Its name in ``result.json``, never changed.
+        label: Its name for people, at most 13 characters.
+        description: The start in a phrase.
     """
-    return name.replace("_", " ")
+
+    key: str
+    label: str
+    description: str
+
+
+ARMS = (
+    Arm(
+        key=RANDOM,
+        label="random",
+        description="an untrained network, as in training from scratch",
+    ),
+    Arm(
+        key="global_mean",
+        label="mean of all",
+        description="one average of all networks for every site, as in federated averaging",
+    ),
+    Arm(
+        key="nearest",
+        label="nearest",
+        description="the stored network of the site with the nearest context",
+    ),
+    Arm(
+        key="soup",
+        label="mean of 8",
+        description="the average of the 8 stored networks with the nearest contexts",
+    ),
+    Arm(
+        key=PROBE,
+        label="probe itself",
+        description="the network at the end of the probe's own gradient steps",
+    ),
+    Arm(
+        key=PRIOR,
+        label="linear prior",
+        description="a linear prediction from the site's probe, without the flow",
+    ),
+    Arm(
+        key=WRONG_CONTEXT,
+        label="wrong context",
+        description="the linear prediction from the probe of another site",
+    ),
+    Arm(
+        key="gaussian",
+        label="Gaussian",
+        description="normal noise around the linear prediction, with the same choice at the site",
+    ),
+    Arm(
+        key=GENERATED,
+        label="generated",
+        description="the start that a site gets from this release",
+    ),
+)
+"""In the order in which they are measured and shown."""
+
+_BY_KEY = {arm.key: arm for arm in ARMS}
+
+
+def label(key: str) -> str:
+    """An arm's name for people; an unknown key in words.
+
+    >>> label("soup"), label("of_another_release")
+    ('mean of 8', 'of another release')
+    """
+    return _BY_KEY[key].label if key in _BY_KEY else key.replace("_", " ")
+
+
+def description(key: str) -> str:
+    """An arm's start in a phrase; empty for an unknown key.
+
+    >>> description("nearest")
+    'the stored network of the site with the nearest context'
+    """
+    return _BY_KEY[key].description if key in _BY_KEY else ""

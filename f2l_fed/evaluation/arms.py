@@ -1,9 +1,10 @@
-"""Arms: the starts a site could have had, measured on sites that never took part.
+"""Arms: the starts that a held-out site could have, and their accuracy at it.
 
 Every arm gets the same sites, the same few examples and the same local steps; only the start
-differs. ``generated`` is what a site would really start from: what it makes, by its own examples,
-of the candidates that a server would send. ``gaussian`` is the same with normal noise around the
-prior in place of what the flow makes of it, ``wrong_context`` the prior for a stranger's context.
+differs. ``generated`` is the start that a site would really have: its own choice, by its own
+examples, among the candidates that a server would send. ``gaussian`` is the same with normal noise
+around the prior instead of the flow, ``wrong_context`` the prior for the context of another site.
+Keys, labels and descriptions of the arms are in `f2l_fed.evaluation.arm_names`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, PROBE, RANDOM, WRONG_CONTEXT
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
+from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.config import ProbeConfig, Recipe
 from f2l_fed.local_training.finetune import STEPS, accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
@@ -42,47 +44,92 @@ class HeldOutSite:
     test: tuple[Tensor, Tensor]
 
 
-def context_of(
-    config: FederationConfig, target: Target, anchor: Tensor, site: HeldOutSite
-) -> Tensor:
-    """(D,) float32, the probe update of a held-out site from an anchor."""
-    x, y = site.train
-    rng = generator_for(config.lineage, site.name, "probe")
-    support = support_set(y, config.probe.shots, rng)
-    return probe_update(target, anchor, x[support], y[support], config.probe.recipe)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRelease:
+    """A release as it serves new sites.
 
+    Args:
+        lineage: The federation's lineage, for random streams.
+        target: The network that is generated.
+        generator: The release's generator.
+        records: The records that it was fitted on.
+        probe: How a site makes its context.
+        candidates: What a site may choose its start from.
+    """
 
-def starts(
-    config: FederationConfig,
-    target: Target,
-    generator: Generator,
-    records: FittedRecords,
-    site: HeldOutSite,
-) -> dict[str, Tensor]:
-    """The start of every arm for one held-out site, by name."""
-    anchor, lineage, choice = generator.prior.anchor, config.lineage, config.candidates
-    context = context_of(config, target, anchor, site)
-    expected = generator.expect(context[None])[0]
-    draws = generator_for(lineage, site.name, "stranger")
-    stranger = torch.randint(len(records.contexts), (1,), generator=draws)
+    lineage: str
+    target: Target
+    generator: Generator
+    records: FittedRecords
+    probe: ProbeConfig
+    candidates: CandidatesConfig
 
-    def chosen(evaluations: int | None) -> Tensor:
-        rng = generator_for(lineage, site.name, "candidates")
-        offered = candidates_for_service(
-            generator, records, context, expected, choice, rng, evaluations=evaluations
+    def context(self, site: HeldOutSite) -> Tensor:
+        """(D,) float32, the probe update of a site from the generator's anchor."""
+        x, y = site.train
+        rng = generator_for(self.lineage, site.name, "probe")
+        support = support_set(y, self.probe.shots, rng)
+        anchor = self.generator.prior.anchor
+        return probe_update(self.target, anchor, x[support], y[support], self.probe.recipe)
+
+    def candidates_of(
+        self,
+        site: HeldOutSite,
+        context: Tensor,
+        expected: Tensor,
+        *,
+        evaluations: int | None = None,
+    ) -> dict[str, Tensor]:
+        """The candidates of a site by kind; see `candidates_for_service`.
+
+        Args:
+            site: The site.
+            context: (D,) float32, its context.
+            expected: (D,) float32, the prediction for it.
+            evaluations: Of the flow, instead of the generator's own number.
+        """
+        rng = generator_for(self.lineage, site.name, "candidates")
+        return candidates_for_service(
+            self.generator,
+            self.records,
+            context,
+            expected,
+            self.candidates,
+            rng,
+            evaluations=evaluations,
         )
-        return select(target, offered, *site.train, keep=choice.keep)[1]
 
+    def chosen(
+        self,
+        site: HeldOutSite,
+        context: Tensor,
+        expected: Tensor,
+        *,
+        evaluations: int | None = None,
+    ) -> Tensor:
+        """(D,) float32, the site's choice among its candidates; arguments as `candidates_of`."""
+        candidates = self.candidates_of(site, context, expected, evaluations=evaluations)
+        return select(self.target, candidates, *site.train, keep=self.candidates.keep)[1]
+
+
+def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
+    """(D,) float32, the start of every arm for one held-out site, by the arm's key."""
+    lineage, generator, records = release.lineage, release.generator, release.records
+    context = release.context(site)
+    expected = generator.expect(context[None])[0]
+    # The name of the random stream decides whose context it is; renaming it changes results.
+    draws = generator_for(lineage, site.name, "stranger")
+    other = torch.randint(len(records.contexts), (1,), generator=draws)
     return {
-        "random": target.initialise(generator_for(lineage, site.name, "random")),
+        RANDOM: release.target.initialise(generator_for(lineage, site.name, "random")),
         "global_mean": generator.mean,
         "nearest": records.nearest(context, 1)[0],
         "soup": records.nearest(context, _SOUP).mean(0),
-        "probe": anchor + context,
-        "prior": expected,
-        "wrong_context": generator.expect(records.contexts[stranger])[0],
-        "gaussian": chosen(0),
-        "generated": chosen(None),
+        PROBE: generator.prior.anchor + context,
+        PRIOR: expected,
+        WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
+        "gaussian": release.chosen(site, context, expected, evaluations=0),
+        GENERATED: release.chosen(site, context, expected),
     }
 
 

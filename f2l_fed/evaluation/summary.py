@@ -1,4 +1,4 @@
-"""TODO."""
+"""Summaries of measured arms over sites: means, 95% intervals, local steps to a target accuracy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from f2l_fed.evaluation.arm_names import RANDOM
 from f2l_fed.local_training.finetune import STEPS
 
 
@@ -18,8 +19,8 @@ def summarise(
     """Mean accuracy over sites with the half-width of its 95% interval, for every arm.
 
     Args:
-        curves: One result of `measure` per site.
-        steps: The numbers of steps in it.
+        curves: One result of `f2l_fed.evaluation.arms.measure` per site.
+        steps: The numbers of local steps in it.
 
     Returns:
         ``{"steps": […], "arms": {arm: {"accuracy": […], "ci95": […]}}}``; the interval is
@@ -46,18 +47,18 @@ def half_width(values: Tensor) -> Tensor:
 
 
 def steps_to_target(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Local steps that each arm needs for what a random start has reached at the last step.
+    """Local steps of each arm to the target accuracy: the random start's after the last step.
 
     Args:
-        part: A result of `summarise`.
+        part: The result of `summarise`.
 
     Returns:
         ``{"target": {"arm", "steps", "accuracy"}, "arms": {arm: steps or None}}``.
     """
     steps, arms = part["steps"], part["arms"]
-    goal = arms["random"]["accuracy"][-1]
+    goal = arms[RANDOM]["accuracy"][-1]
     reached = {
         arm: next((n for n, a in zip(steps, row["accuracy"], strict=True) if a >= goal), None)
         for arm, row in arms.items()
     }
-    return {"target": {"arm": "random", "steps": steps[-1], "accuracy": goal}, "arms": reached}
+    return {"target": {"arm": RANDOM, "steps": steps[-1], "accuracy": goal}, "arms": reached}

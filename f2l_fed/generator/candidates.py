@@ -15,6 +15,7 @@ from torch import Tensor
 
 from f2l_fed.generator.config import CandidatesConfig, SampleConfig
 from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training import candidate_kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,8 @@ def _by_kind(
     generator: Generator, records: FittedRecords, context: Tensor, expected: Tensor, drawn: Tensor
 ) -> dict[str, Tensor]:
     return {
-        "prior": expected,
-        "global_mean": generator.mean,
-        **dict(zip(("nearest",), records.nearest(context, 1), strict=False)),
-        **{f"sample-{index}": weights for index, weights in enumerate(drawn)},
+        candidate_kinds.PRIOR: expected,
+        candidate_kinds.GLOBAL_MEAN: generator.mean,
+        **dict(zip((candidate_kinds.NEAREST,), records.nearest(context, 1), strict=False)),
+        **{candidate_kinds.sample(index): weights for index, weights in enumerate(drawn)},
     }

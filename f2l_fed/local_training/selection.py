@@ -8,11 +8,9 @@ from math import isnan
 import torch
 from torch import Tensor
 
+from f2l_fed.local_training.candidate_kinds import BLEND, is_sample
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.targets.target import Target
-
-BLEND = "blend"
-"""Kind of the mean of the best draws."""
 
 CandidateSet = tuple[Mapping[str, Tensor], ...]
 """For each episode of a site, candidates by kind."""
@@ -35,7 +33,7 @@ def select(
         Its kind and weights.
     """
     losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in candidates.items()}
-    draws = _by_loss((kind for kind in losses if kind.startswith("sample-")), losses)[:keep]
+    draws = _by_loss((kind for kind in losses if is_sample(kind)), losses)[:keep]
     if len(draws) > 1:
         blend = torch.stack([candidates[kind] for kind in draws]).mean(0)
         candidates = {**candidates, BLEND: blend}

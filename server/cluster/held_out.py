@@ -11,7 +11,7 @@ import ray
 import torch
 
 from f2l_fed.errors import RoundError
-from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import summarise
 from server.cluster.tasks import typed_errors
 from server.federation.folder import Federation
@@ -30,28 +30,28 @@ def evaluate_held_out(
         federation: A federation with a release; the promoted one is measured, or the newest if none
             is.
         parts: Held-out sites by kind; None for a kind without any.
-        stop: Set from outside to give up.
+        stop: Set from outside to stop the measurement.
 
     Raises:
-        RoundError: If the run was stopped.
+        RoundError: If it was stopped.
     """
     release = federation.releases.measured()
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(curves_of)
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for kind, sites in parts.items():
         if sites is None:
-            found[kind] = None
+            measured[kind] = None
             continue
-        shares = [sites[start::workers] for start in range(workers)]
+        shares = [sites[first::workers] for first in range(workers)]
         pending = [task.remote(federation.root, release.id, share) for share in shares if share]
         while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
             if stop.is_set():
                 raise RoundError("stopped")
         with typed_errors():
             curves = {name: curve for part in ray.get(pending) for name, curve in part.items()}
-        found[kind] = summarise([curves[site.name] for site in sites])
-    return found
+        measured[kind] = summarise([curves[site.name] for site in sites])
+    return measured
 
 
 def curves_of(
@@ -60,13 +60,26 @@ def curves_of(
     """Measures accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
-    config, target = federation.config, federation.target
-    generator = federation.releases.generator(id)
-    release = federation.releases.read(id)
-    records = release_records(federation, release, rows_left(federation, release))
+    config, release = federation.config, served_release(federation, id)
     curves = {}
     for site in sites:
-        every = starts(config, target, generator, records, site)
-        asked = {arm: start for arm, start in every.items() if arms is None or arm in arms}
-        curves[site.name] = measure(target, asked, site, config.local, config.lineage)
+        measured = {
+            arm: start
+            for arm, start in starts(release, site).items()
+            if arms is None or arm in arms
+        }
+        curves[site.name] = measure(release.target, measured, site, config.local, config.lineage)
     return curves
+
+
+def served_release(federation: Federation, id: str) -> ServedRelease:
+    """A release as it serves new sites, without records that are no longer in the zoo."""
+    release = federation.releases.read(id)
+    return ServedRelease(
+        lineage=federation.config.lineage,
+        target=federation.target,
+        generator=federation.releases.generator(id),
+        records=release_records(federation, release, rows_left(federation, release)),
+        probe=federation.config.probe,
+        candidates=federation.config.candidates,
+    )

@@ -1,4 +1,4 @@
-"""The live page of a federation folder: rounds, releases, events, metrics. It only reads."""
+"""The dashboard of a federation folder: rounds, releases, events and metrics, read only."""
 
 from server.dashboard.app import create_app, serve_dashboard
 

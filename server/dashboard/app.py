@@ -1,4 +1,4 @@
-"""The web page of a federation: two views for people and machines, and no way to write."""
+"""The dashboard's web application, read only: a page for people, metrics and health checks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_app(workdir: Path) -> FastAPI:
     """The dashboard of one federation.
 
     Args:
-        workdir: The federation's folder; read anew for every answer.
+        workdir: The federation's folder; read again for every response.
     """
     app = FastAPI(title="F2L-Fed dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     registry = federation_registry(workdir)
@@ -59,9 +59,9 @@ def create_app(workdir: Path) -> FastAPI:
 
     @app.get("/health")
     def health() -> JSONResponse:
-        found = workdir.is_dir()
+        exists = workdir.is_dir()
         return JSONResponse(
-            {"status": "ok" if found else "folder is missing"}, status_code=200 if found else 503
+            {"status": "ok" if exists else "folder is missing"}, status_code=200 if exists else 503
         )
 
     return app
@@ -71,21 +71,21 @@ def create_app(workdir: Path) -> FastAPI:
 async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
     """Serves the dashboard on loopback until the block ends.
 
-    It has no log-in: for any other address put a proxy with one in front of it.
+    It has no authentication: to publish it, put a proxy that authenticates in front of it.
 
     Args:
         workdir: The federation's folder.
-        port: 0 for any that is free.
+        port: The port; 0 for any free one.
 
     Yields:
-        The port.
+        The bound port.
 
     Raises:
-        UsageError: There is no such folder, or the port can't be listened on.
+        UsageError: If the folder is missing, or the port is not available.
     """
     if not workdir.is_dir():
         raise UsageError(
-            "there is no such folder",
+            "the folder is missing",
             where=str(workdir),
             remedy="Name the folder of a federation.",
         )
@@ -93,7 +93,7 @@ async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise UsageError(
-            "the dashboard can't listen",
+            "the dashboard's port is not available",
             where=f"127.0.0.1:{port}",
             got=error.strerror or str(error),
             remedy="Choose another port.",

@@ -1,7 +1,8 @@
-"""A federation folder as Prometheus metrics, read at each scrape."""
+"""Prometheus metrics of a federation folder, read at each scrape."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,9 @@ class _FederationCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         view = read_view(self._workdir)
-        # Gauges, not counters: a round that is repeated or whose file is removed may lower them.
-        steps: dict[str, int] = {}
-        for state in view.rounds:
-            step = str(state.get("step", "unknown"))
-            steps[step] = steps.get(step, 0) + 1
-        rounds = GaugeMetricFamily("f2l_rounds", "Rounds by the step they are at.", labels=["step"])
+        # Gauges, not counters: repeating a round or removing its file may lower them.
+        steps = Counter(str(state.get("step", "unknown")) for state in view.rounds)
+        rounds = GaugeMetricFamily("f2l_rounds", "Rounds by their present step.", labels=["step"])
         for step, number in sorted(steps.items()):
             rounds.add_metric([step], number)
         yield rounds
@@ -37,7 +35,7 @@ class _FederationCollector(Collector):
                 value=sum(_size(state.get(key)) for state in view.rounds),
             )
         yield GaugeMetricFamily(
-            "f2l_unreadable", "Files or groups of lines that are damaged.", len(view.unreadable)
+            "f2l_unreadable", "Damaged files or groups of lines.", len(view.unreadable)
         )
         figures = GaugeMetricFamily(
             "f2l_release_figure",

@@ -1,4 +1,4 @@
-"""What a federation folder says about itself, read while others write to it."""
+"""The view of a federation folder for dashboard and metrics, read while others write to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FederationView:
         rounds: States of the rounds, latest first.
         releases: Records of the releases, latest first.
         events: The last events, latest first.
-        unreadable: Files that could not be read, and how many event lines.
+        unreadable: Files that could not be read, and the number of such event lines.
     """
 
     rounds: tuple[dict[str, Any], ...]
@@ -38,7 +38,7 @@ class FederationView:
 
 
 def read_view(workdir: Path, *, last_events: int = 40) -> FederationView:
-    """Reads a federation folder; what is missing is empty, what is damaged is named.
+    """Reads a federation folder; missing parts are empty, damaged files are named.
 
     Args:
         workdir: Folder with ``events.jsonl``, ``rounds`` and ``releases``, each of them optional.
@@ -69,23 +69,23 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_all(workdir: Path, pattern: str) -> tuple[list[dict[str, Any]], list[str]]:
-    found, bad = [], []
+    records, bad = [], []
     for path in sorted(workdir.glob(pattern)):
         try:
             record = json.loads(path.read_bytes())
         except FileNotFoundError:
-            continue  # replaced or removed since it was listed
+            continue  # Replaced or removed since it was listed.
         except (OSError, ValueError):
             record = None
         if isinstance(record, dict):
-            found.append(record)
+            records.append(record)
         else:
             bad.append(str(path.relative_to(workdir)))
-    return found, bad
+    return records, bad
 
 
 def _read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole events in the last part of the file, oldest first, and the number of bad lines."""
+    """The complete events at the end of the file, oldest first, and the number of bad lines."""
     try:
         with path.open("rb") as file:
             start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
@@ -94,9 +94,9 @@ def _read_events(path: Path) -> tuple[list[dict[str, Any]], int]:
     except OSError:
         return [], 0
     # After the last newline there is nothing, or a line that is still being written.
-    whole = lines[1 if start else 0 : -1]
+    complete = lines[1 if start else 0 : -1]
     events, bad = [], 0
-    for line in whole:
+    for line in complete:
         try:
             event = json.loads(line)
         except ValueError:

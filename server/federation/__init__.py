@@ -1,1 +1,1 @@
-"""TODO."""
+"""A federation on disk: its folder, settings and releases."""

@@ -26,16 +26,16 @@ from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
 
 FEDERATION_FILE = "federation.json"
-"""What makes a folder that of a federation."""
+"""Name of the file that marks a federation's folder."""
 
 
 @dataclass(frozen=True)
 class Federation:
-    """An opened folder.
+    """An opened federation folder.
 
     Args:
         root: The folder.
-        config: What it was created with.
+        config: Its configuration.
     """
 
     root: Path
@@ -43,17 +43,21 @@ class Federation:
 
     @classmethod
     def create(cls, root: Path, config: FederationConfig) -> Federation:
-        """Lays out a new federation in a folder without one."""
+        """Creates a new federation.
+
+        Raises:
+            UsageError: If the folder holds a federation.
+        """
         federation = cls(root, config)
         layout = federation.target.layout
         if (root / FEDERATION_FILE).exists():
             raise UsageError(
-                "there is a federation in this folder already",
+                "the folder holds a federation already",
                 where=str(root),
                 remedy="Choose another folder.",
             )
         root.mkdir(parents=True, exist_ok=True)
-        # Before the folder is taken for a federation: an object store may turn it down.
+        # Before the file that marks the folder: an object store may refuse the zoo.
         Zoo.create(
             federation.zoo_place,
             lineage=config.lineage,
@@ -67,13 +71,17 @@ class Federation:
 
     @classmethod
     def open(cls, root: Path) -> Federation:
-        """Raises ConfigError if the folder holds no federation."""
+        """Opens a federation.
+
+        Raises:
+            ConfigError: If the folder holds no federation.
+        """
         path = root / FEDERATION_FILE
         try:
             values: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
-                "no federation in this folder",
+                "the folder is not a federation",
                 where=str(root),
                 expected=f"a readable {FEDERATION_FILE}",
                 got=str(error),
@@ -94,7 +102,7 @@ class Federation:
 
     @cached_property
     def frame(self) -> Frame:
-        """What every request to a site says."""
+        """The part that all requests to sites share."""
         config = self.config
         return Frame(
             lineage=config.lineage,
@@ -108,13 +116,13 @@ class Federation:
         )
 
     def anchor(self, release: Release | None) -> Tensor:
-        """(D,) float32, where probes start for a release; None for before the first."""
+        """(D,) float32, the start of probes for a release; None stands for no release yet."""
         if release is None:
             return anchor(self.target, self.config.lineage)
         return self.releases.part(release.id, "anchor")
 
     def next_anchor(self, release: Release | None) -> Tensor:
-        """(D,) float32, where the probes of the round after a release start."""
+        """(D,) float32, the start of probes in the round after a release."""
         if release is None or release.anchors >= self.config.probe.anchors:
             return self.anchor(release)
         return recentred(self.target, self.releases.part(release.id, "mean"))
@@ -126,29 +134,29 @@ class Federation:
 
     @property
     def zoo_place(self) -> Path | str:
-        """Its folder, or its address in an object store."""
+        """The zoo's folder, or its address in an object store."""
         place = self.config.zoo
         return place if "://" in place else self.root / place
 
     def last_round(self) -> int:
-        """Of all rounds that anything is known of; 0 before the first.
+        """Number of the last known round; 0 before the first.
 
-        A folder that was restored may lack the files of rounds whose records or releases are there.
+        A restored folder may lack round files although records or releases of these rounds exist.
         """
-        named = [path.stem for path in (self.root / "rounds").glob("[0-9]*.json")]
-        known = {int(name) for name in (*named, *self.releases.ids()) if name.isdecimal()}
+        files = [path.stem for path in (self.root / "rounds").glob("[0-9]*.json")]
+        known = {int(name) for name in (*files, *self.releases.ids()) if name.isdecimal()}
         for numbers in self.zoo.snapshot().rounds().values():
             known |= numbers.keys()
         return max(known, default=0)
 
     @cached_property
     def quarantine(self) -> Quarantine:
-        """What admission put aside."""
+        """The submissions that admission has quarantined."""
         return Quarantine(self.root / "quarantine")
 
     @property
     def screening(self) -> Path:
-        """File of what admission remembers."""
+        """File of the admission history."""
         return self.root / "screening.safetensors"
 
     @cached_property

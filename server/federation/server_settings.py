@@ -1,4 +1,4 @@
-"""TODO."""
+"""The ``[server]`` section of ``federation.toml``: addresses, ports, certificates and limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from f2l_fed.core.validation import choice, positive, require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """How the central service is run.
+    """Settings of the central service.
 
     Args:
         address: host:port under which sites reach this server; it goes into their kits.
@@ -20,13 +20,13 @@ class ServerSettings:
         dashboard: Port of the dashboard, always on loopback; 0 for any.
         superlink: Port of Flower's SuperLink, always on loopback; 0 for any.
         enrolment: Port of the service behind /v1/site/, always on loopback; 0 for any.
-        gateway: "built-in", or "external" where an nginx as in deploy/nginx/ stands before
+        gateway: "built-in", or "external" for an nginx as in deploy/nginx/ before
             fixed ports of superlink and enrolment.
-        kit_hours: How long a site's kit can be used.
+        kit_hours: Validity of a site's kit.
         certificate_days: Validity of a site's certificate; its daemon renews it in time.
-        largest_body_bytes: Largest request that a site may send.
-        connections: Most connections of sites at a time.
-        connections_per_host: Most connections at a time from one address.
+        largest_body_bytes: Size limit of a site's request.
+        connections: Limit of simultaneous connections of sites.
+        connections_per_host: The same limit for each address.
     """
 
     address: str = "localhost:8443"
@@ -56,5 +56,5 @@ class ServerSettings:
 
     @property
     def host(self) -> str:
-        """The host that sites know."""
+        """The host name in `address`."""
         return split_address(self.address, "address")[0]

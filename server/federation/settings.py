@@ -1,8 +1,8 @@
-"""``federation.toml``: how a federation's server is run, and what the federation does.
+"""The settings of a federation, read from ``federation.toml``, created and refreshed after edits.
 
-The section ``[server]`` is the service's own and stands here; everything else is a
-`f2l_fed.config.FederationConfig`. What decides which networks can be compared is fixed when the
-folder is created; the rest may be edited and holds from the next start of the server.
+The section ``[server]`` holds `ServerSettings`; everything else is a
+`f2l_fed.config.FederationConfig`. Keys that decide which networks can be compared are fixed when
+the folder is created; the rest may be edited and takes effect at the next start of the server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ConfigError
 from server.federation.folder import FEDERATION_FILE, Federation
 from server.federation.server_settings import ServerSettings
-from server.federation.settings_file import _text
+from server.federation.settings_file import settings_text
 
 SETTINGS_FILE = "federation.toml"
 
@@ -29,7 +29,7 @@ def read_settings(root: Path) -> ServerSettings:
     """The ``[server]`` section of a federation's folder; the defaults where there is no file.
 
     Raises:
-        ConfigError: If it can't stand.
+        ConfigError: If the file is damaged, or a value is invalid.
     """
     return _server_of(_read(root / SETTINGS_FILE), root / SETTINGS_FILE)
 
@@ -41,28 +41,28 @@ def create(
 
     Args:
         root: A folder without one.
-        values: What a configuration file says; its ``[server]`` section counts too.
+        values: The content of a configuration file, with its ``[server]`` section.
         overrides: ``section.key=value`` texts.
-        server: Keys of ``[server]`` that were named on the command line.
-        where: Where the values are from, for errors.
+        server: Keys of ``[server]`` from the command line.
+        where: The source of the values, for errors.
 
     Raises:
-        ConfigError: If a value can't stand.
-        UsageError: If there is a federation in the folder.
+        ConfigError: If a value is invalid.
+        UsageError: If the folder holds a federation.
     """
     section = {**_section(values, where), **server}
     settings = from_mapping(ServerSettings, section, where=f"{where} [server]")
     config = config_of({**values}, overrides, where=where)
     federation = Federation.create(root, config)
-    write_atomically(root / SETTINGS_FILE, _text(settings, config))
+    write_atomically(root / SETTINGS_FILE, settings_text(settings, config))
     return federation, settings
 
 
 def refresh(root: Path) -> tuple[Federation, ServerSettings]:
-    """Opens a federation's folder and takes over what has been edited in its settings.
+    """Opens a federation's folder and applies edits of its settings.
 
     Raises:
-        ConfigError: If there is no federation, or a value can't stand or is fixed.
+        ConfigError: If there is no federation, or a value is invalid or fixed.
     """
     federation, path = Federation.open(root), root / SETTINGS_FILE
     values = _read(path)
@@ -88,7 +88,7 @@ def refresh(root: Path) -> tuple[Federation, ServerSettings]:
 
 
 def read_values(path: Path | None) -> dict[str, Any]:
-    """What a configuration file says; nothing for None."""
+    """The content of a configuration file; empty for None."""
     return _read(path, required=True) if path else {}
 
 
@@ -98,7 +98,7 @@ def _read(path: Path, *, required: bool = False) -> dict[str, Any]:
     except FileNotFoundError as error:
         if not required:
             return {}
-        raise ConfigError("there is no such file", where=str(path)) from error
+        raise ConfigError("the file is missing", where=str(path)) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             "can't read the configuration", where=str(path), got=str(error)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The text of ``federation.toml``: every key with its meaning, defaults as comments."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from f2l_fed.config import FederationConfig
 from server.federation.server_settings import ServerSettings
 
 _HEAD = """\
-# A federation. Lines that begin with "# " and a key show what holds where nothing is said.
-# Edit it and start the server again. seed, shared_labels, [target] and [probe] are fixed for
-# good: networks of other ones can't be compared.
+# A federation. A line with "# " before a key shows its default.
+# Edit the file and start the server again. seed, shared_labels, [target] and [probe] are fixed for
+# good: networks of different ones can't be compared.
 """
 
 
-def _text(settings: ServerSettings, config: FederationConfig) -> str:
+def settings_text(settings: ServerSettings, config: FederationConfig) -> str:
+    """The content of ``federation.toml`` for these settings."""
     lines = [_HEAD, *_plain_keys(config, FederationConfig())]
     lines += ["", "[server]", *_plain_keys(settings, ServerSettings(), shown=("address", "listen"))]
     lines += _sections(config, FederationConfig(), "")
@@ -62,7 +63,7 @@ def _comment(text: str) -> Iterator[str]:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """What a dataclass's docstring says of each field."""
+    """The meaning of each field, from the ``Args`` of a dataclass's docstring."""
     documented = (inspect.getdoc(kind) or "").partition("Args:\n")[2]
     return {
         name: " ".join(text.split())

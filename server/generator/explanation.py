@@ -12,6 +12,7 @@ from torch import Tensor
 from f2l_fed.errors import ReleaseError, UsageError, ZooError
 from f2l_fed.explain.attribution import RefinementStep, held_out_attribution, refinement_step_of
 from f2l_fed.explain.explanation import EXPECTED, Explanation, explain, relative_changes
+from f2l_fed.local_training.candidate_kinds import PRIOR, is_sample
 from f2l_fed.zoo import Record
 from server.federation.folder import Federation
 from server.federation.release import Release
@@ -130,8 +131,8 @@ def _candidates(
 ) -> dict[str, Tensor]:
     """The prediction for a site's first record and what is drawn around it in a training round."""
     made = candidates_for(federation, release.id, [site], contexts[None])[site][0]
-    drawn = {kind: weights for kind, weights in made.items() if kind.startswith("sample-")}
-    return {EXPECTED: made["prior"], **drawn}
+    drawn = {kind: weights for kind, weights in made.items() if is_sample(kind)}
+    return {EXPECTED: made[PRIOR], **drawn}
 
 
 def _fine_tuning(

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Results for people: ``result.json``, the report page, tables and progress on a terminal."""

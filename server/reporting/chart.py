@@ -1,7 +1,7 @@
-"""Line charts with uncertainty bands, as SVG that a page can hold without any script.
+"""Line charts with uncertainty bands, as inline SVG without scripts.
 
-Colours are left to the page: each line has the class ``line`` and ``tone-0`` to ``tone-7``, the
-one that matters most ``lead`` instead of a tone.
+The page sets the colours: each line has the class ``line`` and one of ``tone-0`` to ``tone-7``,
+the leading line ``lead`` instead of a tone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Line:
         values: Fractions, 0 to 1, one for each x; NaN leaves a gap.
         half_widths: Half width of the band around each value; NaN for none.
         tone: Colour, 0 to 7.
-        lead: Whether it is the line that the chart is about.
+        lead: Whether it is the chart's leading line.
     """
 
     label: str
@@ -43,14 +43,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
-    """Where a number of steps and a fraction lie on the paper."""
+    """The map from steps and fractions to coordinates."""
 
     x_max: float
     low: float
     high: float
 
     def x(self, steps: float) -> float:
-        # Square root: the first steps, which matter most, get room; zero still has a place.
+        # Square root: the first steps, which matter most, get room, and zero is on the axis.
         return _LEFT + _MARGIN + (_RIGHT - _LEFT - 2 * _MARGIN) * math.sqrt(steps / self.x_max)
 
     def y(self, value: float) -> float:
@@ -61,15 +61,15 @@ def line_chart(lines: Sequence[Line], steps: Sequence[int], *, title: str) -> Ma
     """Draws accuracies over local steps, the leading line on top of the others.
 
     Args:
-        lines: What to draw; a line without any value is left out.
+        lines: The lines; one without any value is left out.
         steps: x of each value, increasing, 0 or more.
-        title: What the chart shows, read out by screen readers.
+        title: The chart's title for screen readers.
 
     Returns:
         An ``svg`` element, every text escaped.
 
     Raises:
-        ValueError: There is nothing to draw.
+        ValueError: If no line has a value.
     """
     drawn = [line for line in lines if any(map(math.isfinite, line.values))]
     if not drawn or not steps:
@@ -91,35 +91,35 @@ def line_chart(lines: Sequence[Line], steps: Sequence[int], *, title: str) -> Ma
 
 
 def spread_labels(
-    wanted: Sequence[float], *, gap: float, low: float, high: float
+    ideal: Sequence[float], *, gap: float, low: float, high: float
 ) -> tuple[float, ...]:
-    """Moves labels apart, as little as that takes, keeping their order.
+    """Moves labels apart by the least squares, in their order.
 
     Args:
-        wanted: Where each label would be best.
-        gap: Least distance of two labels; less where ``low`` to ``high`` has not the room.
-        low: No label is below.
-        high: No label is above.
+        ideal: The best place of each label.
+        gap: Minimum distance of two labels; smaller if ``low`` to ``high`` is too short.
+        low: Lower bound of all labels.
+        high: Upper bound of all labels.
 
     >>> spread_labels([50.0, 52.0, 10.0], gap=10.0, low=0.0, high=100.0)
     (46.0, 56.0, 10.0)
     >>> spread_labels([99.0, 98.0], gap=10.0, low=0.0, high=100.0)
     (100.0, 90.0)
     """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    order = sorted(range(len(ideal)), key=lambda i: ideal[i])
+    gap = min(gap, (high - low) / max(1, len(ideal) - 1))
     # Least squares under minimum distances: after taking the due distance off each position, what
     # is left must not decrease, and neighbours that would are pooled at their mean.
     pools: list[tuple[float, int]] = []
     for rank, index in enumerate(order):
-        mean, size = wanted[index] - rank * gap, 1
+        mean, size = ideal[index] - rank * gap, 1
         while pools and pools[-1][0] > mean:
             before, count = pools.pop()
             mean, size = (before * count + mean * size) / (count + size), size + count
         pools.append((mean, size))
     eased = [mean for mean, size in pools for _ in range(size)]
-    ceiling = high - gap * (len(wanted) - 1)
-    places = [0.0] * len(wanted)
+    ceiling = high - gap * (len(ideal) - 1)
+    places = [0.0] * len(ideal)
     for rank, index in enumerate(order):
         places[index] = min(max(eased[rank], low), ceiling) + rank * gap
     return tuple(places)

@@ -1,4 +1,4 @@
-"""The held-out part of ``result.json`` as records: starts, accuracies, steps to the target."""
+"""The comparison of arms at held-out sites, read from ``result.json``."""
 
 from __future__ import annotations
 
@@ -10,29 +10,26 @@ from typing import Any
 from f2l_fed.errors import DataError
 
 __all__ = [
-    "BASE",
     "GROUPS",
-    "LEAD",
-    "Arm",
     "Comparison",
     "Gap",
+    "MeasuredArm",
     "TargetAccuracy",
     "read_comparisons",
 ]
 
-LEAD, BASE = "generated", "random"
 GROUPS = ("seen", "unseen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One way to start, measured.
+class MeasuredArm:
+    """One arm with its measurements.
 
     Args:
-        name: Key in the result, ``generated`` for what a site would really start from.
-        accuracy: Mean over sites for each number of steps, 0 to 1, NaN where not measured.
-        ci95: Half width of the 95% interval of each, NaN where not known.
-        reached_after: Steps to the target accuracy; None where it was not reached or not measured.
+        name: Key in the result; see `f2l_fed.evaluation.arm_names`.
+        accuracy: Mean over sites for each number of steps, 0 to 1, NaN if not measured.
+        ci95: Half width of the 95% interval of each, NaN if unknown.
+        reached_after: Steps to the target accuracy; None if it was not reached or not measured.
         timed: Whether the steps to the target were measured.
     """
 
@@ -45,7 +42,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetAccuracy:
-    """The accuracy that every start is timed to: that of the random start after many steps."""
+    """The target accuracy of all arms: the random start's after the last number of steps."""
 
     steps: int
     accuracy: float
@@ -53,13 +50,13 @@ class TargetAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """How far one start is above another after the same number of steps.
+    """The difference of two arms after the same number of steps.
 
     Args:
         steps: Number of local steps.
-        first: Accuracy of the one.
-        second: Accuracy of the other.
-        noise: 95% half width of the difference of independent means, NaN where not known.
+        first: Accuracy of the first arm.
+        second: Accuracy of the second arm.
+        noise: 95% half width of the difference of independent means, NaN if unknown.
     """
 
     steps: int
@@ -69,7 +66,7 @@ class Gap:
 
     @property
     def size(self) -> float:
-        """Difference of the accuracies; above 0 where the first is better."""
+        """Difference of the accuracies; above 0 if the first is better."""
         return self.first - self.second
 
     @property
@@ -80,30 +77,31 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """All starts at one kind of held-out sites.
+    """All arms at one kind of held-out sites.
 
     Args:
         group: ``seen`` or ``unseen``.
         steps: Numbers of local steps, increasing.
-        arms: The starts, in the order of the result.
-        target: What starts are timed to, if they were.
+        arms: The arms, in the order of the result.
+        target: The target accuracy, if steps to one were measured.
     """
 
     group: str
     steps: tuple[int, ...]
-    arms: tuple[Arm, ...]
+    arms: tuple[MeasuredArm, ...]
     target: TargetAccuracy | None
 
-    def arm(self, name: str) -> Arm | None:
+    def arm(self, name: str) -> MeasuredArm | None:
+        """The arm of a name; None if it was not measured."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def best(self, column: int) -> float:
-        """Highest accuracy after ``steps[column]`` steps, NaN where none was measured."""
+        """Highest accuracy after ``steps[column]`` steps, NaN if none was measured."""
         known = [a.accuracy[column] for a in self.arms if not math.isnan(a.accuracy[column])]
         return max(known, default=math.nan)
 
     def gaps(self, first: str, second: str) -> tuple[Gap, ...]:
-        """The first start against the second, wherever both were measured."""
+        """The first arm minus the second, after all numbers of steps measured for both."""
         one, other = self.arm(first), self.arm(second)
         if one is None or other is None:
             return ()
@@ -120,13 +118,13 @@ class Comparison:
 
 
 def read_comparisons(result: Mapping[str, Any]) -> dict[str, Comparison]:
-    """The comparisons that a result holds, by group.
+    """The comparisons of a result, by group.
 
     Args:
         result: Content of ``result.json``.
 
     Raises:
-        DataError: A list is not as long as the list of steps, or is no list of numbers.
+        DataError: If a list differs in length from the steps, or is not a list of numbers.
     """
     held_out = result.get("held_out") or {}
     timings = result.get("steps_to_target") or {}
@@ -144,14 +142,14 @@ def _read_comparison(
     steps = tuple(int(n) for n in _numbers(measured.get("steps"), f"{where}.steps"))
     if list(steps) != sorted(set(steps)):
         raise DataError(
-            "numbers of steps are not increasing", where=f"{where}.steps", got=str(list(steps))
+            "the numbers of steps are not increasing", where=f"{where}.steps", got=str(list(steps))
         )
     target, reached = timing.get("target"), timing.get("arms") or {}
     return Comparison(
         group=group,
         steps=steps,
         arms=tuple(
-            Arm(
+            MeasuredArm(
                 name=name,
                 accuracy=_numbers(arm.get("accuracy"), f"{where}.arms.{name}.accuracy", len(steps)),
                 ci95=_numbers(
@@ -176,7 +174,7 @@ def _numbers(
     )
     if values is None or not numeric or (count is not None and len(values) != count):
         raise DataError(
-            "a list of numbers does not fit",
+            "not a valid list of numbers",
             where=where,
             expected="numbers" if count is None else f"{count} numbers, one for each step count",
             got=repr(values)[:80],

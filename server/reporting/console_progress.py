@@ -20,13 +20,13 @@ from f2l_fed import events
 
 
 class ProgressView:
-    """A bar for what is going on, and a line for what has been decided.
+    """Progress of a run: a bar for the present step, and a line for every decision.
 
     Without a terminal only the lines appear.
 
     Args:
         console: Where to draw.
-        rounds: Number of rounds to come.
+        rounds: Number of rounds of the run.
     """
 
     def __init__(self, console: Console, rounds: int) -> None:
@@ -54,7 +54,7 @@ class ProgressView:
             self._bar.stop()
 
     def stage(self, text: str, total: int | None = None) -> None:
-        """Shows what starts now."""
+        """Shows a new step."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(text, total=total)
@@ -64,7 +64,7 @@ class ProgressView:
         event = events.current_name(event)
         if event == events.SITE_PROBED:
             if fields["done"] == 1:
-                self.stage("introductions", fields["sites"])
+                self.stage("sites check in", fields["sites"])
             self._advance()
         elif event == events.ROUND_STARTED:
             self._sites = fields["sites"]
@@ -101,6 +101,6 @@ class ProgressView:
     def _say(self, text: str | Text) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def _warn(self, what: str, why: str, style: str = "yellow") -> None:
-        # Both may come from a site: they are shown as they are.
-        self._say(Text.assemble((what, style), f": {why}"))
+    def _warn(self, subject: str, reason: str, style: str = "yellow") -> None:
+        # Both may come from a site: markup in them is not interpreted.
+        self._say(Text.assemble((subject, style), f": {reason}"))

@@ -1,4 +1,4 @@
-"""The result of a federation as tables for a terminal."""
+"""Tables of a federation's result for a terminal."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from f2l_fed.evaluation.arm_names import LABELS
+from f2l_fed.evaluation.arm_names import GENERATED, label
 
 TITLES = {
-    ("few-shot", "seen"): "Sites with classes that others have, in new combinations",
-    ("few-shot", "unseen"): "Sites with classes that no training site has",
+    ("few-shot", "seen"): "Held-out sites with known classes in new combinations",
+    ("few-shot", "unseen"): "Held-out sites with unseen classes",
 }
 
 
 def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """A table for each kind of held-out site, a sentence on what it says, and the notes."""
+    """A table and a sentence for each kind of held-out site, then the gate's decision and notes."""
     for kind, part in result["held_out"].items():
         if part is None:
             continue
-        title = TITLES.get((result["scenario"], kind), "Sites like those that took part")
+        title = TITLES.get((result["scenario"], kind), "Held-out sites")
         table = Table(
-            title=f"{title}: {result['held_out_sites'][kind]} held out.\n"
+            title=f"{title}: {result['held_out_sites'][kind]}.\n"
             "Accuracy in % after n local steps, ± half of its 95% interval over sites",
             title_justify="left",
             title_style="",
@@ -44,7 +44,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
                 Text(f"{100 * value:.1f} ±{100 * error:.1f}", style="bold" * (value == top))
                 for value, error, top in zip(row["accuracy"], row["ci95"], best, strict=True)
             ]
-            table.add_row(LABELS.get(arm, arm), *cells)
+            table.add_row(label(arm), *cells)
         yield table
         yield Text(_sentence(result["steps_to_target"][kind]))
         yield Text()
@@ -55,16 +55,16 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _sentence(reached: Mapping[str, Any]) -> str:
-    target, needed = reached["target"], reached["arms"]["generated"]
-    goal = f"what a random start has after {target['steps']} ({target['accuracy']:.1%})"
+    target, needed = reached["target"], reached["arms"][GENERATED]
+    goal = f"the {target['accuracy']:.1%} that a random start has after {target['steps']}"
     if needed is None:
-        return f"A generated start does not reach {goal}."
-    return f"A generated start needs {needed} local steps for {goal}."
+        return f"A generated start does not reach {goal} local steps."
+    return f"A generated start needs {needed} local steps to reach {goal}."
 
 
 def _judgement(judged: Mapping[str, Any]) -> Iterator[str]:
     if judged["passed"]:
-        yield "On these sites no other start is clearly above the generated one."
+        yield "At these sites no other start is clearly above the generated one."
     else:
-        yield "On these sites the release would not pass:"
+        yield "Measured at these sites, the gate would reject the release:"
         yield from (f"  {reason}" for reason in judged["reasons"])

@@ -1,4 +1,4 @@
-"""What a comparison says about the generated start, in words that claim no more than it shows."""
+"""Findings about the generated start, in sentences that claim no more than was measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from server.reporting.comparison import BASE, LEAD, Comparison
+from f2l_fed.evaluation.arm_names import GENERATED, RANDOM
+from server.reporting.comparison import Comparison
 
 __all__ = [
     "Rival",
@@ -26,12 +27,12 @@ Verdict = Literal["gain", "unclear", "loss", "missing"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """A start that is somewhere above the generated one.
+    """An arm that is above the generated start after some number of steps.
 
     Args:
         name: Key of the arm.
-        steps: Where it is above.
-        clear: Where it is above by more than the uncertainty.
+        steps: Numbers of steps after which it is above.
+        clear: Those after which it is above by more than the uncertainty.
         lead: Its largest lead, a difference of accuracies.
     """
 
@@ -42,8 +43,8 @@ class Rival:
 
 
 def verdict(comparison: Comparison) -> Verdict:
-    """Whether the generated start beats the random one at the fewest steps measured."""
-    gaps = comparison.gaps(LEAD, BASE)
+    """The generated start against the random one, after the fewest steps measured."""
+    gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
         return "missing"
     if not gaps[0].clear:
@@ -52,56 +53,56 @@ def verdict(comparison: Comparison) -> Verdict:
 
 
 def start(comparison: Comparison) -> str:
-    """The sentence on top: where the generated network starts, and where a random one does."""
-    gaps = comparison.gaps(LEAD, BASE)
+    """The headline: accuracy of a generated and of a random start."""
+    gaps = comparison.gaps(GENERATED, RANDOM)
     if not gaps:
-        return "The generated start was not compared with a random one: there is no number to give."
+        return "The generated start was not compared with a random one."
     ours, theirs = f"{gaps[0].first:.1%}", f"{gaps[0].second:.1%}"
     match verdict(comparison):
         case "gain":
             return (
-                f"A generated network is right in {ours} of cases {_moment(gaps[0].steps)}; "
-                f"a random one in {theirs}."
+                f"A generated network has an accuracy of {ours} {_moment(gaps[0].steps)}, "
+                f"a random one {theirs}."
             )
         case "loss":
             return (
-                f"A generated network is worse than a random one: right in {ours} of cases "
+                f"A generated network is worse than a random one: an accuracy of {ours} "
                 f"{_moment(gaps[0].steps)}, against {theirs}."
             )
         case _:
-            doubt = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
+            bound = "unknown uncertainty" if math.isnan(gaps[0].noise) else "the uncertainty"
             return (
-                f"No clear gain: a generated network is right in {ours} of cases "
-                f"{_moment(gaps[0].steps)}, a random one in {theirs}, and the difference is "
-                f"within {doubt}."
+                f"No clear gain: a generated network has an accuracy of {ours} "
+                f"{_moment(gaps[0].steps)}, a random one {theirs}, and the difference is "
+                f"within {bound}."
             )
 
 
 def one_step(comparison: Comparison) -> str:
-    """The same after a single step; empty where that was not measured."""
-    gaps = [gap for gap in comparison.gaps(LEAD, BASE) if gap.steps == 1]
+    """The same after a single step; empty if that was not measured."""
+    gaps = [gap for gap in comparison.gaps(GENERATED, RANDOM) if gap.steps == 1]
     return "".join(
         f"After one step it is {gap.first:.1%} against {gap.second:.1%}." for gap in gaps
     )
 
 
 def speed(comparison: Comparison) -> str:
-    """How many steps the generated start saves on the way to the target accuracy."""
-    lead, target = comparison.arm(LEAD), comparison.target
+    """The steps that the generated start saves to the target accuracy."""
+    lead, target = comparison.arm(GENERATED), comparison.target
     if lead is None or target is None or not lead.timed:
-        return "The steps to a common accuracy were not measured."
-    goal = f"the {target.accuracy:.1%} that a random start has after {target.steps} steps"
+        return "The number of steps to a common accuracy was not measured."
+    goal = f"the {target.accuracy:.1%} of a random start after {target.steps} steps"
     reached = lead.reached_after
     if reached is None:
-        return f"It did not reach {goal}."
+        return f"It does not reach {goal}."
     if reached == 0:
-        return f"Without a single step it has {goal}."
-    # A random start may have been there before, and fallen back by the last step.
-    base = comparison.arm(BASE)
+        return f"Without any step it reaches {goal}."
+    # A random start may have reached it earlier, and have lost it by the last step.
+    base = comparison.arm(RANDOM)
     slow = target.steps if base is None or base.reached_after is None else base.reached_after
-    found = f"{after([reached]).capitalize()} it has {goal}"
+    found = f"{after([reached]).capitalize()} it reaches {goal}"
     if slow < target.steps:
-        found += f" and first had after {slow}"
+        found += f", which that start first reached after {slow}"
     if reached >= slow:
         return f"{found}: none saved."
     if 2 * reached > slow:
@@ -110,7 +111,7 @@ def speed(comparison: Comparison) -> str:
 
 
 def after(steps: Sequence[int]) -> str:
-    """When, as words.
+    """Numbers of steps in words.
 
     >>> after([1]), after([0, 1, 20])
     ('after 1 step', 'after 0, 1 and 20 steps')
@@ -121,7 +122,7 @@ def after(steps: Sequence[int]) -> str:
 
 
 def factor(slow: int, fast: int) -> str:
-    """How many times fewer, rounded down so that it never promises too much.
+    """The ratio of two numbers of steps, rounded down.
 
     >>> factor(50, 3), factor(50, 6), factor(50, 1)
     ('16', '8.3', '50')
@@ -131,10 +132,10 @@ def factor(slow: int, fast: int) -> str:
 
 
 def rivals(comparison: Comparison) -> tuple[Rival, ...]:
-    """Every start that is above the generated one at some number of steps, largest lead first."""
+    """Arms that are above the generated start after some number of steps, largest lead first."""
     found = []
     for arm in comparison.arms:
-        ahead = [gap for gap in comparison.gaps(arm.name, LEAD) if gap.size > 0]
+        ahead = [gap for gap in comparison.gaps(arm.name, GENERATED) if gap.size > 0]
         if ahead:
             found.append(
                 Rival(

@@ -1,4 +1,4 @@
-"""What the report and the dashboard share: the template environment and how values are shown."""
+"""Templates of the report and the dashboard, and filters that format their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: File name.
-        values: What the template shows; keys that a record lacks are shown as a dash.
+        values: The template's variables; keys that a record lacks are shown as a dash.
     """
     return _ENVIRONMENT.get_template(template).render(**values)
 
@@ -45,7 +45,7 @@ def points(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """A number, or how many things there are in a collection.
+    """A number, or the size of a collection.
 
     >>> count(1973), count({"site-3": "stale"}), count(None)
     ('1,973', '1', '–')
@@ -104,7 +104,7 @@ def plain(value: Any) -> str:
 
 
 def by_reason(rejected: Any) -> list[str]:
-    """Who was rejected, one line for each reason.
+    """The rejected sites, one line for each reason.
 
     >>> by_reason({"site-1": "stale", "site-2": "too large", "site-3": "stale"})
     ['stale: site-1, site-3', 'too large: site-2']
@@ -133,7 +133,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
 
 
 def moment(value: Any) -> str:
-    """A time as it was written down; seconds since 1970 become UTC.
+    """A time stamp: seconds since 1970 in UTC, text unchanged.
 
     >>> moment(0), moment("2025-01-31T10:00:00Z")
     ('1970-01-01 00:00:00 UTC', '2025-01-31T10:00:00Z')

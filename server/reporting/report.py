@@ -1,4 +1,4 @@
-"""The report of a federation: one self-contained page with the number that decides on top."""
+"""The report of a federation: one self-contained page, the deciding number on top."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from markupsafe import Markup
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import DataError, UsageError
-from f2l_fed.evaluation.arm_names import STARTS, label
+from f2l_fed.evaluation.arm_names import GENERATED, RANDOM, description, label
 from server.reporting.chart import TONES, Line, line_chart
-from server.reporting.comparison import BASE, LEAD, Comparison, read_comparisons
+from server.reporting.comparison import Comparison, read_comparisons
 from server.reporting.findings import Rival, Verdict, after, one_step, rivals, speed, start, verdict
 from server.reporting.html import render
 
 __all__ = ["render_report", "write_report"]
 
 _SCHEMA = 1
-_TITLES = {"seen": "New sites", "unseen": "New sites with classes no training site had"}
+_TITLES = {"seen": "Held-out sites", "unseen": "Held-out sites with unseen classes"}
 _HELD_OUT = {
-    "few-shot": "Their classes were known from training, but in other combinations, "
+    "few-shot": "Their classes occur at training sites, but in other combinations, "
     "with another label order and another camera.",
-    "dirichlet": "Labels mean the same everywhere; each site has its own mix of them.",
-    "camera": "Labels mean the same everywhere; each site sees through its own camera.",
+    "dirichlet": "All sites share the labels; each has its own distribution of them.",
+    "camera": "All sites share the labels; each has its own camera.",
     "natural": "Each site is one source of the data, such as one speaker.",
 }
-_UNSEEN = "None of their classes was at any training site."
+_UNSEEN = "No training site has any of their classes."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Section:
-    """One kind of held-out sites as the page shows it."""
+    """The page's section on one kind of held-out sites."""
 
     title: str
     held_out: str
@@ -46,21 +46,21 @@ class _Section:
 
 
 def render_report(result: Mapping[str, Any]) -> str:
-    """The report as one HTML page that needs nothing else.
+    """The report as one self-contained HTML page.
 
     Args:
-        result: Content of ``result.json``; parts that are missing are left out or said to be.
+        result: Content of ``result.json``; missing parts are left out or named as missing.
 
     Raises:
-        DataError: The schema is unknown, or accuracies and step counts do not fit together.
+        DataError: If the schema is unknown, or accuracies and step counts don't match.
     """
     if result.get("schema", _SCHEMA) != _SCHEMA:
         raise DataError(
-            "result has an unknown schema",
+            "the result's schema is unknown",
             where="schema",
             expected=str(_SCHEMA),
             got=repr(result["schema"]),
-            remedy="Make the report with the release that wrote the result.",
+            remedy="Make the report with the version of F2L-Fed that wrote the result.",
         )
     comparisons = read_comparisons(result)
     tones = _tones(comparisons)
@@ -70,34 +70,34 @@ def render_report(result: Mapping[str, Any]) -> str:
         result=result,
         sections=[_section(c, scenario, tones) for c in comparisons.values()],
         rounds=_totals(result.get("rounds") or []),
-        starts=STARTS,
         label=label,
+        description=description,
         after=after,
-        lead=LEAD,
-        base=BASE,
+        lead=GENERATED,
+        base=RANDOM,
     )
 
 
 def write_report(result: Mapping[str, Any], path: Path) -> None:
-    """Writes the report so that a reader finds the old page or the new one, never a part.
+    """Writes the report atomically: a reader finds the old page or the new one.
 
     Args:
         result: Content of ``result.json``.
-        path: File to write, in an existing folder.
+        path: The file, in an existing folder.
 
     Raises:
         DataError: As `render_report`.
-        UsageError: The file can't be written.
+        UsageError: If the file can't be written.
     """
     page = render_report(result)
     try:
         write_atomically(path, page)
     except OSError as error:
         raise UsageError(
-            "report can't be written",
+            "the report can't be written",
             where=str(path),
             got=error.strerror or str(error),
-            remedy="Name a file in a folder that exists and may be written to.",
+            remedy="Name a file in an existing, writable folder.",
         ) from error
 
 
@@ -109,7 +109,7 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
             values=arm.accuracy,
             half_widths=arm.ci95,
             tone=tones[arm.name],
-            lead=arm.name == LEAD,
+            lead=arm.name == GENERATED,
         )
         for arm in comparison.arms
     ]
@@ -128,10 +128,10 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
 
 
 def _tones(comparisons: Mapping[str, Comparison]) -> dict[str, int]:
-    """A colour for each start, the same in every chart; grey, tone 0, is the random one's."""
+    """The tone of each arm, the same in every chart; grey, tone 0, for the random start."""
     names = dict.fromkeys(arm.name for c in comparisons.values() for arm in c.arms)
-    others = [name for name in names if name not in (BASE, LEAD)]
-    return {BASE: 0, LEAD: 0} | {name: 1 + i % (TONES - 1) for i, name in enumerate(others)}
+    others = [name for name in names if name not in (RANDOM, GENERATED)]
+    return {RANDOM: 0, GENERATED: 0} | {name: 1 + i % (TONES - 1) for i, name in enumerate(others)}
 
 
 def _totals(rounds: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The result of a federation as one JSON value (schema 1)."""
+"""The result of a simulated federation as one JSON value (schema 1)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def result_of(
     *,
     wall_seconds: float,
 ) -> dict[str, Any]:
-    """Puts together what ``result.json`` holds.
+    """Builds the content of ``result.json``.
 
     Args:
-        facts: What is known of data and machine.
-        federation: The folder.
-        states: The rounds.
-        held_out: Measured arms by kind of site.
-        wall_seconds: Whole duration.
+        facts: Facts about data and machine.
+        federation: The federation.
+        states: Its rounds.
+        held_out: Measured arms by kind of held-out site.
+        wall_seconds: Duration of the whole run.
     """
     target = federation.target
     measured = federation.releases.measured()
@@ -34,7 +34,7 @@ def result_of(
     verdicts, notes = [], list(facts["data_notes"])
     if federation.releases.promoted() is None:
         notes.append(
-            "No release passed the gate, so sites would not have got one; the newest was measured."
+            "No release passed the gate, so none would have been served; the newest was measured."
         )
     for state in states:
         if state.release:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.events import EventLog
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import TASK_ACTION, Task
@@ -183,7 +184,7 @@ class Exchange:
         self, state: RoundState, sites: Sequence[str], probed_from: str
     ) -> Iterator[tuple[str, CandidateSet]]:
         if not state.parent:
-            start = {"anchor": anchor(self._federation.target, self._federation.config.lineage)}
+            start = {ANCHOR: anchor(self._federation.target, self._federation.config.lineage)}
             return ((site, (start,)) for site in sites)
         contexts = self._run_cache.contexts(probed_from, tuple(sites))
         return self._backend.candidates(state.parent, contexts)

@@ -1,4 +1,4 @@
-"""A whole federation on one machine: Flower's simulation runtime on Ray, real apps, real zoo."""
+"""The run of a simulation: Flower's simulation runtime on Ray, with the real apps and zoo."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from flwr.simulation import run_simulation
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data import Partition
 from f2l_fed.errors import RoundError
+from f2l_fed.evaluation.arm_names import PROBE, label
 from f2l_fed.events import Listener
 from server.cluster import connection
 from server.cluster.held_out import evaluate_held_out
@@ -45,14 +46,14 @@ def run(
 ) -> dict[str, Any]:
     """Runs the rounds on Flower's simulation runtime and measures the held-out sites.
 
-    Starts a Ray of its own and ends it. Writes ``result.json``.
+    Starts Ray and shuts it down again. Writes ``result.json``.
 
     Args:
-        simulation: What is simulated.
-        federation: As prepared.
-        divided: Its data.
-        stop: Set from outside to give up.
-        listener: Gets every event.
+        simulation: The simulation's description.
+        federation: The federation from `server.simulation.setup.prepare`.
+        divided: Its data, from the same function.
+        stop: Set from outside to stop the run.
+        listener: Called with every event.
 
     Returns:
         The content of ``result.json``.
@@ -65,7 +66,7 @@ def run(
     os.environ["F2L_SITES_ROOT"] = str((federation.root / "sites").absolute())
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     connection.connect(federation.config.ray)
-    # Ray's own handler for SIGTERM aborts the process; ours ends it like Ctrl-C.
+    # Ray's own handler for SIGTERM aborts the process; this one ends it like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome: dict[str, Any] = {}
     ended = threading.Event()
@@ -89,7 +90,7 @@ def run(
                 stop=stop,
             )
         except Exception as error:
-            # The boundary of Flower's thread: what happened is raised again in ours.
+            # The boundary of Flower's thread: the main thread raises the error again.
             outcome["error"] = error
         finally:
             ended.set()
@@ -111,7 +112,7 @@ def run(
     if "error" in outcome:
         raise outcome["error"]
     if "held_out" not in outcome:
-        raise RoundError("the simulation ended before its rounds were done")
+        raise RoundError("the simulation ended before its rounds were finished")
     result = result_of(
         simulation_facts(simulation, divided),
         federation,
@@ -124,21 +125,21 @@ def run(
 
 
 def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
-    """What the result says about the data and the machine."""
+    """Facts about data and machine for the result."""
     probe = simulation.config.probe
     notes = [
-        f"A site's context costs it {probe.steps} gradient steps of its own on {probe.shots} "
-        "examples per class; they are not counted among the local steps. The start 'probe' is the "
-        "network that these steps end at."
+        f"A site's context takes {probe.steps} gradient steps on {probe.shots} examples per "
+        f"class, which are not counted as local steps. The start '{label(PROBE)}' is the network "
+        "after these steps."
     ]
     if not divided.disjoint:
         notes.append(
-            "The pool has too few images for all training sites, so some of them share examples."
+            "The data have too few images for all training sites, so some of them share examples."
         )
     if divided.held_out["unseen"] is None:
         notes.append(
-            "The pool or the scenario leaves no classes that no training site has; "
-            "the unseen part is empty."
+            "Every class of the data is at some training site, so there are no sites with unseen "
+            "classes."
         )
     return {
         "seed": simulation.config.seed,

@@ -1,7 +1,7 @@
-"""What is to be simulated, and its folder: data divided, every site with its own.
+"""Setup of a simulation: its description, its checks, and its folder with data for every site.
 
-Apart from the run itself (`server.simulation.run`), which takes seconds to import: whatever can't
-be is told before.
+Separate from the run (`server.simulation.run`), which takes seconds to import, so that invalid
+requests are refused at once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.data import Partition, SiteData, load, partition, save_npz
+from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
 
-_OURS = (
+_RESULTS = (
     "events.jsonl",
     "result.json",
     "report.html",
@@ -33,25 +33,25 @@ _OURS = (
     "sites",
     "spool",
     "training",
-    # Last: a folder without it is not taken for ours.
+    # Last: without it the folder is no longer a federation's.
     FEDERATION_FILE,
 )
-# What f2l-server init lays out, and no simulation.
-_SERVED = ("certificates", "federation.toml")
+# Created by f2l-server init, and never by a simulation.
+_SERVER_FILES = ("certificates", "federation.toml")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """What is to be simulated.
+    """The description of a simulation.
 
     Args:
         data: Names of datasets or paths of ``.npz`` files, pooled.
-        scenario: How they are divided.
+        scenario: The scenario that divides them among sites.
         sites: Number of training sites.
         held_out: Number of held-out sites of each kind.
         rounds: Number of rounds.
         out: Folder of the federation and its results.
-        config: Everything else; its seed decides every random draw.
+        config: The federation's configuration; its seed decides every random draw.
     """
 
     data: tuple[str, ...]
@@ -64,28 +64,28 @@ class Simulation:
 
 
 def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partition]:
-    """Divides the data, gives every site its folder and lays out the federation.
+    """Divides the data and creates the federation with a folder for every site.
 
     Raises:
         UsageError: If the folder holds results already and ``force`` is not set.
-        DataError: If the data can't be used or don't suffice.
-        TargetError: If the network does not suit the data.
+        DataError: If the data are invalid or too few.
+        TargetError: If the network does not fit the data.
     """
     if simulation.rounds < 1:
         raise UsageError("rounds is too small", expected=">= 1", got=str(simulation.rounds))
-    ray_ = simulation.config.ray
-    if ray_.task_cpus and not ray_.address:
+    ray_config = simulation.config.ray
+    if ray_config.task_cpus and not ray_config.address:
         raise UsageError(
-            "the sites of a simulation book all CPUs, so a task that books some would never run",
+            "a task that reserves CPUs would never run, since the simulated sites reserve all",
             where="ray.task_cpus",
             expected="0",
-            got=f"{ray_.task_cpus:g}",
+            got=f"{ray_config.task_cpus:g}",
         )
     out = simulation.out
     _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
-        [load(spec) for spec in simulation.data],
+        [load_dataset(spec) for spec in simulation.data],
         sites=simulation.sites,
         held_out=simulation.held_out,
         seed=simulation.config.seed,
@@ -99,14 +99,14 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
         ),
     )
     federation = Federation(out, config)
-    federation.target  # noqa: B018 - a target that does not suit is told before files are replaced
+    federation.target  # noqa: B018 - an unsuitable target is refused before files are replaced
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
         raise UsageError(
-            "there is a zoo in the object store already, and none is ever replaced",
+            "the object store holds a zoo already, and a simulation replaces none",
             where=federation.zoo_place,
-            remedy="Choose another prefix; nothing was touched.",
+            remedy="Choose another prefix; nothing was changed.",
         )
-    for name in _OURS:
+    for name in _RESULTS:
         path = out / name
         if path.is_dir():
             shutil.rmtree(path)
@@ -119,24 +119,24 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
 
 
 def _require_free(out: Path, *, force: bool) -> None:
-    """Raises UsageError unless nothing but our own results, if need be, will be replaced."""
+    """Raises UsageError unless the folder is free, or holds results that may be replaced."""
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / FEDERATION_FILE).exists()):
         raise UsageError(
-            "this is neither an empty folder nor one of a federation",
+            "the folder is neither empty nor a federation's",
             where=str(out),
-            remedy="Choose another --out; nothing in it was touched.",
+            remedy="Choose another --out; nothing was changed.",
         )
-    if any((out / name).exists() for name in _SERVED):
+    if any((out / name).exists() for name in _SERVER_FILES):
         raise UsageError(
-            "this is the folder of a federation with a server of its own",
+            "the folder belongs to a deployed federation",
             where=str(out),
-            remedy="Choose another --out; nothing in it was touched.",
+            remedy="Choose another --out; nothing was changed.",
         )
     if any(out.iterdir()) and not force:
         raise UsageError(
-            "there are results in this folder already",
+            "the folder holds results already",
             where=str(out),
             remedy="Choose another --out, or replace them with --force.",
         )
@@ -147,7 +147,7 @@ def _require_free(out: Path, *, force: bool) -> None:
 
 
 def held_out_sites(divided: Partition) -> dict[str, list[HeldOutSite] | None]:
-    """The held-out sites of a partition by kind, as they are measured."""
+    """The held-out sites of a partition, by kind, as tensors."""
     return {
         kind: None
         if sites is None
@@ -175,7 +175,7 @@ def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
         "[policy]\n"
         f'targets = "{config.target.name}"\n'
         "minimum_examples = 1\n"
-        # Days pass quickly in a simulation.
+        # A simulation runs many rounds within one day.
         "rounds_per_day = 1000000\n"
         "answers_per_day = 1000000\n",
     )

@@ -1,4 +1,4 @@
-"""What every ingredient is worth: the start without it, at held-out sites.
+"""Ablation: the start without each ingredient, at held-out sites.
 
 `python -m tests.benchmarks.ablation [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from f2l_fed.config import FederationConfig, load_config
+from f2l_fed.config import load_config
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.evaluation.arm_names import GENERATED, PRIOR
 from f2l_fed.evaluation.arms import measure, starts
 from f2l_fed.flow.residual_prior import ResidualCorrection, fit_residual
 from server.federation.folder import FEDERATION_FILE, Federation
@@ -33,17 +34,17 @@ KINDS = ("seen", "unseen")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A federation with something off.
+    """A federation with one ingredient off.
 
     Args:
-        overrides: Of the configuration.
+        overrides: Overrides of the configuration.
         symmetry: Whether the output symmetry is used.
-        arm: The start that is measured.
+        arm: Key of the measured arm.
     """
 
     overrides: tuple[str, ...] = ()
     symmetry: bool = True
-    arm: str = "generated"
+    arm: str = GENERATED
 
 
 WHOLE = "everything on"
@@ -59,7 +60,7 @@ VARIANTS = {
 }
 LAST = {
     "* plain Gaussian for flow": Variant(arm="gaussian"),
-    "* no draws at the site": Variant(arm="prior"),
+    "* no draws at the site": Variant(arm=PRIOR),
     "* best draw, no mean": Variant(overrides=("candidates.keep=1",)),
     "* 8 draws": Variant(overrides=("candidates.samples=8", "candidates.keep=2")),
     "* temperature 1": Variant(overrides=("candidates.temperature=1.0",)),
@@ -94,39 +95,37 @@ def _without_symmetry(federation: Federation) -> Federation:
 def curves(federation: Federation, parts: Any, variant: Variant) -> Curves:
     """Measures one start of the promoted release at every held-out site."""
     chosen = load_config(None, variant.overrides).candidates
-    config: FederationConfig = replace(federation.config, candidates=chosen)
-    generator, records = promoted(federation)
+    config, release = federation.config, replace(promoted(federation), candidates=chosen)
     corrected = residual(federation) if variant.arm == RESIDUAL else None
     found: Curves = {}
     for kind in KINDS:
         found[kind] = []
         for site in parts[kind] or ():
-            arms = starts(config, federation.target, generator, records, site)
+            arms = starts(release, site)
             if corrected is not None:
-                arms[RESIDUAL] = corrected(arms["prior"][None])[0]
+                arms[RESIDUAL] = corrected(arms[PRIOR][None])[0]
             start = {variant.arm: arms[variant.arm]}
-            curve = measure(federation.target, start, site, config.local, config.lineage, STEPS)
+            curve = measure(release.target, start, site, config.local, config.lineage, STEPS)
             found[kind].append(curve[variant.arm])
     return found
 
 
 def residual(federation: Federation) -> ResidualCorrection:
     """A residual network on the promoted release's prior, as large as its flow."""
-    config, (generator, records) = federation.config, promoted(federation)
-    release = federation.releases.promoted()
-    assert release is not None
+    config, served = federation.config, promoted(federation)
+    id = federation.releases.measured().id
     return fit_residual(
-        records.weights,
-        federation.releases.expected(release.id).flatten(0, 1),
-        generator.codec,
+        served.records.weights,
+        federation.releases.expected(id).flatten(0, 1),
+        served.generator.codec,
         config.flow,
-        generator_for(config.lineage, release.id, "residual"),
+        generator_for(config.lineage, id, "residual"),
         group=config.probe.episodes,
     )
 
 
 def compare(rows: dict[str, list[Curves]]) -> dict[str, Any]:
-    """For every row and kind: mean accuracy, and the paired difference from the first row."""
+    """Mean accuracy and paired difference from the first row, by row and kind."""
     table: dict[str, Any] = {}
     for row, by_seed in rows.items():
         table[row] = {}
@@ -157,7 +156,7 @@ def show(table: dict[str, Any]) -> None:
 
 
 def plot(table: dict[str, Any], path: Any) -> None:
-    """Draws what is lost without each ingredient, before any local step."""
+    """Draws the loss without each ingredient, before any local step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")

@@ -1,4 +1,4 @@
-"""What a task outside the training sites' knowledge gains from one site that has shown it.
+"""Adaptation to a task that no training site has, from one site that shows it.
 
 `python -m tests.benchmarks.adaptation [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -30,18 +30,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure
 from f2l_fed.evaluation.summary import half_width
-from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
-from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.recall import RecallingGenerator, RememberedTask, remember
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import accuracy_after, loss_and_accuracy
-from f2l_fed.local_training.selection import select
 from f2l_fed.prior.linear_prior import Prior
 from f2l_fed.symmetry.output_permutation import IsotypicParts
-from f2l_fed.targets import Target
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -65,47 +61,32 @@ Curves = dict[str, list[dict[str, list[float]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A federation's release as a new site meets it."""
+    """A release, and the local steps of the sites that it serves."""
 
-    config: FederationConfig
-    target: Target
-    generator: Generator
-    records: FittedRecords
+    release: ServedRelease
+    recipe: Recipe
 
     @classmethod
     def of(cls, federation: Federation) -> Service:
-        """That of the promoted release."""
-        generator, records = promoted(federation)
-        return cls(
-            config=federation.config,
-            target=federation.target,
-            generator=generator,
-            records=records,
-        )
+        """The service of the promoted release."""
+        return cls(release=promoted(federation), recipe=federation.config.local)
 
     def context(self, site: HeldOutSite) -> Tensor:
         """(D,) float32, the site's probe."""
-        return context_of(self.config, self.target, self.generator.prior.anchor, site)
-
-    def offered(self, site: HeldOutSite, expected: Tensor) -> dict[str, Tensor]:
-        """What the site may choose from if (D,) weights are expected of it."""
-        rng = generator_for(self.config.lineage, site.name, "candidates")
-        choice, context = self.config.candidates, self.context(site)
-        return candidates_for_service(self.generator, self.records, context, expected, choice, rng)
+        return self.release.context(site)
 
     def chosen(self, site: HeldOutSite, expected: Tensor) -> Tensor:
-        """What it chooses."""
-        offered = self.offered(site, expected)
-        return select(self.target, offered, *site.train, keep=self.config.candidates.keep)[1]
+        """The site's choice if (D,) weights are expected of it."""
+        return self.release.chosen(site, self.context(site), expected)
 
     def remembered(self, site: HeldOutSite) -> RememberedTask:
-        """The site's task, as it shows it."""
-        context = self.context(site)
-        offered = self.offered(site, self.generator.expect(context[None])[0])
-        recipe = replace(self.config.local, steps=SHOWN)
-        rng = generator_for(self.config.lineage, site.name, "remember")
-        keep = self.config.candidates.keep
-        return remember(self.target, context, offered, *site.train, recipe, rng, keep=keep)
+        """The task that the site shows."""
+        release, context = self.release, self.context(site)
+        offered = release.candidates_of(site, context, release.generator.expect(context[None])[0])
+        recipe = replace(self.recipe, steps=SHOWN)
+        rng = generator_for(release.lineage, site.name, "remember")
+        keep = release.candidates.keep
+        return remember(release.target, context, offered, *site.train, recipe, rng, keep=keep)
 
 
 def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> tuple[Curves, Curves]:
@@ -118,7 +99,7 @@ def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> tuple[C
 
 
 def starts(service: Service, unseen: Sequence[HeldOutSite], seen: Sequence[HeldOutSite]) -> Curves:
-    """Every start at the new sites of each group, after every unseen site has shown its task."""
+    """All starts at the new sites of each group, after every unseen site has shown its task."""
     memories = [service.remembered(site) for site in unseen]
     used = {image for site in unseen for image in _images(site.train[0])}
 
@@ -127,8 +108,8 @@ def starts(service: Service, unseen: Sequence[HeldOutSite], seen: Sequence[HeldO
     ) -> dict[str, list[float]]:
         site = _without(site, used)
         arms = arms_of(service, site, memories[shown], others)
-        config = service.config
-        return measure(service.target, arms, site, config.local, config.lineage, STEPS)
+        release = service.release
+        return measure(release.target, arms, site, service.recipe, release.lineage, STEPS)
 
     found: Curves = {"sibling": [], "other unseen": [], "seen": []}
     for index, site in enumerate(unseen):
@@ -145,8 +126,8 @@ def arms_of(
 ) -> dict[str, Tensor]:
     """The starts of one site."""
     context = service.context(site)[None]
-    expected = service.generator.expect(context)
-    one = RecallingGenerator(generator=service.generator, memories=(memory,))
+    expected = service.release.generator.expect(context)
+    one = RecallingGenerator(generator=service.release.generator, memories=(memory,))
     recalled = one.expect(context)[0]
     of_many = replace(one, memories=tuple(memories)).expect(context)[0]
     ungated = expected.lerp(one.recall(context).weights, one.config.share)[0]
@@ -157,7 +138,7 @@ def arms_of(
         "choice around recall": service.chosen(site, recalled),
         "recall without gate": ungated,
         "one of all memories": of_many,
-        "kernel update": kernel_update(service.generator.prior, context, memory)[0],
+        "kernel update": kernel_update(service.release.generator.prior, context, memory)[0],
         "memory as it is": memory.weights,
     }
 
@@ -203,11 +184,11 @@ def _without(site: HeldOutSite, used: set[bytes]) -> HeldOutSite:
 
 
 def steps(service: Service, parts: Mapping[str, Sequence[HeldOutSite]]) -> Curves:
-    """Every way of stepping from the prior and from the shipped choice."""
+    """All ways of stepping from the prior and from the shipped choice."""
     found: Curves = {}
     for kind, sites in parts.items():
         for site in sites:
-            expected = service.generator.expect(service.context(site)[None])[0]
+            expected = service.release.generator.expect(service.context(site)[None])[0]
             begin = {"prior": expected, "shipped choice": service.chosen(site, expected)}
             for name, start in begin.items():
                 curve = ways_of(service, site, start)
@@ -217,7 +198,7 @@ def steps(service: Service, parts: Mapping[str, Sequence[HeldOutSite]]) -> Curve
 
 def ways_of(service: Service, site: HeldOutSite, start: Tensor) -> dict[str, list[float]]:
     """Accuracy after each number of local steps."""
-    target, recipe = service.target, service.config.local
+    target, recipe = service.release.target, service.recipe
 
     def plain(momentum: float) -> list[float]:
         rng, some = generator_for(site.name, "local"), replace(recipe, momentum=momentum)
@@ -241,14 +222,15 @@ def latent_iterates(
     The latent moves in widths of the prior's error, so that a step is long where what is expected
     is uncertain; what of the start lies outside the latent space stays.
     """
-    codec, spread = service.generator.codec, service.generator.spread
+    generator, target = service.release.generator, service.release.target
+    codec, spread = generator.codec, generator.spread
     origin = codec.encode(start[None])
     moved = torch.zeros_like(origin)
     for _ in range(count + 1):
         moved = moved.detach().requires_grad_()
         weights = start + codec.displacement(origin, origin + spread * moved)[0]
         yield weights.detach()
-        loss = functional.cross_entropy(service.target.training_logits(weights, x), y)
+        loss = functional.cross_entropy(target.training_logits(weights, x), y)
         (gradient,) = torch.autograd.grad(loss, moved)
         moved = moved - RATE * gradient
 

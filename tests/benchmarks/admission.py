@@ -1,11 +1,11 @@
-"""How many bad submissions admission catches, and how many honest ones it holds back.
+"""Detection and false alarms of admission, on recorded rounds with attacks.
 
 `python -m tests.benchmarks.admission [--quick] [--seeds N] [--json OUT.json] [--recorded DIR]`
 
-Real rounds are recorded: what honest sites send, next to what they were sent, in rounds 1 to 4 of
+Real rounds are recorded: the submissions of honest sites, with their tasks, in rounds 1 to 4 of
 a few-shot federation (every site numbers its labels as it likes) and of a Dirichlet one (shared
 labels, very unequal sites). Then the same rounds are screened in the order in which answers came,
-once as they were and once for every attack with 10% and 30% of the sites lying in every round.
+once unchanged and once for every attack with 10% and 30% Byzantine sites in every round.
 The starts of later rounds are those of the honest run.
 
 ``at once`` is the share of bad submissions that `Screen.judge` did not let in as they were (clip,
@@ -62,7 +62,7 @@ class Tally:
 
 
 def record(scenario: str, seed: int, sites: int, rounds: int, kept: Path | None) -> Path:
-    """Runs a federation and keeps what its sites sent; a file that is there is used."""
+    """Records a federation's submissions; an existing file is used again."""
     folder = kept or Path(tempfile.mkdtemp())
     path = folder / f"{scenario}-{seed}-{sites}-{rounds}.pt"
     if path.exists():
@@ -93,8 +93,8 @@ def target_of(path: Path) -> Target:
     return build_target(FederationConfig().target.name, tuple(shape), classes)
 
 
-def liars(sites: Sequence[Submission], share: float) -> set[str]:
-    """Evenly spread over the order of arrival, never the very first."""
+def byzantine(sites: Sequence[Submission], share: float) -> set[str]:
+    """Names of Byzantine sites, evenly spread over the order of arrival, never the first."""
     count = round(share * len(sites))
     return {sites[1 + int((i + 0.5) * (len(sites) - 1) / count)].site for i in range(count)}
 
@@ -102,11 +102,11 @@ def liars(sites: Sequence[Submission], share: float) -> set[str]:
 def screened(
     path: Path, seed: int, attack: str, share: float
 ) -> tuple[list[Tally], Counter[str], list[str], float]:
-    """Screens recorded rounds with some liars.
+    """Screens recorded rounds with some Byzantine sites.
 
     Returns:
-        A tally for each round, reasons against the liars, honest sites held back and why, and
-        CPU seconds for one submission.
+        A tally for each round, findings on Byzantine sites, honest sites kept out with the
+        reason, and CPU seconds for one submission.
     """
     torch.set_num_threads(1)
     rounds, target = load(path), target_of(path)
@@ -115,7 +115,7 @@ def screened(
     history, tallies, codes, held_back, spent = History(), [], Counter[str](), list[str](), 0.0
     for number, honest in enumerate(rounds, 1):
         rng = generator_for(lineage, attack, number)
-        bad = set() if attack == HONEST else liars(honest, share)
+        bad = set() if attack == HONEST else byzantine(honest, share)
         verdicts = {}
         for one in honest:
             sent = EVERY[attack](one, honest, target, rng) if one.site in bad else one
@@ -143,7 +143,7 @@ def screened(
 
 
 def measured(scenario: str, seed: int, sites: int, rounds: int, kept: Path | None) -> Any:
-    """Everything of one seed of a scenario."""
+    """Results of one seed of a scenario, by attack and share."""
     path = record(scenario, seed, sites, rounds, kept)
     plans = [(HONEST, 0.0), *((attack, share) for attack in EVERY for share in SHARES)]
     return {plan: screened(path, seed, *plan) for plan in plans}
@@ -188,7 +188,7 @@ def summed(parts: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
 
 
 def rate(some: int, of: int) -> float:
-    """Their share; 1 of none."""
+    """A share; 1 for none of none."""
     return some / of if of else 1.0
 
 
@@ -209,16 +209,18 @@ def show(scenario: str, figures: Mapping[str, Any]) -> None:
         print(f"{100 * row['clipped']:>8.2f}%  {reasons}")
     honest = next(iter(figures.values()))
     rounds = ", ".join(f"{100 * r['false_alarms']:.2f}%" for r in honest["by_round"])
-    print(f"false alarms without liars, by round: {rounds} of {honest['honest']} submissions")
+    print(f"false alarms without attack, by round: {rounds} of {honest['honest']} submissions")
 
 
 def recordings(description: str) -> tuple[argparse.Namespace, list[tuple[Any, ...]]]:
     """--quick, --seeds, --json and --recorded, and what `record` is to be given for them."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
+    parser.add_argument("--quick", action="store_true", help="run a small version")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--recorded", type=Path, help="folder of recorded rounds")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument(
+        "--recorded", type=Path, help="keep and reuse recorded rounds in this folder"
+    )
     chosen = parser.parse_args()
     seeds, sites, rounds = (1, 12, 2) if chosen.quick else (chosen.seeds, 40, 4)
     return chosen, [

@@ -133,7 +133,7 @@ def _numpy(rule: str, rows: list[np.ndarray], cuts: list[int]) -> Callable[[], n
 
 
 class _Arrays:
-    """What Flower's distances ask of a record, without any message around it."""
+    """The part of a record that Flower's distances need, without any message around it."""
 
     def __init__(self, row: np.ndarray) -> None:
         self._row = row

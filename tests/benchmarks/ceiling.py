@@ -1,4 +1,4 @@
-"""What the network itself can do: the same held-out sites with ten times their examples.
+"""The ceiling of the network itself: the same held-out sites with ten times their examples.
 
 `python -m tests.benchmarks.ceiling [--quick] [--seeds N] [--json OUT.json]`
 
@@ -13,16 +13,15 @@ rounds; Student's 95% intervals over the sites of all seeds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import HeldOutSite, context_of
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease
 from f2l_fed.evaluation.summary import half_width
-from f2l_fed.generator.candidates import candidates_for_service
-from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.probe import support_set
@@ -44,29 +43,21 @@ def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> dict[st
     overrides = (f"split.held_out_shots={SHOTS}",)
     with laid_out(seed, sites, held_out, data, overrides) as (federation, divided):
         run_inline(federation, rounds)
-        generator, records = promoted(federation)
+        release = promoted(federation)
         return {
-            kind: [
-                _row(federation, generator, _networks(federation, generator, records, site), site)
-                for site in some or ()
-            ]
+            kind: [_row(release, _networks(federation, release, site), site) for site in some or ()]
             for kind, some in held_out_sites(divided).items()
         }
 
 
-def _networks(federation: Federation, generator: Generator, records: Any, site: HeldOutSite):
-    config, target = federation.config, federation.target
+def _networks(
+    federation: Federation, release: ServedRelease, site: HeldOutSite
+) -> dict[str, Tensor]:
+    config, target, generator = federation.config, release.target, release.generator
     x, y = site.train
     few = support_set(y, config.probe.shots, generator_for(config.lineage, site.name, "probe"))
-    context = context_of(config, target, generator.prior.anchor, site)
-    offered = candidates_for_service(
-        generator,
-        records,
-        context,
-        generator.expect(context[None])[0],
-        config.candidates,
-        generator_for(config.lineage, site.name, "candidates"),
-    )
+    context = release.context(site)
+    offered = release.candidates_of(site, context, generator.expect(context[None])[0])
     generated = select(target, offered, x[few], y[few], keep=config.candidates.keep)[1]
     random = target.initialise(generator_for(config.lineage, site.name, "random"))
 
@@ -84,8 +75,8 @@ def _networks(federation: Federation, generator: Generator, records: Any, site: 
     }
 
 
-def _row(federation: Federation, generator: Generator, networks: Any, site: HeldOutSite) -> Row:
-    target, codec = federation.target, generator.codec
+def _row(release: ServedRelease, networks: Mapping[str, Tensor], site: HeldOutSite) -> Row:
+    target, codec = release.target, release.generator.codec
     found = {}
     for name, network in networks.items():
         copy = codec.decode(codec.encode(network[None]))[0]

@@ -1,4 +1,4 @@
-"""What all benchmarks share: options, machine, seeds side by side, output."""
+"""Parts shared by all benchmarks: options, facts about the machine, parallel seeds, output."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def options(
 ) -> argparse.Namespace:
     """--quick, --seeds, --json, --data and perhaps --plot, --kept, --scenario and --attack."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
-    parser.add_argument("--seeds", type=int, default=seeds)
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--data", default="mnist5k,fashion-mnist")
+    parser.add_argument("--quick", action="store_true", help="run a small version")
+    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--data", default="mnist5k,fashion-mnist", help="data sets, by commas")
     if kept:
-        parser.add_argument("--kept", type=Path, help="folder of what is measured already")
+        parser.add_argument("--kept", type=Path, help="keep and reuse results in this folder")
     if scenario:
         names = tuple(SCENARIOS)
-        parser.add_argument("--scenario", choices=names, default="few-shot", help="of the sites")
+        parser.add_argument("--scenario", choices=names, default="few-shot")
     if attacks:
-        told = "one of several, repeated as often as wanted; all if left out"
-        parser.add_argument("--attack", choices=attacks, action="append", help=told)
+        text = "an attack; may be repeated (default: all)"
+        parser.add_argument("--attack", choices=attacks, action="append", help=text)
     if plot:
-        parser.add_argument("--plot", type=Path, help="where to draw them, as .svg or .png")
+        parser.add_argument("--plot", type=Path, help="draw the figures to this file, .svg or .png")
     return parser.parse_args()
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Facts about the machine and the versions of Python and torch."""
     return {
         "cpus": os.cpu_count(),
         "platform": platform.platform(),
@@ -60,16 +60,16 @@ def machine() -> dict[str, Any]:
 
 
 def memory_mib(field: str) -> float:
-    """A figure of this process's memory, as Linux names it: ``VmRSS`` now, ``VmHWM`` at most.
+    """Memory of this process in MiB by Linux's name: ``VmRSS`` now, ``VmHWM`` at its peak.
 
-    `resource.getrusage` won't do for a fresh process: it counts its parent's peak as well.
+    `resource.getrusage` is no substitute in a fresh process: it counts its parent's peak too.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
 def side_by_side(job: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> list[T]:
-    """Runs jobs in one process per CPU, each with one torch thread; results in order."""
+    """Runs jobs in one process per CPU, each with one torch thread; results in order of jobs."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         os.cpu_count(), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)

@@ -1,7 +1,7 @@
-"""Many rounds in one process: do memory, file handles and threads stay where they were?
+"""Endurance: memory, file handles and threads of one process over many rounds.
 
 A small federation on the loopback grid: the server's part, the sites' part and the retraining all
-run in this process, so what any of them does not give back shows. Measured after so many rounds.
+run in this process, so leaks of any of them show.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTINGS = (
 
 
 def taken() -> dict[str, float]:
-    """What this process holds now: MiB of memory, open files, threads."""
+    """Present MiB of memory, open files and threads of this process."""
     gc.collect()
     return {
         "memory_mib": memory_mib("VmRSS"),
@@ -40,7 +40,7 @@ def taken() -> dict[str, float]:
 
 
 def endured(out: Path, rounds: int, at: tuple[int, ...], seed: int) -> list[dict[str, Any]]:
-    """Conducts the rounds; what the process holds after those in ``at``."""
+    """Runs the rounds; usage of the process after those in ``at``."""
     federation, _ = small_federation(out, sites=SITES, seed=seed, settings=SETTINGS)
     found: list[dict[str, Any]] = []
     began = time.perf_counter()

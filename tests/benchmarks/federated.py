@@ -1,4 +1,4 @@
-"""A federation for a benchmark: real apps, sites and zoo in a folder that lasts as long as it."""
+"""Federations for benchmarks: real apps, sites and zoo in a temporary folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
-from f2l_fed.generator.candidates import FittedRecords
-from f2l_fed.generator.generator import Generator
+from f2l_fed.evaluation.arms import ServedRelease
+from server.cluster.held_out import served_release
 from server.federation.folder import Federation
-from server.generator.release_records import release_records
 from server.simulation.setup import Simulation, prepare
 
 
@@ -27,15 +26,15 @@ def laid_out(
     *,
     scenario: str = "few-shot",
 ) -> Iterator[tuple[Federation, Partition]]:
-    """A federation that is laid out, but without a round.
+    """A new federation, without any round yet.
 
     Args:
-        seed: Decides everything.
+        seed: Seed of all random draws.
         sites: Training sites.
         held_out: Held-out sites of each kind.
-        data: Names of data sets, with commas between them.
-        overrides: Of the configuration, as `load_config` takes them.
-        scenario: How the data are divided.
+        data: Names of data sets, separated by commas.
+        overrides: Overrides of the configuration; see `f2l_fed.config.load_config`.
+        scenario: The scenario that divides the data.
     """
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(
@@ -50,8 +49,8 @@ def laid_out(
         yield prepare(simulation, force=False)
 
 
-def promoted(federation: Federation) -> tuple[Generator, FittedRecords]:
-    """The promoted release's generator, and what it was fitted on."""
+def promoted(federation: Federation) -> ServedRelease:
+    """The promoted release as it serves new sites."""
     release = federation.releases.promoted()
     assert release is not None
-    return federation.releases.generator(release.id), release_records(federation, release)
+    return served_release(federation, release.id)

@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import HeldOutSite, context_of
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import (
     VelocityField,
@@ -39,8 +40,7 @@ from f2l_fed.flow import (
     solve,
 )
 from f2l_fed.flow.reflow import reflow
-from f2l_fed.generator.candidates import FittedRecords
-from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training import candidate_kinds
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from server.federation.folder import Federation
@@ -58,39 +58,37 @@ Draw = Callable[[Tensor, torch.Generator, int, float], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """What the models are fitted on and measured with.
+class Measured:
+    """Data for fitting and measuring the models.
 
     Args:
-        federation: The folder.
-        generator: Of its promoted release.
-        records: What that was fitted on.
+        config: Of the federation.
+        release: Its promoted release.
         targets: (n, k) float32, latents of the records.
         expected: (n, k) float32, latents of their held-out predictions.
     """
 
-    federation: Federation
-    generator: Generator
-    records: FittedRecords
+    config: FederationConfig
+    release: ServedRelease
     targets: Tensor
     expected: Tensor
 
     @classmethod
-    def of(cls, federation: Federation) -> Release:
+    def of(cls, federation: Federation) -> Measured:
         """Reads the promoted release."""
-        generator, records = promoted(federation)
+        release = promoted(federation)
+        codec = release.generator.codec
         expected = federation.releases.expected(federation.releases.measured().id).flatten(0, 1)
         return cls(
-            federation=federation,
-            generator=generator,
-            records=records,
-            targets=generator.codec.encode(records.weights),
-            expected=generator.codec.encode(expected),
+            config=federation.config,
+            release=release,
+            targets=codec.encode(release.records.weights),
+            expected=codec.encode(expected),
         )
 
     def models(self) -> dict[str, Draw]:
-        """Every model, fitted."""
-        config, generator = self.federation.config, self.generator
+        """Fitted models by name."""
+        config, generator = self.config, self.release.generator
         shape, spread, group = generator.codec.shape, generator.spread, config.probe.episodes
         data = (self.targets, self.expected)
         found: dict[str, Draw] = {}
@@ -129,18 +127,18 @@ def job(seed: int, sites: int, held_out: int, rounds: int, data: str) -> dict[st
     """Accuracies at every held-out site and time, by model and evaluations."""
     with laid_out(seed, sites, held_out, data) as (federation, divided):
         run_inline(federation, rounds)
-        release = Release.of(federation)
+        measured = Measured.of(federation)
         parts = held_out_sites(divided)
-        measured = [site for part in parts.values() for site in part or ()]
-        found = {"Gaussian, prior": {0: _row(release, measured, _gaussian(release), 0)}}
-        for name, model in release.models().items():
-            found[name] = {n: _row(release, measured, model, n) for n in EVALUATIONS}
+        every = [site for part in parts.values() for site in part or ()]
+        found = {"Gaussian, prior": {0: _row(measured, every, _gaussian(measured), 0)}}
+        for name, model in measured.models().items():
+            found[name] = {n: _row(measured, every, model, n) for n in EVALUATIONS}
         return found
 
 
-def _gaussian(release: Release) -> Draw:
+def _gaussian(measured: Measured) -> Draw:
     def drawn(context: Tensor, rng: torch.Generator, _: int, width: float) -> Tensor:
-        generator = release.generator
+        generator = measured.release.generator
         return draw(
             "prior", context, generator.spread, generator.codec.shape, rng, temperature=width
         )
@@ -149,11 +147,11 @@ def _gaussian(release: Release) -> Draw:
 
 
 def _row(
-    release: Release, sites: list[HeldOutSite], model: Draw, evaluations: int
+    measured: Measured, sites: list[HeldOutSite], model: Draw, evaluations: int
 ) -> dict[str, Any]:
-    accuracies = [_at_site(release, site, model, evaluations) for site in sites]
+    accuracies = [_at_site(measured.release, site, model, evaluations) for site in sites]
     rng = torch.Generator().manual_seed(0)
-    context = release.expected[:1].expand(100, -1)
+    context = measured.expected[:1].expand(100, -1)
     seconds = []
     for _ in range(TIMED):
         began = perf_counter()
@@ -163,24 +161,22 @@ def _row(
 
 
 def _at_site(
-    release: Release, site: HeldOutSite, model: Draw, evaluations: int
+    release: ServedRelease, site: HeldOutSite, model: Draw, evaluations: int
 ) -> tuple[float, float]:
     """Mean accuracy of single draws, and accuracy of the mean of the best."""
-    federation, generator = release.federation, release.generator
-    config, target = federation.config, federation.target
-    context = context_of(config, target, generator.prior.anchor, site)
-    expected = generator.expect(context[None])
+    target, generator = release.target, release.generator
+    expected = generator.expect(release.context(site)[None])
     latent = generator.codec.encode(expected)
 
     def networks(count: int, width: float) -> Tensor:
-        rng = generator_for(config.lineage, site.name, "benchmark", count)
+        rng = generator_for(release.lineage, site.name, "benchmark", count)
         centre = latent.expand(count, -1)
         end = model(centre, rng, evaluations, width)
         return expected + generator.codec.displacement(centre, end)
 
-    choice = config.candidates
+    choice = release.candidates
     many = networks(choice.samples, choice.temperature)
-    offered = {f"sample-{index}": weights for index, weights in enumerate(many)}
+    offered = {candidate_kinds.sample(index): weights for index, weights in enumerate(many)}
     chosen = select(target, offered, *site.train, keep=choice.keep)[1]
     ones = [loss_and_accuracy(target, w, *site.test)[1] for w in networks(SINGLE, 1.0)]
     return sum(ones) / SINGLE, loss_and_accuracy(target, chosen, *site.test)[1]

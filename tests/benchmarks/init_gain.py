@@ -1,4 +1,4 @@
-"""What a start is worth: accuracy at held-out sites after n local steps, for every arm.
+"""Gain of a generated start: accuracy at held-out sites after n local steps, for every arm.
 
 `python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
 
@@ -9,7 +9,7 @@ the same choice at the site and the same mean of the best: ``fedavg_drawn``, net
 of federated averaging, spread as the returned ones are, and ``diffusion``, a latent diffusion on
 the same latents and contexts with the flow's own size, schedule and evaluations. Without any
 choice: ``fedavg`` for as many rounds, the prior without the output symmetry (``prior_plain``),
-fitted anew on the last records, and one draw from the flow (``sample``).
+fitted again on the last records, and one draw from the flow (``sample``).
 
 The intervals are Student's 95% intervals over sites and seeds together; ``spread`` in the JSON is
 the standard deviation of the seeds' means.
@@ -25,33 +25,34 @@ from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data import Partition
-from f2l_fed.evaluation.arms import HeldOutSite, context_of, measure, starts
+from f2l_fed.evaluation.arm_names import label
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import summarise
 from f2l_fed.flow import Denoiser, fit_diffusion, sample_diffusion
-from f2l_fed.generator.candidates import FittedRecords
-from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training import candidate_kinds
 from f2l_fed.local_training.finetune import finetune
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import select
 from f2l_fed.prior.linear_prior import Prior, fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from server.federation.folder import Federation
-from server.generator.release_records import release_records
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import laid_out
+from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 MEASURED = (1, 3, 8)
 DRAWN = {
-    "random": ("random start", "#bbbbbb"),
-    "fedavg": ("FedAvg, as many rounds", "#228833"),
-    "soup": ("mean of 8 nearest records", "#ccbb44"),
-    "probe": ("probe itself", "#66ccee"),
-    "prior": ("linear prior", "#ee6677"),
-    "generated": ("generated", "#4477aa"),
+    "random": "#bbbbbb",
+    "fedavg": "#228833",
+    "soup": "#ccbb44",
+    "probe": "#66ccee",
+    "prior": "#ee6677",
+    "generated": "#4477aa",
 }
-"""Arms in the plot, with name and colour."""
+"""Colours of the arms in the plot."""
+LABELS = {"fedavg": "FedAvg, as many rounds"}
+"""Names of the null arms in the plot."""
 
 
 def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
@@ -92,34 +93,30 @@ def curves(
     federation: Federation, divided: Partition, averaged: Tensor
 ) -> dict[str, list[dict[str, list[float]]]]:
     """Accuracy of all arms at every held-out site, by kind of site."""
-    config, target = federation.config, federation.target
+    config = federation.config
     null = Null.of(federation, averaged)
     found: dict[str, list[dict[str, list[float]]]] = {}
     for kind, sites in held_out_sites(divided).items():
         for site in sites or ():
-            arms = starts(config, target, null.generator, null.records, site) | null.arms(site)
+            arms = starts(null.release, site) | null.arms(site)
             found.setdefault(kind, []).append(
-                measure(target, arms, site, config.local, config.lineage)
+                measure(federation.target, arms, site, config.local, config.lineage)
             )
     return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Null:
-    """What the null arms are made of.
+    """The models behind the null arms.
 
     Args:
-        federation: The folder.
-        generator: Of its promoted release.
-        records: What that was fitted on.
+        release: The promoted release.
         averaged: (D,) float32, the network of federated averaging.
         plain: A prior without the output symmetry, on the same records.
         denoiser: A latent diffusion on them.
     """
 
-    federation: Federation
-    generator: Generator
-    records: FittedRecords
+    release: ServedRelease
     averaged: Tensor
     plain: Prior
     denoiser: Denoiser
@@ -128,65 +125,62 @@ class Null:
     def of(cls, federation: Federation, averaged: Tensor) -> Null:
         """Fits them on the records of the promoted release."""
         config = federation.config
-        release = federation.releases.promoted()
-        assert release is not None
-        generator = federation.releases.generator(release.id)
-        records = release_records(federation, release)
-        expected = federation.releases.expected(release.id).flatten(0, 1)
+        release, id = promoted(federation), federation.releases.measured().id
+        generator, records = release.generator, release.records
+        expected, episodes = federation.releases.expected(id), config.probe.episodes
         return cls(
-            federation=federation,
-            generator=generator,
-            records=records,
+            release=release,
             averaged=averaged,
             plain=fit_prior(
-                records.contexts.view(len(release.sites), config.probe.episodes, -1),
-                records.weights.view(len(release.sites), config.probe.episodes, -1),
+                records.contexts.view(len(expected), episodes, -1),
+                records.weights.view(len(expected), episodes, -1),
                 OutputSymmetry.of(federation.target, enabled=False),
                 generator.prior.anchor,
             ).prior,
             denoiser=fit_diffusion(
                 generator.codec.encode(records.weights),
-                generator.codec.encode(expected),
+                generator.codec.encode(expected.flatten(0, 1)),
                 generator.codec.shape,
                 config.flow,
-                generator_for(config.lineage, release.id, "diffusion"),
-                group=config.probe.episodes,
+                generator_for(config.lineage, id, "diffusion"),
+                group=episodes,
             ).model,
         )
 
     def arms(self, site: HeldOutSite) -> dict[str, Tensor]:
-        """The starts for one held-out site."""
-        config, target = self.federation.config, self.federation.target
-        context = context_of(config, target, self.generator.prior.anchor, site)
-        expected = self.generator.expect(context[None])
-        rng = generator_for(config.lineage, site.name, "benchmark")
+        """The null arms' starts for one held-out site."""
+        release, context = self.release, self.release.context(site)
+        expected = release.generator.expect(context[None])
+        rng = generator_for(release.lineage, site.name, "benchmark")
 
         def chosen(drawn: Tensor) -> Tensor:
-            offered = {f"sample-{index}": weights for index, weights in enumerate(drawn)}
-            return select(target, offered, *site.train, keep=config.candidates.keep)[1]
+            offered = {candidate_kinds.sample(i): weights for i, weights in enumerate(drawn)}
+            return select(release.target, offered, *site.train, keep=release.candidates.keep)[1]
 
         return {
             "fedavg": self.averaged,
             "fedavg_drawn": chosen(self._around_average(rng)),
             "prior_plain": self.plain(context[None])[0],
-            "sample": self.generator.sample(expected, rng)[0],
+            "sample": release.generator.sample(expected, rng)[0],
             "diffusion": chosen(self._diffused(expected, rng)),
         }
 
     def _around_average(self, rng: torch.Generator) -> Tensor:
-        off = self.records.weights - self.records.weights.mean(0)
-        mix = torch.randn(self.federation.config.candidates.samples, len(off), generator=rng)
+        weights = self.release.records.weights
+        off = weights - weights.mean(0)
+        mix = torch.randn(self.release.candidates.samples, len(off), generator=rng)
         return self.averaged + mix @ off / len(off) ** 0.5
 
     def _diffused(self, expected: Tensor, rng: torch.Generator) -> Tensor:
-        choice, codec = self.federation.config.candidates, self.generator.codec
+        choice, generator = self.release.candidates, self.release.generator
+        codec = generator.codec
         context = codec.encode(expected).expand(choice.samples, -1)
         end = sample_diffusion(
             self.denoiser,
             context,
             codec.shape,
             rng,
-            evaluations=self.generator.config.sample.evaluations,
+            evaluations=generator.config.sample.evaluations,
             temperature=choice.temperature,
         )
         return expected + codec.displacement(context, end)
@@ -215,8 +209,9 @@ def plot(title: str, parts: dict[str, Any], path: Any) -> None:
             continue
         steps = parts[kind]["steps"]
         axes.set_xticks(steps, [str(n) for n in steps])
-        for arm, (name, colour) in DRAWN.items():
+        for arm, colour in DRAWN.items():
             row = parts[kind]["arms"][arm]
+            name = LABELS.get(arm) or label(arm)
             axes.errorbar(steps, row["accuracy"], row["ci95"], label=name, color=colour, marker=".")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy")

@@ -97,12 +97,12 @@ def federation(seed: int, sites: int, held_out: int, rounds: int, data: str) -> 
         began = time.perf_counter()
         run_inline(folder, rounds)
         seconds, config = time.perf_counter() - began, folder.config
-        generator, records = promoted(folder)
+        release = promoted(folder)
         found: dict[str, list[dict[str, list[float]]]] = {}
         for kind, some in held_out_sites(divided).items():
             found[kind] = []
             for site in some or ():
-                every = starts(config, folder.target, generator, records, site)
+                every = starts(release, site)
                 arms = {arm: every[arm] for arm in ARMS}
                 found[kind].append(
                     measure(folder.target, arms, site, config.local, config.lineage, STEPS)

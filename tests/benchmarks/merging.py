@@ -1,4 +1,4 @@
-"""What merging small shards brings: a zoo of one record a file, before and after ``compact``.
+"""Compaction of small shards: a zoo of one record a file, before and after ``compact``.
 
     python -m tests.benchmarks.merging [--quick] --json merging.json
 
@@ -23,9 +23,9 @@ from tests.benchmarks.zoo import BATCH, PARAMETERS, create_zoo, sample_records
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Small and large shards of the weight zoo.")
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--folder", type=Path, help="disk to measure on; by default the temporary")
+    parser.add_argument("--quick", action="store_true", help="run a small version")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--folder", type=Path, help="measure in this folder (default: temporary)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         figures = merging(Path(folder), 1_000 if options.quick else 5_000)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def merging(folder: Path, count: int) -> dict[str, Any]:
-    """Seconds to open and read a zoo of shards of one record each, and again when merged."""
+    """Seconds to open and read a zoo of shards of one record each, before and after a merge."""
     zoo = create_zoo(folder / "zoo", PARAMETERS)
     for number in range(count):
         zoo.append(sample_records(1, PARAMETERS, first=number))

@@ -1,4 +1,4 @@
-"""A round's cost beside a plain Flower FedAvg round: same clients, same data, same local steps.
+"""The cost of a round against a plain Flower FedAvg round: same clients, data and local steps.
 
 Both run on Flower's simulation runtime, each in a process of its own. The FedAvg client opens the
 same site, makes the same local steps from the global model, and measures loss and accuracy before
@@ -63,7 +63,7 @@ def prepared(out: Path, sites: int, steps: int, data: str, target: str) -> Any:
 
 @fedavg_app.train()
 def train(message: Message, context: Context) -> Message:
-    """What a site does in a FedAvg round."""
+    """The part of a site in a FedAvg round."""
     from clients.client_app import site_path
     from clients.site.site import open_site
     from f2l_fed.core.random_streams import generator_for
@@ -92,7 +92,7 @@ def train(message: Message, context: Context) -> Message:
 
 
 class Timed(FedAvg):
-    """FedAvg that notes when a round is over."""
+    """FedAvg that records the end of each round."""
 
     ends: list[float]
 
@@ -103,7 +103,7 @@ class Timed(FedAvg):
 
 
 def averaged(grid: Grid, root: Path, rounds: int, sites: int) -> list[float]:
-    """Conducts FedAvg from the anchor; when each round was over, in seconds."""
+    """Runs FedAvg from the anchor; the end of each round in seconds."""
     from f2l_fed.local_training.probe import anchor
     from server.federation.folder import Federation
 
@@ -154,7 +154,7 @@ fedavg_server_app = ServerApp()
 
 @fedavg_server_app.main()
 def conduct_fedavg(grid: Grid, context: Context) -> None:
-    """FedAvg as a run on a deployment; writes when its rounds were over."""
+    """FedAvg as a run on a deployment; writes the ends of its rounds."""
     root, sites = Path(str(context.run_config["workdir"])), int(context.run_config["sites"])
     ends = averaged(grid, root, int(context.run_config["rounds"]), sites)
     (root / "ends.json").write_text(json.dumps(ends))

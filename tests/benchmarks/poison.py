@@ -1,18 +1,17 @@
-"""What liars cost the held-out sites, with admission on and off.
+"""The accuracy that Byzantine sites cost, with admission on and off.
 
 `python -m tests.benchmarks.poison [--quick] [--seeds N] [--data NAMES] [--scenario NAME]
 [--attack NAME] [--json OUT.json] [--kept DIR]`
 
-Three rounds of a federation (few-shot, unless another scenario is named) of 40 sites in which
-nobody, 10% or 30% of the sites lie in every round. ``off`` rejects only what can't be a network at
-all (`OFF`); ``on`` is what ships. The gate lets every release pass in all rows, so that it is
-admission that is measured and not the gate. Accuracy is that of the generated start at honest
-held-out sites, before and after the last number of local steps; differences are from the run
-without liars of the same seed, paired by site, with Student's 95%. ``let in`` is the share of the
-liars' submissions that the zoo holds and ``used`` that of the records in the last release; ``lost``
-counts honest submissions kept out of the zoo. In ``labels shuffled`` sites are honest but their
-labels are not: nothing contradicts them. With ``--kept`` what each federation came to is kept in a
-folder, and a run that was interrupted goes on.
+Three rounds of a federation (few-shot, unless another scenario is named) of 40 sites of which
+none, 10% or 30% are Byzantine in every round. ``off`` rejects only what can't be a network at all
+(`OFF`); ``on`` is the default. The gate lets every release pass in all rows, so that admission is
+measured and not the gate. Accuracy is that of the generated start at honest held-out sites, before
+and after the last number of local steps; differences are from the run without attack of the same
+seed, paired by site, with Student's 95%. ``let in`` is the share of Byzantine submissions that the
+zoo holds and ``used`` that of the records in the last release; ``lost`` counts honest submissions
+kept out of the zoo. In ``labels shuffled`` sites are honest but their labels are not: nothing
+contradicts them. With ``--kept`` results are kept in a folder, and an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -27,8 +26,9 @@ import numpy as np
 import torch
 
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.data import load, save_npz
-from f2l_fed.evaluation.arms import STEPS
+from f2l_fed.data import load_dataset, save_npz
+from f2l_fed.evaluation.arm_names import GENERATED
+from f2l_fed.local_training.finetune import STEPS
 from server.cluster.held_out import curves_of
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
@@ -80,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of it: (sites, steps) accuracies, and shares of submissions."""
+    """The outcome of a federation: (sites, steps) accuracies, and shares of submissions."""
 
     accuracy: list[list[float]]
     let_in: float
@@ -91,7 +91,7 @@ class Found:
 def kept(
     row: Row, folder: Path | None, sites: int, held_out: int, data: str, scenario: str, *more: Any
 ) -> Found:
-    """What is in the folder, or else what `job` finds, which is put there."""
+    """The result in the folder, or else that of `job`, which is kept there."""
     name = f"{scenario}, {data}, {row.seed}, {row}.json"
     path = folder / name if folder is not None else None
     if path is not None and path.exists():
@@ -111,37 +111,37 @@ def job(
     with laid as (federation, divided):
         names = [site.name for site in divided.sites]
         rng = np.random.default_rng(row.seed)
-        liars = set(rng.choice(names, round(row.share * sites), replace=False).tolist())
+        byzantine = set(rng.choice(names, round(row.share * sites), replace=False).tolist())
         if row.attack == SHUFFLED:
-            for name in sorted(liars):
+            for name in sorted(byzantine):
                 _shuffle_labels(federation.root / "sites" / name / "train.npz", rng)
-        lies = dict.fromkeys(liars, ATTACKS[row.attack]) if row.attack in ATTACKS else {}
-        with_liars(federation, lies).run(ROUNDS, sites)
+        attackers = dict.fromkeys(byzantine, ATTACKS[row.attack]) if row.attack in ATTACKS else {}
+        with_liars(federation, attackers).run(ROUNDS, sites)
         parts = held_out_sites(divided)
         measured = [site for some in parts.values() for site in some or ()]
         release = federation.releases.measured()
-        curves = curves_of(federation.root, release.id, measured, ("generated",))
-        return Found([curves[s.name]["generated"] for s in measured], *_shares(federation, liars))
+        curves = curves_of(federation.root, release.id, measured, (GENERATED,))
+        return Found([curves[s.name][GENERATED] for s in measured], *_shares(federation, byzantine))
 
 
 def _shuffle_labels(path: Path, rng: np.random.Generator) -> None:
-    dataset = load(str(path))
+    dataset = load_dataset(str(path))
     save_npz(path, dataset.x, rng.permutation(dataset.y))
 
 
-def _shares(federation: Federation, liars: set[str]) -> tuple[float, float, int]:
+def _shares(federation: Federation, byzantine: set[str]) -> tuple[float, float, int]:
     release = federation.releases.measured()
     records = federation.zoo.snapshot().records()
     stored = {(record.site, record.round) for record in records}
-    lied = sum(site in liars for site, _ in stored)
-    used = sum(site in liars for site in release.sites) / len(release.sites)
-    honest = len(list((federation.root / "sites").iterdir())) - len(liars)
-    lost = honest * ROUNDS - (len(stored) - lied)
-    return lied / max(1, ROUNDS * len(liars)), used, lost
+    let_in = sum(site in byzantine for site, _ in stored)
+    used = sum(site in byzantine for site in release.sites) / len(release.sites)
+    honest = len(list((federation.root / "sites").iterdir())) - len(byzantine)
+    lost = honest * ROUNDS - (len(stored) - let_in)
+    return let_in / max(1, ROUNDS * len(byzantine)), used, lost
 
 
 def rows_of(seeds: int, attacks: Sequence[str], shares: Sequence[float]) -> list[Row]:
-    """Every federation that is run."""
+    """All federations to run."""
     return [
         Row(seed, attack, share, admission)
         for seed in range(seeds)
@@ -190,7 +190,7 @@ def main() -> None:
     results = side_by_side(kept, [(row, *more) for row in rows])
     tables = compared(dict(zip(rows, results, strict=True)))
     print(f"accuracy as generated and after {STEPS[-1]} steps, and points lost to the clean run")
-    print(f"{'liars':38}{'start':>8}{'lost':>15}{'tuned':>8}{'lost':>15}  let in   used  lost")
+    print(f"{'attack':38}{'start':>8}{'lost':>15}{'tuned':>8}{'lost':>15}  let in   used  lost")
     for name, row in tables.items():
         cells = ""
         for step in (0, -1):

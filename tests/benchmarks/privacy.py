@@ -1,4 +1,4 @@
-"""What differential privacy at all sites costs those that use the service.
+"""The accuracy that differential privacy at all sites costs.
 
 `python -m tests.benchmarks.privacy [--quick] [--seeds N] [--data NAMES] [--json OUT.json]`
 
@@ -7,7 +7,7 @@ several budgets ε that cover all it ever sends (δ = 1e-4, one example as the u
 same federation without noise. Accuracy is that of the generated start at held-out sites, as
 generated and after the last number of local steps; their own probes have no noise. Differences are
 from the run without noise of the same seed, paired by site, with Student's 95%. ``spent`` is the
-largest ε that a site's ledger holds at the end, ``put aside`` the share of submissions that
+largest ε that a site's ledger holds at the end, ``kept out`` the share of submissions that
 admission kept out of the zoo. The gate lets every release pass, so that the noise is measured and
 not the gate.
 """
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 
 from clients.site.site import open_site
-from f2l_fed.evaluation.arms import STEPS
+from f2l_fed.evaluation.arm_names import GENERATED
+from f2l_fed.local_training.finetune import STEPS
 from server.cluster.held_out import curves_of
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
@@ -34,7 +35,7 @@ BUDGETS = (0.0, 1000.0, 100.0, 30.0, 10.0, 3.0)
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of a federation: (sites, steps) accuracies, and what it cost."""
+    """The outcome of a federation: (sites, steps) accuracies and costs."""
 
     accuracy: list[list[float]]
     spent: float
@@ -60,7 +61,7 @@ def job(
         stored = {(one.site, one.round) for one in federation.zoo.snapshot().records()}
         budgets = [open_site(path).budget for path in files]
         return Found(
-            accuracy=[curves[site.name]["generated"] for site in measured],
+            accuracy=[curves[site.name][GENERATED] for site in measured],
             spent=max(budget.spent()["spent"] if budget else 0.0 for budget in budgets),
             put_aside=1 - len(stored) / (ROUNDS * len(files)),
         )
@@ -79,7 +80,7 @@ def main() -> None:
     found = dict(zip(rows, side_by_side(run, plans), strict=True))
     tables = {}
     print(f"{sites} sites; accuracy as generated and after {STEPS[-1]} steps, and points lost")
-    print(f"{'epsilon':>10}{'spent':>9}{'start':>8}{'lost':>15}{'tuned':>8}{'lost':>15}  put aside")
+    print(f"{'epsilon':>10}{'spent':>9}{'start':>8}{'lost':>15}{'tuned':>8}{'lost':>15}  kept out")
     for epsilon in budgets:
         mine = [found[seed, epsilon] for seed in range(asked.seeds)]
         clean = [found[seed, 0.0] for seed in range(asked.seeds)]

@@ -1,14 +1,13 @@
-"""What returned updates are worth to a generator: by vector-Jacobian products, in closed form.
+"""The value of returned updates to a generator: vector-Jacobian products and closed form.
 
 `python -m tests.benchmarks.refinement [--quick] [--seeds N] [--json OUT.json]`
 
 A federation of 40 sites is stopped after the first round in which the anchor has stayed, and again
 four rounds later. ``parent`` is the release that made the starts of the last round; the other rows
-have learned from what the sites of that round made of them. ``VJP`` rows move the parent itself
+have learned from the updates of that round. ``VJP`` rows move the parent itself
 (`f2l_fed.generator.refinement`): its prior by all updates, velocity and codec by those that began
-at a draw,
-with the noise of that draw. ``retrained`` is the release that followed, whose prior takes the same
-step in closed form. Differences are paired by held-out site, with Student's 95%.
+at a draw, with the noise of that draw. ``retrained`` is the release that followed, whose prior
+takes the same step in closed form. Differences are paired by held-out site, with Student's 95%.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
-from f2l_fed.generator.candidates import FittedRecords
+from f2l_fed.evaluation.arm_names import GENERATED, PRIOR
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.generator.config import SampleConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.refinement import RefineConfig, Refinement, ReturnedNetworks, refine
+from f2l_fed.local_training import candidate_kinds
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.candidates import candidates_for
@@ -38,7 +38,7 @@ from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 STEPS = (0, 1, 5)
-ARMS = ("prior", "generated")
+ARMS = (PRIOR, GENERATED)
 BASE = "parent"
 
 Curves = dict[str, dict[str, list[float]]]
@@ -56,15 +56,15 @@ def job(seed: int, held_out: int, moments: Sequence[int], data: str) -> Found:
             run_inline(federation, rounds - before)
             before = rounds
             rows, figures = refined(federation)
-            records = promoted(federation)[1]
+            release = promoted(federation)
             for kind, sites in parts.items():
-                curves = [curves_at(federation, rows, records, site) for site in sites or ()]
+                curves = [curves_at(federation, release, rows, site) for site in sites or ()]
                 found[f"after round {rounds}, {kind} classes"] = (figures, curves)
     return found
 
 
 def refined(federation: Federation) -> tuple[dict[str, Generator], dict[str, Any]]:
-    """Every row's generator, and how the sites that were kept aside gained."""
+    """The generator of every row, and the gain at sites kept aside."""
     release = federation.releases.promoted()
     assert release is not None
     parent = federation.releases.generator(release.parent)
@@ -118,7 +118,7 @@ def returned(
             row = index * contexts.shape[1] + episode
             drawn = parent.noise(federation.config.candidates.training_samples, rng)
             for number, one in enumerate(drawn):
-                update = records.weights[row] - offered[f"sample-{number}"]
+                update = records.weights[row] - offered[candidate_kinds.sample(number)]
                 if isclose(float(update.norm()), moved[row], rel_tol=1e-4):
                     found.append((row, one))
         rows += [row for row, _ in found[:1]]
@@ -127,12 +127,12 @@ def returned(
 
 
 def curves_at(
-    federation: Federation, rows: dict[str, Generator], records: FittedRecords, site: HeldOutSite
+    federation: Federation, release: ServedRelease, rows: dict[str, Generator], site: HeldOutSite
 ) -> Curves:
-    """What a site has of every row."""
+    """Accuracies of every row at one site."""
     config, found = federation.config, {}
     for row, generator in rows.items():
-        arms = starts(config, federation.target, generator, records, site)
+        arms = starts(replace(release, generator=generator), site)
         chosen = {arm: arms[arm] for arm in ARMS}
         found[row] = measure(federation.target, chosen, site, config.local, config.lineage, STEPS)
     return found

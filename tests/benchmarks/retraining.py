@@ -1,4 +1,4 @@
-"""What the parts of a retraining cost, and what it could inherit from the one before.
+"""Cost of the parts of a retraining, and the value of a warm start from the one before.
 
 `python -m tests.benchmarks.retraining [--quick] [--seeds N] [--json OUT.json] [--recorded DIR]`
 
@@ -83,7 +83,7 @@ def parts(records: int, name: str) -> dict[str, Any]:
 
 
 def beginning_with(field: VelocityField) -> Callable[..., VelocityField]:
-    """In place of `seeded`, which makes fields that know nothing; draws what it would draw."""
+    """A substitute for `seeded` that starts from a field, with the same random draws."""
 
     def build(rng: torch.Generator, make: Callable[[], VelocityField]) -> VelocityField:
         made = seeded(rng, make)
@@ -105,7 +105,7 @@ def share(copies: Tensor, weights: Tensor) -> float:
 
 
 def inherited(path: Path) -> list[dict[str, float]]:
-    """For each round after the first one what codec and field of the round before are good for."""
+    """The value of the previous round's codec and field, for each round after the first."""
     target = target_of(path)
     symmetry = OutputSymmetry.of(target, enabled=True)
     found, before, start = [], None, anchor(target, path.stem)
@@ -129,7 +129,7 @@ def inherited(path: Path) -> list[dict[str, float]]:
             found.append(
                 {
                     "round": number,
-                    "explained_anew": share(copies, unseen),
+                    "explained_again": share(copies, unseen),
                     "explained_before": explained(codec, unseen),
                     "cold": cold.loss / cold.normal_loss,
                     "cold_step": cold.step,
@@ -157,11 +157,11 @@ def main() -> None:
     paths = side_by_side(record, jobs)
     runs = side_by_side(inherited, [(path,) for path in paths])
     print("\n                    explained          cold        warm")
-    print("scenario  seed round   anew  before   best   at  begins   best   at")
+    print("scenario  seed round  again  before   best   at  begins   best   at")
     for (scenario, seed, *_), found in zip(jobs, runs, strict=True):
         for row in found:
             print(
-                f"{scenario:<10}{seed:>4}{row['round']:>6}{row['explained_anew']:>7.3f}"
+                f"{scenario:<10}{seed:>4}{row['round']:>6}{row['explained_again']:>7.3f}"
                 f"{row['explained_before']:>8.3f}{row['cold']:>7.3f}{row['cold_step']:>5}"
                 f"{row['begins']:>8.3f}{row['warm']:>7.3f}{row['warm_step']:>5}"
             )

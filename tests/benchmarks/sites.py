@@ -1,8 +1,8 @@
-"""What one more site costs the server: memory and time with 10, 100 and 1,000 sites.
+"""The server's cost of a site: memory and time with 10, 100 and 1,000 sites.
 
-The server conducts rounds in a process of its own, whose peak memory is taken; its heavy work runs
-in Ray's processes, and the sites, real ClientApps with real data, in this one. Then the zoo that
-has come of it is retrained once more in a fresh process, for that one's peak and time.
+The server runs rounds in a process of its own, whose peak memory is measured; its heavy work runs
+in Ray's processes, and the sites, real ClientApps with real data, in this one. Then the resulting
+zoo is retrained once more in a fresh process, for its peak and time.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def measured(sites: int) -> dict[str, Any]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """This program in another role."""
+    """Starts this program in another role."""
     command = [sys.executable, "-m", "tests.benchmarks.sites", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """What it printed last."""
+    """The figures in the last line of its output."""
     out, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"a process failed with {process.returncode}")

@@ -1,4 +1,4 @@
-"""What generating and retraining cost, as ratios within one run.
+"""Cost of sampling and of retraining, as ratios within one run.
 
 `python -m tests.benchmarks.speed [--quick] [--seeds N] [--json OUT.json]`
 
@@ -38,7 +38,6 @@ from f2l_fed.codec import CODECS
 from f2l_fed.codec.config import CodecConfig
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import context_of
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import draw, fit_flow, guided, pooled_rms, solve
 from f2l_fed.generator.config import GeneratorConfig, SampleConfig
@@ -50,6 +49,7 @@ from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
 from server.simulation.setup import Simulation, held_out_sites, prepare
 from tests.benchmarks.common import options, write_json
+from tests.benchmarks.federated import promoted
 from tests.benchmarks.published import COMPONENTS, STEPS, PublishedField, runge_kutta_step
 from tests.support.inline import run_inline
 
@@ -152,7 +152,7 @@ def retraining(kind: str, sites: int, rounds: int) -> tuple[Generator, dict[str,
 
 @torch.no_grad()
 def generate(generator: Generator, context: Tensor, rng: torch.Generator, config: SampleConfig):
-    """From the latents of predictions to networks."""
+    """Generates networks from the latents of predictions."""
     codec = generator.codec
     start = draw("prior", context, generator.spread, codec.shape, rng)
     velocity = guided(generator.velocity, context)
@@ -204,16 +204,14 @@ def quality(seed: int, sites: int, held_out: int, draws: int, data: str) -> dict
         )
         federation, divided = prepare(simulation, force=False)
         run_inline(federation, simulation.rounds)
-        release = federation.releases.promoted()
-        assert release is not None
-        generator = federation.releases.generator(release.id)
-    config, target = federation.config, federation.target
+        release = promoted(federation)
+    target, generator = release.target, release.generator
     found: dict[int, list[float]] = {count: [] for count in EVALUATIONS}
     for site in [site for part in held_out_sites(divided).values() for site in part or ()]:
-        context = context_of(config, target, generator.prior.anchor, site)
+        context = release.context(site)
         expected = generator.expect(context[None]).expand(draws, -1)
         for count, sample in EVALUATIONS.items():
-            rng = generator_for(config.lineage, site.name, "speed")
+            rng = generator_for(release.lineage, site.name, "speed")
             networks = generator.sample(expected, rng, sample)
             hits = [loss_and_accuracy(target, network, *site.test)[1] for network in networks]
             found[count].append(sum(hits) / draws)

@@ -47,7 +47,7 @@ from f2l_fed.audit.diagnostics import (
 )
 from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.data import load
+from f2l_fed.data import load_dataset
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.unconditional import Unconditional, UnconditionalConfig, fit_unconditional
@@ -69,7 +69,7 @@ FIGURES = ("accuracy", "of_trained", "worst", "best", "spread", "distance", "z",
 
 def examples(data: str, seed: int) -> tuple[Examples, Examples]:
     """Images and labels to train and to test on, without a common image."""
-    dataset = load(data)
+    dataset = load_dataset(data)
     order = torch.randperm(len(dataset.x), generator=generator_for(seed, data))[: TRAIN + TEST]
     x, y = (torch.from_numpy(values)[order] for values in (dataset.x, dataset.y))
     return (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])
@@ -125,20 +125,20 @@ class Zoo:
     def figures(
         self, weights: Tensor, form: Callable[[Tensor], Tensor], seconds: float
     ) -> dict[str, float | None]:
-        """Everything measured of some networks that come in the given form."""
+        """All figures of some networks in the given form."""
         seen, held_out = form(self.seen), form(self.held_out)
         wrong, wrong_seen = self.errors(weights), self.errors(seen)
         accuracy = 1 - wrong.double().mean(1)
-        usual = 1 - float(wrong_seen.double().mean())
+        seen_accuracy = 1 - float(wrong_seen.double().mean())
         distances = (
             nearest_distances(weights, seen).median() / leave_one_out_distances(seen).median()
         )
         several = len(weights) > 1
         return {
             "accuracy": float(accuracy.mean()),
-            "of_trained": float(accuracy.mean()) / usual,
-            "worst": float(accuracy.min()) / usual,
-            "best": float(accuracy.max()) / usual,
+            "of_trained": float(accuracy.mean()) / seen_accuracy,
+            "worst": float(accuracy.min()) / seen_accuracy,
+            "best": float(accuracy.max()) / seen_accuracy,
             "spread": dispersion(weights, seen) if several else None,
             "distance": float(distances),
             "z": memorisation_z(weights, seen, held_out) if several else None,
@@ -148,7 +148,7 @@ class Zoo:
 
 
 def timed(draw: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What is drawn, and the median CPU time for one of the networks."""
+    """The networks drawn, and the median CPU time for one of them."""
     seconds = []
     for _ in range(TIMED):
         began = process_time()
@@ -199,7 +199,7 @@ class Arms:
         self.seen = self.fitted.form(zoo.seen)
 
     def all(self) -> Iterator[Arm]:
-        """Every row of the table, in order."""
+        """The rows of the table, in order."""
         zoo, form = self.zoo, _kept(self.fitted.form)
         yield "trained", zoo.seen, _same, zoo.seconds
         yield "trained, held out", form(zoo.held_out), form, zoo.seconds

@@ -1,4 +1,4 @@
-"""What the weight zoo costs, against what one would do without it.
+"""Speed, size and memory of the weight zoo, against alternatives without it.
 
     python -m tests.benchmarks.zoo [--quick] --json zoo.json
 
@@ -42,13 +42,13 @@ except ImportError:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and size of the weight zoo.")
-    parser.add_argument("--quick", action="store_true", help="a small version, to see it work")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--folder", type=Path, help="disk to measure on; by default the temporary")
+    parser.add_argument("--quick", action="store_true", help="run a small version")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--folder", type=Path, help="measure in this folder (default: temporary)")
     parser.add_argument(
         "--parts",
         default="append,sequential,shuffled,growth,memory",
-        help="which to measure; shuffled needs sequential",
+        help="parts to measure; shuffled needs sequential",
     )
     options = parser.parse_args()
     if lance is None:

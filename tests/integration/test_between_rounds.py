@@ -184,7 +184,7 @@ def test_a_simulation_never_replaces_a_federation_with_a_server(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     small_federation(tmp_path / "out", force=True)
     (federation.root / "certificates").mkdir()
-    with pytest.raises(UsageError, match="a federation with a server of its own"):
+    with pytest.raises(UsageError, match="belongs to a deployed federation"):
         small_federation(tmp_path / "out", force=True)
     kept = set(tmp_path.rglob("*")) - {federation.root / "certificates"}
     assert {path.name for path in kept} >= {path.name for path in before} - {"lock"}

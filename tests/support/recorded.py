@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
 from f2l_fed.admission.submission import Submission
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.wire.messages import Task, Update
 from f2l_fed.wire.packing import unpack_task, unpack_update
@@ -46,7 +47,7 @@ def _recording(federation: Federation, keep: Callable[[Submission], None]) -> Cl
 
 def submission_of(federation: Federation, asked: Task, update: Update) -> Submission:
     """An update next to what the site was sent."""
-    first = {"anchor": anchor(federation.target, federation.config.lineage)}
+    first = {ANCHOR: anchor(federation.target, federation.config.lineage)}
     pairs = list(zip(asked.candidates or (first,), update.chosen, strict=True))
     starts = [episode[kind] for episode, kind in pairs]
     others = [w for episode, kind in pairs for k, w in episode.items() if k != kind]

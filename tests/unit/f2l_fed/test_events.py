@@ -1,4 +1,4 @@
-"""One JSON object a line, in the order in which things happened, and to the listener too."""
+"""An event is one JSON object a line, in the order of emission, and one call of the listener."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ def test_every_event_is_one_line_with_its_name_first(tmp_path):
     assert all(next(iter(line)) == "event" for line in found)
 
 
-def test_a_new_log_goes_on_in_the_same_file(tmp_path):
+def test_a_new_log_appends_to_the_same_file(tmp_path):
     for number in range(3):
         EventLog(path=tmp_path / "events.jsonl", clock=lambda: 0.0).emit("x", round=number)
     assert [line["round"] for line in lines(tmp_path / "events.jsonl")] == [0, 1, 2]
+
+
+def test_a_name_of_an_earlier_version_is_read_as_the_present_one():
+    assert events.current_name("release.held") == events.RELEASE_REJECTED == "release.rejected"
+    assert events.current_name("a.b") == "a.b"
 
 
 def test_a_listener_hears_of_an_event_once_it_is_written(tmp_path):

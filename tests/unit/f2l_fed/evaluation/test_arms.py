@@ -9,8 +9,8 @@ import torch
 
 from f2l_fed.config import load_config
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arm_names import ARMS
-from f2l_fed.evaluation.arms import HeldOutSite, measure, starts
+from f2l_fed.evaluation.arm_names import ARMS, description, label
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import half_width, steps_to_target, summarise
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.local_training.config import Recipe
@@ -62,6 +62,7 @@ def test_steps_to_target_are_the_fewest_that_reach_what_random_reaches_last():
     }
 
 
+KEYS = tuple(arm.key for arm in ARMS)
 CONFIG = load_config(
     None,
     [
@@ -82,7 +83,15 @@ def arms():
     contexts, weights = records(target.layout.size, 20)
     zoo = FittedRecords(contexts=contexts, weights=weights)
     site = HeldOutSite(name="h", train=examples(target, 12), test=examples(target, 90))
-    return target, generator, zoo, site, starts(CONFIG, target, generator, zoo, site)
+    release = ServedRelease(
+        lineage=CONFIG.lineage,
+        target=target,
+        generator=generator,
+        records=zoo,
+        probe=CONFIG.probe,
+        candidates=CONFIG.candidates,
+    )
+    return target, generator, zoo, site, starts(release, site)
 
 
 def probed(target, generator, site):
@@ -91,9 +100,17 @@ def probed(target, generator, site):
     return probe_update(target, generator.prior.anchor, x[support], y[support], CONFIG.probe.recipe)
 
 
+def test_every_arm_has_a_label_of_its_own_that_fits_beside_a_chart():
+    labels = [label(key) for key in KEYS]
+    assert len(set(labels)) == len(labels)
+    assert max(map(len, labels)) <= 13
+    assert all(description(key) for key in KEYS)
+    assert (label("another_arm"), description("another_arm")) == ("another arm", "")
+
+
 def test_every_arm_has_a_start(arms):
     target, generator, zoo, site, found = arms
-    assert tuple(found) == ARMS
+    assert tuple(found) == KEYS
     context = probed(target, generator, site)
     order = (zoo.contexts - context).norm(dim=1).argsort()
     torch.testing.assert_close(found["prior"], generator.expect(context[None])[0])
@@ -123,7 +140,7 @@ def test_every_arm_takes_the_same_local_steps(arms):
     target, _, _, site, found = arms
     recipe = Recipe(steps=0, batch=5)
     curves = measure(target, found, site, recipe, "lin", (0, 2))
-    assert tuple(curves) == ARMS
+    assert tuple(curves) == KEYS
     for arm, start in found.items():
         stream = generator_for("lin", "h", "local")
         expected = accuracy_after(target, start, site.train, site.test, recipe, stream, (0, 2))

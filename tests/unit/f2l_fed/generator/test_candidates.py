@@ -16,7 +16,8 @@ from f2l_fed.generator.candidates import (
     candidates_for_training,
 )
 from f2l_fed.generator.config import CandidatesConfig
-from f2l_fed.local_training.selection import BLEND, select
+from f2l_fed.local_training.candidate_kinds import BLEND
+from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
 from tests.support.small import records, rng, small_generator
 

@@ -147,6 +147,19 @@ def test_a_line_that_is_being_written_is_not_shown_yet(workdir):
     assert view.unreadable == ()
 
 
+def test_an_event_of_an_earlier_version_has_its_present_name(workdir):
+    with (workdir / "events.jsonl").open("a") as file:
+        file.write('{"event": "release.held", "time": 0, "release": "00001"}\n')
+    assert read_view(workdir).events[0]["event"] == "release.rejected"
+    assert '<span class="chip warn">release.rejected</span>' in shown(workdir)
+
+
+def test_quarantined_sites_are_shown_with_the_rejected_ones(workdir):
+    write_round(workdir, 3, quarantined={"site-7": "a copy"})
+    assert len(read_view(workdir).rounds[0]["rejected"]) == 2
+    assert "in quarantine: a copy: site-7" in shown(workdir)
+
+
 def test_damaged_files_are_named_and_the_rest_is_shown(workdir):
     (workdir / "rounds" / "00002.json").write_text("{")
     (workdir / "releases" / "00001" / "release.json").write_text("[]")
@@ -224,14 +237,14 @@ def test_there_is_nothing_else_to_see(workdir, path):
 
 
 def test_a_dashboard_of_no_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="the folder is missing"):
         asyncio.run(answer_of(tmp_path / "missing"))
 
 
 def test_a_port_that_is_taken_is_told(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match="can't listen") as caught:
+        with pytest.raises(UsageError, match="port is not available") as caught:
             asyncio.run(answer_of(tmp_path, port))
     assert caught.value.where == f"127.0.0.1:{port}"
 

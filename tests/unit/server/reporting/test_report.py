@@ -105,9 +105,9 @@ def read(result):
 
 def test_the_number_is_in_the_headline(result):
     page = read(result)
-    assert "right in 68.0% of cases before any fine-tuning; a random one in 20.0%" in page.headline
+    assert "an accuracy of 68.0% before any fine-tuning, a random one 20.0%" in page.headline
     assert "After one step it is 72.0% against 21.0%." in page.text
-    assert "After 1 step it has the 70.0% that a random start has after 50 steps" in page.text
+    assert "After 1 step it reaches the 70.0% of a random start after 50 steps" in page.text
     assert "50 times fewer" in page.text
 
 
@@ -116,7 +116,7 @@ def test_a_worse_start_is_called_worse(result):
     result["steps_to_target"]["seen"]["arms"]["generated"] = None
     page = read(result)
     assert "worse than a random one" in page.headline
-    assert "It did not reach the 70.0%" in page.text
+    assert "It does not reach the 70.0%" in page.text
 
 
 def test_a_difference_within_the_uncertainty_is_no_gain(result):
@@ -133,11 +133,11 @@ def test_without_intervals_no_gain_is_claimed(result):
 @pytest.mark.parametrize(
     ("random", "generated", "words"),
     [
-        (50, 0, "Without a single step it has the 70.0%"),
+        (50, 0, "Without any step it reaches the 70.0%"),
         (50, 6, "8.3 times fewer"),
         (50, 40, "10 fewer"),
         (50, 50, "none saved"),
-        (20, 5, "first had after 20: 4 times fewer"),
+        (20, 5, "that start first reached after 20: 4 times fewer"),
     ],
 )
 def test_saved_steps_are_not_overstated(result, random, generated, words):
@@ -159,11 +159,22 @@ def test_a_lead_within_the_uncertainty_is_not_called_a_win(result):
     result["held_out"]["seen"]["arms"]["prior"] = arm(0.60, 0.65, 0.70, 0.762)
     text = read(result).text
     assert "A simpler start wins" not in text
-    assert "Ahead, but within the uncertainty: prior after 50 steps (up to 0.2 points)." in text
+    assert (
+        "Ahead, but within the uncertainty: linear prior after 50 steps (by up to 0.2 points)."
+        in text
+    )
+
+
+def test_a_lead_that_rounds_to_zero_is_called_less_than_a_tenth(result):
+    result["held_out"]["seen"]["arms"]["prior"] = arm(0.60, 0.65, 0.70, 0.7601)
+    assert "linear prior after 50 steps (by less than 0.1 points)" in read(result).text
 
 
 def test_where_nothing_is_ahead_the_page_says_so(result):
-    assert "No other start was higher at any number of steps measured." in read(result).text
+    assert (
+        "No other start was above the generated one at any measured number of steps."
+        in read(result).text
+    )
 
 
 def test_the_best_of_each_column_is_bold(result):
@@ -176,13 +187,13 @@ def test_rounds_gate_and_provenance_are_shown(result):
     text = read(result).text
     for shown in (
         "1 min 35 s",
-        "a site sent and received 1.0 MB a round",
+        "a site sent and received 1.0 MB per round",
         "rejected",
         "dispersion 0.5 is below 0.7",
         "Training sites share some examples.",
         "recipe.lr 0.03",
         "seed 41",
-        "they took no part in any round",
+        "they took part in no round",
     ):
         assert shown in text
 
@@ -192,13 +203,13 @@ def test_one_chart_for_each_kind_of_site(result):
     result["held_out"]["unseen"] = None
     page = read(result)
     assert [tag for tag, _ in page.tags].count("svg") == 1
-    assert "Sites with classes that no training site had were not measured." in page.text
+    assert "Held-out sites with unseen classes were not measured." in page.text
 
 
 def test_a_start_has_the_same_colour_in_both_charts(result):
     arms = result["held_out"]["unseen"]["arms"]
     result["held_out"]["unseen"]["arms"] = {"soup": arm(0.3, 0.3, 0.4, 0.5), **arms}
-    tones = re.findall(r'class="line (tone-\d)"><title>prior', render_report(result))
+    tones = re.findall(r'class="line (tone-\d)"><title>linear prior', render_report(result))
     assert len(tones) == 2
     assert len(set(tones)) == 1
 
