@@ -124,6 +124,8 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
         return
 
     class Handler(BaseHTTPRequestHandler):
+        """The handler of one request for the page."""
+
         def do_GET(self) -> None:
             host = (self.headers.get("Host") or "").rpartition(":")[0]
             # A foreign page must not reach this one by another name of loopback.

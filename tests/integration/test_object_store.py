@@ -113,7 +113,7 @@ def test_a_zoo_in_an_object_store_is_never_replaced_and_the_old_results_stay(tmp
     settings = (f"zoo=s3://{BUCKET}/kept",)
     federation, _ = small_federation(tmp_path / "fed", settings=settings)
     before = {path: path.read_bytes() for path in files_below(federation.root)}
-    with pytest.raises(UsageError, match="none is ever replaced"):
+    with pytest.raises(UsageError, match="a simulation replaces none"):
         small_federation(tmp_path / "fed", settings=settings, force=True)
     assert {path: path.read_bytes() for path in files_below(federation.root)} == before
 
