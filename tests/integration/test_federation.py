@@ -19,7 +19,7 @@ import pytest
 
 import server
 from clients.daemon.status import read_status
-from clients.site.site import sent_log
+from clients.site.sent_log import SentLog
 from server.control import client as control_client
 from server.federation.folder import Federation
 from server.rounds import state_files
@@ -241,6 +241,6 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
     # What had come in was not asked for again.
     for number, sites_before in kept.items():
         for site in sites_before:
-            entries = sent_log(played.folder / site / "state").entries()
+            entries = SentLog.in_folder(played.folder / site / "state").entries()
             told = [entry["round"] for entry in entries if entry["kind"] == "update"]
             assert told.count(number) == 1

@@ -26,7 +26,7 @@ from server.generator.retrain import retrain
 from server.generator.training_set import newest_records
 from server.rounds import state as round_state
 from server.rounds.run_cache import RunCache
-from server.rounds.state import Interrupted, is_passing
+from server.rounds.state import Interrupted, is_transient
 from tests.support.conducted import after_quick_round
 from tests.support.inline import InlineBackend, conductor, nodes
 from tests.support.loopback import LoopbackGrid
@@ -134,7 +134,7 @@ class LostStore(InlineBackend):
 def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     backend = LostStore(federation)
-    with pytest.raises(Interrupted, match="object store refused"):
+    with pytest.raises(Interrupted, match="object store failed"):
         conducted(federation, files, backend)
     state = conducted(federation, files, backend, 0)
     assert (state.step, state.promoted, len(state.accepted)) == ("done", True, 6)
@@ -148,9 +148,9 @@ def test_the_gate_rejects_nothing_because_a_disk_refused(tmp_path):
     file.mkdir()
     with pytest.raises(F2LError) as error:
         objections(federation, federation.releases.read("00001"))
-    assert is_passing(error.value)
+    assert is_transient(error.value)
     # And as it comes back from a task in another process.
-    assert is_passing(pickle.loads(pickle.dumps(error.value)))
+    assert is_transient(pickle.loads(pickle.dumps(error.value)))
 
 
 class FailingBackend(InlineBackend):

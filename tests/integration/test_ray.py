@@ -28,7 +28,7 @@ from server.cluster.flow_training import TrainedFlow
 from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
-from server.rounds.state import Interrupted, is_passing
+from server.rounds.state import Interrupted, is_transient
 from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
@@ -135,7 +135,7 @@ def test_what_a_training_worker_s_disk_refuses_is_no_failed_fit(embedded, tmp_pa
         patch.setattr(flow_training, "_work", full)
         with pytest.raises(OSError, match="No space left") as caught:
             fitted(TrainedFlow(folder=tmp_path / "t", config=config))
-    assert is_passing(caught.value)
+    assert is_transient(caught.value)
     assert not (tmp_path / "t").exists()
 
 
