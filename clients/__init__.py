@@ -1,1 +1,1 @@
-"""What runs beside private data: the Flower ClientApp, the site's policy, its daemon."""
+"""The side of F2L-Fed beside private data: the Flower ClientApp, the site's policy, its daemon."""

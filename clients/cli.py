@@ -1,4 +1,4 @@
-"""The command f2l-site: its groups, and the way errors end it."""
+"""The command f2l-site: its groups, and its end after an error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from f2l_fed.errors import F2LError
 
 _site = typer.Typer(
     name="f2l-site",
-    help="Runs a site beside its private data.",
+    help="Run a site beside its private data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 _model = typer.Typer(
-    help="The network that this site has now.", no_args_is_help=True, add_completion=False
+    help="Use the network that this site has now.", no_args_is_help=True, add_completion=False
 )
 for _command in (
     membership.init,

@@ -1,6 +1,6 @@
-"""The Flower ClientApp: a thin adapter between Flower's messages and the trainer.
+"""The Flower ClientApp: a thin adapter between Flower's messages and the site's answers.
 
-Whatever goes wrong here, what the server hears is a code: exception texts stay at the site.
+Whatever goes wrong here, the server hears a code alone: exception texts stay at the site.
 """
 
 from __future__ import annotations
@@ -8,20 +8,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.site import limits, policy, sent_log
-from clients.site.model_store import save_model
+from clients.site import limits
+from clients.site.sent_log import REFUSAL, utc_now
 from clients.site.site import Site, open_site
-from clients.training import fine_tuning
-from clients.training.private_training import private_probes, private_work
-from clients.training.probe_cache import probes_of
+from clients.training.accepted_request import target_of
+from clients.training.task import respond, respond_to_probe
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
-from f2l_fed.wire.messages import ProbeReply, Refusal
+from f2l_fed.wire.messages import Refusal
 from f2l_fed.wire.packing import (
     pack_probe_reply,
     pack_refusal,
@@ -42,8 +41,15 @@ app = ClientApp()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is to leave, and what `SentLog.record` says of it."""
+class OutgoingMessage:
+    """A message that is to leave, and its entry in the record of what leaves.
+
+    Args:
+        kind: "probe" or "update".
+        round: Number of the round; 0 for none.
+        content: The message.
+        changes: Euclidean length of every change in it.
+    """
 
     kind: str
     round: int
@@ -55,64 +61,42 @@ class Answer:
 def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
-    def respond(site: Site) -> Answer:
+    def answer(site: Site) -> OutgoingMessage:
         request = unpack_probe_request(message.content)
-        frame = request.frame
-        policy.allow_answer(site.config.policy, "probe", os.environ.get(APP, ""))
-        policy.allow_request(site.config.policy, frame.target, frame.probe, len(site.train.y))
-        target = fine_tuning.target_of(frame)
-        site.require_fit(frame.input_shape, frame.classes)
-        fine_tuning.require_anchor(request, target)
-        made = (private_probes if site.budget else probes_of)(site, request, target)
-        reply = ProbeReply(site=site.config.name, probes=made)
-        return Answer("probe", 0, pack_probe_reply(reply, target.layout))
+        reply = respond_to_probe(site, request, app=os.environ.get(APP, ""))
+        return OutgoingMessage("probe", 0, pack_probe_reply(reply, target_of(request.frame).layout))
 
-    return _answer(message, context, respond)
+    return _answer(message, context, answer)
 
 
 @app.train("task")
 def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
-    def respond(site: Site) -> Answer:
-        asked = unpack_task(message.content)
-        policy.allow_answer(site.config.policy, "update", os.environ.get(APP, ""))
-        site.sent.allow_round(site.config.policy, asked.round, sent_log.utc_now())
-        policy.allow_request(
-            site.config.policy, asked.frame.target, asked.recipe, len(site.train.y)
-        )
-        target = fine_tuning.target_of(asked.frame)
-        site.require_fit(asked.frame.input_shape, asked.frame.classes)
-        fine_tuning.require_anchor(asked, target)
-        tuned = fine_tuning.fine_tune_episodes(site, asked, target)
-        best = fine_tuning.best_of(tuned)
-        made = fine_tuning.model_of(site, asked, target, best, sent_log.utc_now())
-        save_model(site.state, made, fine_tuning.start_of(made, best, asked.recipe))
-        if site.budget:
-            update, change = private_work(site, asked, target)
-            changes: tuple[float, ...] = (change,)
-        else:
-            update = fine_tuning.update_of(site, asked, target, tuned)
-            changes = tuple(one.change for one in tuned)
-        numbers = policy.allowed_numbers(site.config.policy, update.numbers)
-        update = replace(update, numbers=numbers)
-        return Answer("update", asked.round, pack_update(update, target.layout), changes)
+    def answer(site: Site) -> OutgoingMessage:
+        request = unpack_task(message.content)
+        update, changes = respond(site, request, app=os.environ.get(APP, ""))
+        content = pack_update(update, target_of(request.frame).layout)
+        return OutgoingMessage("update", request.round, content, changes)
 
-    return _answer(message, context, respond)
+    return _answer(message, context, answer)
 
 
-def _answer(message: Message, context: Context, respond: Callable[[Site], Answer]) -> Message:
+def _answer(
+    message: Message, context: Context, respond_with: Callable[[Site], OutgoingMessage]
+) -> Message:
     site = None
     try:
         site = open_site(site_path(context))
-        now = sent_log.utc_now()
+        now = utc_now()
         with limits.within(site.config.limits.task_seconds):
-            answer = respond(site)
-        content = answer.content
-        site.sent.allow(site.config.policy, content, now)
-        budget = site.budget.spent() if site.budget else None
-        site.sent.record(
-            answer.kind, answer.round, content, now, changes=answer.changes, budget=budget
+            outgoing = respond_with(site)
+        content = outgoing.content
+        sent, budget = site.sent, site.budget
+        sent.allow(site.config.policy, content, now)
+        spent = budget.spent() if budget else None
+        sent.record(
+            outgoing.kind, outgoing.round, content, now, changes=outgoing.changes, budget=spent
         )
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)
@@ -126,12 +110,12 @@ def _answer(message: Message, context: Context, respond: Callable[[Site], Answer
 
 
 def _refusal(site: Site | None, code: str) -> RecordDict:
-    """The site's name and a code, recorded where that can be done."""
+    """A refusal with the site's name and a code, recorded where that is possible."""
     name = site.config.name if site else ""
     content = pack_refusal(Refusal(site=name, code=code))
     try:
         if site:
-            site.sent.record(sent_log.REFUSAL, 0, content, sent_log.utc_now())
+            site.sent.record(REFUSAL, 0, content, utc_now())
     except OSError:
         # With a full disk no answer leaves, but the server should hear that none will come.
         _LOG.exception("the refusal could not be recorded")

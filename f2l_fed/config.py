@@ -35,18 +35,18 @@ from f2l_fed.targets.config import TargetConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundConfig:
-    """When a round ends.
+    """The end of a round, and its limits.
 
     Args:
-        timeout_s: Seconds to wait for a site's answer; later ones count for the next retraining.
-        deadline_s: Seconds after which introductions end, and after as many more the sites' part
-            of a round, whoever is missing; 0 waits for each of them.
-        enough: Share of the asked sites whose updates end it too.
+        timeout_s: Seconds to wait for a site's reply; later ones count for the next retraining.
+        deadline_s: Seconds after which the check-in ends, and after as many more the exchange,
+            even if sites are missing; 0 waits for all of them.
+        enough: Share of the asked sites after whose updates the exchange ends, too.
         quorum: Share of the asked sites whose updates must be accepted for a retraining.
         minimum: Smallest number of sites in the zoo for a retraining.
-        most: Largest number of sites in one; of more, those heard from last. Bounds its memory.
-        in_flight: Largest number of tasks that are out at a time; bounds the server's memory.
-        poll_s: Most seconds between looks for answers; fewer while they come.
+        most: Largest number of sites in a retraining, the latest ones first; bounds its memory.
+        in_flight: Largest number of unanswered tasks at a time; bounds the server's memory.
+        poll_s: Largest number of seconds between polls for replies; fewer while they come.
     """
 
     timeout_s: float = 600.0
@@ -69,19 +69,19 @@ class RoundConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayConfig:
-    """Where the heavy work runs.
+    """The Ray cluster of the heavy work.
 
     Args:
         address: Address of a Ray cluster, ``host:port`` or "auto"; "" starts one inside this
             process.
         cpus: CPUs of the embedded Ray; 0 takes all.
-        task_cpus: CPUs that a task of ours books; 0 where simulated sites book them all.
-        threads: torch threads in such a task; more than there are idle cores makes it slow.
+        task_cpus: CPUs that a task reserves; 0 where simulated sites reserve all of them.
+        threads: torch threads in a task; more than there are idle cores make it slow.
         generators: Processes that make candidates at a time, for 16 sites each; one keeps up with
             hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
             them in the retraining's own process, which is faster where a fit takes seconds.
-        train_failures: How often lost processes of these are replaced.
+        train_failures: Largest number of times that lost processes of these are replaced.
         jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
             remote cluster; "" runs them as tasks.
     """
@@ -109,18 +109,18 @@ class RayConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationConfig:
-    """Everything that can be set.
+    """All settings of a federation.
 
     Args:
         seed: Decides the lineage and with it every random draw.
         shared_labels: Whether label k means the same at every site; switches the
             output-permutation symmetry off. A simulation's scenario decides it.
-        zoo: Where the weight zoo lies: a folder, relative to the federation's, or
-            s3://bucket/prefix. Endpoint and credentials are in the environment (AWS_...) of all
-            processes that use it, never here.
-        first: What a site does in its first round, from the anchor.
-        later: What it does in later rounds, from a generated start.
-        local: What a site that only uses the service does; held-out sites are measured with it.
+        zoo: The weight zoo: a folder, relative to the federation's, or s3://bucket/prefix.
+            Endpoint and credentials are in the environment (AWS_...) of all processes that use it,
+            never here.
+        first: Recipe of a site's first round, from the anchor.
+        later: Recipe of later rounds, from a generated start.
+        local: Recipe of a site that only uses the service; held-out sites are measured with it.
     """
 
     seed: int = 0
@@ -147,7 +147,7 @@ class FederationConfig:
         place, remote = self.zoo.removeprefix("s3://"), "://" in self.zoo
         sound = bool(place) and "://" not in place and not (remote and "@" in place)
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
-        # Of random initialisations a federation has none at hand.
+        # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 
     @property
@@ -157,7 +157,7 @@ class FederationConfig:
 
     @property
     def generator(self) -> GeneratorConfig:
-        """The generator's part."""
+        """The settings of the generator."""
         return GeneratorConfig(
             aggregate=self.aggregate,
             prior=self.prior,
@@ -179,7 +179,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
         overrides: ``section.key=value`` texts; the value is TOML, or a bare word as a string.
 
     Raises:
-        ConfigError: If the file can't be read, or a key or value can't stand.
+        ConfigError: If the file can't be read, a key is unknown or a value is invalid.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -187,7 +187,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(
-                "can't read the configuration", where=str(path), got=str(error)
+                "the configuration can't be read", where=str(path), got=str(error)
             ) from error
     return config_of(values, overrides, where=str(path) if path else "--set")
 
@@ -195,7 +195,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
 def config_of(
     values: dict[str, Any], overrides: Sequence[str] = (), *, where: str
 ) -> FederationConfig:
-    """A configuration from nested plain values, such as a TOML file's; see `load_config`."""
+    """A configuration from nested plain values, such as those of a TOML file; see `load_config`."""
     for text in overrides:
         _override(values, text)
     # A section that is set in part keeps its own defaults: `first` and `later` are both recipes.

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The commands of f2l-site."""

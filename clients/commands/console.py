@@ -12,8 +12,9 @@ out = Console()
 err = Console(stderr=True)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Prints JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def say(text: str) -> None:
+    """Prints a line as it is, without colours or line breaks."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)

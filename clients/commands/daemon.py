@@ -1,4 +1,4 @@
-"""TODO."""
+"""Commands around the daemon: run it, show its status and all that it has sent."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clients.commands.console import AsJson, SiteFile, err, out, say
 
 
 def run(site_file: SiteFile) -> None:
-    """Answers the server's tasks until it is stopped (SIGTERM, Ctrl-C)."""
+    """Answer the server's tasks until stopped (SIGTERM, Ctrl-C)."""
     from clients.daemon.status import LOG
     from clients.daemon.supervisor import run as run_daemon
     from clients.onboarding.preflight import check as check_site
-    from clients.site.config import read_config
+    from clients.site.site import SiteFolder
 
-    config = read_config(site_file)
+    site = SiteFolder.read(site_file)
 
     def begun() -> None:
-        say(f"site {config.name} answers {config.server.address} until Ctrl-C")
-        say(f"its log is {site_file.parent / config.state / LOG}")
-        # It runs all the same: a share that is not mounted yet comes later.
+        say(f"site {site.config.name} answers {site.server.address} until Ctrl-C")
+        say(f"its log is {site.state / LOG}")
+        # The daemon runs all the same: a problem may pass, such as a share not mounted yet.
         for problem in check_site(site_file, connect=False).problems:
             err.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
 
@@ -33,28 +33,25 @@ def run(site_file: SiteFile) -> None:
 
 
 def status(site_file: SiteFile, as_json: AsJson = False) -> None:
-    """Shows the daemon, the latest answer and the site's network."""
+    """Show the daemon, the latest message and the site's network."""
     from clients.daemon.status import read_status
     from clients.onboarding.preflight import state_problem
-    from clients.onboarding.server_connection import problems_of
-    from clients.site.config import read_config
+    from clients.onboarding.server_connection import connection_problems
     from clients.site.model_store import load_model
-    from clients.site.sent_log import spent_of, utc_now
-    from clients.site.site import budget, sent_log
+    from clients.site.sent_log import budget_text, utc_now
+    from clients.site.site import SiteFolder
 
-    config = read_config(site_file)
-    state = site_file.parent / config.state
-    own = budget(config, state)
-    spent = own.spent() if own else None
-    daemon, model, entries = read_status(state), load_model(state), sent_log(state).entries()
-    problem = state_problem(state)
+    site = SiteFolder.read(site_file)
+    budget = site.budget
+    spent = budget.spent() if budget else None
+    daemon, model, entries = read_status(site.state), load_model(site.state), site.sent.entries()
+    problem = state_problem(site.state)
     if not problem and daemon and daemon.state == "running":
-        # A SuperNode that can't reach the server tries again for ever, and is running all the same.
-        folder, now = site_file.parent, utc_now()
-        problem = next(iter(problems_of(config.server, folder, connect=True, now=now)), "")
+        # A SuperNode that can't reach the server tries again for ever, and counts as running.
+        problem = next(iter(connection_problems(site, connect=True, now=utc_now())), "")
     if as_json:
         shown = {
-            "site": config.name,
+            "site": site.config.name,
             "daemon": asdict(daemon) if daemon else None,
             "problem": problem,
             "latest": entries[-1] if entries else None,
@@ -64,7 +61,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         print(json.dumps(shown, indent=1))
         return
     table = Table(show_header=False, box=None)
-    table.add_row("site", config.name)
+    table.add_row("site", site.config.name)
     if daemon is None:
         table.add_row("daemon", "has never run")
     else:
@@ -78,7 +75,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
     if spent:
-        table.add_row("privacy budget", spent_of(spent))
+        table.add_row("privacy budget", budget_text(spent))
     if model is None:
         table.add_row("network", "none yet")
     else:
@@ -91,20 +88,18 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
 
 def sent(
     site_file: SiteFile,
-    last: Annotated[int, typer.Option(min=1, help="Entries in the table.")] = 20,
+    last: Annotated[int, typer.Option(min=1, help="Show this number of entries.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Shows what has left this site, from the record written before anything leaves.
+    """Show all that has left this site, from the record written before anything leaves.
 
     The norm is the Euclidean length of each change that has left: of a probe, and of an update
     the way from the start to the fine-tuned network.
     """
-    from clients.site.config import read_config
-    from clients.site.sent_log import norms_of, spent_of
-    from clients.site.site import sent_log
+    from clients.site.sent_log import budget_text, norm_texts
+    from clients.site.site import SiteFolder
 
-    config = read_config(site_file)
-    entries = sent_log(site_file.parent / config.state).entries()
+    entries = SiteFolder.read(site_file).sent.entries()
     total = sum(entry["bytes"] for entry in entries)
     if as_json:
         print(json.dumps({"total": {"messages": len(entries), "bytes": total}, "sent": entries}))
@@ -122,8 +117,8 @@ def sent(
             str(entry["round"] or ""),
             str(entry["bytes"]),
             str(tensors or ""),
-            "\n".join(norms_of(entry)),
-            spent_of(entry.get("budget")),
+            "\n".join(norm_texts(entry)),
+            budget_text(entry.get("budget")),
             "\n".join([*numbers, *([code] if code else [])]),
         )
     out.print(table)

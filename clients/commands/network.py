@@ -1,4 +1,4 @@
-"""TODO."""
+"""Commands for the site's network: make it again, export it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def generate(
     site_file: SiteFile,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Gradient steps; as many as the task said if left out."),
+        typer.Option(min=0, help="Number of gradient steps; by default the task's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Makes the site's network anew, here, from the start that its latest task brought."""
+    """Make the site's network again, here, from the start of its latest task."""
     from clients.site.model_store import load_start, save_model
     from clients.site.sent_log import utc_now
     from clients.site.site import open_site
@@ -36,16 +36,16 @@ def generate(
             where=str(site_file),
             remedy=f"Take part in a round first: f2l-site run {site_file}",
         )
-    model, tuned = fine_tune_again(site, start, utc_now(), steps=steps)
+    model, network = fine_tune_again(site, start, utc_now(), steps=steps)
     save_model(site.state, model)
     facts = model.facts
     if as_json:
-        shown = {"model": asdict(facts), "loss_before": tuned.before[0], "loss": tuned.after[0]}
+        shown = {"model": asdict(facts), "loss_before": network.before[0], "loss": network.after[0]}
         print(json.dumps(shown, indent=1))
         return
     release = f", release {facts.release}" if facts.release else ""
     table = Table("", "loss", "accuracy", box=None)
-    for name, (loss, accuracy) in (("before", tuned.before), ("after", tuned.after)):
+    for name, (loss, accuracy) in (("before", network.before), ("after", network.after)):
         table.add_row(name, f"{loss:.4f}", f"{accuracy:.3f}")
     say(f"{facts.target} from {facts.chosen} of round {facts.round}{release}")
     say(
@@ -59,12 +59,11 @@ def export(
     site_file: SiteFile,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
 ) -> None:
-    """Writes the network as safetensors with its facts, and as a program for torch.export.load."""
-    from clients.site.config import read_config
+    """Write the network as safetensors with its facts, and as a program for torch.export.load."""
     from clients.site.model_store import export_model, load_model
+    from clients.site.site import SiteFolder
 
-    config = read_config(site_file)
-    model = load_model(site_file.parent / config.state)
+    model = load_model(SiteFolder.read(site_file).state)
     if model is None:
         raise UsageError(
             "this site has no network yet",

@@ -1,8 +1,8 @@
 """The ``flwr-clientapp`` of a site's daemon: answers one message with the installed code.
 
-A Flower server sends its app along with every run, and Flower's own command imports it. Whoever
-controls the server could so run any program beside the private data, and no policy of the site
-would matter. This command takes the message and leaves the sent app aside.
+A Flower server sends its app along with every run, and Flower's own command imports it. An attacker
+who controls the server could run any program beside the private data, whatever the site's policy.
+This command takes the message and ignores the app that was sent.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def _installed(**_: object) -> Callable[[str, str, str], ClientApp]:
     return lambda *_: app
 
 
-def _left_aside(*sent: object, **_: object) -> None:
-    """In the place of Flower's installation of the sent app: only its hash is looked at."""
+def _ignored(*sent: object, **_: object) -> None:
+    """Replaces Flower's installation of the app that was sent: notes its hash alone."""
     if sent and isinstance(sent[0], bytes):
         os.environ[APP] = hashlib.sha256(sent[0]).hexdigest()
 
 
 def main() -> None:
-    """Takes the arguments of ``flwr-clientapp``."""
+    """Answers one message, with the arguments of ``flwr-clientapp``."""
     os.environ.pop(APP, None)
     replaced: dict[str, object] = {
         "get_load_client_app_fn": _installed,
-        "install_from_fab": _left_aside,
-        "get_project_dir": _left_aside,
+        "install_from_fab": _ignored,
+        "get_project_dir": _ignored,
     }
     for name, replacement in replaced.items():
         if not hasattr(run_clientapp, name):

@@ -1,4 +1,4 @@
-"""The daemon's log, which outlives a full disk."""
+"""The daemon's log, which survives a full disk."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 @contextmanager
 def open_log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
-    """A log file until the block ends.
+    """Opens a log file until the block ends.
 
     Args:
         path: The file; older parts end in .1 and .2.
-        size_bytes: Size at which a new part is begun.
+        size_bytes: Size at which a new part begins.
     """
     log = logging.Logger("f2l-site")
-    handler = _Journal(path, maxBytes=size_bytes, backupCount=2, encoding="utf-8")
+    handler = _RobustHandler(path, maxBytes=size_bytes, backupCount=2, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
@@ -29,8 +29,8 @@ def open_log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
             handler.close()
 
 
-class _Journal(RotatingFileHandler):
-    """Where nothing can be written, it says so once on standard error, and later in the file."""
+class _RobustHandler(RotatingFileHandler):
+    """A handler that reports an unwritable file once on standard error, and later in the file."""
 
     _failures = 0
 

@@ -1,4 +1,4 @@
-"""The daemon's own page: what the site is and what has left it, for this machine alone."""
+"""The daemon's own page: the site's status and all that has left it, for this machine alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from clients.site.config import read_config
+from clients.daemon.status import read_status
+from clients.onboarding.preflight import state_problem
 from clients.site.model_store import load_model
-from clients.site.sent_log import REFUSAL, norms_of, spent_of, utc_now
-from clients.site.site import budget, sent_log
+from clients.site.sent_log import REFUSAL, budget_text, norm_texts, utc_now
+from clients.site.site import SiteFolder
 from f2l_fed.errors import ConfigError, F2LError
 
 _SHOWN = 30
+"""Number of messages in the table."""
+
 _NUMBERS = ("round", "size", "norm")
+"""Columns that are set to the right."""
+
 _STYLE = """
 :root{--ink:#1a1d21;--soft:#5c6570;--line:#dfe3e8;--back:#fff;--tint:#f5f7f9}
 :root{--well:#1a7f4b;--wait:#b26a00;--bad:#b3261e}
@@ -50,19 +55,15 @@ _HEADERS = {
 }
 
 
-def page_of(site_file: Path) -> str:
+def page_html(site_file: Path) -> str:
     """The page as it is now, HTML."""
-    from clients.daemon.status import read_status
-    from clients.onboarding.preflight import state_problem
-
-    config = read_config(site_file)
-    state = site_file.parent / config.state
-    daemon, model, log = read_status(state), load_model(state), sent_log(state)
-    entries, today = log.entries(), log.after(utc_now() - timedelta(days=1))
-    standing, facts, problems = "has never run", [], [state_problem(state)]
+    site = SiteFolder.read(site_file)
+    config, daemon, model = site.config, read_status(site.state), load_model(site.state)
+    entries, today = site.sent.entries(), site.sent.after(utc_now() - timedelta(days=1))
+    state, facts, problems = "has never run", [], [state_problem(site.state)]
     if daemon is not None:
-        standing = f"<b class={escape(daemon.state)}>{escape(daemon.state)}</b>"
-        standing += f" since {escape(_time(daemon.since))}"
+        state = f"<b class={escape(daemon.state)}>{escape(daemon.state)}</b>"
+        state += f" since {escape(_time(daemon.since))}"
         problems.append(daemon.problem)
         facts += [("restarts", str(daemon.restarts)), ("last end", daemon.last_end or "none")]
     rounds = [entry for entry in entries if entry["kind"] == "update"]
@@ -71,20 +72,23 @@ def page_of(site_file: Path) -> str:
     if model is None:
         facts += [("network", "none yet; the first task brings one")]
     else:
-        one = model.facts
-        facts += [("network", f"{one.target} of round {one.round}, {_time(one.time)}")]
-        facts += [("accuracy", f"{one.accuracy_before:.3f} before, {one.accuracy:.3f} after")]
+        network = model.facts
+        before, after = network.accuracy_before, network.accuracy
+        facts += [
+            ("network", f"{network.target} of round {network.round}, {_time(network.time)}"),
+            ("accuracy", f"{before:.3f} before, {after:.3f} after"),
+        ]
     answers = sum(entry["kind"] != REFUSAL for entry in today)
     facts += [("answers in 24 hours", f"{answers} of {config.policy.answers_per_day} allowed")]
-    if own := budget(config, state):
-        facts += [("privacy budget", spent_of(own.spent()))]
+    if budget := site.budget:
+        facts += [("privacy budget", budget_text(budget.spent()))]
     total = sum(entry["bytes"] for entry in entries)
     shown = reversed(entries[-_SHOWN:])
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(config.name)}</title>"
         f"<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10>"
         f"<style>{_STYLE}</style><h1>Site {escape(config.name)}</h1>"
-        f"<p>{standing}, for {escape(config.server.address or 'no server')}</p>"
+        f"<p>{state}, for {escape(config.server.address or 'no server')}</p>"
         + "".join(f"<p class=problem>{escape(problem)}</p>" for problem in problems if problem)
         + "<dl>"
         + "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in facts)
@@ -95,7 +99,7 @@ def page_of(site_file: Path) -> str:
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, str]:
-    tensors = [name for held in entry["tensors"].values() for name in held]
+    tensors = [name for record in entry["tensors"].values() for name in record]
     return {
         "time": _time(entry["time"]),
         "kind": entry["kind"],
@@ -103,8 +107,8 @@ def _row(entry: Mapping[str, Any]) -> dict[str, str]:
         "code": str(entry["fields"].get("code", "")),
         "size": _size(entry["bytes"]),
         "tensors": ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" * (len(tensors) > 3)),
-        "norm": ", ".join(norms_of(entry)),
-        "budget": spent_of(entry.get("budget")),
+        "norm": ", ".join(norm_texts(entry)),
+        "budget": budget_text(entry.get("budget")),
     }
 
 
@@ -120,12 +124,14 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
         return
 
     class Handler(BaseHTTPRequestHandler):
+        """The handler of one request for the page."""
+
         def do_GET(self) -> None:
             host = (self.headers.get("Host") or "").rpartition(":")[0]
-            # A page of somewhere else must not reach this one by another name of loopback.
+            # A foreign page must not reach this one by another name of loopback.
             known = self.path == "/" and host in ("127.0.0.1", "localhost")
             try:
-                text = page_of(site_file) if known else "not found"
+                text = page_html(site_file) if known else "not found"
                 status = 200 if known else 404
             except (F2LError, OSError) as error:
                 text, status = escape(str(error)), 500
@@ -141,7 +147,7 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
             return "f2l-site"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Writes nothing."""
 
     Handler.timeout = 5
     try:
@@ -164,7 +170,7 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Columns in which nothing stands are left out."""
+    """A table of the rows, HTML; empty columns are left out."""
     names = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
 
     def line(tag: str, cells: Mapping[str, str]) -> str:
@@ -183,7 +189,7 @@ def _time(text: str) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    """As people read it.
+    """A size for people.
 
     >>> _size(999), _size(46391), _size(2 * 10**9)
     ('999 B', '46.4 kB', '2.0 GB')

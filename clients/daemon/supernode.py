@@ -1,4 +1,4 @@
-"""One Flower SuperNode as a child process: what it is given, and that nothing of it stays."""
+"""One Flower SuperNode as a child process: its start, its output, the end of all it started."""
 
 from __future__ import annotations
 
@@ -13,32 +13,47 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from clients.onboarding.keys import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
-from clients.site.config import ServerConfig, SiteConfig
+from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
+from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 
 _POLL_S = 0.1
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_SMALL_TALK = re.compile(r"^INFO|https://")
-"""Lines that don't say why a SuperNode has ended."""
+_NO_CAUSE = re.compile(r"^INFO|https://")
+"""Lines that don't tell the cause of a SuperNode's end."""
 
 
-def prepare(state: Path, site_file: Path) -> None:
-    """Writes what the SuperNode is given: the site's configuration file and two commands.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """The start of a process.
 
     Args:
-        state: The state folder.
-        site_file: Absolute path of the configuration.
+        command: Command line.
+        environment: Environment variables, all of them.
+        folder: Working directory.
     """
-    flower = state / "flower"
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+def prepare(site: SiteFolder) -> Launch:
+    """Writes the SuperNode's node configuration and two commands; returns its start.
+
+    Args:
+        site: The site, by its absolute path.
+    """
+    flower = site.state / "flower"
     (flower / "bin").mkdir(exist_ok=True)
     write_atomically(
-        flower / "node.toml", f"site = {json.dumps(str(site_file), ensure_ascii=False)}\n"
+        flower / "node.toml", f"site = {json.dumps(str(site.file), ensure_ascii=False)}\n"
     )
     commands = {
         "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
@@ -47,85 +62,72 @@ def prepare(state: Path, site_file: Path) -> None:
     for name, command in commands.items():
         text = f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n'
         write_atomically(flower / "bin" / name, text, mode=0o700)
+    return Launch(command=command_line(site), environment=environment(site), folder=site.state)
 
 
-def command_line(server: ServerConfig, folder: Path, state: Path) -> list[str]:
-    """The command line of the SuperNode; it names files that hold secrets, never a secret.
-
-    Args:
-        server: What the configuration says.
-        folder: The configuration's folder.
-        state: The state folder.
-    """
+def command_line(site: SiteFolder) -> list[str]:
+    """The command line of the SuperNode; it names files that hold secrets, never a secret."""
+    server, node_config = site.server, site.state / "flower" / "node.toml"
     command = [sys.executable, "-m", "clients.daemon.supernode_main", "--superlink", server.address]
-    command += ["--port", str(_free_port()), "--node-config", str(state / "flower" / "node.toml")]
+    command += ["--port", str(_free_port()), "--node-config", str(node_config)]
     if server.insecure:
         command.append("--insecure")
     if server.root_certificates:
-        command += ["--root-certificates", str(folder.absolute() / server.root_certificates)]
+        command += ["--root-certificates", str(site.path / server.root_certificates)]
     if server.private_key:
-        command += ["--auth-supernode-private-key", str(folder.absolute() / server.private_key)]
+        command += ["--auth-supernode-private-key", str(site.path / server.private_key)]
     return command
 
 
-def environment(config: SiteConfig, folder: Path, state: Path) -> dict[str, str]:
-    """What the SuperNode and all that it starts are given: folders, files and limits.
-
-    Args:
-        config: The site's.
-        folder: The configuration's folder.
-        state: The state folder.
-    """
-    server, here = config.server, folder.absolute()
-    shown = (
+def environment(site: SiteFolder) -> dict[str, str]:
+    """The environment of the SuperNode and all that it starts: folders, files and limits."""
+    server, flower = site.server, site.state / "flower"
+    tls = (
         {
-            CERTIFICATE_FILE: str(here / server.certificate),
-            KEY_FILE: str(here / server.certificate_key),
-            AUTHORITY_FILE: str(here / server.root_certificates),
+            CERTIFICATE_VARIABLE: str(site.path / server.certificate),
+            KEY_VARIABLE: str(site.path / server.certificate_key),
+            AUTHORITY_VARIABLE: str(site.path / server.root_certificates),
         }
         if server.certificate
         else {}
     )
     return {
         **os.environ,
-        **config.limits.environment(),
-        **shown,
-        "FLWR_HOME": str(state / "flower"),
+        **site.config.limits.environment(),
+        **tls,
+        "FLWR_HOME": str(flower),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PYTHONUNBUFFERED": "1",
-        # A SuperNode finds what it may start here and nowhere else.
-        "PATH": str(state / "flower" / "bin"),
+        # A SuperNode finds the commands that it may start here and nowhere else.
+        "PATH": str(flower / "bin"),
     }
 
 
 def run_once(
-    command: list[str],
-    surroundings: Mapping[str, str],
-    state: Path,
+    launch: Launch,
     log: logging.Logger,
+    *,
     stopped: Callable[[], bool],
-    grace_s: float,
     started: Callable[[int], None],
+    grace_s: float,
 ) -> str:
-    """Runs a SuperNode until it ends or ``stopped()``, and whatever it started no longer.
+    """Runs a SuperNode until it ends or ``stopped()``, then ends every process that it started.
 
     Args:
-        command: Its command line.
-        surroundings: Its environment.
-        state: The state folder.
-        log: Gets what it says.
+        launch: Its start.
+        log: Log for its output.
         stopped: Whether it is to end.
-        grace_s: From asking its processes to end until they are killed.
         started: Called with its process id.
+        grace_s: Time from asking its processes to end until they are killed.
 
     Returns:
-        How it ended.
+        The cause of its end, with the last line of output that may explain it.
     """
     process = subprocess.Popen(
-        command,
-        cwd=state,
-        env=dict(surroundings),
+        launch.command,
+        cwd=launch.folder,
+        env=dict(launch.environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -133,15 +135,15 @@ def run_once(
         errors="replace",
         start_new_session=True,
     )
-    said: list[str] = []
+    last_line: list[str] = []
 
     def listen(output: IO[str]) -> None:
         with output:
             for line in output:
-                if words := _COLOURS.sub("", line).strip():
-                    log.info("%s", words)
-                    if not _SMALL_TALK.search(words):
-                        said[:] = [words]
+                if text := _COLOURS.sub("", line).strip():
+                    log.info("%s", text)
+                    if not _NO_CAUSE.search(text):
+                        last_line[:] = [text]
 
     listener = threading.Thread(target=listen, args=(process.stdout,), daemon=True)
     listener.start()
@@ -154,25 +156,25 @@ def run_once(
         code = process.wait()
         listener.join(timeout=grace_s)
     cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{cause}, after saying: {said[0]}" if said else cause
+    return f"{cause}, after saying: {last_line[0]}" if last_line else cause
 
 
 def end_group(group: int, grace_s: float, reap: Callable[[], object] = lambda: None) -> None:
-    """Asks all processes of a group to end, and kills those that don't.
+    """Asks all processes of a group to end, and kills those that remain.
 
     Args:
         group: Process id of the group's leader.
-        grace_s: From asking to killing, and again to giving up.
-        reap: Called while waiting; collects the leader where it is a child.
+        grace_s: Time from asking to killing, and again to giving up.
+        reap: Called while waiting, to collect the leader where it is a child.
     """
-    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, grace_s)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(group, number)
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + grace_s
         while time.monotonic() < end:
             reap()
             with suppress(ChildProcessError):
-                # In a container this process may inherit what its leader has left behind.
+                # In a container this process may inherit the children of an ended leader.
                 os.waitpid(-group, os.WNOHANG)
             try:
                 os.killpg(group, 0)

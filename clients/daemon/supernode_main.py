@@ -1,10 +1,10 @@
-"""Flower's SuperNode with the site's certificate: what the daemon runs.
+"""The daemon's child process: Flower's SuperNode with the site's certificate.
 
-Flower's own command can't show a certificate to the server. It gives up where a handshake takes
-too long, and lives on without doing anything, also where the process that starts its tasks has
-ended. The server gives it up after a minute of silence, and does not let it in for as long once it
-was killed. All that is mended here, and the limits of the site's configuration are put on it and
-on all that it starts.
+Flower's own command can't present a certificate to the server. It gives up where a handshake takes
+too long, and then stays without doing anything, also where the process that starts its tasks has
+ended. The server gives it up after a minute of silence, and does not accept it for as long once it
+was killed. All that is corrected here, and the limits of the site's configuration apply to it and
+to all that it starts.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from clients.onboarding.keys import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE
+from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site import limits
 from f2l_fed.core.durable_files import write_atomically
 
 SILENCE_S = 120
-"""The server gives a task up when the site was not heard of for so long.
+"""Silence of a site after which the server gives its task up.
 
-The site is heard of every 20 s or so, and tries again within 25 s after a cut: one of a minute
-costs no task.
+The site sends a sign of life every 20 s or so, and tries again within 25 s after a cut: one of a
+minute costs no task.
 """
 
 _GRACE_S = 3.0
-"""For a process that is about to end by itself."""
+"""Time for a process that is about to end by itself."""
 
 _NOTICED_S = 3.0
-"""The server looks for nodes that have gone at least so often, while it waits for answers."""
+"""Longest interval at which the server looks for lost nodes while it waits for answers."""
 
 
 class CertifiedClient(FleetHttpClient):
-    """Flower's client of the Fleet routes, with a certificate of its own.
+    """Flower's client of the Fleet routes, with the site's certificate.
 
-    It notes the node's number while it is active. One that finds such a note follows one that was
-    killed, and signs it off: Flower takes no second node with a key while the first seems alive,
-    and what that one was working on will not come.
+    It notes the node's number while the node is active. A client that finds such a note follows
+    one that was killed, and deactivates that node first: Flower accepts no second node with a key
+    while the first seems alive, and the first one's work is lost.
     """
 
     def __init__(self, base_url: str, **settings: Any) -> None:
-        context = ssl.create_default_context(cafile=os.environ[AUTHORITY_FILE])
-        context.load_cert_chain(os.environ[CERTIFICATE_FILE], os.environ[KEY_FILE])
+        context = ssl.create_default_context(cafile=os.environ[AUTHORITY_VARIABLE])
+        context.load_cert_chain(os.environ[CERTIFICATE_VARIABLE], os.environ[KEY_VARIABLE])
         super().__init__(base_url, **{**settings, "verify": context})
         self._note = Path(os.environ["FLWR_HOME"]) / "active"
 
@@ -73,22 +73,22 @@ class CertifiedClient(FleetHttpClient):
             raise
 
     def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802
-        """Signs the site on."""
+        """Activates the site's node."""
         with suppress(OSError, ValueError, httpx.HTTPError):
-            left = DeactivateNodeRequest(node_id=int(self._note.read_text()))
-            super().DeactivateNode(left)
+            killed = DeactivateNodeRequest(node_id=int(self._note.read_text()))
+            super().DeactivateNode(killed)
             time.sleep(_NOTICED_S)
-        answer = super().ActivateNode(request)
+        response = super().ActivateNode(request)
         with suppress(OSError):
-            # A disk that is full must not keep the site away.
-            write_atomically(self._note, str(answer.node_id))
-        return answer
+            # A full disk must not keep the site away.
+            write_atomically(self._note, str(response.node_id))
+        return response
 
     def DeactivateNode(self, request: DeactivateNodeRequest) -> DeactivateNodeResponse:  # noqa: N802
-        """Signs the site off."""
-        answer = super().DeactivateNode(request)
+        """Deactivates the site's node."""
+        response = super().DeactivateNode(request)
         self._note.unlink(missing_ok=True)
-        return answer
+        return response
 
 
 def _end_with_its_child() -> None:
@@ -104,19 +104,19 @@ def _end_with_its_child() -> None:
 
 
 def main() -> None:
-    """Takes the arguments of ``flower-supernode``."""
+    """Runs a SuperNode with the arguments of ``flower-supernode``."""
     limits.apply(os.environ)
     threading.Thread(target=_end_with_its_child, daemon=True).start()
     changes: dict[str, object] = {"HEARTBEAT_DEFAULT_INTERVAL": SILENCE_S // 2}
-    if os.environ.get(CERTIFICATE_FILE):
+    if os.environ.get(CERTIFICATE_VARIABLE):
         changes["FleetHttpClient"] = CertifiedClient
     for name, change in changes.items():
         if not hasattr(fleet_http_connection, name):
             sys.exit(f"this version of Flower has no {name}; nothing is run")
         setattr(fleet_http_connection, name, change)
     flower_supernode()
-    # It gets here when it has given up, and threads of it would keep the process: the daemon only
-    # starts another one when this one has ended.
+    # The SuperNode has given up, and its threads would keep the process alive: the daemon starts
+    # another one only when this one has ended.
     sys.stdout.flush()
     os._exit(1)
 

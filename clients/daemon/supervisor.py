@@ -2,8 +2,8 @@
 
 Its files in the state folder::
 
-    daemon.json    process ids and how things stand, see `Status`
-    daemon.log     what daemon and SuperNode have said; older parts end in .1 and .2
+    daemon.json    process ids and state, see `clients.daemon.status`
+    daemon.log     output of daemon and SuperNode; older parts end in .1 and .2
     daemon.lock    held while the daemon runs
     flower/        Flower's own files and the only commands that its SuperNode may start
 """
@@ -11,6 +11,7 @@ Its files in the state folder::
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import time
@@ -21,12 +22,12 @@ from pathlib import Path
 
 from clients.daemon import supernode
 from clients.daemon.log_file import open_log
-from clients.daemon.status import _LOCK, LOG, STATUS, Status, read_status
+from clients.daemon.status import LOCK, LOG, STATUS, Status, read_status
 from clients.daemon.status_page import serving_page
-from clients.onboarding import server_connection
 from clients.onboarding.renewal import Renewal
-from clients.site.config import read_config
+from clients.onboarding.server_connection import connection_problems, require_address
 from clients.site.sent_log import utc_now
+from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
@@ -36,14 +37,14 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """How the daemon deals with a SuperNode that ends or does not end.
+    """The waits before restarts of a SuperNode, and the limits on its end and its log.
 
     Args:
         first_s: Wait before the first restart; doubled for each further one.
         longest_s: Longest wait.
-        steady_s: A SuperNode that ran so long starts the waits anew.
-        grace_s: From asking processes to end until they are killed.
-        log_bytes: Size at which a new log is begun; three are kept.
+        steady_s: Running time after which the waits start again from the first.
+        grace_s: Time from asking processes to end until they are killed.
+        log_bytes: Size at which a new log begins; three are kept.
     """
 
     first_s: float = 1.0
@@ -53,16 +54,16 @@ class Backoff:
     log_bytes: int = 2**22
 
     def wait_s(self, failures: int) -> float:
-        """The wait after so many ends in a row.
+        """The wait after this number of ends in a row.
 
-        >>> [Patience().wait_s(failures) for failures in (1, 2, 3, 1000)]
+        >>> [Backoff().wait_s(failures) for failures in (1, 2, 3, 1000)]
         [1.0, 2.0, 4.0, 60.0]
         """
         return min(self.first_s * 2.0 ** min(failures - 1, 30), self.longest_s)
 
 
 def run(
-    site_file: Path, patience: Backoff | None = None, *, begun: Callable[[], None] = lambda: None
+    site_file: Path, backoff: Backoff | None = None, *, begun: Callable[[], None] = lambda: None
 ) -> None:
     """Runs the SuperNode of a site until SIGTERM, SIGINT or SIGHUP, and ends all it started.
 
@@ -70,96 +71,114 @@ def run(
 
     Args:
         site_file: The site's configuration.
-        patience: With SuperNodes that end.
-        begun: Called when nothing stands in the way any more.
+        backoff: The waits before restarts.
+        begun: Called once the daemon runs.
 
     Raises:
-        ConfigError: If the configuration can't stand or names no server.
+        ConfigError: If the configuration is invalid or names no server.
         UsageError: If a daemon runs for this site already.
     """
-    asked: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda got, _: asked.append(got))
-    supervise(site_file, lambda: bool(asked), patience or Backoff(), begun)
-
-
-def supervise(
-    site_file: Path,
-    stopped: Callable[[], bool],
-    patience: Backoff,
-    begun: Callable[[], None] = lambda: None,
-) -> None:
-    """As `run`, until ``stopped()``."""
-    config = read_config(site_file)
-    server_connection.require_address(config.server)
-    state = site_file.parent.absolute() / config.state
-    (state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = site_file.parent.absolute()
+        signal.signal(number, lambda received, _: signals.append(received))
+    backoff = backoff or Backoff()
+    site = SiteFolder.read(site_file).absolute()
+    require_address(site.server)
+    (site.state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
     with (
-        _locked(state),
-        open_log(state / LOG, patience.log_bytes) as log,
-        serving_page(site_file, config.page),
+        _locked(site.state),
+        open_log(site.state / LOG, backoff.log_bytes) as log,
+        serving_page(site_file, site.config.page),
     ):
-        _end_leftover(state, patience.grace_s)
-        renewal = Renewal(config, folder, state)
-        failures, restarts, last_end, problem = 0, 0, "", ""
+        _end_leftover(site.state, backoff.grace_s)
+        daemon = _Daemon(site, backoff, log, lambda: bool(signals))
         begun()
+        daemon.run()
 
-        def tell(now: str, pid: int) -> None:
-            status = Status(
-                state=now,
-                since=utc_now().isoformat(timespec="seconds"),
-                daemon=os.getpid(),
-                supernode=pid,
-                restarts=restarts,
-                last_end=last_end,
-                server=config.server.address,
-                problem=problem,
-            )
-            log.info("%s", f"{now}, SuperNode {pid}" if pid else now)
-            try:
-                write_atomically(state / STATUS, json.dumps(asdict(status), indent=1) + "\n")
-            except OSError as error:
-                # A full disk must not end what answers the server.
-                log.error("the status can't be written: %s", error)
 
+class _Daemon:
+    """The loop of the daemon: one SuperNode after the other.
+
+    Args:
+        site: The site, by its absolute path.
+        backoff: The waits between them.
+        log: The daemon's log.
+        stopped: Whether the daemon is to end.
+    """
+
+    def __init__(
+        self,
+        site: SiteFolder,
+        backoff: Backoff,
+        log: logging.Logger,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._site, self._backoff, self._log, self._stopped = site, backoff, log, stopped
+        self._renewal = Renewal(site)
+        self._failures, self._restarts, self._last_end, self._problem = 0, 0, "", ""
+
+    def run(self) -> None:
+        """Runs SuperNodes until it is stopped."""
         try:
-            while not stopped():
-                if renewal.due():
-                    log.info("%s", renewal.attempt())
+            while not self._stopped():
+                if self._renewal.due():
+                    self._log.info("%s", self._renewal.attempt())
                 began = time.monotonic()
-                try:
-                    supernode.prepare(state, site_file.absolute())
-                    last_end = supernode.run_once(
-                        supernode.command_line(config.server, folder, state),
-                        supernode.environment(config, folder, state),
-                        state,
-                        log,
-                        lambda: stopped() or renewal.due(),
-                        patience.grace_s,
-                        lambda pid: tell("running", pid),
-                    )
-                except OSError as error:
-                    # No room on the disk, no memory: both come back.
-                    last_end = f"it can't be started: {error}"
-                if stopped():
+                self._last_end = self._run_once()
+                if self._stopped():
                     break
-                if renewal.due():
-                    failures = 0
+                if self._renewal.due():
+                    self._failures = 0
                     continue
-                lasted = time.monotonic() - began
-                failures = 1 if lasted >= patience.steady_s else failures + 1
-                log.warning("the SuperNode ended: %s", last_end)
-                found = server_connection.problems_of(
-                    config.server, folder, connect=True, now=utc_now()
-                )
-                if problem := found[0] if found else "":
-                    log.warning("%s", problem)
-                tell("waiting", 0)
-                _sleep(patience.wait_s(failures), stopped)
-                restarts += 1
+                steady = time.monotonic() - began >= self._backoff.steady_s
+                self._failures = 1 if steady else self._failures + 1
+                self._wait()
         finally:
-            tell("stopped", 0)
+            self._write_status("stopped")
+
+    def _run_once(self) -> str:
+        """Runs one SuperNode; returns the cause of its end."""
+        try:
+            return supernode.run_once(
+                supernode.prepare(self._site),
+                self._log,
+                stopped=lambda: self._stopped() or self._renewal.due(),
+                started=lambda pid: self._write_status("running", pid),
+                grace_s=self._backoff.grace_s,
+            )
+        except OSError as error:
+            # The disk or the memory is full: both pass.
+            return f"it can't be started: {error}"
+
+    def _wait(self) -> None:
+        self._log.warning("the SuperNode ended: %s", self._last_end)
+        problems = connection_problems(self._site, connect=True, now=utc_now())
+        self._problem = problems[0] if problems else ""
+        if self._problem:
+            self._log.warning("%s", self._problem)
+        self._write_status("waiting")
+        end = time.monotonic() + self._backoff.wait_s(self._failures)
+        while time.monotonic() < end and not self._stopped():
+            time.sleep(_POLL_S)
+        self._restarts += 1
+
+    def _write_status(self, state: str, pid: int = 0) -> None:
+        status = Status(
+            state=state,
+            since=utc_now().isoformat(timespec="seconds"),
+            daemon=os.getpid(),
+            supernode=pid,
+            restarts=self._restarts,
+            last_end=self._last_end,
+            server=self._site.server.address,
+            problem=self._problem,
+        )
+        self._log.info("%s", f"{state}, SuperNode {pid}" if pid else state)
+        try:
+            write_atomically(self._site.state / STATUS, json.dumps(asdict(status), indent=1) + "\n")
+        except OSError as error:
+            # A full disk must not end the process that answers the server.
+            self._log.error("the status can't be written: %s", error)
 
 
 def _end_leftover(state: Path, grace_s: float) -> None:
@@ -168,7 +187,7 @@ def _end_leftover(state: Path, grace_s: float) -> None:
     if status is None or not status.supernode:
         return
     mark = f"FLWR_HOME={state / 'flower'}".encode()
-    # A process id is given out again after a while; only ours has this environment.
+    # A process id is given out again after a while; only this site's SuperNode has the mark.
     with suppress(OSError):
         if mark in Path(f"/proc/{status.supernode}/environ").read_bytes().split(b"\0"):
             supernode.end_group(status.supernode, grace_s)
@@ -181,7 +200,7 @@ def _locked(state: Path) -> Iterator[None]:
         for attempt in range(5):
             try:
                 held.enter_context(
-                    locked(state / _LOCK, wait=False, mode=0o666, create_folder=False)
+                    locked(state / LOCK, wait=False, mode=0o666, create_folder=False)
                 )
                 break
             except UsageError as error:
@@ -193,9 +212,3 @@ def _locked(state: Path) -> Iterator[None]:
                     ) from error.__cause__
                 time.sleep(_POLL_S)
         yield
-
-
-def _sleep(seconds: float, stopped: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not stopped():
-        time.sleep(_POLL_S)

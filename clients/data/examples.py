@@ -21,12 +21,12 @@ _READERS: dict[str, Callable[[Path], tuple[AnyArray, AnyArray]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExampleSource:
-    """Examples with their labels as they are written.
+    """Examples with their labels as the file has them.
 
     Args:
         data: The checked examples; its labels are numbered by what occurs in this file alone.
         written: (n,) integers or strings, the labels.
-        where: The file or folder.
+        where: The file or folder, for errors.
     """
 
     data: Dataset
@@ -41,7 +41,7 @@ class ExampleSource:
             DataError: If the examples can't be used as they are.
         """
         if not path.exists():
-            raise DataError("there are no data", where=str(path), remedy="Check the path.")
+            raise DataError("the data do not exist", where=str(path), remedy="Check the path.")
         if path.suffix == ".npz":
             data = load_npz(path)
             with np.load(path, allow_pickle=False) as arrays:
@@ -53,7 +53,7 @@ class ExampleSource:
                 x, written = _READERS[path.suffix](path)
             else:
                 raise DataError(
-                    "unknown kind of data",
+                    "unknown data format",
                     where=str(path),
                     expected="an .npz, .csv or .parquet file or a folder of image folders",
                 )
@@ -85,11 +85,11 @@ class ExampleSource:
         names = _text(distinct)
         if unknown := [name for name in names if name not in place]:
             raise DataError(
-                "a label that is not on the list",
+                "unknown label",
                 where=self.where,
                 expected=f"one of {', '.join(labels)}",
                 got=repr(unknown[0]),
-                remedy="Correct it, or name all labels in site.toml.",
+                remedy="Correct the label, or name all labels in site.toml.",
             )
         codes = np.array([place[name] for name in names], np.int64)[inverse]
         return replace(self.data, y=codes, classes=len(labels))
@@ -112,7 +112,7 @@ def load_examples(path: Path, labels: Sequence[str] = ()) -> Dataset:
 
 
 def _plain(written: AnyArray) -> AnyArray:
-    """Labels that have passed the checks, whole numbers or text, in one type of each."""
+    """Checked labels, whole numbers or text, as int64 or str."""
     if written.dtype.kind == "S":
         return np.char.decode(written, "utf-8", "replace")
     return written if written.dtype.kind == "U" else written.astype(np.int64)

@@ -23,13 +23,14 @@ def read_folder(path: Path) -> tuple[AnyArray, AnyArray]:
         x (n, C, H, W) uint8 with C 1 or 3, and y (n,) strings, the names of the class folders.
 
     Raises:
-        DataError: If there are no images, one can't be read, or one is unlike the first.
+        DataError: If there are no images, one can't be read, or one differs from the
+            first in size or colour.
     """
     classes = [entry for entry in _visible(path) if entry.is_dir()]
     files = [(folder.name, file) for folder in classes for file in _visible(folder)]
     if empty := [folder for folder in classes if not _visible(folder)]:
         raise DataError(
-            "a class folder without images",
+            "the class folder has no images",
             where=str(empty[0]),
             remedy="Add images of that class or remove the folder.",
         )
@@ -45,11 +46,11 @@ def read_folder(path: Path) -> tuple[AnyArray, AnyArray]:
         image = _read(file)
         if image.shape != first.shape:
             raise DataError(
-                "an image unlike the others",
+                "the image has another size or colour",
                 where=str(file),
                 expected=f"{_show(first)} as {files[0][1].name}",
                 got=_show(image),
-                remedy="Bring all images to one size and one of grey and RGB.",
+                remedy="Bring all images to one size, and all to grey or all to RGB.",
             )
         x[row] = image
     return x, np.array([name for name, _ in files])
@@ -70,18 +71,18 @@ def _read(file: Path) -> AnyArray:
         with pillow.open(file) as image:
             if image.mode not in _MODES:
                 raise DataError(
-                    "an image that is neither grey nor RGB",
+                    "the image is neither grey nor RGB",
                     where=str(file),
                     got=f"mode {image.mode}",
-                    remedy="Convert it.",
+                    remedy="Convert the image.",
                 )
             pixels = np.asarray(image.convert(_MODES[image.mode]))
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise DataError(
-            "not an image that can be read",
+            "the image can't be read",
             where=str(file),
             got=type(error).__name__,
-            remedy="Repair or remove it.",
+            remedy="Repair or remove the image.",
         ) from error
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 

@@ -1,134 +1,129 @@
-"""Registering a site with its kit, and renewing its keys and certificate."""
+"""Registration of a site with its kit, and renewal of its keys and certificate."""
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import ssl
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from clients.onboarding import keys
-from clients.onboarding.keys import Keys
-from clients.onboarding.kit import Kit
-from clients.site.config import ServerConfig, SiteConfig
+from clients.onboarding.keys import NEW, Keys, take_over
+from clients.site.config import ServerConfig
 from clients.site.sent_log import utc_now
+from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import F2LError, UsageError
+from f2l_fed.wire.enrolment import (
+    AUTHORITY,
+    CERTIFICATE,
+    ENROL_PATH,
+    RENEW_PATH,
+    EnrolmentForm,
+    Kit,
+    RenewalForm,
+)
 
-NEW = ".new"
-_OF_ANOTHER_TIME = (9, 10)
-# OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
+_NOT_VALID_NOW = (9, 10)
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
 _TIMEOUT_S = 30.0
-_LARGEST_ANSWER_BYTES = 64 * 1024
+_LARGEST_REPLY_BYTES = 64 * 1024
 
 
 class EnrolmentError(F2LError):
-    """The server refused, or can't be reached."""
+    """A request that the server refused, or a server that can't be reached."""
 
 
 def register(kit: Kit, folder: Path) -> None:
-    """Makes a site's keys in a folder and has them registered; may be repeated after a failure.
+    """Makes a site's keys in a folder and registers them; may be repeated after a failure.
 
     Raises:
         UsageError: If the folder belongs to a registered site.
         EnrolmentError: If the server refuses or can't be reached.
     """
-    if (folder / keys.CERTIFICATE).exists():
+    if (folder / CERTIFICATE).exists():
         raise UsageError(
             "a site is registered in this folder already",
             where=str(folder),
             remedy="Choose another folder.",
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / keys.AUTHORITY, kit.authority)
+    write_atomically(folder / AUTHORITY, kit.authority)
     # An earlier try may have reached the server: only with the same keys it is answered again.
-    started = (folder / keys.TLS_KEY).exists() and (folder / keys.FLOWER_KEY).exists()
-    own = Keys.read(folder) if started else Keys.make()
-    if not started:
-        own.write(folder)
-    form = {
-        "site": kit.site,
-        "token": kit.token,
-        "key": own.public,
-        "request": own.request(kit.site),
-    }
-    certificate = _ask(ServerConfig(address=kit.server), folder / keys.AUTHORITY, "enrol", form)
-    _require_own(certificate, own)
-    write_atomically(folder / keys.CERTIFICATE, certificate, mode=0o600)
+    if Keys.exist(folder):
+        keys = Keys.read(folder)
+    else:
+        keys = Keys.make()
+        keys.write(folder)
+    form = EnrolmentForm(
+        site=kit.site, token=kit.token, key=keys.public, request=keys.request(kit.site)
+    )
+    certificate = _post(ServerConfig(address=kit.server), folder, ENROL_PATH, form)
+    _require_own(certificate, keys)
+    write_atomically(folder / CERTIFICATE, certificate, mode=0o600)
 
 
-def renew(config: SiteConfig, folder: Path, *, now: datetime, new_keys: bool = True) -> None:
+def renew(site: SiteFolder, *, now: datetime, new_keys: bool = True) -> None:
     """Gets a site another certificate, by default for new keys; may be repeated after a failure.
 
     Args:
-        config: The site's configuration.
-        folder: The configuration's folder.
-        now: With a time zone.
-        new_keys: Whether the keys are made anew too.
+        site: The site.
+        now: The time, with a time zone.
+        new_keys: Whether to make new keys too.
 
     Raises:
-        UsageError: If the site was not registered by a kit.
+        UsageError: If the site was not registered with a kit.
         EnrolmentError: If the server refuses or can't be reached.
     """
-    server = config.server
-    if not server.certificate:
+    folder = site.path
+    if not site.server.certificate:
         raise UsageError(
             "this site has no certificate",
             where="[server] certificate",
             remedy="Ask the administrator for a kit.",
         )
     before = Keys.read(folder)
-    if (folder / (keys.TLS_KEY + NEW)).exists() and (folder / (keys.FLOWER_KEY + NEW)).exists():
+    if Keys.exist(folder, NEW):
         after = Keys.read(folder, NEW)
     else:
         after = Keys.make() if new_keys else before
         after.write(folder, NEW)
-    form = {
-        "site": config.name,
-        "key": after.public,
-        "request": after.request(config.name),
-        "time": now.isoformat(timespec="seconds"),
-    }
-    text = json.dumps(["renew", form["site"], form["key"], form["request"], form["time"]]).encode()
-    signature = before.flower.sign(text, ec.ECDSA(hashes.SHA384()))
-    form["signature"] = base64.b64encode(signature).decode()
-    certificate = _ask(server, folder / keys.AUTHORITY, "renew", form)
+    name = site.config.name
+    form = RenewalForm.signed(
+        site=name, key=after.public, request=after.request(name), time=now, by=before.flower
+    )
+    certificate = _post(site.server, folder, RENEW_PATH, form)
     _require_own(certificate, after)
-    write_atomically(folder / (keys.CERTIFICATE + NEW), certificate, mode=0o600)
-    keys.take_over(folder, NEW)
+    write_atomically(folder / (CERTIFICATE + NEW), certificate, mode=0o600)
+    take_over(folder)
 
 
 def finish_renewal(folder: Path) -> None:
-    """After a crash: takes over a renewal that had its certificate already."""
-    if (folder / (keys.CERTIFICATE + NEW)).exists():
-        keys.take_over(folder, NEW)
+    """Completes a renewal that had its certificate already when it was cut."""
+    if (folder / (CERTIFICATE + NEW)).exists():
+        take_over(folder)
 
 
-def _ask(server: ServerConfig, authority: Path, what: str, form: dict[str, str]) -> str:
-    """The certificate that the server answers with."""
+def _post(server: ServerConfig, folder: Path, path: str, form: EnrolmentForm | RenewalForm) -> str:
+    """Sends a form and returns the certificate of the reply, PEM."""
     host, port = server.host_and_port
-    context = ssl.create_default_context(cafile=authority)
+    context = ssl.create_default_context(cafile=folder / AUTHORITY)
     connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
     try:
         connection.request(
-            "POST",
-            f"/v1/site/{what}",
-            json.dumps(form),
-            {"content-type": "application/json"},
+            "POST", path, json.dumps(asdict(form)), {"content-type": "application/json"}
         )
-        answer = connection.getresponse()
-        body = answer.read(_LARGEST_ANSWER_BYTES)
+        reply = connection.getresponse()
+        body = reply.read(_LARGEST_REPLY_BYTES)
     except ssl.SSLCertVerificationError as error:
-        if error.verify_code in _OF_ANOTHER_TIME:
+        if error.verify_code in _NOT_VALID_NOW:
             raise EnrolmentError(
-                "the server's certificate is of another time",
+                "the server's certificate is not valid at this machine's time",
                 where=server.address,
                 got=f"{error.verify_message}; here it is {utc_now():%Y-%m-%d %H:%M} UTC",
                 remedy="Check this machine's clock; if it is right, tell the administrator.",
@@ -150,20 +145,19 @@ def _ask(server: ServerConfig, authority: Path, what: str, form: dict[str, str])
         connection.close()
     try:
         values: Any = json.loads(body)
-        if answer.status == 200:
+        if reply.status == 200:
             return str(values["certificate"])
         reason = str(values["error"])
     except (ValueError, KeyError, TypeError):
-        reason = f"status {answer.status}"
+        reason = f"status {reply.status}"
     raise EnrolmentError("the server refused", where=server.address, got=reason.rstrip("."))
 
 
-def _require_own(certificate: str, own: Keys) -> None:
+def _require_own(certificate: str, keys: Keys) -> None:
     try:
-        fits = x509.load_pem_x509_certificate(certificate.encode()).public_key() == (
-            own.tls.public_key()
-        )
+        public = x509.load_pem_x509_certificate(certificate.encode()).public_key()
+        fits = public == keys.tls.public_key()
     except ValueError:
         fits = False
     if not fits:
-        raise EnrolmentError("the server sent a certificate that is not for this site's key")
+        raise EnrolmentError("the server's reply is not a certificate for this site's key")

@@ -3,8 +3,8 @@
 ::
 
     flower.key flower.pub   the key by which Flower knows the site, OpenSSH format
-    tls.key tls.crt         the key and certificate that open the server's front, PEM
-    ca.crt                  the authority that vouches for the server
+    tls.key tls.crt         the site's TLS key and certificate, which the gateway asks for, PEM
+    ca.crt                  the certificate of the authority that has signed the server's, PEM
 """
 
 from __future__ import annotations
@@ -30,22 +30,27 @@ from cryptography.x509.oid import NameOID
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ConfigError
+from f2l_fed.wire.enrolment import CERTIFICATE, KEY
 
 FLOWER_KEY, FLOWER_PUBLIC = "flower.key", "flower.pub"
-TLS_KEY, CERTIFICATE, AUTHORITY = "tls.key", "tls.crt", "ca.crt"
+"""Names of the files with the SuperNode's key."""
 
-CERTIFICATE_FILE, KEY_FILE = "F2L_SITE_CERTIFICATE", "F2L_SITE_KEY"
-AUTHORITY_FILE = "F2L_SITE_AUTHORITY"
-"""Environment variables that tell the SuperNode where the files are."""
+NEW = ".new"
+"""Ending of the files of a renewal that is not finished."""
+
+AUTHORITY_VARIABLE = "F2L_SITE_AUTHORITY"
+CERTIFICATE_VARIABLE = "F2L_SITE_CERTIFICATE"
+KEY_VARIABLE = "F2L_SITE_KEY"
+"""Environment variables that hand the paths of the PEM files to the SuperNode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Keys:
-    """Two private keys on the curve P-384.
+    """A site's private keys, two on the curve P-384.
 
     Args:
-        flower: For the SuperNode.
-        tls: For the connection.
+        flower: Key of the SuperNode.
+        tls: Key of the TLS connection.
     """
 
     flower: ec.EllipticCurvePrivateKey
@@ -53,29 +58,29 @@ class Keys:
 
     @classmethod
     def make(cls) -> Keys:
-        """New ones."""
+        """Makes new keys."""
         curve = ec.SECP384R1()
         return cls(flower=ec.generate_private_key(curve), tls=ec.generate_private_key(curve))
 
     @classmethod
     def read(cls, folder: Path, ending: str = "") -> Keys:
-        """Those in a folder.
+        """Reads the keys in a folder.
 
         Args:
-            folder: Where.
-            ending: Of their file names.
+            folder: The folder.
+            ending: Ending of the file names, "" or `NEW`.
 
         Raises:
             ConfigError: If they can't be read.
         """
         try:
             flower = load_ssh_private_key((folder / (FLOWER_KEY + ending)).read_bytes(), None)
-            tls = load_pem_private_key((folder / (TLS_KEY + ending)).read_bytes(), None)
+            tls = load_pem_private_key((folder / (KEY + ending)).read_bytes(), None)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigError(
                 "the site's keys can't be read",
                 where=str(folder),
-                expected=f"{FLOWER_KEY} and {TLS_KEY}",
+                expected=f"{FLOWER_KEY} and {KEY}",
                 got=type(error).__name__,
                 remedy="Restore them from a backup, or ask for a new kit.",
             ) from error
@@ -85,6 +90,11 @@ class Keys:
             raise ConfigError("the site's keys are of another kind", where=str(folder))
         return cls(flower=flower, tls=tls)
 
+    @staticmethod
+    def exist(folder: Path, ending: str = "") -> bool:
+        """Whether a folder holds both keys; arguments as in `read`."""
+        return all((folder / (name + ending)).exists() for name in (KEY, FLOWER_KEY))
+
     @property
     def public(self) -> str:
         """The SuperNode's public key, OpenSSH format."""
@@ -92,29 +102,29 @@ class Keys:
         return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     def request(self, site: str) -> str:
-        """A request for a certificate, PEM."""
+        """A certificate signing request for the TLS key, PEM."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, site)])
-        signed = x509.CertificateSigningRequestBuilder().subject_name(name)
-        return signed.sign(self.tls, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
+        unsigned = x509.CertificateSigningRequestBuilder().subject_name(name)
+        return unsigned.sign(self.tls, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
 
     def write(self, folder: Path, ending: str = "") -> None:
-        """Into a folder, for this user alone."""
+        """Writes the keys into a folder, for this user alone; arguments as in `read`."""
         flower = self.flower.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         tls = self.tls.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write_atomically(folder / (FLOWER_KEY + ending), flower.decode(), mode=0o600)
-        write_atomically(folder / (TLS_KEY + ending), tls.decode(), mode=0o600)
+        write_atomically(folder / (FLOWER_KEY + ending), flower, mode=0o600)
+        write_atomically(folder / (KEY + ending), tls, mode=0o600)
         write_atomically(folder / (FLOWER_PUBLIC + ending), self.public + "\n", mode=0o600)
 
 
-def take_over(folder: Path, ending: str) -> None:
-    """Puts files with an ending in the place of those without, the certificate last."""
-    for name in (FLOWER_PUBLIC, FLOWER_KEY, TLS_KEY, CERTIFICATE):
+def take_over(folder: Path) -> None:
+    """Puts the files of a renewal in the place of the old ones, the certificate last."""
+    for name in (FLOWER_PUBLIC, FLOWER_KEY, KEY, CERTIFICATE):
         with suppress(FileNotFoundError):
-            (folder / (name + ending)).replace(folder / name)
+            (folder / (name + NEW)).replace(folder / name)
 
 
-def certificate_of(path: Path) -> x509.Certificate:
-    """Reads a certificate; raises ConfigError if it can't."""
+def read_certificate(path: Path) -> x509.Certificate:
+    """Reads a certificate; raises ConfigError if it can't be read."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -123,7 +133,7 @@ def certificate_of(path: Path) -> x509.Certificate:
         ) from error
 
 
-def share_left(certificate: x509.Certificate, now: datetime) -> float:
-    """How much of a certificate's validity is left, at most 1; below 0 it has ended."""
+def remaining_share(certificate: x509.Certificate, now: datetime) -> float:
+    """The remaining share of a certificate's validity, at most 1; below 0 it has expired."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return (end - now) / (end - begin)

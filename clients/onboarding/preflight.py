@@ -1,4 +1,4 @@
-"""Whether a site can take part, found out before anything is sent."""
+"""The check of a site before it takes part: every problem is found before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,31 +8,36 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from clients.onboarding import server_connection
-from clients.site.config import SiteConfig, read_config
+from clients.onboarding.server_connection import connection_problems
+from clients.site.config import SiteConfig
 from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
-from clients.site.site import Examples, Site, read_examples
+from clients.site.site import Examples, Site, SiteFolder
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
 
-_SKEW = 10
+_IMBALANCE = 10
+"""Ratio of the largest to the smallest class that is remarked on."""
+
 _LARGE = 100.0
-_ROOM_BYTES = 2**16
+"""Absolute value of a feature that is remarked on."""
+
+_PROBE_BYTES = 2**16
+"""Size of the file by which the state folder is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreflightReport:
-    """What a site has, and what is wrong with it.
+    """The outcome of a check.
 
     Args:
-        site: Its name; "" where the configuration can't be read.
+        site: Name of the site; "" where the configuration can't be read.
         train: Number of examples to learn from.
         validation: Number of examples to measure on.
         input_shape: Shape of one input.
         per_class: Number of training examples of every class that occurs, by label.
-        problems: What keeps the site from taking part, as sentences.
-        remarks: What it should know, as sentences.
+        problems: Obstacles to taking part, as sentences.
+        remarks: Hints that are no obstacles, as sentences.
     """
 
     site: str = ""
@@ -52,38 +57,30 @@ def check(
     connect: bool = True,
     now: datetime | None = None,
 ) -> PreflightReport:
-    """Checks a site and goes on after the first problem.
+    """Checks a site; goes on after the first problem.
 
     Args:
         path: The ``site.toml``.
         target: Also checks that this network suits the examples and is allowed.
-        classes: Outputs of that network; 0 takes as many as the site has classes.
-        connect: Also connects to the server, if there is an address; no task is asked for.
+        classes: Number of outputs of that network; 0 takes the number of the site's classes.
+        connect: Also connects to the server, if there is an address; asks for no task.
         now: This machine's time, with a time zone; by default the clock's.
     """
     try:
-        config = read_config(path)
+        folder = SiteFolder.read(path)
     except F2LError as error:
         return PreflightReport(problems=(str(error),))
-    folder = path.parent
+    config = folder.config
     problems = _policy_problems(config.policy)
-    if problem := state_problem(folder / config.state):
+    if problem := state_problem(folder.state):
         problems.append(problem)
     if config.server.address:
-        problems += server_connection.problems_of(
-            config.server, folder, connect=connect, now=now or utc_now()
-        )
+        problems += connection_problems(folder, connect=connect, now=now or utc_now())
     try:
-        train, validation, labels = read_examples(folder, config)
+        site = Site.load(folder)
     except F2LError as error:
         return PreflightReport(site=config.name, problems=(str(error), *problems))
-    site = Site(
-        config=config,
-        train=train,
-        validation=validation,
-        labels=labels,
-        state=folder / config.state,
-    )
+    train, validation = site.train, site.validation
     if len(train.y) < config.policy.minimum_examples:
         problems.append(
             f"[policy] minimum_examples: the site would refuse every task: expected at least "
@@ -92,7 +89,7 @@ def check(
     problems += _privacy_problems(site)
     if target:
         problems += _target_problems(site, target, classes)
-    per_class = _per_class(train, labels)
+    per_class = _per_class(train, site.labels)
     return PreflightReport(
         site=config.name,
         train=len(train.y),
@@ -132,11 +129,11 @@ def _privacy_problems(site: Site) -> list[str]:
 
 
 def state_problem(state: Path) -> str:
-    """Why nothing can be kept in a state folder, found out by writing, as a sentence; or ""."""
+    """The reason why nothing can be written in a state folder, as a sentence; or ""."""
     existing = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
     try:
         with TemporaryFile(dir=existing) as file:
-            file.write(bytes(_ROOM_BYTES))
+            file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -173,7 +170,7 @@ def _remarks(
 ) -> list[str]:
     remarks = []
     rare, common = min(per_class, key=per_class.__getitem__), max(per_class.values())
-    if per_class[rare] * _SKEW <= common:
+    if per_class[rare] * _IMBALANCE <= common:
         remarks.append(
             f"The classes are out of balance: {per_class[rare]} training examples of {rare!r} "
             f"against {common} of the most frequent class."

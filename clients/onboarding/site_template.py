@@ -1,4 +1,4 @@
-"""A new site's folder with a ``site.toml`` that explains itself."""
+"""A new site's folder, with a commented ``site.toml``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from clients.onboarding import keys
 from clients.onboarding.enrolment import register
+from clients.onboarding.keys import FLOWER_KEY
 from clients.onboarding.kit import read_kit
 from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.errors import DataError, UsageError
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 
 _TEMPLATE = """\
-# A site of a federation. `f2l-site check` says whether this file and the data can stand.
+# A site of a federation. `f2l-site check` names every problem of this file and of the data.
 
 # The site's name, as the administrator of the federation has registered it.
 name = {name}
@@ -27,7 +28,7 @@ name = {name}
 # or a folder of images with one sub-folder per class. They never leave this machine.
 data = {data}
 
-# Further examples to measure on. Without them, a share of the data is kept aside for it.
+# Further examples to measure on. Without them, a share of the data is kept aside.
 validation = ""
 validation_fraction = 0.2
 
@@ -35,14 +36,14 @@ validation_fraction = 0.2
 # Empty: whole numbers from 0 are used as they are, anything else is numbered in sorted order.
 labels = ""
 
-# What the site keeps: the record of everything sent, its network, the daemon's log.
+# Folder for the record of everything sent, the site's network and the daemon's log.
 state = "state"
 
-# Port of the daemon's own page, which only this machine sees; 0 for none.
+# Port of the daemon's own page, served to this machine alone; 0 for none.
 page = 0
 
 [policy]
-# What this site does and lets out, whatever the server asks.
+# Limits on what this site does and sends, whatever the server asks.
 targets = {targets}
 numbers = {numbers}
 minimum_examples = {minimum_examples}
@@ -55,23 +56,22 @@ rounds_per_day = {rounds_per_day}
 # site, "update" the fine-tuned parameters.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
-# What the server sends is never run here, whatever stands here.
+# Code that the server sends is never run here, with any setting.
 apps = {apps}
 
 [privacy]
 # Differential privacy of everything that this site ever sends, with every example as a unit: the
-# noise is chosen so that as many answers as stand here spend no more than (epsilon, delta)
-# together; then the site refuses. 0 sends plain parameters. Gradients of single examples are
-# shortened to max_norm.
-# The network that the site keeps for itself has no noise.
+# noise is chosen so that this number of answers spends no more than (epsilon, delta) together;
+# then the site refuses. Gradients of single examples are clipped to max_norm. With epsilon = 0
+# plain parameters are sent. The network that the site keeps for itself has no noise.
 epsilon = {privacy_epsilon}
 delta = {privacy_delta}
 answers = {privacy_answers}
 max_norm = {privacy_max_norm}
 
 [limits]
-# What the daemon may take of this machine: processors (0: all), memory of each of its processes
-# in MiB (0: no limit), how far other programs go first (0 to 19), seconds for one task.
+# Limits on the daemon: processors (0: all), memory of each of its processes in MiB (0: no limit),
+# precedence of other programs (0 to 19), seconds for one task.
 cpus = {cpus}
 memory_mb = {memory_mb}
 niceness = {niceness}
@@ -84,25 +84,25 @@ root_certificates = {root_certificates}
 private_key = {private_key}
 certificate = {certificate}
 certificate_key = {certificate_key}
-# Only on one machine or inside a tunnel: talk without TLS.
+# Only on one machine or inside a tunnel: connect without TLS.
 insecure = false
 """
-_KIT = {
-    "root_certificates": keys.AUTHORITY,
-    "private_key": keys.FLOWER_KEY,
-    "certificate": keys.CERTIFICATE,
-    "certificate_key": keys.TLS_KEY,
+_SERVER_FILES = {
+    "root_certificates": AUTHORITY,
+    "private_key": FLOWER_KEY,
+    "certificate": CERTIFICATE,
+    "certificate_key": KEY,
 }
 
 
-def unpack(kit_file: Path, folder: Path | None, data: Path, *, now: datetime) -> Path:
+def register_site(kit_file: Path, folder: Path | None, data: Path, *, now: datetime) -> Path:
     """Registers a site with its kit and writes its ``site.toml``.
 
     Args:
         kit_file: The kit.
-        folder: Created where absent; None takes one of the site's name, here.
+        folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
-        now: With a time zone.
+        now: The time, with a time zone.
 
     Returns:
         The ``site.toml``.
@@ -110,12 +110,12 @@ def unpack(kit_file: Path, folder: Path | None, data: Path, *, now: datetime) ->
     Raises:
         ConfigError: If the kit can't be used.
         DataError: If there is nothing at ``data``.
-        UsageError: If there is a site in the folder already.
+        UsageError: If the folder holds a site already.
         EnrolmentError: If the server refuses or can't be reached.
     """
     kit = read_kit(kit_file, now=now)
     folder = folder or Path(kit.site)
-    _require_room(folder, data)
+    _require_new(folder, data)
     register(kit, folder)
     return create_site(folder, kit.site, data, address=kit.server)
 
@@ -124,7 +124,7 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
     """Writes a ``site.toml``.
 
     Args:
-        folder: Created where absent; with the site's keys where it has an address.
+        folder: Folder of the site, created where absent; with an address it holds the keys.
         name: The site's name.
         data: Labelled examples.
         address: ``host:port`` of the server with which it is registered; "" for none.
@@ -133,11 +133,11 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
         The file.
 
     Raises:
-        UsageError: If there is one already.
+        UsageError: If the file exists already.
         DataError: If there is nothing at ``data``.
         ConfigError: If the name can't be used.
     """
-    path = _require_room(folder, data)
+    path = _require_new(folder, data)
     folder.mkdir(parents=True, exist_ok=True)
     inside = data.resolve().is_relative_to(folder.resolve())
     values = {
@@ -147,7 +147,7 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
         **asdict(LimitsConfig()),
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "address": address,
-        **(_KIT if address else dict.fromkeys(_KIT, "")),
+        **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }
     draft = folder / ".site.toml.draft"
     # JSON's strings and numbers are TOML's too.
@@ -161,15 +161,15 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
     return path
 
 
-def _require_room(folder: Path, data: Path) -> Path:
-    """Where the ``site.toml`` goes; raises if there is one, or there are no data."""
+def _require_new(folder: Path, data: Path) -> Path:
+    """The path of the new ``site.toml``; raises if it exists already, or there are no data."""
     path = folder / "site.toml"
     if path.exists():
         raise UsageError(
-            "this is there already and is never overwritten",
+            "the file exists already and is never overwritten",
             where=str(path),
             remedy="Edit it, or choose another folder.",
         )
     if not data.exists():
-        raise DataError("there are no data", where=str(data), remedy="Check the path.")
+        raise DataError("the data do not exist", where=str(data), remedy="Check the path.")
     return path

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A site and what it keeps: configuration, policy, limits, records of what leaves, its network."""

@@ -1,8 +1,7 @@
-"""TODO."""
+"""A site's configuration: what stands in its ``site.toml``."""
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,28 +9,27 @@ from pathlib import Path
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
-from f2l_fed.core.addresses import _ADDRESS
+from f2l_fed.core.addresses import split_address
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import require, share
 from f2l_fed.errors import ConfigError
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+from f2l_fed.wire.enrolment import NAME_RULE, is_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """How the site's daemon reaches the server.
+    """The connection of the site's daemon to the server.
 
     Args:
         address: ``host:port``; "" where no daemon is run.
-        root_certificates: PEM file of the authority that vouches for the server, relative to the
-            configuration's folder; "" trusts the system's authorities.
-        private_key: File of the site's own key in OpenSSH format; "" where the server knows its
-            sites by nothing.
-        certificate: The site's certificate in PEM format, which opens the server's front; ""
-            where the server has none.
-        certificate_key: Its private key.
-        insecure: Talks without TLS: on one machine, or inside a tunnel.
+        root_certificates: PEM file of the authority that has signed the server's certificate,
+            relative to the configuration's folder; "" trusts the system's authorities.
+        private_key: File of the site's own key in OpenSSH format; "" where the server does not
+            authenticate its sites.
+        certificate: The site's certificate in PEM format, which the server's gateway asks for;
+            "" where the server has no gateway.
+        certificate_key: Private key of the certificate.
+        insecure: Connects without TLS: on one machine, or inside a tunnel.
     """
 
     address: str = ""
@@ -47,35 +45,36 @@ class ServerConfig:
         require(pair, self, "certificate_key", "a file where there is a certificate, and only then")
         if self.insecure and (self.certificate or self.root_certificates or self.private_key):
             raise ConfigError(
-                "insecure can't stand beside keys or certificates",
+                "insecure excludes keys and certificates",
                 where="insecure",
                 remedy="Remove insecure, or all of the others.",
             )
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """The two parts of the address; port 0 where it isn't one."""
-        match = _ADDRESS.fullmatch(self.address)
-        port = int(match[2]) if match else 0
-        return (match[1].strip("[]"), port) if match and port < 2**16 else ("", 0)
+        """The two parts of the address; port 0 where it is invalid or empty."""
+        try:
+            return split_address(self.address, "address")
+        except ConfigError:
+            return "", 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteConfig:
-    """What ``site.toml`` says.
+    """The configuration of a site.
 
     Args:
         name: The site's name in the federation.
         data: File or folder of labelled examples, relative to the configuration's folder.
         validation: Further examples to measure on; "" keeps a share of ``data`` aside.
-        validation_fraction: That share.
+        validation_fraction: Share of every class that is kept aside.
         labels: The labels in the order of the network's outputs, separated by commas; "" takes
             whole numbers from 0 as they are and numbers others in sorted order.
-        state: Folder for what the site keeps, relative likewise.
-        policy: What may leave.
-        privacy: How far what leaves hides every single example.
-        server: Where to.
-        limits: What the daemon may take of this machine.
+        state: Folder for all that the site keeps, relative likewise.
+        policy: Limits on what leaves.
+        privacy: Differential privacy of what leaves.
+        server: Connection to the server.
+        limits: Limits on what the daemon takes of this machine.
         page: Port of the daemon's own page, on loopback; 0 for none.
     """
 
@@ -92,8 +91,7 @@ class SiteConfig:
     page: int = 0
 
     def __post_init__(self) -> None:
-        fits = _NAME.fullmatch(self.name) is not None
-        require(fits, self, "name", "1 to 63 of a-z, 0-9 and '-', not starting with '-'")
+        require(is_name(self.name), self, "name", NAME_RULE)
         share(self, "validation_fraction")
         require(0 <= self.page < 2**16, self, "page", "a port, or 0 for none")
         names = self.label_names
@@ -106,12 +104,12 @@ class SiteConfig:
 
 
 def read_config(path: Path) -> SiteConfig:
-    """Reads ``site.toml``; raises ConfigError if it can't stand."""
+    """Reads ``site.toml``; raises ConfigError if it is invalid."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
-            "can't read the site's configuration",
+            "the site's configuration can't be read",
             where=str(path),
             got=getattr(error, "strerror", None) or str(error),
         ) from error

@@ -1,4 +1,4 @@
-"""What the daemon may take of the operator's machine."""
+"""Limits on what the daemon takes of the operator's machine."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LimitsConfig:
 
     Args:
         cpus: Processors that it may use; 0 for all.
-        memory_mb: Most memory of each of its processes, in MiB; 0 for no limit.
-        niceness: How far others go first, 0 to 19.
+        memory_mb: Largest memory of each of its processes, in MiB; 0 for no limit.
+        niceness: Precedence of other programs, 0 to 19.
         task_seconds: Longest time for one task; 0 for no limit.
     """
 
@@ -41,34 +41,34 @@ class LimitsConfig:
         require(self.task_seconds >= 0, self, "task_seconds", ">= 0")
 
     def environment(self) -> dict[str, str]:
-        """What tells a process of them; see `apply`."""
-        told = {_CPUS: self.cpus, _MEMORY: self.memory_mb, _NICE: self.niceness}
+        """Environment variables that hand the limits to a process; see `apply`."""
+        limits = {_CPUS: self.cpus, _MEMORY: self.memory_mb, _NICE: self.niceness}
         threads = {"OMP_NUM_THREADS": self.cpus} if self.cpus else {}
-        return {name: str(value) for name, value in {**told, **threads}.items()}
+        return {name: str(value) for name, value in {**limits, **threads}.items()}
 
 
 def apply(environment: Mapping[str, str]) -> None:
-    """Puts limits on this process and all that it will start.
+    """Limits this process and all that it will start.
 
     Args:
-        environment: As `LimitsConfig.environment` has made it; without, there are none.
+        environment: Made by `LimitsConfig.environment`; other variables don't matter.
     """
     cpus, memory_mb, niceness = (int(environment.get(k, "0")) for k in (_CPUS, _MEMORY, _NICE))
     if cpus:
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, allowed[-cpus:])
     if memory_mb:
-        most = memory_mb * 2**20
+        limit = memory_mb * 2**20
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if niceness > os.getpriority(os.PRIO_PROCESS, 0):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raises PolicyRefusal in the block when it takes longer.
+    """Raises PolicyRefusal in the block once it has taken this long.
 
     Only in a process's main thread, where Flower runs a task; elsewhere there is no limit.
     """

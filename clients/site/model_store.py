@@ -1,10 +1,10 @@
-"""The network that a site has now, the latest fine-tuned on its examples, and where that started.
+"""The store of a site's network, the latest fine-tuned on its examples, and of its start.
 
 ::
 
     model.safetensors   the parameters under their names, and as metadata what model.json says
     model.json          the same facts, for reading
-    start.safetensors   the start that the site chose in its latest task, and how to fine-tune it
+    start.safetensors   the start that the site chose in its latest task, and its recipe
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ START = "start.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What is known of a fine-tuned network.
+    """The description of a fine-tuned network.
 
     Args:
-        site: Whose it is.
-        time: When it was made, ISO 8601.
+        site: Name of the site.
+        time: Time at which it was made, ISO 8601.
         target: Name of the architecture.
-        classes: Its outputs.
-        labels: Their meaning, separated by commas; "" where they are numbers in the data too.
-        input_shape: Of one input.
-        lineage: The federation's.
+        classes: Number of its outputs.
+        labels: Meaning of the outputs, separated by commas; "" where the data have numbers too.
+        input_shape: Shape of one input.
+        lineage: Lineage of the federation.
         round: Number of the round.
-        release: What generated the start; "" for none.
+        release: Release that generated the start; "" for none.
         chosen: Kind of the start.
         layout: Digest of the layout.
         steps: Gradient steps from the start.
-        accuracy_before: At the start, on the validation examples, in [0, 1].
-        accuracy: After the steps.
+        accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
+        accuracy: Accuracy after the steps.
     """
 
     site: str
@@ -71,13 +71,13 @@ class ModelFacts:
 
     @property
     def text(self) -> str:
-        """As JSON."""
+        """The facts as JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A fine-tuned network: (D,) float32 weights in a layout, and facts about them."""
+    """A fine-tuned network: (D,) float32 weights in a layout, and its description."""
 
     weights: Tensor
     layout: WeightLayout
@@ -86,11 +86,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStart:
-    """What a network is fine-tuned from.
+    """The start of a fine-tuned network.
 
     Args:
         model: The start itself, after 0 steps.
-        recipe: How the task said to fine-tune it.
+        recipe: The fine-tuning that the task asked for.
     """
 
     model: Model
@@ -98,7 +98,7 @@ class ModelStart:
 
 
 def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
-    """Replaces the network in a folder, and the start that it was made from where there is one.
+    """Replaces the network in a folder, and where one is given its start.
 
     A crash leaves the old or the new one of each.
     """
@@ -133,8 +133,8 @@ def load_start(folder: Path) -> ModelStart | None:
     path = folder / START
     if not path.exists():
         return None
-    model, more = _read(path, "recipe")
-    return ModelStart(model=model, recipe=from_mapping(Recipe, more, where=str(path)))
+    model, recipe = _read(path, "recipe")
+    return ModelStart(model=model, recipe=from_mapping(Recipe, recipe, where=str(path)))
 
 
 def export_model(model: Model, folder: Path) -> None:
@@ -145,15 +145,15 @@ def export_model(model: Model, folder: Path) -> None:
 
     Args:
         model: The network.
-        folder: Created where absent.
+        folder: Folder for the files; created where absent.
 
     Raises:
-        UsageError: If there is a network in the folder already.
+        UsageError: If the folder holds one of these files already.
     """
     for name in (WEIGHTS, FACTS, PROGRAM):
         if (folder / name).exists():
             raise UsageError(
-                "this is there already", where=str(folder / name), remedy="Choose another folder."
+                "the file exists already", where=str(folder / name), remedy="Choose another folder."
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
@@ -182,17 +182,17 @@ def _packed(model: Model, more: dict[str, str]) -> bytes:
     )
 
 
-def _read(path: Path, more: str = "") -> tuple[Model, dict[str, Any]]:
-    """The network in a file, and what its metadata say under one more name."""
+def _read(path: Path, key: str = "") -> tuple[Model, dict[str, Any]]:
+    """The network in a file, and the part of its metadata under one more key."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         values: dict[str, Any] = json.loads(metadata["f2l_fed"])
-        further: dict[str, Any] = json.loads(metadata[more]) if more else {}
+        further: dict[str, Any] = json.loads(metadata[key]) if key else {}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(
-            "can't read the site's network",
+            "the site's network can't be read",
             where=str(path),
             got=type(error).__name__,
             remedy="Remove it; the next round makes another.",

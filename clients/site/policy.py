@@ -1,4 +1,7 @@
-"""What may leave a site, decided and recorded at the site, whatever the server asks."""
+"""A site's policy: what it does for the server and what may leave, whatever the server asks.
+
+A refusal's text is a code, and the code is all that leaves.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,26 @@ from f2l_fed.wire.messages import NUMBERS
 ANSWERS = ("probe", "update")
 """Kinds of answers that hold parameters."""
 
+_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
+"""Networks that a site builds unless its operator says otherwise."""
+
 _HASH = re.compile(r"[0-9a-f]{64}")
-
-
-BUILT_IN_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyConfig:
-    """Limits that only the site's operator can change.
+    """The limits of a site, which only its operator can change.
 
     Args:
         targets: Networks the site is willing to build, by name and separated by spaces; one
             written ``module:factory`` runs that code here.
         numbers: Numbers that may leave, separated by spaces.
-        minimum_examples: Fewest training examples with which the site takes part.
-        maximum_steps: Most gradient steps in one task.
+        minimum_examples: Smallest number of training examples with which the site takes part.
+        maximum_steps: Largest number of gradient steps in one task.
         maximum_lr: Highest learning rate.
         maximum_upload_bytes: Largest answer.
-        answers_per_day: Most answers in 24 hours.
-        rounds_per_day: Most rounds with an update in 24 hours.
+        answers_per_day: Largest number of answers in 24 hours.
+        rounds_per_day: Largest number of rounds with an update in 24 hours.
         answers: Kinds of answers that may leave, separated by spaces: "probe" holds the change
             that a few steps from a common start make to the parameters, "update" the fine-tuned
             parameters and probes again.
@@ -41,7 +44,7 @@ class PolicyConfig:
             "" for any, since what the server sends is never run here.
     """
 
-    targets: str = " ".join(BUILT_IN_TARGETS)
+    targets: str = " ".join(_TARGETS)
     numbers: str = " ".join(NUMBERS)
     minimum_examples: int = 10
     maximum_steps: int = 1000
@@ -71,7 +74,14 @@ class PolicyConfig:
 
 
 def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: int) -> None:
-    """Raises PolicyRefusal if the site does not do what is asked; its text is a code."""
+    """Raises PolicyRefusal if a request is outside the limits.
+
+    Args:
+        policy: The site's policy.
+        target: Name of the network that it is about.
+        recipe: The gradient steps that it asks for.
+        examples: Number of the site's training examples.
+    """
     if target not in policy.targets.split():
         raise PolicyRefusal("target-not-allowed")
     if recipe.steps > policy.maximum_steps:
@@ -86,7 +96,7 @@ def allow_answer(policy: PolicyConfig, kind: str, app: str) -> None:
     """Raises PolicyRefusal if such an answer may not leave, or not on behalf of this app.
 
     Args:
-        policy: The site's.
+        policy: The site's policy.
         kind: One of `ANSWERS`.
         app: SHA-256 of the Flower app that asks; "" where it is not known.
     """

@@ -1,8 +1,8 @@
-"""The site's privacy budget: what it may spend, what it has spent, and what that has bought.
+"""The site's privacy budget: its size, the record of what is spent, the noise of an answer.
 
 ``privacy.json`` in the state folder is the ledger of everything that was ever made from the
 site's examples to be sent. It is written before an answer is made: a crash may cost a part of the
-budget, never hide one.
+budget but never hides one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal, UsageError
 from f2l_fed.privacy.accountant import Ledger, Spending, noise_multiplier_for
 
 LEDGER = "privacy.json"
+"""Name of the record in the state folder."""
+
 _LOCK = "privacy.lock"
 
 
@@ -32,8 +34,8 @@ class PrivacyConfig:
     Args:
         epsilon: ε of all that is ever sent, with every example as a unit; 0 sends plain updates.
         delta: δ; well below one over the number of examples.
-        answers: So many answers share the budget evenly; afterwards the site refuses.
-        max_norm: Longest gradient of one example; a longer one is shortened to it.
+        answers: Number of answers that share the budget evenly; afterwards the site refuses.
+        max_norm: Bound on the gradient of one example; a longer one is clipped to it.
     """
 
     epsilon: float = 0.0
@@ -49,10 +51,10 @@ class PrivacyConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What the site may spend, and the record of what it has.
+    """A budget with the record of what is spent.
 
     Args:
-        config: How much there is.
+        config: Size of the budget.
         state: The site's state folder.
     """
 
@@ -60,10 +62,10 @@ class Budget:
     state: Path
 
     def spent(self) -> dict[str, float]:
-        """ε that was spent and ε that there is, with δ.
+        """The spent ε, the whole ε and δ, as "spent", "epsilon" and "delta".
 
         Raises:
-            ConfigError: If the record can't be read; nothing may be sent then.
+            ConfigError: If the record can't be read; then nothing may be sent.
         """
         used = self._read()[0].epsilon(self.config.delta)
         return {"spent": used, "epsilon": self.config.epsilon, "delta": self.config.delta}
@@ -72,17 +74,18 @@ class Budget:
         """Takes one answer off the budget, durably.
 
         Args:
-            parts: Sampling rate and number of steps of each descent that the answer takes.
+            parts: Sampling rate and number of steps of each descent of the answer.
 
         Returns:
-            The noise multiplier with which as many such answers as are left spend what is left.
+            The noise multiplier with which the remaining answers, if all are like this one,
+            spend the rest of the budget.
 
         Raises:
             PolicyRefusal: If nothing is left.
             ConfigError: If the record can't be read.
         """
         config = self.config
-        with self._locked():
+        with locked(self.state / _LOCK):
             ledger, made = self._read()
             left = config.answers - made
             planned = [(rate, steps * left) for rate, steps in parts]
@@ -95,18 +98,20 @@ class Budget:
                 raise PolicyRefusal("privacy-budget-spent") from error
             for rate, steps in parts:
                 ledger = ledger.spend(noise, rate, steps)
-            record = {"answers": made + 1, "spent": [asdict(one) for one in ledger.spent]}
+            record = {"answers": made + 1, "spent": [asdict(spending) for spending in ledger.spent]}
             path = self.state / LEDGER
             write_atomically(path, json.dumps(record, indent=1) + "\n", mode=0o600)
         return noise
 
     def _read(self) -> tuple[Ledger, int]:
-        """All that was spent, and how many answers it has paid for."""
+        """Everything that was spent, and the number of answers that it has paid for."""
         path = self.state / LEDGER
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            spent = tuple(from_mapping(Spending, one, where=str(path)) for one in found["spent"])
-            return Ledger(spent=spent), int(found["answers"])
+            record = json.loads(path.read_text(encoding="utf-8"))
+            spent = tuple(
+                from_mapping(Spending, spending, where=str(path)) for spending in record["spent"]
+            )
+            return Ledger(spent=spent), int(record["answers"])
         except FileNotFoundError:
             return Ledger(), 0
         except (ValueError, KeyError, TypeError, F2LError) as error:

@@ -1,4 +1,7 @@
-"""TODO."""
+"""The record of everything that leaves a site, written before it leaves.
+
+``sent.jsonl`` in the state folder: one JSON object a line, of which a crash may tear the last.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +23,35 @@ from f2l_fed.errors import PolicyRefusal
 REFUSAL = "refusal"
 """Kind of the entries that count as no answer."""
 
+SENT = "sent.jsonl"
+"""Name of the record in the state folder."""
 
 _BLOCK_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class SentLog:
-    """The record of everything that left, one JSON object a line.
+    """The record in one file.
 
     Args:
-        path: The file.
+        path: The file, which may not exist yet.
     """
 
     path: Path
 
+    @classmethod
+    def in_folder(cls, state: Path) -> SentLog:
+        """The record in a state folder."""
+        return cls(state / SENT)
+
     def entries(self) -> list[dict[str, Any]]:
-        """All entries, oldest first, without torn lines: what they began to say never left."""
+        """All entries, oldest first, without torn lines: those messages never left."""
         if not self.path.exists():
             return []
         return _parsed(self.path.read_bytes())
 
     def after(self, time: datetime) -> list[dict[str, Any]]:
-        """Entries later than a time, oldest first; as much as that takes is read, from the end."""
+        """Entries later than a time, oldest first; reads from the end, as far as needed."""
         found: list[dict[str, Any]] = []
         if not self.path.exists():
             return found
@@ -61,14 +71,14 @@ class SentLog:
         return found
 
     def allow_round(self, policy: PolicyConfig, number: int, now: datetime) -> None:
-        """Raises PolicyRefusal if the site has taken part in enough rounds for today."""
+        """Raises PolicyRefusal if another round would exceed the policy's rounds of a day."""
         today = self.after(now - timedelta(days=1))
         rounds = {entry["round"] for entry in today if entry["kind"] == "update"}
         if number not in rounds and len(rounds) >= policy.rounds_per_day:
             raise PolicyRefusal("too-many-rounds-today")
 
     def allow(self, policy: PolicyConfig, content: RecordDict, now: datetime) -> None:
-        """Raises PolicyRefusal if an answer is too large or comes too often."""
+        """Raises PolicyRefusal if an answer is too large or one too many for a day."""
         if _size(content) > policy.maximum_upload_bytes:
             raise PolicyRefusal("upload-too-large")
         today = self.after(now - timedelta(days=1))
@@ -85,15 +95,16 @@ class SentLog:
         changes: Sequence[float] = (),
         budget: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes down what is about to leave; nothing leaves unwritten.
+        """Records a message that is about to leave; nothing leaves unrecorded.
 
         Args:
             kind: "probe", "update" or `REFUSAL`.
-            round: Its number; 0 for none.
-            content: The answer.
+            round: Number of the round; 0 for none.
+            content: The message.
             now: The time.
-            changes: Euclidean length of the way from the start to each network in the answer.
-            budget: Where there is one, how much of it is spent once this has left.
+            changes: Euclidean length of the way from the start to each network in the message.
+            budget: State of the privacy budget once the message has left, as `Budget.spent` gives
+                it; None without a budget.
         """
         entry = {
             "time": now.isoformat(),
@@ -130,18 +141,18 @@ class SentLog:
 
 
 def utc_now() -> datetime:
-    """The clock of the audit log."""
+    """The site's clock."""
     return datetime.now(UTC)
 
 
-def norms_of(entry: Mapping[str, Any]) -> list[str]:
-    """The lengths of the changes in an entry of the audit log, as text; older ones do not say."""
-    found = entry.get("changes") or list(entry.get("norms", {}).values())
-    return ["not finite" if norm is None else f"{norm:.4g}" for norm in found]
+def norm_texts(entry: Mapping[str, Any]) -> list[str]:
+    """The lengths of the changes in an entry, as text; entries of older versions have none."""
+    norms = entry.get("changes") or list(entry.get("norms", {}).values())
+    return ["not finite" if norm is None else f"{norm:.4g}" for norm in norms]
 
 
-def spent_of(budget: Mapping[str, float] | None) -> str:
-    """The ε that is spent, of how much, as the audit log has it; "" without a budget."""
+def budget_text(budget: Mapping[str, float] | None) -> str:
+    """The spent part of a privacy budget, as an entry has it, as text; "" without a budget."""
     return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
 
 
@@ -153,12 +164,12 @@ def _norm(arrays: ArrayRecord) -> float:
 
 
 def _parsed(lines: bytes) -> list[dict[str, Any]]:
-    """The entries in whole lines; torn ones have no end."""
+    """The entries in whole lines; a torn line lacks its end."""
     return [json.loads(line) for line in lines.split(b"\n") if line.endswith(b"}")]
 
 
 def _finite(value: float) -> float | None:
-    # JSON has no other numbers.
+    # JSON has numbers for finite values alone.
     return value if math.isfinite(value) else None
 
 

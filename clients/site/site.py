@@ -1,4 +1,4 @@
-"""A site: its configuration, its private examples, its state folder."""
+"""A site: its folder with configuration and records, and once opened its private examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clients.data.examples import ExampleSource
-from clients.site.config import SiteConfig, read_config
+from clients.site.config import ServerConfig, SiteConfig, read_config
 from clients.site.privacy_budget import Budget
 from clients.site.sent_log import SentLog
 from f2l_fed.core.random_streams import generator_for
@@ -18,40 +18,90 @@ from f2l_fed.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SiteFolder:
+    """The folder of a ``site.toml``, whose examples are not read.
+
+    Args:
+        file: The ``site.toml``.
+        config: The configuration in it.
+    """
+
+    file: Path
+    config: SiteConfig
+
+    @classmethod
+    def read(cls, file: Path) -> SiteFolder:
+        """Reads a ``site.toml``; raises ConfigError if it is invalid."""
+        return SiteFolder(file=file, config=read_config(file))
+
+    @property
+    def path(self) -> Path:
+        """The folder itself; the configuration's paths are relative to it."""
+        return self.file.parent
+
+    @property
+    def state(self) -> Path:
+        """The state folder, which may not exist yet."""
+        return self.path / self.config.state
+
+    @property
+    def server(self) -> ServerConfig:
+        """The connection to the server."""
+        return self.config.server
+
+    @property
+    def sent(self) -> SentLog:
+        """The record of everything that left."""
+        return SentLog.in_folder(self.state)
+
+    @property
+    def budget(self) -> Budget | None:
+        """The privacy budget; None where nothing that leaves is noised."""
+        privacy = self.config.privacy
+        return Budget(config=privacy, state=self.state) if privacy.epsilon else None
+
+    def absolute(self) -> SiteFolder:
+        """The same folder by its absolute path, for a process with another working directory."""
+        return SiteFolder(file=self.file.absolute(), config=self.config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Inputs (n, *input_shape) float32 and labels (n,) int64."""
+    """Labelled examples: inputs (n, *input_shape) float32 and labels (n,) int64."""
 
     x: Tensor
     y: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """An opened site.
+class Site(SiteFolder):
+    """A site with its examples.
 
     Args:
-        config: Its configuration.
         train: Examples to learn from.
         validation: Examples to measure on; never learned from.
-        labels: What the network's outputs mean; empty where they are numbers in the data too.
-        state: Its state folder.
+        labels: Meaning of the network's outputs; empty where the data have numbers too.
     """
 
-    config: SiteConfig
     train: Examples
     validation: Examples
     labels: tuple[str, ...]
-    state: Path
 
-    @property
-    def sent(self) -> SentLog:
-        """The record of everything that left."""
-        return sent_log(self.state)
+    @classmethod
+    def load(cls, folder: SiteFolder) -> Site:
+        """Reads the examples of a site.
 
-    @property
-    def budget(self) -> Budget | None:
-        """The privacy budget; None where what leaves is not noised."""
-        return budget(self.config, self.state)
+        Raises:
+            DataError: If the examples can't be used.
+        """
+        train, validation, labels = _read_examples(folder.path, folder.config)
+        return cls(
+            file=folder.file,
+            config=folder.config,
+            train=train,
+            validation=validation,
+            labels=labels,
+        )
 
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
@@ -63,13 +113,13 @@ class Site:
                 expected=str(input_shape),
                 got=str(tuple(self.train.x.shape[1:])),
             )
-        most = max(int(self.train.y.max()), int(self.validation.y.max())) + 1
-        if most > classes:
+        used = max(int(self.train.y.max()), int(self.validation.y.max())) + 1
+        if used > classes:
             raise DataError(
                 "the site has more classes than the network has outputs",
                 where=where,
                 expected=f"at most {classes}",
-                got=str(most),
+                got=str(used),
                 remedy="Where labels are no output numbers, name them under labels in site.toml.",
             )
 
@@ -78,31 +128,21 @@ def open_site(path: Path) -> Site:
     """Opens the site of a ``site.toml``: reads its examples and makes its state folder.
 
     Raises:
-        ConfigError: If the configuration can't stand.
+        ConfigError: If the configuration is invalid.
         DataError: If the examples can't be used.
     """
-    config = read_config(path)
-    train, validation, labels = read_examples(path.parent, config)
-    state = path.parent / config.state
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return Site(config=config, train=train, validation=validation, labels=labels, state=state)
+    site = Site.load(SiteFolder.read(path))
+    site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return site
 
 
-def read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """The examples to learn from, those to measure on, and the names of the outputs.
-
-    Args:
-        folder: The configuration's folder.
-        config: What it says.
-
-    Raises:
-        DataError: If they can't be used.
-    """
+def _read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """The examples to learn from, those to measure on, and the names of the outputs."""
     source = ExampleSource.read(folder / config.data)
     labels = config.label_names or source.labels
     data = _examples(source.numbered(labels))
     if not config.validation:
-        return *_keep_aside(data, config), labels
+        return *_split(data, config), labels
     further = ExampleSource.read(folder / config.validation)
     validation = _examples(further.numbered(labels))
     if validation.x.shape[1:] != data.x.shape[1:]:
@@ -115,32 +155,25 @@ def read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples,
     return data, validation, labels
 
 
-def sent_log(state: Path) -> SentLog:
-    """The audit log in a state folder."""
-    return SentLog(state / "sent.jsonl")
-
-
-def budget(config: SiteConfig, state: Path) -> Budget | None:
-    """The privacy budget of a site; None where what leaves is not noised."""
-    return Budget(config=config.privacy, state=state) if config.privacy.epsilon else None
-
-
 def _examples(dataset: Dataset) -> Examples:
     return Examples(x=torch.from_numpy(dataset.x), y=torch.from_numpy(dataset.y))
 
 
-def _keep_aside(data: Examples, config: SiteConfig) -> tuple[Examples, Examples]:
-    """A fixed share of every class: at least one example, but never the last to learn from."""
+def _split(data: Examples, config: SiteConfig) -> tuple[Examples, Examples]:
+    """A fixed share of every class as validation examples: at least one, but never the last."""
     rng = generator_for(config.name, "validation")
     order = torch.randperm(len(data.y), generator=rng)
-    aside = []
+    held_out = []
     for label in data.y.unique().tolist():
         members = order[data.y[order] == label]
-        wanted = max(round(config.validation_fraction * len(members)), 1)
-        aside.append(members[: min(wanted, len(members) - 1)])
-    kept = torch.cat(aside)
+        count = max(round(config.validation_fraction * len(members)), 1)
+        held_out.append(members[: min(count, len(members) - 1)])
+    validation = torch.cat(held_out)
     rest = torch.ones(len(data.y), dtype=torch.bool)
-    rest[kept] = False
-    if not len(kept):
+    rest[validation] = False
+    if not len(validation):
         raise DataError("no class has two examples", where=f"site {config.name}")
-    return Examples(x=data.x[rest], y=data.y[rest]), Examples(x=data.x[kept], y=data.y[kept])
+    return (
+        Examples(x=data.x[rest], y=data.y[rest]),
+        Examples(x=data.x[validation], y=data.y[validation]),
+    )

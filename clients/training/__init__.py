@@ -1,1 +1,1 @@
-"""TODO."""
+"""A site's answers to the server: accepted requests, fine-tuning, probes, noised updates."""

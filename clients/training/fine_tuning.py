@@ -1,11 +1,10 @@
-"""What a site computes: its probe, its choice of a start, its fine-tuning."""
+"""Fine-tuning at a site: the choice of a start, the network made from it, and the plain update."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from math import isnan
 from statistics import fmean
 
@@ -13,55 +12,29 @@ import torch
 from torch import Tensor
 
 from clients.site.model_store import Model, ModelFacts, ModelStart
-from clients.site.site import Examples, Site
+from clients.site.site import Site
+from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.errors import LayoutMismatch
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
-from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import select
-from f2l_fed.targets import Target, build_target
-from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
+from f2l_fed.targets import Target
+from f2l_fed.wire.messages import Task, Update
 
 
-def target_of(frame: Frame) -> Target:
-    """The network a request is about.
-
-    Raises:
-        LayoutMismatch: If this installation builds another network by that name.
-    """
-    target = _cached_target(frame.target, frame.input_shape, frame.classes)
-    if target.layout.digest != frame.layout:
-        raise LayoutMismatch(
-            "the server has another network by this name",
-            where=frame.target,
-            expected=frame.layout[:12],
-            got=target.layout.digest[:12],
-            remedy="Install the same version on both sides.",
-        )
-    return target
-
-
-@lru_cache(maxsize=4)
-def _cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
-    return build_target(name, input_shape, classes)
-
-
-def require_anchor(request: ProbeRequest | Task, target: Target) -> None:
-    """Raises LayoutMismatch if an anchor that was sent is no network of this target."""
-    if request.anchor is not None and len(request.anchor) != target.layout.size:
-        raise LayoutMismatch(
-            "the anchor has another size",
-            expected=str(target.layout.size),
-            got=str(len(request.anchor)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuned:
-    """One start and what became of it; loss and accuracy on the validation examples."""
+    """A fine-tuned network and its start.
+
+    Args:
+        chosen: Kind of the start.
+        start: (D,) float32.
+        weights: (D,) float32, the network.
+        before: Loss and accuracy of the start on the validation examples.
+        after: Loss and accuracy of the network on them.
+    """
 
     chosen: str
     start: Tensor
@@ -75,85 +48,49 @@ class FineTuned:
         return float((self.weights.double() - self.start.double()).norm())
 
 
-def fine_tune_episodes(site: Site, task: Task, target: Target) -> tuple[FineTuned, ...]:
-    """For each episode chooses the best start on the site's own examples and fine-tunes it.
-
-    The choice is by the training examples.
-    """
-    frame, train = task.frame, site.train
-    episodes = task.candidates or ({ANCHOR: anchor(target, frame.lineage)},)
-    tuned = []
-    for episode, offered in enumerate(episodes):
-        kind, start = select(target, offered, train.x, train.y)
-        rng = generator_for(frame.lineage, task.round, site.config.name, "finetune", episode)
-        tuned.append(_tuned(site, target, kind, start, task.recipe, rng))
-    return tuple(tuned)
+def fine_tune_episodes(accepted: AcceptedRequest[Task]) -> tuple[FineTuned, ...]:
+    """For each episode, fine-tunes the candidate with the lowest loss on the training examples."""
+    site, task, target = accepted.site, accepted.request, accepted.target
+    networks = []
+    episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
+    for episode, candidates in enumerate(episodes):
+        kind, start = select(target, candidates, site.train.x, site.train.y)
+        rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", episode)
+        networks.append(_fine_tune(site, target, kind, start, task.recipe, rng))
+    return tuple(networks)
 
 
-def update_of(site: Site, task: Task, target: Target, tuned: Sequence[FineTuned]) -> Update:
-    """What is sent of it, with means over the episodes as numbers."""
+def plain_update(accepted: AcceptedRequest[Task], networks: Sequence[FineTuned]) -> Update:
+    """The update of a site without a privacy budget, with means over the episodes as numbers."""
+    site, task = accepted.site, accepted.request
     return Update(
         site=site.config.name,
         round=task.round,
-        chosen=tuple(one.chosen for one in tuned),
-        weights=torch.stack([one.weights for one in tuned]),
-        probes=probes_of(site, task, target),
+        chosen=tuple(network.chosen for network in networks),
+        weights=torch.stack([network.weights for network in networks]),
+        probes=probes_of(accepted),
         numbers={
             "examples": float(len(site.train.y)),
             "steps": float(task.recipe.steps),
-            "loss_before": fmean(one.before[0] for one in tuned),
-            "loss_after": fmean(one.after[0] for one in tuned),
-            "accuracy_before": fmean(one.before[1] for one in tuned),
-            "accuracy_after": fmean(one.after[1] for one in tuned),
+            "loss_before": fmean(network.before[0] for network in networks),
+            "loss_after": fmean(network.after[0] for network in networks),
+            "accuracy_before": fmean(network.before[1] for network in networks),
+            "accuracy_after": fmean(network.after[1] for network in networks),
         },
     )
 
 
-def best_of(tuned: Sequence[FineTuned]) -> FineTuned:
-    """The one with the lowest loss after fine-tuning."""
-    return min(tuned, key=lambda one: (isnan(one.after[0]), one.after[0]))
+def lowest_loss(networks: Sequence[FineTuned]) -> FineTuned:
+    """The network with the lowest loss after fine-tuning."""
+    return min(networks, key=lambda network: (isnan(network.after[0]), network.after[0]))
 
 
-def fine_tune_again(
-    site: Site, start: ModelStart, now: datetime, *, steps: int | None = None
-) -> tuple[Model, FineTuned]:
-    """Fine-tunes a kept start on the examples that the site has now.
-
-    Args:
-        site: Whose examples.
-        start: What the site kept of its latest task.
-        now: When the network is made.
-        steps: Gradient steps; None for as many as the task said.
-
-    Raises:
-        DataError: If the site's examples no longer suit the network.
-    """
-    facts = start.model.facts
-    target = _cached_target(facts.target, facts.input_shape, facts.classes)
-    site.require_fit(facts.input_shape, facts.classes)
-    recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
-    rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
-    tuned = _tuned(site, target, facts.chosen, start.model.weights, recipe, rng)
-    made = replace(
-        facts,
-        time=now.isoformat(timespec="seconds"),
-        labels=",".join(site.labels),
-        steps=recipe.steps,
-        accuracy_before=tuned.before[1],
-        accuracy=tuned.after[1],
-    )
-    return Model(weights=tuned.weights, layout=target.layout, facts=made), tuned
-
-
-def start_of(model: Model, best: FineTuned, recipe: Recipe) -> ModelStart:
-    """What the site keeps of where a network came from."""
-    facts = replace(model.facts, steps=0, accuracy=best.before[1])
-    return ModelStart(model=replace(model, weights=best.start, facts=facts), recipe=recipe)
-
-
-def model_of(site: Site, task: Task, target: Target, best: FineTuned, now: datetime) -> Model:
-    """What the site keeps of its work: the network, with all that is known of it here."""
-    frame = task.frame
+def model_of(
+    accepted: AcceptedRequest[Task], network: FineTuned, now: datetime
+) -> tuple[Model, ModelStart]:
+    """The network that the site keeps of a task, and the start that it was made from."""
+    site, task = accepted.site, accepted.request
+    frame, layout = task.frame, accepted.target.layout
     facts = ModelFacts(
         site=site.config.name,
         time=now.isoformat(timespec="seconds"),
@@ -164,22 +101,58 @@ def model_of(site: Site, task: Task, target: Target, best: FineTuned, now: datet
         lineage=frame.lineage,
         round=task.round,
         release=task.release,
-        chosen=best.chosen,
+        chosen=network.chosen,
         layout=frame.layout,
         steps=task.recipe.steps,
-        accuracy_before=best.before[1],
-        accuracy=best.after[1],
+        accuracy_before=network.before[1],
+        accuracy=network.after[1],
     )
-    return Model(weights=best.weights, layout=target.layout, facts=facts)
+    at_start = replace(facts, steps=0, accuracy=network.before[1])
+    start = Model(weights=network.start, layout=layout, facts=at_start)
+    return (
+        Model(weights=network.weights, layout=layout, facts=facts),
+        ModelStart(model=start, recipe=task.recipe),
+    )
 
 
-def _tuned(
+def fine_tune_again(
+    site: Site, start: ModelStart, now: datetime, *, steps: int | None = None
+) -> tuple[Model, FineTuned]:
+    """Fine-tunes a kept start on the examples that the site has now.
+
+    Args:
+        site: The site.
+        start: The start of its latest task.
+        now: The time of the new network.
+        steps: Gradient steps; None for as many as the task said.
+
+    Raises:
+        DataError: If the site's examples no longer suit the network.
+    """
+    facts = start.model.facts
+    target = cached_target(facts.target, facts.input_shape, facts.classes)
+    site.require_fit(facts.input_shape, facts.classes)
+    recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
+    # The stream's name stays: with it, the same start becomes the same network in every version.
+    rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
+    network = _fine_tune(site, target, facts.chosen, start.model.weights, recipe, rng)
+    facts = replace(
+        facts,
+        time=now.isoformat(timespec="seconds"),
+        labels=",".join(site.labels),
+        steps=recipe.steps,
+        accuracy_before=network.before[1],
+        accuracy=network.after[1],
+    )
+    return Model(weights=network.weights, layout=target.layout, facts=facts), network
+
+
+def _fine_tune(
     site: Site, target: Target, kind: str, start: Tensor, recipe: Recipe, rng: torch.Generator
 ) -> FineTuned:
     weights = finetune(target, start, site.train.x, site.train.y, recipe, rng)
-    before, after = (_measured(target, w, site.validation) for w in (start, weights))
-    return FineTuned(kind, start, weights, before, after)
-
-
-def _measured(target: Target, weights: Tensor, examples: Examples) -> tuple[float, float]:
-    return loss_and_accuracy(target, weights, examples.x, examples.y)
+    before, after = (
+        loss_and_accuracy(target, theta, site.validation.x, site.validation.y)
+        for theta in (start, weights)
+    )
+    return FineTuned(chosen=kind, start=start, weights=weights, before=before, after=after)

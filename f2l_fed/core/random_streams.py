@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(*names: str | int) -> int:
@@ -21,6 +24,9 @@ def seed_for(*names: str | int) -> int:
 
 def generator_for(*names: str | int) -> torch.Generator:
     """A torch generator with the seed of `seed_for`."""
+    # Imported here, since the settings of simulated data use numpy's streams alone.
+    import torch
+
     return torch.Generator().manual_seed(seed_for(*names))
 
 

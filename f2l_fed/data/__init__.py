@@ -12,7 +12,7 @@ __all__ = [
     "SplitConfig",
     "as_dataset",
     "available",
-    "load",
+    "load_dataset",
     "load_npz",
     "partition",
     "save_npz",
@@ -20,7 +20,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from f2l_fed.data.dataset import Dataset, as_dataset, load_npz, save_npz
-    from f2l_fed.data.named_datasets.loading import available, load
+    from f2l_fed.data.named_datasets.loading import available, load_dataset
     from f2l_fed.data.scenarios.config import SplitConfig
     from f2l_fed.data.scenarios.partition import Partition, SiteData, partition
     from f2l_fed.data.scenarios.registry import SCENARIOS
@@ -29,7 +29,7 @@ else:
         __name__,
         {
             "f2l_fed.data.dataset": ["Dataset", "as_dataset", "load_npz", "save_npz"],
-            "f2l_fed.data.named_datasets.loading": ["available", "load"],
+            "f2l_fed.data.named_datasets.loading": ["available", "load_dataset"],
             "f2l_fed.data.scenarios.config": ["SplitConfig"],
             "f2l_fed.data.scenarios.partition": ["Partition", "SiteData", "partition"],
             "f2l_fed.data.scenarios.registry": ["SCENARIOS"],

@@ -56,7 +56,7 @@ def iterates(
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
     """A gradient, scaled down to a norm if it is longer; 0 for no limit.
 
-    >>> shortened(torch.tensor([3.0, 4.0]), 1.0).tolist()
+    >>> clip_by_norm(torch.tensor([3.0, 4.0]), 1.0).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
     norm = float(gradient.norm()) if max_norm else 0.0

@@ -30,7 +30,7 @@ from f2l_fed.zoo.format import shards
 from f2l_fed.zoo.format.sealed_json import canonical, seal, unseal
 from f2l_fed.zoo.records import RELEASED, Commit, NewRecord
 from f2l_fed.zoo.storage.local import LocalStore
-from f2l_fed.zoo.storage.store import Bytes, explained
+from f2l_fed.zoo.storage.store import Bytes, zoo_errors
 from f2l_fed.zoo.zoo import Zoo
 
 _ID_DIGITS, _SHORTEST_PREFIX = 16, 4
@@ -214,7 +214,7 @@ class Quarantine:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While this is held, no writer is between a shard and its entry."""
-        with explained(self.root):
+        with zoo_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         with self._store.lock(shared=False):
             yield

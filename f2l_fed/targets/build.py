@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
 from functools import partial
 from importlib.metadata import entry_points
 
-from torch import nn
-
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.registry import TARGETS
-from f2l_fed.targets.target import Target
-
-Factory = Callable[[tuple[int, ...], int], nn.Module]
-"""From the shape of one input and the number of outputs to a network."""
+from f2l_fed.targets.target import Factory, Target
 
 _GROUP = "f2l_fed.targets"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from f2l_fed.core.lazy_registry import LazyRegistry
 
 if TYPE_CHECKING:
-    from f2l_fed.targets.build import Factory
+    from f2l_fed.targets.target import Factory
 
 TARGETS: Mapping[str, Factory] = LazyRegistry(
     {

@@ -13,6 +13,9 @@ from f2l_fed.errors import TargetError
 from f2l_fed.targets.batch_norm import measuring, running_statistics
 from f2l_fed.targets.layout import WeightLayout
 
+Factory = Callable[[tuple[int, ...], int], nn.Module]
+"""A function from the shape of one input and the number of outputs to a network."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

@@ -1,9 +1,9 @@
-"""The weight zoo: every network that came back, kept for good and erasable by site.
+"""The weight zoo: every network that sites returned, kept for good and erasable by site.
 
 A zoo is a folder, or a prefix in an object store (`f2l_fed.zoo.storage.s3`). The log is the truth,
 the shards hold the numbers, the index is a view::
 
-    zoo.json                    what the zoo is for; created exclusively
+    zoo.json                    the manifest; created exclusively
     log/<20 digits>.json        commits, numbered from 1 without gaps; created exclusively
     shards/<sha256>.safetensors rows of one site, named after the file's own content
     index.sqlite                derived from the log; may be deleted at any time
@@ -30,14 +30,14 @@ A write first makes the shard durable and then the log entry that names it, both
 temporary file, fsync, an exclusive hard link and fsync of the folder; in an object store through
 one put, of the log entry on condition that its name is free. A shard that no entry names
 was left by a writer that died and means nothing. Erasure goes the other way: first the tombstone,
-then the files; ``Zoo.open`` finishes what was interrupted. What remains of an erased site is its
-name and the entries' own fields (keys, metrics), never a row.
+then the files; ``Zoo.open`` finishes an interrupted one. The log keeps the name of an erased site
+and the entries' own fields (keys, metrics), never a row.
 
 Format 2
 --------
 A log entry of ``kind`` ``merge`` has ``format`` 2 and is otherwise sealed and chained like the
 others. Its ``shards`` are ``{sha256, site, rows}`` with the keys of records in file order: from
-then on the records of that site with those keys, which earlier entries brought and no tombstone
+then on the records of that site with those keys, which earlier entries appended and no tombstone
 covers, lie there and no longer in the shards that named them. Nothing else of them changes. A
 shard whose rows have all moved is deleted when the entry is durable, and not missed. All else
 stays format 1, so a zoo that was never merged is one that older programs read.
@@ -46,14 +46,9 @@ Rule for changes: anything that format 1 does not say gets the next number in ``
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.
 """
 
-from f2l_fed.zoo.format.manifest import Manifest
-from f2l_fed.zoo.reading.query import Query
-from f2l_fed.zoo.reading.reader import Position, Reader, RecordBatch
-from f2l_fed.zoo.reading.snapshot import Snapshot
-from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
-from f2l_fed.zoo.storage.local import LocalStore
-from f2l_fed.zoo.storage.store import Store
-from f2l_fed.zoo.zoo import Zoo
+from typing import TYPE_CHECKING
+
+from f2l_fed.core.lazy_exports import lazy_exports
 
 __all__ = [
     "Commit",
@@ -72,3 +67,34 @@ __all__ = [
     "Zoo",
     "ZooStats",
 ]
+
+if TYPE_CHECKING:
+    from f2l_fed.zoo.format.manifest import Manifest
+    from f2l_fed.zoo.reading.query import Query
+    from f2l_fed.zoo.reading.reader import Position, Reader, RecordBatch
+    from f2l_fed.zoo.reading.snapshot import Snapshot
+    from f2l_fed.zoo.records import Commit, Compaction, Fault, NewRecord, Record, ZooStats
+    from f2l_fed.zoo.storage.local import LocalStore
+    from f2l_fed.zoo.storage.store import Store
+    from f2l_fed.zoo.zoo import Zoo
+else:
+    __getattr__, __dir__ = lazy_exports(
+        __name__,
+        {
+            "f2l_fed.zoo.format.manifest": ["Manifest"],
+            "f2l_fed.zoo.reading.query": ["Query"],
+            "f2l_fed.zoo.reading.reader": ["Position", "Reader", "RecordBatch"],
+            "f2l_fed.zoo.reading.snapshot": ["Snapshot"],
+            "f2l_fed.zoo.records": [
+                "Commit",
+                "Compaction",
+                "Fault",
+                "NewRecord",
+                "Record",
+                "ZooStats",
+            ],
+            "f2l_fed.zoo.storage.local": ["LocalStore"],
+            "f2l_fed.zoo.storage.store": ["Store"],
+            "f2l_fed.zoo.zoo": ["Zoo"],
+        },
+    )

@@ -1,4 +1,4 @@
-"""What may become a row: every number and name is checked before anything is written."""
+"""Appending records: every number and name is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from f2l_fed.zoo.records import Commit, Floats, NewRecord, Record
 from f2l_fed.zoo.storage.store import Bytes, Store
 
 
-def check(new: Sequence[NewRecord], manifest: Manifest) -> None:
-    """Accepts only records that this zoo can hold.
+def check_records(new: Sequence[NewRecord], manifest: Manifest) -> None:
+    """Checks that a zoo can hold some records.
 
     Raises:
-        ZooError: Names the record and the first thing that is wrong with it.
+        ZooError: With the first invalid record and its first fault.
     """
     for key, count in Counter(record.key for record in new).items():
         if count > 1:
@@ -60,7 +60,7 @@ def write_rows(
 
 def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> commit_log.ShardRows:
     data = shards.encode([row.weights for row in rows], [row.context for row in rows])
-    # What there is to compute is computed while the disk is at work.
+    # Checksums are computed while the disk is at work.
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(_rows_of_shard, data, rows, commit)
         shards.put(store, data, lambda: found.result().sha256)
@@ -92,14 +92,14 @@ def _check_names(record: NewRecord) -> None:
     for field, value in (("key", record.key), ("site", record.site)):
         if not value or not value.isprintable():
             raise ZooError(
-                f"the {field} can't be",
+                f"invalid {field}",
                 where=_where(record),
                 expected="printable text",
                 got=repr(value),
             )
     if record.round < 0:
         raise ZooError(
-            "the round can't be", where=_where(record), expected=">= 0", got=str(record.round)
+            "invalid round", where=_where(record), expected=">= 0", got=str(record.round)
         )
     for name, number in record.metrics.items():
         if not math.isfinite(number):
@@ -112,7 +112,7 @@ def _check_names(record: NewRecord) -> None:
         record.status == "quarantined"
     ):
         raise ZooError(
-            "status and reason don't fit",
+            "status and reason disagree",
             where=_where(record),
             expected="accepted without a reason, or quarantined with one",
             got=f"{record.status!r} with {record.reason!r}",
@@ -122,7 +122,7 @@ def _check_names(record: NewRecord) -> None:
 def _check_row(record: NewRecord, what: str, row: Floats, width: int) -> None:
     if row.shape != (width,) or row.dtype != np.float32:
         raise ZooError(
-            "the dimensions or the type don't fit this zoo",
+            "the dimensions or the type are not those of this zoo",
             where=f"{_where(record)}, {what}",
             expected=f"({width},) float32",
             got=f"{row.shape} {row.dtype}",
@@ -135,7 +135,7 @@ def _check_row(record: NewRecord, what: str, row: Floats, width: int) -> None:
             "a number is not finite",
             where=f"{_where(record)}, {what}[{position}]",
             got=str(row[position]),
-            remedy="Turn this record away; its training has diverged.",
+            remedy="Reject this record; its training has diverged.",
         )
 
 

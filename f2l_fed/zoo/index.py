@@ -1,4 +1,4 @@
-"""The index: the log folded into SQLite for quick questions. Never the truth."""
+"""The index: the log folded into SQLite for quick questions; a view, never the truth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from f2l_fed.zoo.format import commit_log
 from f2l_fed.zoo.format.sealed_json import canonical
 from f2l_fed.zoo.records import GENESIS, Commit, Record
 from f2l_fed.zoo.storage.local import locked_in_zoo
-from f2l_fed.zoo.storage.store import Store, explained
+from f2l_fed.zoo.storage.store import Store, zoo_errors
 
 T = TypeVar("T")
 
@@ -40,23 +40,23 @@ CREATE VIEW live AS SELECT rowid AS id, * FROM records r WHERE NOT EXISTS
     (SELECT 1 FROM forgotten f WHERE f.site = r.site AND f.number > r.number);
 PRAGMA user_version = {_VERSION};
 """
-# The file is sound then; there is no room for more of it, or no right to write.
+# Errors of a sound file: no space left, or no right to write.
 _NO_DAMAGE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
-_MOST_WAITING = 5_000
+_MAX_UNINDEXED_ROWS = 5_000
 _KNOWN = "SELECT key FROM records WHERE key IN (SELECT value FROM json_each(?))"
 _TABLES = ("commits", "forgotten", "moves", "records")
 _LIVE = "SELECT * FROM live WHERE key = ? AND site = ?"
 
 
 class Index:
-    """Answers questions about the log; brings itself up to date before each.
+    """The index of a zoo, which is brought up to date before every question.
 
-    A file that is missing, damaged or of another history is built anew; where no file can be
-    written, the index lives in memory.
+    A file that is missing, damaged or of another log is rebuilt; where no file can be written, the
+    index is in memory.
 
     Args:
-        store: Of the zoo.
-        path: The file.
+        store: The store of the zoo.
+        path: The file of the index.
     """
 
     def __init__(self, store: Store, path: Path) -> None:
@@ -68,15 +68,15 @@ class Index:
         self._published: list[tuple[Commit, commit_log.Entry]] = []
 
     def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs a read-only question on an index that knows the whole log.
+        """Runs a read-only question on an index of the whole log.
 
         Raises:
-            ZooError: If the log is damaged, or lacks an entry that the index has seen.
+            ZooError: If the log is damaged, or lacks an entry that the index has.
         """
         with self._mutex:
             if not self._inspected:
                 for number in commit_log.gaps(self._store):
-                    raise commit_log.missing(self._store, number)
+                    raise commit_log.missing_entry(self._store, number)
             answer = self._ask_memory(question) if self._memory else self._ask_file(question)
             self._inspected = True
             return answer
@@ -86,20 +86,20 @@ class Index:
         return self.ask(head)
 
     def learn(self, commit: Commit, entry: commit_log.Entry) -> None:
-        """Notes an entry that this process has made durable; the next question takes it in."""
+        """Notes an entry that this process has made durable, for the next question."""
         with self._mutex:
             self._published.append((commit, entry))
 
     def known(self, keys: Sequence[str]) -> tuple[Commit, set[str]]:
-        """The last commit, and which of some keys the log has.
+        """The last commit, and those of some keys that the log has.
 
-        A writer asks this once a commit. What it has published itself since the last question waits
-        for the next one, so that a commit doesn't pay for the index.
+        A writer asks this once a commit. Its own entries since the last question are indexed by
+        the next one, so that a commit doesn't pay for the index.
         """
-        wanted = json.dumps(list(keys))
+        listed = json.dumps(list(keys))
 
         def question(db: sqlite3.Connection) -> tuple[Commit, set[str]]:
-            return head(db), {key for (key,) in db.execute(_KNOWN, (wanted,))}
+            return head(db), {key for (key,) in db.execute(_KNOWN, (listed,))}
 
         with self._mutex, suppress(ZooError, sqlite3.DatabaseError):
             if self._is_all_published():
@@ -112,29 +112,29 @@ class Index:
         return self.ask(question)
 
     def discard(self) -> None:
-        """Deletes the file; the next question builds it anew."""
-        with self._mutex, self._alone(), explained(self._path):
-            # What this process knows of its own isn't what the log says by now.
+        """Deletes the file; the next question rebuilds it."""
+        with self._mutex, self._alone(), zoo_errors(self._path):
+            # The log may have changed since this process noted its own entries.
             self._published.clear()
             self._memory = None
             self._delete()
 
     def agrees_with_log(self) -> bool:
-        """Whether the index says what a new one would."""
+        """Whether the index equals a new one."""
 
         def dump(db: sqlite3.Connection) -> list[list[tuple[object, ...]]]:
             return [db.execute(f"SELECT * FROM {t} ORDER BY rowid").fetchall() for t in _TABLES]
 
         here, last = self.ask(lambda db: (dump(db), head(db).number))
         with closing(sqlite3.connect(":memory:")) as db:
-            # A commit may have come in between.
+            # There may have been a commit in between.
             _catch_up(db, self._store, [], until=last)
             return here == dump(db)
 
     def _is_all_published(self) -> bool:
-        """Whether the log ends with what waits, and not too much of it does."""
+        """Whether the log ends with this process's own entries, and they aren't too many."""
         rows = sum(commit.rows for commit, _ in self._published)
-        if self._memory or not self._published or rows > _MOST_WAITING:
+        if self._memory or not self._published or rows > _MAX_UNINDEXED_ROWS:
             return False
         last = self._published[-1][0]
         data, following = self._store.find_all(
@@ -165,7 +165,7 @@ class Index:
     def _ask_once(self, question: Callable[[sqlite3.Connection], T]) -> T:
         with closing(sqlite3.connect(self._path)) as db:
             # A commit need not wait for the disk twice more: an index that a power cut left half
-            # written is noticed here and built anew.
+            # written is noticed here and rebuilt.
             db.execute("PRAGMA synchronous = OFF")
             if not self._inspected and not _is_sound(db):
                 raise sqlite3.DatabaseError("damaged")
@@ -194,8 +194,8 @@ def record_of(row: tuple[Any, ...]) -> Record:
     """A record from all its columns.
 
     Raises:
-        sqlite3.DatabaseError: If they aren't what was written; within a question, `Index.ask` then
-            builds the index anew and asks again.
+        sqlite3.DatabaseError: If they are damaged; within a question, `Index.ask` then rebuilds
+            the index and asks again.
     """
     *columns, checksum = row
     if _checksum(columns) != checksum:
@@ -235,9 +235,9 @@ def _catch_up(
             [commit_log.name(last.number), commit_log.name(last.number + 1)]
         )
         if data is None:
-            # The entry was durable before the index knew it, so it must have been lost since.
-            found = commit_log.missing(store, last.number)
-            found.remedy += " If the zoo was made anew, or is to go on without it, reindex it."
+            # The entry was durable before it was indexed, so it must have been lost since.
+            found = commit_log.missing_entry(store, last.number)
+            found.remedy += " If the zoo was created again, or is to do without it, reindex it."
             raise found
         if hashlib.sha256(data).hexdigest() != last.sha256:
             commit_log.read(store, last.number)
@@ -249,7 +249,7 @@ def _catch_up(
             if commit.number > until:
                 break
             _fold(db, commit, entry)
-        # What the index remembers, a power cut must not take from the log.
+        # A power cut must not take entries from the log that the index has.
         store.settle("log")
 
 
@@ -289,7 +289,7 @@ def _move(
     if row is None:
         raise commit_log.unfounded_move(number, key)
     id, record = row[0], record_of(row[1:])
-    # Where it was is told to readers of older snapshots, and to erasure.
+    # Readers of older snapshots and erasure need the old location.
     db.execute("INSERT INTO moves VALUES (?, ?, ?, ?)", (id, number, record.shard, record.row))
     checksum = _columns(replace(record, shard=move.sha256, row=position))[-1]
     db.execute(

@@ -1,4 +1,4 @@
-"""The zoo itself: append, read, forget, verify."""
+"""The zoo: append, read, forget, verify, compact, copy, export and import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from f2l_fed.zoo.format import commit_log, manifest, shards
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import Index
 from f2l_fed.zoo.maintenance import compaction, erasure
-from f2l_fed.zoo.maintenance.replication import duplicate
+from f2l_fed.zoo.maintenance.replication import replicate
 from f2l_fed.zoo.maintenance.verify import verify
 from f2l_fed.zoo.reading.row_reader import erasures
 from f2l_fed.zoo.reading.snapshot import Snapshot
@@ -50,9 +50,9 @@ SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINC
 
 
 class Zoo:
-    """A zoo in a folder. Any number of processes and threads may use the same one.
+    """A zoo, made by `Zoo.create` or `Zoo.open`.
 
-    Made by `Zoo.create` and `Zoo.open`.
+    Any number of processes and threads may use the same one.
     """
 
     def __init__(self, store: Store, about: Manifest, view: Index) -> None:
@@ -73,7 +73,7 @@ class Zoo:
         """Creates an empty zoo.
 
         Args:
-            path: A folder without a zoo; created if need be.
+            path: A folder without a zoo, which is created when needed, or s3://bucket/prefix.
             lineage: Name of the networks' common ancestry.
             layout_digest: Digest of the weight layout.
             layout: The layout's JSON value.
@@ -92,10 +92,10 @@ class Zoo:
 
     @staticmethod
     def exists(path: Path | str) -> bool:
-        """Whether a zoo lies there, sound or not.
+        """Whether there is a zoo, sound or damaged.
 
         Raises:
-            ZooError: If the place can't be looked at.
+            ZooError: If the place can't be read.
         """
         return _store(path).find_all([manifest.NAME]) != [None]
 
@@ -106,7 +106,7 @@ class Zoo:
         A zoo with a damaged log opens too, so that it can be verified; reading it raises.
 
         Raises:
-            ZooError: If there is no zoo, or its format is another one.
+            ZooError: If there is no zoo, or its format is unknown.
         """
         store = _store(path)
         zoo = cls(store, manifest.read(store), Index(store, store.index_folder / "index.sqlite"))
@@ -117,24 +117,24 @@ class Zoo:
     def append(self, new: Sequence[NewRecord]) -> Commit:
         """Adds records; they are durable on return.
 
-        Keys that the log knows, those of erased records included, are left out, so that a message
-        that comes twice counts once and erased rows don't come back.
+        Keys in the log, those of erased records included, are left out, so that a message that
+        comes twice counts once and erased rows don't come back.
 
         Returns:
             The new commit, or the last one if there was nothing to add.
 
         Raises:
-            ZooError: If a record can't be, or can't be written. Then no record was added.
+            ZooError: If a record is invalid or can't be written. Then no record was added.
         """
-        append.check(new, self.manifest)
+        append.check_records(new, self.manifest)
         limit = shards.rows_per_shard(self.manifest.weight_dim, self.manifest.context_dim)
 
         def known() -> tuple[Commit, set[str]]:
             return self._index.known([record.key for record in new])
 
         def draft(head: Commit, known: set[str]) -> commit_log.Entry | None:
-            fresh = [record for record in new if record.key not in known]
-            return append.write_rows(self._store, fresh, head, limit) if fresh else None
+            unknown = [record for record in new if record.key not in known]
+            return append.write_rows(self._store, unknown, head, limit) if unknown else None
 
         with self._store.lock(shared=True):
             return self._commit(known, draft)
@@ -167,7 +167,7 @@ class Zoo:
             The tombstone's commit; the last one if nothing was left to erase.
 
         Raises:
-            ZooError: If the zoo never held a record of this site.
+            ZooError: If the zoo never had a record of this site.
         """
 
         def count() -> tuple[Commit, tuple[int, int]]:
@@ -182,7 +182,7 @@ class Zoo:
                     "no such site",
                     where=self._store.describe("log"),
                     got=repr(site),
-                    remedy="Check the name; the zoo never held a record of it.",
+                    remedy="Check the name; the zoo never had a record of it.",
                 )
             if not now:
                 return None
@@ -200,11 +200,11 @@ class Zoo:
         return erasures(self._index)
 
     def verify(self) -> tuple[Fault, ...]:
-        """Reads everything and names what is wrong; empty if nothing is."""
+        """Reads everything and reports all faults; empty if there are none."""
         for _ in range(VERIFICATIONS):
             commits = commit_log.numbers(self._store)
             faults = verify(self._store, self.manifest)
-            # What was erased or merged meanwhile is no fault.
+            # A row that was erased or merged meanwhile is no fault.
             if not faults or commit_log.numbers(self._store) == commits:
                 break
         if faults:
@@ -217,7 +217,7 @@ class Zoo:
         return (Fault(file="index.sqlite", what="disagrees with the log; reindex the zoo"),)
 
     def reindex(self) -> None:
-        """Builds the index anew from the log.
+        """Rebuilds the index from the log.
 
         Raises:
             ZooError: If the log is damaged.
@@ -226,14 +226,14 @@ class Zoo:
         self._index.head()
 
     def compact(self) -> Compaction:
-        """Merges each site's small shards, removes what nothing needs, builds the index anew.
+        """Merges each site's small shards, removes needless files and rebuilds the index.
 
-        What nothing needs are the shards that were merged, and what dead writers and interrupted
-        erasures left.
+        Needless are shards that were merged, and leftovers of dead writers and interrupted
+        erasures.
 
         Raises:
-            ZooError: If the log is damaged, then nothing is removed; or a shard that is to be
-                merged, then it and the others stay.
+            ZooError: If the log is damaged, then nothing is removed; or if a shard to be merged is,
+                then it and the others stay.
         """
 
         def question() -> tuple[Commit, tuple[Record, ...]]:
@@ -253,27 +253,27 @@ class Zoo:
                 while left:
                     self._commit(question, draft)
         finally:
-            # Sound leftovers go even if a damaged shard was in the way of a merge.
+            # Leftovers are removed even if a damaged shard prevented a merge.
             removed = self._sweep()
         self.reindex()
         return removed
 
     def copy_to(self, place: Path | str) -> Commit:
-        """Copies the zoo to an empty place, or brings an earlier copy of it up to date.
+        """Copies the zoo to an empty place, or brings an earlier copy up to date.
 
         Returns:
             The copy's last commit.
 
         Raises:
-            ZooError: If something else is there, or this zoo is damaged.
+            ZooError: If the place has anything else, or this zoo is damaged.
         """
-        commit = duplicate(self._store, _store(place))
-        # What new tombstones and merges have made needless in the copy.
+        commit = replicate(self._store, _store(place))
+        # Removes files that new tombstones and merges have made needless in the copy.
         Zoo.open(place)._sweep()
         return commit
 
     def stats(self) -> ZooStats:
-        """How much there is now."""
+        """The present counts."""
         records, quarantined, sites, rounds, commits = self._index.ask(
             lambda db: db.execute(_STATS).fetchone()
         )
@@ -296,8 +296,8 @@ class Zoo:
         """Writes one safetensors file per record, with the layout's tensors.
 
         Args:
-            dest_dir: Is created if need be.
-            records: Of this zoo.
+            dest_dir: The folder, which is created when needed.
+            records: Records of this zoo.
             with_context: Whether to add the context as the tensor "f2l.context".
 
         Returns:
@@ -331,7 +331,7 @@ class Zoo:
         """Appends a network from a file with the layout's tensors, as safetensors or a state_dict.
 
         Args:
-            key: By default made from round, site and the file's content.
+            key: The record's key; by default made from round, site and the file's content.
             context: (C,) float32; by default the file's tensor "f2l.context".
 
         Raises:
@@ -383,7 +383,7 @@ class Zoo:
                 return commit
             time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
         raise ZooError(
-            "other writers were always faster",
+            "too many concurrent writers",
             where=self._store.describe("log"),
             got=f"{ATTEMPTS} lost races",
             remedy="Repeat; nothing was added.",

@@ -157,7 +157,8 @@ def revoke_identity(
     ] = None,
 ) -> None:
     """Revoke a certificate; its holder's next call is refused."""
-    from server.pki.identity import CERTIFICATE, read_certificate
+    from f2l_fed.wire.enrolment import CERTIFICATE
+    from server.pki.identity import read_certificate
     from server.pki.revocation import revoke
 
     certificates = folder / "certificates"

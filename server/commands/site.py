@@ -49,11 +49,12 @@ def add(
         lambda server: control_client.add_site(server, site, hours=hours, replace=replace),
     )
     from f2l_fed.core.durable_files import write_atomically
+    from f2l_fed.wire.enrolment import Kit
 
     write_atomically(path, kit.decode(), mode=0o600)
-    about = json.loads(kit)
-    print(f"{path} is the kit of {site}, valid once, until {about['expires']}")
-    print(f"fingerprint {about['fingerprint'][:16]}: the site compares it when it unpacks the kit")
+    about = Kit(**json.loads(kit))
+    print(f"{path} is the kit of {site}, valid once, until {about.expires}")
+    print(f"fingerprint {about.short_fingerprint}: the site compares it when it unpacks the kit")
 
 
 @app.command()

@@ -24,9 +24,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from server.gateway.proxy_connection import ProxyConnection, Upstream
 from server.gateway.site_auth import SiteAuth
-from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
 
 HANDSHAKE_S = 10.0
 UNKNOWN_SITE_S = 30.0

@@ -6,7 +6,6 @@ of truth, revocation follows at once, and the SuperLink is synchronised whenever
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,19 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from f2l_fed import events
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
-from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S, KIT_FORMAT, fingerprint_of, renewal_text
+from f2l_fed.wire.enrolment import AUTHORITY, CLOCK_TOLERANCE_S, EnrolmentForm, Kit, RenewalForm
 from server.federation.server_settings import ServerSettings
 from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
 from server.pki.certificate_store import certify_site
-from server.pki.identity import AUTHORITY, check_name
+from server.pki.identity import check_name
 from server.pki.revocation import revoke
 from server.superlink.client import SuperLink
 
@@ -77,26 +73,18 @@ class Membership:
         if before is not None:
             self._withdraw(before)
         site = self.registry.find(name)
-        kit = {
-            "format": KIT_FORMAT,
-            "site": name,
-            "server": self._settings.address,
-            "authority": authority,
-            "token": token,
-            "expires": site.expires if site else "",
-        }
+        kit = Kit.create(
+            site=name,
+            server=self._settings.address,
+            authority=authority,
+            token=token,
+            expires=site.expires if site else "",
+        )
         self._events.emit(events.SITE_INVITED, site=name, by=by)
-        whole = {**kit, "fingerprint": fingerprint_of(kit)}
-        return json.dumps(whole, indent=1).encode() + b"\n"
+        return kit.to_json()
 
-    def enrol(self, name: str, token: str, key: str, request: bytes) -> str:
+    def enrol(self, form: EnrolmentForm) -> str:
         """Registers a site.
-
-        Args:
-            name: Name of the site in the kit.
-            token: Token of the kit.
-            key: Public key of its SuperNode, OpenSSH format.
-            request: Certificate signing request, PEM.
 
         Returns:
             The certificate, PEM; the same again if the same request is repeated.
@@ -104,49 +92,39 @@ class Membership:
         Raises:
             Refused: If kit or key is invalid.
         """
-        now = self._clock()
-        site = self.registry.admit(name, token, key, now=now)
+        now, request = self._clock(), form.request.encode("ascii")
+        site = self.registry.admit(form.site, form.token, form.key, now=now)
         if site.state == "active":
             return _same(site, request)
-        pem, serial = self._certify(name, request, now)
-        self.registry.enrol(name, token, key, pem, serial, now=now)
-        self._events.emit(events.SITE_ENROLLED, site=name)
+        pem, serial = self._certify(form.site, request, now)
+        self.registry.enrol(form.site, form.token, form.key, pem, serial, now=now)
+        self._events.emit(events.SITE_ENROLLED, site=form.site)
         self.synchronise_superlink()
         return pem
 
-    def renew(self, name: str, key: str, request: bytes, time: str, signature: bytes) -> str:
-        """Gives a registered site a new certificate and, if it wants, a new key.
-
-        Args:
-            name: Of the site.
-            key: Public key of its SuperNode from now on.
-            request: Certificate signing request, PEM.
-            time: Time of the request, ISO 8601.
-            signature: By its present key, over `renewal_text`.
+    def renew(self, form: RenewalForm) -> str:
+        """Gives a registered site a new certificate and, where the form has another, a new key.
 
         Returns:
             The certificate, PEM; the earlier ones are revoked.
 
         Raises:
-            Refused: If the request is invalid.
+            Refused: If the request can't be granted.
         """
-        now = self._clock()
+        now, name, request = self._clock(), form.site, form.request.encode("ascii")
         site = self.registry.active(check_name(name))
-        text = renewal_text(name, key, request, time)
-        repeated = (
-            bool(site.previous) and key == site.key and _signed(site.previous, text, signature)
-        )
-        if not repeated and not _signed(site.key, text, signature):
+        repeated = bool(site.previous) and form.key == site.key and form.is_signed_by(site.previous)
+        if not repeated and not form.is_signed_by(site.key):
             raise Refused("the renewal is not signed by this site's key", where=name)
-        _require_near(time, now)
+        _require_near(form.time, now)
         if repeated and site.previous != site.key:
             pem = _same(site, request)
             # The process that renewed it may have died before this step.
             self._revoke_earlier(site)
             return pem
         pem, serial = self._certify(name, request, now)
-        # Revoked only now: a renewal that the registry refuses must not lock the site out.
-        _, after = self.registry.renew(name, key, pem, serial)
+        # Nothing is revoked before: what the registry refuses must not lock the site out.
+        _, after = self.registry.renew(name, form.key, pem, serial)
         self._revoke_earlier(after)
         self._events.emit(events.SITE_RENEWED, site=name)
         self.synchronise_superlink()
@@ -201,27 +179,16 @@ class Membership:
         revoke(self._certificates, site.serial_numbers[:-1], now=self._clock())
 
 
-def _signed(key: str, text: bytes, signature: bytes) -> bool:
-    try:
-        public = load_ssh_public_key(key.encode())
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            return False
-        public.verify(signature, text, ec.ECDSA(hashes.SHA384()))
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
-        return False
-    return True
-
-
 def _require_near(time: str, now: datetime) -> None:
     try:
         asked = datetime.fromisoformat(time)
         away = abs((now - asked.astimezone(UTC)).total_seconds())
     except (ValueError, OverflowError) as error:
-        raise Refused("no time", expected="ISO 8601", got=ascii(time[:40])) from error
-    if asked.tzinfo is None or away > CLOCKS_MAY_DIFFER_S:
+        raise Refused("not a valid timestamp", expected="ISO 8601", got=ascii(time[:40])) from error
+    if asked.tzinfo is None or away > CLOCK_TOLERANCE_S:
         raise Refused(
             "the clocks of site and server differ too much",
-            expected=f"at most {CLOCKS_MAY_DIFFER_S} s",
+            expected=f"at most {CLOCK_TOLERANCE_S} s",
             got=f"{away:.0f} s",
             remedy="Set the site's clock.",
         )

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S
+from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
 from server.pki.identity import ROLES, Identity, check_name
 
 LONGEST_DAYS = 3650
 
-_SKEW = timedelta(seconds=CLOCKS_MAY_DIFFER_S)
+_SKEW = timedelta(seconds=CLOCK_TOLERANCE_S)
 _HOST = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 

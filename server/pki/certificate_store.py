@@ -29,13 +29,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from f2l_fed.core.durable_files import fsync_folder, write_atomically
 from f2l_fed.errors import ConfigError
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from server.pki.certificate_authority import (
     LONGEST_DAYS,
     CertificateAuthority,
     certificate_pem,
     private_pem,
 )
-from server.pki.identity import AUTHORITY, CERTIFICATE, KEY, Credentials, Identity, Role, check_name
+from server.pki.identity import Credentials, Identity, Role, check_name
 
 AUTHORITY_KEY = "ca.key"
 

@@ -6,7 +6,6 @@ its private key. Its owner needs nothing else.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,15 +14,10 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from f2l_fed.errors import ConfigError
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 
 Role = Literal["server", "admin", "viewer", "site"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-AUTHORITY = "ca.crt"
-CERTIFICATE = "tls.crt"
-KEY = "tls.key"
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def check_name(name: str) -> str:
@@ -35,10 +29,10 @@ def check_name(name: str) -> str:
     >>> check_name("line-7")
     'line-7'
     """
-    if _NAME.fullmatch(name) is None:
+    if not is_name(name):
         raise ConfigError(
             "invalid name",
-            expected="1 to 63 of a-z, 0-9 and '-', not starting with '-'",
+            expected=NAME_RULE,
             got=ascii(name[:80]),
         )
     return name

@@ -14,8 +14,8 @@ from cryptography import x509
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import ConfigError
+from f2l_fed.wire.enrolment import AUTHORITY
 from server.pki.certificate_store import read_authority
-from server.pki.identity import AUTHORITY
 
 REVOCATIONS = "ca.crl"
 

@@ -19,7 +19,7 @@ from server.rounds.backend import Backend
 from server.rounds.exchange import Exchange
 from server.rounds.messaging import Messenger
 from server.rounds.run_cache import RunCache
-from server.rounds.state import Interrupted, RoundState, is_passing
+from server.rounds.state import Interrupted, RoundState, is_transient
 
 
 class Coordinator:
@@ -109,7 +109,7 @@ class Coordinator:
                 # The updates are in the zoo, and the state says where to go on.
                 raise
             except F2LError as error:
-                if is_passing(error):
+                if is_transient(error):
                     raise
                 state = round_state.failed(state, str(error))
             with state_files.lock_states(self._folder):
@@ -191,7 +191,7 @@ def _resumable() -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, F2LError) as error:
-        if not is_passing(error):
+        if not is_transient(error):
             raise
         raise Interrupted(
             "a file can't be read or written",

@@ -15,7 +15,7 @@ from typing import Literal
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import F2LError
-from server.rounds.state import Interrupted, is_passing
+from server.rounds.state import Interrupted, is_transient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class RunEnd:
     @classmethod
     def of(cls, run: str, error: Exception) -> RunEnd:
         """The end that an error makes."""
-        may_pass = isinstance(error, Interrupted) or is_passing(error)
+        may_pass = isinstance(error, Interrupted) or is_transient(error)
         reason = str(error) if isinstance(error, F2LError) else f"{type(error).__name__}: {error}"
         return cls(run=run, outcome="interrupted" if may_pass else "failed", reason=reason)
 

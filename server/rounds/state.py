@@ -23,7 +23,7 @@ class Interrupted(RoundError):
     """An interruption from outside the round, which can be resumed at its step."""
 
 
-def is_passing(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether an error may be gone the next time: a disk or a store refused something."""
     if isinstance(error, Interrupted):
         return False

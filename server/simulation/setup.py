@@ -15,7 +15,7 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.data import Partition, SiteData, load, partition, save_npz
+from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.zoo import Zoo
@@ -85,7 +85,7 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
-        [load(spec) for spec in simulation.data],
+        [load_dataset(spec) for spec in simulation.data],
         sites=simulation.sites,
         held_out=simulation.held_out,
         seed=simulation.config.seed,

@@ -21,7 +21,7 @@ from flwr.superlink.cli.flower_superlink import flower_superlink
 from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
 
-from f2l_fed.wire.enrolment import CLOCKS_MAY_DIFFER_S
+from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
 from server.superlink.redelivery import install_redelivery
 from server.superlink.reply_limits import limit_replies
 
@@ -68,7 +68,7 @@ def main() -> None:
         sys.exit("this version of Flower has no get_middleware; nothing is run")
     # A request's age has to lie above minus the first and below the sum of both.
     for name, seconds in (
-        ("SYSTEM_TIME_TOLERANCE", CLOCKS_MAY_DIFFER_S),
+        ("SYSTEM_TIME_TOLERANCE", CLOCK_TOLERANCE_S),
         ("TIMESTAMP_TOLERANCE", 0),
     ):
         if not hasattr(node_auth, name):

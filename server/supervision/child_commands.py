@@ -11,8 +11,8 @@ from pathlib import Path
 
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from server.federation.server_settings import ServerSettings
-from server.pki.identity import AUTHORITY, CERTIFICATE, KEY
 from server.processes import ManagedProcess
 from server.superlink.process import SECRET_FILE
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.wire.enrolment import AUTHORITY
 from server import processes
 from server.control.operations import FederationServices
 from server.control.service import serve
@@ -31,7 +32,6 @@ from server.federation.server_settings import ServerSettings
 from server.federation.settings import refresh
 from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
-from server.pki.identity import AUTHORITY
 from server.processes import keep_running
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink

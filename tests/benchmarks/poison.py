@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.data import load, save_npz
+from f2l_fed.data import load_dataset, save_npz
 from f2l_fed.evaluation.arm_names import GENERATED
 from f2l_fed.local_training.finetune import STEPS
 from server.cluster.held_out import curves_of
@@ -125,7 +125,7 @@ def job(
 
 
 def _shuffle_labels(path: Path, rng: np.random.Generator) -> None:
-    dataset = load(str(path))
+    dataset = load_dataset(str(path))
     save_npz(path, dataset.x, rng.permutation(dataset.y))
 
 

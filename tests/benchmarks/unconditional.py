@@ -47,7 +47,7 @@ from f2l_fed.audit.diagnostics import (
 )
 from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.data import load
+from f2l_fed.data import load_dataset
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.unconditional import Unconditional, UnconditionalConfig, fit_unconditional
@@ -69,7 +69,7 @@ FIGURES = ("accuracy", "of_trained", "worst", "best", "spread", "distance", "z",
 
 def examples(data: str, seed: int) -> tuple[Examples, Examples]:
     """Images and labels to train and to test on, without a common image."""
-    dataset = load(data)
+    dataset = load_dataset(data)
     order = torch.randperm(len(dataset.x), generator=generator_for(seed, data))[: TRAIN + TEST]
     x, y = (torch.from_numpy(values)[order] for values in (dataset.x, dataset.y))
     return (x[:TRAIN], y[:TRAIN]), (x[TRAIN:], y[TRAIN:])

@@ -21,15 +21,15 @@ from server.federation.release_registry import ReleaseRegistry
 from server.rounds import state as round_state
 from server.rounds import state_files
 from server.scheduling.run_plan import RunPlan
-from tests.support.inline import InlineBackend, conductor, run_inline
+from tests.support.conducted import after_quick_round
+from tests.support.inline import InlineBackend, conductor
 from tests.support.link import Link, followed, holds, of
 from tests.support.small_federation import ANY_RELEASE, prepared, small_federation
 from tests.support.waiting import PATIENCE_S
 
 
 def test_rounds_that_a_restored_folder_has_forgotten_are_not_counted_again(tmp_path):
-    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, files = after_quick_round(tmp_path / "out")
     for path in (federation.root / "rounds").glob("0*"):
         path.unlink()
     (state,) = conductor(Federation.open(federation.root), files).run(1, 6)
@@ -45,9 +45,8 @@ def test_rounds_that_a_restored_folder_has_forgotten_are_not_counted_again(tmp_p
 
 
 def test_all_rounds_that_were_asked_for_follow_those_that_only_the_zoo_knows(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
+    federation, _ = after_quick_round(tmp_path / "out")
     root = federation.root
-    run_inline(federation, 1)
     (root / "flower").mkdir()
     (root / "rounds" / "00001.json").unlink()
     (root / "releases" / "00001.bak").mkdir()
@@ -85,8 +84,7 @@ class Deciding(InlineBackend):
 
 @pytest.mark.parametrize("back", [False, True])
 def test_what_an_administrator_decides_beside_the_gate_holds(tmp_path, back):
-    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, files = after_quick_round(tmp_path / "out")
     (state,) = conductor(federation, files, backend=Deciding(federation, back)).run(1, 6)
     registry = federation.releases
     stored = {id: registry._stored(id).state for id in registry.ids()}
@@ -138,10 +136,10 @@ def test_a_round_is_either_aborted_or_promoted(tmp_path, monkeypatch, live):
 
 def test_what_is_aborted_before_it_goes_on_stays_so(tmp_path, monkeypatch):
     """The run that goes on with a round has read it, and not yet begun."""
-    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
+    federation, files = after_quick_round(tmp_path / "out")
     (federation.root / "flower").mkdir()
     folder = federation.root / "rounds"
-    (state,) = conductor(federation, files).run(1, 6)
+    (state,) = state_files.load_states(folder)
     before = replace(state, number=2, parent="00001", step="retrain", release="")
     state_files.save_state(folder, before)
     last_round = Federation.last_round
@@ -165,8 +163,7 @@ def left_behind(federation: Federation) -> Path:
 
 
 def test_a_retraining_that_was_killed_leaves_nothing_for_good(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, _ = after_quick_round(tmp_path / "out")
     given = left_behind(federation)
     commit = federation.zoo.snapshot().commit
     retrain_here(federation.root, "00002", commit, federation.config.ray)

@@ -15,8 +15,8 @@ import pytest
 
 from server.federation.folder import Federation
 from tests.support.commands import in_process
+from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
@@ -31,9 +31,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Federation:
-    federation, _ = small_federation(tmp_path_factory.mktemp("federation") / "out")
-    run_inline(federation, 2)
-    return federation
+    return after_rounds(tmp_path_factory.mktemp("federation") / "out", 2)
 
 
 def test_zoo_stats_counts_what_is_there(finished):

@@ -27,10 +27,10 @@ import pytest
 
 from clients.daemon.status import Status, read_status
 from clients.onboarding.enrolment import register
-from clients.onboarding.keys import Keys, certificate_of, share_left
+from clients.onboarding.keys import Keys, read_certificate, remaining_share
 from clients.onboarding.kit import read_kit
 from clients.onboarding.site_template import create_site
-from clients.site.site import sent_log
+from clients.site.sent_log import SentLog
 from server.control import client as control_client
 from server.federation.folder import Federation
 from server.membership.site_registry import SiteRegistry
@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 CUT_S = 60.0
 LITTLE_BYTES = 512
 ENDS_S = 2 * PATIENCE_S
-QUICK = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"}
+QUICK = {**os.environ, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,9 @@ class Place:
         return (self.daemon.stderr.read() or b"").decode() if self.daemon.stderr else ""
 
     def sent(self) -> list[tuple[str, int]]:
-        return [(entry["kind"], entry["round"]) for entry in sent_log(self.state).entries()]
+        return [
+            (entry["kind"], entry["round"]) for entry in SentLog.in_folder(self.state).entries()
+        ]
 
     def processes(self) -> list[int]:
         return [self.daemon.pid, *strays(f"FLWR_HOME={self.state / 'flower'}")]
@@ -245,7 +247,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         cut_at = break_all(central, early, late, sites)
 
         about_to_end(central, renewing.parent, after_s=15)
-        seen["short"] = certificate_of(renewing.parent / "tls.crt")
+        seen["short"] = read_certificate(renewing.parent / "tls.crt")
         sites["renewing"] = back.enter_context(at_work(renewing))
         full, said = sites["full"], []
 
@@ -269,6 +271,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
         second = finished(central, 2)
         seen["said"] = "".join([*said, full.said()])
         yield Played(central=central, sites=sites, first=first, second=second, seen=seen)
+        for place in sites.values():
+            place.end()
 
 
 def status_with_a_full_disk(site_file: Path) -> str:
@@ -319,9 +323,9 @@ def test_with_a_full_disk_no_answer_leaves_and_the_site_goes_on_once_there_is_ro
 
 def test_the_daemon_renews_a_certificate_in_time_and_answers_with_the_new_one(played):
     renewing = played.sites["renewing"]
-    assert share_left(played.seen["short"], datetime.now(UTC)) < 1 / 3
-    now = certificate_of(renewing.folder / "tls.crt")
-    assert share_left(now, datetime.now(UTC)) > 0.9
+    assert remaining_share(played.seen["short"], datetime.now(UTC)) < 1 / 3
+    now = read_certificate(renewing.folder / "tls.crt")
+    assert remaining_share(now, datetime.now(UTC)) > 0.9
     assert (renewing.status.restarts, renewing.status.problem) == (0, "")
     site = SiteRegistry(played.central.root / "registry").find("renewing")
     assert site is not None

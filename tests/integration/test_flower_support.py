@@ -148,7 +148,9 @@ def toy(tmp_path: Path) -> Iterator[Deployment]:
 
 @pytest.mark.deployment
 @pytest.mark.slow
-def test_deployment_runs_the_app_at_every_site_and_reports_how_it_ended(toy: Deployment):
+def test_deployment_runs_the_app_at_every_site_and_ends_while_they_are_at_work(
+    toy: Deployment,
+):
     good = toy.run({"note": 'quotes " and = and spaces'})
     assert good.status == "finished:completed"
     assert "SITE contents of north" in good.log_text
@@ -158,11 +160,8 @@ def test_deployment_runs_the_app_at_every_site_and_reports_how_it_ended(toy: Dep
     assert bad.status == "finished:failed"
     assert "the toy server fails" in bad.log_text
 
-
-@pytest.mark.deployment
-@pytest.mark.slow
-def test_deployment_ends_everything_while_sites_are_at_work(toy: Deployment):
     with pytest.raises(RuntimeError, match=r"no end of run \d+ within 1 s"):
         toy.run({"seconds": 3600}, timeout_s=1.0)
+    # The deployment's end comes while sites are at work.
     assert holds(lambda: any("flwr-clientapp" in said for said in toy.stray_processes().values()))
     toy.stop()

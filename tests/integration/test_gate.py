@@ -24,16 +24,17 @@ from server.generator import gate
 from server.generator.retrain import retrain
 from server.rounds import state as round_state
 from server.rounds import state_files
+from tests.support.conducted import after_rounds
 from tests.support.inline import run_inline
-from tests.support.small_federation import ANY_RELEASE, small_federation
+from tests.support.small_federation import ANY_RELEASE
 from tests.support.waiting import PATIENCE_S
 
 LENIENT = ("gate.min_explained=-100", "gate.min_conditioning=-100")
 
 
 def after_one_round(out: Path, *settings: str, sites: int = 8) -> Federation:
-    federation, _ = small_federation(out, sites=sites, settings=("probe.anchors=1", *settings))
-    (state,) = run_inline(federation, 1)
+    federation = after_rounds(out, sites=sites, settings=("probe.anchors=1", *settings))
+    (state,) = state_files.load_states(federation.root / "rounds")
     assert state.promoted, state.reason
     return federation
 
@@ -117,8 +118,7 @@ def test_a_zoo_of_exploded_networks_reaches_no_site(tmp_path):
 
 
 def test_honest_rounds_drift_little(tmp_path):
-    federation, _ = small_federation(tmp_path / "out", sites=8)
-    run_inline(federation, 4)
+    federation = after_rounds(tmp_path / "out", 4, sites=8)
     made = [federation.releases.read(id) for id in federation.releases.ids()]
     moved = [gate.drift(federation, b, a) for a, b in itertools.pairwise(made)]
     assert max(moved) < 0.5 * federation.config.gate.max_drift
@@ -156,8 +156,7 @@ def test_a_release_that_cannot_be_read_is_rejected(tmp_path):
 
 
 def test_nobody_rolls_back_to_a_release_that_cannot_be_read(tmp_path):
-    federation = after_one_round(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out", 2, settings=("probe.anchors=1", *ANY_RELEASE))
     registry = federation.releases
     file = registry.path / "00001/generator.safetensors"
     whole = file.read_bytes()

@@ -17,11 +17,13 @@ from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.site.model_store import load_model, load_start
 from clients.site.site import open_site
-from clients.training.private_training import PROBE, private_probes
+from clients.training.accepted_request import AcceptedRequest
+from clients.training.private_training import PRIVATE_PROBE, private_probes
 from clients.training.probe_cache import probes_of
 from f2l_fed.admission.history_file import load_history
 from f2l_fed.events import RELEASE_REJECTED
 from f2l_fed.generator.serialization import load_generator
+from f2l_fed.wire.enrolment import EnrolmentForm
 from f2l_fed.wire.packing import unpack_probe_reply, unpack_task, unpack_update
 from server.dashboard.state import read_view
 from server.federation import settings
@@ -33,7 +35,7 @@ from server.membership.site_registry import SiteRegistry
 from server.pki.certificate_store import create_authority, issue
 from server.pki.revocation import revoke
 from server.rounds.journal import Journal
-from server.rounds.run_cache import RunCache, digest
+from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.state_files import load_states
 from server.scheduling.run_plan import RunPlan
 from tests.support.commands import in_process
@@ -118,7 +120,7 @@ def test_admission_remembers_what_it_has_admitted(tmp_path):
 
 def test_contexts_registry_plan_and_events_are_read(tmp_path):
     federation = opened(copied(tmp_path, "federation"))
-    anchored = digest(federation.next_anchor(federation.releases.promoted()))
+    anchored = anchor_digest(federation.next_anchor(federation.releases.promoted()))
     cache = RunCache.beside(federation.root)
     assert all(cache.has_context(anchored, site) for site in SITES)
     registry = SiteRegistry(federation.root / "registry")
@@ -239,7 +241,8 @@ def test_a_site_goes_on_with_its_folder(tmp_path):
     assert [entry["kind"] for entry in site.sent.entries()] == ["probe", "update"] * 3 + ["probe"]
     assert read_status(state).state == "stopped"
     kept = load_file(state / "probes.safetensors")["probes"]
-    assert close(probes_of(site, unpack_task(message("task")), target), kept)
+    accepted = AcceptedRequest(site=site, request=unpack_task(message("task")), target=target)
+    assert close(probes_of(accepted), kept)
     status = json.loads(said("f2l-site", "status", str(path), "--json"))
     assert (status["site"], status["problem"], status["latest"]["kind"]) == ("alder", "", "probe")
     assert json.loads(said("f2l-site", "sent", str(path), "--json"))["total"]["bytes"] == 26173
@@ -260,9 +263,11 @@ def test_a_privacy_ledger_is_not_forgotten(tmp_path):
     path, state = place / "site-private/site.toml", place / "site-private/state"
     site = open_site(path)
     assert site.budget.spent()["spent"] == pytest.approx(3.35748, abs=1e-4)
-    task, target = unpack_task(message("task")), opened(place).target
-    kept = load_file(state / PROBE)["probes"]
-    assert torch.equal(private_probes(site, task, target), kept.expand(2, -1))
+    accepted = AcceptedRequest(
+        site=site, request=unpack_task(message("task")), target=opened(place).target
+    )
+    kept = load_file(state / PRIVATE_PROBE)["probes"]
+    assert torch.equal(private_probes(accepted, site.budget), kept.expand(2, -1))
     assert site.budget.spent()["spent"] == pytest.approx(3.35748, abs=1e-4)
     answer(path, "task")
     assert open_site(path).budget.spent()["spent"] == pytest.approx(4.18988, abs=1e-4)
@@ -279,7 +284,10 @@ def test_a_new_authority_serves_the_folders(tmp_path):
     membership = Membership(root, server)
     (place / "kit").write_bytes(membership.invite("alder", "admin", replace=True))
     kit, own = read_kit(place / "kit", now=datetime.now(UTC)), Keys.make()
-    certificate = membership.enrol("alder", kit.token, own.public, own.request("alder").encode())
+    form = EnrolmentForm(
+        site="alder", token=kit.token, key=own.public, request=own.request("alder")
+    )
+    certificate = membership.enrol(form)
     own.write(place / "site")
     (place / "site/ca.crt").write_text(kit.authority)
     (place / "site/tls.crt").write_text(certificate)

@@ -26,8 +26,9 @@ from server.generator.retrain import retrain
 from server.generator.training_set import newest_records
 from server.rounds import state as round_state
 from server.rounds.run_cache import RunCache
-from server.rounds.state import Interrupted, is_passing
-from tests.support.inline import InlineBackend, conductor, nodes, run_inline
+from server.rounds.state import Interrupted, is_transient
+from tests.support.conducted import after_quick_round
+from tests.support.inline import InlineBackend, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, prepared
 
@@ -55,8 +56,7 @@ def test_a_site_may_be_erased_while_a_retraining_begins(tmp_path):
 
 
 def test_what_reads_records_is_repeated_after_an_erasure_and_only_then(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, _ = after_quick_round(tmp_path / "out")
     snapshot = federation.zoo.snapshot()
     records = snapshot.records()
     tried = []
@@ -77,8 +77,7 @@ def test_what_reads_records_is_repeated_after_an_erasure_and_only_then(tmp_path)
 
 
 def test_imported_networks_neither_break_a_retraining_nor_hide_what_a_site_sent(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, _ = after_quick_round(tmp_path / "out")
     zoo = federation.zoo
     (sent,) = zoo.snapshot().records(keys=["1/site-000/0"])
     network = NewRecord(
@@ -96,8 +95,7 @@ def test_imported_networks_neither_break_a_retraining_nor_hide_what_a_site_sent(
 
 
 def test_a_site_with_huge_probes_is_left_out_and_the_round_goes_on(tmp_path):
-    federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, files = after_quick_round(tmp_path / "out")
     app = ClientApp()
 
     @app.query("probe")
@@ -128,7 +126,7 @@ class LostStore(InlineBackend):
     def retrain(self, id: str, commit: int) -> Release:
         if self._away:
             self._away = False
-            error = ZooError("the object store refused", transient=True)
+            error = ZooError("the request to the object store failed", transient=True)
             raise pickle.loads(pickle.dumps(error))
         return super().retrain(id, commit)
 
@@ -136,24 +134,23 @@ class LostStore(InlineBackend):
 def test_a_store_that_is_away_interrupts_a_round_and_does_not_end_it(tmp_path):
     federation, files = prepared(tmp_path / "out", *ANY_RELEASE)
     backend = LostStore(federation)
-    with pytest.raises(Interrupted, match="object store refused"):
+    with pytest.raises(Interrupted, match="object store failed"):
         conducted(federation, files, backend)
     state = conducted(federation, files, backend, 0)
     assert (state.step, state.promoted, len(state.accepted)) == ("done", True, 6)
 
 
 def test_the_gate_rejects_nothing_because_a_disk_refused(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, _ = after_quick_round(tmp_path / "out")
     file = federation.releases.path / "00001/generator.safetensors"
     file.unlink()
     # What can't be read although it is there, for root too.
     file.mkdir()
     with pytest.raises(F2LError) as error:
         objections(federation, federation.releases.read("00001"))
-    assert is_passing(error.value)
+    assert is_transient(error.value)
     # And as it comes back from a task in another process.
-    assert is_passing(pickle.loads(pickle.dumps(error.value)))
+    assert is_transient(pickle.loads(pickle.dumps(error.value)))
 
 
 class FailingBackend(InlineBackend):
@@ -169,8 +166,7 @@ class FailingBackend(InlineBackend):
 
 
 def test_what_was_measured_before_an_exchange_failed_is_not_lost(tmp_path):
-    federation, files = prepared(tmp_path / "out", *ANY_RELEASE, "round.in_flight=1")
-    run_inline(federation, 1)
+    federation, files = after_quick_round(tmp_path / "out", "round.in_flight=1")
     state = conducted(federation, files, FailingBackend(federation))
     assert (state.step, state.reason) == ("failed", "a task failed on the cluster.")
     screened = RunCache.beside(federation.root).screened
@@ -190,8 +186,7 @@ def test_what_is_left_of_a_round_needs_no_site(tmp_path):
 
 
 def test_an_older_candidate_replaces_no_newer_one_nor_what_was_judged(tmp_path):
-    federation, _ = prepared(tmp_path / "out", *ANY_RELEASE)
-    run_inline(federation, 1)
+    federation, _ = after_quick_round(tmp_path / "out")
     registry, commit = federation.releases, federation.zoo.snapshot().commit
     older = retrain(federation.root, "00002", commit - 1)
     newer = retrain(federation.root, "00002", commit)

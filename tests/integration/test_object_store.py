@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -78,15 +79,18 @@ def test_rounds_and_commands_find_the_zoo_and_no_file_has_a_secret(tmp_path: Pat
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_simulation_on_ray_keeps_its_zoo_in_an_object_store(
+def test_a_simulation_of_own_vectors_on_ray_keeps_its_zoo_in_an_object_store(
     environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    place, out = f"s3://{BUCKET}/simulated", tmp_path / "out"
+    place, out, mine = f"s3://{BUCKET}/simulated", tmp_path / "out", tmp_path / "mine.npz"
+    draws, y = np.random.default_rng(0), np.arange(1200) % 6
+    np.savez(mine, x=draws.normal(size=(6, 12))[y] + draws.normal(size=(1200, 12)), y=y)
     small = [word for setting in SETTINGS for word in ("--set", setting)]
     done = subprocess.run(
         [
-            *(BIN / "f2l-admin", "simulate", "--data", "digits", "--sites", "4", "--rounds", "1"),
-            *("--held-out", "1", *small, "--set", f"zoo={place}", "--out", out),
+            *(BIN / "f2l-admin", "simulate", "--data", mine, "--scenario", "dirichlet"),
+            *("--sites", "6", "--held-out", "2", "--rounds", "1", *small),
+            *("--set", f"zoo={place}", "--out", out),
         ],
         capture_output=True,
         text=True,
@@ -96,10 +100,12 @@ def test_a_simulation_on_ray_keeps_its_zoo_in_an_object_store(
     assert done.returncode == 0, done.stderr
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert len(Zoo.open(place).snapshot().records()) == 8
+    assert len(Zoo.open(place).snapshot().records()) == 12
     assert not (out / "zoo").exists()
     assert len(Federation.open(out).releases.ids()) == 1
     assert not any(SECRET.encode() in file.read_bytes() for file in files_below(out))
+    arms = json.loads((out / "result.json").read_text())["held_out"]["seen"]["arms"]
+    assert arms["generated"]["accuracy"][0] > arms["random"]["accuracy"][0] + 0.2
 
 
 @pytest.mark.usefixtures("reachable")
@@ -107,7 +113,7 @@ def test_a_zoo_in_an_object_store_is_never_replaced_and_the_old_results_stay(tmp
     settings = (f"zoo=s3://{BUCKET}/kept",)
     federation, _ = small_federation(tmp_path / "fed", settings=settings)
     before = {path: path.read_bytes() for path in files_below(federation.root)}
-    with pytest.raises(UsageError, match="none is ever replaced"):
+    with pytest.raises(UsageError, match="a simulation replaces none"):
         small_federation(tmp_path / "fed", settings=settings, force=True)
     assert {path: path.read_bytes() for path in files_below(federation.root)} == before
 
@@ -129,5 +135,5 @@ def test_a_zoo_that_can_not_be_reached_leaves_no_federation(
     done = CliRunner().invoke(
         server.app, ["init", str(tmp_path / "fed"), "--set", "zoo=s3://bucket/zoo"]
     )
-    assert "the object store refused" in str(done.exception)
+    assert "the request to the object store failed" in str(done.exception)
     assert not (tmp_path / "fed/federation.json").exists()

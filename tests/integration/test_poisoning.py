@@ -167,7 +167,7 @@ def test_a_site_fills_the_quarantine_up_to_its_quota_and_no_more(own_copy):
     told = {line.site: line for line in Journal.of(federation.root / "rounds", 3).read()}
     for site in ("site-008", "site-009"):
         assert (told[site].code, told[site].finding) == ("admission", "quota")
-        assert "waiting 2, most 2" in told[site].reason
+        assert "waiting 2, max allowed 2" in told[site].reason
         assert len(quarantine.list(site=site)) == 2
     assert told["site-013"].code == "quarantined"
     assert len(quarantine.list()) == len(before)

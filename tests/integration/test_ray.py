@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,18 @@ from server.cluster.flow_training import TrainedFlow
 from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
-from server.rounds.state import Interrupted, is_passing
+from server.rounds.state import Interrupted, is_transient
+from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.inline import run_inline
 from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
 
 pytestmark = MARKS
+
+IMPATIENT = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+"""Ray's patience with a lost head, which is a minute."""
 
 SHAPE = LatentShape(common=8, classes=3, width=4)
 LONG = FlowConfig(steps=200, width=16, depth=1, check_every=50, patience=100, lr=5e-3)
@@ -58,11 +60,6 @@ def fitted(how: Callable[..., FlowFit], config: FlowConfig = LONG) -> tuple[Flow
     targets = expected.roll(1, dims=1) + 0.3 * torch.randn(60, SHAPE.size, generator=draws)
     fit = how(targets, expected, torch.ones(SHAPE.size), SHAPE, config, draws, group=2)
     return fit, draws.get_state()
-
-
-def same(a: tuple[FlowFit, torch.Tensor], b: tuple[FlowFit, torch.Tensor]) -> bool:
-    states = zip(a[0].field.state_dict().values(), b[0].field.state_dict().values(), strict=True)
-    return all(torch.equal(x, y) for x, y in states) and torch.equal(a[1], b[1])
 
 
 def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tmp_path):
@@ -93,20 +90,11 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
     assert torch.equal(there[1], here[1])
 
 
-def test_one_worker_fits_the_same_bits_as_the_retraining_itself(embedded, tmp_path):
-    config = replace(LONG, steps=50)
-    here = fitted(fit_flow, config)
+def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(embedded, tmp_path):
+    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
+    commit, made = federation.zoo.snapshot().commit, []
     # As the sites of a simulation do.
     booked = ray.remote(num_cpus=2)(Counter).remote()
-    there = fitted(TrainedFlow(folder=tmp_path / "t", config=RayConfig(train_workers=1)), config)
-    assert same(here, there)
-    ray.kill(booked)
-
-
-def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
-    run_inline(federation, 1)
-    commit, made = federation.zoo.snapshot().commit, []
     for workers in (0, 1):
         backend = RayBackend(root=federation.root, config=RayConfig(train_workers=workers))
         release = backend.retrain("00002", commit)
@@ -114,21 +102,11 @@ def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(em
         made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
     assert made[0] == made[1]
     assert not list((federation.root / "training").iterdir())
+    ray.kill(booked)
 
 
-def test_more_cpus_than_there_are_for_a_retraining_and_its_workers_are_told_at_once():
-    lines = (
-        "from server.cluster.connection import connect",
-        "from f2l_fed.config import RayConfig",
-        "connect(RayConfig(cpus=2, task_cpus=1, train_workers=2))",
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert "ray.task_cpus: a retraining needs more CPUs than there are" in done.stderr
-
-
-def test_a_ray_that_starts_too_slowly_is_started_again_and_nothing_of_the_first_is_left():
+def test_a_ray_that_starts_too_slowly_is_started_again_and_too_few_cpus_are_told():
+    """See `tests.support.slow_start`: also nothing of the first start is left."""
     command = [sys.executable, "-m", "tests.support.slow_start"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, cwd=root)
@@ -157,7 +135,7 @@ def test_what_a_training_worker_s_disk_refuses_is_no_failed_fit(embedded, tmp_pa
         patch.setattr(flow_training, "_work", full)
         with pytest.raises(OSError, match="No space left") as caught:
             fitted(TrainedFlow(folder=tmp_path / "t", config=config))
-    assert is_passing(caught.value)
+    assert is_transient(caught.value)
     assert not (tmp_path / "t").exists()
 
 
@@ -190,8 +168,7 @@ def killing(name: bytes) -> Iterator[list[int]]:
 
 
 def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out")
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out")
     factory = CandidateFactory.open(federation, "00001")
     draws = rng(3)
     probes = {
@@ -223,8 +200,7 @@ def ours(pid: int) -> bool:
 
 
 def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
-    federation, _ = small_federation(tmp_path / "out", settings=("probe.anchors=1",))
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
     commit = federation.zoo.snapshot().commit
     with killing(b"retrain_here") as killed:
         release = RayBackend(root=federation.root, config=RayConfig()).retrain("00002", commit)
@@ -248,6 +224,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd=Path(__file__).parents[2],
+            env={**os.environ, **IMPATIENT},
         )
 
     def step() -> str:
@@ -262,7 +239,7 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            # Ray's own patience with a lost head is a minute; an operator's is less.
+            # Where Ray does not give up, an operator does.
             end_session(process.pid)
             process.wait(PATIENCE_S)
     assert step() == "retrain"

@@ -24,6 +24,7 @@ from server.generator.release_records import release_records
 from server.rounds import state_files
 from server.rounds.state import RoundState
 from server.simulation.setup import held_out_sites
+from tests.support.conducted import after_rounds
 from tests.support.inline import conductor, run_inline
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import small_federation
@@ -82,8 +83,8 @@ def test_same_seed_gives_the_same_bits(tmp_path):
 
 
 def test_an_interrupted_round_goes_on_without_asking_sites_again(tmp_path):
-    federation, _ = small_federation(tmp_path / "out")
-    (done,) = run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out")
+    (done,) = state_files.load_states(federation.root / "rounds")
     before = len(federation.zoo.snapshot().records())
     # As if the process had died between the exchange and the retraining.
     state_files.save_state(
@@ -268,8 +269,7 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
 
 
 def test_rounds_go_on_after_a_site_was_erased(tmp_path):
-    federation, _ = small_federation(tmp_path / "out", sites=4)
-    run_inline(federation, 2)
+    federation = after_rounds(tmp_path / "out", 2, sites=4)
     gone, *others = sorted({record.site for record in federation.zoo.snapshot().records()})
     opened = CandidateFactory.open(federation, "00002")
     federation.zoo.forget(gone)
@@ -283,8 +283,7 @@ def test_rounds_go_on_after_a_site_was_erased(tmp_path):
 
 
 def test_an_erased_site_may_come_back(tmp_path):
-    federation, _ = small_federation(tmp_path / "out", sites=4)
-    run_inline(federation, 2)
+    federation = after_rounds(tmp_path / "out", 2, sites=4)
     gone = min(record.site for record in federation.zoo.snapshot().records())
     federation.zoo.forget(gone)
     erase_beside_zoo(federation, gone)
@@ -306,8 +305,7 @@ def test_a_release_whose_other_site_was_erased_still_makes_candidates(tmp_path):
 
 def test_a_site_that_is_erased_during_an_exchange_is_asked_in_the_next_round(tmp_path):
     settings = ("round.in_flight=1",)
-    federation, _ = small_federation(tmp_path / "out", sites=4, settings=settings)
-    run_inline(federation, 1)
+    federation = after_rounds(tmp_path / "out", sites=4, settings=settings)
     files, gone = site_files(federation.root), ""
 
     def erasing(event: str, fields: Mapping[str, object]) -> None:

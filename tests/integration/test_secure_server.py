@@ -25,7 +25,7 @@ from clients.onboarding.enrolment import EnrolmentError, register, renew
 from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.site_template import create_site
-from clients.site.config import read_config
+from clients.site.site import SiteFolder
 from f2l_fed.errors import ConfigError
 from server.control import client as control_client
 from server.control.client import ControlError
@@ -150,7 +150,7 @@ def test_altered_expired_and_made_up_kits_are_refused_in_one_sentence(central, k
     with pytest.raises(ConfigError, match="the kit has expired: got ended"):
         read_kit(path, now=NOW + timedelta(hours=73))
     (tmp_path / "b.kit").write_text("{}")
-    with pytest.raises(ConfigError, match="another version"):
+    with pytest.raises(ConfigError, match="the kit has another format"):
         read_kit(tmp_path / "b.kit", now=NOW)
     invited(central, kits, "other")
     for site in ("altered", "other", "nobody"):
@@ -167,7 +167,7 @@ def test_altered_expired_and_made_up_kits_are_refused_in_one_sentence(central, k
 def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
     folder = registered(central, kits, "leaving")
     digits_site(folder / "data")
-    config = read_config(
+    site = SiteFolder.read(
         create_site(
             folder, "leaving", folder / "data/train.npz", address=f"localhost:{central.gateway}"
         )
@@ -175,7 +175,7 @@ def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
     old = shaking(central, folder)
     before = (folder / "tls.key").read_bytes()
     assert activate(central, old, folder) == 200
-    renew(config, folder, now=datetime.now(UTC))
+    renew(site, now=datetime.now(UTC))
     assert (folder / "tls.key").read_bytes() != before
     assert activate(central, old, folder) == 401
     assert activate(central, shaking(central, folder), folder) == 200
@@ -184,7 +184,7 @@ def test_a_site_renews_and_is_removed_and_both_hold_at_once(central, kits):
     assert central.ask(lambda to: control_client.remove_site(to, "leaving")).state == "removed"
     assert activate(central, shaking(central, folder), folder) == 401
     with pytest.raises(EnrolmentError, match="this site is not registered"):
-        renew(config, folder, now=datetime.now(UTC))
+        renew(site, now=datetime.now(UTC))
     (problem,) = check(folder / "site.toml").problems
     assert "does not know this site, or has removed it" in problem
     with pytest.raises(ControlError, match="there is a site of this name already"):

@@ -174,4 +174,5 @@ def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tm
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
         assert living(site) == {}
+    assert (link.open_ports(), link.stray_processes()) == ([], {})
     assert standing(site).state == "stopped"

@@ -30,11 +30,11 @@ class ZooAndDictionary(RuleBasedStateMachine):
         self.kept: list[str] = []
         self.seen: dict[int, list[str]] = {0: []}
         self.number = 0
-        self.most_bytes = compaction.MOST_BYTES
-        compaction.MOST_BYTES = 5 * 4 * (WEIGHTS + CONTEXT)
+        self.max_bytes = compaction.MAX_BYTES
+        compaction.MAX_BYTES = 5 * 4 * (WEIGHTS + CONTEXT)
 
     def teardown(self) -> None:
-        compaction.MOST_BYTES = self.most_bytes
+        compaction.MAX_BYTES = self.max_bytes
         shutil.rmtree(self.root)
 
     def _note(self) -> None:

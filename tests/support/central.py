@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from f2l_fed.wire.enrolment import AUTHORITY
 from server.control.client import Connection, connect
-from server.pki.identity import AUTHORITY
 from server.processes import end_strays, strays
 from server.superlink.client import SuperLink
 from tests.support.deployment import free_ports

@@ -1,17 +1,25 @@
 """CPU seconds of every test file, its child processes included, as a pytest plugin.
 
 ``pytest -p tests.support.cpu_seconds --cpu-seconds FILE.json`` writes them; with xdist each worker
-counts its own. A worker adopts the orphans of its tests, so that what daemons used is counted too.
+counts its own. A worker adopts the orphans of its tests, so that what daemons used is counted too,
+and collects those that have ended as the system's first process would: a daemon may wait until
+nothing is left of its process group.
 """
 
 from __future__ import annotations
 
+import _posixsubprocess
 import ctypes
 import json
 import os
+import subprocess
+import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +43,7 @@ class _Meter:
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._is_worker = hasattr(config, "workerinput")
         ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)
+        threading.Thread(target=_collect_orphans, args=(_own_children(),), daemon=True).start()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item):
@@ -62,28 +71,60 @@ class _Meter:
         Path(self._config.getoption("--cpu-seconds")).write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def _own_children() -> set[int]:
+    """Process ids that this process starts from now on, which are for the tests to wait for."""
+    own: set[int] = set()
+
+    def noted(start: Callable[..., int]) -> Callable[..., int]:
+        def call(*arguments: Any, **named: Any) -> int:
+            pid = start(*arguments, **named)
+            own.add(pid)
+            return pid
+
+        return call
+
+    for module, name in (
+        (os, "fork"),
+        (os, "posix_spawn"),
+        (_posixsubprocess, "fork_exec"),
+        (subprocess, "_fork_exec"),
+    ):
+        setattr(module, name, noted(getattr(module, name)))
+    return own
+
+
+def _collect_orphans(own: set[int]) -> None:
+    before: set[int] = set()
+    while True:
+        time.sleep(0.3)
+        adopted = {pid for pid, (parent, _) in _processes().items() if parent == os.getpid()} - own
+        # Only at a second look: one that has just been started may not be noted yet.
+        for pid in adopted & before:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        before = adopted
+
+
+def _processes() -> dict[int, tuple[int, float]]:
+    """Parent and CPU seconds of every process, by its id."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            found[int(entry.name)] = (int(fields[1]), sum(map(int, fields[11:15])) / _TICKS)
+    return found
+
+
 def _used() -> float:
     """CPU seconds of this process, of its ended children, and of its living descendants."""
     times = os.times()
     total = times.user + times.system + times.children_user + times.children_system
-    parents: dict[int, int] = {}
-    spent: dict[int, float] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry.name)] = int(fields[1])
-        spent[int(entry.name)] = sum(map(int, fields[11:15])) / _TICKS
-    own = os.getpid()
-    children = defaultdict(list)
-    for pid, parent in parents.items():
+    processes, children = _processes(), defaultdict(list)
+    for pid, (parent, _) in processes.items():
         children[parent].append(pid)
-    waiting = list(children[own])
+    waiting = list(children[os.getpid()])
     while waiting:
         pid = waiting.pop()
-        total += spent[pid]
+        total += processes[pid][1]
         waiting += children[pid]
     return total

@@ -92,6 +92,9 @@ def main() -> None:
 
     # A pool of threads does not survive a fork.
     torch.set_num_threads(1)
+    # Torch's first optimiser imports it, and would do so in every fork.
+    import torch._dynamo
+
     import tests.support.inline  # noqa: F401
 
     for line in sys.stdin:

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flwr.proto.control_pb2 import ListRunsRequest
+from flwr.supercore.control import ControlHttpClient
+
 from tests.support.waiting import PATIENCE_S, holds
 
 _BIN = Path(sys.executable).parent
@@ -57,14 +60,12 @@ class Deployment:
         started = self._flwr("run", str(self.app_dir), "loopback", "--run-config", str(overrides))
         run_id = str(started["run-id"])
 
-        def status() -> str:
-            return str(self._flwr("list", "loopback", "--run-id", run_id)["runs"][0]["status"])
+        def ended() -> bool:
+            return self._status(run_id).startswith("finished")
 
-        self.wait_until(
-            lambda: status().startswith("finished"), f"end of run {run_id}", timeout_s=timeout_s
-        )
+        self.wait_until(ended, f"end of run {run_id}", timeout_s=timeout_s)
         log_text = self._command("log", run_id, "loopback", "--show").stdout
-        return RunResult(run_id=run_id, status=status(), log_text=log_text)
+        return RunResult(run_id=run_id, status=self._status(run_id), log_text=log_text)
 
     def open_ports(self) -> list[int]:
         """Returns those of its ports that accept a connection."""
@@ -125,6 +126,15 @@ class Deployment:
         # poll() reaps: a dead daemon would otherwise stay in the process table
         living = [daemon for daemon in self.daemons.values() if daemon.poll() is None]
         return not living and not self.stray_processes()
+
+    def _status(self, run_id: str) -> str:
+        """As ``flwr list`` says it; a process for each look would take longer than the run."""
+        with ControlHttpClient.from_server_address(
+            f"127.0.0.1:{self.ports[0]}", insecure=True, root_certificates=None, interceptors=[]
+        ) as client:
+            answer = client.ListRuns(ListRunsRequest(run_id=int(run_id)))
+        status = answer.run_dict[int(run_id)].status
+        return f"{status.status}:{status.sub_status}" if status.sub_status else status.status
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(_BIN / "flwr"), *arguments]

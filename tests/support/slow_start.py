@@ -1,6 +1,7 @@
 """Ray on a machine so busy that the first start takes too long: ``-m tests.support.slow_start``.
 
-Ends well if a second start came to its end and nothing is left of the first one.
+Ends well if a second start came to its end and nothing is left of the first one. The machine has
+one CPU, and a retraining that would need more is told so.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 from ray._private import node, services
 
 from f2l_fed.config import RayConfig
+from f2l_fed.errors import ConfigError
 from server.cluster.connection import connect
 
 _PATIENCE_S = 31
@@ -62,7 +65,8 @@ def main() -> None:
 
     node.time = clock
     services.get_node = first_too_late
-    connect(RayConfig(cpus=1))
+    with pytest.raises(ConfigError, match=r"task_cpus: a retraining needs more CPUs than there"):
+        connect(RayConfig(cpus=1, task_cpus=1, train_workers=1))
     assert len(begun) == 2, begun
     assert len(heads()) == 1, heads()
     assert ray.get(ray.remote(num_cpus=1)(elsewhere).remote()) != os.getpid()

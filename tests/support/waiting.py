@@ -9,9 +9,11 @@ PATIENCE_S = 300.0
 """For one step of a test. A busy machine needs ten times what an idle laptop does."""
 
 
-def holds(condition: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> bool:
-    """Whether ``condition()`` becomes true in time; looks several times a second."""
+def holds(
+    condition: Callable[[], bool], *, timeout_s: float = PATIENCE_S, every_s: float = 0.1
+) -> bool:
+    """Whether ``condition()`` becomes true in time; looks every ``every_s`` seconds."""
     end = time.monotonic() + timeout_s
     while not (held := condition()) and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(every_s)
     return held

@@ -13,8 +13,8 @@ import torch
 
 from f2l_fed.admission.verdict import Verdict
 from f2l_fed.codec import LatentShape
-from f2l_fed.data import SplitConfig, load
-from f2l_fed.data.scenarios.pool import collect
+from f2l_fed.data import SplitConfig, load_dataset
+from f2l_fed.data.scenarios.pool import merge_datasets
 from f2l_fed.errors import DataError
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
@@ -95,7 +95,7 @@ def test_the_new_admission_check(skeleton, monkeypatch):
 
 @of("scenario")
 def test_the_new_scenario(skeleton):
-    pool = collect([load("digits")])
+    pool = merge_datasets([load_dataset("digits")])
     plan = skeleton.plan_even(pool, sites=5, held_out=2, seed=0, config=SplitConfig())
     rows = np.concatenate([np.r_[site.train, site.test] for site in plan.training + plan.seen])
     assert sorted(rows) == list(range(len(pool.x)))

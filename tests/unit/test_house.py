@@ -55,9 +55,15 @@ LAYERS = {
 LOOSE = {"f2l_fed": 3, "server": 5, "clients": 2}
 """How many files may lie beside the rooms."""
 
-BY_NAME = {"f2l_fed/targets/registry.py", "server/simulation/run.py"}
-"""Files that import a module by its name: a user's own network, and the sites' app that a
-simulation runs in its own process although `server` never imports `clients`."""
+BY_NAME = {
+    "f2l_fed/core/lazy_exports.py",
+    "f2l_fed/core/lazy_registry.py",
+    "f2l_fed/targets/build.py",
+    "server/simulation/run.py",
+}
+"""Files that import a module by its name: exports and registries that import at the first use, a
+user's own network, and the sites' app that a simulation runs in its own process although `server`
+never imports `clients`."""
 
 FIRST_WORDS = re.compile(
     r"(What|Whatever|Who|Whoever|Whom|Whose|Where|Wherever|That of|Those|How|Why|As `|Between)\b"

@@ -16,7 +16,7 @@ from f2l_fed.data.named_datasets.dataset_source import DatasetSource
 from f2l_fed.data.named_datasets.registry import DATASETS
 from f2l_fed.errors import DataError
 
-__all__ = ["available", "load"]
+__all__ = ["available", "load_dataset"]
 
 _CACHE_FORMAT = 1
 
@@ -26,7 +26,7 @@ def available() -> list[str]:
     return [name for name, source in DATASETS.items() if source.find()]
 
 
-def load(spec: str) -> Dataset:
+def load_dataset(spec: str) -> Dataset:
     """Loads a named dataset or a user's own file.
 
     Named data come without exact duplicates and in a fixed shuffled order, and are kept in

@@ -14,7 +14,7 @@ from f2l_fed.zoo.format.sealed_json import FORMAT, seal, unseal
 from f2l_fed.zoo.records import GENESIS, Commit, Kind, Record
 from f2l_fed.zoo.storage.store import Bytes, Store
 
-_MOST_AT_ONCE = 64
+_MAX_BATCH = 64
 _MERGE_FORMAT = 2
 _FORMATS = frozenset({FORMAT, _MERGE_FORMAT})
 _NAME = re.compile(r"log/(\d{20})\.json")
@@ -22,7 +22,7 @@ _NAME = re.compile(r"log/(\d{20})\.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRows:
-    """A shard as a log entry names it: its file, its one site, its records in row order."""
+    """A shard in a log entry: its file, its one site, its records in row order."""
 
     sha256: str
     site: str
@@ -31,7 +31,7 @@ class ShardRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovedRows:
-    """A shard that a merge made: its file, its one site, the keys of its records in row order."""
+    """A shard of a merge: its file, its one site, the keys of its records in row order."""
 
     sha256: str
     site: str
@@ -46,9 +46,9 @@ class Entry:
         number: From 1.
         previous: sha256 of the bytes of the entry before, 64 zeros for the first.
         kind: "append", "forget" or "merge".
-        shards: What an append brought.
-        site: Whom a forget erases; "" for the others.
-        moves: Where a merge put records of earlier entries.
+        shards: The shards of an append.
+        site: The site that a forget erases; "" for the other kinds.
+        moves: The shards to which a merge moved records of earlier entries.
     """
 
     number: int
@@ -65,9 +65,9 @@ class Entry:
 
     @property
     def shard_names(self) -> tuple[str, ...]:
-        """sha256 of all shards that it brought or made."""
-        brought = (shard.sha256 for shard in self.shards)
-        return (*brought, *(move.sha256 for move in self.moves))
+        """sha256 of all shards of an append or a merge."""
+        appended = (shard.sha256 for shard in self.shards)
+        return (*appended, *(move.sha256 for move in self.moves))
 
 
 def name(number: int) -> str:
@@ -106,10 +106,10 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(data: Bytes, *, where: str) -> Entry:
-    """Reads what `encode` wrote.
+    """Reads an entry that `encode` wrote.
 
     Raises:
-        ZooError: If it is damaged, of another format, or sealed but no log entry.
+        ZooError: If it is damaged, of an unknown format, or sealed but not a log entry.
     """
     body = unseal(data, where=where, formats=_FORMATS)
     try:
@@ -135,11 +135,11 @@ def read(store: Store, number: int) -> tuple[Commit, Entry]:
     """Reads one entry without its neighbours.
 
     Raises:
-        ZooError: If it is missing or damaged, or belongs at another place.
+        ZooError: If it is missing or damaged, or has another entry's name.
     """
     (data,) = store.find_all([name(number)])
     if data is None:
-        raise missing(store, number)
+        raise missing_entry(store, number)
     return _parse(store, number, data)
 
 
@@ -148,7 +148,7 @@ def _parse(store: Store, number: int, data: Bytes) -> tuple[Commit, Entry]:
     entry = decode(data, where=store.describe(file))
     if entry.number != number:
         raise ZooError(
-            "the log entry belongs at another place",
+            "the log entry has another entry's name",
             where=store.describe(file),
             expected=f"commit {number}",
             got=f"commit {entry.number}",
@@ -180,8 +180,8 @@ def entries(store: Store, after: Commit = GENESIS) -> Iterator[tuple[Commit, Ent
                 raise broken_chain(store, entry, after.sha256)
             yield commit, entry
             after = commit
-        # Most readers are one commit behind; those who are far behind shall not wait for each.
-        at_once = min(2 * at_once, _MOST_AT_ONCE)
+        # Most readers are one commit behind; those far behind should not wait for each entry.
+        at_once = min(2 * at_once, _MAX_BATCH)
 
 
 def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
@@ -196,7 +196,7 @@ def broken_chain(store: Store, entry: Entry, previous: str) -> ZooError:
 
 
 def numbers(store: Store) -> list[int]:
-    """The numbers of all entries that are there, sorted."""
+    """The numbers of all entries, sorted."""
     matches = (_NAME.fullmatch(file) for file in store.names("log"))
     return [int(match[1]) for match in matches if match]
 
@@ -204,12 +204,12 @@ def numbers(store: Store) -> list[int]:
 def gaps(store: Store) -> Iterator[int]:
     """The numbers of entries that are missing below the last one, in order."""
     for before, after in pairwise((0, *numbers(store))):
-        # A folder that is being written to may be listed without its newest but one.
+        # A listing of a folder that is being written to may lack the newest entry but one.
         yield from (n for n in range(before + 1, after) if not store.exists(name(n)))
 
 
-def missing(store: Store, number: int) -> ZooError:
-    """The error about an entry that was there once."""
+def missing_entry(store: Store, number: int) -> ZooError:
+    """The error about a missing entry."""
     return ZooError(
         "a log entry is missing",
         where=store.describe(name(number)),
@@ -236,34 +236,34 @@ def publish(store: Store, entry: Entry) -> Commit | None:
 
 
 def shards_in_use(store: Store) -> frozenset[str]:
-    """Hashes of all shards with a row that no tombstone covers and no merge moved, from the log.
+    """sha256 of all shards with a row that no tombstone covers and no merge moved, from the log.
 
     Raises:
         ZooError: If the log is damaged anywhere.
     """
     for number in gaps(store):
-        raise missing(store, number)
+        raise missing_entry(store, number)
     # By site and key; a key that comes twice, which is damage, keeps both of its shards.
     places: dict[str, dict[str, tuple[str, ...]]] = {}
     for _, entry in entries(store):
         places.pop(entry.site, None)
         for shard in entry.shards:
-            held = places.setdefault(shard.site, {})
+            mine = places.setdefault(shard.site, {})
             for record in shard.records:
-                held[record.key] = (*held.get(record.key, ()), shard.sha256)
+                mine[record.key] = (*mine.get(record.key, ()), shard.sha256)
         for move in entry.moves:
-            held = places.get(move.site, {})
+            mine = places.get(move.site, {})
             for key in move.keys:
-                if key not in held:
+                if key not in mine:
                     raise unfounded_move(entry.number, key)
-                held[key] = (move.sha256,)
-    return frozenset(name for held in places.values() for names in held.values() for name in names)
+                mine[key] = (move.sha256,)
+    return frozenset(name for mine in places.values() for names in mine.values() for name in names)
 
 
 def unfounded_move(number: int, key: str) -> ZooError:
-    """The error about a merge that moves what isn't there."""
+    """The error about a merge of a record that the log doesn't have."""
     return ZooError(
-        "the log entry moves a record that the log doesn't hold",
+        "the log entry moves a record that the log doesn't have",
         where=name(number),
         got=key,
         remedy="Restore the log folder from a backup.",

@@ -1,4 +1,4 @@
-"""``zoo.json``: what a zoo is for."""
+"""The manifest of a zoo, ``zoo.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "zoo.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Which networks a zoo holds; fixed when it is created.
+    """The kind of networks in a zoo, fixed at its creation.
 
     Args:
         lineage: Name of the common ancestry; only such networks may ever be averaged.
@@ -25,7 +25,7 @@ class Manifest:
         context_dim: C, length of a context.
 
     Raises:
-        ZooError: If the layout or the context's length can't be.
+        ZooError: If the layout or the context's length is invalid.
     """
 
     lineage: str
@@ -44,7 +44,7 @@ class Manifest:
             sound = False
         if not sound:
             raise ZooError(
-                "the layout or the context's length can't be",
+                "invalid layout or length of a context",
                 where=NAME,
                 expected='{"tensors": [{"name", "shape", "dtype": "float32"}, …]}, '
                 "distinct names, at least one weight and one context number",
@@ -54,7 +54,7 @@ class Manifest:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by tensor name, in the order in which they lie in a row."""
+        """Shapes by tensor name, in the order of a row."""
         return {
             tensor["name"]: tuple(int(n) for n in tensor["shape"])
             for tensor in self.layout["tensors"]
@@ -90,7 +90,7 @@ def read(store: Store) -> Manifest:
     """Reads ``zoo.json``.
 
     Raises:
-        ZooError: If there is none, or it is damaged or of another format.
+        ZooError: If there is none, or it is damaged or of an unknown format.
     """
     where = store.describe(NAME)
     (data,) = store.find_all([NAME])

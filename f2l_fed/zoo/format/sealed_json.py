@@ -1,4 +1,4 @@
-"""JSON that has one spelling and notices when a bit of it has changed."""
+"""Sealed JSON: one spelling for each value, and a digest that shows any change."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def seal(body: Mapping[str, Any], *, format: int = FORMAT) -> bytes:
 def unseal(
     data: Bytes, *, where: str, formats: Collection[int] = frozenset({FORMAT})
 ) -> dict[str, Any]:
-    """Reads what `seal` wrote.
+    """Reads an object that `seal` wrote.
 
     Args:
         data: The bytes of the file.
         where: The file, for the message.
-        formats: Those that the caller can read.
+        formats: The formats that the caller can read.
 
     Raises:
-        ZooError: If the format is another one or any byte differs from what was written.
+        ZooError: If the format is unknown or any byte has changed.
     """
     known = " or ".join(map(str, sorted(formats)))
     damaged = ZooError(
@@ -68,13 +68,13 @@ def unseal(
         raise damaged
     if value.get("format", FORMAT) not in formats:
         raise ZooError(
-            "the zoo has another format version",
+            "unknown format version of the zoo",
             where=where,
             expected=f"format {known}",
             got=f"format {value['format']}",
             remedy="Use the version of this program that wrote it, or a newer one.",
         )
-    # To spell a long entry again would cost more than all else that reading it does.
+    # Spelling a long entry again would cost more than the rest of reading it.
     seal_bytes = b'"digest":%b,' % canonical(value.get("digest"))
     rest = bytes(data).replace(seal_bytes, b"", 1)
     if len(rest) == len(data) or hashlib.sha256(rest).hexdigest() != value.get("digest"):
@@ -83,5 +83,5 @@ def unseal(
 
 
 def _object(spelled: Mapping[str, bytes]) -> bytes:
-    """An object of items that are spelled already; names are ASCII without quotes."""
+    """An object from spelled items; names are ASCII without quotes."""
     return b"{%b}" % b",".join(b'"%b":%b' % (n.encode(), spelled[n]) for n in sorted(spelled))

@@ -17,11 +17,12 @@ from f2l_fed.zoo.storage.store import Bytes, Store
 
 _FLOAT = np.dtype("<f4")
 _LENGTH_BYTES = 8
-# More than any header takes, whatever its numbers are.
 HEAD_BYTES = 512
+"""More than any header takes, whatever its numbers are."""
+
 _ROWS = re.compile(rb'"w":\{"data_offsets":\[0,\d{1,20}\],"dtype":"F32","shape":\[(\d{1,12}),')
-# Small enough to be read whole by one worker, large enough for a disk to stream.
 MAX_BYTES = 1 << 30
+"""Largest size of a shard: one worker can read it whole, and a disk can stream it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,13 +39,13 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the rows of a shard lie in its file.
+class ShardExtent:
+    """The extent of a shard's matrices in its file.
 
     Args:
-        rows: How many there are.
-        start: Where the first weight is, in bytes.
-        split: Where the last weight ends and the first context number is.
+        rows: Number of rows.
+        start: Position of the first weight, in bytes.
+        split: Position of the first context number, behind the last weight, in bytes.
     """
 
     rows: int
@@ -58,7 +59,7 @@ def name(sha256: str) -> str:
 
 
 def rows_per_shard(weight_dim: int, context_dim: int) -> int:
-    """How many rows fit into `MAX_BYTES`, at least one.
+    """The number of rows that fit into `MAX_BYTES`, at least one.
 
     >>> rows_per_shard(1_000_000, 24_000_000)
     10
@@ -102,12 +103,12 @@ def encode(w: Sequence[Floats], c: Sequence[Floats]) -> bytearray:
 
 
 def decode(data: memoryview, *, where: str, weight_dim: int, context_dim: int) -> Shard:
-    """Views of the matrices; no number is read yet.
+    """Views of the matrices, of which no number is read yet.
 
     Raises:
         ZooError: If the file isn't exactly a shard with D and C columns.
     """
-    place = placed(
+    place = read_extent(
         data[:HEAD_BYTES],
         len(data),
         where=where,
@@ -119,17 +120,17 @@ def decode(data: memoryview, *, where: str, weight_dim: int, context_dim: int) -
     return Shard(w=w, c=c)
 
 
-def placed(
+def read_extent(
     head: memoryview, size_bytes: int, *, where: str, weight_dim: int, context_dim: int
-) -> Place:
-    """Where the matrices lie in a file, from its first bytes alone.
+) -> ShardExtent:
+    """The extent of the matrices in a file, from its first bytes alone.
 
-    Nothing that the header says is used as a size: it must be the one header that a shard of this
-    zoo can have, which is made from the number of rows and compared.
+    No size in the header is trusted: it must be the one header that a shard of this zoo can have,
+    which is made from the number of rows and compared.
 
     Args:
-        head: The first `HEAD_BYTES`, or all if there are fewer.
-        size_bytes: Of the whole file.
+        head: The first `HEAD_BYTES`, or all bytes if there are fewer.
+        size_bytes: Size of the whole file.
 
     Raises:
         ZooError: If the file isn't exactly a shard with D and C columns.
@@ -141,7 +142,7 @@ def placed(
     split = len(start) + rows * weight_dim * _FLOAT.itemsize
     end = split + rows * context_dim * _FLOAT.itemsize
     if rows > 0 and text[: len(start)] == start and size_bytes == end:
-        return Place(rows=rows, start=len(start), split=split)
+        return ShardExtent(rows=rows, start=len(start), split=split)
     length = int.from_bytes(text[:_LENGTH_BYTES], "little")
     sound = rows > 0 and start.startswith(text[: len(start)])
     if size_bytes == 0:
@@ -149,7 +150,7 @@ def placed(
     elif size_bytes < _LENGTH_BYTES + min(length, HEAD_BYTES) or (sound and size_bytes < end):
         what = "the shard is truncated"
     elif sound:
-        what = "the shard goes on behind its end"
+        what = "the shard has bytes behind its end"
     else:
         what = "the shard's header is damaged or made for another zoo"
     raise ZooError(
@@ -163,7 +164,7 @@ def placed(
 
 
 def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
-    """Makes a shard of these rows; see `put`.
+    """Writes a shard of these rows; see `put`.
 
     Returns:
         Its sha256.
@@ -175,11 +176,11 @@ def write(store: Store, w: Sequence[Floats], c: Sequence[Floats]) -> str:
 
 
 def put(store: Store, data: Bytes, sha256: Callable[[], str]) -> None:
-    """Makes a shard's numbers durable; its name is when the log entry is published.
+    """Makes a shard's numbers durable; its name becomes durable with the log entry.
 
     Args:
-        data: From `encode`.
-        sha256: Gives its sha256, which may still be computed while the disk is at work.
+        data: Bytes from `encode`.
+        sha256: Returns their sha256, which may still be computed while the disk is at work.
 
     Raises:
         ZooError: If it can't be written, or a damaged file has its name.

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Maintenance of a zoo: verification, erasure, compaction and replication."""

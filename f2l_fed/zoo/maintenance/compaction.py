@@ -1,7 +1,7 @@
-"""Merging: many small shards of a site become few large ones, in one entry of the log.
+"""Compaction: many small shards of a site are merged to few large ones, in one log entry.
 
-Records stay what they are; only their place changes. The entry is durable before the first of the
-small shards is deleted, and readers that look for one of those ask the index where its rows are.
+Records stay the same; only their location changes. The entry is durable before the first of the
+small shards is deleted, and readers that miss one of those ask the index for its rows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from f2l_fed.zoo.reading.row_reader import RowLocations, RowReader
 from f2l_fed.zoo.records import Commit, Record
 from f2l_fed.zoo.storage.store import Store
 
-# As much is in memory twice while it is moved.
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
+"""Largest size of a merge, which is in memory twice."""
+
 _SMALL = """
 WITH small AS (SELECT site, shard FROM live GROUP BY site, shard HAVING 2 * count(*) <= :limit),
      several AS (SELECT site FROM small GROUP BY site HAVING count(*) > 1)
@@ -28,17 +29,17 @@ WHERE r.site IN several ORDER BY r.site, r.rowid LIMIT :limit
 
 
 def rows_to_move(db: sqlite3.Connection, manifest: Manifest) -> tuple[Record, ...]:
-    """What the next merge moves, within a question to the index; empty if nothing is left to merge.
+    """The records of the next merge, within a question to the index; empty if there is none.
 
-    A shard is small if it has at most half of the rows that fit into `MOST_BYTES`; a single small
+    A shard is small if it has at most half of the rows that fit into `MAX_BYTES`; a single small
     shard of a site stays as it is. Of a site, all rows are taken or as many as fit, so that each
     merge leaves fewer to move.
 
     Returns:
         Records by site, and in the order of the log.
     """
-    most = min(MOST_BYTES, shards.MAX_BYTES)
-    limit = most // (4 * (manifest.weight_dim + manifest.context_dim))
+    size_bytes = min(MAX_BYTES, shards.MAX_BYTES)
+    limit = size_bytes // (4 * (manifest.weight_dim + manifest.context_dim))
     return tuple(record_of(row) for row in db.execute(_SMALL, {"limit": limit}).fetchall())
 
 
@@ -48,23 +49,23 @@ def write(
     """Makes the large shards durable, one for each site, and drafts the entry that will name them.
 
     Args:
-        records: From `rows_to_move`, at least one.
+        records: Records from `rows_to_move`, at least one.
 
     Returns:
         The entry that is to follow ``head``.
 
     Raises:
-        ZooError: If a row is missing or damaged: its new shard would vouch for it.
+        ZooError: If a row is missing or damaged, since its new shard would have a valid checksum.
     """
     rows = RowReader(store, manifest)
     moves = []
     for site, group in groupby(records, lambda record: record.site):
-        held = tuple(group)
-        spots = RowLocations.of(held)
-        w, c = rows.read(spots, "w"), rows.read(spots, "c")
-        rows.check(spots, w, "w")
-        rows.check(spots, c, "c")
-        keys = tuple(record.key for record in held)
+        together = tuple(group)
+        locations = RowLocations.of(together)
+        w, c = rows.read(locations, "w"), rows.read(locations, "c")
+        rows.check(locations, w, "w")
+        rows.check(locations, c, "c")
+        keys = tuple(record.key for record in together)
         moves.append(
             commit_log.MovedRows(sha256=shards.write(store, list(w), list(c)), site=site, keys=keys)
         )

@@ -1,4 +1,4 @@
-"""Erasure: the files go after the tombstone, and go even if the first attempt died."""
+"""Erasure of a site: the files are deleted after the tombstone, even if the first attempt died."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUP BY shard ORDER BY 2, 3, 1
 
 
 def resume(store: Store, index: Index) -> None:
-    """Finishes an erasure whose tombstone is there but whose files are too.
+    """Finishes an erasure with a tombstone of which files are left.
 
     Raises:
         ZooError: If the log is damaged or the files can't be deleted.
@@ -32,22 +32,22 @@ def resume(store: Store, index: Index) -> None:
 
 
 def sweep(store: Store, index: Index) -> Compaction:
-    """Deletes every row that the log doesn't vouch for; the caller holds the lock alone.
+    """Deletes every row that the log doesn't name; the caller holds the lock alone.
 
-    What dead writers left goes too, as it may hold rows of a forgotten site.
+    Leftovers of dead writers are deleted too, as they may have rows of a forgotten site.
 
     Raises:
         ZooError: If the log is damaged (then nothing is deleted) or a file can't be deleted.
     """
     void = _void(index)
     left = store.abandoned()
-    # From the log, not from the index: what is deleted here can't be had back.
+    # From the log, not from the index: deletion is final.
     keep = {shards.name(sha256) for sha256 in commit_log.shards_in_use(store)}
     present = set(store.names("shards"))
     last = frozenset(_last(void))
     strays = [name for name in left if name not in keep and name not in void]
     gone = [name for name in void if name not in keep and name in present]
-    # What `resume` knows unfinished work by goes when all else is gone.
+    # Last are the files by which `resume` recognises unfinished work.
     first = [*strays, *(name for name in gone if name not in last)]
     size_bytes = store.delete(*first)
     size_bytes += store.delete(*(name for name in gone if name in last))
@@ -55,17 +55,17 @@ def sweep(store: Store, index: Index) -> Compaction:
 
 
 def _last(void: dict[str, int]) -> list[str]:
-    """Of what each tombstone made void, the last in order: it goes last, and tells for the others.
+    """The last file of each tombstone in the order of deletion: while it exists, others may too.
 
-    Which one that is must not depend on what has been deleted already.
+    Which one that is must not depend on the files that have been deleted already.
     """
     return list({tombstone: name for name, tombstone in void.items()}.values())
 
 
 def _void(index: Index) -> dict[str, int]:
-    """Numbers of tombstones by the shards that they made void, in the order of deletion.
+    """Numbers of tombstones by the shards of which they erased rows, in the order of deletion.
 
-    Shards that a merge has emptied come first: they may have gone long ago.
+    Shards that a merge has emptied come first: they may have been deleted long ago.
     """
     rows = index.ask(lambda db: db.execute(_VOID).fetchall())
     return {shards.name(sha256): tombstone for sha256, tombstone, _ in rows}

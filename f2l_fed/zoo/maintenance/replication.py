@@ -1,4 +1,4 @@
-"""A second zoo of the same bytes: a backup, or a move to another kind of store."""
+"""Replication of a zoo: a second one of the same bytes, as a backup or in another store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from f2l_fed.zoo.records import GENESIS, Commit
 from f2l_fed.zoo.storage.store import Store
 
 
-def duplicate(source: Store, target: Store) -> Commit:
-    """Brings ``target`` up to ``source``, commit by commit.
+def replicate(source: Store, target: Store) -> Commit:
+    """Brings ``target`` up to date with ``source``, commit by commit.
 
     Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
     with the merge: a copy that is interrupted before it lacks them, all others are there.
@@ -20,7 +20,7 @@ def duplicate(source: Store, target: Store) -> Commit:
         The last commit.
 
     Raises:
-        ZooError: If the source is damaged, or the target holds something else than its beginning.
+        ZooError: If the source is damaged, or the target is anything but an older copy of it.
     """
     target.prepare()
     (about,) = source.find_all([manifest.NAME])
@@ -65,7 +65,7 @@ def _copy_shard(source: Store, target: Store, sha256: str) -> None:
 
 def _another(target: Store, file: str) -> ZooError:
     return ZooError(
-        "another zoo is there, or a copy that has gone its own way",
+        "the place has another zoo, or a copy with commits of its own",
         where=target.describe(file),
         remedy="Choose an empty place.",
     )

@@ -1,4 +1,4 @@
-"""Verification: every byte that the log vouches for, read and compared."""
+"""Verification of a zoo: every byte that the log has a checksum of, read and compared."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.records import Fault, Record
 from f2l_fed.zoo.storage.store import Store
 
-# A stray file with a huge number must not make a list of everything below it.
 MAX_GAPS = 1000
+"""Most missing entries reported: a stray file with a huge number would make it a long list."""
 
 
 def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
-    """Looks at everything and goes on after each fault.
+    """Checks everything, and goes on after each fault.
 
-    What dead writers left is no fault: shards under their right names that no entry names, or
-    whose rows have all been merged.
+    Leftovers of dead writers are no faults: shards under their right names that no entry names, or
+    of which all rows have been merged.
 
     Returns:
         All faults, those of the log first; empty if there are none.
@@ -42,7 +42,7 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     faulty = {fault.file for fault in faults}
     faults += _stray_faults(strays, {shards.name(sha256) for sha256 in live}, faulty)
     faults += [
-        Fault(file=shards.name(sha256), what="erased rows are still there; compact the zoo")
+        Fault(file=shards.name(sha256), what="it still has erased rows; compact the zoo")
         for sha256 in sorted(void - live.keys())
         if shards.name(sha256) in present
     ]
@@ -53,7 +53,7 @@ def _readable_entries(store: Store, faults: list[Fault]) -> list[commit_log.Entr
     entries: list[commit_log.Entry] = []
     numbers = commit_log.numbers(store)
     absent = set(islice(commit_log.gaps(store), MAX_GAPS))
-    # None after an entry that can't be read: its successor can't be held against it.
+    # None after an unreadable entry: its successor can't be compared with it.
     previous: str | None = "0" * 64
     for number in sorted(absent.union(numbers)):
         if number in absent:
@@ -76,7 +76,7 @@ def _readable_entries(store: Store, faults: list[Fault]) -> list[commit_log.Entr
 
 
 def _moved(store: Store, number: int, absent: Set[int]) -> str:
-    """Whose entry lies at a number that isn't its own, as a clause; "" if that isn't the fault."""
+    """The entry that has another one's name, as a clause; "" if that isn't the fault."""
     file = commit_log.name(number)
     (data,) = store.find_all([file])
     try:
@@ -93,32 +93,32 @@ def _moved(store: Store, number: int, absent: Set[int]) -> str:
 def _places(
     entries: list[commit_log.Entry], faults: list[Fault]
 ) -> tuple[dict[str, list[commit_log.ShardRows]], set[str]]:
-    """The shards that hold rows, with what they hold, and those that held erased ones."""
+    """The shards with live rows, with their entries, and those with erased rows."""
     named: dict[str, list[commit_log.ShardRows]] = {}
-    held: dict[str, dict[str, Record]] = {}
+    known: dict[str, dict[str, Record]] = {}
     void: set[str] = set()
     for entry in entries:
         if entry.kind == "forget":
-            held.pop(entry.site, None)
+            known.pop(entry.site, None)
             void.update(shard.sha256 for shard in named.pop(entry.site, ()))
-        for shard in (*entry.shards, *_merged(entry, held, faults)):
+        for shard in (*entry.shards, *_merged(entry, known, faults)):
             named.setdefault(shard.site, []).append(shard)
-            held.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
+            known.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
     live: dict[str, list[commit_log.ShardRows]] = {}
     for site, uses in named.items():
         for use in uses:
-            if any(held[site].get(record.key) is record for record in use.records):
+            if any(known[site].get(record.key) is record for record in use.records):
                 live.setdefault(use.sha256, []).append(use)
     return live, void
 
 
 def _merged(
-    entry: commit_log.Entry, held: dict[str, dict[str, Record]], faults: list[Fault]
+    entry: commit_log.Entry, known: dict[str, dict[str, Record]], faults: list[Fault]
 ) -> Iterator[commit_log.ShardRows]:
     for move in entry.moves:
-        found = [held.get(move.site, {}).get(key) for key in move.keys]
+        found = [known.get(move.site, {}).get(key) for key in move.keys]
         faults += [
-            Fault(file=commit_log.name(entry.number), what=f"moves {key}, which isn't there")
+            Fault(file=commit_log.name(entry.number), what=f"moves {key}, which is missing")
             for key, record in zip(move.keys, found, strict=True)
             if record is None
         ]
@@ -186,7 +186,7 @@ def _row_faults(file: str, shard: shards.Shard, record: Record) -> Iterator[Faul
 
 
 def _strays(store: Store, files: set[str]) -> dict[str, str]:
-    """sha256 of the content of each file in shards/ that the log doesn't name."""
+    """sha256 of the content of files in shards/ that the log doesn't name, by file."""
     return {file: hashlib.sha256(store.get(file)).hexdigest() for file in sorted(files)}
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reading a zoo: snapshots, queries, rows, and batches for training."""

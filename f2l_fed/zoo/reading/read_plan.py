@@ -1,4 +1,4 @@
-"""What a reader reads: the rows of a snapshot and where they lie, now and when it was taken."""
+"""Read plans: the rows of a snapshot and their locations, now and when it was taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from f2l_fed.zoo.reading.query import Query
 from f2l_fed.zoo.reading.row_reader import RowLocations
 from f2l_fed.zoo.reading.snapshot import Snapshot
 
-_AT_ONCE = 10_000
+_BATCH = 10_000
 _MOVED_SINCE = """
 SELECT record, shard, row, min(number) FROM moves WHERE number > :commit GROUP BY record
 """
@@ -20,21 +20,20 @@ SELECT record, shard, row, min(number) FROM moves WHERE number > :commit GROUP B
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadPlan:
-    """Ids and spots of all rows, in the order of the log.
+    """Ids and locations of all rows, in the order of the log.
 
     Args:
-        ids: (n,) int64, of the index.
-        spots: Where they lie now.
-        piece: (n,) int32, equal for rows that lie side by side in a file, so that none need be
-            looked for.
+        ids: (n,) int64, ids in the index.
+        locations: Their present locations.
+        run: (n,) int32, equal for rows that are adjacent in a file.
     """
 
     ids: NDArray[np.int64]
-    spots: RowLocations
-    piece: NDArray[np.int32]
+    locations: RowLocations
+    run: NDArray[np.int32]
 
 
-def plan(snapshot: Snapshot, query: Query) -> ReadPlan:
+def make_plan(snapshot: Snapshot, query: Query) -> ReadPlan:
     """Finds all rows of a snapshot that meet a query."""
     columns = np.dtype(
         [("id", np.int64), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32, 2)]
@@ -45,7 +44,7 @@ def plan(snapshot: Snapshot, query: Query) -> ReadPlan:
         parts = [np.empty(0, columns)]
         statement = query.sql("rowid, shard, row, w_crc32, c_crc32", snapshot.commit)
         cursor = db.execute(*statement)
-        while rows := cursor.fetchmany(_AT_ONCE):
+        while rows := cursor.fetchmany(_BATCH):
             part = np.empty(len(rows), columns)
             ids, names, numbers, w, c = zip(*rows, strict=True)
             part["id"], part["row"] = ids, numbers
@@ -56,31 +55,33 @@ def plan(snapshot: Snapshot, query: Query) -> ReadPlan:
 
     found, known = snapshot.index.ask(question)
     names = np.array([bytes.fromhex(sha256) for sha256 in known], "V32")
-    # Copies: views would keep all columns in memory for each.
+    # Copies: a view would keep all columns in memory.
     shard, row = found["shard"].copy(), found["row"].copy()
     apart = (np.diff(shard, prepend=shard[:1]) != 0) | (np.diff(row, prepend=row[:1] - 1) != 1)
     return ReadPlan(
         ids=found["id"].copy(),
-        spots=RowLocations(names=names, shard=shard, row=row, crc32=found["crc32"].copy()),
-        piece=np.cumsum(apart, dtype=np.int32),
+        locations=RowLocations(names=names, shard=shard, row=row, crc32=found["crc32"].copy()),
+        run=np.cumsum(apart, dtype=np.int32),
     )
 
 
-def places_then(snapshot: Snapshot, found: ReadPlan) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Shards and rows of a plan as they were when its snapshot was taken.
+def original_locations(
+    snapshot: Snapshot, found: ReadPlan
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The shards and rows of a plan when its snapshot was taken.
 
-    Merges leave them as they are, so an order that follows from them is the same at any time.
+    Merges don't change them, so an order that follows from them is the same at any time.
 
     Returns:
         (n,) int32, shards, numbered in the order of their first rows, and (n,) int32, rows in them.
     """
     since = {"commit": snapshot.commit}
     moved = snapshot.index.ask(lambda db: db.execute(_MOVED_SINCE, since).fetchall())
-    shard, row = found.spots.shard, found.spots.row
+    shard, row = found.locations.shard, found.locations.row
     if not moved:
         return shard, row
     then = {id: (sha256, number) for id, sha256, number, _ in moved}
-    now = [name.tobytes().hex() for name in found.spots.names]
+    now = [name.tobytes().hex() for name in found.locations.names]
     known: dict[str, int] = {}
     shard, row = shard.copy(), row.copy()
     for place, id in enumerate(found.ids.tolist()):

@@ -1,4 +1,8 @@
-"""Reading a snapshot in batches: shuffled, shared among ranks, and resumable."""
+"""A reader of snapshots in batches: shuffled, shared among ranks, and resumable.
+
+For training on zoos that don't fit into memory; the server reads whole snapshots, and only programs
+of one's own and the benchmarks use batches.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.index import record_of
 from f2l_fed.zoo.reading.query import Query
-from f2l_fed.zoo.reading.read_plan import places_then, plan
+from f2l_fed.zoo.reading.read_plan import make_plan, original_locations
 from f2l_fed.zoo.reading.row_reader import Matrix, RowReader, require_readable
 from f2l_fed.zoo.reading.snapshot import Snapshot
 from f2l_fed.zoo.records import Floats, Record
@@ -34,10 +38,10 @@ WHERE f.number > :commit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a reader is: the first batch that it has not given out.
+    """The position of a reader: the next batch.
 
     Args:
-        epoch: How often all rows have been read.
+        epoch: Number of the epoch, from 0.
         batch: Number of the batch among those of all ranks.
     """
 
@@ -46,15 +50,12 @@ class Position:
 
 
 class RecordBatch:
-    """Some rows, which are read when they are looked at.
-
-    Made by `Reader.epoch`.
-    """
+    """A batch of rows, which are read at the first access; made by `Reader.epoch`."""
 
     def __init__(self, reader: Reader, rows: Numbers, following: Position) -> None:
         self._reader, self._rows = reader, rows
         self.next = following
-        """Where to go on after it."""
+        """The position after it."""
 
     def __len__(self) -> int:
         rows = self._rows
@@ -72,39 +73,39 @@ class RecordBatch:
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
-        """All that the log says of its rows, in their order."""
+        """The records of its rows, in their order."""
         return self._reader.records(self._rows)
 
 
 class Reader:
-    """Gives out the rows of a snapshot, each once an epoch.
+    """A reader of the rows of a snapshot, each once an epoch.
 
     Shuffling goes by shards and, within as many of them as make a window, by rows: nearly as random
     as one permutation of all rows, and every part of a file is still read in one go. Order and
-    batches follow from snapshot, query, seed and epoch, so any process finds the same ones again.
+    batches follow from snapshot, query, seed and epoch, so they are the same in any process.
 
     A site that is erased while an epoch is read may still be read from files that are open; the
     next epoch is refused. A merge changes where rows are read from, but not the order of a snapshot
     from before it.
 
-    It holds some 40 bytes for each row of the snapshot and a copy of one batch, however large rows
-    are.
+    It needs some 40 bytes of memory for each row of the snapshot and a copy of one batch, however
+    large rows are.
 
     Args:
-        snapshot: What to read.
-        query: Which of its records.
+        snapshot: The snapshot.
+        query: Conditions on its records.
         batch_size: Rows in a batch; the last of an epoch may have fewer.
-        seed: Of the order; None for the order of the log.
-        rank: Which of the ranks this one is, from 0.
-        ranks: How many share the rows. Batch k goes to rank k modulo this.
-        even: Whether to leave out the last batches, so that each rank gets as many full ones.
+        seed: Seed of the order; None for the order of the log.
+        rank: Number of this rank, from 0.
+        ranks: Number of ranks that share the rows. Batch k goes to rank k modulo this.
+        even: Whether to leave out the last batches, so that all ranks get as many full ones.
         check: Whether to compare each row with its checksum the first time it is read.
-        window_bytes: How much is shuffled at a time.
-        ahead: How many batches' weights are read, in a thread, before they are asked for; of use
-            where an object store keeps its readers waiting.
+        window_bytes: Size of the rows that are shuffled at a time.
+        ahead: Number of batches of which weights are read ahead, in a thread; useful with an
+            object store.
 
     Raises:
-        UsageError: If a number can't be.
+        UsageError: If a number is out of range.
         ZooError: While reading, if a row is damaged; `RecordErased` if its site was erased after
             the snapshot.
     """
@@ -125,7 +126,7 @@ class Reader:
     ) -> None:
         if batch_size < 1 or ranks < 1 or not 0 <= rank < ranks:
             raise UsageError(
-                "a reader can't be",
+                "invalid batch size or rank",
                 expected="batch_size >= 1, 0 <= rank < ranks",
                 got=f"batch_size {batch_size}, rank {rank} of {ranks}",
             )
@@ -135,18 +136,18 @@ class Reader:
         about = snapshot.manifest
         self._rows = RowReader(snapshot.store, about)
         self._window = max(batch_size, window_bytes // (4 * (about.weight_dim + about.context_dim)))
-        self._plan = plan(snapshot, self._query)
+        self._plan = make_plan(snapshot, self._query)
         self._ids = self._plan.ids
-        self._shard, self._row = places_then(snapshot, self._plan)
+        self._shard, self._row = original_locations(snapshot, self._plan)
         self._unchecked = {matrix: np.full(len(self._ids), check) for matrix in ("w", "c")}
 
     def __len__(self) -> int:
-        """How many rows an epoch has, for all ranks together."""
+        """The number of rows in an epoch, for all ranks together."""
         return len(self._ids)
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches an epoch has, for all ranks together."""
+        """The number of batches in an epoch, for all ranks together."""
         if self._even:
             return len(self) // self._batch_size // self._ranks * self._ranks
         return -(-len(self) // self._batch_size)
@@ -158,7 +159,7 @@ class Reader:
         with ThreadPoolExecutor(1) as pool:
             for batch in self._batches(start):
                 if self._ahead:
-                    # What fails there fails again, and is seen, where it is asked for.
+                    # A failure there is repeated, and seen, where the weights are asked for.
                     pool.submit(getattr, batch, "weights")
                 waiting.append(batch)
                 if len(waiting) > self._ahead:
@@ -178,24 +179,24 @@ class Reader:
 
     def read(self, rows: Numbers, matrix: Matrix) -> Floats:
         """Rows by their numbers in the snapshot; `RecordBatch` is the way to ask for them."""
-        # Another thread may find that rows were moved, and put another plan here.
+        # Another thread may find that rows were moved, and replace the plan.
         unchecked, planned = self._unchecked[matrix], self._plan
-        spots, piece = planned.spots, planned.piece
+        locations, run = planned.locations, planned.run
         try:
-            if isinstance(rows, slice) and piece[rows.start] == piece[rows.stop - 1]:
-                first = int(spots.row[rows.start])
+            if isinstance(rows, slice) and run[rows.start] == run[rows.stop - 1]:
+                first = int(locations.row[rows.start])
                 last = first + rows.stop - rows.start
-                found = self._rows.piece(spots.sha256(rows.start), first, last, matrix)
+                found = self._rows.read_adjacent(locations.sha256(rows.start), first, last, matrix)
             else:
-                found = self._rows.read(spots[rows], matrix)
+                found = self._rows.read(locations[rows], matrix)
             if unchecked[rows].any():
-                self._rows.check(spots[rows], found, matrix)
+                self._rows.check(locations[rows], found, matrix)
                 unchecked[rows] = False
         except ZooError:
-            # An erasure or a merge that came in between explains a missing file better.
+            # An erasure or a merge in between explains a missing file better.
             require_readable(self._snapshot.index, self.records(rows), self._snapshot.commit)
-            self._plan = plan(self._snapshot, self._query)
-            if self._plan.spots.lies_like(spots):
+            self._plan = make_plan(self._snapshot, self._query)
+            if self._plan.locations.same_places(locations):
                 raise
             return self.read(rows, matrix)
         return found
@@ -220,7 +221,7 @@ class Reader:
             require_readable(index, self.records(erased[:1]), self._snapshot.commit)
 
     def _order(self, epoch: int) -> NDArray[np.int64] | None:
-        """Numbers of the rows in the order in which an epoch gives them out; None for as it is."""
+        """Numbers of the rows in the order of an epoch; None for the order of the log."""
         if self._seed is None:
             return None
         name = f"{self._seed}/{epoch}".encode()
@@ -240,7 +241,7 @@ class Reader:
         return order
 
     def _runs(self, shard: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Where shards begin, and windows in shards that are longer."""
+        """The beginnings of shards, and of windows in shards that are longer."""
         starts = np.concatenate([[0], np.flatnonzero(np.diff(shard)) + 1, [len(shard)]])
         parts = [np.arange(first, last, self._window) for first, last in pairwise(starts)]
         return np.concatenate([*parts, [len(shard)]]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Rows out of shards: mapped where the files are here, in ranges where they are not."""
+"""Rows of shards: mapped from local files, in ranges from an object store."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from f2l_fed.zoo.storage.store import Store
 Matrix = Literal["w", "c"]
 _OPEN_SHARDS = 16
 _KNOWN_PLACES = 4096
-_AT_ONCE = 16
+_PARALLEL = 16
 _ERASED = "SELECT site, max(number) FROM forgotten GROUP BY site"
 _FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RowLocations:
-    """Where the numbers of some records lie.
+    """Locations of the numbers of some records.
 
     Args:
         names: (s,) V32, sha256 of shards.
@@ -46,7 +46,7 @@ class RowLocations:
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> RowLocations:
-        """The spots of records, in their order."""
+        """The locations of records, in their order."""
         known: dict[str, int] = {}
         shard = [known.setdefault(record.shard, len(known)) for record in records]
         return cls(
@@ -59,8 +59,8 @@ class RowLocations:
     def __len__(self) -> int:
         return len(self.row)
 
-    def lies_like(self, other: RowLocations) -> bool:
-        """Whether all rows are where the other's are."""
+    def same_places(self, other: RowLocations) -> bool:
+        """Whether all rows are at the other's locations."""
         return all(
             np.array_equal(mine, its)
             for mine, its in (
@@ -78,29 +78,29 @@ class RowLocations:
             crc32=self.crc32[chosen],
         )
 
-    def sha256(self, spot: int) -> str:
-        """The shard of one of them."""
-        name: bytes = self.names[self.shard[spot]].tobytes()
+    def sha256(self, position: int) -> str:
+        """The shard of one row."""
+        name: bytes = self.names[self.shard[position]].tobytes()
         return name.hex()
 
 
 class RowReader:
-    """Reads rows of shards.
+    """A reader of rows of shards.
 
     Args:
-        store: Of the zoo.
-        manifest: Of the zoo.
+        store: The store of the zoo.
+        manifest: The manifest of the zoo.
     """
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self._store = store
         self._widths = {"w": manifest.weight_dim, "c": manifest.context_dim}
-        # A process may map only so many files at a time.
+        # A process may map a limited number of files at a time.
         self._map = lru_cache(_OPEN_SHARDS)(self._map_shard)
         self._place = lru_cache(_KNOWN_PLACES)(self._find_place)
 
-    def read(self, spots: RowLocations, matrix: Matrix) -> Floats:
-        """One row for each spot, in their order; a view if they lie side by side in a mapped file.
+    def read(self, locations: RowLocations, matrix: Matrix) -> Floats:
+        """Reads one row for each location, in order; a view if they are adjacent in a mapped file.
 
         Returns:
             (n, D) or (n, C) float32.
@@ -108,18 +108,20 @@ class RowReader:
         Raises:
             ZooError: If a file is missing or damaged, or has no such row.
         """
-        if self._side_by_side(spots):
-            return self.piece(spots.sha256(0), int(spots.row[0]), int(spots.row[-1]) + 1, matrix)
-        rows = np.empty((len(spots), self._widths[matrix]), np.float32)
-        order = np.lexsort((spots.row, spots.shard))
-        shard, row = spots.shard[order], spots.row[order]
-        # From a mapped file, rows in between cost nothing; from afar, they would be fetched.
+        if self._are_adjacent(locations):
+            return self.read_adjacent(
+                locations.sha256(0), int(locations.row[0]), int(locations.row[-1]) + 1, matrix
+            )
+        rows = np.empty((len(locations), self._widths[matrix]), np.float32)
+        order = np.lexsort((locations.row, locations.shard))
+        shard, row = locations.shard[order], locations.row[order]
+        # Rows in between cost nothing in a mapped file; from an object store they would be fetched.
         apart = (np.diff(shard) != 0) | ((np.diff(row) > 1) & (not self._store.mapped))
         ends = (np.flatnonzero(apart) + 1).tolist()
 
         def fill(first: int, last: int) -> None:
             start, stop = int(row[first]), int(row[last - 1]) + 1
-            part = self.piece(spots.sha256(int(order[first])), start, stop, matrix)
+            part = self.read_adjacent(locations.sha256(int(order[first])), start, stop, matrix)
             rows[order[first:last]] = part[row[first:last] - start]
 
         bounds = [0, *ends, len(order)] if len(order) else []
@@ -127,34 +129,36 @@ class RowReader:
             for pair in pairwise(bounds):
                 fill(*pair)
         else:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
+            with ThreadPoolExecutor(_PARALLEL) as pool:
                 list(pool.map(fill, bounds[:-1], bounds[1:]))
         return rows
 
-    def check(self, spots: RowLocations, rows: Floats, matrix: Matrix) -> None:
+    def check(self, locations: RowLocations, rows: Floats, matrix: Matrix) -> None:
         """Compares rows with their checksums.
 
         Raises:
-            ZooError: At the first that differs.
+            ZooError: At the first row that differs.
         """
         step = self._widths[matrix] * _FLOAT.itemsize
         data: Any = rows.reshape(-1).view(np.uint8)
-        expected = spots.crc32[:, "wc".index(matrix)].tolist()
+        expected = locations.crc32[:, "wc".index(matrix)].tolist()
         for number, checksum in enumerate(expected):
             if zlib.crc32(data[number * step : (number + 1) * step]) != checksum:
-                raise self._damaged(spots.sha256(number), int(spots.row[number]), matrix, checksum)
+                raise self._damaged(
+                    locations.sha256(number), int(locations.row[number]), matrix, checksum
+                )
 
-    def _side_by_side(self, spots: RowLocations) -> bool:
-        count = len(spots)
+    def _are_adjacent(self, locations: RowLocations) -> bool:
+        count = len(locations)
         return (
             count > 0
-            and int(spots.row[-1]) - int(spots.row[0]) == count - 1
-            and bool((spots.shard == spots.shard[0]).all())
-            and bool((np.diff(spots.row) == 1).all())
+            and int(locations.row[-1]) - int(locations.row[0]) == count - 1
+            and bool((locations.shard == locations.shard[0]).all())
+            and bool((np.diff(locations.row) == 1).all())
         )
 
-    def piece(self, sha256: str, start: int, stop: int, matrix: Matrix) -> Floats:
-        """Rows of one shard that lie side by side; a view if it is mapped."""
+    def read_adjacent(self, sha256: str, start: int, stop: int, matrix: Matrix) -> Floats:
+        """Adjacent rows of one shard; a view if it is mapped."""
         if self._store.mapped:
             shard = self._map(sha256)
             part = (shard.w if matrix == "w" else shard.c)[start:stop]
@@ -189,10 +193,10 @@ class RowReader:
             context_dim=self._widths["c"],
         )
 
-    def _find_place(self, sha256: str) -> shards.Place:
+    def _find_place(self, sha256: str) -> shards.ShardExtent:
         file = shards.name(sha256)
         (head,) = self._store.get_ranges(file, [(0, shards.HEAD_BYTES)])
-        return shards.placed(
+        return shards.read_extent(
             head,
             self._store.size_bytes(file),
             where=self._store.describe(file),
@@ -207,7 +211,7 @@ def erasures(index: Index) -> dict[str, int]:
 
 
 def require_readable(index: Index, records: Iterable[Record], commit: int) -> None:
-    """Raises if a snapshot may not read some records.
+    """Requires that a snapshot may read some records.
 
     Raises:
         RecordErased: If a site has asked to be forgotten since.

@@ -16,12 +16,15 @@ from f2l_fed.zoo.storage.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """An immutable view: later commits don't show in it.
+    """An immutable view of a zoo, without later commits.
 
     Rows that were erased after its commit are still listed by `records`, but can't be read.
 
     Args:
         commit: Number of the last commit it contains.
+        manifest: The manifest of the zoo.
+        store: The store of the zoo.
+        index: The index of the zoo.
     """
 
     commit: int
@@ -71,7 +74,7 @@ class Snapshot:
         return found
 
     def weights(self, records: Sequence[Record]) -> Floats:
-        """Weights of some of its records.
+        """Reads the weights of some of its records.
 
         Returns:
             (n, D) float32, one row per record, in their order.
@@ -83,34 +86,34 @@ class Snapshot:
         return self._read(records, "w")
 
     def contexts(self, records: Sequence[Record]) -> Floats:
-        """Contexts of some of its records.
+        """Reads the contexts of some of its records.
 
         Returns:
             (n, C) float32, one row per record, in their order.
 
         Raises:
-            RecordErased, ZooError: As `weights` does.
+            RecordErased, ZooError: As with `weights`.
         """
         return self._read(records, "c")
 
     def _read(self, records: Sequence[Record], matrix: Matrix) -> Floats:
         require_readable(self.index, records, self.commit)
-        reading, spots = RowReader(self.store, self.manifest), RowLocations.of(records)
+        reading, locations = RowReader(self.store, self.manifest), RowLocations.of(records)
         try:
-            rows = reading.read(spots, matrix)
-            reading.check(spots, rows, matrix)
+            rows = reading.read(locations, matrix)
+            reading.check(locations, rows, matrix)
         except ZooError:
-            # An erasure that came in between explains a missing file better.
+            # An erasure in between explains a missing file better.
             require_readable(self.index, records, self.commit)
-            found = self._where_now(records)
+            found = self._located_again(records)
             if found == list(records):
                 raise
             return self._read(found, matrix)
-        # Callers keep and change what they get; a view of a file would let them do neither.
+        # Callers keep and change the rows; a view of a file would let them do neither.
         return rows if rows.flags.owndata and rows.flags.writeable else rows.copy()
 
-    def _where_now(self, records: Sequence[Record]) -> list[Record]:
-        """The records again, which a merge may have moved."""
+    def _located_again(self, records: Sequence[Record]) -> list[Record]:
+        """The records with their present locations, which a merge may have changed."""
         query = Query(status=None, keys=[record.key for record in records])
         by_key = {record.key: record for record in self.select(query)}
         return [by_key.get(record.key, record) for record in records]

@@ -1,4 +1,4 @@
-"""A zoo in a folder of a POSIX file system with hard links."""
+"""The local store: a folder of a POSIX file system with hard links."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from math import inf
 from pathlib import Path
 
 from f2l_fed.core.locks import locked
-from f2l_fed.zoo.storage.store import Bytes, Name, explained, named
+from f2l_fed.zoo.storage.store import Bytes, Name, resolve_name, zoo_errors
 
 
 class LocalStore:
-    """A folder.
+    """A store in a folder.
 
-    Every change goes through the functions of `os` one system call at a time, which is where the
+    Every change goes through the functions of `os` one system call at a time, between which the
     tests let the machine die.
 
     Args:
@@ -32,8 +32,8 @@ class LocalStore:
         self.index_folder = root
 
     def prepare(self) -> None:
-        """Creates the folder and its parts durably; harmless if they are there."""
-        with explained(self.root):
+        """Creates the folder and its parts durably; harmless if they exist."""
+        with zoo_errors(self.root):
             for folder in ("log", "shards", "tmp"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             _sync_folder(self.root)
@@ -42,26 +42,26 @@ class LocalStore:
     def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         temporary = self.root / "tmp" / uuid.uuid4().hex
         path = self.root / name if isinstance(name, str) else temporary
-        with explained(path):
+        with zoo_errors(path):
             temporary.parent.mkdir(exist_ok=True)
             try:
                 _write_new(temporary, data)
                 if after:
                     # Now that the file is synced, the folder mostly is too and costs little.
                     _sync_folder(self.root / after)
-                path = self.root / named(name)
+                path = self.root / resolve_name(name)
                 return _link(temporary, path)
             finally:
-                # The first error says what happened; that the file stays does no harm.
+                # The first error says what happened; a file that stays does no harm.
                 with suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108
-                # Also after losing: the winner may not have come to this point yet.
+                # Also if another writer was first: it may not have come to this point yet.
                 if lasting:
                     _sync_folder(path.parent)
 
     def get(self, name: str) -> memoryview:
         path = self.root / name
-        with explained(path), path.open("rb") as file:
+        with zoo_errors(path), path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return memoryview(b"")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -74,29 +74,29 @@ class LocalStore:
         return [self._find(name) for name in names]
 
     def names(self, folder: str) -> list[str]:
-        with explained(self.root / folder):
+        with zoo_errors(self.root / folder):
             return sorted(f"{folder}/{name}" for name in os.listdir(self.root / folder))  # noqa: PTH208
 
     def delete(self, *names: str) -> int:
         size_bytes = 0
         for path in (self.root / name for name in names):
-            with explained(path), suppress(FileNotFoundError):
+            with zoo_errors(path), suppress(FileNotFoundError):
                 size_bytes += path.stat().st_size
                 path.unlink()
         for folder in {(self.root / name).parent for name in names}:
-            with explained(folder):
+            with zoo_errors(folder):
                 _sync_folder(folder)
         return size_bytes
 
     def settle(self, folder: str) -> None:
-        with explained(self.root / folder):
+        with zoo_errors(self.root / folder):
             _sync_folder(self.root / folder)
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()
 
     def size_bytes(self, name: str) -> int:
-        with explained(self.root / name):
+        with zoo_errors(self.root / name):
             return (self.root / name).stat().st_size
 
     def lock(self, *, shared: bool) -> AbstractContextManager[None]:
@@ -110,7 +110,7 @@ class LocalStore:
 
     def _find(self, name: str) -> bytes | None:
         path = self.root / name
-        with explained(path):
+        with zoo_errors(path):
             try:
                 return path.read_bytes()
             except FileNotFoundError:
@@ -125,7 +125,7 @@ def locked_in_zoo(path: Path, *, shared: bool) -> Iterator[None]:
         ZooError: If the file can't be opened or locked.
     """
     with ExitStack() as held:
-        with explained(path):
+        with zoo_errors(path):
             held.enter_context(locked(path, shared=shared, mode=0o666, create_folder=False))
         yield
 

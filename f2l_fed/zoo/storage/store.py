@@ -1,4 +1,4 @@
-"""Where the bytes of a zoo lie: a few verbs and a lock, in a folder or in an object store."""
+"""The interface of stores: named bytes and a lock, in a folder or in an object store."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Name = str | Callable[[], str]
 
 
 class Store(Protocol):
-    """Named, immutable byte strings. Every failure is a `ZooError` that names the file.
+    """A store of named, immutable bytes. Every failure is a `ZooError` with the name.
 
     Args:
         index_folder: A local folder for the index and its lock.
-        mapped: Whether `get` costs nothing for what isn't looked at.
-        patience_s: How long a shard may wait for its log entry before `abandoned` may list it.
+        mapped: Whether bytes from `get` cost nothing until they are accessed.
+        patience_s: Seconds that a shard may wait for its log entry before `abandoned` may list it.
     """
 
     index_folder: Path
@@ -30,7 +30,7 @@ class Store(Protocol):
     patience_s: float
 
     def prepare(self) -> None:
-        """Makes ready for the first `put_new`; harmless if it is."""
+        """Prepares the store for the first `put_new`; harmless if it is prepared."""
 
     def put_new(self, name: Name, data: Bytes, *, after: str = "", lasting: bool = True) -> bool:
         """Makes ``data`` durable under a free name; False, and no change, if it is taken.
@@ -38,64 +38,64 @@ class Store(Protocol):
         A shard's name follows from its content: a store may write an existing one again.
 
         Args:
-            name: If it is still being found, it is asked for as late as possible.
-            after: A folder that is settled before the name can be seen.
-            lasting: False to leave it to a later `settle` that the name lasts; the data does.
+            name: The name, or a function that returns it, which is called as late as possible.
+            after: A folder that is settled before the name is visible.
+            lasting: Whether the name is durable on return; otherwise a later `settle` makes it so.
         """
 
     def get(self, name: str) -> memoryview:
-        """The bytes, read-only, fetched no sooner than they are looked at if that is possible."""
+        """The bytes, read-only; where possible they are fetched at the first access."""
 
     def get_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
-        """Parts of the bytes, from start up to but without stop; shorter where the bytes end."""
+        """Parts of the bytes, from start to before stop; shorter where the bytes end."""
 
     def find_all(self, names: Sequence[str]) -> list[Bytes | None]:
-        """The bytes of small files, None for those that aren't there."""
+        """The bytes of small files; None for missing ones."""
 
     def names(self, folder: str) -> list[str]:
         """All full names in a folder, sorted."""
 
     def delete(self, *names: str) -> int:
-        """Durably removes names, in any order; those that aren't there are left out.
+        """Removes names durably, in any order; missing ones are skipped.
 
         Returns:
-            How many bytes they had.
+            Their size in bytes.
         """
 
     def settle(self, folder: str) -> None:
-        """Makes all names that can be seen in a folder last."""
+        """Makes all visible names in a folder durable."""
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a name."""
+        """Whether a name exists."""
 
     def size_bytes(self, name: str) -> int:
-        """How many bytes a name has."""
+        """The size of a name's bytes."""
 
     def lock(self, *, shared: bool) -> AbstractContextManager[None]:
-        """Held by writers between a shard and its log entry (shared) and by erasure (alone).
+        """The lock that writers hold between a shard and its log entry (shared), erasure alone.
 
-        It keeps erasure from taking an unfinished write for the remains of a dead one. Order among
+        It keeps erasure from taking an unfinished write for that of a dead writer. Order among
         writers does not rest on it but on `put_new`. The holder's death releases it. A store
         without locks does nothing here and is careful in `abandoned` instead.
         """
 
     def abandoned(self) -> list[str]:
-        """Shards and unfinished files that no writer is at work on; the caller holds the lock.
+        """Shards and unfinished files that no writer is working on; the caller holds the lock.
 
         Shards in use are among them.
         """
 
     def describe(self, name: str) -> str:
-        """The name as a user knows it, for messages."""
+        """The name with its folder or URL, for messages."""
 
 
-def named(name: Name) -> str:
-    """The name itself, however long it takes."""
+def resolve_name(name: Name) -> str:
+    """The name itself; calls the function that returns it."""
     return name if isinstance(name, str) else name()
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def zoo_errors(path: Path) -> Iterator[None]:
     """Turns an OSError of the body into a ZooError about ``path``."""
     try:
         yield
@@ -104,7 +104,7 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise ZooError(
-                "there is no room left to write",
+                "no space left to write",
                 where=str(path),
                 got=str(error.strerror),
                 remedy="Free some space and repeat; all earlier commits are safe.",
@@ -116,11 +116,11 @@ def explained(path: Path) -> Iterator[None]:
                 got=str(error.strerror),
                 remedy="Give this user the right to it, and check that it isn't mounted read-only.",
             ) from error
-        raise ZooError("the file system refused", where=str(path), got=str(error)) from error
+        raise ZooError("the file system failed", where=str(path), got=str(error)) from error
 
 
 def missing_file(where: str) -> ZooError:
-    """The error about a name that isn't there."""
+    """The error about a missing file."""
     return ZooError(
         "the file is missing",
         where=where,

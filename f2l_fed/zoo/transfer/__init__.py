@@ -1,1 +1,1 @@
-"""TODO."""
+"""Single networks from files into a zoo, and from a zoo into files."""

@@ -1,4 +1,4 @@
-"""Single networks out of the zoo, as plain safetensors files."""
+"""Export of single networks as plain safetensors files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.format.sealed_json import canonical
 from f2l_fed.zoo.records import Floats, Record
-from f2l_fed.zoo.storage.store import explained
+from f2l_fed.zoo.storage.store import zoo_errors
 from f2l_fed.zoo.transfer.import_file import CONTEXT
 
 
@@ -24,7 +24,7 @@ def write_file(
     """Writes one network with named tensors.
 
     Args:
-        folder: Is created if need be; a file of the same record is replaced.
+        folder: The folder, which is created when needed; a file of the same record is replaced.
         weights: (D,) float32.
         context: (C,) float32, to be added as the tensor "f2l.context"; None to leave it out.
 
@@ -47,7 +47,7 @@ def write_file(
     }
     path = folder / f"{quote(record.key, safe='')}.safetensors"
     unfinished = folder / uuid.uuid4().hex
-    with explained(path):
+    with zoo_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             unfinished.write_bytes(save(tensors, metadata))

@@ -1,4 +1,4 @@
-"""Networks from files that others wrote: nothing in them is believed, nothing in them is run."""
+"""Import of networks from foreign files: every byte is checked, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import numpy as np
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.records import Floats
-from f2l_fed.zoo.storage.store import explained
+from f2l_fed.zoo.storage.store import zoo_errors
 
 CONTEXT = "f2l.context"
-MOST_HEADER_BYTES = 16 << 20
+MAX_HEADER_BYTES = 16 << 20
 _LENGTH_BYTES = 8
 _ZIP = b"PK\x03\x04"
 _FLOAT = np.dtype("<f4")
@@ -27,10 +27,12 @@ _FLOAT = np.dtype("<f4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A tensor as a header describes it.
+    """A tensor in the header of a file.
 
     Args:
-        start: Of its bytes within the file.
+        dtype: Type, as safetensors names it.
+        shape: Shape.
+        start: Position of its bytes within the file.
     """
 
     dtype: str
@@ -50,7 +52,7 @@ def read_file(path: Path, manifest: Manifest) -> tuple[Floats, Floats | None, st
     """
     if not path.is_file():
         raise UsageError("no such file", where=str(path), remedy="Check the path.")
-    with explained(path), path.open("rb") as file:
+    with zoo_errors(path), path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
         is_zip = file.read(len(_ZIP)) == _ZIP
@@ -60,18 +62,18 @@ def read_file(path: Path, manifest: Manifest) -> tuple[Floats, Floats | None, st
 
 
 def header(file: BinaryIO, path: Path) -> dict[str, Tensor]:
-    """Reads the header of a safetensors file and holds it against the file's size.
+    """Reads the header of a safetensors file and compares it with the file's size.
 
-    Nothing is allocated for a tensor: their bytes must lie behind the header, side by side in some
-    order, without holes, and end where the file ends.
+    Nothing is allocated for a tensor: their bytes must be adjacent behind the header, in any order
+    and without holes, and end at the end of the file.
 
     Raises:
-        ZooError: If anything of this is not so.
+        ZooError: If the file is anything else.
     """
     size_bytes = file.seek(0, 2)
     file.seek(0)
     length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    limit = min(MOST_HEADER_BYTES, size_bytes - _LENGTH_BYTES)
+    limit = min(MAX_HEADER_BYTES, size_bytes - _LENGTH_BYTES)
     if not 0 < length <= limit:
         _refuse(path, f"a header of 1 to {max(limit, 1)} bytes", f"one of {length}")
     try:
@@ -110,7 +112,7 @@ def _safetensors(file: BinaryIO, path: Path, manifest: Manifest) -> dict[str, Fl
 
 
 def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
-    # The zoo is read in places where loading torch would cost more than all else.
+    # Imported here, since most users of the zoo don't need torch.
     import torch
 
     try:
@@ -119,7 +121,7 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
         raise ZooError(
             "not a file that torch can load as weights only",
             where=str(path),
-            # torch's own text would advise to load it in the unsafe way.
+            # torch's own text would recommend the unsafe way of loading.
             got=f"{type(error).__name__} from torch.load",
             remedy="Save it with torch.save(model.state_dict(), …), or as safetensors.",
         ) from error
@@ -127,7 +129,7 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
         isinstance(name, str) and isinstance(part, torch.Tensor) for name, part in state.items()
     ):
         raise ZooError(
-            "the file holds no state_dict",
+            "the file has no state_dict",
             where=str(path),
             expected="tensors by name",
             got=type(state).__name__,
@@ -138,7 +140,7 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
     for name, shape in shapes.items():
         dtype = "F32" if state[name].dtype == torch.float32 else str(state[name].dtype)
         _require_tensor(path, name, shape, tuple(state[name].shape), dtype)
-    # A copy, since what is mapped changes with the file.
+    # A copy, since a mapping changes with the file.
     return {name: state[name].detach().clone().contiguous().numpy() for name in shapes}
 
 
@@ -161,13 +163,13 @@ def _tensor(path: Path, name: str, about: Any) -> tuple[int, int, Tensor]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a name that comes twice")
+        raise ValueError("a name is repeated")
     return found
 
 
 def _refuse(path: Path, expected: str, got: str) -> NoReturn:
     raise ZooError(
-        "not a sound safetensors file",
+        "not a valid safetensors file",
         where=str(path),
         expected=expected,
         got=got,
@@ -193,7 +195,7 @@ def _require_tensor(
 ) -> None:
     if shape != expected or dtype != "F32":
         raise ZooError(
-            "the tensor doesn't fit the zoo's layout",
+            "the tensor is not that of the zoo's layout",
             where=f"{path}, tensor {name}",
             expected=f"{expected} F32",
             got=f"{shape} {dtype}",

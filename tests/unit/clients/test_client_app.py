@@ -129,7 +129,7 @@ def test_numbers_that_the_policy_withholds_do_not_leave(tmp_path):
         ("nonsense = 1", task(), "ConfigError"),
     ],
 )
-def test_what_can_not_be_done_is_refused_with_a_code(tmp_path, more, content, code):
+def test_an_impossible_task_is_refused_with_a_code(tmp_path, more, content, code):
     assert refusal(ask(digits_site(tmp_path, more=more), content)).code == code
 
 

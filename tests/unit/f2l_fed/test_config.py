@@ -205,7 +205,7 @@ def test_an_error_in_a_file_names_the_file(tmp_path):
 def test_a_file_that_is_not_toml_is_refused(tmp_path, content):
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"mine\.toml: can't read"):
+    with pytest.raises(ConfigError, match=r"mine\.toml: the configuration can't be read"):
         load_config(path)
 
 

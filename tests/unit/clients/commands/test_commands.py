@@ -12,10 +12,11 @@ from flwr.app import Message
 
 from clients.cli import site as entry_point
 from clients.client_app import app
-from clients.daemon.status_page import page_of
+from clients.daemon.status_page import page_html
 from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
-from clients.site.site import open_site, sent_log
+from clients.site.sent_log import SentLog
+from clients.site.site import open_site
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
@@ -68,13 +69,15 @@ def work(site: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run",), "[server] address: no address of the server: expected host:port."),
+        (("run",), "[server] address: the server's address is missing: expected host:port."),
         (("model", "export", "out"), "this site has no network yet."),
-        (("init",), "new: there is no such kit. Check the path."),
-        (("init", "--name", "a", "--data", "absent"), "absent: there are no data."),
+        (("init",), "new: the kit does not exist. Check the path."),
+        (("init", "--name", "a", "--data", "absent"), "absent: the data do not exist."),
     ],
 )
-def test_what_can_not_be_done_ends_with_2_and_one_sentence(tmp_path, f2l_site, arguments, sentence):
+def test_an_impossible_command_ends_with_2_and_one_sentence(
+    tmp_path, f2l_site, arguments, sentence
+):
     site = digits_site(tmp_path)
     subject = tmp_path / "new" if arguments[0] == "init" else site
     depth = 2 if arguments[0] == "model" else 1
@@ -86,13 +89,13 @@ def test_what_can_not_be_done_ends_with_2_and_one_sentence(tmp_path, f2l_site, a
     assert done.stderr.count("\n") == 1
 
 
-def test_a_command_of_its_own_ends_with_2_and_one_sentence(tmp_path):
+def test_a_command_in_a_process_of_its_own_ends_with_2_and_one_sentence(tmp_path):
     command = [sys.executable, "-m", "clients.cli", "status", str(tmp_path / "absent.toml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "can't read the site's configuration" in done.stderr
+    assert "the site's configuration can't be read" in done.stderr
 
 
 def test_check_ends_with_2_and_every_problem(tmp_path, f2l_site):
@@ -106,7 +109,7 @@ def test_check_ends_with_2_and_every_problem(tmp_path, f2l_site):
     assert report["train"] == 30
 
 
-def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
+def test_status_and_sent_show_what_has_happened(tmp_path, f2l_site):
     site = digits_site(tmp_path)
     work(site)
     shown = json.loads(f2l_site("sent", site, "--json").stdout)
@@ -125,8 +128,8 @@ def test_status_and_sent_tell_what_has_happened(tmp_path, f2l_site):
 def test_the_page_shows_the_norm_of_what_has_left(tmp_path):
     site = digits_site(tmp_path)
     work(site)
-    (entry,) = sent_log(tmp_path / "state").entries()
-    assert f"<td class=n>{entry['changes'][0]:.4g}</td>" in page_of(site)
+    (entry,) = SentLog.in_folder(tmp_path / "state").entries()
+    assert f"<td class=n>{entry['changes'][0]:.4g}</td>" in page_html(site)
 
 
 def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site):
@@ -149,7 +152,7 @@ def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
     assert f2l_site("generate", site, "--steps", "-1").returncode == 2
 
 
-def test_a_network_is_made_anew_from_the_start_of_the_latest_task_and_exported(tmp_path, f2l_site):
+def test_a_network_is_made_again_from_the_start_of_the_latest_task_and_exported(tmp_path, f2l_site):
     site = digits_site(tmp_path)
     work(site)
     for name in ("model.safetensors", "model.json"):
@@ -191,6 +194,6 @@ def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):
     assert site.read_text() == before
     with pytest.raises(ConfigError, match="name is out of range"):
         create_site(tmp_path / "b", "No Name", tmp_path / "a/train.npz")
-    with pytest.raises(DataError, match="there are no data"):
+    with pytest.raises(DataError, match="the data do not exist"):
         create_site(tmp_path / "c", "c", tmp_path / "absent")
     assert list(tmp_path.rglob("*.draft")) == list((tmp_path / "b").iterdir()) == []

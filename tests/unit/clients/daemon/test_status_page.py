@@ -47,7 +47,7 @@ def site_with_a_past(folder: Path) -> Path:
     return site
 
 
-def got(port: int, path: str = "/", *, host: str = "", method: str = "GET"):
+def get(port: int, path: str = "/", *, host: str = "", method: str = "GET"):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.request(method, path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
@@ -56,10 +56,10 @@ def got(port: int, path: str = "/", *, host: str = "", method: str = "GET"):
     return answer, text
 
 
-def test_the_page_tells_how_the_site_stands_and_what_has_left(tmp_path):
+def test_the_page_shows_the_status_and_what_has_left(tmp_path):
     (port,) = free_ports(1)
     with serving_page(site_with_a_past(tmp_path), port):
-        answer, text = got(port)
+        answer, text = get(port)
     assert answer.status == 200
     for words in (
         "Site north",
@@ -78,10 +78,10 @@ def test_the_page_tells_how_the_site_stands_and_what_has_left(tmp_path):
     assert "<th class=n>norm</th>" not in text
 
 
-def test_the_page_runs_nothing_and_is_kept_nowhere(tmp_path):
+def test_the_page_runs_no_script_and_is_not_cached(tmp_path):
     (port,) = free_ports(1)
     with serving_page(site_with_a_past(tmp_path), port):
-        answer, text = got(port)
+        answer, text = get(port)
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
     policy = answer.headers["Content-Security-Policy"]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -97,20 +97,20 @@ def test_the_page_runs_nothing_and_is_kept_nowhere(tmp_path):
 def test_only_this_machine_by_its_own_name_gets_the_page_and_nobody_changes_anything(tmp_path):
     (port,) = free_ports(1)
     with serving_page(site_with_a_past(tmp_path), port):
-        assert got(port, host=f"localhost:{port}")[0].status == 200
+        assert get(port, host=f"localhost:{port}")[0].status == 200
         for host in (f"evil.example:{port}", "localhost.evil.example", f"127.0.0.1.nip:{port}"):
-            answer, text = got(port, host=host)
+            answer, text = get(port, host=host)
             assert (answer.status, text) == (404, "not found")
-        assert got(port, "/tls.key")[0].status == 404
-        assert got(port, "/../tls.key")[0].status == 404
-        assert got(port, method="POST")[0].status == 501
+        assert get(port, "/tls.key")[0].status == 404
+        assert get(port, "/../tls.key")[0].status == 404
+        assert get(port, method="POST")[0].status == 501
         # Another address of this machine, such as that of its network card, is not listened on.
         with socket.socket() as other:
             other.settimeout(5)
             assert other.connect_ex(("127.0.0.2", port)) != 0
 
 
-def test_a_taken_port_is_told_in_one_sentence(tmp_path):
+def test_a_taken_port_is_reported_in_one_sentence(tmp_path):
     site = site_with_a_past(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -53,9 +53,17 @@ def test_hidden_files_and_files_beside_the_class_folders_do_not_matter(tmp_path)
 @pytest.mark.parametrize(
     ("mode", "size", "message"),
     [
-        ("L", (4, 4), r"b/2\.png: an image unlike the others: expected grey of 4x3 pixels as 1"),
-        ("RGB", (4, 3), r"b/2\.png: an image unlike the others.*got RGB of 4x3"),
-        ("RGBA", (4, 3), r"b/2\.png: an image that is neither grey nor RGB: got mode RGBA"),
+        (
+            "L",
+            (4, 4),
+            r"b/2\.png: the image has another size or colour: expected grey of 4x3 pixels as 1",
+        ),
+        (
+            "RGB",
+            (4, 3),
+            r"b/2\.png: the image has another size or colour.*got RGB of 4x3",
+        ),
+        ("RGBA", (4, 3), r"b/2\.png: the image is neither grey nor RGB: got mode RGBA"),
     ],
 )
 def test_the_first_odd_image_is_named(tmp_path, mode, size, message):
@@ -72,7 +80,7 @@ def test_an_unreadable_image_is_named(tmp_path):
     write_image(tmp_path / "b/1.png")
     whole = (tmp_path / "b/1.png").read_bytes()
     (tmp_path / "b/1.png").write_bytes(whole[:40])
-    with pytest.raises(DataError, match=r"b/1\.png: not an image that can be read"):
+    with pytest.raises(DataError, match=r"b/1\.png: the image can't be read"):
         load_examples(tmp_path)
 
 
@@ -81,7 +89,7 @@ def test_a_folder_without_class_folders_is_refused(tmp_path):
     with pytest.raises(DataError, match="no class folders"):
         load_examples(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: a class folder without images"):
+    with pytest.raises(DataError, match="empty: the class folder has no images"):
         load_examples(tmp_path)
 
 
@@ -116,14 +124,14 @@ def test_categories_and_the_row_index_of_pandas_are_understood(tmp_path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", r"expected a column named label or y, got columns a, b"),
-        ("y\n1\n2\n", r"no column of labels beside other columns"),
-        ("a,y\n1,0\ntwo,1\n", r"column 'a', data row 2: a value that is not a number: got 'two'"),
-        ("a,y\n1,0\n,1\n", r"column 'a', data row 2: a value that is missing or not finite"),
-        ("a,y\n1,0\ninf,1\n", r"column 'a', data row 2: a value that is missing or not finite"),
-        ("a,y\n1,u\n2,\n", r"column 'y', data row 2: a label is missing"),
+        ("y\n1\n2\n", r"the column of labels or the other columns are missing"),
+        ("a,y\n1,0\ntwo,1\n", r"column 'a', data row 2: the value is not a number: got 'two'"),
+        ("a,y\n1,0\n,1\n", r"column 'a', data row 2: the value is missing or not finite"),
+        ("a,y\n1,0\ninf,1\n", r"column 'a', data row 2: the value is missing or not finite"),
+        ("a,y\n1,u\n2,\n", r"column 'y', data row 2: the label is missing"),
         ("a,y\n1,0.5\n2,1\n", r"y is not whole"),
-        (",a,y\n0,1,0\n1,2,1\n", r"a column without a name of its own.*index=False"),
-        ("a,a,y\n0,1,0\n1,2,1\n", r"a column without a name of its own: got 'a'"),
+        (",a,y\n0,1,0\n1,2,1\n", r"the column's name is missing or not unique.*index=False"),
+        ("a,a,y\n0,1,0\n1,2,1\n", r"the column's name is missing or not unique: got 'a'"),
         ("a,y\n", r"the table has no rows"),
         ("a,y\n1,2,3\n", r"the table can't be read"),
     ],
@@ -147,13 +155,13 @@ def test_named_labels_follow_the_given_order(tmp_path, labels):
     data = load_examples(tmp_path / "d.npz", ("c", "a", "b"))
     assert data.y.tolist() == [2, 0, 2]
     assert data.classes == 3
-    with pytest.raises(DataError, match="not on the list: expected one of b, got 'c'"):
+    with pytest.raises(DataError, match="unknown label: expected one of b, got 'c'"):
         load_examples(tmp_path / "d.npz", ("b",))
 
 
 @pytest.mark.parametrize("name", ["absent.npz", "absent", "absent.csv"])
 def test_missing_data_are_named(tmp_path, name):
-    with pytest.raises(DataError, match=f"{name}: there are no data"):
+    with pytest.raises(DataError, match=f"{name}: the data do not exist"):
         load_examples(tmp_path / name)
 
 

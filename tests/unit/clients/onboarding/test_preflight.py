@@ -34,7 +34,7 @@ def test_every_problem_is_found_at_once(tmp_path):
     for part in (
         "no network is called 'cnn-xl'",
         "state: nothing can be written in",
-        "root_certificates = 'ca.crt': can't read",
+        "root_certificates = 'ca.crt': the root certificates can't be read",
         "private_key = 'k': can't be read",
         "expected at least 99 training examples, got 30",
         "the network 'mlp' is not allowed",
@@ -55,7 +55,7 @@ def test_unusable_data_do_not_hide_what_else_is_wrong(tmp_path):
 
 def test_a_configuration_that_can_not_be_read_is_the_one_problem(tmp_path):
     (problem,) = check(tmp_path / "site.toml").problems
-    assert "can't read the site's configuration" in problem
+    assert "the site's configuration can't be read" in problem
 
 
 def test_a_network_that_does_not_suit_the_inputs_is_a_problem(tmp_path):
@@ -66,7 +66,7 @@ def test_a_network_that_does_not_suit_the_inputs_is_a_problem(tmp_path):
     assert "this target works on images" in problem
 
 
-def test_skew_scale_and_missing_validation_are_remarked(tmp_path):
+def test_imbalance_scale_and_missing_validation_are_remarked(tmp_path):
     x = np.ones((31, 2)) * [1, 1e6]
     np.savez(tmp_path / "train.npz", x=x, y=[0] * 30 + [1])
     path = tmp_path / "site.toml"

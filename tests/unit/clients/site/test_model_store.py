@@ -81,16 +81,16 @@ def test_a_saved_start_is_read_back_with_its_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("name", "load"), [("model.safetensors", load_model), ("start.safetensors", load_start)]
 )
-def test_a_damaged_network_is_told(tmp_path, content, name, load):
+def test_a_damaged_network_is_reported(tmp_path, content, name, load):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match="can't read the site's network"):
+    with pytest.raises(DataError, match="the site's network can't be read"):
         load(tmp_path)
 
 
-def test_a_start_without_a_recipe_is_told(tmp_path):
+def test_a_start_without_a_recipe_is_reported(tmp_path):
     save_model(tmp_path, model())
     (tmp_path / "model.safetensors").rename(tmp_path / "start.safetensors")
-    with pytest.raises(DataError, match="can't read the site's network"):
+    with pytest.raises(DataError, match="the site's network can't be read"):
         load_start(tmp_path)
 
 
@@ -103,5 +103,5 @@ def test_the_exported_program_predicts_like_the_network(tmp_path: Path):
     read = load_model(tmp_path / "out")
     assert read is not None
     assert dataclasses.replace(read.facts) == model().facts
-    with pytest.raises(UsageError, match="this is there already"):
+    with pytest.raises(UsageError, match="the file exists already"):
         export_model(model(), tmp_path / "out")

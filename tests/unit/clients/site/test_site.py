@@ -68,18 +68,18 @@ def test_the_state_folder_is_for_its_owner_alone(tmp_path):
         ("labels = 'a, a'", "labels is out of range: expected different names"),
         ("[server]\naddress = 'hub'", r"address is out of range: expected host:port"),
         ("[server]\naddress = 'hub:70000'", r"address is out of range: expected host:port"),
-        ("[server]\naddress = 'h:1'\ninsecure = true\nprivate_key = 'k'", "insecure can't stand"),
+        ("[server]\naddress = 'h:1'\ninsecure = true\nprivate_key = 'k'", "insecure excludes"),
         ("[server]\ninsecure = 1", "insecure has the wrong type"),
         ("[policy]\nmaximum_steps = 0", "maximum_steps is out of range"),
     ],
 )
-def test_a_configuration_that_can_not_stand_is_refused(tmp_path, more, message):
+def test_an_invalid_configuration_is_refused(tmp_path, more, message):
     with pytest.raises(ConfigError, match=message):
         read_config(digits_site(tmp_path, more=more))
 
 
 @pytest.mark.parametrize("name", ["", "North", "a/b", "-a", "a" * 64])
-def test_a_name_that_is_no_plain_label_is_refused(tmp_path, name):
+def test_an_invalid_name_is_refused(tmp_path, name):
     path = digits_site(tmp_path)
     path.write_text(path.read_text().replace("north", name))
     with pytest.raises(ConfigError, match="name is out of range"):

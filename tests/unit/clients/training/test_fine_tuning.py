@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
-from clients.site.site import open_site
+from clients.site.site import Site, open_site
 from clients.training import fine_tuning
+from clients.training.accepted_request import AcceptedRequest, accept, target_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import LayoutMismatch
 from f2l_fed.local_training.config import Recipe
@@ -28,14 +29,14 @@ def task(candidates: tuple[dict[str, torch.Tensor], ...] = (), steps: int = 30) 
     )
 
 
+def accepted(site: Site, request: Task) -> AcceptedRequest[Task]:
+    return AcceptedRequest(site=site, request=request, target=target_of(frame()))
+
+
 def test_work_is_the_same_every_time(tmp_path):
-    site = open_site(digits_site(tmp_path))
-    target = fine_tuning.target_of(frame())
+    request = accepted(open_site(digits_site(tmp_path)), task())
     one, two = (
-        fine_tuning.update_of(
-            site, task(), target, fine_tuning.fine_tune_episodes(site, task(), target)
-        )
-        for _ in range(2)
+        fine_tuning.plain_update(request, fine_tuning.fine_tune_episodes(request)) for _ in range(2)
     )
     assert torch.equal(one.weights, two.weights)
     assert torch.equal(one.probes, two.probes)
@@ -44,51 +45,49 @@ def test_work_is_the_same_every_time(tmp_path):
 
 def test_work_improves_the_start_and_measures_it_on_validation_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
-    target = fine_tuning.target_of(frame())
-    (best,) = tuned = fine_tuning.fine_tune_episodes(site, task(), target)
-    update = fine_tuning.update_of(site, task(), target, tuned)
+    request = accepted(site, task())
+    (best,) = networks = fine_tuning.fine_tune_episodes(request)
+    update = fine_tuning.plain_update(request, networks)
     assert set(update.numbers) == set(NUMBERS)
     assert (update.chosen, update.round, update.numbers["examples"]) == (("anchor",), 2, 30)
     assert update.numbers["accuracy_before"] < 0.5 < 0.9 <= update.numbers["accuracy_after"]
     assert torch.equal(update.weights[0], best.weights)
-    measured = loss_and_accuracy(target, best.weights, site.validation.x, site.validation.y)
+    measured = loss_and_accuracy(request.target, best.weights, site.validation.x, site.validation.y)
     assert (update.numbers["loss_after"], update.numbers["accuracy_after"]) == measured
 
 
 def test_the_best_start_is_chosen_on_the_sites_own_training_examples(tmp_path):
     site = open_site(digits_site(tmp_path))
-    target = fine_tuning.target_of(frame())
-    trained = fine_tuning.fine_tune_episodes(site, task(), target)[0].weights
+    target = target_of(frame())
+    trained = fine_tuning.fine_tune_episodes(accepted(site, task()))[0].weights
     worse = target.initialise(generator_for("worse"))
-    offered = {"prior": worse, "sample-0": trained}
-    asked = task((offered, {"prior": worse}), steps=0)
-    tuned = fine_tuning.fine_tune_episodes(site, asked, target)
-    update = fine_tuning.update_of(site, asked, target, tuned)
-    assert select(target, offered, site.train.x, site.train.y)[0] == "sample-0"
+    candidates = {"prior": worse, "sample-0": trained}
+    request = accepted(site, task((candidates, {"prior": worse}), steps=0))
+    networks = fine_tuning.fine_tune_episodes(request)
+    update = fine_tuning.plain_update(request, networks)
+    assert select(target, candidates, site.train.x, site.train.y)[0] == "sample-0"
     assert update.chosen == ("sample-0", "prior")
     assert torch.equal(update.weights, torch.stack([trained, worse]))
-    assert torch.equal(fine_tuning.best_of(tuned).weights, trained)
-    assert [torch.equal(one.start, one.weights) for one in tuned] == [True, True]
+    assert torch.equal(fine_tuning.lowest_loss(networks).weights, trained)
+    assert [torch.equal(one.start, one.weights) for one in networks] == [True, True]
 
 
 def test_a_kept_start_becomes_the_same_network_again_or_another_with_other_steps(tmp_path):
     site = open_site(digits_site(tmp_path))
-    target = fine_tuning.target_of(frame())
-    asked = replace(task(), recipe=Recipe(steps=30, lr=0.1))
-    (best,) = fine_tuning.fine_tune_episodes(site, asked, target)
+    request = accepted(site, replace(task(), recipe=Recipe(steps=30, lr=0.1)))
+    (best,) = fine_tuning.fine_tune_episodes(request)
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    made = fine_tuning.model_of(site, asked, target, best, now)
-    start = fine_tuning.start_of(made, best, asked.recipe)
+    made, start = fine_tuning.model_of(request, best, now)
     assert (start.model.facts.steps, start.model.facts.accuracy) == (0, best.before[1])
     again, _ = fine_tuning.fine_tune_again(site, start, now)
     assert torch.equal(again.weights, made.weights)
     assert again.facts == made.facts
-    none, tuned = fine_tuning.fine_tune_again(site, start, now, steps=0)
+    none, network = fine_tuning.fine_tune_again(site, start, now, steps=0)
     assert torch.equal(none.weights, start.model.weights)
-    assert none.facts.accuracy == tuned.before[1] == best.before[1]
+    assert none.facts.accuracy == network.before[1] == best.before[1]
 
 
 def test_an_anchor_of_another_size_is_refused(tmp_path):
-    target = fine_tuning.target_of(frame())
+    site = open_site(digits_site(tmp_path))
     with pytest.raises(LayoutMismatch, match="anchor"):
-        fine_tuning.require_anchor(replace(task(), anchor=torch.zeros(3)), target)
+        accept(site, replace(task(), anchor=torch.zeros(3)), app="")

@@ -30,7 +30,7 @@ PRIVATE = "[privacy]\nepsilon = 5.0\ndelta = 1e-3\nanswers = 2\n"
 
 
 def later(episodes=2, steps=4, **kinds):
-    """A task of a later round; kinds are offered in every episode."""
+    """A task of a later round; with these candidates in every episode."""
     return pack_task(
         Task(
             frame=dataclasses.replace(frame(), episodes=episodes),
@@ -53,15 +53,15 @@ def update_in(content):
 
 def test_what_leaves_is_not_what_the_site_keeps(tmp_path):
     site = digits_site(tmp_path, more=PRIVATE)
-    offered = {"prior": networks(1), "sample-0": networks(2)}
-    update = update_in(ask(site, later(**offered)))
+    candidates = {"prior": networks(1), "sample-0": networks(2)}
+    update = update_in(ask(site, later(**candidates)))
     model, start = load_model(tmp_path / "state"), load_start(tmp_path / "state")
     assert model is not None
     assert start is not None
     assert update.chosen == ("prior", "prior")
     assert torch.equal(update.weights[0], update.weights[1])
     assert torch.equal(update.probes[0], update.probes[1])
-    change = update.weights[0] - offered["prior"]
+    change = update.weights[0] - candidates["prior"]
     kept = model.weights - start.model.weights
     assert float(torch.cosine_similarity(change, kept, dim=0)) < 0.9
     assert set(update.numbers) == {"examples", "steps"}
@@ -91,7 +91,7 @@ def test_a_spent_budget_ends_the_answers_and_leaves_no_more_noise_behind(tmp_pat
     assert 4.95 < sent(site)[1]["budget"]["spent"] <= 5.0
 
 
-def test_a_probe_is_paid_for_once_an_anchor(tmp_path):
+def test_a_probe_is_paid_for_once_per_anchor(tmp_path):
     site = digits_site(tmp_path, more=PRIVATE)
     budget = Budget(
         config=PrivacyConfig(epsilon=5.0, delta=1e-3, answers=2), state=tmp_path / "state"
@@ -127,7 +127,7 @@ def test_without_the_priors_start_nothing_is_spent_or_sent(tmp_path):
     assert not (tmp_path / "state/privacy.json").exists()
 
 
-def test_the_budget_is_taken_off_before_the_answer_is_made(tmp_path):
+def test_the_budget_is_spent_before_the_answer_is_made(tmp_path):
     budget = Budget(config=PrivacyConfig(epsilon=1.0, answers=1), state=tmp_path)
     noise = budget.spend([(1.0, 10)])
     assert json.loads((tmp_path / "privacy.json").read_text()) == {
@@ -150,10 +150,10 @@ def test_the_budget_is_taken_off_before_the_answer_is_made(tmp_path):
         ("epsilon = 2.0\ndelta = 0.1", "would allow one example to be given away"),
     ],
 )
-def test_the_check_names_a_budget_that_is_none(tmp_path, setting, problem):
+def test_the_check_names_an_invalid_budget(tmp_path, setting, problem):
     site = digits_site(tmp_path, more=f"[privacy]\n{setting}\n")
     assert any(problem in text for text in check(site, connect=False).problems)
 
 
-def test_the_check_is_content_with_a_budget(tmp_path):
+def test_the_check_accepts_a_budget(tmp_path):
     assert check(digits_site(tmp_path, more=PRIVATE), connect=False).problems == ()

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from clients.site.site import open_site
-from clients.training.fine_tuning import target_of
+from clients.site.site import Site, open_site
+from clients.training.accepted_request import AcceptedRequest, target_of
 from clients.training.probe_cache import probes_of
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.probe import anchor
@@ -20,17 +20,21 @@ from tests.support.sites import digits_site, frame
 REQUEST = ProbeRequest(frame=frame(), anchor=None)
 
 
+def probes(site: Site, request: ProbeRequest = REQUEST) -> torch.Tensor:
+    return probes_of(AcceptedRequest(site=site, request=request, target=target_of(frame())))
+
+
 def test_the_probe_moves_the_anchor_towards_the_task(tmp_path):
     site = open_site(digits_site(tmp_path))
     target = target_of(frame())
     start = anchor(target, frame().lineage)
     before, _ = loss_and_accuracy(target, start, site.train.x, site.train.y)
-    probes = probes_of(site, REQUEST, target)
-    assert not torch.equal(probes[0], probes[1])
-    for probe in probes:
+    made = probes(site)
+    assert not torch.equal(made[0], made[1])
+    for probe in made:
         after, _ = loss_and_accuracy(target, start + probe, site.train.x, site.train.y)
         assert after < before
-    assert torch.equal(probes, probes_of(site, REQUEST, target))
+    assert torch.equal(made, probes(site))
 
 
 def test_probes_start_from_the_anchor_that_was_sent(tmp_path):
@@ -38,37 +42,33 @@ def test_probes_start_from_the_anchor_that_was_sent(tmp_path):
     target = target_of(frame())
     first = anchor(target, frame().lineage)
     other = anchor(target, "another")
-    sent = probes_of(site, replace(REQUEST, anchor=first), target)
-    assert torch.equal(sent, probes_of(site, REQUEST, target))
-    assert not torch.equal(sent, probes_of(site, replace(REQUEST, anchor=other), target))
+    sent = probes(site, replace(REQUEST, anchor=first))
+    assert torch.equal(sent, probes(site))
+    assert not torch.equal(sent, probes(site, replace(REQUEST, anchor=other)))
 
 
 def marked(path: Path) -> None:
     """Makes kept probes differ from those that would be made."""
-    made_from = {"made_from": kept_for(path)}
-    save_file({name: t + 1 for name, t in load_file(path).items()}, path, made_from)
-
-
-def kept_for(path: Path) -> str:
     with safe_open(path, framework="pt") as file:
-        return str(file.metadata()["made_from"])
+        made_from = {"made_from": str(file.metadata()["made_from"])}
+    save_file({name: t + 1 for name, t in load_file(path).items()}, path, made_from)
 
 
 def test_probes_are_made_once_for_the_same_examples_and_anchor(tmp_path):
     site = open_site(digits_site(tmp_path))
-    made = probes_of(site, REQUEST, target_of(frame()))
+    made = probes(site)
     path = site.state / "probes.safetensors"
     assert path.stat().st_mode & 0o777 == 0o600
     marked(path)
-    assert torch.equal(probes_of(site, REQUEST, target_of(frame())), made + 1)
+    assert torch.equal(probes(site), made + 1)
 
 
 @pytest.mark.parametrize("change", ["anchor", "steps", "episodes", "examples", "labels", "damage"])
-def test_probes_are_made_anew_when_anything_differs(tmp_path, change):
+def test_probes_are_made_again_when_anything_differs(tmp_path, change):
     file = digits_site(tmp_path)
     site = open_site(file)
     request, target = REQUEST, target_of(frame())
-    probes_of(site, request, target)
+    probes(site, request)
     path = site.state / "probes.safetensors"
     marked(path)
     if change == "anchor":
@@ -87,6 +87,6 @@ def test_probes_are_made_anew_when_anything_differs(tmp_path, change):
             **({"x": 1 - x, "y": y} if change == "examples" else {"x": x, "y": 2 - y}),
         )
         site = open_site(file)
-    found = probes_of(site, request, target)
+    found = probes(site, request)
     path.unlink()
-    assert torch.equal(found, probes_of(site, request, target))
+    assert torch.equal(found, probes(site, request))

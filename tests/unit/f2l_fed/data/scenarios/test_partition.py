@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.core.random_streams import stream
-from f2l_fed.data import SCENARIOS, Dataset, Partition, SiteData, SplitConfig, load, partition
+from f2l_fed.data import (
+    SCENARIOS,
+    Dataset,
+    Partition,
+    SiteData,
+    SplitConfig,
+    load_dataset,
+    partition,
+)
 from f2l_fed.data.dataset import as_dataset
 from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
@@ -127,7 +135,7 @@ def test_unseen_classes_are_at_no_training_site():
 
 
 def test_ten_classes_leave_none_to_spare_for_unseen_ones():
-    part = split("few-shot", load("digits"), config=SplitConfig(), sites=20)
+    part = split("few-shot", load_dataset("digits"), config=SplitConfig(), sites=20)
     assert part.held_out["unseen"] is None
     assert {label for site in part.sites for label in site.classes} == set(range(10))
 

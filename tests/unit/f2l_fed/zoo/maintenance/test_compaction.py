@@ -53,7 +53,7 @@ def require_numbers(zoo: Zoo, records: tuple[Record, ...], commit: int | None = 
 
 
 def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(compaction, "MOST_BYTES", rows * 4 * (WEIGHTS + CONTEXT))
+    monkeypatch.setattr(compaction, "MAX_BYTES", rows * 4 * (WEIGHTS + CONTEXT))
 
 
 def apart_from_place(records: tuple[Record, ...]) -> list[tuple[object, ...]]:
@@ -178,7 +178,7 @@ def test_an_erasure_of_merged_rows_that_was_interrupted_is_finished_on_opening(
         view.store,
         commit_log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site="a"),
     )
-    assert [fault.what[:27] for fault in filled.verify()] == ["erased rows are still there"]
+    assert [fault.what[:24] for fault in filled.verify()] == ["it still has erased rows"]
     assert Zoo.open(place).verify() == ()
     assert not view.store.exists(shards.name(move.sha256))
 
@@ -286,9 +286,9 @@ def test_a_merge_that_moves_what_is_not_there_is_refused(path: Path, site: str, 
     )
     opened = Zoo.open(path)
     for use in (opened.snapshot, opened.compact, opened.stats):
-        with pytest.raises(ZooError, match="moves a record that the log doesn't hold"):
+        with pytest.raises(ZooError, match="moves a record that the log doesn't have"):
             use()
-    assert f"moves {key}, which isn't there" in {fault.what for fault in opened.verify()}
+    assert f"moves {key}, which is missing" in {fault.what for fault in opened.verify()}
     assert set(kept) <= set(shard_files(path))
 
 

@@ -92,7 +92,7 @@ def test_a_missing_tensor_is_named(zoo: Zoo, tmp_path: Path):
 
 def test_a_file_that_is_no_network_is_refused(zoo: Zoo, tmp_path: Path):
     (tmp_path / "net.safetensors").write_bytes(b"\x80\x04 no network")
-    with pytest.raises(ZooError, match="not a sound safetensors file"):
+    with pytest.raises(ZooError, match="not a valid safetensors file"):
         zoo.import_file(tmp_path / "net.safetensors", site="a", round=0)
     with pytest.raises(UsageError, match="no such file"):
         zoo.import_file(tmp_path / "none.safetensors", site="a", round=0)

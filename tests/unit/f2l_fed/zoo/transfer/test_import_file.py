@@ -52,7 +52,7 @@ def test_a_plain_header_is_read(zoo: Zoo, tmp_path: Path):
         (b"[" * 50_000, {}, "a header of tensors in JSON"),
         (b"[]", {}, "a header of tensors in JSON"),
         (b"\xff{}", {}, "a header of tensors in JSON"),
-        (b'{"scale":1,"scale":2}', {}, "a name that comes twice"),
+        (b'{"scale":1,"scale":2}', {}, "a name is repeated"),
         (changed("scale", data_offsets=[32, HUGE]), {}, "1 numbers in tensor scale"),
         (changed("scale", shape=[HUGE], data_offsets=[32, 32 + 4 * HUGE]), {}, "bytes, got 2"),
         (changed("scale", shape=[HUGE, HUGE, HUGE]), {}, "numbers in tensor scale, got 4 bytes"),
@@ -104,8 +104,8 @@ class Harm:
     ("content", "message"),
     [
         ({"scale": Harm()}, "not a file that torch can load as weights only"),
-        (torch.ones(9), "the file holds no state_dict: expected tensors by name, got Tensor"),
-        ({"scale": 7.0}, "the file holds no state_dict"),
+        (torch.ones(9), "the file has no state_dict: expected tensors by name, got Tensor"),
+        ({"scale": 7.0}, "the file has no state_dict"),
         ({"scale": torch.tensor(7.0)}, r"expected also body\.bias, body\.weight"),
     ],
 )

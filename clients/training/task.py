@@ -1,0 +1,64 @@
+"""The answers of a site: an update to a task, its probes to a request for the probes alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clients.site.model_store import save_model
+from clients.site.policy import allowed_numbers
+from clients.site.sent_log import utc_now
+from clients.site.site import Site
+from clients.training.accepted_request import accept
+from clients.training.fine_tuning import fine_tune_episodes, lowest_loss, model_of, plain_update
+from clients.training.private_training import private_probes, private_update
+from clients.training.probe_cache import probes_of
+from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
+
+
+def respond(site: Site, task: Task, *, app: str = "") -> tuple[Update, tuple[float, ...]]:
+    """Answers a task: chooses starts, fine-tunes them, keeps the best network, makes the update.
+
+    A site with a privacy budget keeps its network and sends a noised one.
+
+    Args:
+        site: The site.
+        task: The server's task.
+        app: SHA-256 of the Flower app that asks; "" where it is not known.
+
+    Returns:
+        The update with the numbers that may leave, and the Euclidean length of every change in
+        it, from a start to its network.
+
+    Raises:
+        PolicyRefusal: If the site's policy or its privacy budget forbids it.
+        LayoutMismatch: If the server has another network by this name.
+        DataError: If the site's examples don't suit the network.
+    """
+    accepted = accept(site, task, app=app)
+    networks = fine_tune_episodes(accepted)
+    save_model(site.state, *model_of(accepted, lowest_loss(networks), utc_now()))
+    if budget := site.budget:
+        update, change = private_update(accepted, budget)
+        changes: tuple[float, ...] = (change,)
+    else:
+        update = plain_update(accepted, networks)
+        changes = tuple(network.change for network in networks)
+    numbers = allowed_numbers(site.config.policy, update.numbers)
+    return replace(update, numbers=numbers), changes
+
+
+def respond_to_probe(site: Site, request: ProbeRequest, *, app: str = "") -> ProbeReply:
+    """Answers a server that does not know this site's context yet.
+
+    Args:
+        site: The site.
+        request: The server's request.
+        app: SHA-256 of the Flower app that asks; "" where it is not known.
+
+    Raises:
+        PolicyRefusal, LayoutMismatch, DataError: As in `respond`.
+    """
+    accepted = accept(site, request, app=app)
+    budget = site.budget
+    probes = private_probes(accepted, budget) if budget else probes_of(accepted)
+    return ProbeReply(site=site.config.name, probes=probes)
