@@ -42,7 +42,7 @@ def forget(
         raise UsageError(
             "this erases all networks of the site for good",
             where=site,
-            remedy="Say so with --yes.",
+            remedy="Confirm with --yes.",
         )
     registry = registry_of(zoo, releases)
     erased = erase_site(

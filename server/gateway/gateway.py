@@ -24,7 +24,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.wire.enrolment import (
+    AUTHORITY,
+    CERTIFICATE,
+    ENROL_PATH,
+    KEY,
+    RENEW_PATH,
+    SELF_PATH,
+)
 from server.gateway.proxy_connection import ProxyConnection, Upstream
 from server.gateway.site_auth import SiteAuth
 
@@ -33,7 +40,6 @@ UNKNOWN_SITE_S = 30.0
 """Longest connection of an unknown site, one that shows no certificate of a site."""
 
 _FLEET = re.compile(r"/v1/fleet/[a-z-]{1,64}")
-_SITE = re.compile(r"/v1/site/(enrol|renew)")
 _LARGEST_FORM_BYTES = 16 * 1024
 
 
@@ -163,9 +169,9 @@ class Gateway:
         """The service for a request and its largest size, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
-        if method == "GET" and path == "/v1/site/me":
+        if method == "GET" and path == SELF_PATH:
             return 200 if self._auth.is_registered(proxied.site) else 401
-        if method == "POST" and _SITE.fullmatch(path):
+        if method == "POST" and path in (ENROL_PATH, RENEW_PATH):
             return self._enrolment, _LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):
             return 404

@@ -109,7 +109,7 @@ class Membership:
             The certificate, PEM; the earlier ones are revoked.
 
         Raises:
-            Refused: If the request can't be granted.
+            Refused: If the request is invalid.
         """
         now, name, request = self._clock(), form.site, form.request.encode("ascii")
         site = self.registry.active(check_name(name))
@@ -123,7 +123,7 @@ class Membership:
             self._revoke_earlier(site)
             return pem
         pem, serial = self._certify(name, request, now)
-        # Nothing is revoked before: what the registry refuses must not lock the site out.
+        # Revoked only now: a renewal that the registry refuses must not lock the site out.
         _, after = self.registry.renew(name, form.key, pem, serial)
         self._revoke_earlier(after)
         self._events.emit(events.SITE_RENEWED, site=name)

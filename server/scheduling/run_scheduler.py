@@ -215,7 +215,7 @@ class RunScheduler:
             return state
 
     def _reason(self, run: Run) -> str:
-        """The reason that a run did not complete: its app's own record, or else Flower's details."""
+        """The reason that a run did not complete: its app's record, or else Flower's details."""
         end = RunEnd.read(run_end_path(self._root), str(run.id))
         recorded = end.reason if end is not None else ""
         return recorded or run.details or f"the run {run.outcome}"

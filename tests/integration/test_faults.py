@@ -226,11 +226,11 @@ def break_all(central: Central, early: Relay, late: Relay, sites: dict[str, Plac
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     root = tmp_path_factory.mktemp("faults")
     # Rounds end before a retraining: it takes long, and nothing breaks in it here.
-    front, port = prepare(root / "central", "--set", "round.minimum=100")
+    gateway, port = prepare(root / "central", "--set", "round.minimum=100")
     seen: dict[str, Any] = {}
     with ExitStack() as stack:
-        central = stack.enter_context(running(root / "central", front, port))
-        early, late = (stack.enter_context(relay(front)) for _ in range(2))
+        central = stack.enter_context(running(root / "central", gateway, port))
+        early, late = (stack.enter_context(relay(gateway)) for _ in range(2))
         files = {
             "deaf": new_site(central, root / "deaf", port=early.port),
             "cut": new_site(central, root / "cut", port=late.port),

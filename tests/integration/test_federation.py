@@ -200,7 +200,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         processes = [server := started(played, "f2l-server", "run", "central")]
         stack.callback(end, processes)
         service = Central(
-            root=central, front=played.ports[0], control=played.ports[1], process=server
+            root=central, gateway=played.ports[0], control=played.ports[1], process=server
         )
         processes += [started(played, "f2l-site", "run", f"{site}/site.toml") for site in SITES]
         assert holds(up), said()

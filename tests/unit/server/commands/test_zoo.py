@@ -128,7 +128,7 @@ def test_forget_lists_the_releases_that_learned_from_the_site(filled: Path | str
     write_release(releases, "00004", sites=["b"], parent="00003")
     write_release(releases, "00005", sites=["b"], parent="00002")
     write_release(releases, "00006", parent="00004")
-    with pytest.raises(UsageError, match="Say so with --yes"):
+    with pytest.raises(UsageError, match="Confirm with --yes"):
         call("forget", filled, "a", "--releases", releases)
     done = call("forget", filled, "a", "--yes", "--releases", releases, "--json")
     assert json.loads(done) == {
