@@ -35,7 +35,11 @@ class ExampleSource:
 
     @classmethod
     def read(cls, path: Path) -> ExampleSource:
-        """Reads an ``.npz``, ``.csv`` or ``.parquet`` file, or a folder with one of images a class.
+        """Reads labelled examples.
+
+        Args:
+            path: An ``.npz`` file with ``x`` and ``y``; a ``.csv`` or ``.parquet`` file with one
+                column of labels; or a folder of images with one sub-folder per class.
 
         Raises:
             DataError: If the examples can't be used as they are.
@@ -93,22 +97,6 @@ class ExampleSource:
             )
         codes = np.array([place[name] for name in names], np.int64)[inverse]
         return replace(self.data, y=codes, classes=len(labels))
-
-
-def load_examples(path: Path, labels: Sequence[str] = ()) -> Dataset:
-    """Reads labelled examples.
-
-    Args:
-        path: An ``.npz`` file with ``x`` and ``y``; a ``.csv`` or ``.parquet`` file with one
-            column of labels; or a folder of images with one sub-folder per class.
-        labels: The labels in the order of the network's outputs. Where empty, whole numbers
-            from 0 are output numbers, and anything else is numbered in sorted order.
-
-    Raises:
-        DataError: If they can't be used as they are.
-    """
-    source = ExampleSource.read(path)
-    return source.numbered(labels or source.labels)
 
 
 def _plain(written: AnyArray) -> AnyArray:
