@@ -6,7 +6,8 @@
 #   bash deploy/federation.sh [DIR]
 #
 # DIR (out/federation) must not exist yet. PORTS, the ports of gateway, control and dashboard, is
-# "8443 8770 8765"; F2L_BIN names a folder that has the commands, instead of an installation.
+# "8443 8770 8765"; SITES, their names, is "north east south west"; F2L_BIN names a folder that has
+# the commands, instead of an installation.
 set -euo pipefail
 folder=$(realpath -m "${1:-out/federation}")
 if [ -e "$folder" ]; then
@@ -19,7 +20,7 @@ if [ -z "${F2L_BIN:-}" ]; then
 fi
 PATH=$F2L_BIN:$PATH
 read -r gateway control dashboard <<<"${PORTS:-8443 8770 8765}"
-sites="north east south west"
+sites=${SITES:-north east south west}
 mkdir -p "$folder"
 cd "$folder"
 
@@ -85,8 +86,8 @@ f2l-admin round start --watch
 f2l-admin site list
 f2l-admin release list
 
-say "site north: its status, and the messages that have left it"
-f2l-site status north/site.toml
-f2l-site sent north/site.toml
+say "site ${sites%% *}: its status, and the messages that have left it"
+f2l-site status "${sites%% *}/site.toml"
+f2l-site sent "${sites%% *}/site.toml"
 
 say "done; all processes end now"

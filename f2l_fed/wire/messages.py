@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from f2l_fed.local_training.config import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"

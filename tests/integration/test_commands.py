@@ -85,7 +85,7 @@ def test_forget_asks_for_a_confirmation_and_then_erases(finished, tmp_path):
 
 
 def test_a_folder_that_is_no_zoo_gets_one_sentence(tmp_path):
-    done = command("f2l-admin", "zoo", "stats", str(tmp_path))
+    done = in_process("f2l-admin", "zoo", "stats", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
@@ -121,14 +121,18 @@ def service(finished: Federation) -> Iterator[dict[str, str]]:
 
 
 def ask(service: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    return command(
+    return in_process(*asking(service), *words)
+
+
+def asking(service: dict[str, str]) -> tuple[str, ...]:
+    return (
         "f2l-admin", "--server", service["control"],
-        "--certificates", service["certificates"], "--name", "admin", *words,
+        "--certificates", service["certificates"], "--name", "admin",
     )  # fmt: skip
 
 
 def test_an_admin_sees_rounds_and_sites_and_rolls_a_release_back(service, finished):
-    listed = json.loads(ask(service, "round", "list", "--json").stdout)
+    listed = json.loads(command(*asking(service), "round", "list", "--json").stdout)
     assert [(row["number"], row["step"]) for row in listed] == [(1, "done"), (2, "done")]
     sites = json.loads(ask(service, "site", "list", "--json").stdout)
     assert len(sites) == 6

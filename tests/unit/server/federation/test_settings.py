@@ -1,3 +1,5 @@
+"""``federation.toml``: written with meanings, read again, refreshed after edits, checked."""
+
 from __future__ import annotations
 
 import tomllib
@@ -13,7 +15,7 @@ from server.federation.settings import create, read_settings, refresh
 SMALL = ["target.name=mlp", "target.input_shape=[1,8,8]"]
 
 
-def test_what_was_said_stands_in_the_file_and_the_rest_as_comments(tmp_path: Path) -> None:
+def test_the_file_has_given_values_as_keys_and_defaults_as_comments(tmp_path: Path) -> None:
     federation, server = create(
         tmp_path / "f", {}, [*SMALL, "seed=7"], {"address": "hub:1"}, "--set"
     )
@@ -27,7 +29,7 @@ def test_what_was_said_stands_in_the_file_and_the_rest_as_comments(tmp_path: Pat
     assert (again.config, same) == (federation.config, server)
 
 
-def test_an_edit_holds_and_one_that_can_not_is_named(tmp_path: Path) -> None:
+def test_an_edit_takes_effect_and_an_invalid_one_is_named(tmp_path: Path) -> None:
     create(tmp_path / "f", {}, SMALL, {}, "--set")
     path = tmp_path / "f/federation.toml"
     text = path.read_text()
@@ -42,7 +44,7 @@ def test_an_edit_holds_and_one_that_can_not_is_named(tmp_path: Path) -> None:
         refresh(tmp_path / "f")
 
 
-def test_a_section_for_the_server_alone_leaves_the_federation_as_it_is(tmp_path: Path) -> None:
+def test_a_server_section_alone_leaves_the_federation_unchanged(tmp_path: Path) -> None:
     federation, _ = create(tmp_path / "f", {}, [*SMALL, "seed=7"], {}, "--set")
     (tmp_path / "f/federation.toml").write_text("[server]\ndashboard = 0\n")
     again, server = refresh(tmp_path / "f")
@@ -59,7 +61,7 @@ def test_the_former_name_of_the_gateways_key_is_read(tmp_path: Path) -> None:
         read_settings(tmp_path)
 
 
-def test_only_loopback_is_listened_on_unless_told() -> None:
+def test_the_default_addresses_are_loopback() -> None:
     server = ServerSettings()
     assert server.listen.startswith("127.0.0.1:")
     assert server.control.startswith("127.0.0.1:")
@@ -75,7 +77,7 @@ def test_only_loopback_is_listened_on_unless_told() -> None:
         ({"dashboard": 70000}, "dashboard is out of range"),
     ],
 )
-def test_what_can_not_stand_is_refused(value: dict, message: str, tmp_path: Path) -> None:
+def test_an_invalid_value_is_refused(value: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         create(tmp_path / "f", {"server": value}, SMALL, {}, "here")
     assert not (tmp_path / "f").exists()

@@ -1,4 +1,4 @@
-"""A chart draws what it is given, and its labels can be read."""
+"""A chart draws all its lines, with labels that can be read."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def test_nothing_to_draw_is_refused(lines):
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=12))
-def test_spread_labels_keep_order_distance_and_bounds(wanted):
-    places = spread_labels(wanted, gap=17, low=0, high=300)
-    ranked = [places[i] for i in sorted(range(len(wanted)), key=lambda i: wanted[i])]
+def test_spread_labels_keep_order_distance_and_bounds(ideal):
+    places = spread_labels(ideal, gap=17, low=0, high=300)
+    ranked = [places[i] for i in sorted(range(len(ideal)), key=lambda i: ideal[i])]
     assert all(b - a > 16.999 for a, b in pairwise(ranked))
     assert all(-1e-6 <= place <= 300 + 1e-6 for place in places)
 
 
 @given(st.lists(st.integers(0, 14), min_size=1, max_size=10, unique=True))
-def test_labels_with_room_stay_where_they_are(slots):
-    wanted = [20.0 * slot for slot in slots]
-    assert spread_labels(wanted, gap=17, low=0, high=300) == pytest.approx(wanted)
+def test_labels_with_room_are_not_moved(slots):
+    ideal = [20.0 * slot for slot in slots]
+    assert spread_labels(ideal, gap=17, low=0, high=300) == pytest.approx(ideal)

@@ -1,4 +1,4 @@
-"""The report tells a decision maker the number, and does not flatter."""
+"""The report shows the deciding number and claims no more than was measured."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def result():
 
 
 class _Page(HTMLParser):
-    """What of a page matters here: its text, headline, tags with attributes, bold cells."""
+    """The tested parts of a page: text, headline, tags with attributes, bold cells."""
 
     def __init__(self, page):
         super().__init__()
