@@ -51,7 +51,7 @@ def promote(
     context: typer.Context,
     id: Annotated[str, typer.Argument(help="The release that sites shall get.")],
 ) -> None:
-    """Make a release the one that sites get."""
+    """Promote a release, so that sites get it."""
     from server.control import client as control_client
 
     release = call(context, lambda server: control_client.promote(server, id))

@@ -102,7 +102,7 @@ def resume(
 @app.command()
 def watch(
     context: typer.Context,
-    seconds: Annotated[float, typer.Option(help="Stop watching after this long.")] = 3600.0,
+    seconds: Annotated[float, typer.Option(help="Stop watching after so many seconds.")] = 3600.0,
     as_json: AsJson = False,
 ) -> None:
     """Show each site's progress until the rounds are over; end with 1 if one failed."""

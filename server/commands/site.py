@@ -27,7 +27,9 @@ def add(
     ] = None,
     hours: Annotated[
         int,
-        typer.Option(min=0, help="Let the kit expire after this long; 0 for the server's setting."),
+        typer.Option(
+            min=0, help="Let the kit expire after so many hours; 0 for the server's setting."
+        ),
     ] = 0,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the key of a site that is registered.")
