@@ -52,7 +52,8 @@ LARGEST_KIT_BYTES = 64 * 1024
 """Size above which a file is not a kit."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_LARGEST_FORM_BYTES = 16 * 1024
+LARGEST_FORM_BYTES = 16 * 1024
+"""Size above which a request is not a form."""
 
 
 def is_name(text: str) -> bool:
@@ -237,7 +238,7 @@ def parse_form(kind: type[Form], body: bytes) -> Form:
         WireError: If it is not a form of this kind.
     """
     try:
-        values: Any = json.loads(body) if len(body) <= _LARGEST_FORM_BYTES else None
+        values: Any = json.loads(body) if len(body) <= LARGEST_FORM_BYTES else None
     except (ValueError, RecursionError):
         values = None
     names = {field.name for field in fields(kind)}

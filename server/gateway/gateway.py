@@ -29,6 +29,7 @@ from f2l_fed.wire.enrolment import (
     CERTIFICATE,
     ENROL_PATH,
     KEY,
+    LARGEST_FORM_BYTES,
     RENEW_PATH,
     SELF_PATH,
 )
@@ -40,7 +41,6 @@ UNKNOWN_SITE_S = 30.0
 """Longest connection of an unknown site, one that shows no certificate of a site."""
 
 _FLEET = re.compile(r"/v1/fleet/[a-z-]{1,64}")
-_LARGEST_FORM_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ class Gateway:
         if method == "GET" and path == SELF_PATH:
             return 200 if self._auth.is_registered(proxied.site) else 401
         if method == "POST" and path in (ENROL_PATH, RENEW_PATH):
-            return self._enrolment, _LARGEST_FORM_BYTES
+            return self._enrolment, LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):
             return 404
         if method != "POST":
