@@ -108,7 +108,7 @@ class Deployment:
             for pid in self.stray_processes():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            holds(self._all_ended, timeout_s=5.0)
+            holds(self._all_ended)
 
     def wait_until(
         self, true: Callable[[], bool], what: str, *, timeout_s: float = PATIENCE_S
