@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from f2l_fed.events import current_name
+from server.rounds.state import with_quarantined
 
 __all__ = ["FederationView", "read_view"]
 
@@ -64,8 +65,9 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
     rejected, quarantined = state.get("rejected"), state.get("quarantined")
     if not isinstance(rejected, dict) or not isinstance(quarantined, dict):
         return state
-    marked = {site: f"in quarantine: {reason}" for site, reason in quarantined.items()}
-    return {**state, "rejected": {**rejected, **marked}}
+    # The file may be damaged: a reason can be anything.
+    reasons = {site: str(reason) for site, reason in quarantined.items()}
+    return {**state, "rejected": with_quarantined(rejected, reasons)}
 
 
 def _read_all(workdir: Path, pattern: str) -> tuple[list[dict[str, Any]], list[str]]:
