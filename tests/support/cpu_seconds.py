@@ -1,6 +1,6 @@
 """CPU seconds of every test file, its child processes included, as a pytest plugin.
 
-``pytest -p tests.support.cpu_seconds --cpu-seconds FILE.json`` writes them; with xdist each worker
+``pytest -p tests.support.cpu_seconds --cpu-seconds=FILE.json`` writes them; with xdist each worker
 counts its own. A worker adopts the orphans of its tests, so that what daemons used is counted too,
 and collects those that have ended as the system's first process would: a daemon may wait until
 nothing is left of its process group.
