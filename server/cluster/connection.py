@@ -14,7 +14,7 @@ from f2l_fed.errors import ConfigError
 from server.processes import end_strays
 from server.rounds.state import Interrupted
 
-_STARTS = 3
+_STARTS = 6
 _MARK = "F2L_RAY_START"
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 # Simulated sites count as busy processes, and above the number of CPUs Ray ends idle ones after a

@@ -19,7 +19,7 @@ from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S, holds
 
 Node = subprocess.Popen[bytes]
-_STARTS = 3
+_STARTS = 6
 _PATIENT = {
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{PATIENCE_S:.0f}",
     "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": f"{PATIENCE_S:.0f}",
