@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 
 PATIENCE_S = 900.0
-"""For one step of a test. On cores a tenth as fast as a laptop's, shared by several deployments, a step
-of seconds takes many minutes."""
+"""For one step of a test: on slow cores that several deployments share it takes many minutes."""
 
 
 def holds(
