@@ -22,7 +22,6 @@ from clients.training.private_training import PRIVATE_PROBE, private_probes
 from clients.training.probe_cache import probes_of
 from f2l_fed.admission.history_file import load_history
 from f2l_fed.events import RELEASE_REJECTED
-from f2l_fed.generator.serialization import load_generator
 from f2l_fed.wire.enrolment import EnrolmentForm
 from f2l_fed.wire.packing import unpack_probe_reply, unpack_task, unpack_update
 from server.dashboard.state import read_view
@@ -39,7 +38,7 @@ from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.state_files import load_states
 from server.scheduling.run_plan import RunPlan
 from tests.support.commands import in_process
-from tests.support.golden import SITES, V3, answer, asked, copied, finish, message
+from tests.support.golden import SITES, answer, asked, copied, finish, message
 from tests.support.link import Link, of
 
 BOTH = ("federation", "federation-retrain")
@@ -200,22 +199,6 @@ def test_a_quarantine_entry_is_released(tmp_path):
     said("f2l-admin", "quarantine", "release", str(place / "federation"), "502bc3")
     (record,) = opened(place).zoo.snapshot().records(keys=["2/fir/0"])
     assert record.metrics["released"] == 1.0
-
-
-def test_the_generator_gives_what_it_gave():
-    told = load_file(V3 / "generator/expected.safetensors")
-    made = load_generator(V3 / "generator/generator.safetensors")
-
-    def draws() -> torch.Generator:
-        return torch.Generator().manual_seed(123)
-
-    expected = made.expect(told["contexts"])
-    assert close(expected, told["expected"])
-    assert close(made.noise(3, draws()), told["noise"])
-    assert close(made.sample(expected, draws()), told["sampled"])
-    assert close(made.carry(expected, told["noise"]), told["carried"])
-    assert close(made.codec.encode(expected), told["encoded"])
-    assert close(made.mean, told["mean"])
 
 
 def test_candidates_are_those_of_the_recorded_task(tmp_path):
