@@ -6,8 +6,8 @@ An attack is a piece of Python that prints what it could do; the test then asks 
     assert "PermissionError" in done.stderr
 
 It runs in the same version of Python with the same packages, so it may import what is installed.
-Only root can start it: mark the test with `needs_root`. pytest's ``tmp_path`` is closed to others as
-a whole; what a file's own mode is worth shows in a `public_folder`.
+Only root can start it: mark the test with `needs_root`. pytest's ``tmp_path`` is closed to others
+as a whole; what a file's own mode is worth shows in a `public_folder`.
 """
 
 from __future__ import annotations
