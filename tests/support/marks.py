@@ -35,12 +35,12 @@ class Marks:
     """Some marks of one place.
 
     Args:
-        texts: What each text is to its value.
+        texts: What each text is to its value; bytes stand for a secret that is no text.
         rows: What each matrix is to its (n, width) float32 values, at least eight of them distinct
             in a row.
     """
 
-    def __init__(self, texts: Mapping[str, str], rows: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, texts: Mapping[str, str | bytes], rows: Mapping[str, np.ndarray]) -> None:
         self._texts = {what: _text_forms(value) for what, value in texts.items()}
         self._rows = {what: _RowForms(values) for what, values in rows.items()}
 
@@ -63,17 +63,20 @@ class Marks:
         return found
 
 
-def _text_forms(text: str) -> set[bytes]:
-    forms = set()
-    for value in (text, text.lower(), text.upper()):
-        for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
-            raw = value.encode(encoding)
-            forms |= {raw, raw.hex().encode(), raw.hex().upper().encode()}
-            for shift in range(3):
-                # The characters at both ends also depend on what stands before and after.
-                coded = base64.b64encode(b"\0" * shift + raw)
-                whole = coded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6]
-                forms |= {whole, whole.replace(b"+", b"-").replace(b"/", b"_")}
+def _text_forms(text: str | bytes) -> set[bytes]:
+    if isinstance(text, bytes):
+        return _byte_forms(text)
+    cases, encodings = (text, text.lower(), text.upper()), ("utf-8", "utf-16-le", "utf-16-be")
+    return set().union(*(_byte_forms(case.encode(code)) for case in cases for code in encodings))
+
+
+def _byte_forms(raw: bytes) -> set[bytes]:
+    forms = {raw, raw.hex().encode(), raw.hex().upper().encode()}
+    for shift in range(3):
+        # The characters at both ends also depend on what stands before and after.
+        coded = base64.b64encode(b"\0" * shift + raw)
+        whole = coded[(shift * 8 + 5) // 6 : (shift + len(raw)) * 8 // 6]
+        forms |= {whole, whole.replace(b"+", b"-").replace(b"/", b"_")}
     return forms
 
 
@@ -85,19 +88,14 @@ class _RowForms:
     def _windows(self) -> np.ndarray:
         rows = self._rows
         tops = (rows.view(np.uint32) >> 16).astype(np.uint16)  # bfloat16
-        forms = [rows, rows.astype(np.float64), rows.astype(np.float16), tops]
+        forms = [rows, rows.astype(np.float16), tops]
         if rows.min() >= 0 and rows.max() <= 1:
             forms.append(np.round(rows * 255).astype(np.uint8))
-        found = []
-        for form in (*forms, *(form.byteswap() for form in forms)):
-            flat = np.ascontiguousarray(form).view(np.uint8).reshape(len(rows), -1)
-            step = form.dtype.itemsize
-            for begin in range(0, flat.shape[1] - _WINDOW + 1, step):
-                found.append(np.ascontiguousarray(flat[:, begin : begin + _WINDOW]).view("<u8"))
-        windows = np.unique(np.concatenate(found))
-        # Runs of one byte are met everywhere.
-        runs = [int.from_bytes(bytes([byte]) * _WINDOW, "little") for byte in range(256)]
-        return windows[~np.isin(windows, np.array(runs, np.uint64))]
+        return _windows_of(forms)
+
+    @cached_property
+    def _doubles(self) -> np.ndarray:
+        return _windows_of([self._rows.astype(np.float64)])
 
     @cached_property
     def _pairs(self) -> set[tuple[float, float]]:
@@ -110,11 +108,29 @@ class _RowForms:
             if count <= 0:
                 break
             words = np.frombuffer(data, "<u8", count, shift)
-            places = np.minimum(np.searchsorted(self._windows, words), len(self._windows) - 1)
-            if (self._windows[places] == words).any():
+            doubles = _among(words, self._doubles)
+            # One alone may be a simple fraction that was counted somewhere else.
+            if _among(words, self._windows).any() or (doubles[1:] & doubles[:-1]).any():
                 return True
         digits = [round(float(number), 4) for number in _NUMBER.findall(data)]
         return any(pair in self._pairs for pair in pairwise(digits))
+
+
+def _windows_of(forms: list[np.ndarray]) -> np.ndarray:
+    """The sorted windows of rows in some forms and in both orders of bytes, but runs of a byte."""
+    found = []
+    for form in (*forms, *(form.byteswap() for form in forms)):
+        flat = np.ascontiguousarray(form).view(np.uint8).reshape(len(form), -1)
+        for begin in range(0, flat.shape[1] - _WINDOW + 1, form.dtype.itemsize):
+            found.append(np.ascontiguousarray(flat[:, begin : begin + _WINDOW]).view("<u8"))
+    windows = np.unique(np.concatenate(found))
+    runs = [int.from_bytes(bytes([byte]) * _WINDOW, "little") for byte in range(256)]
+    return windows[~np.isin(windows, np.array(runs, np.uint64))]
+
+
+def _among(words: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    places = np.minimum(np.searchsorted(windows, words), len(windows) - 1)
+    return windows[places] == words
 
 
 def unfolded(data: bytes, depth: int = _DEPTH) -> Iterator[bytes]:
