@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -16,6 +18,12 @@ from f2l_fed.errors import ConfigError, F2LError
 from server.pki.identity import Identity, Role
 
 _LOG = logging.getLogger("f2l.control")
+
+MOST_CALLS = 64
+"""Calls that the service answers at a time; viewers together have half of them."""
+
+_REQUEST_S = 30.0
+"""Time for a caller to send the request that it has announced."""
 
 # Status texts travel in headers, whose size gRPC limits.
 _LONGEST_TEXT = 1000
@@ -52,13 +60,16 @@ def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozense
         revoked: Serial numbers of revoked certificates.
 
     Raises:
-        CallError: If there is no certificate, it names no identity, or it is revoked.
+        CallError: If there is no certificate, it names no identity, or it is revoked or expired: a
+            connection may outlive it.
     """
     try:
         [pem] = context.auth_context()["x509_pem_cert"]
         certificate = x509.load_pem_x509_certificate(pem)
         if certificate.serial_number in revoked:
             raise CallError(grpc.StatusCode.UNAUTHENTICATED, "the certificate has been revoked")
+        if datetime.now(UTC) > certificate.not_valid_after_utc:
+            raise CallError(grpc.StatusCode.UNAUTHENTICATED, "the certificate has expired")
         return Identity.of(certificate)
     except (KeyError, ValueError, ConfigError) as error:
         # A damaged list of revocations ends here too: then no certificate can be trusted.
@@ -72,6 +83,9 @@ def caller(context: grpc.aio.ServicerContext, revoked: Container[int] = frozense
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """An interceptor that enforces the rules, and answers an error with a status and a sentence.
 
+    A caller is judged before its request is waited for: one without the right can't hold a call
+    open. What a watch is about to tell is told only while its caller's certificate is valid.
+
     Args:
         rules: By full method name. A method without a rule is for nobody.
         revoked: Serial numbers of revoked certificates.
@@ -79,6 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def __init__(self, rules: Mapping[str, Rule], revoked: Container[int] = frozenset()) -> None:
         self._rules, self._revoked = rules, revoked
+        self._calls = RoleLimit("too many calls are open", viewer=MOST_CALLS // 2)
 
     async def intercept_service(
         self,
@@ -95,44 +110,83 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             "response_serializer": handler.response_serializer,
         }
 
-        async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            async with _boundary(context, method, rule, self._revoked):
-                return await handler.unary_unary(request, context)
+        # gRPC waits for a single request before it calls anything, and for a stream it does not.
+        async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> Any:
+            async with self._boundary(context, method, rule):
+                return await handler.unary_unary(await _only(requests), context)
 
-        async def stream(request: Any, context: grpc.aio.ServicerContext) -> None:
+        async def stream(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext) -> None:
             async with (
-                _boundary(context, method, rule, self._revoked),
-                aclosing(handler.unary_stream(request, context)) as replies,
+                self._boundary(context, method, rule),
+                aclosing(handler.unary_stream(await _only(requests), context)) as replies,
             ):
                 async for reply in replies:
+                    caller(context, self._revoked)
                     await context.write(reply)
 
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, **coding)
-        return grpc.unary_unary_rpc_method_handler(answer, **coding)
+            return grpc.stream_stream_rpc_method_handler(stream, **coding)
+        return grpc.stream_unary_rpc_method_handler(answer, **coding)
+
+    @asynccontextmanager
+    async def _boundary(
+        self, context: grpc.aio.ServicerContext, method: str, rule: Rule
+    ) -> AsyncIterator[None]:
+        try:
+            identity = caller(context, self._revoked)
+            _require_role(identity, method, rule)
+            with self._calls.held(identity.role):
+                async with asyncio.timeout(rule.limit_s):
+                    yield
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED, f"A call may take {rule.limit_s:g} s."
+            )
+        except CallError as error:
+            await context.abort(error.status, _text(error))
+        except F2LError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _text(error))
+        except Exception:
+            _LOG.exception("%s failed", method)
+            await context.abort(
+                grpc.StatusCode.INTERNAL, "The server failed to answer; its log says why."
+            )
 
 
-@asynccontextmanager
-async def _boundary(
-    context: grpc.aio.ServicerContext, method: str, rule: Rule, revoked: Container[int]
-) -> AsyncIterator[None]:
-    try:
-        _require_role(caller(context, revoked), method, rule)
-        async with asyncio.timeout(rule.limit_s):
+class RoleLimit:
+    """A limit on how often something is held at a time, for each role by itself.
+
+    Args:
+        what: The sentence of the refusal.
+        most: The limits; a role without one has none.
+    """
+
+    def __init__(self, what: str, **most: int) -> None:
+        self._what, self._most = what, most
+        self._held: Counter[Role] = Counter()
+
+    @contextmanager
+    def held(self, role: Role) -> Iterator[None]:
+        """Holds one; raises CallError if there are too many."""
+        if self._held[role] >= self._most.get(role, MOST_CALLS):
+            raise CallError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                self._what,
+                expected=f"{self._most[role]} at a time for all with the role {role}",
+            )
+        self._held[role] += 1
+        try:
             yield
-    except TimeoutError:
-        await context.abort(
-            grpc.StatusCode.DEADLINE_EXCEEDED, f"A call may take {rule.limit_s:g} s."
-        )
-    except CallError as error:
-        await context.abort(error.status, _text(error))
-    except F2LError as error:
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, _text(error))
-    except Exception:
-        _LOG.exception("%s failed", method)
-        await context.abort(
-            grpc.StatusCode.INTERNAL, "The server failed to answer; its log says why."
-        )
+        finally:
+            self._held[role] -= 1
+
+
+async def _only(requests: AsyncIterator[Any]) -> Any:
+    """The one request of a call."""
+    async with asyncio.timeout(_REQUEST_S):
+        async for request in requests:
+            return request
+    raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "the call has no request")
 
 
 def _require_role(identity: Identity, method: str, rule: Rule) -> None:

@@ -16,10 +16,12 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1.health_pb2_grpc import HealthServicer
 
-from server.control.authorization import CallError
+from server.control.authorization import CallError, RoleLimit, caller
 
 SERVICE = f"{pb.DESCRIPTOR.package}.Health"
 MOST_WATCHES = 8
+"""Watches of the health at a time, for viewers and for administrators each."""
+
 FORMER_NAMES = {"front": "gateway"}
 """Names that parts had in earlier versions; monitors may still ask for them."""
 
@@ -36,7 +38,9 @@ class HealthService(HealthServicer):  # type: ignore[misc]
 
     def __init__(self, own: str, parts: Mapping[str, bool]) -> None:
         self._own, self._parts = own, parts
-        self._watches = 0
+        self._watches = RoleLimit(
+            "too many watches of the server's health", viewer=MOST_WATCHES, admin=MOST_WATCHES
+        )
 
     async def Check(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
@@ -54,22 +58,13 @@ class HealthService(HealthServicer):  # type: ignore[misc]
     async def Watch(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        if self._watches >= MOST_WATCHES:
-            raise CallError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "too many watches of the server's health",
-                expected=f"{MOST_WATCHES} at a time",
-            )
-        self._watches += 1
-        try:
+        with self._watches.held(caller(context).role):
             sent = None
             while True:
                 if (status := self._status(request.service)) != sent:
                     yield pb.HealthCheckResponse(status=status)
                 sent = status
                 await asyncio.sleep(_POLL_S)
-        finally:
-            self._watches -= 1
 
     def _status(self, name: str) -> Any:
         name = FORMER_NAMES.get(name, name)

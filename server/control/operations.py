@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from cryptography import x509
 
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import RUN_STARTED, current_name
-from server.control.authorization import CallError, caller
+from server.control.authorization import RoleLimit, caller
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import ControlServicer
 from server.control.round_messages import site_records
@@ -29,6 +30,8 @@ from server.rounds.state_files import load_states
 from server.scheduling.run_scheduler import RunScheduler
 
 MOST_WATCHES = 16
+"""Watches of rounds and events at a time, for viewers and for administrators each."""
+
 MOST_ROUNDS = 1000
 LONGEST_KIT_HOURS = 24 * 90
 _POLL_S = 0.25
@@ -58,7 +61,9 @@ class Operations(ControlServicer):
 
     def __init__(self, workdir: Path, services: FederationServices | None) -> None:
         self._workdir, self._services = workdir, services
-        self._watches = 0
+        self._watches = RoleLimit(
+            "too many rounds and events are being watched", viewer=MOST_WATCHES, admin=MOST_WATCHES
+        )
 
     async def ListSites(
         self, request: pb.ListSitesRequest, context: grpc.aio.ServicerContext
@@ -126,8 +131,7 @@ class Operations(ControlServicer):
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.Event]:
-        self._enter_watch("events")
-        try:
+        with self._watching(context):
             path = self._workdir / "events.jsonl"
             at = await asyncio.to_thread(_begin, path, since_run=request.since_run)
             while True:
@@ -136,17 +140,9 @@ class Operations(ControlServicer):
                     if (message := _event(line)) is not None:
                         yield message
                 await asyncio.sleep(_POLL_S)
-        finally:
-            self._watches -= 1
 
-    def _enter_watch(self, what: str) -> None:
-        if self._watches >= MOST_WATCHES:
-            raise CallError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"too many {what} are being watched",
-                expected=f"{MOST_WATCHES} at a time",
-            )
-        self._watches += 1
+    def _watching(self, context: grpc.aio.ServicerContext) -> AbstractContextManager[None]:
+        return self._watches.held(caller(context).role)
 
     def _running(self) -> FederationServices:
         if self._services is None:

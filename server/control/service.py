@@ -24,7 +24,7 @@ import f2l_fed
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import RELEASE_PROMOTED, EventLog
 from f2l_fed.zoo import ZooStats
-from server.control.authorization import CallError, Guard, Rule, caller
+from server.control.authorization import MOST_CALLS, CallError, Guard, Rule, caller
 from server.control.health import SERVICE as HEALTH
 from server.control.health import HealthService
 from server.control.operations import FederationServices, Operations
@@ -45,7 +45,6 @@ _LOG = logging.getLogger("f2l.control")
 LONGEST_WATCH_S = 3600.0
 LARGEST_REQUEST_BYTES = 64 * 1024
 LARGEST_REPLY_BYTES = 4 * 1024 * 1024
-MOST_CALLS = 64
 
 _POLL_S = 0.25
 _GRACE_S = 1.0
@@ -126,8 +125,7 @@ class ControlService(Operations):
     async def WatchRounds(
         self, request: pb.WatchRoundsRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.Round]:
-        self._enter_watch("rounds")
-        try:
+        with self._watching(context):
             seen: dict[int, RoundState] = {}
             while True:
                 for state in await self._rounds(request.first):
@@ -135,8 +133,6 @@ class ControlService(Operations):
                         seen[state.number] = state
                         yield round_message(state)
                 await asyncio.sleep(_POLL_S)
-        finally:
-            self._watches -= 1
 
     async def ListReleases(
         self, request: pb.ListReleasesRequest, context: grpc.aio.ServicerContext

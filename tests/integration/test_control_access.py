@@ -221,7 +221,7 @@ def test_watches_are_limited_and_closing_one_makes_room(workdir: Path, certifica
     async def watch_too_much(to: Connection) -> RoundState:
         watches = [control_client.watch_rounds(to) for _ in range(16)]
         await asyncio.gather(*(anext(watch) for watch in watches))
-        with pytest.raises(ControlError, match="too many rounds are being watched") as refusal:
+        with pytest.raises(ControlError, match="too many rounds and events") as refusal:
             await anext(control_client.watch_rounds(to))
         assert status_of(refusal.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
         for watch in watches:
