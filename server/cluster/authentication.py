@@ -26,7 +26,7 @@ MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PAT
 HOW_TO_PROTECT = (
     "Start all of its nodes with RAY_AUTH_MODE=token and the same token; deploy/README.md says how."
 )
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 
 
 def cluster_token(config: RayConfig) -> str:

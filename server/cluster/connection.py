@@ -30,7 +30,7 @@ from server.cluster.authentication import (
     reload,
     token_mode,
 )
-from server.cluster.session_folder import TOKEN_FILE, session_folder
+from server.cluster.session_folder import RAY_FOLDER, TOKEN_FILE, session_folder
 from server.processes import end_strays
 from server.rounds.state import Interrupted
 
@@ -82,30 +82,36 @@ def disconnect() -> None:
 
 def _join(config: RayConfig) -> None:
     token = cluster_token(config)
+    if config.address != "auto":
+        _require_protected(config.address, token)
     try:
         with token_mode(**{TOKEN: token}):
             _connection.callback(_shut_down)
             ray.init(address=config.address, **_QUIET)
     except Exception as error:
-        if config.address != "auto" and answer_of(config.address, token) == "refused":
-            raise ConfigError(
-                "the Ray cluster refuses the token",
-                where=config.address,
-                remedy="Name the file with the cluster's token in ray.token_file or "
-                "RAY_AUTH_TOKEN_PATH.",
-            ) from error
         raise Interrupted(
             "no Ray cluster can be joined",
             where=config.address,
             got=_first_line(error),
             remedy="Start it, with one of its nodes on this machine, then go on with the round.",
         ) from error
-    if answer_of(ray.get_runtime_context().gcs_address) == "given":
+    if config.address == "auto":
+        _require_protected(ray.get_runtime_context().gcs_address, token)
+
+
+def _require_protected(address: str, token: str) -> None:
+    if answer_of(address) == "given":
         raise ConfigError(
             "the Ray cluster takes commands from anyone who reaches it",
-            where=config.address,
+            where=address,
             expected="one that asks for a token",
             remedy=HOW_TO_PROTECT,
+        )
+    if answer_of(address, token) == "refused":
+        raise ConfigError(
+            "the Ray cluster refuses the token",
+            where=address,
+            remedy="Name the file with its token in ray.token_file or RAY_AUTH_TOKEN_PATH.",
         )
 
 
@@ -145,7 +151,7 @@ def _start_patiently(config: RayConfig, folder: Path) -> None:
                 address="local",
                 num_cpus=config.cpus or None,
                 include_dashboard=False,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / RAY_FOLDER),
                 _system_config=_SYSTEM,
                 **_QUIET,
             )

@@ -1,8 +1,9 @@
 """The folder of one embedded Ray: its token, sockets, logs and spilled objects, for this user only.
 
-Ray makes its session folders for everybody to read and write, and leaves them behind; inside a
-folder of mode 0700 nobody else reaches them. A folder is locked while its process lives, so that
-the next start knows, and removes, those that a killed process has left.
+Ray makes its folders, also an existing one that it is given, for everybody to read and write, and
+leaves them behind; inside another one of mode 0700 nobody else reaches them. A folder is locked
+while its process lives, so that the next start knows, and removes, those that a killed process has
+left.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TOKEN_FILE = "token"
+RAY_FOLDER = "r"
 _PREFIX = "f2l-ray-"
-# Sockets lie 81 characters deeper, and their whole path may have 107.
-_LONGEST = 24
+# Sockets lie 84 characters deeper, and their whole path may have 107.
+_LONGEST = 23
 _PATIENCE_S = 5.0
 
 
@@ -31,7 +33,8 @@ def session_folder() -> Iterator[Path]:
     Folders of this user's ended processes are removed before.
 
     Yields:
-        The folder; the token, 64 hexadecimal digits, is in its file `TOKEN_FILE`, of mode 0600.
+        The folder. The token, 64 hexadecimal digits, is in its file `TOKEN_FILE`, of mode 0600;
+        `RAY_FOLDER` in it is free for Ray's own.
     """
     place = Path(tempfile.gettempdir())
     if len(str(place)) > _LONGEST:

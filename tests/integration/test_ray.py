@@ -24,7 +24,7 @@ from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
 from server.cluster import flow_training
 from server.cluster.backend import RayBackend
-from server.cluster.connection import connect
+from server.cluster.connection import connect, disconnect
 from server.cluster.flow_training import TrainedFlow
 from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
@@ -32,7 +32,7 @@ from server.rounds import state_files
 from server.rounds.state import Interrupted, is_transient
 from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
+from tests.support.ray_nodes import MARKS, end, end_session, token_file, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
@@ -53,7 +53,7 @@ def embedded() -> Iterator[None]:
         connect(RayConfig(cpus=2))
         yield
     finally:
-        ray.shutdown()
+        disconnect()
         # Its leftovers warn here, where that is expected, and not in a later file's test.
         gc.collect()
 
@@ -218,7 +218,12 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
     federation, _ = small_federation(
         tmp_path / "out",
         sites=4,
-        settings=(f"ray.address=127.0.0.1:{ports[0]}", "ray.task_cpus=1", "flow.steps=1500"),
+        settings=(
+            f"ray.address=127.0.0.1:{ports[0]}",
+            f"ray.token_file={token_file(tmp_path)}",
+            "ray.task_cpus=1",
+            "flow.steps=1500",
+        ),
     )
     root = federation.root
 
