@@ -50,7 +50,7 @@ class Victim:
     @property
     def folder(self) -> Path:
         """The one of its Ray."""
-        (found,) = self.place.glob("f2l-ray-*")
+        (found,) = self.place.glob("*ray*")
         return found
 
     @property
@@ -159,4 +159,4 @@ def test_nothing_is_left_of_it_on_disk_after_an_end_or_a_kill(victim, request, m
         with session_folder():
             pass
     assert not folder.exists()
-    assert not list(victim.place.glob("f2l-ray-*"))
+    assert not list(victim.place.glob("*ray*"))

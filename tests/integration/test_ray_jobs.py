@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from f2l_fed.config import RayConfig
@@ -20,7 +22,7 @@ from server.rounds.state import Interrupted
 from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
 from tests.support.ray_nodes import MARKS, job_server
-from tests.support.waiting import holds
+from tests.support.waiting import PATIENCE_S, holds
 
 pytestmark = MARKS
 
@@ -36,10 +38,13 @@ def federation(tmp_path: Path) -> Federation:
     return after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
 
 
+def bearer(config: RayConfig) -> dict[str, str]:
+    return {"Authorization": f"Bearer {cluster_token(config)}"}
+
+
 def jobs_of(config: RayConfig, federation: Federation) -> list[str]:
     root = str(federation.root.absolute())
-    shown = {"Authorization": f"Bearer {cluster_token(config)}"}
-    jobs = JobSubmissionClient(config.jobs, headers=shown).list_jobs()
+    jobs = JobSubmissionClient(config.jobs, headers=bearer(config)).list_jobs()
     return [str(job.status) for job in jobs if root in job.entrypoint]
 
 
@@ -87,6 +92,28 @@ def test_what_the_disk_refused_the_job_is_done_when_there_is_room(config, federa
     assert holds(goes_on)
     assert made[0].snapshot == commit
     assert sorted(set(jobs_of(config, federation)) - {"FAILED"}) == ["SUCCEEDED"]
+
+
+def test_the_job_server_runs_nothing_for_whoever_has_not_its_token(config, federation, tmp_path):
+    done = tmp_path / "done"
+    for shown in ({}, {"Authorization": f"Bearer {'0' * 64}"}):
+        with pytest.raises(AuthenticationError):
+            JobSubmissionClient(config.jobs, headers=shown).submit_job(entrypoint=f"touch {done}")
+        asked = requests.post(
+            f"{config.jobs}/api/jobs/",
+            json={"entrypoint": f"touch {done}", "submission_id": "foreign"},
+            headers=shown,
+            timeout=PATIENCE_S,
+        )
+        assert asked.status_code in (401, 403)
+    wrong = tmp_path / "wrong"
+    wrong.write_text("0" * 64)
+    backend = RayBackend(root=federation.root, config=replace(config, token_file=str(wrong)))
+    with pytest.raises(Interrupted, match="the job server refuses the token"):
+        backend.retrain("00002", federation.zoo.snapshot().commit)
+    jobs = JobSubmissionClient(config.jobs, headers=bearer(config)).list_jobs()
+    assert not [job for job in jobs if "touch" in job.entrypoint]
+    assert not done.exists()
 
 
 def test_without_a_job_server_the_round_is_interrupted(config, federation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import subprocess
@@ -21,6 +22,7 @@ from server.cluster.connection import connect
 from server.cluster.jobs import retrain_as_job
 from server.federation.folder import Federation
 from server.rounds.state import Interrupted
+from server.supervision.supervisor import central
 from tests.support.deployment import free_ports
 from tests.support.small_federation import small_federation
 from tests.support.waiting import holds
@@ -94,6 +96,17 @@ def test_a_cluster_is_joined_only_if_it_asks_for_the_token_and_takes_it(tmp_path
 def test_a_round_with_jobs_does_not_start_without_their_token():
     with pytest.raises(ConfigError, match=r"ray\.token_file: the token"):
         connect(RayConfig(jobs="http://127.0.0.1:8265"))
+
+
+def test_a_server_does_not_start_without_it(tmp_path):
+    federation, _ = small_federation(tmp_path / "out", settings=("ray.jobs=http://127.0.0.1:8265",))
+
+    async def start() -> None:
+        async with central(federation.root):
+            return
+
+    with pytest.raises(ConfigError, match=r"ray\.token_file: the token"):
+        asyncio.run(start())
 
 
 def test_the_token_is_taken_from_the_settings_the_environment_or_rays_own_file(
