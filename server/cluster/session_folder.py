@@ -23,7 +23,7 @@ RAY_FOLDER = "r"
 _PREFIX = "f2l-ray-"
 # Sockets lie 84 characters deeper, and their whole path may have 107.
 _LONGEST = 23
-_PATIENCE_S = 5.0
+_PATIENCE_S = 30.0
 
 
 @contextmanager

@@ -118,8 +118,8 @@ def test_a_foreign_node_and_driver_without_the_token_run_nothing(victim):
 def test_only_the_token_keeps_them_out(victim):
     gcs = gcs_of(victim.process.pid)
     assert gcs is not None
-    come_in = intrude(gcs, victim.key, victim.token)
-    assert _KEY in come_in.stdout, come_in.stderr
+    # Ray gives the foreign node 30 seconds; on a busy machine it may take several starts.
+    assert any(_KEY in intrude(gcs, victim.key, victim.token).stdout for _ in range(6))
 
 
 def test_ray_listens_on_loopback_only(victim):
