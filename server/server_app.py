@@ -83,4 +83,6 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:
         RunEnd.of(run, error).write(path)
         raise
+    finally:
+        connection.disconnect()
     RunEnd(run=run, outcome="completed").write(path)

@@ -25,6 +25,7 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.wire.enrolment import AUTHORITY
 from server import processes
+from server.cluster.authentication import cluster_token
 from server.control.operations import FederationServices
 from server.control.service import serve
 from server.dashboard.app import serve_dashboard
@@ -71,11 +72,15 @@ async def central(root: Path) -> AsyncIterator[CentralAddresses]:
         root: The federation's folder.
 
     Raises:
-        ConfigError: If the settings are invalid or a port is in use.
+        ConfigError: If the settings are invalid, a port is in use, or the token of the Ray cluster
+            can't be read.
         UsageError: If a server runs for this folder already.
     """
     root = root.absolute()
-    _, settings = refresh(root)
+    federation, settings = refresh(root)
+    if federation.config.ray.address or federation.config.ray.jobs:
+        # Told now, and not by the first round.
+        cluster_token(federation.config.ray)
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
     mark = f"FLWR_HOME={flower}"

@@ -71,7 +71,11 @@ WORKERS = record(
     template=record("spec", spec=POD),
 )
 CLUSTER = record(
-    "headGroupSpec", rayVersion=TEXT, headGroupSpec=HEAD, workerGroupSpecs=items(WORKERS)
+    "headGroupSpec authOptions",
+    rayVersion=TEXT,
+    authOptions=record("mode secretName", mode={"const": "token"}, secretName=TEXT),
+    headGroupSpec=HEAD,
+    workerGroupSpecs=items(WORKERS),
 )
 JOB = record(
     "entrypoint rayClusterSpec",
