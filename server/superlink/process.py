@@ -1,7 +1,8 @@
 """Flower's SuperLink as a child process of the server, closed to all other users of the machine.
 
-Flower's Control routes authenticate nobody: any process that reaches the port could run an app. The
-port is on loopback, and here the routes also require a secret that only the server can read.
+Flower's Control routes authenticate nobody, and its Runtime routes give the task of a run to any
+process that asks for it. The port is on loopback, which all users share, and here these routes also
+require a secret that only the server's own user can read.
 
 Flower accepts a site's signed requests until five minutes after their time, but only five seconds
 before it: a clock that is a little fast would exclude a site. Here it is five minutes either way.
@@ -21,22 +22,19 @@ from flwr.superlink.cli.flower_superlink import flower_superlink
 from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
 
+from f2l_fed.flower.runtime_client import SECRET_FILE, SECRET_HEADER
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
 from server.superlink.redelivery import install_redelivery
 from server.superlink.reply_limits import limit_replies
 
-SECRET_HEADER = "x-f2l-secret"
-SECRET_FILE = "F2L_LINK_SECRET_FILE"
-"""Environment variable: the file that holds the secret."""
-
-_OPEN = ("/v1/fleet/", "/v1/runtime/", "/health")
+_OPEN = ("/v1/fleet/", "/health")
 
 _Scope = dict[str, Any]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class RequireSecret:
-    """ASGI middleware: all routes but those for sites and tasks require a secret.
+    """ASGI middleware: all routes but those for sites require a secret.
 
     Args:
         app: The app behind it.
@@ -79,8 +77,7 @@ def main() -> None:
         limit_replies()
     except AttributeError as error:
         sys.exit(f"this version of Flower is not supported; nothing is run: {error}")
-    # Removed from the environment before any child process could inherit it.
-    secret = Path(os.environ.pop(SECRET_FILE)).read_bytes().strip()
+    secret = Path(os.environ[SECRET_FILE]).read_bytes().strip()
     before = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(RequireSecret, secret=secret), *before())
     flower_superlink()

@@ -11,12 +11,10 @@ from pathlib import Path
 
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.flower.runtime_client import SECRET_FILE
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from server.federation.server_settings import ServerSettings
 from server.processes import ManagedProcess
-from server.superlink.process import SECRET_FILE
-
-_BIN = Path(sys.executable).parent
 
 Ready = Callable[[], Awaitable[None]]
 Gone = Callable[[], None]
@@ -92,7 +90,7 @@ def _environment(flower: Path) -> dict[str, str]:
     """The environment of a child; the commands that Flower starts are the ones written here."""
     commands = {
         "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
-        "flwr-serverapp": [sys.executable, str(_BIN / "flwr-serverapp")],
+        "flwr-serverapp": [sys.executable, "-m", "server.superlink.serverapp_main"],
     }
     (flower / "bin").mkdir(exist_ok=True)
     for name, command in commands.items():
