@@ -21,7 +21,7 @@ from typing import IO
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.flower.runtime_client import SOCKET
+from f2l_fed.flower.inner_access import SOCKET
 
 _POLL_S = 0.1
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

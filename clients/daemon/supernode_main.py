@@ -39,7 +39,7 @@ from clients.daemon.node_state import AnsweringNodeState
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site import limits
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.flower.runtime_client import SOCKET
+from f2l_fed.flower.inner_access import SOCKET
 
 SILENCE_S = 120
 """Silence of a site after which the server gives its task up.

@@ -16,16 +16,7 @@ from typing import Any
 import httpx
 from flwr.supercore.runtime import RuntimeHttpClient
 
-SOCKET = "F2L_RUNTIME_SOCKET"
-"""Environment variable: the Unix socket to use, whatever the address says."""
-
-SECRET_FILE = "F2L_LINK_SECRET_FILE"
-"""Environment variable: the file that holds the secret of the SuperLink."""
-
-SECRET_HEADER = "x-f2l-secret"
-
-STARTING = "F2L_TASK_STARTING"
-"""Environment variable: the open file that a task's process closes once it is able to begin."""
+from f2l_fed.flower.inner_access import SECRET_FILE, SECRET_HEADER, SOCKET, STARTING
 
 _CLIENT = "RuntimeHttpClient"
 

@@ -39,7 +39,8 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.superexec import run_superexec
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor
 
-from f2l_fed.flower.runtime_client import STARTING, InnerRuntimeClient, use_inner_client
+from f2l_fed.flower.inner_access import STARTING
+from f2l_fed.flower.runtime_client import InnerRuntimeClient, use_inner_client
 
 _EXECUTOR = "get_executor"
 _TOKEN = "--token"

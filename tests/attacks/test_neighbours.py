@@ -10,8 +10,9 @@ import pytest
 
 from clients.site.sent_log import SentLog
 from server.processes import strays
-from tests.attacks.peers.other_account import needs_root, public_folder
-from tests.attacks.peers.task_thief import ports_of, stealing
+from tests.attacks.peers.listeners import listening
+from tests.attacks.peers.other_account import as_nobody, needs_root, public_folder
+from tests.attacks.peers.task_thief import stealing
 from tests.integration.test_site_daemon import PYPROJECT, SENT_SERVER, daemon, living, running
 from tests.support.central import Central, prepare
 from tests.support.central import running as central_running
@@ -37,13 +38,15 @@ def test_another_account_of_a_site_neither_takes_its_task_nor_answers_for_it(tmp
         site = digits_site(folder / "site", more=server)
         with daemon(site) as process:
             assert holds(lambda: any("superexec" in words for words in living(site).values()))
-            places = [f"http://127.0.0.1:{port}" for port in ports_of(running(site))]
+            ports = listening([running(site), *living(site)])
+            places = [f"http://127.0.0.1:{port}" for port in ports]
             socket = site.parent / "state/flower/runtime"
             with stealing(*places, str(socket), seconds=ATTACK_S) as theft:
                 result = link.run({})
                 taken = theft.result()
             assert "TAKEN" not in taken.stdout, taken.stdout
             assert "PermissionError" in taken.stdout or "Permission denied" in taken.stdout, taken
+            assert ports == []
             # The site has answered itself, and recorded it.
             assert "'code': 'WireError'" in result.log_text, result.log_text
             (entry,) = SentLog.in_folder(site.parent / "state").entries()
@@ -74,3 +77,27 @@ def test_another_account_of_the_centre_does_not_take_the_task_of_a_run(tmp_path)
         # The run goes on, in the process that is meant for it.
         assert holds(lambda: bool(app_of(central)))
         assert holds(lambda: link.run(run).status == "running")
+
+
+ASK = """
+import sys, httpx
+for path in sys.argv[2:]:
+    print(httpx.get(sys.argv[1] + path, verify=False).status_code)
+"""
+PATHS = ("/v1/fleet/pull-messages", "/v1/runtime/pull-object", "/v1/control/list-runs", "/docs")
+
+
+def test_another_account_of_the_centre_does_not_pass_the_gateway_by(tmp_path):
+    gateway, control = prepare(tmp_path / "central")
+    with central_running(tmp_path / "central", gateway, control) as central:
+        link = central.superlink.port
+        asked = as_nobody(ASK, f"https://127.0.0.1:{link}", *PATHS)
+        assert asked.stdout.split() == ["401"] * len(PATHS), asked
+        # No other port is open, but that of the dashboard: enrolment has none.
+        everything = listening([central.process.pid, *strays(central.mark)])
+        others = set(everything) - {gateway, control, link}
+        (dashboard,) = others
+        shown = as_nobody(ASK, f"http://127.0.0.1:{dashboard}", "/metrics")
+        assert shown.stdout.split() == ["200"], shown
+        closed = [central.root / "flower", central.root / "flower/enrolment"]
+        assert [path.stat().st_mode & 0o077 for path in closed] == [0, 0]

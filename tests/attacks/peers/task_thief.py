@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from subprocess import CompletedProcess
 
 from tests.attacks.peers.other_account import as_nobody, public_folder
@@ -73,16 +72,6 @@ while places and time.monotonic() < end:
     pathlib.Path(sys.argv[2]).touch()
 print(said)
 """
-
-
-def ports_of(*pids: int) -> list[str]:
-    """The ports that the command lines of processes name: any account may read them."""
-    found = []
-    for pid in pids:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-        if "--port" in words:
-            found.append(words[words.index("--port") + 1])
-    return found
 
 
 @contextmanager
