@@ -19,7 +19,8 @@ class ServerSettings:
         control: Address and port of the control service for f2l-admin.
         dashboard: Port of the dashboard, always on loopback; 0 for any.
         superlink: Port of Flower's SuperLink, always on loopback; 0 for any.
-        enrolment: Port of the service behind /v1/site/, always on loopback; 0 for any.
+        enrolment: Port of the service behind /v1/site/, on loopback, for an external gateway; the
+            built-in one reaches it on a socket.
         gateway: "built-in", or "external" for an nginx as in deploy/nginx/ before
             fixed ports of superlink and enrolment.
         kit_hours: Validity of a site's kit.

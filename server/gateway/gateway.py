@@ -51,7 +51,8 @@ class GatewaySettings:
         root: The federation's folder.
         listen: Address and port.
         superlink: Port of the SuperLink on loopback, with TLS.
-        enrolment: Port of the enrolment service on loopback.
+        enrolment: Unix socket of the enrolment service.
+        secret: File with the secret of the SuperLink.
         largest_body_bytes: Largest request.
         connections: Most connections at a time; unknown sites get half of them.
         connections_per_host: Most at a time from one address.
@@ -60,7 +61,8 @@ class GatewaySettings:
     root: Path
     listen: tuple[str, int]
     superlink: int
-    enrolment: int
+    enrolment: str
+    secret: str
     largest_body_bytes: int = 2**28
     connections: int = 1000
     connections_per_host: int = 100
@@ -88,9 +90,11 @@ class Gateway:
         self._tls_read = self._tls_version()
         authority = settings.certificates / AUTHORITY
         self._superlink = Upstream(
-            port=settings.superlink, tls=ssl.create_default_context(cafile=authority)
+            port=settings.superlink,
+            tls=ssl.create_default_context(cafile=authority),
+            secret=Path(settings.secret).read_bytes().strip(),
         )
-        self._enrolment = Upstream(port=settings.enrolment, tls=None)
+        self._enrolment = Upstream(socket=settings.enrolment, tls=None)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accepts connections until it is cancelled; those over a limit are closed at once."""

@@ -1,7 +1,8 @@
 """The enrolment service: the two requests of a site outside Flower, to register and to renew.
 
-On loopback, behind the gateway. It needs no certificate of the caller: a new site has none, and is
-authenticated by the kit's token, later by a signature of the registered key.
+Behind the gateway, on a closed socket, or on loopback for an external one. It needs no certificate
+of the caller: a new site has none, and is authenticated by the kit's token, later by a signature of
+the registered key.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -19,13 +21,14 @@ from fastapi.responses import JSONResponse
 from f2l_fed.errors import ConfigError, F2LError, WireError
 from f2l_fed.wire.enrolment import (
     ENROL_PATH,
+    LARGEST_FORM_BYTES,
     RENEW_PATH,
     EnrolmentForm,
     Form,
     RenewalForm,
     parse_form,
 )
-from server.asgi import serving
+from server.asgi import listen_on_socket, serving
 from server.membership.membership import Membership
 from server.membership.site_registry import Refused
 
@@ -43,7 +46,7 @@ def create_app(membership: Membership) -> FastAPI:
         request: Request, kind: type[Form], act: Callable[[Form], str]
     ) -> JSONResponse:
         try:
-            form = parse_form(kind, await request.body())
+            form = parse_form(kind, await _limited(request))
             async with slots:
                 certificate = await asyncio.to_thread(act, form)
         except (Refused, ConfigError, WireError) as error:
@@ -66,22 +69,39 @@ def create_app(membership: Membership) -> FastAPI:
     return app
 
 
+async def _limited(request: Request) -> bytes:
+    """The body of a request; raises WireError if it is larger than any form."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_FORM_BYTES:
+            raise WireError("the request is too large", expected=f"at most {LARGEST_FORM_BYTES} B")
+    return bytes(body)
+
+
 @asynccontextmanager
-async def serve_enrolment(membership: Membership, port: int = 0) -> AsyncIterator[int]:
-    """Serves on loopback until the block ends; yields the port.
+async def serve_enrolment(membership: Membership, place: int | Path) -> AsyncIterator[None]:
+    """Serves until the block ends.
+
+    Args:
+        membership: The sites of the federation.
+        place: A port of loopback, or a Unix socket.
 
     Raises:
-        ConfigError: If the port can't be listened on.
+        ConfigError: If it can't be listened on.
     """
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        if isinstance(place, Path):
+            listener = listen_on_socket(place)
+        else:
+            listener = socket.create_server(("127.0.0.1", place))
     except OSError as error:
         raise ConfigError(
             "the enrolment service can't listen",
-            where=f"127.0.0.1:{port}",
+            where=str(place) if isinstance(place, Path) else f"127.0.0.1:{place}",
             got=error.strerror or str(error),
             remedy="Choose another port, under [server] enrolment.",
         ) from error
     with listener:
         async with serving(create_app(membership), listener):
-            yield listener.getsockname()[1]
+            yield

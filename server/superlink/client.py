@@ -28,7 +28,7 @@ from flwr.supercore.interceptors.http.utils import add_headers
 
 import server
 from f2l_fed.errors import F2LError
-from server.superlink.process import SECRET_HEADER
+from f2l_fed.flower.inner_access import SECRET_HEADER
 
 BUNDLE = Path(server.__path__[0]) / "bundle"
 """The app; every round is a run of it."""

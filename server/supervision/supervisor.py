@@ -4,7 +4,7 @@
 
     SuperLink     Flower's server, on loopback, a child that is started again when it ends
     gateway       the TLS port for sites, a child likewise
-    enrolment     registration and renewal of sites, on loopback behind the gateway
+    enrolment     registration and renewal of sites, on a socket behind the gateway
     control       gRPC with mutual TLS, for f2l-admin
     dashboard     a page, on loopback
 
@@ -36,7 +36,11 @@ from server.membership.membership import Membership
 from server.processes import keep_running
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink
-from server.supervision.child_commands import gateway_process, superlink_process
+from server.supervision.child_commands import (
+    ENROLMENT_SOCKET,
+    gateway_process,
+    superlink_process,
+)
 from server.supervision.readiness import (
     free_port,
     require_free_ports,
@@ -54,14 +58,12 @@ class CentralAddresses:
         control: Address of the control service.
         dashboard: Port of the dashboard on loopback.
         superlink: Port of the SuperLink on loopback.
-        enrolment: Port of the enrolment service on loopback.
     """
 
     sites: str
     control: str
     dashboard: int
     superlink: int
-    enrolment: int
 
 
 @asynccontextmanager
@@ -83,6 +85,8 @@ async def central(root: Path) -> AsyncIterator[CentralAddresses]:
         cluster_token(federation.config.ray)
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
+    # No other account reaches the secret and the socket in it.
+    flower.chmod(0o700)
     mark = f"FLWR_HOME={flower}"
     problem = "a server runs for this federation already"
     with locked(flower / "server.lock", wait=False, what=problem):
@@ -127,13 +131,13 @@ class Supervisor:
         """Runs all parts until the block ends."""
         settings, services = self._settings, self._services
         async with AsyncExitStack() as stack:
-            enrolment = await stack.enter_async_context(
-                serve_enrolment(services.membership, settings.enrolment)
-            )
+            place = self._flower / ENROLMENT_SOCKET if self._has_gateway else settings.enrolment
+            await stack.enter_async_context(serve_enrolment(services.membership, place))
             children = [
                 superlink_process(
                     self._root,
                     self._superlink.port,
+                    external=not self._has_gateway,
                     ready=self._superlink_ready,
                     gone=self._superlink_gone,
                 )
@@ -144,7 +148,6 @@ class Supervisor:
                         self._root,
                         settings,
                         superlink=self._superlink.port,
-                        enrolment=enrolment,
                         ready=self._gateway_ready,
                         gone=self._gateway_gone,
                     )
@@ -175,7 +178,6 @@ class Supervisor:
                 control=f"{host}:{control}",
                 dashboard=dashboard,
                 superlink=self._superlink.port,
-                enrolment=enrolment,
             )
 
     def _reachable_superlink(self) -> SuperLink | None:
