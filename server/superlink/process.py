@@ -22,12 +22,16 @@ from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
 
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
+from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in
 from server.superlink.redelivery import install_redelivery
-from server.superlink.reply_limits import limit_replies
+from server.superlink.reply_intake import take_replies
 
 SECRET_HEADER = "x-f2l-secret"
 SECRET_FILE = "F2L_LINK_SECRET_FILE"
 """Environment variable: the file that holds the secret."""
+
+BOUND = "F2L_REPLY_BOUND"
+"""Environment variable: the most objects and bytes of a site's reply; see `ReplyBound`."""
 
 _OPEN = ("/v1/fleet/", "/v1/runtime/", "/health")
 
@@ -76,7 +80,7 @@ def main() -> None:
         setattr(node_auth, name, seconds)
     try:
         install_redelivery()
-        limit_replies()
+        take_replies(_bound(os.environ.pop(BOUND, "")))
     except AttributeError as error:
         sys.exit(f"this version of Flower is not supported; nothing is run: {error}")
     # Removed from the environment before any child process could inherit it.
@@ -84,6 +88,14 @@ def main() -> None:
     before = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(RequireSecret, secret=secret), *before())
     flower_superlink()
+
+
+def _bound(text: str) -> ReplyBound:
+    """The bound in the environment, two numbers; without one that of the largest network."""
+    if not text:
+        return largest_built_in()
+    objects, size = map(int, text.split())
+    return ReplyBound(objects, size)
 
 
 if __name__ == "__main__":

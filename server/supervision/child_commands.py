@@ -12,22 +12,28 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.wire.reply_bound import ReplyBound
 from server.federation.server_settings import ServerSettings
 from server.processes import ManagedProcess
-from server.superlink.process import SECRET_FILE
+from server.superlink.process import BOUND, SECRET_FILE
 
 _BIN = Path(sys.executable).parent
+
+_SMALLEST_LIMIT_BYTES = 2**24
 
 Ready = Callable[[], Awaitable[None]]
 Gone = Callable[[], None]
 
 
-def superlink_process(root: Path, port: int, *, ready: Ready, gone: Gone) -> ManagedProcess:
+def superlink_process(
+    root: Path, port: int, *, bound: ReplyBound, ready: Ready, gone: Gone
+) -> ManagedProcess:
     """The SuperLink on loopback.
 
     Args:
         root: The federation's folder, absolute.
         port: Its port.
+        bound: The limits of a site's reply.
         ready: Called after each start.
         gone: Called after each end.
     """
@@ -37,7 +43,11 @@ def superlink_process(root: Path, port: int, *, ready: Ready, gone: Gone) -> Man
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--ssl-ca-certfile", str(own / AUTHORITY)]
     command += ["--ssl-certfile", str(own / CERTIFICATE), "--ssl-keyfile", str(own / KEY)]
-    environment = {**_environment(flower), SECRET_FILE: str(flower / "secret")}
+    environment = {
+        **_environment(flower),
+        SECRET_FILE: str(flower / "secret"),
+        BOUND: f"{bound.objects} {bound.bytes}",
+    }
     return ManagedProcess(
         name="superlink",
         command=command,
@@ -54,6 +64,7 @@ def gateway_process(
     *,
     superlink: int,
     enrolment: int,
+    bound: ReplyBound,
     ready: Ready,
     gone: Gone,
 ) -> ManagedProcess:
@@ -64,6 +75,7 @@ def gateway_process(
         settings: Address and limits.
         superlink: Port of the SuperLink.
         enrolment: Port of the enrolment service.
+        bound: The limits of a site's reply; no request needs to be larger, but Flower's own ones.
         ready: Called after each start.
         gone: Called after each end.
     """
@@ -73,7 +85,9 @@ def gateway_process(
         "listen": split_address(settings.listen, "listen"),
         "superlink": superlink,
         "enrolment": enrolment,
-        "largest_body_bytes": settings.largest_body_bytes,
+        "largest_body_bytes": min(
+            settings.largest_body_bytes, max(bound.bytes, _SMALLEST_LIMIT_BYTES)
+        ),
         "connections": settings.connections,
         "connections_per_host": settings.connections_per_host,
     }
