@@ -45,7 +45,7 @@ class ReplyTree:
     """The objects of a reply, as its head names them.
 
     Args:
-        children: Ids of each object's children, by its id; children come before their parents.
+        children: Ids of each object's children, by its id.
         uses: How often each object occurs in the tree.
     """
 

@@ -61,10 +61,10 @@ class ReplyIntake:
         """Begins a reply, or refuses the request and keeps nothing of it."""
         node = request.node.node_id
         try:
-            if (known := self._repeated(request)) is not None:
-                return known
             if request.messages_list:
                 _require_running(request.messages_list[0].metadata.run_id, state)
+            if (known := self._repeated(request)) is not None:
+                return known
             reply, asked = require_reply(request, state)
         except WireError as error:
             raise self._refused(node, error, state) from error
@@ -184,7 +184,7 @@ def _begun(id: str, missing: list[str], session: str) -> PushMessagesResponse:
 
 
 def _require_running(run: int, state: Any) -> None:
-    """Checks that a run goes on: FlowerError if it has ended, WireError if there is none."""
+    """Checks that a run goes on; raises FlowerError if it does not, WireError if there is none."""
     if run not in state.get_run_status({run}):
         raise WireError("an unknown run")
     if over := check_abort(run, _NOT_RUNNING, state):
