@@ -25,11 +25,15 @@ from starlette.middleware import Middleware
 
 from f2l_fed.flower.inner_access import SECRET_FILE, SECRET_HEADER
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
+from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in
 from server.superlink.redelivery import install_redelivery
-from server.superlink.reply_limits import limit_replies
+from server.superlink.reply_intake import take_replies
 
 EXTERNAL = "F2L_EXTERNAL_GATEWAY"
 """Environment variable: set where the gateway is external."""
+
+BOUND = "F2L_REPLY_BOUND"
+"""Environment variable: the most objects and bytes of a site's reply; see `ReplyBound`."""
 
 _Scope = dict[str, Any]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -77,7 +81,7 @@ def main() -> None:
         setattr(node_auth, name, seconds)
     try:
         install_redelivery()
-        limit_replies()
+        take_replies(_bound(os.environ.pop(BOUND, "")))
     except AttributeError as error:
         sys.exit(f"this version of Flower is not supported; nothing is run: {error}")
     secret = Path(os.environ[SECRET_FILE]).read_bytes().strip()
@@ -86,6 +90,14 @@ def main() -> None:
     required = Middleware(RequireSecret, secret=secret, open=routes)
     extensions.get_middleware = lambda: (required, *before())
     flower_superlink()
+
+
+def _bound(text: str) -> ReplyBound:
+    """The bound in the environment, two numbers; without one that of the largest network."""
+    if not text:
+        return largest_built_in()
+    objects, size = map(int, text.split())
+    return ReplyBound(objects, size)
 
 
 if __name__ == "__main__":

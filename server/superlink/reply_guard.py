@@ -19,8 +19,8 @@ from flwr.supercore.inflatable.inflatable_object import get_object_body
 from flwr.superlink.grid import http_grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-UPLOAD_S = 180.0
-"""Longest wait for the rest of a reply whose head has arrived; all others wait as long."""
+COMPLETE_S = 10.0
+"""Longest wait for an object of a reply; the SuperLink hands replies out with all of theirs."""
 
 _NAME, _PULL = "inflate_object_from_contents", "pull_objects"
 
@@ -79,8 +79,8 @@ def _failed(root: bytes) -> Message:
 def guard_replies() -> None:
     """Replaces Flower's function by `ReplyGuard`, in this process.
 
-    Also limits the time of a reply's arrival: Flower hands it out once its head has arrived, and
-    waits for the rest for up to two hours.
+    Also limits the wait for the objects of a reply, which Flower bounds by two hours and in which
+    all other replies would wait.
 
     Raises:
         AttributeError: If this version of Flower has another.
@@ -89,4 +89,4 @@ def guard_replies() -> None:
     if not isinstance(inflate, ReplyGuard):
         setattr(http_grid, _NAME, ReplyGuard(inflate))
         pull = getattr(http_grid, _PULL)
-        setattr(http_grid, _PULL, partial(pull, max_time=UPLOAD_S))
+        setattr(http_grid, _PULL, partial(pull, max_time=COMPLETE_S))

@@ -14,6 +14,7 @@ Ray is started by the app of a round, or is the cluster that ``[ray] address`` n
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,12 +24,15 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.errors import TargetError
 from f2l_fed.wire.enrolment import AUTHORITY
+from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in, reply_bound
 from server import processes
 from server.cluster.authentication import cluster_token
 from server.control.operations import FederationServices
 from server.control.service import serve
 from server.dashboard.app import serve_dashboard
+from server.federation.folder import Federation
 from server.federation.server_settings import ServerSettings
 from server.federation.settings import refresh
 from server.membership.enrolment_api import serve_enrolment
@@ -47,6 +51,8 @@ from server.supervision.readiness import (
     wait_until_healthy,
     wait_until_open,
 )
+
+_LOG = logging.getLogger("f2l.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +136,7 @@ class Supervisor:
     async def running(self) -> AsyncIterator[CentralAddresses]:
         """Runs all parts until the block ends."""
         settings, services = self._settings, self._services
+        bound = await asyncio.to_thread(_reply_bound, self._root)
         async with AsyncExitStack() as stack:
             place = self._flower / ENROLMENT_SOCKET if self._has_gateway else settings.enrolment
             await stack.enter_async_context(serve_enrolment(services.membership, place))
@@ -138,6 +145,7 @@ class Supervisor:
                     self._root,
                     self._superlink.port,
                     external=not self._has_gateway,
+                    bound=bound,
                     ready=self._superlink_ready,
                     gone=self._superlink_gone,
                 )
@@ -148,6 +156,7 @@ class Supervisor:
                         self._root,
                         settings,
                         superlink=self._superlink.port,
+                        bound=bound,
                         ready=self._gateway_ready,
                         gone=self._gateway_gone,
                     )
@@ -214,6 +223,18 @@ class Supervisor:
         for task in tasks:
             if task.done():
                 task.result()
+
+
+def _reply_bound(root: Path) -> ReplyBound:
+    """The limits of a site's reply about the federation's network."""
+    federation = Federation.open(root)
+    try:
+        layout = federation.target.layout
+    except TargetError as error:
+        # Nor can a round build it; the other services work.
+        _LOG.warning("%s", error)
+        return largest_built_in()
+    return reply_bound(layout, federation.config.probe.episodes)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
