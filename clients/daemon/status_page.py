@@ -18,6 +18,7 @@ from clients.onboarding.preflight import state_problem
 from clients.site.model_store import load_model
 from clients.site.sent_log import REFUSAL, budget_text, norm_texts, utc_now
 from clients.site.site import SiteFolder
+from f2l_fed.core.addresses import is_host_of
 from f2l_fed.errors import ConfigError, F2LError
 
 _SHOWN = 30
@@ -127,12 +128,15 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
         """The handler of one request for the page."""
 
         def do_GET(self) -> None:
-            host = (self.headers.get("Host") or "").rpartition(":")[0]
-            # A foreign page must not reach this one by another name of loopback.
-            known = self.path == "/" and host in ("127.0.0.1", "localhost")
+            hosts = self.headers.get_all("Host", [])
             try:
-                text = page_html(site_file) if known else "not found"
-                status = 200 if known else 404
+                # A foreign page must not reach this one by another name of loopback.
+                if len(hosts) != 1 or not is_host_of(hosts[0]):
+                    text, status = "This page is served to this machine alone.", 421
+                elif self.path != "/":
+                    text, status = "not found", 404
+                else:
+                    text, status = page_html(site_file), 200
             except (F2LError, OSError) as error:
                 text, status = escape(str(error)), 500
             body = text.encode()

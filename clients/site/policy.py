@@ -37,6 +37,8 @@ class PolicyConfig:
         maximum_upload_bytes: Largest answer.
         answers_per_day: Largest number of answers in 24 hours.
         rounds_per_day: Largest number of rounds with an update in 24 hours.
+        shared_labels: Whether label k means the same at every site of the federation, as the
+            server said at the registration.
         answers: Kinds of answers that may leave, separated by spaces: "probe" holds the change
             that a few steps from a common start make to the parameters, "update" the fine-tuned
             parameters and probes again.
@@ -52,6 +54,7 @@ class PolicyConfig:
     maximum_upload_bytes: int = 2**28
     answers_per_day: int = 1000
     rounds_per_day: int = 100
+    shared_labels: bool = False
     answers: str = " ".join(ANSWERS)
     apps: str = ""
 

@@ -1,4 +1,4 @@
-"""The enrolment service: the two requests of a site outside Flower, to register and to renew.
+"""The enrolment service: the requests of a site outside Flower, to register, to renew, for facts.
 
 Behind the gateway, on a closed socket, or on loopback for an external one. It needs no certificate
 of the caller: a new site has none, and is authenticated by the kit's token, later by a signature of
@@ -16,55 +16,67 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from f2l_fed.errors import ConfigError, F2LError, WireError
 from f2l_fed.wire.enrolment import (
     ENROL_PATH,
     LARGEST_FORM_BYTES,
     RENEW_PATH,
+    SELF_PATH,
     EnrolmentForm,
     Form,
     RenewalForm,
     parse_form,
 )
-from server.asgi import listen_on_socket, serving
+from server.asgi import HostCheck, listen_on_socket, serving
 from server.membership.membership import Membership
 from server.membership.site_registry import Refused
 
 _LOG = logging.getLogger("f2l.enrolment")
 
 _AT_A_TIME = 4
+_FAILED = "The server failed; its log says why."
 
 
 def create_app(membership: Membership) -> FastAPI:
     """The service of one federation."""
     app = FastAPI(title="F2L-Fed enrolment", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(HostCheck, names=())
     slots = asyncio.Semaphore(_AT_A_TIME)
 
     async def answer(
         request: Request, kind: type[Form], act: Callable[[Form], str]
-    ) -> JSONResponse:
+    ) -> dict[str, str] | JSONResponse:
         try:
             form = parse_form(kind, await _limited(request))
             async with slots:
-                certificate = await asyncio.to_thread(act, form)
-        except (Refused, ConfigError, WireError) as error:
+                return {"certificate": await asyncio.to_thread(act, form)}
+        except (Refused, WireError) as error:
             return JSONResponse({"error": str(error)}, status_code=409)
         except (binascii.Error, UnicodeError):
             return JSONResponse({"error": "The request is damaged."}, status_code=400)
         except (F2LError, OSError):
+            # Its sentence may name the server's files.
             _LOG.exception("a site's request failed")
-            return JSONResponse({"error": "The server failed; its log says why."}, status_code=500)
-        return JSONResponse({"certificate": certificate})
+            return JSONResponse({"error": _FAILED}, status_code=500)
 
     @app.post(ENROL_PATH)
-    async def enrol(request: Request) -> JSONResponse:
-        return await answer(request, EnrolmentForm, membership.enrol)
+    async def enrol(request: Request) -> Response:
+        answered = await answer(request, EnrolmentForm, membership.enrol)
+        if isinstance(answered, Response):
+            return answered
+        return JSONResponse({**answered, **membership.facts().to_json()})
 
     @app.post(RENEW_PATH)
-    async def renew(request: Request) -> JSONResponse:
-        return await answer(request, RenewalForm, membership.renew)
+    async def renew(request: Request) -> Response:
+        answered = await answer(request, RenewalForm, membership.renew)
+        return answered if isinstance(answered, Response) else JSONResponse(answered)
+
+    @app.get(SELF_PATH)
+    def facts() -> JSONResponse:
+        # The gateway has authenticated the site; it gets here with nothing but the question.
+        return JSONResponse(membership.facts().to_json())
 
     return app
 

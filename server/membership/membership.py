@@ -6,6 +6,7 @@ of truth, revocation follows at once, and the SuperLink is synchronised whenever
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,13 +15,24 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from f2l_fed import events
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
-from f2l_fed.wire.enrolment import AUTHORITY, CLOCK_TOLERANCE_S, EnrolmentForm, Kit, RenewalForm
+from f2l_fed.wire.enrolment import (
+    AUTHORITY,
+    CLOCK_TOLERANCE_S,
+    EnrolmentForm,
+    FederationFacts,
+    RenewalForm,
+)
+from f2l_fed.wire.kit import Kit
+from server.federation.folder import FEDERATION_FILE
 from server.federation.server_settings import ServerSettings
 from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
+from server.pki.certificate_authority import certificate_pem
 from server.pki.certificate_store import certify_site
 from server.pki.identity import check_name
 from server.pki.revocation import revoke
@@ -46,10 +58,24 @@ class Membership:
         superlink: Callable[[], SuperLink | None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._certificates = root / "certificates"
+        self._root, self._certificates = root, root / "certificates"
         self._settings, self._superlink, self._clock = settings, superlink, clock
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self.registry = SiteRegistry(root / "registry")
+        unused = ec.generate_private_key(ec.SECP384R1()).public_key()
+        self._nobodys_key = unused.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    def facts(self) -> FederationFacts:
+        """The facts that sites are told, from the federation's file; the defaults without one."""
+        try:
+            values = json.loads((self._root / FEDERATION_FILE).read_text(encoding="utf-8"))
+            candidates = values.get("candidates", {})
+            return FederationFacts(
+                shared_labels=values.get("shared_labels") is True,
+                nearest=candidates.get("nearest") is True,
+            )
+        except (OSError, ValueError, AttributeError):
+            return FederationFacts()
 
     def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
         """Makes a kit for a site; its earlier key and certificates become invalid.
@@ -65,7 +91,9 @@ class Membership:
         """
         check_name(name)
         hours = hours or self._settings.kit_hours
-        authority = (self._certificates / AUTHORITY).read_text(encoding="ascii")
+        # Only the certificate itself: whoever has edited the file may have added words.
+        known = x509.load_pem_x509_certificate((self._certificates / AUTHORITY).read_bytes())
+        authority = certificate_pem(known).decode()
         if replace:
             # First: the invitation removes these certificates from the registry.
             self._revoke(self.registry.find(name))
@@ -112,10 +140,19 @@ class Membership:
             Refused: If the request is invalid.
         """
         now, name, request = self._clock(), form.site, form.request.encode("ascii")
-        site = self.registry.active(check_name(name))
-        repeated = bool(site.previous) and form.key == site.key and form.is_signed_by(site.previous)
-        if not repeated and not form.is_signed_by(site.key):
-            raise Refused("the renewal is not signed by this site's key", where=name)
+        site = self.registry.find_or_nobody(name)
+        # The same work and words for every name: without a site's key nobody learns of the site.
+        by_key, by_previous = (
+            form.is_signed_by(key or self._nobodys_key) for key in (site.key, site.previous)
+        )
+        repeated = by_previous and form.key == site.key
+        if not repeated and not by_key:
+            raise Refused(
+                "the renewal is not signed by the key of a registered site",
+                remedy="Ask the administrator for a kit.",
+            )
+        if site.state != "active":
+            raise Refused("this site is not registered", where=name)
         _require_near(form.time, now)
         if repeated and site.previous != site.key:
             pem = _same(site, request)

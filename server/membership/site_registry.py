@@ -30,6 +30,7 @@ from server.pki.identity import check_name
 
 State = Literal["invited", "active", "removed"]
 _LARGEST_KEY_BYTES = 1024
+_NOBODY = '{"name": "-", "state": "removed", "added": "", "expires": ""}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,11 @@ class SiteRegistry:
         path = self._path / f"{check_name(name)}.json"
         return self._read(path) if path.exists() else None
 
+    def find_or_nobody(self, name: str) -> Enrolment:
+        """The registration of a site; for an unknown name, after like work, one without keys."""
+        known = self.find(name)
+        return known or from_mapping(Enrolment, json.loads(_NOBODY), where=name)
+
     def invite(
         self, name: str, *, hours: int, now: datetime, replace: bool = False
     ) -> tuple[Enrolment | None, str]:
@@ -148,9 +154,9 @@ class SiteRegistry:
         Raises:
             Refused: If token, time or key is invalid.
         """
-        site = self.find(name)
+        site = self.find_or_nobody(name)
         # One message for a wrong name and a wrong token: neither can be guessed from it.
-        if site is None or not hmac.compare_digest(site.token, _digest(token)):
+        if not hmac.compare_digest(site.token, _digest(token)):
             raise Refused("the kit is not known here", remedy="Ask for a new one.")
         check_key(key)
         if site.state == "active" and site.key != key:

@@ -178,7 +178,7 @@ class Supervisor:
                 )
             )
             dashboard = await stack.enter_async_context(
-                serve_dashboard(self._root, settings.dashboard)
+                serve_dashboard(self._root, settings.dashboard, hosts=settings.dashboard_names)
             )
             if self._has_gateway:
                 await self._wait_for_gateway()

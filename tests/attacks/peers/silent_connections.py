@@ -1,0 +1,111 @@
+"""Peers that open connections and say nothing, or too little, and open new ones when closed.
+
+How to write the next one: an attacker of this kind is a function `opening` that takes a fresh TCP
+connection and does what it wants with it before it falls silent. `besieging` keeps a number of such
+connections open from some addresses until its block ends, whatever the other side closes; it yields
+how many are open at a moment. Everything runs in one thread, on loopback, without a certificate.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+Opening = Callable[[socket.socket], socket.socket]
+
+_POLL_S = 0.05
+
+
+def silent(connection: socket.socket) -> socket.socket:
+    """Says nothing at all."""
+    return connection
+
+
+def half_a_hello(connection: socket.socket) -> socket.socket:
+    """Begins a TLS handshake and stops in it."""
+    connection.sendall(b"\x16\x03\x01\x02")
+    return connection
+
+
+def slow_request(authority: Path) -> Opening:
+    """An opening that completes the handshake without a certificate and begins a request."""
+    context = ssl.create_default_context(cafile=authority)
+
+    def opening(connection: socket.socket) -> socket.socket:
+        connection.settimeout(5.0)
+        secure = context.wrap_socket(connection, server_hostname="localhost")
+        secure.sendall(b"POST /v1/site/enrol HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n")
+        secure.setblocking(False)
+        return secure
+
+    return opening
+
+
+@contextmanager
+def besieging(
+    port: int, sources: Sequence[str], count: int, opening: Opening = silent
+) -> Iterator[Callable[[], int]]:
+    """Keeps connections open until the block ends.
+
+    Args:
+        port: The attacked port on loopback.
+        sources: Addresses that they come from, in turn.
+        count: Number of connections to keep open.
+        opening: What each does first.
+
+    Yields:
+        The number that is open now.
+    """
+    open_now: dict[socket.socket, str] = {}
+    over = threading.Event()
+
+    def attack() -> None:
+        turn = 0
+        while not over.is_set():
+            for _ in range(count - len(open_now)):
+                if over.is_set():
+                    break
+                source, turn = sources[turn % len(sources)], turn + 1
+                with suppress(OSError):
+                    plain = socket.create_connection(
+                        ("127.0.0.1", port), timeout=5.0, source_address=(source, 0)
+                    )
+                    try:
+                        made = opening(plain)
+                    except OSError:
+                        plain.close()
+                        raise
+                    made.setblocking(False)
+                    open_now[made] = source
+            poll = select.poll()
+            by_number = {made.fileno(): made for made in open_now}
+            for number in by_number:
+                poll.register(number, select.POLLIN | select.POLLHUP)
+            for number, _ in poll.poll(_POLL_S * 1000):
+                made = by_number[number]
+                try:
+                    ended = made.recv(4096) == b""
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    ended = False
+                except OSError:
+                    ended = True
+                if ended:
+                    del open_now[made]
+                    made.close()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    try:
+        yield lambda: len(open_now)
+    finally:
+        over.set()
+        thread.join()
+        for made in open_now:
+            made.close()
