@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
+from f2l_fed.wire.reply_bound import reply_bound
 from server.cluster import connection
 from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
@@ -71,9 +72,11 @@ def main(grid: Grid, context: Context) -> None:
             where="--run-config",
             expected='workdir="/path/of/the/federation"',
         )
-    guard_replies()
     run, path = str(context.run_id), run_end_path(Path(root))
     try:
+        federation = Federation.open(Path(root))
+        episodes = federation.config.probe.episodes
+        guard_replies(reply_bound(federation.target.layout, episodes))
         run_rounds(
             grid,
             Path(root),

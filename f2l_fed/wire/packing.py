@@ -24,6 +24,10 @@ _VERSION = 3
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+class CountMismatch(WireError):
+    """A reply with another number of networks or probes than was asked."""
+
+
 def pack_probe_request(request: ProbeRequest) -> RecordDict:
     """Packs a probe request."""
     return RecordDict({"frame": _pack_frame(request.frame), **_pack_anchor(request.anchor)})
@@ -103,27 +107,45 @@ def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
     )
 
 
-def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
-    """Unpacks an update.
+def unpack_update(
+    content: RecordDict,
+    layout: WeightLayout,
+    *,
+    networks: int | None = None,
+    episodes: int | None = None,
+) -> Update:
+    """Unpacks an update; its records and counts are checked before any tensor is read.
+
+    Args:
+        content: The reply.
+        layout: Of the network that was sent.
+        networks: Number of networks that were asked for; None takes as many as it names.
+        episodes: Number of probes; likewise.
 
     Raises:
-        WireError: If the content is not an update.
+        CountMismatch: If it has another number of them.
+        WireError: If the content is not an update, or has a record that was not asked for.
         LayoutMismatch: If it has another layout.
     """
     head = _config(content, "update")
     _require_layout(head, layout)
-    numbers = content.metric_records.get("numbers", MetricRecord())
+    numbers = content.get("numbers", MetricRecord())
+    if not isinstance(numbers, MetricRecord):
+        raise WireError("the declared numbers are no numbers", where="numbers")
     if odd := [name for name in numbers if name not in NUMBERS]:
         raise WireError("an unknown declared number", got=repr(odd[0]))
-    chosen = _typed(head, "chosen", list)
+    chosen, probes = _typed(head, "chosen", list), _typed(head, "episodes", int)
+    _require_count(len(chosen), networks)
+    _require_count(probes, episodes)
     if not chosen or not all(isinstance(kind, str) for kind in chosen):
         raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
+    _require_records(content, ("update", "numbers"), weights=len(chosen), probe=probes)
     return Update(
         site=_typed(head, "site", str),
         round=_typed(head, "round", int),
         chosen=tuple(chosen),
         weights=unpack_rows(content, "weights", len(chosen), layout),
-        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+        probes=unpack_rows(content, "probe", probes, layout),
         numbers={name: _number(name, value) for name, value in numbers.items()},
     )
 
@@ -138,18 +160,23 @@ def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
     return RecordDict({"reply": ConfigRecord(head), **pack_rows("probe", reply.probes, layout)})
 
 
-def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
-    """Unpacks a probe reply.
+def unpack_probe_reply(
+    content: RecordDict, layout: WeightLayout, *, episodes: int | None = None
+) -> ProbeReply:
+    """Unpacks a probe reply; arguments and checks as of `unpack_update`.
 
     Raises:
-        WireError: If the content is not a probe reply.
+        CountMismatch: If it has another number of probes than was asked.
+        WireError: If the content is not a probe reply, or has a record that was not asked for.
         LayoutMismatch: If it has another layout.
     """
     head = _config(content, "reply")
     _require_layout(head, layout)
+    probes = _typed(head, "episodes", int)
+    _require_count(probes, episodes)
+    _require_records(content, ("reply",), probe=probes)
     return ProbeReply(
-        site=_typed(head, "site", str),
-        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+        site=_typed(head, "site", str), probes=unpack_rows(content, "probe", probes, layout)
     )
 
 
@@ -164,7 +191,7 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
     Raises:
         WireError: If its code is not a plain code: people will read it.
     """
-    if "refusal" not in content.config_records:
+    if not isinstance(content.get("refusal"), ConfigRecord):
         return None
     head = _config(content, "refusal")
     code = _typed(head, "code", str)
@@ -255,9 +282,34 @@ def _unpack_anchor(content: RecordDict) -> Tensor | None:
 
 
 def _config(content: RecordDict, key: str) -> Mapping[str, Any]:
-    if key not in content.config_records:
+    # Flower's `config_records` would walk through all records each time.
+    found = content.get(key)
+    if not isinstance(found, ConfigRecord):
         raise WireError("a part of the message is missing", expected=key)
-    return content.config_records[key]
+    return found
+
+
+def _require_count(found: int, asked: int | None) -> None:
+    if asked is not None and found != asked:
+        raise CountMismatch(
+            "another number of networks or probes than was asked",
+            expected=str(asked),
+            got=str(found),
+        )
+
+
+def _require_records(content: RecordDict, plain: tuple[str, ...], **rows: int) -> None:
+    """Refuses a reply with other records than these, without a look into any of them.
+
+    Args:
+        content: The reply.
+        plain: Names of single records.
+        rows: Number of records "name.0", "name.1", … by name.
+    """
+    # A message names any number of rows: only as many are listed as there are records.
+    known = {f"{name}.{i}" for name, n in rows.items() for i in range(min(n, len(content)))}
+    if odd := content.keys() - known - set(plain):
+        raise WireError("a record that was not asked for", got=repr(min(odd)))
 
 
 def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
