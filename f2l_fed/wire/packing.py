@@ -22,6 +22,8 @@ from f2l_fed.wire.tensors import arrays_of, pack_rows, read_array, unpack_rows
 
 _VERSION = 3
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,200}")
+_SHARED, _OWN = "shared", "own"
 
 
 class CountMismatch(WireError):
@@ -75,15 +77,12 @@ def unpack_task(content: RecordDict) -> Task:
     return Task(
         frame=_unpack_frame(content),
         anchor=_unpack_anchor(content),
-        round=_typed(head, "round", int),
-        release=_typed(head, "release", str),
+        round=_counted(head, "round", least=0),
+        release=_named(head, "release") if head.get("release") != "" else "",
         recipe=_unpack_recipe("recipe", head),
         candidates=tuple(
-            {
-                kind: read_array(array, kind).reshape(-1)
-                for kind, array in arrays_of(content, f"candidates.{episode}").items()
-            }
-            for episode in range(_typed(head, "episodes", int))
+            _unpack_candidates(content, f"candidates.{episode}")
+            for episode in range(_counted(head, "episodes", least=0))
         ),
     )
 
@@ -200,6 +199,15 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
     return Refusal(site=_typed(head, "site", str), code=code)
 
 
+def _unpack_candidates(content: RecordDict, key: str) -> dict[str, Tensor]:
+    arrays = arrays_of(content, key)
+    if not arrays:
+        raise WireError("an episode has no candidates", where=key)
+    for kind in arrays:
+        _require_name(kind, key)
+    return {kind: read_array(array, kind).reshape(-1) for kind, array in arrays.items()}
+
+
 def _pack_frame(frame: Frame) -> ConfigRecord:
     head: dict[str, Any] = {
         "version": _VERSION,
@@ -212,6 +220,11 @@ def _pack_frame(frame: Frame) -> ConfigRecord:
         "shots": frame.shots,
         **_pack_recipe("probe", frame.probe),
     }
+    # Only where they say something: sites of older versions do without.
+    if frame.shared_labels:
+        head["labels"] = _SHARED
+    if frame.nearest:
+        head["nearest"] = True
     return ConfigRecord(head)
 
 
@@ -225,17 +238,24 @@ def _unpack_frame(content: RecordDict) -> Frame:
             remedy="Install the same version of F2L-Fed on both sides.",
         )
     shape = head.get("input_shape")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise WireError("the input shape is not a list of sizes", got=repr(shape))
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+        raise WireError("the input shape is not a list of sizes", got=repr(shape)[:32])
+    labels, nearest = head.get("labels", _OWN), head.get("nearest", False)
+    if labels not in (_OWN, _SHARED):
+        raise WireError("labels is neither own nor shared", got=repr(labels)[:32])
+    if not isinstance(nearest, bool):
+        raise WireError("nearest is neither true nor false", got=repr(nearest)[:32])
     return Frame(
-        lineage=_typed(head, "lineage", str),
-        target=_typed(head, "target", str),
-        classes=_typed(head, "classes", int),
-        input_shape=tuple(int(n) for n in shape),
-        layout=_typed(head, "layout", str),
-        episodes=_typed(head, "episodes", int),
-        shots=_typed(head, "shots", int),
+        lineage=_named(head, "lineage"),
+        target=_named(head, "target"),
+        classes=_counted(head, "classes"),
+        input_shape=tuple(shape),
+        layout=_named(head, "layout"),
+        episodes=_counted(head, "episodes"),
+        shots=_counted(head, "shots"),
         probe=_unpack_recipe("probe", head),
+        shared_labels=labels == _SHARED,
+        nearest=nearest,
     )
 
 
@@ -322,6 +342,26 @@ def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
             got=type(value).__name__,
         )
     return value
+
+
+def _counted(head: Mapping[str, Any], key: str, *, least: int = 1) -> int:
+    """A whole number that is not below the least."""
+    value: int = _typed(head, key, int)
+    if value < least:
+        raise WireError("a number is too small", where=key, expected=f">= {least}", got=str(value))
+    return value
+
+
+def _named(head: Mapping[str, Any], key: str) -> str:
+    """A name that is fit to be printed and kept."""
+    value: str = _typed(head, key, str)
+    _require_name(value, key)
+    return value
+
+
+def _require_name(value: str, where: str) -> None:
+    if _NAME.fullmatch(value) is None:
+        raise WireError("not a plain name", where=where, expected=_NAME.pattern)
 
 
 def _number(name: str, value: Any) -> float:

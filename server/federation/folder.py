@@ -113,6 +113,7 @@ class Federation:
             episodes=config.probe.episodes,
             shots=config.probe.shots,
             probe=config.probe.recipe,
+            shared_labels=config.shared_labels,
         )
 
     def anchor(self, release: Release | None) -> Tensor:
