@@ -14,6 +14,7 @@ Ray is started by the app of a round, or is the cluster that ``[ray] address`` n
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.wire.enrolment import AUTHORITY
 from server import processes
 from server.control.operations import FederationServices
@@ -42,6 +44,8 @@ from server.supervision.readiness import (
     wait_until_healthy,
     wait_until_open,
 )
+
+_LOG = logging.getLogger("f2l.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,12 @@ async def central(root: Path) -> AsyncIterator[CentralAddresses]:
         UsageError: If a server runs for this folder already.
     """
     root = root.absolute()
-    _, settings = refresh(root)
+    federation, settings = refresh(root)
+    for folder in (root, federation.zoo_place):
+        if not isinstance(folder, Path) or not folder.is_dir():
+            continue
+        if warning := private_folder(folder):
+            _LOG.warning("%s", warning)
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
     mark = f"FLWR_HOME={flower}"
