@@ -58,9 +58,9 @@ def private_folder(path: Path) -> str:
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & _PRIVATE:
         return ""
-    could = "could change" if mode & 0o022 else "could read"
+    use = "change" if mode & 0o022 else "read"
     try:
         path.chmod(mode & ~_PRIVATE)
     except OSError:
-        return f"{path}: other accounts {could[6:]} it; its owner should run chmod go= on it."
-    return f"{path}: other accounts {could} it until now; it was closed to them."
+        return f"{path}: other accounts can {use} it; its owner should run chmod go= on it."
+    return f"{path}: other accounts could {use} it until now; it was closed to them."
