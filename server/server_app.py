@@ -9,6 +9,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
 from f2l_fed.wire.reply_bound import reply_bound
@@ -63,6 +64,7 @@ app = ServerApp()
 
 
 @app.main()
+@private_files()
 def main(grid: Grid, context: Context) -> None:
     """Conducts the rounds of one Flower run, as its configuration says, and records its end."""
     root = str(context.run_config.get("workdir", ""))

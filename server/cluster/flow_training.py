@@ -23,6 +23,7 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
@@ -129,6 +130,7 @@ class TrainedFlow:
         )
 
 
+@private_files()
 def _work(settings: dict[str, Any]) -> None:
     """Trains the flow in one worker."""
     torch.set_num_threads(settings["threads"])

@@ -24,6 +24,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from f2l_fed.config import RayConfig
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.cluster.authentication import HOW_TO_PROTECT, cluster_token, job_server_is_open
 from server.cluster.connection import connect
@@ -140,6 +141,7 @@ def _run_of(id: str, commit: int) -> str:
     return f"release {id} from commit {commit}"
 
 
+@private_files()
 def main() -> None:
     """Retrains once, on the cluster that this process belongs to."""
     parser = argparse.ArgumentParser(prog="python -m server.cluster.jobs")

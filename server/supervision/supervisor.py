@@ -24,6 +24,7 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import TargetError
 from f2l_fed.wire.enrolment import AUTHORITY
 from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in, reply_bound
@@ -89,6 +90,11 @@ async def central(root: Path) -> AsyncIterator[CentralAddresses]:
     if federation.config.ray.address or federation.config.ray.jobs:
         # Told now, and not by the first round.
         cluster_token(federation.config.ray)
+    for folder in (root, federation.zoo_place):
+        if not isinstance(folder, Path) or not folder.is_dir():
+            continue
+        if warning := private_folder(folder):
+            _LOG.warning("%s", warning)
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
     # No other account reaches the secret and the socket in it.
