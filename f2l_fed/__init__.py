@@ -8,8 +8,11 @@ neither torch nor anything else that takes long.
 from typing import TYPE_CHECKING
 
 from f2l_fed.core.lazy_exports import lazy_exports
+from f2l_fed.core.torch_cache import choose_torch_cache
 
 __version__ = "0.1.0"
+
+choose_torch_cache()
 
 __all__ = [
     "AGGREGATORS",
