@@ -24,6 +24,7 @@ __all__ = [
     "WireError",
     "ZooError",
     "is_disk_failure",
+    "visible",
 ]
 
 
@@ -80,7 +81,7 @@ class F2LError(Exception):
         if found:
             text += ": " + ", ".join(found)
         text = text.rstrip(".") + "."
-        return _visible(f"{text} {self.remedy}" if self.remedy else text)
+        return visible(f"{text} {self.remedy}" if self.remedy else text)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
@@ -93,7 +94,7 @@ def is_disk_failure(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text without control characters: some of it may come from outside."""
     if text.isprintable():
         return text
