@@ -25,6 +25,7 @@ __all__ = [
     "ZooError",
     "is_disk_failure",
     "shown",
+    "visible",
 ]
 
 LONGEST_TEXT = 1000
@@ -86,7 +87,7 @@ class F2LError(Exception):
         if found:
             text += ": " + ", ".join(found)
         text = text.rstrip(".") + "."
-        return _visible(f"{text} {self.remedy}" if self.remedy else text)
+        return visible(f"{text} {self.remedy}" if self.remedy else text)
 
     def _part(self, text: str) -> str:
         return shown(text, self.longest_part)
@@ -112,14 +113,14 @@ def shown(text: str, most: int = LONGEST_TEXT) -> str:
     >>> shown("a" * 6_000_000, 30)
     'aaaaaaaaaa… (6000000 letters)'
     """
-    visible = _visible(text[: most + 1])
-    if len(visible) <= most:
-        return visible
+    clean = visible(text[: most + 1])
+    if len(clean) <= most:
+        return clean
     end = f"… ({len(text)} letters)"
-    return visible[: max(most - len(end), 0)] + end
+    return clean[: max(most - len(end), 0)] + end
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text without control characters: some of it may come from outside."""
     if text.isprintable():
         return text

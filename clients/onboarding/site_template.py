@@ -46,11 +46,23 @@ page = 0
 targets = {targets}
 numbers = {numbers}
 minimum_examples = {minimum_examples}
+# Gradient steps of one network or probe, and of all in one message together.
 maximum_steps = {maximum_steps}
+maximum_total_steps = {maximum_total_steps}
+maximum_episodes = {maximum_episodes}
+# Least number of examples in a gradient; of a probe where shared labels allow an output layer.
+minimum_batch = {minimum_batch}
+minimum_head_examples = {minimum_head_examples}
+maximum_momentum = {maximum_momentum}
+maximum_parameters = {maximum_parameters}
+maximum_download_bytes = {maximum_download_bytes}
 maximum_upload_bytes = {maximum_upload_bytes}
 answers_per_day = {answers_per_day}
 maximum_lr = {maximum_lr}
 rounds_per_day = {rounds_per_day}
+# Whether this site takes part where exact networks, its own too, are handed out to other sites;
+# `f2l-site check` tells when the federation does so.
+nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters.
 answers = {answers}

@@ -173,14 +173,14 @@ def budget_text(budget: Mapping[str, float] | None) -> str:
     return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
 
 
-def work_text(work: Mapping[str, Any] | None) -> str:
-    """The work behind an entry, as text; entries of older versions have none."""
+def work_texts(work: Mapping[str, Any] | None) -> list[str]:
+    """The work behind an entry, as short texts; entries of older versions have none."""
     if not work:
-        return ""
-    text = f"{work['episodes']} probes, {work['networks']} networks, {work['steps']} steps"
-    if work["examples"]:
-        text += f" of {work['examples']} examples or more"
-    return f"{text}, anchor {work['anchor']}"
+        return []
+    counts = {"probes": "episodes", "networks": "networks", "steps": "steps"}
+    texts = [f"{name} {work[key]}" for name, key in counts.items() if work[key]]
+    batch = [f"examples a step {work['examples']}"] if work["examples"] else []
+    return [*texts, *batch, f"anchor {work['anchor']}"]
 
 
 def _norm(arrays: ArrayRecord) -> float:
