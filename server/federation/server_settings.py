@@ -24,7 +24,8 @@ class ServerSettings:
             fixed ports of superlink and enrolment.
         kit_hours: Validity of a site's kit.
         certificate_days: Validity of a site's certificate; its daemon renews it in time.
-        largest_body_bytes: Size limit of a site's request.
+        largest_body_bytes: Size limit of a site's request; less where its largest reply is smaller,
+            but 16 MiB at least.
         connections: Limit of simultaneous connections of sites.
         connections_per_host: The same limit for each address.
     """
