@@ -115,6 +115,7 @@ class Federation:
             shots=config.probe.shots,
             probe=config.probe.recipe,
             shared_labels=config.shared_labels,
+            nearest=config.candidates.nearest,
         )
 
     def anchor(self, release: Release | None) -> Tensor:

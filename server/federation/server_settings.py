@@ -27,7 +27,8 @@ class ServerSettings:
             fixed ports of superlink and enrolment.
         kit_hours: Validity of a site's kit.
         certificate_days: Validity of a site's certificate; its daemon renews it in time.
-        largest_body_bytes: Size limit of a site's request.
+        largest_body_bytes: Size limit of a site's request; less where its largest reply is smaller,
+            but 16 MiB at least.
         connections: Limit of simultaneous connections of sites. Half of them is for callers that
             have not shown a site's certificate, a quarter more for such callers at addresses where
             a site has shown one within 7 days.

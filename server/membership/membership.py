@@ -36,6 +36,7 @@ from server.pki.certificate_authority import certificate_pem
 from server.pki.certificate_store import certify_site
 from server.pki.identity import check_name
 from server.pki.revocation import revoke
+from server.pki.site_keys import is_same_key
 from server.superlink.client import SuperLink
 
 _LOG = logging.getLogger("f2l.membership")
@@ -62,6 +63,8 @@ class Membership:
         self._settings, self._superlink, self._clock = settings, superlink, clock
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self.registry = SiteRegistry(root / "registry")
+        self.problems: tuple[str, ...] = ()
+        """Sites that the SuperLink has not registered, and what to do: one sentence each."""
         unused = ec.generate_private_key(ec.SECP384R1()).public_key()
         self._nobodys_key = unused.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
@@ -145,7 +148,7 @@ class Membership:
         by_key, by_previous = (
             form.is_signed_by(key or self._nobodys_key) for key in (site.key, site.previous)
         )
-        repeated = by_previous and form.key == site.key
+        repeated = by_previous and is_same_key(form.key, site.key)
         if not repeated and not by_key:
             raise Refused(
                 "the renewal is not signed by the key of a registered site",
@@ -154,7 +157,7 @@ class Membership:
         if site.state != "active":
             raise Refused("this site is not registered", where=name)
         _require_near(form.time, now)
-        if repeated and site.previous != site.key:
+        if repeated and not is_same_key(site.previous, site.key):
             pem = _same(site, request)
             # The process that renewed it may have died before this step.
             self._revoke_earlier(site)
@@ -191,11 +194,20 @@ class Membership:
         if superlink is None:
             return
         try:
-            active = (site for site in self.registry.all() if site.state == "active")
-            superlink.register_only({site.name: site.key for site in active})
+            active = [site for site in self.registry.all() if site.state == "active"]
+            # Of two with one key, which an earlier version let in, the first one has it.
+            active.sort(key=lambda site: site.added)
+            failed = superlink.register_only({site.name: site.key for site in active})
         except F2LError as error:
             # At its next start it is synchronised again.
             _LOG.warning("%s", error)
+            return
+        self.problems = tuple(
+            f"site {name}: {why}. Give it a new kit: f2l-admin site add {name} --replace."
+            for name, why in sorted(failed.items())
+        )
+        for problem in self.problems:
+            _LOG.warning("%s", problem)
 
     def _certify(self, name: str, request: bytes, now: datetime) -> tuple[str, int]:
         pem = certify_site(
