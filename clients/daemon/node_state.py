@@ -1,14 +1,15 @@
 """The state of a site's SuperNode, in which a task without an answer is answered with an error.
 
 Flower waits for the answer of a task before it asks for the next one. It waits for ever if the task
-has failed before its process took the message, or while it handed over its answer.
+has failed before its process took the message, or while it handed over its answer. If a run ends
+while its message arrives, it forgets the message but not the task, whose process waits for ever.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Error, RecordDict
@@ -23,6 +24,9 @@ from flwr.supernode.nodestate.in_memory_nodestate import (
 from clients.site.sent_log import REFUSAL, SentLog, utc_now
 
 _LOG = logging.getLogger("flwr")
+
+Pull = Callable[..., int | None]
+"""Flower's function that takes the next message into the state, and returns None without one."""
 
 
 class AnsweringNodeState(InMemoryNodeState):
@@ -47,6 +51,20 @@ class AnsweringNodeState(InMemoryNodeState):
                 self._store_error_replies(runs, CLIENT_APP_CRASHED_ERROR)
         return finished
 
+    def give_up_messages(self) -> None:
+        """Gives up the messages that Flower has ignored, with their tasks: none is under way."""
+        with self.lock_msg_store:
+            left = {
+                id: entry.message.metadata.run_id
+                for id, entry in self.msg_store.items()
+                if not entry.message.metadata.reply_to_message_id
+            }
+        for task in self.get_tasks(run_ids=list(left.values())) if left else ():
+            super().finish_task(task.task_id, SubStatus.STOPPED, "the run has ended")
+        self.delete_messages(message_ids=list(left))
+        for id in left:
+            self.object_store.delete(id)
+
     def _store_error_replies(self, run_ids: set[int], error: Error) -> None:
         with self.lock_msg_store:
             before = set(self.msg_store)
@@ -67,6 +85,20 @@ class AnsweringNodeState(InMemoryNodeState):
     def _complete(self, message_id: str) -> bool:
         tree = self.object_store.get_object_tree(message_id)
         return all(self.object_store.get(part.object_id) for part in iterate_object_tree(tree))
+
+
+def pull_whole_message(pull: Pull, state: AnsweringNodeState, **more: object) -> int | None:
+    """Takes the next message; nothing of one that Flower has ignored is left in the state.
+
+    Args:
+        pull: Flower's function.
+        state: The state.
+        more: Further arguments of the function.
+    """
+    run = pull(state=state, **more)
+    if run is None:
+        state.give_up_messages()
+    return run
 
 
 def _record(answered: Iterable[str]) -> None:

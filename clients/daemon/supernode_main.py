@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,12 +31,12 @@ from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
     DeactivateNodeResponse,
 )
-from flwr.supernode import fleet_http_connection
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import nodestate_factory
 
-from clients.daemon.node_state import AnsweringNodeState
+from clients.daemon.node_state import AnsweringNodeState, pull_whole_message
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site import limits
 from f2l_fed.core.durable_files import write_atomically
@@ -53,6 +54,8 @@ _GRACE_S = 3.0
 
 _NOTICED_S = 3.0
 """Longest interval at which the server looks for lost nodes while it waits for answers."""
+
+_PULL = "_pull_and_store_message"
 
 
 class CertifiedClient(FleetHttpClient):
@@ -128,10 +131,12 @@ def main() -> None:
     limits.apply(os.environ)
     threading.Thread(target=_end_with_its_child, daemon=True).start()
     web_server = SimpleNamespace(Config=_on_socket, Server=uvicorn.Server)
+    pull: Any = getattr(start_client_internal, _PULL, None)
     changes: list[tuple[Any, str, object]] = [
         (fleet_http_connection, "HEARTBEAT_DEFAULT_INTERVAL", SILENCE_S // 2),
         (sys.modules[flower_supernode.__module__], "uvicorn", web_server),
         (nodestate_factory, "InMemoryNodeState", AnsweringNodeState),
+        (start_client_internal, _PULL, partial(pull_whole_message, pull)),
     ]
     if os.environ.get(CERTIFICATE_VARIABLE):
         changes.append((fleet_http_connection, "FleetHttpClient", CertifiedClient))

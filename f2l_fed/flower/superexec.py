@@ -107,12 +107,12 @@ class OneTaskExecutor(SubprocessExecutor):
         """
         with closing(_client(spec)) as client:
             reason = self._run(spec, client)
-            if _ended_here(client, reason):
+            if reason and _ended_here(client, reason):
                 log(WARNING, "The task %d failed: %s", spec.task_id, reason)
         return LaunchResult.accepted()
 
     def _run(self, spec: ExecutionSpec, client: InnerRuntimeClient) -> str:
-        """Runs the process; returns the cause of its end."""
+        """Runs the process; returns "" if it has ended well, and the cause of another end."""
         begun, starting = os.pipe()
         try:
             process = start(
@@ -134,7 +134,9 @@ class OneTaskExecutor(SubprocessExecutor):
         if problem:
             _end(process, self._limits.grace_s)
         code = process.wait()
-        return problem or f"its process ended ({f'signal {-code}' if code < 0 else f'code {code}'})"
+        if problem or not code:
+            return problem
+        return f"its process ended ({f'signal {-code}' if code < 0 else f'code {code}'})"
 
     def _accompany(
         self, process: subprocess.Popen[bytes], begun: int, client: InnerRuntimeClient
