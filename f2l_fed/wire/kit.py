@@ -31,7 +31,8 @@ SHORT_DIGITS = 16
 """Number of the fingerprint's digits that people compare."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
-_LONGEST_ADDRESS = 260
+_LABELS = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+_LONGEST_HOST = 253
 _ASK_AGAIN = "Ask the administrator for it again."
 _ASK_NEW = "Ask the administrator for a new one."
 
@@ -178,9 +179,12 @@ def _digest(kit: Kit) -> str:
 
 def _is_address(text: str) -> bool:
     try:
-        return len(text) <= _LONGEST_ADDRESS and split_address(text, "server")[1] > 0
+        host, port = split_address(text, "server")
     except ConfigError:
         return False
+    # Longer ones, and empty labels, are no host names.
+    labels = _LABELS.fullmatch(host) is not None and len(host) <= _LONGEST_HOST
+    return port > 0 and (labels or ":" in host)
 
 
 def _is_time(text: str) -> bool:

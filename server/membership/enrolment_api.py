@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from f2l_fed.errors import ConfigError, F2LError, WireError
 from f2l_fed.wire.enrolment import (
@@ -54,7 +55,7 @@ def create_app(membership: Membership) -> FastAPI:
                 return {"certificate": await asyncio.to_thread(act, form)}
         except (Refused, WireError) as error:
             return JSONResponse({"error": str(error)}, status_code=409)
-        except (binascii.Error, UnicodeError):
+        except (binascii.Error, UnicodeError, ClientDisconnect):
             return JSONResponse({"error": "The request is damaged."}, status_code=400)
         except (F2LError, OSError):
             # Its sentence may name the server's files.

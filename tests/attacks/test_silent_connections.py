@@ -13,6 +13,7 @@ from clients.onboarding.kit import read_kit
 from tests.attacks.peers.silent_connections import (
     besieging,
     half_a_hello,
+    idle_site,
     silent,
     slow_request,
 )
@@ -90,7 +91,18 @@ def test_a_site_gets_in_past_silent_connections_of_its_own_address(gateway, nort
         )
 
 
-def test_a_removed_sites_certificate_holds_no_lasting_place(gateway):
-    folder = gateway.registered("leaving")
-    gateway.membership.remove("leaving", "admin")
-    assert gateway.status(folder) == 401
+@pytest.mark.parametrize("state", ["active", "removed"])
+def test_one_site_does_not_take_the_places_of_all(tmp_path, state):
+    """A certificate buys as many places as one address has, and none once it is revoked."""
+    with gateway_running(tmp_path / "federation", connections=40, connections_per_host=10) as small:
+        honest, greedy = small.registered("honest"), small.registered("greedy")
+        assert small.status(honest) == 200
+        if state == "removed":
+            small.membership.remove("greedy", "admin")
+        idle = idle_site(small.root / "certificates/ca.crt", greedy)
+        with besieging(small.port, SIX, 60, idle) as open_now:
+            assert holds(lambda: open_now() >= 10)
+            tries = [
+                small.status(honest, source=SITES_ADDRESS, timeout_s=ANSWER_S) for _ in range(20)
+            ]
+        assert tries == [200] * 20

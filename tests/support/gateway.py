@@ -18,6 +18,7 @@ from pathlib import Path
 
 from clients.onboarding.enrolment import register
 from clients.onboarding.kit import read_kit
+from f2l_fed.wire.enrolment import FederationFacts
 from server.federation.server_settings import ServerSettings
 from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
@@ -78,6 +79,13 @@ class RunningGateway:
             )
         except OSError:
             return 0
+
+    def facts(self, folder: Path) -> FederationFacts:
+        """The federation's facts as a registered site gets them."""
+        context = ssl.create_default_context(cafile=self.root / "certificates/ca.crt")
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        body = exchange(self.port, ME, tls=context).partition(b"\r\n\r\n")[2]
+        return FederationFacts.from_json(json.loads(body))
 
 
 @contextmanager

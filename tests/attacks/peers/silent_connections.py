@@ -3,7 +3,7 @@
 How to write the next one: an attacker of this kind is a function `opening` that takes a fresh TCP
 connection and does what it wants with it before it falls silent. `besieging` keeps a number of such
 connections open from some addresses until its block ends, whatever the other side closes; it yields
-how many are open at a moment. Everything runs in one thread, on loopback, without a certificate.
+how many are open at a moment. Everything runs in one thread, on loopback.
 """
 
 from __future__ import annotations
@@ -43,6 +43,18 @@ def slow_request(authority: Path) -> Opening:
         secure.sendall(b"POST /v1/site/enrol HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\n\r\n")
         secure.setblocking(False)
         return secure
+
+    return opening
+
+
+def idle_site(authority: Path, folder: Path) -> Opening:
+    """An opening that shows a site's certificate and asks for nothing."""
+    context = ssl.create_default_context(cafile=authority)
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+
+    def opening(connection: socket.socket) -> socket.socket:
+        connection.settimeout(5.0)
+        return context.wrap_socket(connection, server_hostname="localhost")
 
     return opening
 
