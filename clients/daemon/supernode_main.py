@@ -104,11 +104,13 @@ class CertifiedClient(FleetHttpClient):
 def _on_socket(app: Any, *, host: str, port: int, **settings: Any) -> uvicorn.Config:  # noqa: ARG001
     """The configuration of Flower's server, on the socket that the environment names."""
     path = Path(os.environ[SOCKET])
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
+        path.unlink(missing_ok=True)
         listener.bind(str(path))
+    except OSError as error:
+        sys.exit(f"no Unix socket in the state folder ({error}): it has to be on a local disk")
     finally:
         os.umask(mask)
     return uvicorn.Config(app, fd=listener.detach(), **settings)
