@@ -26,6 +26,7 @@ from server.cluster import flow_training
 from server.cluster.backend import RayBackend
 from server.cluster.connection import connect, disconnect
 from server.cluster.flow_training import TrainedFlow
+from server.cluster.held_out import served_release
 from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
@@ -180,10 +181,8 @@ def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     federation = after_rounds(tmp_path / "out")
     factory = CandidateFactory.open(federation, "00001")
     draws = rng(3)
-    probes = {
-        f"new-{n:03d}": factory.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
-        for n in range(100)
-    }
+    known = served_release(federation, "00001").records.contexts[:2]
+    probes = {f"new-{n:03d}": known + 0.01 * torch.randn(2, 1, generator=draws) for n in range(100)}
     backend = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
     with killing(b"candidates_here") as killed:
         offered = dict(backend.candidates("00001", probes))
