@@ -21,7 +21,7 @@ from tests.attacks.peers.web_page import FOREIGN_HOSTS, OWN_HOSTS, asked
 from tests.support.deployment import free_ports
 from tests.support.gateway import RunningGateway, gateway_running
 from tests.support.sites import digits_site
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, holds
 
 NAMES = {
     "active": "north",
@@ -134,7 +134,8 @@ def dashboard(folder: Path, *hosts: str) -> Iterator[int]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(PATIENCE_S)
+        assert holds(lambda: started.is_set() or not thread.is_alive())
+        assert started.is_set(), "it has not started"
         yield port[0]
     finally:
         stop.set()

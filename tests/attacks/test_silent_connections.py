@@ -49,20 +49,20 @@ def test_a_site_gets_in_past_500_silent_connections_of_six_addresses(gateway, no
         "half a hello": half_a_hello,
         "slow request": slow_request(gateway.root / "certificates/ca.crt"),
     }[opening]
-    with besieging(gateway.port, SIX, 560, kind) as open_now:
-        assert holds(lambda: open_now() >= 490)
+    with besieging(gateway.port, SIX, 560, kind) as siege:
+        assert holds(lambda: siege.open_now >= 490)
         tries = [gateway.status(north, source=SITES_ADDRESS, timeout_s=ANSWER_S) for _ in range(10)]
         # From an address where it never was, it is a newcomer that shows a certificate.
         moved = [gateway.status(north, source="127.0.4.1", timeout_s=ANSWER_S) for _ in range(5)]
-        assert open_now() >= 400, "the attack has gone on"
+        assert siege.open_now >= 400, "the attack has gone on"
     assert tries == [200] * 10
     assert 200 in moved
 
 
 def test_a_new_site_registers_past_500_silent_connections_in_few_tries(gateway, north, tmp_path):
     kit = read_kit(gateway.kit("newcomer"), now=datetime.now(UTC))
-    with besieging(gateway.port, SIX, 560) as open_now:
-        assert holds(lambda: open_now() >= 490)
+    with besieging(gateway.port, SIX, 560) as siege:
+        assert holds(lambda: siege.open_now >= 490)
         for number in range(1, 6):
             try:
                 register(kit, tmp_path / "newcomer")
@@ -75,15 +75,15 @@ def test_a_new_site_registers_past_500_silent_connections_in_few_tries(gateway, 
 def test_a_site_gets_in_past_silent_connections_of_as_many_addresses(gateway, north):
     # Every address holds one: none of them holds more than others do.
     many = [f"127.1.{number // 250}.{1 + number % 250}" for number in range(560)]
-    with besieging(gateway.port, many, 560) as open_now:
-        assert holds(lambda: open_now() >= 490)
+    with besieging(gateway.port, many, 560) as siege:
+        assert holds(lambda: siege.open_now >= 490)
         tries = [gateway.status(north, source=SITES_ADDRESS, timeout_s=ANSWER_S) for _ in range(10)]
     assert tries == [200] * 10
 
 
 def test_a_site_gets_in_past_silent_connections_of_its_own_address(gateway, north):
-    with besieging(gateway.port, [SITES_ADDRESS], 100) as open_now:
-        assert holds(lambda: open_now() >= 95)
+    with besieging(gateway.port, [SITES_ADDRESS], 100) as siege:
+        assert holds(lambda: siege.open_now >= 95)
         # The silent ones give way once they are two seconds old.
         assert holds(
             lambda: gateway.status(north, source=SITES_ADDRESS, timeout_s=ANSWER_S) == 200,
@@ -100,8 +100,8 @@ def test_one_site_does_not_take_the_places_of_all(tmp_path, state):
         if state == "removed":
             small.membership.remove("greedy", "admin")
         idle = idle_site(small.root / "certificates/ca.crt", greedy)
-        with besieging(small.port, SIX, 60, idle) as open_now:
-            assert holds(lambda: open_now() >= 10)
+        with besieging(small.port, SIX, 60, idle) as siege:
+            assert holds(lambda: siege.attempts >= 200)
             tries = [
                 small.status(honest, source=SITES_ADDRESS, timeout_s=ANSWER_S) for _ in range(20)
             ]

@@ -26,7 +26,7 @@ from server.pki.certificate_store import create_authority, issue
 from server.pki.revocation import revoke
 from tests.support.central import exchange, status_of
 from tests.support.deployment import free_ports
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, holds
 
 ME = b"GET /v1/site/me HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
@@ -140,7 +140,8 @@ def _enrolment(membership: Membership) -> Iterator[int]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(PATIENCE_S)
+        assert holds(lambda: started.is_set() or not thread.is_alive())
+        assert started.is_set(), "it has not started"
         yield port[0]
     finally:
         stop.set()

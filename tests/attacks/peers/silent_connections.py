@@ -3,7 +3,7 @@
 How to write the next one: an attacker of this kind is a function `opening` that takes a fresh TCP
 connection and does what it wants with it before it falls silent. `besieging` keeps a number of such
 connections open from some addresses until its block ends, whatever the other side closes; it yields
-how many are open at a moment. Everything runs in one thread, on loopback.
+a `Siege`. Everything runs in one thread, on loopback.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 Opening = Callable[[socket.socket], socket.socket]
@@ -59,10 +60,23 @@ def idle_site(authority: Path, folder: Path) -> Opening:
     return opening
 
 
+@dataclass(slots=True)
+class Siege:
+    """An attack that goes on.
+
+    Args:
+        open_now: Number of connections that are open.
+        attempts: Number of connections that were opened or tried.
+    """
+
+    open_now: int = 0
+    attempts: int = 0
+
+
 @contextmanager
 def besieging(
     port: int, sources: Sequence[str], count: int, opening: Opening = silent
-) -> Iterator[Callable[[], int]]:
+) -> Iterator[Siege]:
     """Keeps connections open until the block ends.
 
     Args:
@@ -72,18 +86,19 @@ def besieging(
         opening: What each does first.
 
     Yields:
-        The number that is open now.
+        The state of the attack.
     """
+    siege = Siege()
     open_now: dict[socket.socket, str] = {}
     over = threading.Event()
 
     def attack() -> None:
-        turn = 0
         while not over.is_set():
             for _ in range(count - len(open_now)):
                 if over.is_set():
                     break
-                source, turn = sources[turn % len(sources)], turn + 1
+                source = sources[siege.attempts % len(sources)]
+                siege.attempts += 1
                 with suppress(OSError):
                     plain = socket.create_connection(
                         ("127.0.0.1", port), timeout=5.0, source_address=(source, 0)
@@ -95,6 +110,7 @@ def besieging(
                         raise
                     made.setblocking(False)
                     open_now[made] = source
+                    siege.open_now = len(open_now)
             poll = select.poll()
             by_number = {made.fileno(): made for made in open_now}
             for number in by_number:
@@ -110,12 +126,13 @@ def besieging(
                 if ended:
                     del open_now[made]
                     made.close()
+            siege.open_now = len(open_now)
             time.sleep(0.001)
 
     thread = threading.Thread(target=attack)
     thread.start()
     try:
-        yield lambda: len(open_now)
+        yield siege
     finally:
         over.set()
         thread.join()
