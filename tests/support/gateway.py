@@ -97,10 +97,14 @@ def gateway_running(root: Path, **limits: int) -> Iterator[RunningGateway]:
     revoke(certificates, ())
     (port,) = free_ports(1)
     membership = Membership(root, ServerSettings(address=f"localhost:{port}"))
-    with _enrolment(membership) as enrolment:
+    (root / "secret").write_text("secret")
+    place = root / "enrolment"
+    with _enrolment(membership, place) as enrolment:
         values = {"root": str(root), "listen": ["127.0.0.1", port], "superlink": 1, **limits}
         settings = root / "gateway.json"
-        settings.write_text(json.dumps({**values, "enrolment": enrolment}))
+        settings.write_text(
+            json.dumps({**values, "enrolment": str(place), "secret": str(root / "secret")})
+        )
         process = subprocess.Popen(
             [sys.executable, "-m", "server.gateway.gateway", str(settings)],
             stdout=subprocess.PIPE,
@@ -127,13 +131,13 @@ def gateway_running(root: Path, **limits: int) -> Iterator[RunningGateway]:
 
 
 @contextmanager
-def _enrolment(membership: Membership) -> Iterator[int]:
+def _enrolment(membership: Membership, place: Path) -> Iterator[int]:
     """The enrolment service in a thread of its own; yields its port."""
     started, stop, port = threading.Event(), threading.Event(), [0]
 
     async def serve() -> None:
-        async with serve_enrolment(membership) as bound:
-            port[0] = bound
+        (port[0],) = free_ports(1)
+        async with serve_enrolment(membership, port[0]), serve_enrolment(membership, place):
             started.set()
             await asyncio.to_thread(stop.wait)
 
