@@ -82,7 +82,7 @@ def test_an_outsider_only_learns_that_the_server_works(central, kits):
     assert status_of(exchange(central.gateway, health, tls=shaking(central))) == 200
     north = registered(central, kits, "north")
     assert activate(central, shaking(central), north) == 401
-    me = b"GET /v1/site/me HTTP/1.1\r\nhost: x\r\n\r\n"
+    me = b"GET /v1/site/me HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     assert status_of(exchange(central.gateway, me, tls=shaking(central))) == 401
     assert status_of(exchange(central.gateway, me, tls=shaking(central, north))) == 200
 
