@@ -9,6 +9,7 @@ import typer
 
 from clients.commands import daemon, membership, network
 from clients.commands.console import err
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError
 
 _site = typer.Typer(
@@ -38,7 +39,8 @@ _site.add_typer(_model, name="model")
 def site() -> None:
     """Entry point of f2l-site."""
     try:
-        _site()
+        with private_files():
+            _site()
     except F2LError as error:
         if os.environ.get("F2L_DEBUG"):
             raise

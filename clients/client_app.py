@@ -15,9 +15,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.site import limits
-from clients.site.sent_log import REFUSAL, utc_now
+from clients.site.policy import Work, allow_download
+from clients.site.sent_log import REFUSAL, array_bytes, utc_now
 from clients.site.site import Site, open_site
-from clients.training.accepted_request import target_of
+from clients.training.accepted_request import target_of, work_of
 from clients.training.task import respond, respond_to_probe
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.wire.messages import Refusal
@@ -49,11 +50,13 @@ class OutgoingMessage:
         round: Number of the round; 0 for none.
         content: The message.
         changes: Euclidean length of every change in it.
+        work: The work that was asked for it.
     """
 
     kind: str
     round: int
     content: RecordDict
+    work: Work
     changes: tuple[float, ...] = ()
 
 
@@ -62,9 +65,11 @@ def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
     def answer(site: Site) -> OutgoingMessage:
+        allow_download(site.config.policy, array_bytes(message.content))
         request = unpack_probe_request(message.content)
         reply = respond_to_probe(site, request, app=os.environ.get(APP, ""))
-        return OutgoingMessage("probe", 0, pack_probe_reply(reply, target_of(request.frame).layout))
+        content = pack_probe_reply(reply, target_of(request.frame).layout)
+        return OutgoingMessage("probe", 0, content, work_of(site, request))
 
     return _answer(message, context, answer)
 
@@ -74,10 +79,12 @@ def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
     def answer(site: Site) -> OutgoingMessage:
+        allow_download(site.config.policy, array_bytes(message.content))
         request = unpack_task(message.content)
         update, changes = respond(site, request, app=os.environ.get(APP, ""))
         content = pack_update(update, target_of(request.frame).layout)
-        return OutgoingMessage("update", request.round, content, changes)
+        work = work_of(site, request)
+        return OutgoingMessage("update", request.round, content, work, changes)
 
     return _answer(message, context, answer)
 
@@ -96,7 +103,13 @@ def _answer(
         sent.allow(site.config.policy, content, now)
         spent = budget.spent() if budget else None
         sent.record(
-            outgoing.kind, outgoing.round, content, now, changes=outgoing.changes, budget=spent
+            outgoing.kind,
+            outgoing.round,
+            content,
+            now,
+            changes=outgoing.changes,
+            budget=spent,
+            work=outgoing.work,
         )
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)

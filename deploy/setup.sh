@@ -16,9 +16,14 @@ if ! sha256sum --check --status "$stamp" 2>/dev/null; then
   if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv
   fi
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint deploy/constraints.txt torch
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint deploy/constraints.txt --editable ".[$extras]"
-  sha256sum pyproject.toml deploy/constraints.txt >"$stamp"
+  locks=(--requirement deploy/requirements.lock)
+  if [ "$extras" = dev ]; then
+    locks+=(--requirement deploy/requirements-dev.lock)
+  fi
+  install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+  # Every file is compared with its SHA-256. torch stands apart: its build differs by machine.
+  install --no-deps --require-hashes "${locks[@]}"
+  install --constraint deploy/constraints.txt torch
+  install --no-deps --no-build-isolation --editable .
+  sha256sum pyproject.toml deploy/constraints.txt deploy/*.lock >"$stamp"
 fi

@@ -84,6 +84,8 @@ class RayConfig:
         train_failures: Largest number of times that lost processes of these are replaced.
         jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
             remote cluster; "" runs them as tasks.
+        token_file: Absolute path of the file with the token that the cluster at ``address``, or
+            the job server, asks for; "" takes RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
     """
 
     address: str = ""
@@ -94,6 +96,7 @@ class RayConfig:
     train_workers: int = 0
     train_failures: int = 3
     jobs: str = ""
+    token_file: str = ""
 
     def __post_init__(self) -> None:
         positive(self, "threads", "generators")
@@ -105,6 +108,8 @@ class RayConfig:
         require(place is not None, self, "address", 'host:port, "auto" or ""')
         jobs = re.fullmatch(r"(https?://[^\s/]+/?)?", self.jobs)
         require(jobs is not None, self, "jobs", 'http://host:port or ""')
+        absolute = not self.token_file or self.token_file.startswith("/")
+        require(absolute, self, "token_file", 'an absolute path or ""')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,12 @@ __all__ = [
     "WireError",
     "ZooError",
     "is_disk_failure",
+    "shown",
+    "visible",
 ]
+
+LONGEST_TEXT = 1000
+"""Most characters of a text from outside that is printed, stored or sent on."""
 
 
 class F2LError(Exception):
@@ -44,6 +49,8 @@ class F2LError(Exception):
     """
 
     exit_code = 1
+    longest_part = LONGEST_TEXT
+    """Most characters of each of `where`, `expected` and `got`."""
 
     def __init__(
         self,
@@ -71,16 +78,19 @@ class F2LError(Exception):
         return self._transient or is_disk_failure(self.__cause__)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        text = f"{self._part(self.where)}: {self.what}" if self.where else self.what
         found = [
-            f"{label} {value}"
+            f"{label} {self._part(value)}"
             for label, value in (("expected", self.expected), ("got", self.got))
             if value
         ]
         if found:
             text += ": " + ", ".join(found)
         text = text.rstrip(".") + "."
-        return _visible(f"{text} {self.remedy}" if self.remedy else text)
+        return visible(f"{text} {self.remedy}" if self.remedy else text)
+
+    def _part(self, text: str) -> str:
+        return shown(text, self.longest_part)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
@@ -93,7 +103,24 @@ def is_disk_failure(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
 
-def _visible(text: str) -> str:
+def shown(text: str, most: int = LONGEST_TEXT) -> str:
+    """A text from outside as people and programs may get it: cut, and no control characters.
+
+    Args:
+        text: The text.
+        most: Most characters of the result.
+
+    >>> shown("a" * 6_000_000, 30)
+    'aaaaaaaaaaa… (6000000 letters)'
+    """
+    clean = visible(text[: most + 1])
+    if len(clean) <= most:
+        return clean
+    end = f"… ({len(text)} letters)"
+    return clean[: max(most - len(end), 0)] + end
+
+
+def visible(text: str) -> str:
     """The text without control characters: some of it may come from outside."""
     if text.isprintable():
         return text
@@ -131,9 +158,13 @@ class TargetError(F2LError):
 class LayoutMismatch(F2LError):
     """Weights have another layout than the one in force."""
 
+    longest_part = 200
+
 
 class WireError(F2LError):
     """A message does not have the form that both sides agreed on."""
+
+    longest_part = 200
 
 
 class AdmissionError(F2LError):

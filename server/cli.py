@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError
 from server.commands import connection, quarantine, release, round, site, zoo
 from server.commands import server as server_commands
@@ -55,7 +56,8 @@ def server() -> None:
 
 def _run(app: typer.Typer) -> None:
     try:
-        app()
+        with private_files():
+            app()
     except F2LError as error:
         if os.environ.get("F2L_DEBUG"):
             raise

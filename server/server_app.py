@@ -9,8 +9,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
+from f2l_fed.wire.reply_bound import reply_bound
 from server.cluster import connection
 from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
@@ -62,6 +64,7 @@ app = ServerApp()
 
 
 @app.main()
+@private_files()
 def main(grid: Grid, context: Context) -> None:
     """Conducts the rounds of one Flower run, as its configuration says, and records its end."""
     root = str(context.run_config.get("workdir", ""))
@@ -71,9 +74,11 @@ def main(grid: Grid, context: Context) -> None:
             where="--run-config",
             expected='workdir="/path/of/the/federation"',
         )
-    guard_replies()
     run, path = str(context.run_id), run_end_path(Path(root))
     try:
+        federation = Federation.open(Path(root))
+        episodes = federation.config.probe.episodes
+        guard_replies(reply_bound(federation.target.layout, episodes))
         run_rounds(
             grid,
             Path(root),
@@ -83,4 +88,6 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:
         RunEnd.of(run, error).write(path)
         raise
+    finally:
+        connection.disconnect()
     RunEnd(run=run, outcome="completed").write(path)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from f2l_fed.errors import visible
 
 out = Console()
 err = Console(stderr=True)
@@ -16,5 +19,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def say(text: str) -> None:
-    """Prints a line as it is, without colours or line breaks."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Prints a line without colours, line breaks or control characters."""
+    out.print(visible(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """A text from outside for a table's cell, without colours or control characters."""
+    return escape(visible(text))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from clients.commands.console import AsJson, SiteFile, err, out, say
+from clients.commands.console import AsJson, SiteFile, err, out, plain, say
 
 
 def run(site_file: SiteFile) -> None:
@@ -67,11 +67,11 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     else:
         table.add_row("daemon", f"{daemon.state} since {daemon.since}, for {daemon.server}")
         table.add_row("restarts", str(daemon.restarts))
-        table.add_row("last end", daemon.last_end or "none")
+        table.add_row("last end", plain(daemon.last_end or "none"))
         if daemon.problem:
-            table.add_row("problem", daemon.problem)
+            table.add_row("problem", plain(daemon.problem))
     if problem:
-        table.add_row("problem", problem)
+        table.add_row("problem", plain(problem))
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
     if spent:
@@ -80,7 +80,8 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         table.add_row("network", "none yet")
     else:
         facts = model.facts
-        table.add_row("network", f"{facts.target}, round {facts.round}, {facts.time}")
+        target = plain(facts.target)
+        table.add_row("network", f"{target}, round {facts.round}, {facts.time}")
         before, after = facts.accuracy_before, facts.accuracy
         table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {facts.steps} steps")
     out.print(table)
@@ -96,7 +97,7 @@ def sent(
     The norm is the Euclidean length of each change that has left: of a probe, and of an update
     the way from the start to the fine-tuned network.
     """
-    from clients.site.sent_log import budget_text, norm_texts
+    from clients.site.sent_log import budget_text, norm_texts, work_texts
     from clients.site.site import SiteFolder
 
     entries = SiteFolder.read(site_file).sent.entries()
@@ -119,7 +120,7 @@ def sent(
             str(tensors or ""),
             "\n".join(norm_texts(entry)),
             budget_text(entry.get("budget")),
-            "\n".join([*numbers, *([code] if code else [])]),
+            "\n".join([*numbers, *work_texts(entry.get("work")), *([plain(code)] if code else [])]),
         )
     out.print(table)
     say(f"{len(entries)} messages, {total} bytes in all")

@@ -6,12 +6,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clients.commands.console import AsJson, SiteFile, out, say
-from f2l_fed.errors import UsageError
+from f2l_fed.errors import F2LError, UsageError
+
+if TYPE_CHECKING:
+    from f2l_fed.wire.kit import Kit
 
 
 def init(
@@ -26,6 +29,9 @@ def init(
         Path | None, typer.Option(help="The site's folder; by default one of its name.")
     ] = None,
     name: Annotated[str, typer.Option(help="Without a kit, the site's name.")] = "",
+    fingerprint: Annotated[
+        str, typer.Option(help="The kit's fingerprint, as the administrator has told it.")
+    ] = "",
 ) -> None:
     """Register the site with its kit, once, and write a commented site.toml."""
     from clients.onboarding.kit import read_kit
@@ -41,19 +47,38 @@ def init(
             where=str(kit),
             expected="the file of a kit, or a folder and --name",
         )
-    if with_kit:
-        read = read_kit(kit, now=utc_now())
-        say(f"kit of {read.site} for {read.server}, fingerprint {read.short_fingerprint}")
+    read = read_kit(kit, now=utc_now()) if with_kit else None
+    if read:
+        _compare(read, kit, fingerprint)
     if data is None:
         if not sys.stdin.isatty():
             raise UsageError("the option is missing", where="--data", expected="a file or a folder")
         data = Path(typer.prompt("Labelled examples (a file or a folder)")).expanduser()
-    if with_kit:
-        path = register_site(kit, into, data, now=utc_now())
+    if read:
+        path = register_site(read, into, data)
         say("registered; the kit is used up and can be deleted")
     else:
         path = create_site(kit, name, data)
     out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
+
+
+def _compare(kit: Kit, path: Path, fingerprint: str) -> None:
+    """Ends the command unless the kit has the administrator's fingerprint."""
+    if fingerprint:
+        kit.require_fingerprint(fingerprint, where=str(path))
+    say(f"kit of {kit.site} for {kit.server}, fingerprint {kit.short_fingerprint}")
+    if fingerprint:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "the kit's fingerprint has not been compared",
+            where=str(path),
+            remedy="Give the one that the administrator has told, with --fingerprint.",
+        )
+    if not typer.confirm("Compare it with the administrator's. Go on?"):
+        raise F2LError(
+            "the fingerprint was not confirmed, so nothing was sent or written", where=str(path)
+        )
 
 
 def check(

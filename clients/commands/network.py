@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, out, say
+from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import F2LError, UsageError
 
 
@@ -70,5 +71,6 @@ def export(
             where=str(site_file),
             remedy="It gets one with the first task.",
         )
-    export_model(model, out)
+    with exported_files():
+        export_model(model, out)
     say(f"{model.facts.target} of round {model.facts.round} is in {out}")

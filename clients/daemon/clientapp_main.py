@@ -17,6 +17,7 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp
 
 from clients.client_app import APP, app
+from f2l_fed.flower.runtime_client import begin_task
 
 
 def _installed(**_: object) -> Callable[[str, str, str], ClientApp]:
@@ -41,6 +42,7 @@ def main() -> None:
         if not hasattr(run_clientapp, name):
             sys.exit(f"this version of Flower has no {name}; nothing is run")
         setattr(run_clientapp, name, replacement)
+    begin_task(run_clientapp)
     flwr_clientapp()
 
 

@@ -16,9 +16,10 @@ from typing import Any
 from clients.daemon.status import read_status
 from clients.onboarding.preflight import state_problem
 from clients.site.model_store import load_model
-from clients.site.sent_log import REFUSAL, budget_text, norm_texts, utc_now
+from clients.site.sent_log import REFUSAL, budget_text, norm_texts, utc_now, work_texts
 from clients.site.site import SiteFolder
-from f2l_fed.errors import ConfigError, F2LError
+from f2l_fed.core.addresses import is_host_of
+from f2l_fed.errors import ConfigError, F2LError, visible
 
 _SHOWN = 30
 """Number of messages in the table."""
@@ -91,7 +92,7 @@ def page_html(site_file: Path) -> str:
         f"<p>{state}, for {escape(config.server.address or 'no server')}</p>"
         + "".join(f"<p class=problem>{escape(problem)}</p>" for problem in problems if problem)
         + "<dl>"
-        + "".join(f"<dt>{escape(name)}<dd>{escape(text)}" for name, text in facts)
+        + "".join(f"<dt>{escape(name)}<dd>{escape(visible(text))}" for name, text in facts)
         + f"</dl><h2>What has left this site</h2><p>{len(entries)} messages, {_size(total)} "
         f"in all; the latest {_SHOWN} are shown, in UTC. f2l-site sent shows the record.</p>"
         f"{_table([_row(entry) for entry in shown])}</html>"
@@ -109,6 +110,7 @@ def _row(entry: Mapping[str, Any]) -> dict[str, str]:
         "tensors": ", ".join(tensors[:3]) + (f" and {len(tensors) - 3} more" * (len(tensors) > 3)),
         "norm": ", ".join(norm_texts(entry)),
         "budget": budget_text(entry.get("budget")),
+        "work": ", ".join(work_texts(entry.get("work"))),
     }
 
 
@@ -127,12 +129,15 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
         """The handler of one request for the page."""
 
         def do_GET(self) -> None:
-            host = (self.headers.get("Host") or "").rpartition(":")[0]
-            # A foreign page must not reach this one by another name of loopback.
-            known = self.path == "/" and host in ("127.0.0.1", "localhost")
+            hosts = self.headers.get_all("Host", [])
             try:
-                text = page_html(site_file) if known else "not found"
-                status = 200 if known else 404
+                # A foreign page must not reach this one by another name of loopback.
+                if len(hosts) != 1 or not is_host_of(hosts[0]):
+                    text, status = "This page is served to this machine alone.", 421
+                elif self.path != "/":
+                    text, status = "not found", 404
+                else:
+                    text, status = page_html(site_file), 200
             except (F2LError, OSError) as error:
                 text, status = escape(str(error)), 500
             body = text.encode()

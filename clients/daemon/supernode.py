@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import IO
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.flower.inner_access import SOCKET
 
 _POLL_S = 0.1
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -51,6 +51,8 @@ def prepare(site: SiteFolder) -> Launch:
         site: The site, by its absolute path.
     """
     flower = site.state / "flower"
+    # No other account reaches the socket in it.
+    flower.chmod(0o700)
     (flower / "bin").mkdir(exist_ok=True)
     write_atomically(
         flower / "node.toml", f"site = {json.dumps(str(site.file), ensure_ascii=False)}\n"
@@ -69,7 +71,7 @@ def command_line(site: SiteFolder) -> list[str]:
     """The command line of the SuperNode; it names files that hold secrets, never a secret."""
     server, node_config = site.server, site.state / "flower" / "node.toml"
     command = [sys.executable, "-m", "clients.daemon.supernode_main", "--superlink", server.address]
-    command += ["--port", str(_free_port()), "--node-config", str(node_config)]
+    command += ["--node-config", str(node_config)]
     if server.insecure:
         command.append("--insecure")
     if server.root_certificates:
@@ -96,6 +98,8 @@ def environment(site: SiteFolder) -> dict[str, str]:
         **site.config.limits.environment(),
         **tls,
         "FLWR_HOME": str(flower),
+        # Below the working folder of all its processes: the path of a socket may not be long.
+        SOCKET: "flower/runtime",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "PYTHONUNBUFFERED": "1",
@@ -181,10 +185,3 @@ def end_group(group: int, grace_s: float, reap: Callable[[], object] = lambda: N
             except ProcessLookupError:
                 return
             time.sleep(_POLL_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -3,36 +3,44 @@
 Flower's own command can't present a certificate to the server. It gives up where a handshake takes
 too long, and then stays without doing anything, also where the process that starts its tasks has
 ended. The server gives it up after a minute of silence, and does not accept it for as long once it
-was killed. All that is corrected here, and the limits of the site's configuration apply to it and
-to all that it starts.
+was killed. It gives its messages to any process of the machine that asks on a port of loopback;
+here it listens on a Unix socket in a closed folder. All that is corrected here, and the limits of
+the site's configuration apply to it and to all that it starts.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import uvicorn
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
     DeactivateNodeRequest,
     DeactivateNodeResponse,
 )
-from flwr.supernode import fleet_http_connection
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.nodestate import nodestate_factory
 
+from clients.daemon.node_state import AnsweringNodeState, pull_whole_message
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site import limits
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.flower.inner_access import SOCKET
 
 SILENCE_S = 120
 """Silence of a site after which the server gives its task up.
@@ -46,6 +54,8 @@ _GRACE_S = 3.0
 
 _NOTICED_S = 3.0
 """Longest interval at which the server looks for lost nodes while it waits for answers."""
+
+_PULL = "_pull_and_store_message"
 
 
 class CertifiedClient(FleetHttpClient):
@@ -91,6 +101,21 @@ class CertifiedClient(FleetHttpClient):
         return response
 
 
+def _on_socket(app: Any, *, host: str, port: int, **settings: Any) -> uvicorn.Config:  # noqa: ARG001
+    """The configuration of Flower's server, on the socket that the environment names."""
+    path = Path(os.environ[SOCKET])
+    listener = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    except OSError as error:
+        sys.exit(f"no Unix socket in the state folder ({error}): it has to be on a local disk")
+    finally:
+        os.umask(mask)
+    return uvicorn.Config(app, fd=listener.detach(), **settings)
+
+
 def _end_with_its_child() -> None:
     """Ends this process some time after the one that starts its tasks, its only child."""
     while True:
@@ -107,13 +132,20 @@ def main() -> None:
     """Runs a SuperNode with the arguments of ``flower-supernode``."""
     limits.apply(os.environ)
     threading.Thread(target=_end_with_its_child, daemon=True).start()
-    changes: dict[str, object] = {"HEARTBEAT_DEFAULT_INTERVAL": SILENCE_S // 2}
+    web_server = SimpleNamespace(Config=_on_socket, Server=uvicorn.Server)
+    pull: Any = getattr(start_client_internal, _PULL, None)
+    changes: list[tuple[Any, str, object]] = [
+        (fleet_http_connection, "HEARTBEAT_DEFAULT_INTERVAL", SILENCE_S // 2),
+        (sys.modules[flower_supernode.__module__], "uvicorn", web_server),
+        (nodestate_factory, "InMemoryNodeState", AnsweringNodeState),
+        (start_client_internal, _PULL, partial(pull_whole_message, pull)),
+    ]
     if os.environ.get(CERTIFICATE_VARIABLE):
-        changes["FleetHttpClient"] = CertifiedClient
-    for name, change in changes.items():
-        if not hasattr(fleet_http_connection, name):
+        changes.append((fleet_http_connection, "FleetHttpClient", CertifiedClient))
+    for module, name, change in changes:
+        if not hasattr(module, name):
             sys.exit(f"this version of Flower has no {name}; nothing is run")
-        setattr(fleet_http_connection, name, change)
+        setattr(module, name, change)
     flower_supernode()
     # The SuperNode has given up, and its threads would keep the process alive: the daemon starts
     # another one only when this one has ended.

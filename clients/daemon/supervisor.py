@@ -30,6 +30,7 @@ from clients.site.sent_log import utc_now
 from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import UsageError
 
 _POLL_S = 0.1
@@ -84,12 +85,15 @@ def run(
     backoff = backoff or Backoff()
     site = SiteFolder.read(site_file).absolute()
     require_address(site.server)
-    (site.state / "flower").mkdir(parents=True, exist_ok=True, mode=0o700)
+    warning = private_folder(site.state)
+    private_folder(site.state / "flower")
     with (
         _locked(site.state),
         open_log(site.state / LOG, backoff.log_bytes) as log,
         serving_page(site_file, site.config.page),
     ):
+        if warning:
+            log.warning("%s", warning)
         _end_leftover(site.state, backoff.grace_s)
         daemon = _Daemon(site, backoff, log, lambda: bool(signals))
         begun()

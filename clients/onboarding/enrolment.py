@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients.onboarding.keys import NEW, Keys, take_over
 from clients.site.config import ServerConfig
@@ -24,26 +27,31 @@ from f2l_fed.wire.enrolment import (
     ENROL_PATH,
     RENEW_PATH,
     EnrolmentForm,
-    Kit,
+    FederationFacts,
     RenewalForm,
 )
+from f2l_fed.wire.kit import Kit
 
 _NOT_VALID_NOW = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 _TIMEOUT_S = 30.0
 _LARGEST_REPLY_BYTES = 64 * 1024
+_LONGEST_REASON = 400
 
 
 class EnrolmentError(F2LError):
     """A request that the server refused, or a server that can't be reached."""
 
 
-def register(kit: Kit, folder: Path) -> None:
+def register(kit: Kit, folder: Path) -> FederationFacts:
     """Makes a site's keys in a folder and registers them; may be repeated after a failure.
 
+    Returns:
+        The facts of the federation that the server has told.
+
     Raises:
-        UsageError: If the folder belongs to a registered site.
+        UsageError: If the folder belongs to a registered site, or to another authority.
         EnrolmentError: If the server refuses or can't be reached.
     """
     if (folder / CERTIFICATE).exists():
@@ -53,7 +61,7 @@ def register(kit: Kit, folder: Path) -> None:
             remedy="Choose another folder.",
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / AUTHORITY, kit.authority)
+    _write_authority(folder / AUTHORITY, kit.authority)
     # An earlier try may have reached the server: only with the same keys it is answered again.
     if Keys.exist(folder):
         keys = Keys.read(folder)
@@ -63,9 +71,9 @@ def register(kit: Kit, folder: Path) -> None:
     form = EnrolmentForm(
         site=kit.site, token=kit.token, key=keys.public, request=keys.request(kit.site)
     )
-    certificate = _post(ServerConfig(address=kit.server), folder, ENROL_PATH, form)
-    _require_own(certificate, keys)
-    write_atomically(folder / CERTIFICATE, certificate, mode=0o600)
+    reply = _post(ServerConfig(address=kit.server), folder, ENROL_PATH, form)
+    write_atomically(folder / CERTIFICATE, _own_certificate(reply, keys), mode=0o600)
+    return FederationFacts.from_json(reply)
 
 
 def renew(site: SiteFolder, *, now: datetime, new_keys: bool = True) -> None:
@@ -97,9 +105,8 @@ def renew(site: SiteFolder, *, now: datetime, new_keys: bool = True) -> None:
     form = RenewalForm.signed(
         site=name, key=after.public, request=after.request(name), time=now, by=before.flower
     )
-    certificate = _post(site.server, folder, RENEW_PATH, form)
-    _require_own(certificate, after)
-    write_atomically(folder / (CERTIFICATE + NEW), certificate, mode=0o600)
+    reply = _post(site.server, folder, RENEW_PATH, form)
+    write_atomically(folder / (CERTIFICATE + NEW), _own_certificate(reply, after), mode=0o600)
     take_over(folder)
 
 
@@ -109,8 +116,23 @@ def finish_renewal(folder: Path) -> None:
         take_over(folder)
 
 
-def _post(server: ServerConfig, folder: Path, path: str, form: EnrolmentForm | RenewalForm) -> str:
-    """Sends a form and returns the certificate of the reply, PEM."""
+def _write_authority(path: Path, authority: str) -> None:
+    """Writes the authority's certificate; one that is there already is never replaced."""
+    if path.exists():
+        if path.read_bytes().split() == authority.encode().split():
+            return
+        raise UsageError(
+            "the folder belongs to a site of another federation",
+            where=str(path),
+            remedy="Choose another folder.",
+        )
+    write_atomically(path, authority)
+
+
+def _post(
+    server: ServerConfig, folder: Path, path: str, form: EnrolmentForm | RenewalForm
+) -> dict[str, Any]:
+    """Sends a form and returns the reply, which has a text "certificate"; nothing is checked."""
     host, port = server.host_and_port
     context = ssl.create_default_context(cafile=folder / AUTHORITY)
     connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
@@ -144,20 +166,23 @@ def _post(server: ServerConfig, folder: Path, path: str, form: EnrolmentForm | R
     finally:
         connection.close()
     try:
-        values: Any = json.loads(body)
+        values = dict(json.loads(body))
         if reply.status == 200:
-            return str(values["certificate"])
-        reason = str(values["error"])
-    except (ValueError, KeyError, TypeError):
+            return {**values, "certificate": str(values["certificate"])}
+        reason = str(values["error"])[:_LONGEST_REASON]
+    except (ValueError, KeyError, TypeError, RecursionError):
         reason = f"status {reply.status}"
     raise EnrolmentError("the server refused", where=server.address, got=reason.rstrip("."))
 
 
-def _require_own(certificate: str, keys: Keys) -> None:
+def _own_certificate(reply: Mapping[str, Any], keys: Keys) -> bytes:
+    """The certificate of a reply, PEM and nothing else; raises unless it is for the site's key."""
     try:
-        public = x509.load_pem_x509_certificate(certificate.encode()).public_key()
-        fits = public == keys.tls.public_key()
-    except ValueError:
+        certificate = x509.load_pem_x509_certificate(reply["certificate"].encode())
+        fits = certificate.public_key() == keys.tls.public_key()
+        pem = certificate.public_bytes(Encoding.PEM)
+    except (ValueError, UnsupportedAlgorithm):
         fits = False
     if not fits:
         raise EnrolmentError("the server's reply is not a certificate for this site's key")
+    return pem

@@ -1,4 +1,4 @@
-"""The file of a site's kit; its content is described in `f2l_fed.wire.enrolment`."""
+"""The file of a site's kit; its content is described in `f2l_fed.wire.kit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.wire.enrolment import LARGEST_KIT_BYTES, Kit
+from f2l_fed.wire.kit import LARGEST_KIT_BYTES, Kit
 
 
 def read_kit(path: Path, *, now: datetime) -> Kit:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from clients.onboarding.server_connection import connection_problems
+from clients.onboarding.server_connection import connection_problems, hands_out_networks
 from clients.site.config import SiteConfig
 from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
@@ -71,11 +71,18 @@ def check(
     except F2LError as error:
         return PreflightReport(problems=(str(error),))
     config = folder.config
-    problems = _policy_problems(config.policy)
+    problems, remarks = _policy_problems(config.policy), []
     if problem := state_problem(folder.state):
         problems.append(problem)
     if config.server.address:
-        problems += connection_problems(folder, connect=connect, now=now or utc_now())
+        now = now or utc_now()
+        found = connection_problems(folder, connect=connect, now=now)
+        problems += found
+        if connect and not found and hands_out_networks(folder, now=now):
+            remarks.append(
+                "The federation hands out exact networks, those of this site too, to other sites "
+                f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
+            )
     try:
         site = Site.load(folder)
     except F2LError as error:
@@ -97,7 +104,7 @@ def check(
         input_shape=tuple(train.x.shape[1:]),
         per_class=per_class,
         problems=tuple(problems),
-        remarks=tuple(_remarks(config, train, validation, per_class)),
+        remarks=(*remarks, *_remarks(config, train, validation, per_class)),
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -20,6 +22,7 @@ from f2l_fed.errors import ConfigError, F2LError
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, SELF_PATH
 
 _TIMEOUT_S = 5.0
+_LARGEST_REPLY_BYTES = 64 * 1024
 _NO_TIME_CHECK = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
 
 
@@ -52,6 +55,28 @@ def connection_problems(site: SiteFolder, *, connect: bool, now: datetime) -> li
     if server.private_key and (problem := _key_problem(site.path / server.private_key)):
         problems.append(problem)
     return problems
+
+
+def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
+    """Whether the server says that sites get exact networks of others; older ones say nothing.
+
+    Args:
+        site: A site with a certificate, whose connection has no problem.
+        now: This machine's time, with a time zone.
+    """
+    context, (host, port) = _tls(site), site.server.host_and_port
+    if context is None or not site.server.certificate:
+        return False
+    _load_certificate(context, site, now)
+    connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+    try:
+        connection.request("GET", SELF_PATH)
+        facts: Any = json.loads(connection.getresponse().read(_LARGEST_REPLY_BYTES))
+    except (OSError, http.client.HTTPException, ValueError, RecursionError):
+        return False
+    finally:
+        connection.close()
+    return isinstance(facts, dict) and facts.get("nearest") is True
 
 
 def require_address(server: ServerConfig) -> None:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 from clients.onboarding.enrolment import register
 from clients.onboarding.keys import FLOWER_KEY
-from clients.onboarding.kit import read_kit
 from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.wire.kit import Kit
 
 _TEMPLATE = """\
 # A site of a federation. `f2l-site check` names every problem of this file and of the data.
@@ -47,17 +46,31 @@ page = 0
 targets = {targets}
 numbers = {numbers}
 minimum_examples = {minimum_examples}
+# Gradient steps of one network or probe, and of all in one message together.
 maximum_steps = {maximum_steps}
+maximum_total_steps = {maximum_total_steps}
+maximum_episodes = {maximum_episodes}
+# Least number of examples in a gradient; of a probe where shared labels allow an output layer.
+minimum_batch = {minimum_batch}
+minimum_head_examples = {minimum_head_examples}
+maximum_momentum = {maximum_momentum}
+maximum_parameters = {maximum_parameters}
+maximum_download_bytes = {maximum_download_bytes}
 maximum_upload_bytes = {maximum_upload_bytes}
 answers_per_day = {answers_per_day}
 maximum_lr = {maximum_lr}
 rounds_per_day = {rounds_per_day}
+# Whether this site takes part where exact networks, its own too, are handed out to other sites;
+# `f2l-site check` tells when the federation does so.
+nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # Code that the server sends is never run here, with any setting.
 apps = {apps}
+# Whether label k means the same at every site, as the server told when this site registered.
+shared_labels = {shared_labels}
 
 [privacy]
 # Differential privacy of everything that this site ever sends, with every example as a unit: the
@@ -95,32 +108,33 @@ _SERVER_FILES = {
 }
 
 
-def register_site(kit_file: Path, folder: Path | None, data: Path, *, now: datetime) -> Path:
+def register_site(kit: Kit, folder: Path | None, data: Path) -> Path:
     """Registers a site with its kit and writes its ``site.toml``.
 
     Args:
-        kit_file: The kit.
+        kit: The kit, its fingerprint compared.
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
-        now: The time, with a time zone.
 
     Returns:
         The ``site.toml``.
 
     Raises:
-        ConfigError: If the kit can't be used.
         DataError: If there is nothing at ``data``.
         UsageError: If the folder holds a site already.
         EnrolmentError: If the server refuses or can't be reached.
     """
-    kit = read_kit(kit_file, now=now)
     folder = folder or Path(kit.site)
     _require_new(folder, data)
-    register(kit, folder)
-    return create_site(folder, kit.site, data, address=kit.server)
+    facts = register(kit, folder)
+    return create_site(
+        folder, kit.site, data, address=kit.server, shared_labels=facts.shared_labels
+    )
 
 
-def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Path:
+def create_site(
+    folder: Path, name: str, data: Path, *, address: str = "", shared_labels: bool = False
+) -> Path:
     """Writes a ``site.toml``.
 
     Args:
@@ -128,6 +142,8 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
         name: The site's name.
         data: Labelled examples.
         address: ``host:port`` of the server with which it is registered; "" for none.
+        shared_labels: Whether label k means the same at every site, as the server told at the
+            registration.
 
     Returns:
         The file.
@@ -146,6 +162,7 @@ def create_site(folder: Path, name: str, data: Path, *, address: str = "") -> Pa
         **asdict(PolicyConfig()),
         **asdict(LimitsConfig()),
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
+        "shared_labels": shared_labels,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }

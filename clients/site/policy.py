@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from f2l_fed.core.validation import positive, require
+from f2l_fed.core.validation import positive, require, share
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.wire.messages import NUMBERS
@@ -32,11 +32,25 @@ class PolicyConfig:
             written ``module:factory`` runs that code here.
         numbers: Numbers that may leave, separated by spaces.
         minimum_examples: Smallest number of training examples with which the site takes part.
-        maximum_steps: Largest number of gradient steps in one task.
+        maximum_steps: Largest number of gradient steps of one network, and of one probe.
+        maximum_total_steps: Largest number of gradient steps of a message, those of all its
+            networks and probes together.
+        maximum_episodes: Largest number of episodes, each with a probe and a network.
+        minimum_batch: Smallest number of examples in a gradient of the fine-tuning; where the site
+            has fewer, all of them. No matter with a privacy budget.
+        minimum_head_examples: Smallest number of examples of a probe from an anchor whose output
+            layer is not zero, which shared labels alone allow.
         maximum_lr: Highest learning rate.
+        maximum_momentum: Highest momentum.
+        maximum_parameters: Largest number of parameters of a network, which is not built before.
+        maximum_download_bytes: Largest request.
         maximum_upload_bytes: Largest answer.
         answers_per_day: Largest number of answers in 24 hours.
-        rounds_per_day: Largest number of rounds with an update in 24 hours.
+        rounds_per_day: Largest number of updates in 24 hours.
+        shared_labels: Whether label k means the same at every site of the federation, as the
+            server said at the registration.
+        nearest: Whether the site takes part in a federation that hands out exact networks, those of
+            this site too, to other sites.
         answers: Kinds of answers that may leave, separated by spaces: "probe" holds the change
             that a few steps from a common start make to the parameters, "update" the fine-tuned
             parameters and probes again.
@@ -48,10 +62,19 @@ class PolicyConfig:
     numbers: str = " ".join(NUMBERS)
     minimum_examples: int = 10
     maximum_steps: int = 1000
+    maximum_total_steps: int = 20_000
+    maximum_episodes: int = 64
+    minimum_batch: int = 8
+    minimum_head_examples: int = 10
     maximum_lr: float = 1.0
+    maximum_momentum: float = 0.99
+    maximum_parameters: int = 2**24
+    maximum_download_bytes: int = 2**30
     maximum_upload_bytes: int = 2**28
     answers_per_day: int = 1000
     rounds_per_day: int = 100
+    shared_labels: bool = False
+    nearest: bool = True
     answers: str = " ".join(ANSWERS)
     apps: str = ""
 
@@ -60,11 +83,18 @@ class PolicyConfig:
             self,
             "minimum_examples",
             "maximum_steps",
+            "maximum_total_steps",
+            "maximum_episodes",
+            "minimum_batch",
+            "minimum_head_examples",
             "maximum_lr",
+            "maximum_parameters",
+            "maximum_download_bytes",
             "maximum_upload_bytes",
             "answers_per_day",
             "rounds_per_day",
         )
+        share(self, "maximum_momentum")
         kinds = set(self.answers.split()) <= set(ANSWERS)
         require(kinds, self, "answers", f"some of {' '.join(ANSWERS)}")
         hashes = all(_HASH.fullmatch(app) for app in self.apps.split())
@@ -73,13 +103,33 @@ class PolicyConfig:
         require(known, self, "numbers", f"some of {' '.join(NUMBERS)}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The work that a request asks for, all of it together.
+
+    Args:
+        episodes: Number of probes.
+        networks: Number of networks to fine-tune.
+        steps: Gradient steps of all of them.
+        examples: Smallest number of examples in a gradient of the fine-tuning; 0 for no gradient.
+        anchor: First digits of the SHA-256 of the start of the probes; "first" for the lineage's
+            first anchor, which the site rebuilds.
+    """
+
+    episodes: int
+    networks: int
+    steps: int
+    examples: int
+    anchor: str
+
+
 def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: int) -> None:
     """Raises PolicyRefusal if a request is outside the limits.
 
     Args:
         policy: The site's policy.
         target: Name of the network that it is about.
-        recipe: The gradient steps that it asks for.
+        recipe: Gradient steps that it asks for, of a network or a probe.
         examples: Number of the site's training examples.
     """
     if target not in policy.targets.split():
@@ -88,8 +138,38 @@ def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: i
         raise PolicyRefusal("too-many-steps")
     if not recipe.lr <= policy.maximum_lr:
         raise PolicyRefusal("learning-rate-too-high")
+    if not recipe.momentum <= policy.maximum_momentum:
+        raise PolicyRefusal("momentum-too-high")
     if examples < policy.minimum_examples:
         raise PolicyRefusal("too-few-examples")
+
+
+def allow_work(policy: PolicyConfig, work: Work) -> None:
+    """Raises PolicyRefusal if a request asks for too much work in all."""
+    if max(work.episodes, work.networks) > policy.maximum_episodes:
+        raise PolicyRefusal("too-many-episodes")
+    if work.steps > policy.maximum_total_steps:
+        raise PolicyRefusal("too-many-steps-in-all")
+
+
+def allow_batch(policy: PolicyConfig, work: Work, examples: int) -> None:
+    """Raises PolicyRefusal if a gradient of the fine-tuning would be on too few of the examples."""
+    if 0 < work.examples < min(policy.minimum_batch, examples):
+        raise PolicyRefusal("too-few-examples-a-step")
+
+
+def allow_network(policy: PolicyConfig, parameters: int, work: Work) -> None:
+    """Raises PolicyRefusal if a network is too large, or an answer of so many would be."""
+    if parameters > policy.maximum_parameters:
+        raise PolicyRefusal("network-too-large")
+    if 4 * parameters * (work.episodes + work.networks) > policy.maximum_upload_bytes:
+        raise PolicyRefusal("upload-too-large")
+
+
+def allow_download(policy: PolicyConfig, size_bytes: int) -> None:
+    """Raises PolicyRefusal if a request is too large to be unpacked."""
+    if size_bytes > policy.maximum_download_bytes:
+        raise PolicyRefusal("request-too-large")
 
 
 def allow_answer(policy: PolicyConfig, kind: str, app: str) -> None:

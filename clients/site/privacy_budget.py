@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clients.site.sent_log import SENT, SentLog
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
@@ -25,6 +25,9 @@ LEDGER = "privacy.json"
 """Name of the record in the state folder."""
 
 _LOCK = "privacy.lock"
+
+_ROUNDING = 1e-6
+"""Share by which another version of torch may compute another ε."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +65,14 @@ class Budget:
     state: Path
 
     def spent(self) -> dict[str, float]:
-        """The spent ε, the whole ε and δ, as "spent", "epsilon" and "delta".
+        """The spent ε, the whole ε and δ, as "spent", "epsilon" and "delta"; and "answers" so far.
 
         Raises:
-            ConfigError: If the record can't be read; then nothing may be sent.
+            ConfigError: If the ledger can't be read; then nothing may be sent.
         """
-        used = self._read()[0].epsilon(self.config.delta)
-        return {"spent": used, "epsilon": self.config.epsilon, "delta": self.config.delta}
+        ledger, made = self._read()
+        used, config = ledger.epsilon(self.config.delta), self.config
+        return {"spent": used, "epsilon": config.epsilon, "delta": config.delta, "answers": made}
 
     def spend(self, parts: Sequence[tuple[float, int]]) -> float:
         """Takes one answer off the budget, durably.
@@ -104,22 +108,44 @@ class Budget:
         return noise
 
     def _read(self) -> tuple[Ledger, int]:
-        """Everything that was spent, and the number of answers that it has paid for."""
-        path = self.state / LEDGER
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            spent = tuple(
-                from_mapping(Spending, spending, where=str(path)) for spending in record["spent"]
-            )
-            return Ledger(spent=spent), int(record["answers"])
-        except FileNotFoundError:
-            return Ledger(), 0
-        except (ValueError, KeyError, TypeError, F2LError) as error:
-            raise ConfigError(
-                "the record of the privacy budget is damaged",
-                where=str(path),
-                remedy="Restore it from a backup: without it nobody knows what is left.",
-            ) from error
+        """Everything that was spent, and the number of answers that it has paid for.
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self.state / _LOCK, mode=0o666, create_folder=False)
+        Compared with the record of what has left, which says what was spent by then: the ledger is
+        written first, so it never says less.
+        """
+        path = self.state / LEDGER
+        ledger, made = Ledger(), 0
+        if path.exists():
+            try:
+                ledger, made = _parsed(path.read_text(encoding="utf-8"))
+            except (ValueError, KeyError, TypeError, OSError, F2LError) as error:
+                raise ConfigError(
+                    "the ledger of the privacy budget is damaged",
+                    where=str(path),
+                    remedy="Restore it from a backup: without it nobody knows what is left.",
+                ) from error
+        told = SentLog.in_folder(self.state).latest_budget()
+        if told is None:
+            return ledger, made
+        used, answers = float(told["spent"]), int(told.get("answers", 0))
+        if ledger.epsilon(float(told["delta"])) < used * (1 - _ROUNDING) or made < answers:
+            raise ConfigError(
+                "the ledger of the privacy budget says less than has left",
+                where=str(path),
+                expected=f"at least ε {used:.4g} of {SENT}",
+                got=f"ε {ledger.epsilon(float(told['delta'])):.4g}" if path.exists() else "no file",
+                remedy="Restore the latest ledger from a backup; without one the budget counts as "
+                "spent, and another state folder is for other examples only.",
+            )
+        return ledger, made
+
+
+def _parsed(text: str) -> tuple[Ledger, int]:
+    """The ledger in a text, and the number of answers that it has paid for."""
+    record = json.loads(text)
+    spent, made = record["spent"], record["answers"]
+    if type(made) is not int or made < 0 or not isinstance(spent, list):
+        raise ValueError("not a ledger")
+    if not all(isinstance(spending, dict) for spending in spent) or (spent and not made):
+        raise ValueError("not a ledger")
+    return Ledger(spent=tuple(from_mapping(Spending, one, where=LEDGER) for one in spent)), made

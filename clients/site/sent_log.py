@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from clients.site.policy import PolicyConfig
+from clients.site.policy import PolicyConfig, Work
 from f2l_fed.errors import PolicyRefusal
 
 REFUSAL = "refusal"
@@ -53,8 +53,25 @@ class SentLog:
     def after(self, time: datetime) -> list[dict[str, Any]]:
         """Entries later than a time, oldest first; reads from the end, as far as needed."""
         found: list[dict[str, Any]] = []
+        for entries in self._from_the_end():
+            recent = [entry for entry in entries if entry["time"] > time.isoformat()]
+            if entries and not recent:
+                break
+            found[:0] = recent
+        return found
+
+    def latest_budget(self) -> dict[str, Any] | None:
+        """The privacy budget in the latest entry that has one; None where there is none."""
+        for entries in self._from_the_end():
+            for entry in reversed(entries):
+                if budget := entry.get("budget"):
+                    return dict(budget)
+        return None
+
+    def _from_the_end(self) -> Iterator[list[dict[str, Any]]]:
+        """The entries of one block after another, the last block first."""
         if not self.path.exists():
-            return found
+            return
         with self.path.open("rb") as file:
             begin, rest = file.seek(0, os.SEEK_END), b""
             while begin:
@@ -63,18 +80,15 @@ class SentLog:
                 block = file.read(end - begin) + rest
                 # The block's first line may have begun before it.
                 rest, whole = block.split(b"\n", 1) if begin and b"\n" in block else (block, b"")
-                entries = _parsed(whole if begin else block)
-                recent = [entry for entry in entries if entry["time"] > time.isoformat()]
-                if entries and not recent:
-                    break
-                found[:0] = recent
-        return found
+                yield _parsed(whole if begin else block)
 
-    def allow_round(self, policy: PolicyConfig, number: int, now: datetime) -> None:
-        """Raises PolicyRefusal if another round would exceed the policy's rounds of a day."""
+    def allow_round(self, policy: PolicyConfig, now: datetime) -> None:
+        """Raises PolicyRefusal if another update would exceed the policy's rounds of a day.
+
+        Updates count, not round numbers: the server could say the same number for ever.
+        """
         today = self.after(now - timedelta(days=1))
-        rounds = {entry["round"] for entry in today if entry["kind"] == "update"}
-        if number not in rounds and len(rounds) >= policy.rounds_per_day:
+        if sum(entry["kind"] == "update" for entry in today) >= policy.rounds_per_day:
             raise PolicyRefusal("too-many-rounds-today")
 
     def allow(self, policy: PolicyConfig, content: RecordDict, now: datetime) -> None:
@@ -94,6 +108,7 @@ class SentLog:
         *,
         changes: Sequence[float] = (),
         budget: Mapping[str, float] | None = None,
+        work: Work | None = None,
     ) -> None:
         """Records a message that is about to leave; nothing leaves unrecorded.
 
@@ -105,6 +120,7 @@ class SentLog:
             changes: Euclidean length of the way from the start to each network in the message.
             budget: State of the privacy budget once the message has left, as `Budget.spent` gives
                 it; None without a budget.
+            work: The work that the request has asked for; None for a refusal.
         """
         entry = {
             "time": now.isoformat(),
@@ -125,6 +141,7 @@ class SentLog:
             },
             "changes": [_finite(change) for change in changes],
             **({"budget": dict(budget)} if budget else {}),
+            **({"work": asdict(work)} if work else {}),
             "numbers": {
                 name: value
                 for metrics in content.metric_records.values()
@@ -156,6 +173,16 @@ def budget_text(budget: Mapping[str, float] | None) -> str:
     return f"ε {budget['spent']:.3g} of {budget['epsilon']:g}" if budget else ""
 
 
+def work_texts(work: Mapping[str, Any] | None) -> list[str]:
+    """The work behind an entry, as short texts; entries of older versions have none."""
+    if not work:
+        return []
+    counts = {"probes": "episodes", "networks": "networks", "steps": "steps"}
+    texts = [f"{name} {work[key]}" for name, key in counts.items() if work[key]]
+    batch = [f"examples a step {work['examples']}"] if work["examples"] else []
+    return [*texts, *batch, f"anchor {work['anchor']}"]
+
+
 def _norm(arrays: ArrayRecord) -> float:
     """Euclidean length of all tensors together."""
     return math.hypot(
@@ -171,6 +198,11 @@ def _parsed(lines: bytes) -> list[dict[str, Any]]:
 def _finite(value: float) -> float | None:
     # JSON has numbers for finite values alone.
     return value if math.isfinite(value) else None
+
+
+def array_bytes(content: RecordDict) -> int:
+    """Bytes of all tensors in a message."""
+    return sum(arrays.count_bytes() for arrays in content.array_records.values())
 
 
 def _size(content: RecordDict) -> int:

@@ -12,6 +12,7 @@ from clients.data.examples import ExampleSource
 from clients.site.config import ServerConfig, SiteConfig, read_config
 from clients.site.privacy_budget import Budget
 from clients.site.sent_log import SentLog
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data import Dataset
 from f2l_fed.errors import DataError
@@ -132,7 +133,7 @@ def open_site(path: Path) -> Site:
         DataError: If the examples can't be used.
     """
     site = Site.load(SiteFolder.read(path))
-    site.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(site.state)
     return site
 
 

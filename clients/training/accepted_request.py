@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
-from clients.site.policy import allow_answer, allow_request
+from clients.site.policy import (
+    PolicyConfig,
+    Work,
+    allow_answer,
+    allow_batch,
+    allow_network,
+    allow_request,
+    allow_work,
+)
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
-from f2l_fed.errors import LayoutMismatch
-from f2l_fed.local_training.probe import anchor
+from f2l_fed.errors import LayoutMismatch, PolicyRefusal
+from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
+from f2l_fed.local_training.probe import anchor, recentred
 from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.build import parameter_count
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
 Request = TypeVar("Request", bound=ProbeRequest | Task)
@@ -56,23 +68,51 @@ def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request
 
     Raises:
         PolicyRefusal: If the site's policy forbids it.
-        LayoutMismatch: If this installation builds another network by that name, or the anchor is
-            not a network of this kind.
+        LayoutMismatch: If this installation builds another network by that name, or the anchor or
+            a candidate is not a network of this kind.
         DataError: If the site's examples don't suit the network.
     """
-    policy, frame = site.config.policy, request.frame
+    policy, frame, count = site.config.policy, request.frame, len(site.train.y)
     if isinstance(request, Task):
         allow_answer(policy, "update", app)
-        site.sent.allow_round(policy, request.round, utc_now())
-        recipe = request.recipe
+        site.sent.allow_round(policy, utc_now())
+        allow_request(policy, frame.target, request.recipe, count)
     else:
         allow_answer(policy, "probe", app)
-        recipe = frame.probe
-    allow_request(policy, frame.target, recipe, len(site.train.y))
-    target = target_of(frame)
+    allow_request(policy, frame.target, frame.probe, count)
+    _allow_candidates(policy, request)
+    work = work_of(site, request)
+    allow_work(policy, work)
+    if not site.config.privacy.epsilon:
+        # With a budget the noise hides every example, however few there are in a gradient.
+        allow_batch(policy, work, count)
+    # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
-    _require_anchor(request.anchor, target)
+    allow_network(policy, parameter_count(frame.target, frame.input_shape, frame.classes), work)
+    target = target_of(frame)
+    _require_vectors(request, target)
+    if request.anchor is not None and not site.config.privacy.epsilon:
+        _allow_anchor(site, request, request.anchor, target)
     return AcceptedRequest(site=site, request=request, target=target)
+
+
+def work_of(site: Site, request: ProbeRequest | Task) -> Work:
+    """The work that a request asks of a site."""
+    frame, count, networks = request.frame, len(site.train.y), 0
+    steps, examples = frame.episodes * frame.probe.steps, 0
+    if isinstance(request, Task):
+        networks = max(len(request.candidates), 1)
+        steps += networks * request.recipe.steps
+        if request.recipe.steps:
+            examples = min(request.recipe.batch or count, count)
+    sent = request.anchor
+    return Work(
+        episodes=frame.episodes,
+        networks=networks,
+        steps=steps,
+        examples=examples,
+        anchor="first" if sent is None else sha256(sent.numpy().data).hexdigest()[:12],
+    )
 
 
 def target_of(frame: Frame) -> Target:
@@ -99,10 +139,51 @@ def cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Targ
     return build_target(name, input_shape, classes)
 
 
-def _require_anchor(sent: Tensor | None, target: Target) -> None:
-    if sent is not None and len(sent) != target.layout.size:
-        raise LayoutMismatch(
-            "the anchor has another size",
-            expected=str(target.layout.size),
-            got=str(len(sent)),
-        )
+def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> None:
+    """Raises PolicyRefusal for candidates that the policy excludes or no release has made."""
+    candidates = request.candidates if isinstance(request, Task) else ()
+    handed_out = request.frame.nearest or any(NEAREST in kinds for kinds in candidates)
+    if handed_out and not policy.nearest:
+        raise PolicyRefusal("nearest-not-allowed")
+    if candidates and isinstance(request, Task) and not request.release:
+        raise PolicyRefusal("candidates-without-release")
+
+
+def _require_vectors(request: ProbeRequest | Task, target: Target) -> None:
+    """Raises unless every network in a request is one of this kind, with finite numbers."""
+    candidates = request.candidates if isinstance(request, Task) else ()
+    named = [(kind, vector) for kinds in candidates for kind, vector in kinds.items()]
+    if request.anchor is not None:
+        named.append((ANCHOR, request.anchor))
+    for kind, vector in named:
+        if len(vector) != target.layout.size:
+            raise LayoutMismatch(
+                f"the {'anchor' if kind == ANCHOR else 'candidate'} has another size",
+                where=kind,
+                expected=str(target.layout.size),
+                got=str(len(vector)),
+            )
+        if not bool(vector.isfinite().all()):
+            raise PolicyRefusal("not-finite")
+
+
+def _allow_anchor(site: Site, request: ProbeRequest | Task, sent: Tensor, target: Target) -> None:
+    """Raises PolicyRefusal for an anchor that would tell more than class means at its first step.
+
+    The lineage's first anchor is rebuilt and compared. Any other has an output layer of zeros, or
+    labels are shared, as site and server agree, and enough examples take part.
+    """
+    has_zero_head = bool(sent.equal(recentred(target, sent)))
+    if isinstance(request, Task) and not request.release:
+        first = anchor(target, request.frame.lineage)
+        # Another processor may round the last digits differently.
+        if not has_zero_head or not torch.allclose(sent, first, rtol=1e-4, atol=1e-6):
+            raise PolicyRefusal("anchor-not-rebuilt")
+    if has_zero_head:
+        return
+    policy = site.config.policy
+    if not (policy.shared_labels and request.frame.shared_labels):
+        raise PolicyRefusal("anchor-with-head")
+    support = site.train.y.bincount().clamp(max=request.frame.shots).sum()
+    if int(support) < policy.minimum_head_examples:
+        raise PolicyRefusal("too-few-examples-a-step")

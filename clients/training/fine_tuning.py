@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import isnan
+from math import isfinite
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-from clients.site.model_store import Model, ModelFacts, ModelStart
+from clients.site.model_store import START, Model, ModelFacts, ModelStart
 from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.errors import TargetError
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
@@ -41,6 +42,11 @@ class FineTuned:
     weights: Tensor
     before: tuple[float, float]
     after: tuple[float, float]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it predicts: neither the network nor its loss has overflowed."""
+        return isfinite(self.after[0]) and bool(self.weights.isfinite().all())
 
     @property
     def change(self) -> float:
@@ -80,9 +86,10 @@ def plain_update(accepted: AcceptedRequest[Task], networks: Sequence[FineTuned])
     )
 
 
-def lowest_loss(networks: Sequence[FineTuned]) -> FineTuned:
-    """The network with the lowest loss after fine-tuning."""
-    return min(networks, key=lambda network: (isnan(network.after[0]), network.after[0]))
+def lowest_loss(networks: Sequence[FineTuned]) -> FineTuned | None:
+    """The network with the lowest loss after fine-tuning; None if none is usable."""
+    usable = [network for network in networks if network.is_usable]
+    return min(usable, key=lambda network: network.after[0], default=None)
 
 
 def model_of(
@@ -128,6 +135,7 @@ def fine_tune_again(
 
     Raises:
         DataError: If the site's examples no longer suit the network.
+        TargetError: If the network overflows, so that the one kept before is worth more.
     """
     facts = start.model.facts
     target = cached_target(facts.target, facts.input_shape, facts.classes)
@@ -136,6 +144,12 @@ def fine_tune_again(
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
     network = _fine_tune(site, target, facts.chosen, start.model.weights, recipe, rng)
+    if not network.is_usable:
+        raise TargetError(
+            "the network overflows, so the one kept before stays",
+            where=str(site.state / START),
+            remedy="Take part in another round, or make it with fewer --steps.",
+        )
     facts = replace(
         facts,
         time=now.isoformat(timespec="seconds"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from clients.site.model_store import save_model
 from clients.site.policy import allowed_numbers
 from clients.site.sent_log import utc_now
@@ -12,6 +14,7 @@ from clients.training.accepted_request import accept
 from clients.training.fine_tuning import fine_tune_episodes, lowest_loss, model_of, plain_update
 from clients.training.private_training import private_probes, private_update
 from clients.training.probe_cache import probes_of
+from f2l_fed.errors import PolicyRefusal
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
 
 
@@ -30,18 +33,23 @@ def respond(site: Site, task: Task, *, app: str = "") -> tuple[Update, tuple[flo
         it, from a start to its network.
 
     Raises:
-        PolicyRefusal: If the site's policy or its privacy budget forbids it.
+        PolicyRefusal: If the site's policy or its privacy budget forbids it, or a network or probe
+            overflows; a network that the site has kept before then stays.
         LayoutMismatch: If the server has another network by this name.
         DataError: If the site's examples don't suit the network.
     """
     accepted = accept(site, task, app=app)
     networks = fine_tune_episodes(accepted)
-    save_model(site.state, *model_of(accepted, lowest_loss(networks), utc_now()))
+    if (best := lowest_loss(networks)) is not None:
+        save_model(site.state, *model_of(accepted, best, utc_now()))
     if budget := site.budget:
         update, change = private_update(accepted, budget)
         changes: tuple[float, ...] = (change,)
     else:
+        if not all(network.is_usable for network in networks):
+            raise PolicyRefusal("diverged")
         update = plain_update(accepted, networks)
+        _require_finite(update.probes)
         changes = tuple(network.change for network in networks)
     numbers = allowed_numbers(site.config.policy, update.numbers)
     return replace(update, numbers=numbers), changes
@@ -60,5 +68,13 @@ def respond_to_probe(site: Site, request: ProbeRequest, *, app: str = "") -> Pro
     """
     accepted = accept(site, request, app=app)
     budget = site.budget
-    probes = private_probes(accepted, budget) if budget else probes_of(accepted)
+    if budget:
+        return ProbeReply(site=site.config.name, probes=private_probes(accepted, budget))
+    probes = probes_of(accepted)
+    _require_finite(probes)
     return ProbeReply(site=site.config.name, probes=probes)
+
+
+def _require_finite(probes: Tensor) -> None:
+    if not bool(probes.isfinite().all()):
+        raise PolicyRefusal("diverged")

@@ -32,6 +32,8 @@ class AdmissionConfig:
         inputs: Synthetic inputs that a network is tried on.
         quota: Submissions of one site that may wait in quarantine; more of them are rejected.
         examples: Largest number of examples that a site may declare.
+        loss: Largest loss that a site may declare; where outputs are at most 10,000, as those of
+            an admitted network are on synthetic inputs, a mean loss is at most twice that.
     """
 
     deviations: float = 7.0
@@ -48,10 +50,11 @@ class AdmissionConfig:
     inputs: int = 32
     quota: int = 64
     examples: float = 1e9
+    loss: float = 1e6
 
     def __post_init__(self) -> None:
         positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")
-        positive(self, "recall", "examples")
+        positive(self, "recall", "examples", "loss")
         require(self.times > 1, self, "times", "> 1")
         require(self.copy < 1, self, "copy", "> 0 and < 1")
         require(0 <= self.along < 1, self, "along", ">= 0 and < 1")

@@ -8,6 +8,7 @@ forward pass for each draw and no gradient. No test example is ever used to choo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,7 +39,7 @@ class FittedRecords:
 
 def candidates_for_training(
     generator: Generator,
-    records: FittedRecords,
+    records: FittedRecords | None,
     context: Tensor,
     expected: Tensor,
     config: CandidatesConfig,
@@ -48,22 +49,25 @@ def candidates_for_training(
 
     Args:
         generator: The promoted generator.
-        records: Those that it was fitted on, without the site's own.
+        records: Those that it was fitted on, without the site's own; used for the nearest one
+            alone, and not needed without it.
         context: (D,) float32, the site's probe.
         expected: (D,) float32, the prior's prediction for the site.
-        config: How many draws.
+        config: How many draws, and whether the nearest record is a candidate.
         rng: Draws them.
 
     Returns:
-        (D,) float32 by kind: "prior", "global_mean", "nearest" if there is a record, "sample-0", ….
+        (D,) float32 by kind: "prior", "global_mean", "nearest" if it is asked for and there is a
+        record, "sample-0", ….
     """
     drawn = _draws(generator, expected, config.training_samples, None, rng)
-    return _by_kind(generator, records, context, expected, drawn)
+    near = _nearest(records, context) if config.nearest else {}
+    return _by_kind(generator, near, expected, drawn)
 
 
 def candidates_for_service(
     generator: Generator,
-    records: FittedRecords,
+    records: FittedRecords | None,
     context: Tensor,
     expected: Tensor,
     config: CandidatesConfig,
@@ -81,7 +85,8 @@ def candidates_for_service(
     if evaluations is not None:
         sample = replace(sample, evaluations=evaluations)
     drawn = _draws(generator, expected, config.samples, sample, rng)
-    return _by_kind(generator, records, context, expected, drawn)
+    near = _nearest(records, context) if config.nearest else {}
+    return _by_kind(generator, near, expected, drawn)
 
 
 def _draws(
@@ -96,12 +101,17 @@ def _draws(
     return generator.sample(expected.expand(count, -1), rng, sample)
 
 
+def _nearest(records: FittedRecords | None, context: Tensor) -> dict[str, Tensor]:
+    found = () if records is None else records.nearest(context, 1)
+    return dict(zip((candidate_kinds.NEAREST,), found, strict=False))
+
+
 def _by_kind(
-    generator: Generator, records: FittedRecords, context: Tensor, expected: Tensor, drawn: Tensor
+    generator: Generator, nearest: Mapping[str, Tensor], expected: Tensor, drawn: Tensor
 ) -> dict[str, Tensor]:
     return {
         candidate_kinds.PRIOR: expected,
         candidate_kinds.GLOBAL_MEAN: generator.mean,
-        **dict(zip((candidate_kinds.NEAREST,), records.nearest(context, 1), strict=False)),
+        **nearest,
         **{candidate_kinds.sample(index): weights for index, weights in enumerate(drawn)},
     }

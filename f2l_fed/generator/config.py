@@ -67,9 +67,11 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesConfig:
-    """Settings of a site's candidates, besides prior, global mean and nearest record.
+    """Settings of a site's candidates, besides prior and global mean.
 
     Args:
+        nearest: Whether a site is also sent the stored network with the nearest context, which is
+            another site's network as it is; sites see it in every request and may refuse.
         samples: Networks drawn for a site that uses the service.
         keep: So many of these, the best on the site's own examples, are averaged.
         temperature: Width of their source, relative to the one that was fitted: a choice can be
@@ -79,6 +81,7 @@ class CandidatesConfig:
             little harder to predict from the site's context.
     """
 
+    nearest: bool = False
     samples: int = 64
     keep: int = 8
     temperature: float = 1.5

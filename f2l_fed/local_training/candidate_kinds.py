@@ -12,7 +12,7 @@ GLOBAL_MEAN = "global_mean"
 """The mean of all networks that the release was fitted on."""
 
 NEAREST = "nearest"
-"""The stored network with the nearest context."""
+"""The stored network with the nearest context: another site's, so only where it is asked for."""
 
 BLEND = "blend"
 """The mean of the best samples, which the site makes itself."""

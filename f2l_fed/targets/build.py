@@ -7,6 +7,8 @@ import importlib
 from functools import partial
 from importlib.metadata import entry_points
 
+import torch
+
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.registry import TARGETS
 from f2l_fed.targets.target import Factory, Target
@@ -35,6 +37,34 @@ def build_target(name: str, input_shape: tuple[int, ...], classes: int) -> Targe
     1973
     """
     return Target.of(name, partial(_factory(name), input_shape, classes), input_shape, classes)
+
+
+def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> int:
+    """The number of parameters of a target, found without memory for them.
+
+    Args:
+        name: As for `build_target`; with its other arguments.
+
+    Returns:
+        The number; 0 where a factory of the user's own can't work without memory.
+
+    Raises:
+        TargetError: If the name is unknown or the network does not suit the inputs.
+
+    >>> parameter_count("mlp", (1, 5000, 5000), 10)
+    800000362
+    """
+    factory = _factory(name)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = factory(input_shape, classes)
+        return sum(parameter.numel() for parameter in network.parameters())
+    except TargetError:
+        raise
+    except Exception:
+        if name in TARGETS:
+            raise
+        return 0
 
 
 def _factory(name: str) -> Factory:

@@ -1,29 +1,29 @@
-"""The enrolment protocol between server and sites: kit, registration, renewal.
+"""The enrolment protocol between server and sites: registration, renewal, facts.
 
-The administrator hands a site its kit, one JSON file. The site makes its keys, and posts an
-`EnrolmentForm` with the kit's token to `ENROL_PATH` over TLS, where the server must show a
-certificate that the kit's authority has signed. Later it posts a `RenewalForm`, signed by its key
-so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}`` or ``{"error": sentence}``.
+The administrator hands a site its kit, one JSON file (`f2l_fed.wire.kit`). The site makes its keys,
+and posts an `EnrolmentForm` with the kit's token to `ENROL_PATH` over TLS, where the server must
+show a certificate that the kit's authority has signed. Later it posts a `RenewalForm`, signed by
+its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``, the first together
+with `FederationFacts`, or with ``{"error": sentence}``. A registered site gets these facts from
+`SELF_PATH` too.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.errors import ConfigError, WireError
+from f2l_fed.errors import WireError
 
 AUTHORITY = "ca.crt"
 """Name of the PEM file with the authority's certificate, in every identity's folder."""
@@ -33,9 +33,6 @@ CERTIFICATE = "tls.crt"
 
 KEY = "tls.key"
 """Name of the PEM file with the private key of that certificate."""
-
-KIT_FORMAT = 2
-"""Version of the kit's fields."""
 
 CLOCK_TOLERANCE_S = 300
 """Largest difference between the clocks of a site and the server, either way."""
@@ -47,9 +44,6 @@ SELF_PATH = "/v1/site/me"
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""
-
-LARGEST_KIT_BYTES = 64 * 1024
-"""Size above which a file is not a kit."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LARGEST_FORM_BYTES = 16 * 1024
@@ -65,100 +59,32 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Kit:
-    """A site's kit: with it a site registers, once and for a limited time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederationFacts:
+    """The facts of a federation that a site's own limits depend on.
 
     Args:
-        format: `KIT_FORMAT`.
-        site: Name that the site will have.
-        server: ``host:port`` of the server.
-        authority: Certificate of the authority that has signed the server's, PEM.
-        token: Secret that lets its holder register as the site.
-        expires: End of the kit's validity, ISO 8601 with a time zone.
-        fingerprint: SHA-256 of all other fields, in hexadecimal.
+        shared_labels: Whether label k means the same at every site.
+        nearest: Whether sites may get networks of other sites as candidates.
     """
 
-    format: int
-    site: str
-    server: str
-    authority: str
-    token: str
-    expires: str
-    fingerprint: str
+    shared_labels: bool = False
+    nearest: bool = False
+
+    def to_json(self) -> dict[str, str | bool]:
+        """The keys that an answer of the server carries."""
+        return {"labels": "shared" if self.shared_labels else "own", "nearest": self.nearest}
 
     @classmethod
-    def create(cls, *, site: str, server: str, authority: str, token: str, expires: str) -> Kit:
-        """Makes a kit of the present format; arguments as the fields."""
-        kit = cls(
-            format=KIT_FORMAT,
-            site=site,
-            server=server,
-            authority=authority,
-            token=token,
-            expires=expires,
-            fingerprint="",
-        )
-        return replace(kit, fingerprint=_fingerprint(asdict(kit)))
+    def from_json(cls, values: Mapping[str, Any]) -> FederationFacts:
+        """Reads the keys of an answer; without them, or with anything unknown, the stricter fact.
 
-    @classmethod
-    def parse(cls, content: bytes, *, where: str, now: datetime) -> Kit:
-        """Reads the content of a kit's file.
-
-        Args:
-            content: The content.
-            where: The file, for errors.
-            now: The time, with a time zone.
-
-        Raises:
-            ConfigError: If it is not a kit, was altered or has expired.
+        >>> FederationFacts.from_json({"labels": "shared", "more": 1})
+        FederationFacts(shared_labels=True, nearest=False)
         """
-        try:
-            values: Any = json.loads(content)
-        except (ValueError, RecursionError):
-            values = None
-        if not isinstance(values, dict):
-            raise ConfigError(
-                "the file is not a kit", where=where, remedy="Ask the administrator for it again."
-            )
-        if values.get("format") != KIT_FORMAT:
-            raise ConfigError(
-                "the kit has another format",
-                where=where,
-                expected=f"format {KIT_FORMAT}",
-                got=str(values.get("format"))[:20],
-                remedy="Install the version that the federation's server has.",
-            )
-        kit = from_mapping(cls, values, where=where)
-        if not kit._is_intact():
-            raise ConfigError(
-                "the kit was altered", where=where, remedy="Ask the administrator for a new one."
-            )
-        if now >= datetime.fromisoformat(kit.expires):
-            raise ConfigError(
-                "the kit has expired",
-                where=where,
-                got=f"ended {kit.expires}",
-                remedy="Ask the administrator for a new one, and check this machine's clock.",
-            )
-        return kit
-
-    def to_json(self) -> bytes:
-        """The content of the kit's file."""
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
-
-    @property
-    def short_fingerprint(self) -> str:
-        """The digits that administrator and site compare, by telephone for instance."""
-        return self.fingerprint[:16]
-
-    def _is_intact(self) -> bool:
-        try:
-            expires = datetime.fromisoformat(self.expires)
-            x509.load_pem_x509_certificate(self.authority.encode())
-        except ValueError:
-            return False
-        return _fingerprint(asdict(self)) == self.fingerprint and expires.tzinfo is not None
+        return cls(
+            shared_labels=values.get("labels") == "shared", nearest=values.get("nearest") is True
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -246,9 +172,6 @@ def parse_form(kind: type[Form], body: bytes) -> Form:
         raise WireError("the request has another form", expected=", ".join(sorted(names)))
     if not all(isinstance(value, str) for value in values.values()):
         raise WireError("the request has another form", expected="text alone")
+    if not is_name(values["site"]):
+        raise WireError("invalid name", expected=NAME_RULE, got=ascii(values["site"][:80]))
     return kind(**values)
-
-
-def _fingerprint(kit: dict[str, Any]) -> str:
-    plain = {name: value for name, value in kit.items() if name != "fingerprint"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -36,6 +36,8 @@ class Frame:
         episodes: Number of probes that the site makes, each on its own draw of examples.
         shots: Support examples per class for a probe.
         probe: Recipe of a probe.
+        shared_labels: Whether label k means the same at every site.
+        nearest: Whether the networks of other sites are handed out as they are, as candidates.
     """
 
     lineage: str
@@ -46,6 +48,8 @@ class Frame:
     episodes: int
     shots: int
     probe: Recipe
+    shared_labels: bool = False
+    nearest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

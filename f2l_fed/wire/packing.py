@@ -22,6 +22,12 @@ from f2l_fed.wire.tensors import arrays_of, pack_rows, read_array, unpack_rows
 
 _VERSION = 3
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,200}")
+_SHARED, _OWN = "shared", "own"
+
+
+class CountMismatch(WireError):
+    """A reply with another number of networks or probes than was asked."""
 
 
 def pack_probe_request(request: ProbeRequest) -> RecordDict:
@@ -71,15 +77,12 @@ def unpack_task(content: RecordDict) -> Task:
     return Task(
         frame=_unpack_frame(content),
         anchor=_unpack_anchor(content),
-        round=_typed(head, "round", int),
-        release=_typed(head, "release", str),
+        round=_counted(head, "round", least=0),
+        release=_named(head, "release") if head.get("release") != "" else "",
         recipe=_unpack_recipe("recipe", head),
         candidates=tuple(
-            {
-                kind: read_array(array, kind).reshape(-1)
-                for kind, array in arrays_of(content, f"candidates.{episode}").items()
-            }
-            for episode in range(_typed(head, "episodes", int))
+            _unpack_candidates(content, f"candidates.{episode}")
+            for episode in range(_counted(head, "episodes", least=0))
         ),
     )
 
@@ -103,27 +106,45 @@ def pack_update(update: Update, layout: WeightLayout) -> RecordDict:
     )
 
 
-def unpack_update(content: RecordDict, layout: WeightLayout) -> Update:
-    """Unpacks an update.
+def unpack_update(
+    content: RecordDict,
+    layout: WeightLayout,
+    *,
+    networks: int | None = None,
+    episodes: int | None = None,
+) -> Update:
+    """Unpacks an update; its records and counts are checked before any tensor is read.
+
+    Args:
+        content: The reply.
+        layout: Of the network that was sent.
+        networks: Number of networks that were asked for; None takes as many as it names.
+        episodes: Number of probes; likewise.
 
     Raises:
-        WireError: If the content is not an update.
+        CountMismatch: If it has another number of them.
+        WireError: If the content is not an update, or has a record that was not asked for.
         LayoutMismatch: If it has another layout.
     """
     head = _config(content, "update")
     _require_layout(head, layout)
-    numbers = content.metric_records.get("numbers", MetricRecord())
+    numbers = content.get("numbers", MetricRecord())
+    if not isinstance(numbers, MetricRecord):
+        raise WireError("the declared numbers are no numbers", where="numbers")
     if odd := [name for name in numbers if name not in NUMBERS]:
         raise WireError("an unknown declared number", got=repr(odd[0]))
-    chosen = _typed(head, "chosen", list)
+    chosen, probes = _typed(head, "chosen", list), _typed(head, "episodes", int)
+    _require_count(len(chosen), networks)
+    _require_count(probes, episodes)
     if not chosen or not all(isinstance(kind, str) for kind in chosen):
         raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
+    _require_records(content, ("update", "numbers"), weights=len(chosen), probe=probes)
     return Update(
         site=_typed(head, "site", str),
         round=_typed(head, "round", int),
         chosen=tuple(chosen),
         weights=unpack_rows(content, "weights", len(chosen), layout),
-        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+        probes=unpack_rows(content, "probe", probes, layout),
         numbers={name: _number(name, value) for name, value in numbers.items()},
     )
 
@@ -138,18 +159,23 @@ def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
     return RecordDict({"reply": ConfigRecord(head), **pack_rows("probe", reply.probes, layout)})
 
 
-def unpack_probe_reply(content: RecordDict, layout: WeightLayout) -> ProbeReply:
-    """Unpacks a probe reply.
+def unpack_probe_reply(
+    content: RecordDict, layout: WeightLayout, *, episodes: int | None = None
+) -> ProbeReply:
+    """Unpacks a probe reply; arguments and checks as of `unpack_update`.
 
     Raises:
-        WireError: If the content is not a probe reply.
+        CountMismatch: If it has another number of probes than was asked.
+        WireError: If the content is not a probe reply, or has a record that was not asked for.
         LayoutMismatch: If it has another layout.
     """
     head = _config(content, "reply")
     _require_layout(head, layout)
+    probes = _typed(head, "episodes", int)
+    _require_count(probes, episodes)
+    _require_records(content, ("reply",), probe=probes)
     return ProbeReply(
-        site=_typed(head, "site", str),
-        probes=unpack_rows(content, "probe", _typed(head, "episodes", int), layout),
+        site=_typed(head, "site", str), probes=unpack_rows(content, "probe", probes, layout)
     )
 
 
@@ -164,13 +190,22 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
     Raises:
         WireError: If its code is not a plain code: people will read it.
     """
-    if "refusal" not in content.config_records:
+    if not isinstance(content.get("refusal"), ConfigRecord):
         return None
     head = _config(content, "refusal")
     code = _typed(head, "code", str)
     if _CODE.fullmatch(code) is None:
         raise WireError("the refusal has no valid code", expected=_CODE.pattern)
     return Refusal(site=_typed(head, "site", str), code=code)
+
+
+def _unpack_candidates(content: RecordDict, key: str) -> dict[str, Tensor]:
+    arrays = arrays_of(content, key)
+    if not arrays:
+        raise WireError("an episode has no candidates", where=key)
+    for kind in arrays:
+        _require_name(kind, key)
+    return {kind: read_array(array, kind).reshape(-1) for kind, array in arrays.items()}
 
 
 def _pack_frame(frame: Frame) -> ConfigRecord:
@@ -185,6 +220,11 @@ def _pack_frame(frame: Frame) -> ConfigRecord:
         "shots": frame.shots,
         **_pack_recipe("probe", frame.probe),
     }
+    # Only where they say something: sites of older versions do without.
+    if frame.shared_labels:
+        head["labels"] = _SHARED
+    if frame.nearest:
+        head["nearest"] = True
     return ConfigRecord(head)
 
 
@@ -198,17 +238,24 @@ def _unpack_frame(content: RecordDict) -> Frame:
             remedy="Install the same version of F2L-Fed on both sides.",
         )
     shape = head.get("input_shape")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise WireError("the input shape is not a list of sizes", got=repr(shape))
+    if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+        raise WireError("the input shape is not a list of sizes", got=repr(shape)[:32])
+    labels, nearest = head.get("labels", _OWN), head.get("nearest", False)
+    if labels not in (_OWN, _SHARED):
+        raise WireError("labels is neither own nor shared", got=repr(labels)[:32])
+    if not isinstance(nearest, bool):
+        raise WireError("nearest is neither true nor false", got=repr(nearest)[:32])
     return Frame(
-        lineage=_typed(head, "lineage", str),
-        target=_typed(head, "target", str),
-        classes=_typed(head, "classes", int),
-        input_shape=tuple(int(n) for n in shape),
-        layout=_typed(head, "layout", str),
-        episodes=_typed(head, "episodes", int),
-        shots=_typed(head, "shots", int),
+        lineage=_named(head, "lineage"),
+        target=_named(head, "target"),
+        classes=_counted(head, "classes"),
+        input_shape=tuple(shape),
+        layout=_named(head, "layout"),
+        episodes=_counted(head, "episodes"),
+        shots=_counted(head, "shots"),
         probe=_unpack_recipe("probe", head),
+        shared_labels=labels == _SHARED,
+        nearest=nearest,
     )
 
 
@@ -255,9 +302,34 @@ def _unpack_anchor(content: RecordDict) -> Tensor | None:
 
 
 def _config(content: RecordDict, key: str) -> Mapping[str, Any]:
-    if key not in content.config_records:
+    # Flower's `config_records` would walk through all records each time.
+    found = content.get(key)
+    if not isinstance(found, ConfigRecord):
         raise WireError("a part of the message is missing", expected=key)
-    return content.config_records[key]
+    return found
+
+
+def _require_count(found: int, asked: int | None) -> None:
+    if asked is not None and found != asked:
+        raise CountMismatch(
+            "another number of networks or probes than was asked",
+            expected=str(asked),
+            got=str(found),
+        )
+
+
+def _require_records(content: RecordDict, plain: tuple[str, ...], **rows: int) -> None:
+    """Refuses a reply with other records than these, without a look into any of them.
+
+    Args:
+        content: The reply.
+        plain: Names of single records.
+        rows: Number of records "name.0", "name.1", … by name.
+    """
+    # A message names any number of rows: only as many are listed as there are records.
+    known = {f"{name}.{i}" for name, n in rows.items() for i in range(min(n, len(content)))}
+    if odd := content.keys() - known - set(plain):
+        raise WireError("a record that was not asked for", got=repr(min(odd)))
 
 
 def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -270,6 +342,26 @@ def _typed(head: Mapping[str, Any], key: str, kind: type) -> Any:
             got=type(value).__name__,
         )
     return value
+
+
+def _counted(head: Mapping[str, Any], key: str, *, least: int = 1) -> int:
+    """A whole number that is not below the least."""
+    value: int = _typed(head, key, int)
+    if value < least:
+        raise WireError("a number is too small", where=key, expected=f">= {least}", got=str(value))
+    return value
+
+
+def _named(head: Mapping[str, Any], key: str) -> str:
+    """A name that is fit to be printed and kept."""
+    value: str = _typed(head, key, str)
+    _require_name(value, key)
+    return value
+
+
+def _require_name(value: str, where: str) -> None:
+    if _NAME.fullmatch(value) is None:
+        raise WireError("not a plain name", where=where, expected=_NAME.pattern)
 
 
 def _number(name: str, value: Any) -> float:

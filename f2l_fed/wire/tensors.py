@@ -27,6 +27,9 @@ def pack_rows(name: str, rows: Tensor, layout: WeightLayout) -> dict[str, ArrayR
 def unpack_rows(content: RecordDict, name: str, count: int, layout: WeightLayout) -> Tensor:
     """The inverse of `pack_rows`, (count, D) float32.
 
+    Names and shapes are compared with the layout before a tensor is read, so that no message takes
+    more memory than the rows that it should have.
+
     Raises:
         WireError: If a record is missing or a tensor disagrees with its header.
         LayoutMismatch: If a record does not hold exactly the layout's tensors.
@@ -44,14 +47,26 @@ def _pack_tensors(vector: Tensor, layout: WeightLayout) -> ArrayRecord:
 
 def _unpack_tensors(content: RecordDict, key: str, layout: WeightLayout) -> Tensor:
     arrays = arrays_of(content, key)
-    tensors = {name: read_array(arrays[name], name) for name in arrays}
-    layout.require(
-        WeightLayout.of({name: tensors[name] for name in [*layout.names] if name in tensors}),
-        where=key,
-    )
-    if extra := [name for name in tensors if name not in layout.names]:
-        raise LayoutMismatch("a tensor is not in the layout", where=key, got=extra[0])
-    return layout.flatten(tensors)
+    if extra := arrays.keys() - set(layout.names):
+        raise LayoutMismatch("a tensor is not in the layout", where=key, got=min(extra))
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        found = arrays.get(name)
+        if found is None or tuple(found.shape) != shape:
+            raise LayoutMismatch(
+                "the weights have another layout",
+                where=key,
+                expected=f"{name} {shape}",
+                got="no such tensor" if found is None else _shape(found),
+                remedy="Use the same target network and the same version on both sides.",
+            )
+    return layout.flatten({name: read_array(arrays[name], name) for name in layout.names})
+
+
+def _shape(array: Array) -> str:
+    """An array's shape as it names it, which may be anything."""
+    sizes = tuple(array.shape)
+    plain = len(sizes) <= 16 and all(isinstance(size, int) for size in sizes)
+    return str(sizes) if plain else "no valid shape"
 
 
 def read_array(array: Array, name: str) -> Tensor:
@@ -62,7 +77,10 @@ def read_array(array: Array, name: str) -> Tensor:
     """
     if array.stype != "numpy.ndarray" or array.dtype != "float32":
         raise WireError(
-            "a tensor has the wrong type", where=name, expected="float32", got=str(array.dtype)[:32]
+            "a tensor has the wrong type",
+            where=name,
+            expected="float32",
+            got=array.dtype[:32] if isinstance(array.dtype, str) else "no name of a type",
         )
     # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
     shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
@@ -85,6 +103,8 @@ def arrays_of(content: RecordDict, key: str) -> ArrayRecord:
     Raises:
         WireError: If it is missing.
     """
-    if key not in content.array_records:
+    # Flower's `array_records` would walk through all records each time.
+    found = content.get(key)
+    if not isinstance(found, ArrayRecord):
         raise WireError("a part of the message is missing", expected=key)
-    return content.array_records[key]
+    return found

@@ -8,8 +8,8 @@ import sqlite3
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -25,6 +25,9 @@ from f2l_fed.zoo.storage.store import Store, zoo_errors
 T = TypeVar("T")
 
 _VERSION = 3
+# Every column that records are chosen by is in an index too, and SQLite's integrity check compares
+# the two: a flipped bit in either is found when a process opens the file. Programs of version 3
+# without these indexes read and keep them.
 _SCHEMA = f"""
 CREATE TABLE commits (number INTEGER PRIMARY KEY, kind TEXT, sha256 TEXT, rows INTEGER);
 CREATE TABLE forgotten (site TEXT, number INTEGER);
@@ -33,9 +36,10 @@ CREATE TABLE records (number INTEGER, shard TEXT, row INTEGER, key TEXT, site TE
                       status TEXT, parent TEXT, w_crc32 INTEGER, c_crc32 INTEGER, body TEXT,
                       crc32 INTEGER);
 CREATE INDEX records_by_key ON records (key);
-CREATE INDEX records_by_site ON records (site);
-CREATE INDEX records_by_shard ON records (shard);
-CREATE INDEX moves_by_record ON moves (record, number);
+CREATE INDEX records_by_query ON records (site, round, status, parent, number);
+CREATE INDEX records_by_shard ON records (shard, row, w_crc32, c_crc32);
+CREATE INDEX moves_by_all ON moves (record, number, shard, row);
+CREATE INDEX forgotten_by_all ON forgotten (site, number);
 CREATE VIEW live AS SELECT rowid AS id, * FROM records r WHERE NOT EXISTS
     (SELECT 1 FROM forgotten f WHERE f.site = r.site AND f.number > r.number);
 PRAGMA user_version = {_VERSION};
@@ -43,6 +47,7 @@ PRAGMA user_version = {_VERSION};
 # Errors of a sound file: no space left, or no right to write.
 _NO_DAMAGE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _MAX_UNINDEXED_ROWS = 5_000
+_STORED_TWICE = "SELECT 1 FROM sqlite_master WHERE name = 'records_by_query'"
 _KNOWN = "SELECT key FROM records WHERE key IN (SELECT value FROM json_each(?))"
 _TABLES = ("commits", "forgotten", "moves", "records")
 _LIVE = "SELECT * FROM live WHERE key = ? AND site = ?"
@@ -163,7 +168,7 @@ class Index:
                 return self._ask_memory(question)
 
     def _ask_once(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(self._path)) as db:
+        with closing(sqlite3.connect(self._path)) as db, _undecodable_is_damage():
             # A commit need not wait for the disk twice more: an index that a power cut left half
             # written is noticed here and rebuilt.
             db.execute("PRAGMA synchronous = OFF")
@@ -188,6 +193,15 @@ class Index:
     def _delete(self) -> None:
         self._path.unlink(missing_ok=True)
         self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
+
+
+@contextmanager
+def _undecodable_is_damage() -> Iterator[None]:
+    """Turns text that isn't UTF-8, also in SQLite's own messages, into a damaged index."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("damaged") from error
 
 
 def record_of(row: tuple[Any, ...]) -> Record:
@@ -258,6 +272,9 @@ def _is_sound(db: sqlite3.Connection) -> bool:
         return False
     if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
         return True
+    # Earlier versions stored what records are chosen by only once, where no check sees a change.
+    if not db.execute(_STORED_TWICE).fetchone():
+        return False
     # Old and new pages may each be sound without belonging together.
     expected, found, first, last = db.execute(
         "SELECT (SELECT total(rows) FROM commits), (SELECT count(*) FROM records),"

@@ -43,7 +43,7 @@ class RayBackend:
     def retrain(self, id: str, commit: int) -> Release:
         """Fits a candidate release on a snapshot of the zoo; see `server.generator.retrain`."""
         if self.config.jobs:
-            retrain_as_job(self.config.jobs, self.root, id, commit)
+            retrain_as_job(self.config, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
         release: Release = self._run(retrain_here, id, commit)
         return release

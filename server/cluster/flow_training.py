@@ -23,9 +23,11 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
+from server.cluster.process_group import LoopbackConfig
 
 _CHECKPOINT = "training.pt"
 _ONE_BYTE = {"memory": 1.0}
@@ -88,7 +90,9 @@ class TrainedFlow:
                 "group": group,
                 "threads": self.config.threads,
             },
-            torch_config=TorchConfig(backend="gloo"),
+            torch_config=TorchConfig(backend="gloo")
+            if self.config.address
+            else LoopbackConfig(folder=str(folder)),
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
@@ -126,6 +130,7 @@ class TrainedFlow:
         )
 
 
+@private_files()
 def _work(settings: dict[str, Any]) -> None:
     """Trains the flow in one worker."""
     torch.set_num_threads(settings["threads"])

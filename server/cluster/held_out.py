@@ -10,6 +10,7 @@ from typing import Any
 import ray
 import torch
 
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import summarise
@@ -54,6 +55,7 @@ def evaluate_held_out(
     return measured
 
 
+@private_files()
 def curves_of(
     root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, dict[str, list[float]]]:

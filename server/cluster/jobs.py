@@ -23,7 +23,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from f2l_fed.config import RayConfig
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError, UsageError
+from server.cluster.authentication import HOW_TO_PROTECT, cluster_token, job_server_is_open
 from server.cluster.connection import connect
 from server.cluster.tasks import retrain_here
 from server.federation.folder import Federation
@@ -33,26 +36,30 @@ from server.rounds.state import Interrupted
 _POLL_S = 1.0
 
 
-def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int = 3) -> None:
+def retrain_as_job(config: RayConfig, root: Path, id: str, commit: int, attempts: int = 3) -> None:
     """Runs a retraining as a job, and waits until the release is there.
 
     The job's name follows from its arguments: a call that is repeated while the job runs, after a
     crash for instance, waits for the same job. Ray does not repeat jobs, so this function does.
 
     Args:
-        address: Address of Ray's job server.
+        config: Address of Ray's job server and its token.
         root: The federation's folder, under the same path there.
         id: Id of the release.
         commit: The snapshot of the zoo.
         attempts: How often the job may be tried.
 
     Raises:
-        Interrupted: If the job server can't be reached, or the job's disk refused something.
+        Interrupted: If the job server can't be reached, refuses the token or asks for none, or the
+            job's disk refused something.
+        ConfigError: If no token is known.
         RoundError: If the retraining can't be done, or the job was lost so many times.
         UsageError: If Ray's job client is not installed.
     """
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobStatus
 
+    address = config.jobs
     releases, end_path = Federation.open(root).releases, retraining_end_path(root, id)
     line = shlex.join(
         ["python", "-m", "server.cluster.jobs", str(root.absolute()), id, str(commit)]
@@ -61,13 +68,20 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
     for attempt in range(attempts):
         name = f"f2l-{sha256(f'{line} {attempt}'.encode()).hexdigest()[:16]}"
         try:
-            client = _client(address)
+            client = _client(config)
             if name not in {job.submission_id for job in client.list_jobs()}:
                 end_path.unlink(missing_ok=True)
                 client.submit_job(entrypoint=line, submission_id=name)
             while not (status := client.get_job_status(name)).is_terminal():
                 time.sleep(_POLL_S)
             exit_code = client.get_job_info(name).driver_exit_code
+        except AuthenticationError as error:
+            raise Interrupted(
+                "the job server refuses the token",
+                where=address,
+                remedy="Name the file with the cluster's token in ray.token_file or "
+                "RAY_AUTH_TOKEN_PATH, then go on with the round.",
+            ) from error
         except (OSError, RuntimeError) as error:
             raise Interrupted(
                 "the job server can't be reached or has lost the job",
@@ -102,7 +116,7 @@ def retrain_as_job(address: str, root: Path, id: str, commit: int, attempts: int
     )
 
 
-def _client(address: str) -> Any:
+def _client(config: RayConfig) -> Any:
     if find_spec("aiohttp") is None:
         raise UsageError(
             "Ray's job client is not installed",
@@ -111,13 +125,23 @@ def _client(address: str) -> Any:
         )
     from ray.job_submission import JobSubmissionClient
 
-    return JobSubmissionClient(address)
+    token = cluster_token(config)
+    if job_server_is_open(config.jobs):
+        raise Interrupted(
+            "the job server takes jobs from anyone who reaches it",
+            where=config.jobs,
+            expected="one that asks for a token",
+            remedy=f"{HOW_TO_PROTECT} Then go on with the round.",
+        )
+    # An embedded Ray of this process has another token, so this one is shown by hand.
+    return JobSubmissionClient(config.jobs, headers={"Authorization": f"Bearer {token}"})
 
 
 def _run_of(id: str, commit: int) -> str:
     return f"release {id} from commit {commit}"
 
 
+@private_files()
 def main() -> None:
     """Retrains once, on the cluster that this process belongs to."""
     parser = argparse.ArgumentParser(prog="python -m server.cluster.jobs")
@@ -127,7 +151,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         federation = Federation.open(arguments.folder)
-        config = replace(federation.config.ray, jobs="", address="auto")
+        # Ray gives its jobs the token in their environment.
+        config = replace(federation.config.ray, jobs="", address="auto", token_file="")
         if config.train_workers:
             connect(config)
         retrain_here(arguments.folder, arguments.release, arguments.commit, config)

@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
+from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
@@ -30,9 +31,10 @@ def candidates_here(
     torch.set_num_threads(config.threads)
     made = Federation.open(root).releases.path / id / "generator.safetensors"
     made_ns = made.stat().st_mtime_ns
-    if not _opened(root, id, made_ns).is_current():
-        _opened.cache_clear()
-    yield from _opened(root, id, made_ns).candidates(sites, probes)
+    with private_files():
+        if not _opened(root, id, made_ns).is_current():
+            _opened.cache_clear()
+        yield from _opened(root, id, made_ns).candidates(sites, probes)
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +42,7 @@ def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG
     return CandidateFactory.open(Federation.open(root), id)
 
 
+@private_files()
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
     """Retrains in this process; Ray Train fits the flow if the configuration says so."""
     torch.set_num_threads(config.threads)
@@ -53,6 +56,7 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
 
 
+@private_files()
 def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
     """Judges a release in a process whose memory may grow with the number of sites."""
     torch.set_num_threads(config.threads)

@@ -13,7 +13,9 @@ def health(context: typer.Context, as_json: AsJson = False) -> None:
     from server.control import client as control_client
 
     found = call(context, control_client.parts)
+    problems = call(context, control_client.health).problems
     text = ", ".join(f"{part} {'works' if well else 'is down'}" for part, well in found.items())
-    print_record(text, found, as_json)
+    record = {**found, **({"problems": list(problems)} if problems else {})}
+    print_record("\n".join([text, *problems]), record, as_json)
     if not all(found.values()):
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -51,12 +50,13 @@ def add(
         lambda server: control_client.add_site(server, site, hours=hours, replace=replace),
     )
     from f2l_fed.core.durable_files import write_atomically
-    from f2l_fed.wire.enrolment import Kit
+    from f2l_fed.wire.kit import Kit
 
+    about = Kit.parse(kit, where="the server's answer")
     write_atomically(path, kit.decode(), mode=0o600)
-    about = Kit(**json.loads(kit))
-    print(f"{path} is the kit of {site}, valid once, until {about.expires}")
+    print(f"{path} is the kit of {about.site}, valid once, until {about.expires}")
     print(f"fingerprint {about.short_fingerprint}: the site compares it when it unpacks the kit")
+    print(f"or gives it there: f2l-site init {path} --fingerprint {about.fingerprint}")
 
 
 @app.command()

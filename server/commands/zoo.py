@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import UsageError
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
@@ -143,7 +144,8 @@ def export(
         raise UsageError(
             "nothing to export", where=zoo, remedy="See what there is with f2l-admin zoo list."
         )
-    files = opened.export(out, records, with_context=context)
+    with exported_files():
+        files = opened.export(out, records, with_context=context)
     print(f"{len(files)} networks in {out}")
 
 

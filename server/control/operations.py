@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.errors import ConfigError, UsageError, shown
 from f2l_fed.events import RUN_STARTED, current_name
 from server.control.authorization import RoleLimit, caller
 from server.control.proto import control_pb2 as pb
@@ -36,6 +36,7 @@ MOST_ROUNDS = 1000
 LONGEST_KIT_HOURS = 24 * 90
 _POLL_S = 0.25
 _TAIL_BYTES = 2**20
+_LONGEST_FIELD = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +191,11 @@ def _begin(path: Path, *, since_run: bool) -> int:
 
 
 def _lines_from(path: Path, at: int) -> tuple[list[bytes], int]:
-    """Whole lines from an offset on, and the offset after them."""
+    """Whole lines from an offset on, and the offset after them.
+
+    A line longer than what is read at a time is passed over: an earlier version wrote texts of
+    sites at any length.
+    """
     try:
         with path.open("rb") as file:
             file.seek(at)
@@ -198,6 +203,8 @@ def _lines_from(path: Path, at: int) -> tuple[list[bytes], int]:
     except FileNotFoundError:
         return [], at
     whole = text.rfind(b"\n") + 1
+    if not whole and len(text) == _TAIL_BYTES:
+        return [], at + len(text)
     return text[:whole].splitlines(), at + whole
 
 
@@ -207,7 +214,12 @@ def _event(line: bytes) -> pb.Event | None:
         fields: dict[str, Any] = json.loads(line)
         message = pb.Event(name=current_name(fields.pop("event")))
         message.time.FromDatetime(datetime.fromtimestamp(fields.pop("time"), UTC))
-        message.fields.update(fields)
+        message.fields.update(
+            {
+                name: shown(value, _LONGEST_FIELD) if isinstance(value, str) else value
+                for name, value in fields.items()
+            }
+        )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return None
     return message

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from f2l_fed.errors import shown
 from f2l_fed.zoo import ZooStats
 from server.control.proto import control_pb2 as pb
 from server.control.run_messages import SiteRecord, fields_of
 from server.federation.release import Release
 from server.rounds.state import RoundState, with_quarantined, without_quarantined
+
+_REASONS_BYTES = 2**21
+"""Most bytes of all reasons in a message; it may have twice as many, names and marks included."""
 
 
 def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
@@ -38,10 +42,26 @@ def site_records(rounds: Iterable[RoundState]) -> list[SiteRecord]:
     return [records[name] for name in sorted(records)]
 
 
+def _fitting(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by site, each cut to its share of a message."""
+    most = _REASONS_BYTES // max(len(reasons), 1)
+    return {site: _cut(reason, most) for site, reason in reasons.items()}
+
+
+def _cut(text: str, most: int) -> str:
+    """A text cut to so many bytes, as protocol buffers count them."""
+    seen = shown(text)
+    data = seen.encode()
+    return seen if len(data) <= most else data[:most].decode(errors="ignore")
+
+
 def round_message(state: RoundState) -> pb.Round:
-    """Spells a round; its quarantined sites are among the rejected ones, with a mark."""
+    """Spells a round; its quarantined sites are among the rejected ones, with a mark.
+
+    The more sites there are, the shorter their reasons, so that all fit into one message.
+    """
     values = dataclasses.asdict(state)
-    values["rejected"] = with_quarantined(values["rejected"], values.pop("quarantined"))
+    values["rejected"] = _fitting(with_quarantined(values["rejected"], values.pop("quarantined")))
     return pb.Round(**values)
 
 
@@ -56,6 +76,7 @@ def release_message(release: Release) -> pb.Release:
     """Writes a release as a message, without its `records`, which grow with the zoo."""
     values = dataclasses.asdict(release)
     del values["records"]
+    values["left_out"] = _fitting(values["left_out"])
     return pb.Release(**{**values, "state": release.state.upper()})
 
 

@@ -25,11 +25,13 @@ class ServerHealth:
         version: Of the program.
         started: Start of the service, in UTC.
         release: The release that sites get; "" before the first.
+        problems: Sites that the server keeps out although they are registered, and what to do.
     """
 
     version: str
     started: datetime
     release: str
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,9 @@ class SiteRecord:
 
 def health_message(health: ServerHealth) -> pb.HealthReply:
     """Writes a server's health as a message."""
-    message = pb.HealthReply(version=health.version, release=health.release)
+    message = pb.HealthReply(
+        version=health.version, release=health.release, problems=health.problems
+    )
     message.started.FromDatetime(health.started)
     return message
 
@@ -74,6 +78,7 @@ def health_of(message: pb.HealthReply) -> ServerHealth:
         version=message.version,
         started=message.started.ToDatetime(tzinfo=UTC),
         release=message.release,
+        problems=tuple(message.problems),
     )
 
 

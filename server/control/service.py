@@ -113,6 +113,7 @@ class ControlService(Operations):
                 version=f2l_fed.__version__,
                 started=self._started,
                 release=promoted.id if promoted else "",
+                problems=self._services.membership.problems if self._services else (),
             )
         )
 

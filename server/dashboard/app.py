@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from f2l_fed.errors import UsageError
-from server.asgi import serving
+from server.asgi import HostCheck, serving
 from server.dashboard.metrics import federation_registry
 from server.dashboard.state import read_view
 from server.reporting.html import render
@@ -30,13 +30,16 @@ _HEADERS = {
 }
 
 
-def create_app(workdir: Path) -> FastAPI:
+def create_app(workdir: Path, hosts: Collection[str] = ()) -> FastAPI:
     """The dashboard of one federation.
 
     Args:
         workdir: The federation's folder; read again for every response.
+        hosts: Host names beside those of loopback by which it may be asked for; a request for any
+            other gets 421.
     """
     app = FastAPI(title="F2L-Fed dashboard", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(HostCheck, names=[host.lower() for host in hosts])
     registry = federation_registry(workdir)
 
     @app.middleware("http")
@@ -68,7 +71,9 @@ def create_app(workdir: Path) -> FastAPI:
 
 
 @asynccontextmanager
-async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
+async def serve_dashboard(
+    workdir: Path, port: int = 0, *, hosts: Collection[str] = ()
+) -> AsyncIterator[int]:
     """Serves the dashboard on loopback until the block ends.
 
     It has no authentication: to publish it, put a proxy that authenticates in front of it.
@@ -76,6 +81,7 @@ async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
     Args:
         workdir: The federation's folder.
         port: The port; 0 for any free one.
+        hosts: As in `create_app`.
 
     Yields:
         The bound port.
@@ -99,5 +105,5 @@ async def serve_dashboard(workdir: Path, port: int = 0) -> AsyncIterator[int]:
             remedy="Choose another port.",
         ) from error
     with listener:
-        async with serving(create_app(workdir), listener):
+        async with serving(create_app(workdir, hosts), listener):
             yield listener.getsockname()[1]

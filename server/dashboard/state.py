@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from f2l_fed.errors import shown
 from f2l_fed.events import current_name
 from server.rounds.state import with_quarantined
 
@@ -66,8 +67,11 @@ def _shown(state: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(rejected, dict) or not isinstance(quarantined, dict):
         return state
     # The file may be damaged: a reason can be anything.
-    reasons = {site: str(reason) for site, reason in quarantined.items()}
-    return {**state, "rejected": with_quarantined(rejected, reasons)}
+    rejected, quarantined = (
+        {site: shown(str(reason)) for site, reason in reasons.items()}
+        for reasons in (rejected, quarantined)
+    )
+    return {**state, "rejected": with_quarantined(rejected, quarantined)}
 
 
 def _read_all(workdir: Path, pattern: str) -> tuple[list[dict[str, Any]], list[str]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
 from f2l_fed.local_training.probe import anchor, recentred
@@ -56,7 +57,7 @@ class Federation:
                 where=str(root),
                 remedy="Choose another folder.",
             )
-        root.mkdir(parents=True, exist_ok=True)
+        private_folder(root)
         # Before the file that marks the folder: an object store may refuse the zoo.
         Zoo.create(
             federation.zoo_place,
@@ -113,6 +114,8 @@ class Federation:
             episodes=config.probe.episodes,
             shots=config.probe.shots,
             probe=config.probe.recipe,
+            shared_labels=config.shared_labels,
+            nearest=config.candidates.nearest,
         )
 
     def anchor(self, release: Release | None) -> Tensor:

@@ -18,10 +18,10 @@ import signal
 import socket
 import ssl
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from f2l_fed.wire.enrolment import (
@@ -33,6 +33,7 @@ from f2l_fed.wire.enrolment import (
     RENEW_PATH,
     SELF_PATH,
 )
+from server.gateway.places import Place, Places
 from server.gateway.proxy_connection import ProxyConnection, Upstream
 from server.gateway.site_auth import SiteAuth
 
@@ -51,16 +52,19 @@ class GatewaySettings:
         root: The federation's folder.
         listen: Address and port.
         superlink: Port of the SuperLink on loopback, with TLS.
-        enrolment: Port of the enrolment service on loopback.
+        enrolment: Unix socket of the enrolment service.
+        secret: File with the secret of the SuperLink.
         largest_body_bytes: Largest request.
-        connections: Most connections at a time; unknown sites get half of them.
-        connections_per_host: Most at a time from one address.
+        connections: Most connections at a time; those without a site's certificate get a part of
+            them, see `server.gateway.places`.
+        connections_per_host: Most at a time from one address (of IPv6, one /64), and of one site.
     """
 
     root: Path
     listen: tuple[str, int]
     superlink: int
-    enrolment: int
+    enrolment: str
+    secret: str
     largest_body_bytes: int = 2**28
     connections: int = 1000
     connections_per_host: int = 100
@@ -82,15 +86,18 @@ class Gateway:
         self._settings = settings
         self._auth = SiteAuth(settings.root)
         self._open: set[asyncio.Task[None]] = set()
-        self._hosts: Counter[str] = Counter()
-        self._unknown_sites = 0
+        self._places = Places(
+            connections=settings.connections, per_host=settings.connections_per_host
+        )
         self._tls = _server_tls(settings.certificates)
         self._tls_read = self._tls_version()
         authority = settings.certificates / AUTHORITY
         self._superlink = Upstream(
-            port=settings.superlink, tls=ssl.create_default_context(cafile=authority)
+            port=settings.superlink,
+            tls=ssl.create_default_context(cafile=authority),
+            secret=Path(settings.secret).read_bytes().strip(),
         )
-        self._enrolment = Upstream(port=settings.enrolment, tls=None)
+        self._enrolment = Upstream(socket=settings.enrolment, tls=None)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accepts connections until it is cancelled; those over a limit are closed at once."""
@@ -103,48 +110,40 @@ class Gateway:
                     # Out of file handles, or the other side has gone: others still come.
                     await asyncio.sleep(0.05)
                     continue
-                host = str(address[0])
-                limits = self._settings
-                if (
-                    len(self._open) >= limits.connections
-                    or self._unknown_sites >= max(limits.connections // 2, 1)
-                    or self._hosts[host] >= limits.connections_per_host
-                ):
+                # Without a pause, a flood of connections would keep all others waiting.
+                await asyncio.sleep(0)
+                place = self._places.take(str(address[0]))
+                if place is None:
                     connection.close()
                     continue
-                self._hosts[host] += 1
-                task = asyncio.create_task(self._serve_connection(connection, host))
+                task = asyncio.create_task(self._serve_connection(connection, place))
+                place.give_way = partial(_end_at_once, connection, task)
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)
+                # One that gives way before its task has begun is closed by nobody else.
+                task.add_done_callback(partial(_close, connection))
         finally:
             for task in self._open:
                 task.cancel()
             await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _serve_connection(self, connection: socket.socket, host: str) -> None:
-        unknown = True
-        self._unknown_sites += 1
+    async def _serve_connection(self, connection: socket.socket, place: Place) -> None:
         try:
             reader, writer = await self._handshake(connection)
             site = self._auth.site_of(writer.get_extra_info("ssl_object"))
             proxied = ProxyConnection(reader=reader, writer=writer, route=self._route, site=site)
             try:
-                if site is None:
+                if site is None or not self._auth.is_registered(site):
                     async with asyncio.timeout(UNKNOWN_SITE_S):
                         await proxied.run()
-                else:
-                    unknown = False
-                    self._unknown_sites -= 1
+                elif self._places.authenticate(place, site.name):
                     await proxied.run()
             finally:
                 await proxied.close()
         except (OSError, TimeoutError, ssl.SSLError, asyncio.IncompleteReadError):
             pass  # The client is slow, gone or speaks no TLS; it gets no other answer.
         finally:
-            self._unknown_sites -= unknown
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+            self._places.free(place)
 
     async def _handshake(
         self, connection: socket.socket
@@ -170,7 +169,7 @@ class Gateway:
         if method == "GET" and path == "/health":
             return self._superlink, 0
         if method == "GET" and path == SELF_PATH:
-            return 200 if self._auth.is_registered(proxied.site) else 401
+            return (self._enrolment, 0) if self._auth.is_registered(proxied.site) else 401
         if method == "POST" and path in (ENROL_PATH, RENEW_PATH):
             return self._enrolment, LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):
@@ -192,6 +191,17 @@ class Gateway:
     def _tls_version(self) -> tuple[int, ...]:
         own = self._settings.certificates / "server"
         return tuple((own / name).stat().st_mtime_ns for name in (CERTIFICATE, KEY))
+
+
+def _close(connection: socket.socket, _: asyncio.Task[None]) -> None:
+    connection.close()
+
+
+def _end_at_once(connection: socket.socket, task: asyncio.Task[None]) -> None:
+    # Shut down first: what is still to be sent must not keep the connection open.
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    task.cancel()
 
 
 def _server_tls(certificates: Path) -> ssl.SSLContext:

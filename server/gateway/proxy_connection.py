@@ -13,6 +13,7 @@ from typing import Any
 
 import h11
 
+from f2l_fed.flower.inner_access import SECRET_HEADER
 from server.gateway.site_auth import AuthenticatedSite
 
 LARGEST_HEAD_BYTES = 16 * 1024
@@ -34,7 +35,7 @@ _PIECE_BYTES = 2**16
 # Not forwarded: they concern one connection only, or only the gateway may set them.
 _DROPPED = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"host"}
-    | {b"forwarded", b"x-forwarded-for", b"x-f2l-secret", b"expect"}
+    | {b"forwarded", b"x-forwarded-for", SECRET_HEADER.encode(), b"expect"}
 )
 
 Route = Callable[[str, str, "ProxyConnection"], "tuple[Upstream, int] | int"]
@@ -42,15 +43,19 @@ Route = Callable[[str, str, "ProxyConnection"], "tuple[Upstream, int] | int"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """A service on loopback.
+    """A service of this machine.
 
     Args:
-        port: Its port.
+        port: Its port on loopback; 0 for one with a socket.
         tls: How its certificate is verified; None speaks plainly.
+        secret: Secret that it requires, sent only to its verified certificate; b"" for none.
+        socket: Its Unix socket; "" for one with a port.
     """
 
-    port: int
+    port: int = 0
     tls: ssl.SSLContext | None
+    secret: bytes = b""
+    socket: str = ""
 
 
 class ProxyConnection:
@@ -151,6 +156,8 @@ class ProxyConnection:
         outgoing = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD_BYTES)
         headers = [(name, value) for name, value in request.headers if name not in _DROPPED]
         headers.append((b"host", b"localhost:%d" % upstream.port))
+        if upstream.secret:
+            headers.append((SECRET_HEADER.encode(), upstream.secret))
         forwarded = h11.Request(method=request.method, target=request.target, headers=headers)
         await _send(outgoing, writer, forwarded)
         size = 0
@@ -189,12 +196,14 @@ class ProxyConnection:
                 return known
             self._drop(upstream)
         name = "localhost" if upstream.tls else None
-        made = await asyncio.wait_for(
-            asyncio.open_connection(
+        opening = (
+            asyncio.open_unix_connection(upstream.socket)
+            if upstream.socket
+            else asyncio.open_connection(
                 "127.0.0.1", upstream.port, ssl=upstream.tls, server_hostname=name
-            ),
-            10.0,
+            )
         )
+        made = await asyncio.wait_for(opening, 10.0)
         self._upstreams[upstream.port] = made
         return made
 

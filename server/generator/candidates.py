@@ -26,7 +26,7 @@ class CandidateFactory:
         id: Of the release.
         generator: Its generator.
         sites: Sites that it was fitted on and that were not erased since.
-        records: The records of these sites.
+        records: The records of these sites; None where the nearest one is no candidate.
         expected: (n, E, D) float32, predictions for these records without those of the same site.
         erased: `Zoo.erasures` before the records were read.
     """
@@ -35,7 +35,7 @@ class CandidateFactory:
     id: str
     generator: Generator
     sites: tuple[str, ...]
-    records: FittedRecords
+    records: FittedRecords | None
     expected: Tensor
     erased: Mapping[str, int]
 
@@ -51,13 +51,13 @@ class CandidateFactory:
     @classmethod
     def _opened(cls, federation: Federation, id: str) -> CandidateFactory:
         release, erased = federation.releases.read(id), federation.zoo.erasures()
-        rows = rows_left(federation, release)
+        rows, nearest = rows_left(federation, release), federation.config.candidates.nearest
         return cls(
             federation=federation,
             id=id,
             generator=federation.releases.generator(id),
             sites=tuple(release.sites[row] for row in rows),
-            records=release_records(federation, release, rows),
+            records=release_records(federation, release, rows) if nearest else None,
             expected=federation.releases.expected(id)[rows],
             erased=erased,
         )
@@ -87,7 +87,8 @@ class CandidateFactory:
             if site in known:
                 # A known site gets what a new site would get: its own record would only be
                 # repeated to it, and the next retraining would learn nothing from its update.
-                others = _RecordsWithout(self.records, known[site], self.expected.shape[1])
+                if self.records is not None:
+                    others = _RecordsWithout(self.records, known[site], self.expected.shape[1])
                 own = self.expected[known[site]]
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [

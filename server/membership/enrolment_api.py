@@ -1,7 +1,8 @@
-"""The enrolment service: the two requests of a site outside Flower, to register and to renew.
+"""The enrolment service: the requests of a site outside Flower, to register, to renew, for facts.
 
-On loopback, behind the gateway. It needs no certificate of the caller: a new site has none, and is
-authenticated by the kit's token, later by a signature of the registered key.
+Behind the gateway, on a closed socket, or on loopback for an external one. It needs no certificate
+of the caller: a new site has none, and is authenticated by the kit's token, later by a signature of
+the registered key.
 """
 
 from __future__ import annotations
@@ -12,76 +13,108 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from f2l_fed.errors import ConfigError, F2LError, WireError
 from f2l_fed.wire.enrolment import (
     ENROL_PATH,
+    LARGEST_FORM_BYTES,
     RENEW_PATH,
+    SELF_PATH,
     EnrolmentForm,
     Form,
     RenewalForm,
     parse_form,
 )
-from server.asgi import serving
+from server.asgi import HostCheck, listen_on_socket, serving
 from server.membership.membership import Membership
 from server.membership.site_registry import Refused
 
 _LOG = logging.getLogger("f2l.enrolment")
 
 _AT_A_TIME = 4
+_FAILED = "The server failed; its log says why."
 
 
 def create_app(membership: Membership) -> FastAPI:
     """The service of one federation."""
     app = FastAPI(title="F2L-Fed enrolment", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(HostCheck, names=())
     slots = asyncio.Semaphore(_AT_A_TIME)
 
     async def answer(
         request: Request, kind: type[Form], act: Callable[[Form], str]
-    ) -> JSONResponse:
+    ) -> dict[str, str] | JSONResponse:
         try:
-            form = parse_form(kind, await request.body())
+            form = parse_form(kind, await _limited(request))
             async with slots:
-                certificate = await asyncio.to_thread(act, form)
-        except (Refused, ConfigError, WireError) as error:
+                return {"certificate": await asyncio.to_thread(act, form)}
+        except (Refused, WireError) as error:
             return JSONResponse({"error": str(error)}, status_code=409)
-        except (binascii.Error, UnicodeError):
+        except (binascii.Error, UnicodeError, ClientDisconnect):
             return JSONResponse({"error": "The request is damaged."}, status_code=400)
         except (F2LError, OSError):
+            # Its sentence may name the server's files.
             _LOG.exception("a site's request failed")
-            return JSONResponse({"error": "The server failed; its log says why."}, status_code=500)
-        return JSONResponse({"certificate": certificate})
+            return JSONResponse({"error": _FAILED}, status_code=500)
 
     @app.post(ENROL_PATH)
-    async def enrol(request: Request) -> JSONResponse:
-        return await answer(request, EnrolmentForm, membership.enrol)
+    async def enrol(request: Request) -> Response:
+        answered = await answer(request, EnrolmentForm, membership.enrol)
+        if isinstance(answered, Response):
+            return answered
+        return JSONResponse({**answered, **membership.facts().to_json()})
 
     @app.post(RENEW_PATH)
-    async def renew(request: Request) -> JSONResponse:
-        return await answer(request, RenewalForm, membership.renew)
+    async def renew(request: Request) -> Response:
+        answered = await answer(request, RenewalForm, membership.renew)
+        return answered if isinstance(answered, Response) else JSONResponse(answered)
+
+    @app.get(SELF_PATH)
+    def facts() -> JSONResponse:
+        # The gateway has authenticated the site; it gets here with nothing but the question.
+        return JSONResponse(membership.facts().to_json())
 
     return app
 
 
+async def _limited(request: Request) -> bytes:
+    """The body of a request; raises WireError if it is larger than any form."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_FORM_BYTES:
+            raise WireError("the request is too large", expected=f"at most {LARGEST_FORM_BYTES} B")
+    return bytes(body)
+
+
 @asynccontextmanager
-async def serve_enrolment(membership: Membership, port: int = 0) -> AsyncIterator[int]:
-    """Serves on loopback until the block ends; yields the port.
+async def serve_enrolment(membership: Membership, place: int | Path) -> AsyncIterator[None]:
+    """Serves until the block ends.
+
+    Args:
+        membership: The sites of the federation.
+        place: A port of loopback, or a Unix socket.
 
     Raises:
-        ConfigError: If the port can't be listened on.
+        ConfigError: If it can't be listened on.
     """
     try:
-        listener = socket.create_server(("127.0.0.1", port))
+        if isinstance(place, Path):
+            listener = listen_on_socket(place)
+        else:
+            listener = socket.create_server(("127.0.0.1", place))
     except OSError as error:
         raise ConfigError(
             "the enrolment service can't listen",
-            where=f"127.0.0.1:{port}",
+            where=str(place) if isinstance(place, Path) else f"127.0.0.1:{place}",
             got=error.strerror or str(error),
             remedy="Choose another port, under [server] enrolment.",
         ) from error
     with listener:
         async with serving(create_app(membership), listener):
-            yield listener.getsockname()[1]
+            yield

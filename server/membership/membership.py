@@ -6,6 +6,7 @@ of truth, revocation follows at once, and the SuperLink is synchronised whenever
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -14,16 +15,28 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from f2l_fed import events
 from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
-from f2l_fed.wire.enrolment import AUTHORITY, CLOCK_TOLERANCE_S, EnrolmentForm, Kit, RenewalForm
+from f2l_fed.wire.enrolment import (
+    AUTHORITY,
+    CLOCK_TOLERANCE_S,
+    EnrolmentForm,
+    FederationFacts,
+    RenewalForm,
+)
+from f2l_fed.wire.kit import Kit
+from server.federation.folder import FEDERATION_FILE
 from server.federation.server_settings import ServerSettings
 from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
+from server.pki.certificate_authority import certificate_pem
 from server.pki.certificate_store import certify_site
 from server.pki.identity import check_name
 from server.pki.revocation import revoke
+from server.pki.site_keys import is_same_key
 from server.superlink.client import SuperLink
 
 _LOG = logging.getLogger("f2l.membership")
@@ -46,10 +59,26 @@ class Membership:
         superlink: Callable[[], SuperLink | None] = lambda: None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._certificates = root / "certificates"
+        self._root, self._certificates = root, root / "certificates"
         self._settings, self._superlink, self._clock = settings, superlink, clock
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self.registry = SiteRegistry(root / "registry")
+        self.problems: tuple[str, ...] = ()
+        """Sites that the SuperLink has not registered, and what to do: one sentence each."""
+        unused = ec.generate_private_key(ec.SECP384R1()).public_key()
+        self._nobodys_key = unused.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    def facts(self) -> FederationFacts:
+        """The facts that sites are told, from the federation's file; the defaults without one."""
+        try:
+            values = json.loads((self._root / FEDERATION_FILE).read_text(encoding="utf-8"))
+            candidates = values.get("candidates", {})
+            return FederationFacts(
+                shared_labels=values.get("shared_labels") is True,
+                nearest=candidates.get("nearest") is True,
+            )
+        except (OSError, ValueError, AttributeError):
+            return FederationFacts()
 
     def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
         """Makes a kit for a site; its earlier key and certificates become invalid.
@@ -65,7 +94,9 @@ class Membership:
         """
         check_name(name)
         hours = hours or self._settings.kit_hours
-        authority = (self._certificates / AUTHORITY).read_text(encoding="ascii")
+        # Only the certificate itself: whoever has edited the file may have added words.
+        known = x509.load_pem_x509_certificate((self._certificates / AUTHORITY).read_bytes())
+        authority = certificate_pem(known).decode()
         if replace:
             # First: the invitation removes these certificates from the registry.
             self._revoke(self.registry.find(name))
@@ -112,12 +143,21 @@ class Membership:
             Refused: If the request is invalid.
         """
         now, name, request = self._clock(), form.site, form.request.encode("ascii")
-        site = self.registry.active(check_name(name))
-        repeated = bool(site.previous) and form.key == site.key and form.is_signed_by(site.previous)
-        if not repeated and not form.is_signed_by(site.key):
-            raise Refused("the renewal is not signed by this site's key", where=name)
+        site = self.registry.find_or_nobody(name)
+        # The same work and words for every name: without a site's key nobody learns of the site.
+        by_key, by_previous = (
+            form.is_signed_by(key or self._nobodys_key) for key in (site.key, site.previous)
+        )
+        repeated = by_previous and is_same_key(form.key, site.key)
+        if not repeated and not by_key:
+            raise Refused(
+                "the renewal is not signed by the key of a registered site",
+                remedy="Ask the administrator for a kit.",
+            )
+        if site.state != "active":
+            raise Refused("this site is not registered", where=name)
         _require_near(form.time, now)
-        if repeated and site.previous != site.key:
+        if repeated and not is_same_key(site.previous, site.key):
             pem = _same(site, request)
             # The process that renewed it may have died before this step.
             self._revoke_earlier(site)
@@ -154,11 +194,20 @@ class Membership:
         if superlink is None:
             return
         try:
-            active = (site for site in self.registry.all() if site.state == "active")
-            superlink.register_only({site.name: site.key for site in active})
+            active = [site for site in self.registry.all() if site.state == "active"]
+            # Of two with one key, which an earlier version let in, the first one has it.
+            active.sort(key=lambda site: site.added)
+            failed = superlink.register_only({site.name: site.key for site in active})
         except F2LError as error:
             # At its next start it is synchronised again.
             _LOG.warning("%s", error)
+            return
+        self.problems = tuple(
+            f"site {name}: {why}. Give it a new kit: f2l-admin site add {name} --replace."
+            for name, why in sorted(failed.items())
+        )
+        for problem in self.problems:
+            _LOG.warning("%s", problem)
 
     def _certify(self, name: str, request: bytes, now: datetime) -> tuple[str, int]:
         pem = certify_site(

@@ -18,18 +18,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import ConfigError, UsageError
 from server.pki.identity import check_name
+from server.pki.site_keys import canonical_key, is_same_key
 
 State = Literal["invited", "active", "removed"]
-_LARGEST_KEY_BYTES = 1024
+_NOBODY = '{"name": "-", "state": "removed", "added": "", "expires": ""}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +88,11 @@ class SiteRegistry:
         path = self._path / f"{check_name(name)}.json"
         return self._read(path) if path.exists() else None
 
+    def find_or_nobody(self, name: str) -> Enrolment:
+        """The registration of a site; for an unknown name, after like work, one without keys."""
+        known = self.find(name)
+        return known or from_mapping(Enrolment, json.loads(_NOBODY), where=name)
+
     def invite(
         self, name: str, *, hours: int, now: datetime, replace: bool = False
     ) -> tuple[Enrolment | None, str]:
@@ -148,12 +150,12 @@ class SiteRegistry:
         Raises:
             Refused: If token, time or key is invalid.
         """
-        site = self.find(name)
+        site = self.find_or_nobody(name)
         # One message for a wrong name and a wrong token: neither can be guessed from it.
-        if site is None or not hmac.compare_digest(site.token, _digest(token)):
+        if not hmac.compare_digest(site.token, _digest(token)):
             raise Refused("the kit is not known here", remedy="Ask for a new one.")
         check_key(key)
-        if site.state == "active" and site.key != key:
+        if site.state == "active" and not is_same_key(site.key, key):
             raise Refused("the kit has been used already", remedy="Ask for a new one.")
         if now >= datetime.fromisoformat(site.expires):
             raise Refused(
@@ -178,7 +180,7 @@ class SiteRegistry:
             site = self.admit(name, token, key, now=now)
             if site.state == "active":
                 raise Refused("the kit has been used already", remedy="Ask for a new one.")
-            self._require_new(key)
+            self._require_new(key := check_key(key))
             site = dataclasses.replace(
                 site, state="active", key=key, serials=f"{serial:x}", certificate=certificate
             )
@@ -195,8 +197,9 @@ class SiteRegistry:
         """
         with self._locked():
             site = self.active(name)
-            if key != site.key:
-                self._require_new(check_key(key))
+            key = check_key(key)
+            if not is_same_key(key, site.key):
+                self._require_new(key)
             after = dataclasses.replace(
                 site,
                 key=key,
@@ -229,7 +232,7 @@ class SiteRegistry:
         return site
 
     def _require_new(self, key: str) -> None:
-        if any(other.key == key for other in self.all()):
+        if any(is_same_key(other.key, key) for other in self.all()):
             raise Refused("the key belongs to another site", remedy="Make a new one.")
 
     @contextmanager
@@ -256,19 +259,15 @@ class SiteRegistry:
 
 
 def check_key(key: str) -> str:
-    """Returns a public key that Flower accepts: OpenSSH format, on the curve P-384, no comment.
+    """Returns a public key in its one form: OpenSSH format, on the curve P-384, no comment.
 
     Raises:
-        Refused: If it is none.
+        Refused: If it is none that Flower accepts.
     """
-    try:
-        fits = len(key) < _LARGEST_KEY_BYTES and len(key.split()) == 2 and key == key.strip()
-        parsed = load_ssh_public_key(key.encode()) if fits else None
-    except (ValueError, UnsupportedAlgorithm):
-        parsed = None
-    if not isinstance(parsed, ec.EllipticCurvePublicKey) or parsed.curve.name != "secp384r1":
+    canonical = canonical_key(key)
+    if canonical is None:
         raise Refused("not a public key", expected="OpenSSH format, on the curve P-384")
-    return key
+    return canonical
 
 
 def utc_now() -> datetime:

@@ -28,7 +28,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from f2l_fed.core.durable_files import fsync_folder, write_atomically
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from server.pki.certificate_authority import (
     LONGEST_DAYS,
@@ -116,20 +116,20 @@ def certify_site(
         The certificate, PEM.
 
     Raises:
-        ConfigError: If the request is invalid or not signed by its own key, or there is no usable
-            authority.
+        WireError: If the request is invalid or not signed by its own key.
+        ConfigError: If the name is invalid, or there is no usable authority.
     """
     try:
         parsed = x509.load_pem_x509_csr(request)
         public = parsed.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError("not a certificate request", expected="PEM") from error
+        raise WireError("not a certificate request", expected="PEM") from error
     if (
         not isinstance(public, ec.EllipticCurvePublicKey)
         or not isinstance(public.curve, ec.SECP384R1)
         or not parsed.is_signature_valid
     ):
-        raise ConfigError(
+        raise WireError(
             "the certificate request can't be signed",
             expected="a key on the curve P-384 and a signature by it",
         )

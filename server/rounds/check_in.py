@@ -15,6 +15,9 @@ from server.federation.folder import Federation
 from server.rounds.messaging import Messenger, SiteReply, SiteRequest
 from server.rounds.run_cache import RunCache, anchor_digest
 
+LONGEST_NAME = 100
+"""Most characters of the name that a node gives itself; a registered one has at most 63."""
+
 
 class CheckIn:
     """The check-in: finds out which sites are connected and asks them for their probes.
@@ -125,16 +128,18 @@ class CheckIn:
         if content is None:
             return "", failure
         try:
-            told = unpack_probe_reply(content, self._federation.target.layout)
+            told = unpack_probe_reply(
+                content,
+                self._federation.target.layout,
+                episodes=self._federation.config.probe.episodes,
+            )
         except F2LError as error:
             return "", str(error)
-        if len(told.probes) != self._federation.config.probe.episodes:
-            return "", "another number of probes than was asked"
         # As in admission: nothing finite can be computed from longer ones.
         if not bool(told.probes.square().sum(dim=1).isfinite().all()):
             return "", "probes that are not finite"
         site = bound.get(reply.node, told.site)
-        if not (site and site.isprintable()):
+        if not (site and site.isprintable() and len(site) <= LONGEST_NAME):
             return "", "not a valid site name"
         owner = self._node_of.get(site, reply.node)
         # A site that was restarted comes back as another node; its earlier node is gone by then.

@@ -19,7 +19,7 @@ from f2l_fed.events import EventLog
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.wire.messages import Update
-from f2l_fed.wire.packing import unpack_update
+from f2l_fed.wire.packing import CountMismatch, unpack_update
 from server.federation.folder import Federation
 from server.rounds.journal import Code
 from server.rounds.messaging import RequestHeader, SiteReply
@@ -95,8 +95,16 @@ class Ingest:
         if content is None:
             unanswered: Code = "silent" if reply.failure == "timeout" else "failed"
             return Outcome("refused" if from_site else unanswered, failure)
+        federation = self._federation
         try:
-            update = unpack_update(content, self._federation.target.layout)
+            update = unpack_update(
+                content,
+                federation.target.layout,
+                networks=len(candidates),
+                episodes=federation.config.probe.episodes,
+            )
+        except CountMismatch as error:
+            return Outcome("count", str(error))
         except (WireError, LayoutMismatch) as error:
             return Outcome("garbage", str(error))
         return self._admit(reply.request, update, candidates)
@@ -121,8 +129,6 @@ class Ingest:
         if update.round != request.round:
             return Outcome("round", f"an update for round {update.round}")
         config = self._federation.config
-        if len(update.chosen) != len(candidates) or len(update.probes) != config.probe.episodes:
-            return Outcome("count", "another number of networks or probes than was asked")
         pairs = list(zip(candidates, update.chosen, strict=True))
         if any(kind not in starts for starts, kind in pairs):
             return Outcome("start", "a start that is not among the candidates")

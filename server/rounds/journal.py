@@ -8,9 +8,11 @@ is durable. If the process dies in between, the zoo's record counts.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from f2l_fed.errors import shown
 
 Code = Literal[
     "accepted",
@@ -89,7 +91,9 @@ class Journal:
         found = []
         for line in self.path.read_bytes().split(b"\n"):
             try:
-                found.append(JournalEntry(**json.loads(line)))
+                entry = JournalEntry(**json.loads(line))
+                # An earlier version wrote texts of sites at any length.
+                found.append(replace(entry, reason=shown(entry.reason)))
             except (ValueError, TypeError):
                 # Torn by a crash: the site is asked again, or its record is in the zoo.
                 continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, shown
 from server.rounds.state import Interrupted, is_transient
 
 
@@ -36,7 +36,9 @@ class RunEnd:
     def of(cls, run: str, error: Exception) -> RunEnd:
         """The end that an error makes."""
         may_pass = isinstance(error, Interrupted) or is_transient(error)
-        reason = str(error) if isinstance(error, F2LError) else f"{type(error).__name__}: {error}"
+        reason = (
+            str(error) if isinstance(error, F2LError) else shown(f"{type(error).__name__}: {error}")
+        )
         return cls(run=run, outcome="interrupted" if may_pass else "failed", reason=reason)
 
     @classmethod

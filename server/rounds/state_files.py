@@ -9,7 +9,7 @@ from pathlib import Path
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.errors import RoundError
+from f2l_fed.errors import RoundError, shown
 from server.rounds.state import RoundState, without_quarantined
 
 
@@ -59,6 +59,9 @@ def _load(path: Path) -> RoundState:
             # Earlier files have these among the rejected, with a mark.
             rejected, quarantined = without_quarantined(value.get("rejected", {}))
             value = {**value, "rejected": rejected, "quarantined": quarantined}
+        # An earlier version wrote texts of sites at any length.
+        for name in ("rejected", "quarantined"):
+            value[name] = {site: shown(str(reason)) for site, reason in value.get(name, {}).items()}
         return RoundState(**{**value, "accepted": tuple(value["accepted"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RoundError(

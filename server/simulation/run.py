@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
 import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
@@ -66,6 +65,21 @@ def run(
     os.environ["F2L_SITES_ROOT"] = str((federation.root / "sites").absolute())
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     connection.connect(federation.config.ray)
+    try:
+        return _connected_run(simulation, federation, divided, stop, listener, began)
+    finally:
+        connection.disconnect()
+
+
+def _connected_run(
+    simulation: Simulation,
+    federation: Federation,
+    divided: Partition,
+    stop: threading.Event,
+    listener: Listener | None,
+    began: float,
+) -> dict[str, Any]:
+    """Runs a simulation on the Ray that this process is connected to."""
     # Ray's own handler for SIGTERM aborts the process; this one ends it like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcome: dict[str, Any] = {}
@@ -106,7 +120,7 @@ def run(
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop.set()
-        ray.shutdown()
+        connection.disconnect()
         ended.wait(5)
         raise
     if "error" in outcome:

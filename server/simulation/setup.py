@@ -174,7 +174,11 @@ def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
         'validation = "validation.npz"\n\n'
         "[policy]\n"
         f'targets = "{config.target.name}"\n'
+        f"shared_labels = {str(config.shared_labels).lower()}\n"
+        # The settings of a simulation are its user's, who owns all the data.
         "minimum_examples = 1\n"
+        "minimum_batch = 1\n"
+        "minimum_head_examples = 1\n"
         # A simulation runs many rounds within one day.
         "rounds_per_day = 1000000\n"
         "answers_per_day = 1000000\n",

@@ -14,11 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_ssh_public_key,
-)
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto import control_pb2 as pb
@@ -28,7 +23,8 @@ from flwr.supercore.interceptors.http.utils import add_headers
 
 import server
 from f2l_fed.errors import F2LError
-from server.superlink.process import SECRET_HEADER
+from f2l_fed.flower.inner_access import SECRET_HEADER
+from server.pki.site_keys import pem_of
 
 BUNDLE = Path(server.__path__[0]) / "bundle"
 """The app; every round is a run of it."""
@@ -114,26 +110,39 @@ class SuperLink:
             if node.status != "unregistered"
         ]
 
-    def register_only(self, keys: Mapping[str, str]) -> None:
-        """Registers these sites and unregisters all others.
+    def register_only(self, keys: Mapping[str, str]) -> dict[str, str]:
+        """Registers these sites and unregisters all others; one that fails stops no other.
 
         Args:
-            keys: Public key of each site, OpenSSH format, by name.
+            keys: Public key of each site, OpenSSH format, by name. The first site has a key that
+                stands there twice.
+
+        Returns:
+            The sites that are not registered, and why.
         """
-        public_keys = {
-            name: load_ssh_public_key(key.encode()).public_bytes(
-                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-            )
-            for name, key in keys.items()
-        }
+        failed: dict[str, str] = {}
+        wanted: dict[str, bytes] = {}
+        owners: dict[bytes, str] = {}
+        for name, key in keys.items():
+            pem = pem_of(key)
+            if pem is None:
+                failed[name] = "its key is not a public key that Flower accepts"
+            elif pem in owners:
+                failed[name] = f"its key is that of site {owners[pem]}"
+            else:
+                wanted[name], owners[pem] = pem, name
         nodes = self.nodes()
-        known = {node.name for node in nodes if public_keys.get(node.name) == node.key}
+        known = {node.name for node in nodes if wanted.get(node.name) == node.key}
         with self._client() as client:
             for node in nodes:
-                if public_keys.get(node.name) != node.key:
+                if wanted.get(node.name) != node.key:
                     client.UnregisterNode(pb.UnregisterNodeRequest(node_id=node.id))
-            for name in sorted(public_keys.keys() - known):
-                client.RegisterNode(pb.RegisterNodeRequest(public_key=public_keys[name], name=name))
+            for name in wanted.keys() - known:
+                try:
+                    client.RegisterNode(pb.RegisterNodeRequest(public_key=wanted[name], name=name))
+                except httpx.HTTPStatusError as error:
+                    failed[name] = f"the SuperLink does not take its key ({_reason(error)})"
+        return failed
 
     def start(self, settings: Mapping[str, str | int]) -> int:
         """Starts a run of the app with a run configuration; returns its number."""

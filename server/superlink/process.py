@@ -1,7 +1,9 @@
 """Flower's SuperLink as a child process of the server, closed to all other users of the machine.
 
-Flower's Control routes authenticate nobody: any process that reaches the port could run an app. The
-port is on loopback, and here the routes also require a secret that only the server can read.
+Flower's Control routes authenticate nobody, and its Runtime routes give the task of a run to any
+process that asks for it. The port is on loopback, which all users share, and here all routes
+require a secret that only the server's own user can read. The gateway has it too, so that nobody
+passes it by; an external one has not, and the routes for sites are then open.
 
 Flower accepts a site's signed requests until five minutes after their time, but only five seconds
 before it: a clock that is a little fast would exclude a site. Here it is five minutes either way.
@@ -21,30 +23,33 @@ from flwr.superlink.cli.flower_superlink import flower_superlink
 from flwr.superlink.routers.fleet import node_auth
 from starlette.middleware import Middleware
 
+from f2l_fed.flower.inner_access import SECRET_FILE, SECRET_HEADER
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S
+from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in
 from server.superlink.redelivery import install_redelivery
-from server.superlink.reply_limits import limit_replies
+from server.superlink.reply_intake import take_replies
 
-SECRET_HEADER = "x-f2l-secret"
-SECRET_FILE = "F2L_LINK_SECRET_FILE"
-"""Environment variable: the file that holds the secret."""
+EXTERNAL = "F2L_EXTERNAL_GATEWAY"
+"""Environment variable: set where the gateway is external."""
 
-_OPEN = ("/v1/fleet/", "/v1/runtime/", "/health")
+BOUND = "F2L_REPLY_BOUND"
+"""Environment variable: the most objects and bytes of a site's reply; see `ReplyBound`."""
 
 _Scope = dict[str, Any]
 _Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class RequireSecret:
-    """ASGI middleware: all routes but those for sites and tasks require a secret.
+    """ASGI middleware: all routes but the open ones require a secret.
 
     Args:
         app: The app behind it.
         secret: The secret.
+        open: Beginnings of the open routes.
     """
 
-    def __init__(self, app: Any, secret: bytes) -> None:
-        self._app, self._secret = app, secret
+    def __init__(self, app: Any, secret: bytes, open: tuple[str, ...]) -> None:
+        self._app, self._secret, self._open = app, secret, open
 
     async def __call__(self, scope: _Scope, receive: Any, send: _Send) -> None:
         if scope["type"] == "lifespan" or self._allowed(scope):
@@ -56,7 +61,7 @@ class RequireSecret:
     def _allowed(self, scope: _Scope) -> bool:
         if scope["type"] != "http":
             return False
-        if scope["path"].startswith(_OPEN):
+        if scope["path"].startswith(self._open):
             return True
         given = dict(scope["headers"]).get(SECRET_HEADER.encode(), b"")
         return hmac.compare_digest(given, self._secret)
@@ -76,14 +81,23 @@ def main() -> None:
         setattr(node_auth, name, seconds)
     try:
         install_redelivery()
-        limit_replies()
+        take_replies(_bound(os.environ.pop(BOUND, "")))
     except AttributeError as error:
         sys.exit(f"this version of Flower is not supported; nothing is run: {error}")
-    # Removed from the environment before any child process could inherit it.
-    secret = Path(os.environ.pop(SECRET_FILE)).read_bytes().strip()
+    secret = Path(os.environ[SECRET_FILE]).read_bytes().strip()
     before = extensions.get_middleware
-    extensions.get_middleware = lambda: (Middleware(RequireSecret, secret=secret), *before())
+    routes = ("/health", "/v1/fleet/") if os.environ.get(EXTERNAL) else ("/health",)
+    required = Middleware(RequireSecret, secret=secret, open=routes)
+    extensions.get_middleware = lambda: (required, *before())
     flower_superlink()
+
+
+def _bound(text: str) -> ReplyBound:
+    """The bound in the environment, two numbers; without one that of the largest network."""
+    if not text:
+        return largest_built_in()
+    objects, size = map(int, text.split())
+    return ReplyBound(objects, size)
 
 
 if __name__ == "__main__":

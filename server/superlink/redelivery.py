@@ -47,8 +47,18 @@ class Redelivery:
         return answer
 
     def confirm_message_received(self, request: Any, state: Any, store: Any) -> Any:
-        """Forgets the message, which the site has received."""
-        self._unconfirmed.pop(request.node.node_id, None)
+        """Forgets the message, which the site has received.
+
+        Flower deletes whatever object is named; here a site can only confirm messages to it.
+        """
+        node, id = request.node.node_id, request.message_object_id
+        _, given = self._unconfirmed.pop(node, (0.0, None))
+        message = state.message_ins_store.get(id)
+        if not (
+            (given is not None and given.messages_list[0].metadata.message_id == id)
+            or (message is not None and message.metadata.dst_node_id == node)
+        ):
+            request.message_object_id = ""
         return self._confirm(request=request, state=state, store=store)
 
 

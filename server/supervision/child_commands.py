@@ -11,23 +11,32 @@ from pathlib import Path
 
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.flower.inner_access import SECRET_FILE
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.wire.reply_bound import ReplyBound
 from server.federation.server_settings import ServerSettings
 from server.processes import ManagedProcess
-from server.superlink.process import SECRET_FILE
+from server.superlink.process import BOUND, EXTERNAL
 
-_BIN = Path(sys.executable).parent
+ENROLMENT_SOCKET = "enrolment"
+"""Name of the enrolment service's Unix socket in the folder ``flower``, where the gateway works."""
+
+_SMALLEST_LIMIT_BYTES = 2**24
 
 Ready = Callable[[], Awaitable[None]]
 Gone = Callable[[], None]
 
 
-def superlink_process(root: Path, port: int, *, ready: Ready, gone: Gone) -> ManagedProcess:
+def superlink_process(
+    root: Path, port: int, *, external: bool, bound: ReplyBound, ready: Ready, gone: Gone
+) -> ManagedProcess:
     """The SuperLink on loopback.
 
     Args:
         root: The federation's folder, absolute.
         port: Its port.
+        external: Whether the gateway is external: the routes for sites then require no secret.
+        bound: The limits of a site's reply.
         ready: Called after each start.
         gone: Called after each end.
     """
@@ -37,7 +46,13 @@ def superlink_process(root: Path, port: int, *, ready: Ready, gone: Gone) -> Man
     command += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
     command += ["--ssl-ca-certfile", str(own / AUTHORITY)]
     command += ["--ssl-certfile", str(own / CERTIFICATE), "--ssl-keyfile", str(own / KEY)]
-    environment = {**_environment(flower), SECRET_FILE: str(flower / "secret")}
+    environment = {
+        **_environment(flower),
+        SECRET_FILE: str(flower / "secret"),
+        BOUND: f"{bound.objects} {bound.bytes}",
+    }
+    if external:
+        environment[EXTERNAL] = "1"
     return ManagedProcess(
         name="superlink",
         command=command,
@@ -53,7 +68,7 @@ def gateway_process(
     settings: ServerSettings,
     *,
     superlink: int,
-    enrolment: int,
+    bound: ReplyBound,
     ready: Ready,
     gone: Gone,
 ) -> ManagedProcess:
@@ -63,7 +78,7 @@ def gateway_process(
         root: The federation's folder, absolute.
         settings: Address and limits.
         superlink: Port of the SuperLink.
-        enrolment: Port of the enrolment service.
+        bound: The limits of a site's reply; no request needs to be larger, but Flower's own ones.
         ready: Called after each start.
         gone: Called after each end.
     """
@@ -72,8 +87,11 @@ def gateway_process(
         "root": str(root),
         "listen": split_address(settings.listen, "listen"),
         "superlink": superlink,
-        "enrolment": enrolment,
-        "largest_body_bytes": settings.largest_body_bytes,
+        "enrolment": ENROLMENT_SOCKET,
+        "secret": str(flower / "secret"),
+        "largest_body_bytes": min(
+            settings.largest_body_bytes, max(bound.bytes, _SMALLEST_LIMIT_BYTES)
+        ),
         "connections": settings.connections,
         "connections_per_host": settings.connections_per_host,
     }
@@ -92,7 +110,7 @@ def _environment(flower: Path) -> dict[str, str]:
     """The environment of a child; the commands that Flower starts are the ones written here."""
     commands = {
         "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
-        "flwr-serverapp": [sys.executable, str(_BIN / "flwr-serverapp")],
+        "flwr-serverapp": [sys.executable, "-m", "server.superlink.serverapp_main"],
     }
     (flower / "bin").mkdir(exist_ok=True)
     for name, command in commands.items():

@@ -4,7 +4,7 @@
 
     SuperLink     Flower's server, on loopback, a child that is started again when it ends
     gateway       the TLS port for sites, a child likewise
-    enrolment     registration and renewal of sites, on loopback behind the gateway
+    enrolment     registration and renewal of sites, on a socket behind the gateway
     control       gRPC with mutual TLS, for f2l-admin
     dashboard     a page, on loopback
 
@@ -14,6 +14,7 @@ Ray is started by the app of a round, or is the cluster that ``[ray] address`` n
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,11 +24,16 @@ from pathlib import Path
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
+from f2l_fed.core.private_files import private_folder
+from f2l_fed.errors import TargetError
 from f2l_fed.wire.enrolment import AUTHORITY
+from f2l_fed.wire.reply_bound import ReplyBound, largest_built_in, reply_bound
 from server import processes
+from server.cluster.authentication import cluster_token
 from server.control.operations import FederationServices
 from server.control.service import serve
 from server.dashboard.app import serve_dashboard
+from server.federation.folder import Federation
 from server.federation.server_settings import ServerSettings
 from server.federation.settings import refresh
 from server.membership.enrolment_api import serve_enrolment
@@ -35,13 +41,19 @@ from server.membership.membership import Membership
 from server.processes import keep_running
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink
-from server.supervision.child_commands import gateway_process, superlink_process
+from server.supervision.child_commands import (
+    ENROLMENT_SOCKET,
+    gateway_process,
+    superlink_process,
+)
 from server.supervision.readiness import (
     free_port,
     require_free_ports,
     wait_until_healthy,
     wait_until_open,
 )
+
+_LOG = logging.getLogger("f2l.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +65,12 @@ class CentralAddresses:
         control: Address of the control service.
         dashboard: Port of the dashboard on loopback.
         superlink: Port of the SuperLink on loopback.
-        enrolment: Port of the enrolment service on loopback.
     """
 
     sites: str
     control: str
     dashboard: int
     superlink: int
-    enrolment: int
 
 
 @asynccontextmanager
@@ -71,13 +81,24 @@ async def central(root: Path) -> AsyncIterator[CentralAddresses]:
         root: The federation's folder.
 
     Raises:
-        ConfigError: If the settings are invalid or a port is in use.
+        ConfigError: If the settings are invalid, a port is in use, or the token of the Ray cluster
+            can't be read.
         UsageError: If a server runs for this folder already.
     """
     root = root.absolute()
-    _, settings = refresh(root)
+    federation, settings = refresh(root)
+    if federation.config.ray.address or federation.config.ray.jobs:
+        # Told now, and not by the first round.
+        cluster_token(federation.config.ray)
+    for folder in (root, federation.zoo_place):
+        if not isinstance(folder, Path) or not folder.is_dir():
+            continue
+        if warning := private_folder(folder):
+            _LOG.warning("%s", warning)
     flower = root / "flower"
     flower.mkdir(mode=0o700, exist_ok=True)
+    # No other account reaches the secret and the socket in it.
+    flower.chmod(0o700)
     mark = f"FLWR_HOME={flower}"
     problem = "a server runs for this federation already"
     with locked(flower / "server.lock", wait=False, what=problem):
@@ -121,14 +142,16 @@ class Supervisor:
     async def running(self) -> AsyncIterator[CentralAddresses]:
         """Runs all parts until the block ends."""
         settings, services = self._settings, self._services
+        bound = await asyncio.to_thread(_reply_bound, self._root)
         async with AsyncExitStack() as stack:
-            enrolment = await stack.enter_async_context(
-                serve_enrolment(services.membership, settings.enrolment)
-            )
+            place = self._flower / ENROLMENT_SOCKET if self._has_gateway else settings.enrolment
+            await stack.enter_async_context(serve_enrolment(services.membership, place))
             children = [
                 superlink_process(
                     self._root,
                     self._superlink.port,
+                    external=not self._has_gateway,
+                    bound=bound,
                     ready=self._superlink_ready,
                     gone=self._superlink_gone,
                 )
@@ -139,7 +162,7 @@ class Supervisor:
                         self._root,
                         settings,
                         superlink=self._superlink.port,
-                        enrolment=enrolment,
+                        bound=bound,
                         ready=self._gateway_ready,
                         gone=self._gateway_gone,
                     )
@@ -161,7 +184,7 @@ class Supervisor:
                 )
             )
             dashboard = await stack.enter_async_context(
-                serve_dashboard(self._root, settings.dashboard)
+                serve_dashboard(self._root, settings.dashboard, hosts=settings.dashboard_names)
             )
             if self._has_gateway:
                 await self._wait_for_gateway()
@@ -170,7 +193,6 @@ class Supervisor:
                 control=f"{host}:{control}",
                 dashboard=dashboard,
                 superlink=self._superlink.port,
-                enrolment=enrolment,
             )
 
     def _reachable_superlink(self) -> SuperLink | None:
@@ -207,6 +229,18 @@ class Supervisor:
         for task in tasks:
             if task.done():
                 task.result()
+
+
+def _reply_bound(root: Path) -> ReplyBound:
+    """The limits of a site's reply about the federation's network."""
+    federation = Federation.open(root)
+    try:
+        layout = federation.target.layout
+    except TargetError as error:
+        # Nor can a round build it; the other services work.
+        _LOG.warning("%s", error)
+        return largest_built_in()
+    return reply_bound(layout, federation.config.probe.episodes)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -199,8 +199,6 @@ def split_rounds(marks: list[tuple[str, float]], began: str, ended: str) -> list
 
 def simulated(server_app: ServerApp, client_app: ClientApp, sites: int) -> None:
     """Runs both on Flower's simulation runtime."""
-    import ray
-
     from f2l_fed.config import RayConfig
     from server.cluster import connection
 
@@ -211,7 +209,7 @@ def simulated(server_app: ServerApp, client_app: ClientApp, sites: int) -> None:
         num_supernodes=sites,
         backend_config={"client_resources": {"num_cpus": 1}},
     )
-    ray.shutdown()
+    connection.disconnect()
 
 
 def main() -> None:

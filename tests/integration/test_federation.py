@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from clients.site.sent_log import SentLog
 from server.control import client as control_client
 from server.federation.folder import Federation
 from server.rounds import state_files
+from tests.attacks.peers.other_account import as_nobody, needs_root, public_folder
+from tests.attacks.peers.trespasser import LOOK, open_to_others
 from tests.support.central import BIN, Central
 from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S, holds
@@ -33,7 +35,7 @@ SITES = ("north", "west")
 
 LIMIT_S = 3 * PATIENCE_S
 ENDS_S = 2 * PATIENCE_S
-MARK, APP = "== again\n", "flwr-serverapp"
+MARK, APP = "== again\n", "server.superlink.serverapp_main"
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
 
 QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
@@ -73,8 +75,13 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    root = tmp_path_factory.mktemp("played")
+def played() -> Iterator[Played]:
+    # Without any umask, and where every account may enter: what is closed is so by itself.
+    with public_folder() as root:
+        yield play(root)
+
+
+def play(root: Path) -> Played:
     folder, ports = root / "federation", free_ports(3)
     environment = {**os.environ, **QUICK, "F2L_BIN": str(BIN), "PORTS": " ".join(map(str, ports))}
     environment["SITES"] = " ".join(SITES)
@@ -89,6 +96,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            umask=0,
         )
         try:
 
@@ -124,6 +132,19 @@ def test_sites_finish_a_round_by_the_documented_commands_and_nothing_is_left(pla
     assert any("clients.daemon.clientapp_main" in words for words in played.seen)
     assert any(APP in words for words in played.seen)
     assert not any("--token " in words for words in played.seen)
+
+
+@needs_root
+def test_nothing_that_the_commands_wrote_without_a_umask_is_open_to_another_account(played):
+    own = [played.folder / name for name in ("central", *SITES)]
+    kits = [played.folder / f"{site}.kit" for site in SITES]
+    written = {path.name for folder in own for path in folder.rglob("*")}
+    parts = {"zoo", "releases", "rounds", "flower", "certificates", "state", "events.jsonl"}
+    assert parts | {"screening.safetensors", "sent.jsonl", "daemon.log"} <= written
+    assert [found for place in (*own, *kits) for found in open_to_others(place)] == []
+    tried = as_nobody(LOOK, *map(str, own))
+    assert tried.stdout == "True True\n" * len(own)
+    assert "PermissionError" in as_nobody("import sys; open(sys.argv[1])", str(kits[0])).stderr
 
 
 def started(played: Played, *words: str) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -202,7 +203,11 @@ def test_a_quarantine_entry_is_released(tmp_path):
 
 
 def test_candidates_are_those_of_the_recorded_task(tmp_path):
-    federation = opened(copied(tmp_path, "federation"))
+    stored = opened(copied(tmp_path, "federation"))
+    # That version sent every site the nearest network of another one.
+    assert not stored.config.candidates.nearest
+    config = replace(stored.config, candidates=replace(stored.config.candidates, nearest=True))
+    federation = replace(stored, config=config)
     snapshot = federation.zoo.snapshot()
     records = snapshot.records(keys=["3/alder/0", "3/alder/1"])
     probes = torch.from_numpy(snapshot.contexts(records).copy())

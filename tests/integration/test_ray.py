@@ -24,15 +24,17 @@ from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
 from server.cluster import flow_training
 from server.cluster.backend import RayBackend
-from server.cluster.connection import connect
+from server.cluster.connection import connect, disconnect
 from server.cluster.flow_training import TrainedFlow
+from server.cluster.held_out import served_release
 from server.cluster.tasks import typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
 from server.rounds.state import Interrupted, is_transient
+from tests.attacks.peers.ray_intruder import listeners_of
 from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.ray_nodes import MARKS, end, end_session, two_nodes, wait_until
+from tests.support.ray_nodes import MARKS, end, end_session, token_file, two_nodes, wait_until
 from tests.support.small import rng
 from tests.support.small_federation import small_federation
 from tests.support.waiting import PATIENCE_S
@@ -53,7 +55,7 @@ def embedded() -> Iterator[None]:
         connect(RayConfig(cpus=2))
         yield
     finally:
-        ray.shutdown()
+        disconnect()
         # Its leftovers warn here, where that is expected, and not in a later file's test.
         gc.collect()
 
@@ -71,11 +73,13 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
     here = fitted(fit_flow)
     folder = tmp_path / "training"
     killed: list[int] = []
+    hosts: set[str] = set()
 
     def kill_one() -> None:
         """After a checkpoint, so that the next one begins from there."""
         while not list(folder.glob("flow/checkpoint*")) and not stop.wait(0.05):
             pass
+        hosts.update(host for host, _ in listeners_of(os.getpid()))
         pid = int((folder / "worker-1.pid").read_text())
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
@@ -89,6 +93,7 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
         stop.set()
         thread.join()
     assert len(killed) == 1
+    assert hosts == {"127.0.0.1"}
     assert not folder.exists()
     # The same steps on the same examples, summed in another order.
     assert there[0].loss == pytest.approx(here[0].loss, rel=0.02)
@@ -176,10 +181,8 @@ def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     federation = after_rounds(tmp_path / "out")
     factory = CandidateFactory.open(federation, "00001")
     draws = rng(3)
-    probes = {
-        f"new-{n:03d}": factory.records.contexts[:2] + 0.01 * torch.randn(2, 1, generator=draws)
-        for n in range(100)
-    }
+    known = served_release(federation, "00001").records.contexts[:2]
+    probes = {f"new-{n:03d}": known + 0.01 * torch.randn(2, 1, generator=draws) for n in range(100)}
     backend = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
     with killing(b"candidates_here") as killed:
         offered = dict(backend.candidates("00001", probes))
@@ -218,7 +221,12 @@ def test_a_round_survives_the_loss_of_the_clusters_head(tmp_path):
     federation, _ = small_federation(
         tmp_path / "out",
         sites=4,
-        settings=(f"ray.address=127.0.0.1:{ports[0]}", "ray.task_cpus=1", "flow.steps=1500"),
+        settings=(
+            f"ray.address=127.0.0.1:{ports[0]}",
+            f"ray.token_file={token_file(tmp_path)}",
+            "ray.task_cpus=1",
+            "flow.steps=1500",
+        ),
     )
     root = federation.root
 

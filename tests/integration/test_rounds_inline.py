@@ -294,7 +294,9 @@ def test_an_erased_site_may_come_back(tmp_path):
 
 
 def test_a_release_whose_other_site_was_erased_still_makes_candidates(tmp_path):
-    federation, _ = small_federation(tmp_path / "out", sites=2)
+    federation, _ = small_federation(
+        tmp_path / "out", sites=2, settings=("candidates.nearest=true",)
+    )
     run_inline(federation, 1)
     first, second = federation.releases.read("00001").sites
     probe = release_records(federation, federation.releases.read("00001"), [1]).contexts

@@ -47,9 +47,10 @@ SETTINGS = (
 REGISTER = """
 import sys
 from pathlib import Path
+from clients.onboarding.kit import read_kit
 from clients.onboarding.site_template import register_site
 from clients.site.sent_log import utc_now
-register_site(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), now=utc_now())
+register_site(read_kit(Path(sys.argv[1]), now=utc_now()), Path(sys.argv[2]), Path(sys.argv[3]))
 """
 _PER_CLASS = 20
 

@@ -1,8 +1,12 @@
-"""Nodes of a Ray cluster on loopback, with ports and folders of their own, ended by their ids."""
+"""Nodes of a Ray cluster on loopback, with ports and folders of their own, ended by their ids.
+
+Each cluster asks for a token, which is in a file of the folder that it is started in.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -15,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from f2l_fed.config import RayConfig
 from tests.support.deployment import free_ports
 from tests.support.waiting import PATIENCE_S, holds
 
@@ -46,14 +51,24 @@ def two_nodes(folder: Path, ports: Sequence[int]) -> Iterator[list[Node]]:
 
 
 @contextmanager
-def job_server(folder: Path, ports: Sequence[int]) -> Iterator[str]:
-    """A head with a job server, which needs six ports; its address."""
+def job_server(folder: Path, ports: Sequence[int]) -> Iterator[RayConfig]:
+    """A head with a job server, which needs six ports; the settings for it."""
     serving = ["--include-dashboard=true", f"--dashboard-port={ports[3]}"]
     serving += [f"--dashboard-agent-listen-port={ports[4]}"]
     serving += [f"--dashboard-agent-grpc-port={ports[5]}"]
     with _running(folder, [_head(ports[:3], serving)]):
         wait_until(lambda: accepts(ports[3]), "an open port of the job server")
-        yield f"http://127.0.0.1:{ports[3]}"
+        address = f"http://127.0.0.1:{ports[3]}"
+        yield RayConfig(jobs=address, token_file=str(token_file(folder)))
+
+
+def token_file(folder: Path) -> Path:
+    """The file with the token of the clusters that are started in a folder."""
+    path = folder / "ray-token"
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(secrets.token_hex(32) + "\n")
+    return path
 
 
 def _head(ports: Sequence[int], more: Sequence[str]) -> list[str]:
@@ -76,6 +91,7 @@ def _running(folder: Path, commands: Sequence[list[str]]) -> Iterator[list[Node]
     # Jobs are started as "python".
     path = f"{beside}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {**os.environ, **_PATIENT, "RAY_USAGE_STATS_ENABLED": "0", "PATH": path}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file(folder))}
     common = ["--block", "--num-cpus=1", "--disable-usage-stats", "--object-store-memory=80000000"]
     nodes: list[Node] = []
     try:

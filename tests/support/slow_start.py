@@ -1,7 +1,7 @@
 """Ray on a machine so busy that the first start takes too long: ``-m tests.support.slow_start``.
 
-Ends well if a second start came to its end and nothing is left of the first one. The machine has
-one CPU, and a retraining that would need more is told so.
+Ends well if a second start came to its end. The machine has one CPU, and a retraining that would
+need more is told so; then nothing is left of either start, neither processes nor files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ray._private import node, services
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import ConfigError
 from server.cluster.connection import connect
+from tests.support.waiting import holds
 
 _PATIENCE_S = 31
 
@@ -48,16 +49,13 @@ def heads() -> set[int]:
     return found
 
 
-def elsewhere() -> int:
-    return os.getpid()
-
-
 def main() -> None:
     """See the module."""
-    clock, begun, heard = Clock(), set[int](), services.get_node
+    clock, begun, heard, folders = Clock(), set[int](), services.get_node, set[Path]()
 
     def first_too_late(*arguments: Any) -> Any:
         begun.update(heads())
+        folders.add(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent)
         if not clock.late_s:
             clock.late_s = _PATIENCE_S
             raise RuntimeError("nothing is known of the node")
@@ -68,8 +66,11 @@ def main() -> None:
     with pytest.raises(ConfigError, match=r"task_cpus: a retraining needs more CPUs than there"):
         connect(RayConfig(cpus=1, task_cpus=1, train_workers=1))
     assert len(begun) == 2, begun
-    assert len(heads()) == 1, heads()
-    assert ray.get(ray.remote(num_cpus=1)(elsewhere).remote()) != os.getpid()
+    assert holds(lambda: not heads()), heads()
+    assert not ray.is_initialized()
+    left = [path for path in folders if path.exists()]
+    assert len(folders) == 1, folders
+    assert not left, left
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import inf, isfinite, log
+from math import isfinite, log
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ def declared_numbers(evidence: Evidence) -> Iterator[Finding]:
     counts = {"examples": evidence.config.examples, "steps": float(one.steps)}
     for name, value in one.numbers.items():
         low = 1.0 if name == "examples" else 0.0
-        high = counts.get(name, 1.0 if name.startswith("accuracy") else inf)
+        high = counts.get(name, 1.0 if name.startswith("accuracy") else evidence.config.loss)
         whole = isfinite(value) and (name not in counts or value == int(value))
         if not (whole and low <= value <= high):
             figures = {"value": value, "min_allowed": low, "max_allowed": high}

@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 
 from f2l_fed.core.random_streams import stream
@@ -30,7 +29,8 @@ def load_dataset(spec: str) -> Dataset:
     """Loads a named dataset or a user's own file.
 
     Named data come without exact duplicates and in a fixed shuffled order, and are kept in
-    parsed form in ``$F2L_CACHE`` (``~/.cache/f2l-fed`` where that is unset).
+    parsed form in ``$F2L_CACHE`` (``~/.cache/f2l-fed`` where that is unset, nowhere for an account
+    without a home).
 
     Args:
         spec: A name from ``DATASETS`` or a path that ends in ``.npz``.
@@ -61,7 +61,10 @@ def _cached(name: str, source: DatasetSource, files: tuple[Path, ...]) -> Datase
     # Another version of the package, in all likelihood, has files of other sizes.
     version = [_CACHE_FORMAT, *((path.name, path.stat().st_size) for path in files)]
     digest = hashlib.sha256(json.dumps(version).encode()).hexdigest()[:16]
-    cache = _cache_folder() / digest / f"{name}.npz"
+    folder = _cache_folder()
+    if folder is None:
+        return _tidy(source.parse(name, files))
+    cache = folder / digest / f"{name}.npz"
     try:
         return load_npz(cache)
     except DataError:
@@ -72,14 +75,16 @@ def _cached(name: str, source: DatasetSource, files: tuple[Path, ...]) -> Datase
     return dataset
 
 
-def _cache_folder() -> Path:
+def _cache_folder() -> Path | None:
     configured = os.environ.get("F2L_CACHE")
     if configured:
         return Path(configured)
     try:
         return Path.home() / ".cache" / "f2l-fed"
-    except RuntimeError:  # An account without a home folder, as in many containers.
-        return Path(tempfile.gettempdir()) / "f2l-fed"
+    except RuntimeError:
+        # An account without a home folder, as in many containers. Other accounts could put a folder
+        # of a known name among the temporary files first.
+        return None
 
 
 def _tidy(dataset: Dataset) -> Dataset:

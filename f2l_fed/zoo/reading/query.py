@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from f2l_fed.zoo.index import record_of
 from f2l_fed.zoo.records import Status
 
 _METRIC = """
@@ -70,3 +72,16 @@ class Query:
         if self.latest_per_site:
             rows = _LATEST.format(rows)
         return f"SELECT {columns} {rows} ORDER BY rowid", values
+
+    def check_metrics(self, db: sqlite3.Connection, commit: int) -> None:
+        """Checks the records that metrics choose from, within a question to the index.
+
+        Metrics lie in no index of SQLite, so a damaged one would keep its record away unseen.
+
+        Raises:
+            sqlite3.DatabaseError: If one is damaged; `Index.ask` then rebuilds the index.
+        """
+        if self.metrics:
+            others = replace(self, metrics={}, latest_per_site=False)
+            for row in db.execute(*others.sql("*", commit)):
+                record_of(row)

@@ -40,6 +40,7 @@ def make_plan(snapshot: Snapshot, query: Query) -> ReadPlan:
     )
 
     def question(db: sqlite3.Connection) -> tuple[NDArray[np.void], dict[str, int]]:
+        query.check_metrics(db, snapshot.commit)
         known: dict[str, int] = {}
         parts = [np.empty(0, columns)]
         statement = query.sql("rowid, shard, row, w_crc32, c_crc32", snapshot.commit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,10 +58,13 @@ class Snapshot:
 
     def select(self, query: Query) -> tuple[Record, ...]:
         """The records that meet a query, in the order of the log."""
-        statement = query.sql("*", self.commit)
-        return self.index.ask(
-            lambda db: tuple(record_of(row) for row in db.execute(*statement).fetchall())
-        )
+
+        def question(db: sqlite3.Connection) -> tuple[Record, ...]:
+            query.check_metrics(db, self.commit)
+            found = db.execute(*query.sql("*", self.commit)).fetchall()
+            return tuple(record_of(row) for row in found)
+
+        return self.index.ask(question)
 
     def rounds(self) -> dict[str, dict[int, int]]:
         """Number of accepted records by site and round, without reading them."""

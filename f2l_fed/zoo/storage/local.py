@@ -34,8 +34,9 @@ class LocalStore:
     def prepare(self) -> None:
         """Creates the folder and its parts durably; harmless if they exist."""
         with zoo_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for folder in ("log", "shards", "tmp"):
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
+                (self.root / folder).mkdir(exist_ok=True)
             _sync_folder(self.root)
             _sync_folder(self.root.parent)
 

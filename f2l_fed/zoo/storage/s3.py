@@ -202,5 +202,5 @@ def _cache_folder(url: str) -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     place = f"{os.environ.get('AWS_ENDPOINT_URL', '')} {url}"
     folder = Path(base).expanduser() / "f2l-fed" / f"zoo-{sha256(place.encode()).hexdigest()[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder

@@ -122,8 +122,9 @@ def test_numbers_that_the_policy_withholds_do_not_leave(tmp_path):
         ("[policy]\nminimum_examples = 31", task(), "too-few-examples"),
         ("[policy]\nmaximum_upload_bytes = 100", task(), "upload-too-large"),
         ("", task(target="mlp", layout="0" * 64), "LayoutMismatch"),
-        ("", task(classes=2), "LayoutMismatch"),
-        ("", task(input_shape=(1, 9, 9)), "LayoutMismatch"),
+        # Before anything of that size is built.
+        ("", task(classes=2), "DataError"),
+        ("", task(input_shape=(1, 9, 9)), "DataError"),
         ("", RecordDict(), "WireError"),
         ("validation = 'absent.npz'", task(), "DataError"),
         ("nonsense = 1", task(), "ConfigError"),

@@ -22,6 +22,7 @@ WORDS = {
     "flow.coupling": "ot",
     "ray.address": "ray.example:6379",
     "ray.jobs": "http://ray.example:8265",
+    "ray.token_file": "/run/secrets/ray",
 }
 
 
@@ -245,6 +246,7 @@ def test_the_probes_recipe_takes_all_examples_in_every_step():
         "ray.address=host",
         "ray.address=http://host:6379",
         "ray.jobs=host:8265",
+        "ray.token_file=token",
         "admission.times=1",
     ],
 )

@@ -100,7 +100,7 @@ def test_only_this_machine_by_its_own_name_gets_the_page_and_nobody_changes_anyt
         assert get(port, host=f"localhost:{port}")[0].status == 200
         for host in (f"evil.example:{port}", "localhost.evil.example", f"127.0.0.1.nip:{port}"):
             answer, text = get(port, host=host)
-            assert (answer.status, text) == (404, "not found")
+            assert (answer.status, text) == (421, "This page is served to this machine alone.")
         assert get(port, "/tls.key")[0].status == 404
         assert get(port, "/../tls.key")[0].status == 404
         assert get(port, method="POST")[0].status == 501

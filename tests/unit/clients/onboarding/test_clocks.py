@@ -13,7 +13,7 @@ import pytest
 
 from clients.onboarding.enrolment import EnrolmentError, register
 from clients.onboarding.preflight import check
-from f2l_fed.wire.enrolment import Kit
+from f2l_fed.wire.kit import Kit
 from server.pki.certificate_store import create_authority, issue
 from tests.support.sites import digits_site
 

@@ -111,13 +111,12 @@ def test_what_is_older_than_a_day_is_not_read_for_an_answer(tmp_path):
         log.allow(PolicyConfig(answers_per_day=1), answer(), NOW)
 
 
-def test_rounds_of_one_day_are_counted_once_each(tmp_path):
-    log, policy = SentLog(tmp_path / "sent.jsonl"), PolicyConfig(rounds_per_day=2)
+def test_updates_of_one_day_are_counted_whatever_their_rounds(tmp_path):
+    log, policy = SentLog(tmp_path / "sent.jsonl"), PolicyConfig(rounds_per_day=3)
     log.record("update", 1, RecordDict(), NOW - timedelta(hours=25))
     for number in (2, 2, 3):
-        log.allow_round(policy, number, NOW)
+        log.allow_round(policy, NOW)
         log.record("update", number, RecordDict(), NOW)
-    log.allow_round(policy, 3, NOW)
     with pytest.raises(PolicyRefusal, match="too-many-rounds-today"):
-        log.allow_round(policy, 4, NOW)
-    log.allow_round(policy, 4, NOW + timedelta(hours=25))
+        log.allow_round(policy, NOW)
+    log.allow_round(policy, NOW + timedelta(hours=25))

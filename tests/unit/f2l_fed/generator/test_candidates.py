@@ -89,17 +89,26 @@ def setting(count=10):
 
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
-def test_candidates_are_prior_mean_nearest_and_draws(make, count):
-    generator, zoo, near, expected = setting()
+def test_candidates_are_prior_mean_and_draws(make, count):
+    generator, _, near, expected = setting()
     config = CandidatesConfig(samples=count, training_samples=count)
-    offered = make(generator, zoo, near, expected, config, rng(2))
+    offered = make(generator, None, near, expected, config, rng(2))
     draws = [f"sample-{index}" for index in range(count)]
-    assert list(offered) == ["prior", "global_mean", "nearest", *draws]
+    assert list(offered) == ["prior", "global_mean", *draws]
     assert torch.equal(offered["prior"], expected)
     assert torch.equal(offered["global_mean"], generator.mean)
-    assert torch.equal(offered["nearest"], zoo.weights[4])
     drawn = [offered[kind].tolist() for kind in draws]
     assert all(drawn.count(one) == 1 for one in drawn)
+
+
+@pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
+def test_the_nearest_record_is_a_candidate_only_where_it_is_asked_for(make):
+    generator, zoo, near, expected = setting()
+    without = make(generator, zoo, near, expected, CandidatesConfig(), rng(2))
+    offered = make(generator, zoo, near, expected, CandidatesConfig(nearest=True), rng(2))
+    assert torch.equal(offered.pop("nearest"), zoo.weights[4])
+    assert list(without) == list(offered)
+    assert all(torch.equal(without[kind], offered[kind]) for kind in offered)
 
 
 def test_the_service_draws_wider_than_training():

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from f2l_fed.errors import ConfigError, WireError
-from f2l_fed.wire.enrolment import EnrolmentForm, Kit, RenewalForm, parse_form
+from f2l_fed.wire.enrolment import EnrolmentForm, RenewalForm, parse_form
+from f2l_fed.wire.kit import Kit
 from server.pki.certificate_authority import CertificateAuthority, certificate_pem
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ def kit() -> Kit:
         site="north",
         server="hub:8443",
         authority=certificate_pem(authority).decode(),
-        token="secret",
+        token="a" * 43,
         expires=(NOW + timedelta(hours=2)).isoformat(),
     )
 

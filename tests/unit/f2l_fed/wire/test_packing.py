@@ -28,6 +28,7 @@ from f2l_fed.wire.packing import (
     unpack_task,
     unpack_update,
 )
+from f2l_fed.wire.tensors import read_array
 from tests.support.small import rng
 
 LAYOUT = WeightLayout(("w", "b"), ((2, 3), (2,)))
@@ -253,7 +254,9 @@ def test_a_shape_that_no_array_can_have_is_refused(shape):
     header = HEADER.replace(b"(%b)", repr(shape).encode())
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values
     lie = Array(dtype="float32", shape=shape, stype="numpy.ndarray", data=data)
-    refused(with_tensor("b", lie), "b: a tensor has an invalid shape")
+    refused(with_tensor("b", lie), "another layout: expected b", LayoutMismatch)
+    with pytest.raises(WireError, match="b: a tensor has an invalid shape"):
+        read_array(lie, "b")
 
 
 @settings(deadline=None, max_examples=200)

@@ -29,7 +29,10 @@ def plain(value: Any) -> Any:
             "first": [float(v) for v in data.ravel()[:4]],
         }
     if is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        # Later keys, which are optional and absent here.
+        absent = {"shared_labels": False, "nearest": False}
+        told = {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return {name: one for name, one in told.items() if absent.get(name, ...) is not one}
     if isinstance(value, dict):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, tuple | list):

@@ -66,6 +66,41 @@ def test_two_sites_never_have_one_key(registry: SiteRegistry) -> None:
         registry.renew("south", key, "pem", 9)
 
 
+def variants(key: str) -> list[str]:
+    """Other texts that readers of the format take for the same key."""
+    kind, data = key.split()
+    return [f"{kind} {data[:40]}!{data[40:]}", f"{kind}\t{data}", f"{kind} {data}==="]
+
+
+def test_the_same_key_in_other_letters_is_the_same_key(registry: SiteRegistry) -> None:
+    key = public_key()
+    for one in variants(key):
+        assert check_key(one) == key
+    token = invite(registry, "north")
+    registry.enrol("north", token, variants(key)[0], "pem", 7, now=NOW)
+    assert registry.active("north").key == key
+    assert registry.admit("north", token, variants(key)[1], now=NOW).key == key
+    registry.enrol("south", invite(registry, "south"), public_key(), "pem", 8, now=NOW)
+    for one in variants(key):
+        with pytest.raises(Refused, match="the key belongs to another site"):
+            registry.enrol("east", invite(registry, "east"), one, "pem", 8, now=NOW)
+        with pytest.raises(Refused, match="the key belongs to another site"):
+            registry.renew("south", one, "pem", 9)
+        assert registry.renew("north", one, "pem", 9)[1].key == key
+
+
+def test_a_key_that_an_earlier_version_kept_in_another_form_is_known(
+    registry: SiteRegistry, tmp_path: Path
+) -> None:
+    key = public_key()
+    registry.enrol("north", invite(registry, "north"), key, "pem", 7, now=NOW)
+    path = tmp_path / "registry" / "north.json"
+    text = path.read_text().replace(key.split()[1], variants(key)[0].split()[1])
+    path.write_text(text)
+    with pytest.raises(Refused, match="the key belongs to another site"):
+        registry.enrol("south", invite(registry, "south"), key, "pem", 8, now=NOW)
+
+
 def test_a_new_invitation_replaces_the_one_before(registry: SiteRegistry) -> None:
     first, second = invite(registry, "north"), invite(registry, "north")
     with pytest.raises(Refused, match="not known here"):

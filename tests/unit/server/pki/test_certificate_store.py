@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509 import DNSName, load_pem_x509_certificate
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, WireError
 from server.pki.certificate_store import certify_site, create_authority, issue, replace_identity
 from server.pki.identity import ROLES, Credentials, Identity
 from server.pki.revocation import Revocations, revoke
@@ -126,13 +126,13 @@ def test_a_site_is_certified_under_its_own_name_and_not_the_requested_one(folder
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP521R1()])
 def test_a_key_on_another_curve_is_not_certified(folder: Path, curve: ec.EllipticCurve) -> None:
-    with pytest.raises(ConfigError, match="expected a key on the curve P-384"):
+    with pytest.raises(WireError, match="expected a key on the curve P-384"):
         certify_site(folder, "line-7", request_of(ec.generate_private_key(curve)), days=30)
 
 
 @pytest.mark.parametrize("change", [b"", b"nonsense", b"-----BEGIN CERTIFICATE REQUEST-----"])
 def test_a_malformed_request_is_not_certified(folder: Path, change: bytes) -> None:
-    with pytest.raises(ConfigError, match="not a certificate request"):
+    with pytest.raises(WireError, match="not a certificate request"):
         certify_site(folder, "line-7", change, days=30)
 
 
@@ -141,7 +141,7 @@ def test_a_request_that_its_key_has_not_signed_is_not_certified(folder: Path) ->
     der = bytearray(x509.load_pem_x509_csr(signed).public_bytes(Encoding.DER))
     der[-1] ^= 1
     forged = x509.load_der_x509_csr(bytes(der)).public_bytes(Encoding.PEM)
-    with pytest.raises(ConfigError, match="a signature by it"):
+    with pytest.raises(WireError, match="a signature by it"):
         certify_site(folder, "line-7", forged, days=30)
 
 

@@ -21,6 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.run import Run
 from flwr.superlink.grid import http_grid
 
+from f2l_fed.wire.reply_bound import largest_built_in
 from server.superlink.reply_guard import guard_replies
 
 Objects = dict[str, bytes]
@@ -92,8 +93,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "inflate_object_from_contents"
     monkeypatch.setattr(http_grid, name, getattr(http_grid, name))
     monkeypatch.setattr(http_grid, "pull_objects", http_grid.pull_objects)
-    guard_replies()
-    guard_replies()
+    guard_replies(largest_built_in())
+    guard_replies(largest_built_in())
 
 
 def pulled(spoil: Callable[[Message, Objects], None]) -> list[Message]:
