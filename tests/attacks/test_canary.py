@@ -17,18 +17,38 @@ from cryptography.hazmat.primitives.serialization import (
 
 from server.federation.folder import Federation
 from tests.attacks.peers.leaking_site import leak
+from tests.attacks.peers.other_account import as_nobody, needs_root, public_folder
 from tests.support.marked_federation import Played, mark, played_round
 from tests.support.marks import Marks
 
 pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
+
+OPEN_ALL = """
+import fcntl, os, sys
+for root in sys.argv[1:]:
+    for folder, _, names in os.walk(root):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            print(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                print(path, "is held")
+            except OSError:
+                pass
+"""
+"""Whoever can open a lock file can also hold it."""
 
 _SECRET_FILE = re.compile(r"secret|token|\.key$|\.kit$")
 _SECRET = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    with played_round(tmp_path_factory.mktemp("canary")) as played:
+def played() -> Iterator[Played]:
+    # What another account may do there is up to the federation alone.
+    with public_folder() as root, played_round(root) as played:
         yield played
 
 
@@ -114,3 +134,11 @@ def secrets_in(path: Path) -> list[str | bytes]:
         third = len(number) // 3
         return [number[begin : begin + 4 * third // 3] for begin in range(0, 3 * third, third)]
     return _SECRET.findall(data.decode())
+
+
+@needs_root
+def test_another_account_opens_no_file_and_holds_no_lock(played):
+    """In the folders of federation and sites while they run; the data are the site's own care."""
+    roots = [played.central, *(site.folder for site in played.sites.values())]
+    assert as_nobody(OPEN_ALL, str(played.root)).stdout, "the folders around them are open"
+    assert as_nobody(OPEN_ALL, *map(str, roots)).stdout == ""
