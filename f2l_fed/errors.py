@@ -110,7 +110,7 @@ def shown(text: str, most: int = LONGEST_TEXT) -> str:
         most: Most characters of the result.
 
     >>> shown("a" * 6_000_000, 30)
-    'aaaaaaaaaa… (6000000 letters)'
+    'aaaaaaaaaaa… (6000000 letters)'
     """
     visible = _visible(text[: most + 1])
     if len(visible) <= most:
