@@ -91,6 +91,20 @@ def test_a_probe_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read
     assert "asked" in failed["reason"]
 
 
+def test_a_late_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read):
+    settings = ("round.timeout_s=0.5", "round.quorum=0.5")
+    federation, files = prepared(tmp_path / "out", *settings, sites=3)
+    honest = len(federation.target.layout.names) * (1 + 2 * federation.config.probe.episodes)
+
+    def once(reply: RecordDict) -> RecordDict:
+        return more_networks(1000)(reply) if reply["update"]["round"] == 1 else reply
+
+    dishonest_round(federation, files, tasks={1: once}, late=1)
+    (late,) = events(federation.root, "site.late")
+    assert (late["round"], late["site"], late["code"]) == (1, "site-000", "count")
+    assert len([name for name in read if name in federation.target.layout.names]) <= 9 * honest
+
+
 def test_a_reply_is_looked_through_a_fixed_number_of_times(tmp_path, monkeypatch):
     """Flower's views of a reply's records walk through all of them: one for each row is n x n."""
     federation, _ = prepared(tmp_path / "out", sites=2)
@@ -165,12 +179,12 @@ def test_an_absurd_number_is_refused_with_its_name(tmp_path, name, value):
 
 
 async def _views(to: Connection) -> tuple[Any, Any, Any]:
+    rounds, sites = await control_client.list_rounds(to), await control_client.list_sites(to)
     watched = control_client.watch_events(to, since_run=True)
     try:
-        event = await anext(watched)
+        return rounds, sites, await anext(watched)
     finally:
         await watched.aclose()
-    return await control_client.list_rounds(to), await control_client.list_sites(to), event
 
 
 def test_a_long_name_of_a_tensor_breaks_no_view(tmp_path, certificates):
@@ -198,19 +212,26 @@ def test_a_federation_that_stored_long_texts_is_shown(tmp_path, certificates):
     ]
     path = tmp_path / "events.jsonl"
 
+    def append(*events: dict[str, Any]) -> None:
+        with path.open("a") as file:
+            file.writelines(json.dumps(event) + "\n" for event in events)
+
     async def views(to: Connection) -> tuple[Any, Any, Any]:
+        rounds, sites = await control_client.list_rounds(to), await control_client.list_sites(to)
         watched = control_client.watch_events(to)
-        # The watch begins at the end of the file, which grows once it is there.
+        # The watch begins at the end of the file: it is there once it tells something new.
         coming = asyncio.ensure_future(anext(watched))
         while not coming.done():
-            with path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines[1:])
-            await asyncio.sleep(0.3)
-        event = coming.result()
-        await watched.aclose()
-        return await control_client.list_rounds(to), await control_client.list_sites(to), event
+            append(lines[0])
+            await asyncio.wait({coming}, timeout=0.3)
+        append(*lines[1:])
+        try:
+            while (event := await anext(watched))["event"] == "run.started":
+                pass
+        finally:
+            await watched.aclose()
+        return rounds, sites, event
 
-    path.write_text(json.dumps(lines[0]) + "\n")
     listed, sites, event = ask(tmp_path, certificates, "viewer-1", views)
     assert event["event"] == "round.finished"
     assert len(listed[0].rejected["site-3"]) <= 1000
@@ -260,7 +281,7 @@ def test_no_task_holds_another_sites_network_unless_it_is_asked_for(asked, neare
     path = federation.root / FEDERATION_FILE
     values = json.loads(path.read_text())
     # As in a folder of an earlier version, which has no such key.
-    del values["candidates"]["nearest"]
+    values["candidates"].pop("nearest", None)
     if nearest:
         values["candidates"]["nearest"] = True
     path.write_text(json.dumps(values))

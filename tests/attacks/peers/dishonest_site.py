@@ -8,7 +8,7 @@ What can be done with objects on Flower's own way, below the records, is in `swo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from clients.client_app import app as honest_app
+from f2l_fed.wire.messages import TASK_ACTION
 from server.federation.folder import Federation
 from server.rounds.state import RoundState
 from tests.support.inline import conductor, nodes
@@ -99,6 +100,7 @@ def dishonest_round(
     tasks: Mapping[int, Tampering] | None = None,
     probes: Mapping[int, Tampering] | None = None,
     heard: list[Message] | None = None,
+    late: int | None = None,
 ) -> RoundState:
     """Conducts a round in which some sites tamper with their replies.
 
@@ -108,6 +110,7 @@ def dishonest_round(
         tasks: By number of a site, its tampering with replies to tasks.
         probes: The same with replies to probe requests.
         heard: Gets every task as a curious site keeps it.
+        late: Number of a site whose reply to its first task comes in a second round.
     """
     app = ClientApp()
 
@@ -121,9 +124,30 @@ def dishonest_round(
             heard.append(message)
         return _answer(message, context, tasks or {})
 
-    grid = LoopbackGrid(app, nodes(files))
-    (state,) = conductor(federation, files, grid=grid).run(1, len(files))
-    return state
+    finished = federation.root / "releases/00001/release.json"
+    grid = _LateGrid(app, nodes(files), late, finished) if late else LoopbackGrid(app, nodes(files))
+    return conductor(federation, files, grid=grid).run(2 if late else 1, len(files))[-1]
+
+
+class _LateGrid(LoopbackGrid):
+    """Keeps back a node's replies to tasks until a file is there."""
+
+    def __init__(
+        self, app: ClientApp, configs: dict[int, dict[str, str]], late: int, until: Path
+    ) -> None:
+        super().__init__(app, configs)
+        self._late, self._until = late, until
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return super().pull_messages([id for id in message_ids if not self._held_back(id)])
+
+    def _held_back(self, id: str) -> bool:
+        about = self._waiting[id].metadata if id in self._waiting else None
+        return (
+            about is not None
+            and (about.dst_node_id, about.message_type) == (self._late, TASK_ACTION)
+            and not self._until.exists()
+        )
 
 
 def _answer(message: Message, context: Context, lies: Mapping[int, Tampering]) -> Message:
