@@ -149,13 +149,14 @@ _APP = """
     import json, time
     from flwr.app import ConfigRecord, Message, RecordDict
     from flwr.serverapp import ServerApp
+    from f2l_fed.wire.reply_bound import largest_built_in
     from server.superlink.reply_guard import guard_replies
 
     app = ServerApp()
 
     @app.main()
     def main(grid, context):
-        guard_replies()
+        guard_replies(largest_built_in())
         nodes = {node.node_id: node.name for node in grid.get_nodes()}
         ask = RecordDict({"task": ConfigRecord({"for": "all"})})
         ids = {}
