@@ -24,6 +24,7 @@ __all__ = [
     "WireError",
     "ZooError",
     "is_disk_failure",
+    "sentence",
 ]
 
 
@@ -91,6 +92,15 @@ class F2LError(Exception):
 def is_disk_failure(error: BaseException | None) -> bool:
     """Whether an error is a failure of a disk; a missing file is not."""
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+
+
+def sentence(error: OSError | UnicodeEncodeError) -> str:
+    """An error of the system, or about text that can't be encoded, as one sentence."""
+    if isinstance(error, UnicodeEncodeError):
+        got = ascii(error.object)[:200]
+        return f"text can't be encoded: got {got}. Use UTF-8 for arguments and in the terminal."
+    where = f"{str(error.filename)[:200]}: " if error.filename else ""
+    return _visible(f"{where}{error.strerror or error}.")
 
 
 def _visible(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import LayoutMismatch
 
 DTYPE = "float32"
@@ -110,9 +111,18 @@ class WeightLayout:
             (D,) float32.
 
         Raises:
-            LayoutMismatch: If a name or a shape differs.
+            LayoutMismatch: If a name or a shape differs, or a tensor is sparse, complex or without
+                numbers.
         """
         self.require(WeightLayout.of({name: tensors[name] for name in self._common(tensors)}))
+        for name in self.names:
+            if found := oddity(tensors[name]):
+                raise LayoutMismatch(
+                    "the tensor can't be weights",
+                    where=name,
+                    expected="a dense tensor of real numbers in memory",
+                    got=found,
+                )
         return torch.cat([tensors[name].detach().reshape(-1).float() for name in self.names])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:

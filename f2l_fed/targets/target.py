@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.batch_norm import measuring, running_statistics
 from f2l_fed.targets.layout import WeightLayout
@@ -81,6 +82,11 @@ class Target:
                 where=where,
                 got=f"{odd[0]} {tensors[odd[0]].dtype}",
             )
+        for key, value in tensors.items():
+            if found := oddity(value):
+                raise TargetError(
+                    "a parameter is not a plain tensor", where=where, got=f"{key}: {found}"
+                )
         with torch.no_grad():
             try:
                 output = template(torch.zeros(2, *input_shape))
