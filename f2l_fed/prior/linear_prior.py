@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import require_floats
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
@@ -92,6 +93,7 @@ def fit_prior(
         symmetry: Coordinates to fit in.
         anchor: (D,) float32, where the probes start.
     """
+    require_floats(contexts=contexts, weights=weights, anchor=anchor)
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     start = anchor + contexts

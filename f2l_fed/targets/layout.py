@@ -114,8 +114,7 @@ class WeightLayout:
             LayoutMismatch: If a name or a shape differs, or a tensor is sparse, complex or without
                 numbers.
         """
-        self.require(WeightLayout.of({name: tensors[name] for name in self._common(tensors)}))
-        for name in self.names:
+        for name in tensors:
             if found := oddity(tensors[name]):
                 raise LayoutMismatch(
                     "the tensor can't be weights",
@@ -123,6 +122,7 @@ class WeightLayout:
                     expected="a dense tensor of real numbers in memory",
                     got=found,
                 )
+        self.require(WeightLayout.of({name: tensors[name] for name in self._common(tensors)}))
         return torch.cat([tensors[name].detach().reshape(-1).float() for name in self.names])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
@@ -134,9 +134,12 @@ class WeightLayout:
         Raises:
             LayoutMismatch: If the vector has another length.
         """
-        if vector.shape != (self.size,):
+        found = oddity(vector)
+        if found or vector.shape != (self.size,):
             raise LayoutMismatch(
-                "wrong number of weights", expected=str(self.size), got=str(tuple(vector.shape))
+                "wrong number of weights",
+                expected=str(self.size),
+                got=found or str(tuple(vector.shape)),
             )
         parts = vector.split(self.sizes)
         return {
