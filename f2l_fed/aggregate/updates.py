@@ -69,7 +69,7 @@ class Updates:
                 expected=str((len(rows),)),
                 got=str(tuple(weights.shape)),
             )
-        weights = weights.double()
+        rows, weights = rows.detach(), weights.detach().double()
         _require(_finite(rows), "the update holds numbers that are not finite")
         _require(weights.isfinite() & (weights > 0), "the update's weight is not positive")
         return cls(size=size, parts=(rows,), weights=weights)

@@ -44,9 +44,25 @@ def require_floats(**tensors: Tensor) -> None:
         found = oddity(tensor)
         kind = kind or (None if found or not tensor.is_floating_point() else tensor.dtype)
         if found or tensor.dtype != kind:
-            raise _unusable(
-                name, f"a dense {kind or 'torch.float32'} tensor", found or tensor.dtype
-            )
+            wanted = f"a dense {kind or 'torch.float32'} tensor"
+            raise _unusable(name, wanted, found or tensor.dtype)
+
+
+def require_finite_rows(rows: int, **tensors: Tensor) -> None:
+    """Requires finite floating-point tensors (n, E, D) of one shape and type, with n >= ``rows``.
+
+    Raises:
+        UsageError: With the name of the first argument that is anything else.
+    """
+    require_floats(**tensors)
+    shape = None
+    for name, tensor in tensors.items():
+        shape = shape or tensor.shape
+        if tensor.dim() != 3 or tensor.shape != shape or len(tensor) < rows:
+            wanted = f"(n, E, D) with n >= {rows}, the same for all"
+            raise _unusable(name, wanted, tuple(tensor.shape))
+        if not bool(tensor.isfinite().all()):
+            raise _unusable(name, "finite numbers", "some that are not")
 
 
 def require_labels(labels: Tensor, count: int, classes: int = 0) -> None:
