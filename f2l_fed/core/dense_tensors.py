@@ -48,13 +48,18 @@ def require_floats(**tensors: Tensor) -> None:
             raise _unusable(name, wanted, found or tensor.dtype)
 
 
-def require_finite_rows(rows: int, **tensors: Tensor) -> None:
+def require_finite_rows(rows: int, anchor: Tensor, **tensors: Tensor) -> None:
     """Requires finite floating-point tensors (n, E, D) of one shape and type, with n >= ``rows``.
+
+    Args:
+        rows: Least n.
+        anchor: (D,), of the same type, finite likewise.
+        tensors: The others, at least one, by name.
 
     Raises:
         UsageError: With the name of the first argument that is anything else.
     """
-    require_floats(**tensors)
+    require_floats(**tensors, anchor=anchor)
     shape = None
     for name, tensor in tensors.items():
         shape = shape or tensor.shape
@@ -63,6 +68,8 @@ def require_finite_rows(rows: int, **tensors: Tensor) -> None:
             raise _unusable(name, wanted, tuple(tensor.shape))
         if not bool(tensor.isfinite().all()):
             raise _unusable(name, "finite numbers", "some that are not")
+    if anchor.shape != (shape or ())[2:] or not bool(anchor.isfinite().all()):
+        raise _unusable("anchor", f"finite, {tuple((shape or ())[2:])}", tuple(anchor.shape))
 
 
 def require_labels(labels: Tensor, count: int, classes: int = 0) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.core.dense_tensors import require_finite_rows, require_floats
+from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
@@ -96,8 +96,7 @@ def fit_prior(
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
-    require_finite_rows(1, contexts=contexts, weights=weights)
-    require_floats(anchor=anchor)
+    require_finite_rows(1, anchor, contexts=contexts, weights=weights)
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     contexts, weights = contexts.detach(), weights.detach()

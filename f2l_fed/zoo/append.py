@@ -116,12 +116,15 @@ def _check_names(record: NewRecord) -> None:
             got=str(record.round)[:_SHOWN],
         )
     for name, number in record.metrics.items():
-        if not _is_name(name) or not _is_finite(number):
+        if not _is_name(name):
+            raise ZooError(
+                "invalid name of a metric", where=_where(record), got=repr(name)[:_SHOWN]
+            )
+        if not _is_finite(number):
             raise ZooError(
                 "a metric is not finite",
-                where=f"{_where(record)}, metric {name!r:.{_SHOWN}}",
-                expected="printable text as its name, and a finite number",
-                got=repr(number)[:_SHOWN],
+                where=f"{_where(record)}, metric {name:.{_SHOWN}}",
+                got=str(number)[:_SHOWN],
             )
     if not isinstance(record.reason, str) or not _is_unicode(record.reason):
         raise ZooError("invalid reason", where=_where(record), got=repr(record.reason)[:_SHOWN])

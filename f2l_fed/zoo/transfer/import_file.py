@@ -151,8 +151,10 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
     shapes = _expected(state, manifest)
     _require_names(set(state), set(shapes), path)
     for name, shape in shapes.items():
+        if found := oddity(state[name]):
+            _require_tensor(path, name, shape, (), found)
         dtype = "F32" if state[name].dtype == torch.float32 else str(state[name].dtype)
-        _require_tensor(path, name, shape, tuple(state[name].shape), oddity(state[name]) or dtype)
+        _require_tensor(path, name, shape, tuple(state[name].shape), dtype)
     # A copy, since a mapping changes with the file.
     return {name: state[name].detach().clone().contiguous().numpy() for name in shapes}
 
@@ -211,6 +213,6 @@ def _require_tensor(
             "the tensor is not that of the zoo's layout",
             where=f"{path}, tensor {name}",
             expected=f"{expected} F32",
-            got=f"{shape} {dtype}",
+            got=f"{shape} {dtype}" if shape else dtype,
             remedy="Export the network as float32 from the zoo's target architecture.",
         )
