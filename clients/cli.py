@@ -10,7 +10,7 @@ import typer
 from clients.commands import daemon, membership, network
 from clients.commands.console import err
 from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, sentence
 
 _site = typer.Typer(
     name="f2l-site",
@@ -46,6 +46,11 @@ def site() -> None:
             raise
         err.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
+    except (OSError, UnicodeEncodeError) as error:
+        if os.environ.get("F2L_DEBUG"):
+            raise
+        err.print(f"error: {sentence(error)}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

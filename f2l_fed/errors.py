@@ -24,6 +24,7 @@ __all__ = [
     "WireError",
     "ZooError",
     "is_disk_failure",
+    "sentence",
     "shown",
     "visible",
 ]
@@ -118,6 +119,15 @@ def shown(text: str, most: int = LONGEST_TEXT) -> str:
         return clean
     end = f"… ({len(text)} letters)"
     return clean[: max(most - len(end), 0)] + end
+
+
+def sentence(error: OSError | UnicodeEncodeError) -> str:
+    """An error of the system, or about text that can't be encoded, as one sentence."""
+    if isinstance(error, UnicodeEncodeError):
+        got = ascii(error.object)[:200]
+        return f"text can't be encoded: got {got}. Use UTF-8 for arguments and in the terminal."
+    where = f"{str(error.filename)[:200]}: " if error.filename else ""
+    return visible(f"{where}{error.strerror or error}.")
 
 
 def visible(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, sentence
 from server.commands import connection, quarantine, release, round, site, zoo
 from server.commands import server as server_commands
 from server.commands.explain import explain
@@ -63,9 +63,8 @@ def _run(app: typer.Typer) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         if os.environ.get("F2L_DEBUG"):
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}.", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(1)

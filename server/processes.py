@@ -139,7 +139,7 @@ def strays(mark: str) -> list[int]:
     Args:
         mark: ``NAME=value``.
     """
-    variable, found = mark.encode(), []
+    variable, found = os.fsencode(mark), []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # ended meanwhile, or another user's
             if variable in (entry / "environ").read_bytes().split(b"\0"):

@@ -92,6 +92,8 @@ class SiteConfig:
 
     def __post_init__(self) -> None:
         require(is_name(self.name), self, "name", NAME_RULE)
+        for name in ("data", "validation", "state"):
+            require("\0" not in getattr(self, name), self, name, "a path without a zero byte")
         share(self, "validation_fraction")
         require(0 <= self.page < 2**16, self, "page", "a port, or 0 for none")
         names = self.label_names

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import AdmissionError, UsageError
 
 BLOCK = 1 << 13
@@ -54,6 +55,8 @@ class Updates:
             UsageError: If shape or type is wrong.
             AdmissionError: If an update or a weight can't be used.
         """
+        if found := oddity(rows) or oddity(weights):
+            raise UsageError("the updates don't form a matrix of real numbers", got=found)
         if rows.ndim != 2 or rows.shape[1] != size or rows.dtype != torch.float32:
             raise UsageError(
                 "the updates don't form a matrix",
@@ -66,7 +69,7 @@ class Updates:
                 expected=str((len(rows),)),
                 got=str(tuple(weights.shape)),
             )
-        weights = weights.double()
+        rows, weights = rows.detach(), weights.detach().double()
         _require(_finite(rows), "the update holds numbers that are not finite")
         _require(weights.isfinite() & (weights > 0), "the update's weight is not positive")
         return cls(size=size, parts=(rows,), weights=weights)

@@ -14,6 +14,7 @@ from f2l_fed.codec.codec import Codec
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.registry import CODECS
 from f2l_fed.codec.round_trip import agreement, unseen_copies
+from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.sources.noise import pooled_rms
@@ -116,7 +117,11 @@ def fit_generator(
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
+
+    Raises:
+        UsageError: If a tensor is of another kind or shape, or not finite.
     """
+    require_finite_rows(2, anchor, contexts=contexts, weights=weights)
     prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
     episodes = contexts.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)

@@ -22,6 +22,7 @@ from torch import Tensor
 from f2l_fed.codec import CODECS, Codec
 from f2l_fed.codec.canonical_gain import CanonicalGain, held_out_gain
 from f2l_fed.codec.config import CodecConfig
+from f2l_fed.core.dense_tensors import require_floats
 from f2l_fed.core.validation import choice
 from f2l_fed.errors import ConfigError, LayoutMismatch, UsageError
 from f2l_fed.flow import (
@@ -168,6 +169,7 @@ def fit_unconditional(
 
 
 def _check(weights: Tensor, target: Target) -> None:
+    require_floats(weights=weights)
     if weights.ndim != 2 or weights.shape[1] != target.layout.size:
         raise LayoutMismatch(
             "the weights are not those of the target",

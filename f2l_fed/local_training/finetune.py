@@ -33,6 +33,7 @@ def iterates(
         (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
         statistics of batch normalisation are those of the start; see `Target.calibrated`.
     """
+    target.require(weights, x, y)
     theta = weights.detach().clone().requires_grad_()
     momentum = torch.zeros_like(weights)
     order = torch.empty(0, dtype=torch.int64)
@@ -92,6 +93,7 @@ def accuracy_after(
     steps: Sequence[int] = STEPS,
 ) -> list[float]:
     """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
+    target.require(weights, *test)
     measured = set(steps)
     whole = replace(recipe, steps=max(steps))
     found = {

@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import require_labels
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune
@@ -54,6 +55,7 @@ def support_set(y: Tensor, shots: int, rng: torch.Generator) -> Tensor:
     Returns:
         (m,) int64 indices into ``y``, in ascending order.
     """
+    require_labels(y, y.numel() if isinstance(y, Tensor) else 0)
     order = torch.randperm(len(y), generator=rng)
     chosen = [order[y[order] == label][:shots] for label in y.unique().tolist()]
     return torch.cat(chosen).sort().values

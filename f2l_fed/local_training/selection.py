@@ -32,6 +32,8 @@ def select(
     Returns:
         Its kind and weights.
     """
+    for candidate in candidates.values():
+        target.require(candidate, x, y)
     losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in candidates.items()}
     draws = _by_loss((kind for kind in losses if is_sample(kind)), losses)[:keep]
     if len(draws) > 1:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
@@ -91,10 +92,15 @@ def fit_prior(
         weights: (n, E, D) float32, the network that belongs to each.
         symmetry: Coordinates to fit in.
         anchor: (D,) float32, where the probes start.
+
+    Raises:
+        UsageError: If a tensor is of another kind or shape, or not finite.
     """
+    require_finite_rows(1, anchor, contexts=contexts, weights=weights)
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
-    start = anchor + contexts
+    contexts, weights = contexts.detach(), weights.detach()
+    start = anchor.detach() + contexts
     common, rows, held_out = _regress(contexts, weights - start, symmetry, standard_errors=1)
     prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
     return PriorFit(prior=prior, held_out=start + held_out, common=common, rows=rows)

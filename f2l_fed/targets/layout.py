@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import LayoutMismatch
 
 DTYPE = "float32"
@@ -110,8 +111,17 @@ class WeightLayout:
             (D,) float32.
 
         Raises:
-            LayoutMismatch: If a name or a shape differs.
+            LayoutMismatch: If a name or a shape differs, or a tensor is sparse, complex or without
+                numbers.
         """
+        for name in tensors:
+            if found := oddity(tensors[name]):
+                raise LayoutMismatch(
+                    "the tensor can't be weights",
+                    where=name,
+                    expected="a dense tensor of real numbers in memory",
+                    got=found,
+                )
         self.require(WeightLayout.of({name: tensors[name] for name in self._common(tensors)}))
         return torch.cat([tensors[name].detach().reshape(-1).float() for name in self.names])
 
@@ -124,9 +134,12 @@ class WeightLayout:
         Raises:
             LayoutMismatch: If the vector has another length.
         """
-        if vector.shape != (self.size,):
+        found = oddity(vector)
+        if found or vector.shape != (self.size,):
             raise LayoutMismatch(
-                "wrong number of weights", expected=str(self.size), got=str(tuple(vector.shape))
+                "wrong number of weights",
+                expected=str(self.size),
+                got=found or str(tuple(vector.shape)),
             )
         parts = vector.split(self.sizes)
         return {

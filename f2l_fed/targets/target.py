@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from f2l_fed.errors import TargetError
+from f2l_fed.core.dense_tensors import oddity, require_floats, require_labels
+from f2l_fed.errors import TargetError, UsageError
 from f2l_fed.targets.batch_norm import measuring, running_statistics
 from f2l_fed.targets.layout import WeightLayout
 
@@ -81,6 +82,11 @@ class Target:
                 where=where,
                 got=f"{odd[0]} {tensors[odd[0]].dtype}",
             )
+        for key, value in tensors.items():
+            if found := oddity(value):
+                raise TargetError(
+                    "a parameter is not a plain tensor", where=where, got=f"{key}: {found}"
+                )
         with torch.no_grad():
             try:
                 output = template(torch.zeros(2, *input_shape))
@@ -137,6 +143,29 @@ class Target:
             network = self.factory()
         statistics = running_statistics(network, where=f"target {self.name!r}")
         return self.layout.flatten({**dict(network.named_parameters()), **statistics})
+
+    def require(self, weights: Tensor, x: Tensor, y: Tensor) -> None:
+        """Requires weights of this network, and labelled examples that suit it.
+
+        Args:
+            weights: (D,) float32.
+            x: (n, *input_shape) float32.
+            y: (n,) int64, below K.
+
+        Raises:
+            LayoutMismatch: If the vector has another length.
+            UsageError: If a tensor is of another kind, type or shape.
+        """
+        require_floats(weights=weights, inputs=x)
+        self.layout.unflatten(weights)
+        if tuple(x.shape[1:]) != self.input_shape or not x.dim():
+            raise UsageError(
+                "the inputs have another shape than the network's",
+                where="inputs",
+                expected=f"(n, {', '.join(map(str, self.input_shape))})",
+                got=str(tuple(x.shape)),
+            )
+        require_labels(y, len(x), self.classes)
 
     def logits(self, weights: Tensor, x: Tensor) -> Tensor:
         """Applies the network with the given weights; differentiable in both.

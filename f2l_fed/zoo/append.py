@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -15,6 +17,14 @@ from f2l_fed.zoo.format import commit_log, shards
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.records import Commit, Floats, NewRecord, Record
 from f2l_fed.zoo.storage.store import Bytes, Store
+
+MAX_NAME = 1024
+"""Most characters of a key, a site's name, a parent and a metric's name in a new record."""
+
+MAX_ROUND = 2**63
+"""The first number that is none of a round: the index has no room for it."""
+
+_SHOWN = 200
 
 
 def check_records(new: Sequence[NewRecord], manifest: Manifest) -> None:
@@ -89,25 +99,35 @@ def _rows_of_shard(data: Bytes, rows: Sequence[NewRecord], commit: int) -> commi
 
 
 def _check_names(record: NewRecord) -> None:
-    for field, value in (("key", record.key), ("site", record.site)):
-        if not value or not value.isprintable():
+    # What the index can't take must not get into the log: no question could be asked again.
+    for field, value in (("key", record.key), ("site", record.site), ("parent", record.parent)):
+        if not _is_name(value) or (not value and field != "parent"):
             raise ZooError(
                 f"invalid {field}",
                 where=_where(record),
-                expected="printable text",
-                got=repr(value),
+                expected=f"printable text of at most {MAX_NAME} characters",
+                got=repr(value)[:_SHOWN],
             )
-    if record.round < 0:
+    if not isinstance(record.round, Integral) or not 0 <= record.round < MAX_ROUND:
         raise ZooError(
-            "invalid round", where=_where(record), expected=">= 0", got=str(record.round)
+            "invalid round",
+            where=_where(record),
+            expected="a whole number, >= 0 and < 2**63",
+            got=str(record.round)[:_SHOWN],
         )
     for name, number in record.metrics.items():
-        if not math.isfinite(number):
+        if not _is_name(name):
+            raise ZooError(
+                "invalid name of a metric", where=_where(record), got=repr(name)[:_SHOWN]
+            )
+        if not _is_finite(number):
             raise ZooError(
                 "a metric is not finite",
-                where=f"{_where(record)}, metric {name}",
-                got=str(number),
+                where=f"{_where(record)}, metric {name:.{_SHOWN}}",
+                got=str(number)[:_SHOWN],
             )
+    if not isinstance(record.reason, str) or not _is_unicode(record.reason):
+        raise ZooError("invalid reason", where=_where(record), got=repr(record.reason)[:_SHOWN])
     if record.status not in ("accepted", "quarantined") or bool(record.reason) != (
         record.status == "quarantined"
     ):
@@ -120,6 +140,13 @@ def _check_names(record: NewRecord) -> None:
 
 
 def _check_row(record: NewRecord, what: str, row: Floats, width: int) -> None:
+    if not isinstance(row, np.ndarray):
+        raise ZooError(
+            "not an array of numpy",
+            where=f"{_where(record)}, {what}",
+            expected=f"({width},) float32",
+            got=type(row).__name__,
+        )
     if row.shape != (width,) or row.dtype != np.float32:
         raise ZooError(
             "the dimensions or the type are not those of this zoo",
@@ -140,4 +167,23 @@ def _check_row(record: NewRecord, what: str, row: Floats, width: int) -> None:
 
 
 def _where(record: NewRecord) -> str:
-    return f"record {record.key!r} of site {record.site!r}"
+    return f"record {record.key!r:.{_SHOWN}} of site {record.site!r:.{_SHOWN}}"
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME and (not value or value.isprintable())
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_finite(number: object) -> bool:
+    try:
+        return isinstance(number, SupportsFloat) and math.isfinite(float(number))
+    except (ValueError, OverflowError, RuntimeError):
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,8 @@ from f2l_fed.zoo.format.sealed_json import canonical
 from f2l_fed.zoo.records import Floats, Record
 from f2l_fed.zoo.storage.store import zoo_errors
 from f2l_fed.zoo.transfer.import_file import CONTEXT
+
+_LONGEST_NAME = 200
 
 
 def write_file(
@@ -45,7 +48,7 @@ def write_file(
         "lineage": manifest.lineage,
         "layout_digest": manifest.layout_digest,
     }
-    path = folder / f"{quote(record.key, safe='')}.safetensors"
+    path = folder / f"{_file_name(record.key)}.safetensors"
     unfinished = folder / uuid.uuid4().hex
     with zoo_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,14 @@ def write_file(
         finally:
             unfinished.unlink(missing_ok=True)
     return path
+
+
+def _file_name(key: str) -> str:
+    """A key as a file's name; of a long one its beginning and a digest of all of it."""
+    name = quote(key, safe="")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 33]}-{sha256(key.encode()).hexdigest()[:32]}"
 
 
 def _split(weights: Floats, shapes: Mapping[str, tuple[int, ...]]) -> Sequence[tuple[str, Floats]]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.records import Floats
@@ -22,6 +23,18 @@ CONTEXT = "f2l.context"
 MAX_HEADER_BYTES = 16 << 20
 _LENGTH_BYTES = 8
 _ZIP = b"PK\x03\x04"
+# Whatever torch's reader of weights stumbles over in a file that was made to trip it.
+_UNREADABLE = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    ImportError,
+)
 _FLOAT = np.dtype("<f4")
 
 
@@ -117,7 +130,7 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (*_UNREADABLE, pickle.UnpicklingError) as error:
         raise ZooError(
             "not a file that torch can load as weights only",
             where=str(path),
@@ -138,6 +151,8 @@ def _torch(path: Path, manifest: Manifest) -> dict[str, Floats]:
     shapes = _expected(state, manifest)
     _require_names(set(state), set(shapes), path)
     for name, shape in shapes.items():
+        if found := oddity(state[name]):
+            _require_tensor(path, name, shape, (), found)
         dtype = "F32" if state[name].dtype == torch.float32 else str(state[name].dtype)
         _require_tensor(path, name, shape, tuple(state[name].shape), dtype)
     # A copy, since a mapping changes with the file.
@@ -198,6 +213,6 @@ def _require_tensor(
             "the tensor is not that of the zoo's layout",
             where=f"{path}, tensor {name}",
             expected=f"{expected} F32",
-            got=f"{shape} {dtype}",
+            got=f"{shape} {dtype}" if shape else dtype,
             remedy="Export the network as float32 from the zoo's target architecture.",
         )

@@ -90,16 +90,28 @@ def test_no_flipped_bit_changes_what_a_process_reads(sound, tmp_path):
     assert wrong == []
 
 
-@pytest.mark.parametrize("text", [b"accepted", b"quarantined", b"00001"])
-def test_a_record_is_not_hidden_by_a_flip_in_what_it_is_chosen_by(sound, tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        (b"accepted", Query()),
+        (b"quarantined", Query(status="quarantined")),
+        (b"00001", Query(parent="00001")),
+        (b'"accuracy"', Query(metrics={"accuracy": (0.2, 0.8)})),
+    ],
+)
+def test_a_record_is_not_hidden_by_a_flip_in_what_it_is_chosen_by(sound, tmp_path, text, query):
+    def chosen(zoo: Path) -> Any:
+        # One question: another one might meet the damaged row and have the index made again.
+        return Zoo.open(zoo).snapshot().select(query)
+
     place = tmp_path / "zoo"
     shutil.copytree(sound, place)
-    expected, data = answers(sound), (sound / "index.sqlite").read_bytes()
+    expected, data = chosen(sound), (sound / "index.sqlite").read_bytes()
     position = data.find(text)
     assert position > 0
     while position > 0:
         flipped(place, sound, position + 1, 1)
-        assert answers(place) == expected
+        assert chosen(place) == expected
         position = data.find(text, position + 1)
 
 
