@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.core.private_files import exported_files
-from f2l_fed.errors import UsageError
+from f2l_fed.errors import UsageError, visible
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
 from server.commands.output import AsJson
@@ -52,7 +52,7 @@ def stats(zoo: ZooPlace, as_json: AsJson = False) -> None:
         print(json.dumps(found, indent=1))
         return
     for name, value in found.items():
-        print(f"{name:<12} {', '.join(value) if isinstance(value, tuple) else value}")
+        print(visible(f"{name:<12} {', '.join(value) if isinstance(value, tuple) else value}"))
 
 
 @app.command()
@@ -62,7 +62,7 @@ def verify(zoo: ZooPlace, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([asdict(fault) for fault in faults], indent=1))
     else:
-        print("\n".join(str(fault) for fault in faults) or "nothing is wrong")
+        print("\n".join(visible(str(fault)) for fault in faults) or "nothing is wrong")
     raise typer.Exit(1 if faults else 0)
 
 
@@ -222,5 +222,5 @@ def _plain(record: Record) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={number:g}" for name, number in value.items())
-    return str(value)
+        return visible(" ".join(f"{name}={number:g}" for name, number in value.items()))
+    return visible(str(value))

@@ -74,6 +74,14 @@ def test_stats_verify_reindex_and_compact(filled: Path | str):
     assert call("verify", filled) == "nothing is wrong\n"
 
 
+def test_texts_of_a_foreign_zoo_reach_no_terminal_as_commands(path: Path):
+    zoo = new_zoo(path)
+    zoo.append([new_record("1/b/0", status="quarantined", reason="norm \x1b[2J\x07 of b")])
+    assert "\x1b" in json.loads(call("list", path, "--quarantined", "--json"))[0]["reason"]
+    for words in (("list", path, "--quarantined"), ("stats", path)):
+        assert all(c.isprintable() or c == "\n" for c in call(*words))
+
+
 def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path):
     out = tmp_path / "out"
     assert call("export", filled, out, "--parent", "00001", "--context") == f"1 networks in {out}\n"
