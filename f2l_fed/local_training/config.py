@@ -71,3 +71,59 @@ class ProbeConfig:
     def recipe(self) -> Recipe:
         """The gradient steps of a probe as a recipe."""
         return Recipe(steps=self.steps, lr=self.lr, momentum=self.momentum)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodesConfig:
+    """Settings of the body's episodic training at the sites.
+
+    Args:
+        first: Episodic steps of a site in the first round, from random weights.
+        steps: Episodic steps in every later round.
+        support: Examples per class that the head of an episode is solved on.
+        query: Further examples per class that its loss is measured on.
+        lr: Learning rate.
+        momentum: Heavy-ball momentum, new in every round.
+        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
+        turns: Turn the images of a whole episode by the same quarter turns, drawn anew each time.
+        inversion: Invert the images of every second episode, at random.
+    """
+
+    first: int = 60
+    steps: int = 30
+    support: int = 5
+    query: int = 10
+    lr: float = 0.05
+    momentum: float = 0.9
+    max_gradient_norm: float = 5.0
+    turns: bool = True
+    inversion: bool = True
+
+    def __post_init__(self) -> None:
+        positive(self, "support", "query", "lr")
+        require(self.first >= 0, self, "first", ">= 0")
+        require(self.steps >= 0, self, "steps", ">= 0")
+        share(self, "momentum")
+        finite = 0 <= self.max_gradient_norm < math.inf
+        require(finite, self, "max_gradient_norm", ">= 0, finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadConfig:
+    """Strengths of the penalties of logistic heads; a head of n examples has strength / n.
+
+    Args:
+        context: Of a site's context, a head on few examples, towards zero.
+        target: Of the head on all of a training site's examples, towards zero; not divided by n.
+        pull: Of a site's own head, towards the generated one.
+        step_pull: Of the gradient steps after that, towards their start.
+    """
+
+    context: float = 0.25
+    target: float = 0.001
+    pull: float = 2.5
+    step_pull: float = 25.0
+
+    def __post_init__(self) -> None:
+        positive(self, "context", "target", "pull")
+        require(0 <= self.step_pull < math.inf, self, "step_pull", ">= 0, finite")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from f2l_fed.local_training.config import Recipe
+from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,11 @@ class Frame:
         probe: Recipe of a probe.
         shared_labels: Whether label k means the same at every site.
         nearest: Whether the networks of other sites are handed out as they are, as candidates.
+        adapt: "all" where whole networks are generated; "head" where the output layer is, on a
+            body that all sites share. Layout, networks and probes are then those of the head alone.
+        body_layout: Digest of the body's layout; "" without a body.
+        episodic: How the body is trained; None without a body.
+        head: How heads are solved; None without a body.
     """
 
     lineage: str
@@ -50,6 +55,10 @@ class Frame:
     probe: Recipe
     shared_labels: bool = False
     nearest: bool = False
+    adapt: str = "all"
+    body_layout: str = ""
+    episodic: EpisodesConfig | None = None
+    head: HeadConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +68,13 @@ class ProbeRequest:
     Args:
         frame: The network.
         anchor: (D,) float32, the start of the probes; None for the lineage's first anchor, which
-            the site rebuilds.
+            the site rebuilds. With a body, (B,) float32: the body on which contexts are made.
+        chain: Digests of all bodies of the lineage up to that one, oldest first; empty without.
     """
 
     frame: Frame
     anchor: Tensor | None
+    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +89,11 @@ class Task:
         recipe: Recipe of the fine-tuning.
         candidates: For each episode, (D,) float32 by kind ("prior", "sample-0", …); the site
             fine-tunes the best of each. Empty means one network, from the lineage's first anchor.
+            With a body there is one episode or none: the heads that were generated for the site.
+        body: (B,) float32, the release's body, to which the candidates belong; None without a body
+            or a release. The body that is trained, and on which heads are made, is the anchor.
+        chain: As in `ProbeRequest`.
+        temperature: Divisor of the logits of the site's own network, from the release.
     """
 
     frame: Frame
@@ -86,6 +102,9 @@ class Task:
     release: str
     recipe: Recipe
     candidates: tuple[Mapping[str, Tensor], ...]
+    body: Tensor | None = None
+    chain: tuple[str, ...] = ()
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +118,9 @@ class Update:
         weights: (len(chosen), D) float32, the updated parameters.
         probes: (E, D) float32, the probe updates.
         numbers: Some or all of `NUMBERS`, as the site's policy allows.
+        body: (B,) float32, the body after the site's episodes; None without one. Weights are then
+            heads on all examples and probes heads on few, E of each or, from a site with a privacy
+            budget, none.
     """
 
     site: str
@@ -107,6 +129,7 @@ class Update:
     weights: Tensor
     probes: Tensor
     numbers: Mapping[str, float]
+    body: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
