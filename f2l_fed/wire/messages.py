@@ -93,7 +93,8 @@ class Task:
         body: (B,) float32, the release's body, to which the candidates belong; None without a body
             or a release. The body that is trained, and on which heads are made, is the anchor.
         chain: As in `ProbeRequest`.
-        temperature: Divisor of the logits of the site's own network, from the release.
+        temperatures: Divisors of the logits of the site's own network, from the release, each
+            with the number of examples per class that it was learnt for, in ascending order.
     """
 
     frame: Frame
@@ -104,7 +105,7 @@ class Task:
     candidates: tuple[Mapping[str, Tensor], ...]
     body: Tensor | None = None
     chain: tuple[str, ...] = ()
-    temperature: float = 1.0
+    temperatures: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
