@@ -28,7 +28,7 @@ from f2l_fed.generator.config import (
     GeneratorConfig,
     SampleConfig,
 )
-from f2l_fed.local_training.config import ProbeConfig, Recipe
+from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, ProbeConfig, Recipe
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.config import TargetConfig
 
@@ -134,6 +134,8 @@ class FederationConfig:
     target: TargetConfig = field(default_factory=TargetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     first: Recipe = Recipe(steps=150, lr=0.05, momentum=0.9, batch=50)
     later: Recipe = Recipe(steps=15, lr=0.03, momentum=0.9, batch=50)
@@ -154,11 +156,24 @@ class FederationConfig:
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
+        # With shared labels a head says which class is which, and belongs to the average.
+        own = self.target.adapt == "all" or not self.shared_labels
+        require(own, self.target, "adapt", '"all" where labels are shared')
 
     @property
     def lineage(self) -> str:
         """Name of the family of networks that may be compared and averaged."""
         return f"{self.target.name}/{self.seed}"
+
+    @property
+    def has_body(self) -> bool:
+        """Whether all sites share a body, and heads are generated."""
+        return self.target.adapt == "head"
+
+    @property
+    def pairs(self) -> int:
+        """E, the number of contexts that a training site sends, each with its network or head."""
+        return self.head.pairs if self.has_body else self.probe.episodes
 
     @property
     def generator(self) -> GeneratorConfig:

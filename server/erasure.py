@@ -11,6 +11,7 @@ from f2l_fed.admission import load_history, save_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import Zoo
+from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
@@ -108,6 +109,7 @@ def erase_beside_zoo(federation: Federation, site: str) -> None:
     """Erases what a federation's folder holds of a site beside the zoo; see `erase_site`."""
     federation.quarantine.forget(site)
     RunCache.beside(federation.root).forget(site)
+    BodyUpdates.of(federation.root).forget(site)
     _erase_training(federation)
     path = federation.screening
     with lock_history(federation):
@@ -133,7 +135,7 @@ def _erase_training(federation: Federation) -> None:
 
 def _knows(federation: Federation, site: str) -> bool:
     """Whether a federation knows a site from elsewhere than its zoo."""
-    if federation.quarantine.list(site=site):
+    if federation.quarantine.list(site=site) or BodyUpdates.of(federation.root).holds(site):
         return True
     registry = SiteRegistry(federation.root / "registry")
     return any(registered.name == site for registered in registry.all())

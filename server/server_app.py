@@ -77,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
     run, path = str(context.run_id), run_end_path(Path(root))
     try:
         federation = Federation.open(Path(root))
-        episodes = federation.config.probe.episodes
+        episodes = federation.config.pairs
         guard_replies(reply_bound(federation.target.layout, episodes))
         run_rounds(
             grid,

@@ -91,10 +91,12 @@ class ModelStart:
     Args:
         model: The start itself, after 0 steps.
         recipe: The fine-tuning that the task asked for.
+        pull: Strength of the steps' pull to their start, divided by the number of examples.
     """
 
     model: Model
     recipe: Recipe
+    pull: float = 0.0
 
 
 def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
@@ -104,7 +106,8 @@ def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> N
     """
     files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
     if start is not None:
-        files[START] = _packed(start.model, {"recipe": json.dumps(asdict(start.recipe))})
+        steps = {"recipe": json.dumps({**asdict(start.recipe), "pull": start.pull})}
+        files[START] = _packed(start.model, steps)
     # A disk makes several files durable in little more than the time of one.
     with ThreadPoolExecutor(len(files)) as pool:
         for done in [
@@ -134,7 +137,8 @@ def load_start(folder: Path) -> ModelStart | None:
     if not path.exists():
         return None
     model, recipe = _read(path, "recipe")
-    return ModelStart(model=model, recipe=from_mapping(Recipe, recipe, where=str(path)))
+    pull = float(recipe.pop("pull", 0.0))
+    return ModelStart(model=model, recipe=from_mapping(Recipe, recipe, where=str(path)), pull=pull)
 
 
 def export_model(model: Model, folder: Path) -> None:

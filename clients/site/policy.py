@@ -14,7 +14,7 @@ from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.wire.messages import NUMBERS
 
-ANSWERS = ("probe", "update")
+ANSWERS = ("probe", "update", "body")
 """Kinds of answers that hold parameters."""
 
 _TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
@@ -53,7 +53,10 @@ class PolicyConfig:
             this site too, to other sites.
         answers: Kinds of answers that may leave, separated by spaces: "probe" holds the change
             that a few steps from a common start make to the parameters, "update" the fine-tuned
-            parameters and probes again.
+            parameters and probes again. Where all sites share a body, "probe" and "update" are
+            output layers on it, and "body" is the body after training on the site's examples.
+        maximum_body_change: Largest change of the body from one to the next, relative to its
+            length, that the site goes along with.
         apps: SHA-256 of the Flower apps on whose behalf the site answers, separated by spaces;
             "" for any, since what the server sends is never run here.
     """
@@ -76,6 +79,7 @@ class PolicyConfig:
     shared_labels: bool = False
     nearest: bool = True
     answers: str = " ".join(ANSWERS)
+    maximum_body_change: float = 1.0
     apps: str = ""
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ class PolicyConfig:
             "minimum_batch",
             "minimum_head_examples",
             "maximum_lr",
+            "maximum_body_change",
             "maximum_parameters",
             "maximum_download_bytes",
             "maximum_upload_bytes",

@@ -21,12 +21,17 @@ from clients.site.policy import (
 )
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
+from clients.training.accepted_body import allow_body
 from f2l_fed.errors import LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
-from f2l_fed.local_training.probe import anchor, recentred
+from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import parameter_count
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
+
+BODY = "body"
+"""Name of the release's body in errors about a request."""
 
 Request = TypeVar("Request", bound=ProbeRequest | Task)
 Request_co = TypeVar("Request_co", bound=ProbeRequest | Task, covariant=True)
@@ -39,12 +44,14 @@ class AcceptedRequest(Generic[Request_co]):
     Args:
         site: The site that answers.
         request: A task, or a request for the probes alone.
-        target: The network that the request is about.
+        target: The network that is generated: the whole one, or its head as one of its own.
+        body: The body that it sits on; None where whole networks are generated.
     """
 
     site: Site
     request: Request_co
     target: Target
+    body: Body | None = None
 
     @property
     def anchor(self) -> Tensor:
@@ -54,8 +61,9 @@ class AcceptedRequest(Generic[Request_co]):
 
     @property
     def first_anchor(self) -> Tensor:
-        """(D,) float32, the first anchor of the federation's lineage."""
-        return anchor(self.target, self.request.frame.lineage)
+        """(D,) float32, the first anchor of the federation's lineage; (B,), its first body."""
+        network = self.target if self.body is None else self.body.network
+        return first_anchor(network, self.body, self.request.frame.lineage)
 
 
 def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request]:
@@ -74,7 +82,7 @@ def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request
     """
     policy, frame, count = site.config.policy, request.frame, len(site.train.y)
     if isinstance(request, Task):
-        allow_answer(policy, "update", app)
+        allow_answer(policy, min(leaving(site, frame), default="update"), app)
         site.sent.allow_round(policy, utc_now())
         allow_request(policy, frame.target, request.recipe, count)
     else:
@@ -89,22 +97,39 @@ def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request
     # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
     allow_network(policy, parameter_count(frame.target, frame.input_shape, frame.classes), work)
-    target = target_of(frame)
-    _require_vectors(request, target)
-    if request.anchor is not None and not site.config.privacy.epsilon:
+    target, body = target_of(frame), body_of(frame)
+    _require_vectors(request, target, body)
+    if body is not None:
+        _allow_heads(site, frame)
+        allow_body(site, request, body)
+    elif request.anchor is not None and not site.config.privacy.epsilon:
         _allow_anchor(site, request, request.anchor, target)
-    return AcceptedRequest(site=site, request=request, target=target)
+    return AcceptedRequest(site=site, request=request, target=target, body=body)
+
+
+def leaving(site: Site, frame: Frame) -> frozenset[str]:
+    """The kinds of answers to a task that may leave, some of "update" and "body".
+
+    With a privacy budget no heads leave, only the noised body.
+    """
+    allowed = set(site.config.policy.answers.split())
+    if not frame.body_layout:
+        return frozenset(allowed & {"update"})
+    kinds = {"body"} if site.config.privacy.epsilon else {"update", "body"}
+    return frozenset(allowed & kinds)
 
 
 def work_of(site: Site, request: ProbeRequest | Task) -> Work:
     """The work that a request asks of a site."""
     frame, count, networks = request.frame, len(site.train.y), 0
-    steps, examples = frame.episodes * frame.probe.steps, 0
+    steps, examples = 0 if frame.body_layout else frame.episodes * frame.probe.steps, 0
     if isinstance(request, Task):
         networks = max(len(request.candidates), 1)
         steps += networks * request.recipe.steps
         if request.recipe.steps:
             examples = min(request.recipe.batch or count, count)
+        if frame.episodic is not None:
+            steps += episodic_steps(request)
     sent = request.anchor
     return Work(
         episodes=frame.episodes,
@@ -115,28 +140,63 @@ def work_of(site: Site, request: ProbeRequest | Task) -> Work:
     )
 
 
+def episodic_steps(task: Task) -> int:
+    """The episodic steps of the body that a task asks for."""
+    episodic = task.frame.episodic
+    if episodic is None:
+        return 0
+    return episodic.steps if task.release else episodic.first
+
+
 def target_of(frame: Frame) -> Target:
-    """The network that a request is about.
+    """The network that is generated, whole or a head.
 
     Raises:
         LayoutMismatch: If this installation builds another network by that name.
     """
-    target = cached_target(frame.target, frame.input_shape, frame.classes)
-    if target.layout.digest != frame.layout:
+    body = body_of(frame)
+    whole = cached_target(frame.target, frame.input_shape, frame.classes)
+    target = whole if body is None else body.head
+    _require_layout(frame.target, frame.layout, target.layout.digest)
+    return target
+
+
+def body_of(frame: Frame) -> Body | None:
+    """The body that a request is about; None where whole networks are generated.
+
+    Raises:
+        LayoutMismatch: If this installation builds another body by that name.
+        PolicyRefusal: If the request has a body without its settings, or of an unknown kind.
+    """
+    if frame.adapt == "all" and not frame.body_layout:
+        return None
+    if frame.adapt != "head" or frame.episodic is None or frame.head is None:
+        raise PolicyRefusal("adapted-part-unknown")
+    body = _cached_body(frame.target, frame.input_shape, frame.classes)
+    _require_layout(frame.target, frame.body_layout, body.layout.digest)
+    return body
+
+
+def _require_layout(name: str, asked: str, own: str) -> None:
+    if own != asked:
         raise LayoutMismatch(
             "the server has another network by this name",
-            where=frame.target,
-            expected=frame.layout[:12],
-            got=target.layout.digest[:12],
+            where=name,
+            expected=asked[:12],
+            got=own[:12],
             remedy="Install the same version on both sides.",
         )
-    return target
 
 
 @lru_cache(maxsize=4)
 def cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
     """The network of this name, built once; arguments as in `build_target`."""
     return build_target(name, input_shape, classes)
+
+
+@lru_cache(maxsize=4)
+def _cached_body(name: str, input_shape: tuple[int, ...], classes: int) -> Body:
+    return Body.of(cached_target(name, input_shape, classes))
 
 
 def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> None:
@@ -149,22 +209,35 @@ def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> Non
         raise PolicyRefusal("candidates-without-release")
 
 
-def _require_vectors(request: ProbeRequest | Task, target: Target) -> None:
+def _require_vectors(request: ProbeRequest | Task, target: Target, body: Body | None) -> None:
     """Raises unless every network in a request is one of this kind, with finite numbers."""
+    size = target.layout.size
+    anchor_size = size if body is None else body.layout.size
     candidates = request.candidates if isinstance(request, Task) else ()
-    named = [(kind, vector) for kinds in candidates for kind, vector in kinds.items()]
+    named = [(kind, vector, size) for kinds in candidates for kind, vector in kinds.items()]
     if request.anchor is not None:
-        named.append((ANCHOR, request.anchor))
-    for kind, vector in named:
-        if len(vector) != target.layout.size:
+        named.append((ANCHOR, request.anchor, anchor_size))
+    served = request.body if isinstance(request, Task) else None
+    if served is not None:
+        named.append((BODY, served, anchor_size))
+    for kind, vector, length in named:
+        if len(vector) != length:
             raise LayoutMismatch(
-                f"the {'anchor' if kind == ANCHOR else 'candidate'} has another size",
+                f"the {kind if kind in (ANCHOR, BODY) else 'candidate'} has another size",
                 where=kind,
-                expected=str(target.layout.size),
+                expected=str(length),
                 got=str(len(vector)),
             )
         if not bool(vector.isfinite().all()):
             raise PolicyRefusal("not-finite")
+
+
+def _allow_heads(site: Site, frame: Frame) -> None:
+    """Raises PolicyRefusal if a head that leaves would be made on too few examples."""
+    support = int(site.train.y.bincount().clamp(max=frame.shots).sum())
+    private = site.config.privacy.epsilon
+    if not private and support < site.config.policy.minimum_head_examples:
+        raise PolicyRefusal("too-few-examples-a-head")
 
 
 def _allow_anchor(site: Site, request: ProbeRequest | Task, sent: Tensor, target: Target) -> None:

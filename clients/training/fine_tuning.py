@@ -48,6 +48,17 @@ class FineTuned:
         """Whether it predicts: neither the network nor its loss has overflowed."""
         return isfinite(self.after[0]) and bool(self.weights.isfinite().all())
 
+    def numbers(self, examples: int, steps: int) -> dict[str, float]:
+        """The numbers of an update that has this one network."""
+        return {
+            "examples": float(examples),
+            "steps": float(steps),
+            "loss_before": self.before[0],
+            "loss_after": self.after[0],
+            "accuracy_before": self.before[1],
+            "accuracy_after": self.after[1],
+        }
+
     @property
     def change(self) -> float:
         """Euclidean length of the way from the start to the network."""
@@ -97,7 +108,8 @@ def model_of(
 ) -> tuple[Model, ModelStart]:
     """The network that the site keeps of a task, and the start that it was made from."""
     site, task = accepted.site, accepted.request
-    frame, layout = task.frame, accepted.target.layout
+    frame = task.frame
+    layout = (accepted.target if accepted.body is None else accepted.body.network).layout
     facts = ModelFacts(
         site=site.config.name,
         time=now.isoformat(timespec="seconds"),
@@ -109,7 +121,7 @@ def model_of(
         round=task.round,
         release=task.release,
         chosen=network.chosen,
-        layout=frame.layout,
+        layout=layout.digest,
         steps=task.recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
@@ -118,7 +130,11 @@ def model_of(
     start = Model(weights=network.start, layout=layout, facts=at_start)
     return (
         Model(weights=network.weights, layout=layout, facts=facts),
-        ModelStart(model=start, recipe=task.recipe),
+        ModelStart(
+            model=start,
+            recipe=task.recipe,
+            pull=0.0 if frame.head is None else frame.head.step_pull,
+        ),
     )
 
 
@@ -143,7 +159,7 @@ def fine_tune_again(
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
-    network = _fine_tune(site, target, facts.chosen, start.model.weights, recipe, rng)
+    network = _fine_tune(site, target, facts.chosen, start.model.weights, recipe, rng, start.pull)
     if not network.is_usable:
         raise TargetError(
             "the network overflows, so the one kept before stays",
@@ -162,9 +178,21 @@ def fine_tune_again(
 
 
 def _fine_tune(
-    site: Site, target: Target, kind: str, start: Tensor, recipe: Recipe, rng: torch.Generator
+    site: Site,
+    target: Target,
+    kind: str,
+    start: Tensor,
+    recipe: Recipe,
+    rng: torch.Generator,
+    pull: float = 0.0,
 ) -> FineTuned:
-    weights = finetune(target, start, site.train.x, site.train.y, recipe, rng)
+    x, y = site.train.x, site.train.y
+    weights = finetune(target, start, x, y, recipe, rng, pull=pull / len(y))
+    return measured(site, target, kind, start, weights)
+
+
+def measured(site: Site, target: Target, kind: str, start: Tensor, weights: Tensor) -> FineTuned:
+    """A network of the whole target and its start, with loss and accuracy of both."""
     before, after = (
         loss_and_accuracy(target, theta, site.validation.x, site.validation.y)
         for theta in (start, weights)

@@ -10,7 +10,8 @@ from clients.site.model_store import save_model
 from clients.site.policy import allowed_numbers
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
-from clients.training.accepted_request import accept
+from clients.training.accepted_request import AcceptedRequest, accept
+from clients.training.body_training import contexts, own_network, update_on_body
 from clients.training.fine_tuning import fine_tune_episodes, lowest_loss, model_of, plain_update
 from clients.training.private_training import private_probes, private_update
 from clients.training.probe_cache import probes_of
@@ -39,6 +40,8 @@ def respond(site: Site, task: Task, *, app: str = "") -> tuple[Update, tuple[flo
         DataError: If the site's examples don't suit the network.
     """
     accepted = accept(site, task, app=app)
+    if accepted.body is not None:
+        return _respond_on_body(accepted)
     networks = fine_tune_episodes(accepted)
     if (best := lowest_loss(networks)) is not None:
         save_model(site.state, *model_of(accepted, best, utc_now()))
@@ -67,12 +70,25 @@ def respond_to_probe(site: Site, request: ProbeRequest, *, app: str = "") -> Pro
         PolicyRefusal, LayoutMismatch, DataError: As in `respond`.
     """
     accepted = accept(site, request, app=app)
+    if accepted.body is not None:
+        return ProbeReply(site=site.config.name, probes=contexts(accepted))
     budget = site.budget
     if budget:
         return ProbeReply(site=site.config.name, probes=private_probes(accepted, budget))
     probes = probes_of(accepted)
     _require_finite(probes)
     return ProbeReply(site=site.config.name, probes=probes)
+
+
+def _respond_on_body(accepted: AcceptedRequest[Task]) -> tuple[Update, tuple[float, ...]]:
+    """The update of a site on a body, whose own network is kept."""
+    site = accepted.site
+    network = own_network(accepted)
+    if network.is_usable:
+        save_model(site.state, *model_of(accepted, network, utc_now()))
+    update, changes = update_on_body(accepted, network)
+    numbers = allowed_numbers(site.config.policy, update.numbers)
+    return replace(update, numbers=numbers), changes
 
 
 def _require_finite(probes: Tensor) -> None:

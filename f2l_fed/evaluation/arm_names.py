@@ -24,6 +24,10 @@ WRONG_CONTEXT = "wrong_context"
 """Key of the prior's start for the context of another site."""
 
 
+LOGISTIC = "logistic"
+"""Key of the head that a site solves on the body by itself: what has to be beaten."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One arm of the comparison.
@@ -46,6 +50,11 @@ ARMS = (
         description="an untrained network, as in training from scratch",
     ),
     Arm(
+        key="local",
+        label="trained alone",
+        description="an untrained network after 300 steps on the site's examples",
+    ),
+    Arm(
         key="global_mean",
         label="mean of all",
         description="one average of all networks for every site, as in federated averaging",
@@ -64,6 +73,21 @@ ARMS = (
         key=PROBE,
         label="probe itself",
         description="the network at the end of the probe's own gradient steps",
+    ),
+    Arm(
+        key="class_means",
+        label="class means",
+        description="the federation's body and the nearest mean of a class, as in ProtoNet",
+    ),
+    Arm(
+        key=LOGISTIC,
+        label="logistic head",
+        description="the federation's body and a logistic head that the site solves by itself",
+    ),
+    Arm(
+        key="common_prior",
+        label="without rows",
+        description="the linear prediction of what all classes have in common, without the rest",
     ),
     Arm(
         key=PRIOR,

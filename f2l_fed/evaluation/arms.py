@@ -10,23 +10,39 @@ Keys, labels and descriptions of the arms are in `f2l_fed.evaluation.arm_names`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, PROBE, RANDOM, WRONG_CONTEXT
+from f2l_fed.evaluation.arm_names import (
+    GENERATED,
+    LOGISTIC,
+    PRIOR,
+    PROBE,
+    RANDOM,
+    WRONG_CONTEXT,
+)
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.config import ProbeConfig, Recipe
-from f2l_fed.local_training.finetune import STEPS, accuracy_after
+from f2l_fed.local_training.adapted_network import adapted_head, class_means_head, site_context
+from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe
+from f2l_fed.local_training.finetune import STEPS, accuracy_after, finetune
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
+from f2l_fed.targets.body import Body
 
 _SOUP = 8
+
+_ALONE = Recipe(steps=300, lr=0.05, momentum=0.9)
+"""What a site without a federation would do."""
+
+_PULLED = (GENERATED, PRIOR, LOGISTIC, "class_means", "common_prior", WRONG_CONTEXT)
+"""Arms whose start is worth more than what the steps find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +71,8 @@ class ServedRelease:
         records: The records that it was fitted on.
         probe: How a site makes its context.
         candidates: What a site may choose its start from.
+        body: The body that heads are generated on; None where whole networks are.
+        head: How heads are solved.
     """
 
     lineage: str
@@ -63,6 +81,19 @@ class ServedRelease:
     records: FittedRecords
     probe: ProbeConfig
     candidates: CandidatesConfig
+    body: Body | None = None
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    @property
+    def network(self) -> Target:
+        """The whole network that a site has in the end."""
+        return self.target if self.body is None else self.body.network
+
+    def pulls(self, site: HeldOutSite) -> dict[str, float]:
+        """The pull of the local steps to their start by arm, where it is a solved head."""
+        if self.body is None:
+            return {}
+        return dict.fromkeys(_PULLED, self.head.step_pull / len(site.train[1]))
 
     def context(self, site: HeldOutSite) -> Tensor:
         """(D,) float32, the probe update of a site from the generator's anchor."""
@@ -114,6 +145,8 @@ class ServedRelease:
 
 def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     """(D,) float32, the start of every arm for one held-out site, by the arm's key."""
+    if release.body is not None:
+        return starts_on_body(release, release.body, site)
     lineage, generator, records = release.lineage, release.generator, release.records
     context = release.context(site)
     expected = generator.expect(context[None])[0]
@@ -133,6 +166,41 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     }
 
 
+def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dict[str, Tensor]:
+    """`starts` where heads are generated: whole networks, most of them with the release's body."""
+    lineage, generator, records, config = (
+        release.lineage,
+        release.generator,
+        release.records,
+        release.head,
+    )
+    assert generator.bodies is not None
+    weights, (x, y) = generator.bodies.own, site.train
+    rng = generator_for(lineage, site.name, "probe", 0)
+    context = site_context(body, weights, x, y, config, release.probe.shots, rng)
+    expected = generator.expect(context[None])[0]
+    draws = generator_for(lineage, site.name, "stranger")
+    other = torch.randint(len(records.contexts), (1,), generator=draws)
+    heads = {
+        "global_mean": generator.mean,
+        "nearest": records.nearest(context, 1)[0],
+        "soup": records.nearest(context, _SOUP).mean(0),
+        "class_means": class_means_head(body, weights, x, y),
+        LOGISTIC: adapted_head(body, weights, None, x, y, config),
+        "common_prior": generator.prior.without_rows()(context[None])[0],
+        PRIOR: expected,
+        WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
+        GENERATED: adapted_head(body, weights, expected, x, y, config),
+    }
+    random = release.network.initialise(generator_for(lineage, site.name, "random"))
+    alone = generator_for(lineage, site.name, "alone")
+    return {
+        RANDOM: random,
+        "local": finetune(release.network, random, x, y, _ALONE, alone),
+        **{arm: body.join(weights, head) for arm, head in heads.items()},
+    }
+
+
 def measure(
     target: Target,
     starts_by_arm: Mapping[str, Tensor],
@@ -140,8 +208,20 @@ def measure(
     recipe: Recipe,
     lineage: str,
     steps: Sequence[int] = STEPS,
+    *,
+    pulls: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, list[float]]:
-    """Test accuracy of every arm after each number of local steps, at one site."""
+    """Test accuracy of every arm after each number of local steps, at one site.
+
+    Args:
+        target: The whole network.
+        starts_by_arm: (D,) float32, the start of each arm.
+        site: The site.
+        recipe: The steps.
+        lineage: For random streams.
+        steps: Numbers of steps after which to measure.
+        pulls: Strength of the steps' pull to their start by arm; see `ServedRelease.pulls`.
+    """
     return {
         arm: accuracy_after(
             target,
@@ -151,6 +231,7 @@ def measure(
             recipe,
             generator_for(lineage, site.name, "local"),
             steps,
+            pull=pulls.get(arm, 0.0),
         )
         for arm, start in starts_by_arm.items()
     }

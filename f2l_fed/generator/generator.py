@@ -14,6 +14,20 @@ from f2l_fed.prior.linear_prior import Prior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bodies:
+    """The bodies of a release.
+
+    Args:
+        own: (B,) float32, the body that its heads belong to; sites get it.
+        next: (B,) float32, the average of what the sites made of it; they train it further, and
+            make the heads of the next release on it.
+    """
+
+    own: Tensor
+    next: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generator:
     """Makes networks for contexts.
 
@@ -24,6 +38,7 @@ class Generator:
         spread: (k,) float32, width of the source around the prior.
         mean: (D,) float32, aggregate of the networks it was fitted on.
         config: As fitted.
+        bodies: Where heads are generated, the bodies; else None.
     """
 
     prior: Prior
@@ -32,6 +47,7 @@ class Generator:
     spread: Tensor
     mean: Tensor
     config: GeneratorConfig
+    bodies: Bodies | None = None
 
     def expect(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""

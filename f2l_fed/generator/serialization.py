@@ -17,12 +17,15 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
 from f2l_fed.generator.config import GeneratorConfig
-from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.generator import Bodies, Generator
 from f2l_fed.prior.linear_prior import Prior
 from f2l_fed.prior.ridge import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _VERSION = 4
+
+BODY, NEXT_BODY = "body", "next_body"
+"""Names of a generator's bodies among its tensors; absent where whole networks are generated."""
 
 
 def save_generator(generator: Generator, path: Path) -> None:
@@ -46,7 +49,13 @@ def tensors_of(generator: Generator) -> dict[str, Tensor]:
         "mean": generator.mean,
         "symmetry.hidden": generator.codec.symmetry.hidden,
         "symmetry.output": generator.codec.symmetry.output,
+        **_bodies(generator),
     }
+
+
+def _bodies(generator: Generator) -> dict[str, Tensor]:
+    bodies = generator.bodies
+    return {} if bodies is None else {BODY: bodies.own, NEXT_BODY: bodies.next}
 
 
 def load_generator(path: Path) -> Generator:
@@ -121,6 +130,7 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
         spread=tensors["spread"],
         mean=tensors["mean"],
         config=config,
+        bodies=Bodies(own=tensors[BODY], next=tensors[NEXT_BODY]) if BODY in tensors else None,
     )
 
 

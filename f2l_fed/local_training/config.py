@@ -110,20 +110,23 @@ class EpisodesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadConfig:
-    """Strengths of the penalties of logistic heads; a head of n examples has strength / n.
+    """Settings of logistic heads; the penalty of a head of n examples has strength / n.
 
     Args:
+        pairs: Pairs of heads that a training site makes in a round, one on few and one on all of
+            its examples; of images over the eight fixed turns, else over support sets.
         context: Of a site's context, a head on few examples, towards zero.
         target: Of the head on all of a training site's examples, towards zero; not divided by n.
         pull: Of a site's own head, towards the generated one.
         step_pull: Of the gradient steps after that, towards their start.
     """
 
+    pairs: int = 8
     context: float = 0.25
     target: float = 0.001
     pull: float = 2.5
     step_pull: float = 25.0
 
     def __post_init__(self) -> None:
-        positive(self, "context", "target", "pull")
+        positive(self, "pairs", "context", "target", "pull")
         require(0 <= self.step_pull < math.inf, self, "step_pull", ">= 0, finite")

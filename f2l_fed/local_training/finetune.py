@@ -17,7 +17,14 @@ STEPS = (0, 1, 5, 10, 20, 50)
 
 
 def iterates(
-    target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
+    target: Target,
+    weights: Tensor,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    rng: torch.Generator,
+    *,
+    pull: float = 0.0,
 ) -> Iterator[Tensor]:
     """Yields the weights before the first step and after every step.
 
@@ -28,6 +35,7 @@ def iterates(
         y: (n,) int64.
         recipe: Settings of the descent; ``steps`` is the number of steps.
         rng: Draws the batches: reshuffled whenever the examples are used up.
+        pull: Strength of a penalty on the way from the start, pull / 2 * |theta - weights|².
 
     Yields:
         (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
@@ -50,6 +58,8 @@ def iterates(
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
             momentum.mul_(recipe.momentum).add_(clip_by_norm(gradient, recipe.max_gradient_norm))
+            if pull:
+                momentum.add_(theta - weights, alpha=pull)
             theta.sub_(momentum, alpha=recipe.lr)
         yield theta.detach()
 
@@ -65,13 +75,20 @@ def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
 
 
 def finetune(
-    target: Target, weights: Tensor, x: Tensor, y: Tensor, recipe: Recipe, rng: torch.Generator
+    target: Target,
+    weights: Tensor,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    rng: torch.Generator,
+    *,
+    pull: float = 0.0,
 ) -> Tensor:
     """The weights after all steps of the recipe; (D,) float32. See `iterates`.
 
     After one step or more, batch normalisation has the statistics of the examples.
     """
-    *_, last = iterates(target, weights, x, y, recipe, rng)
+    *_, last = iterates(target, weights, x, y, recipe, rng, pull=pull)
     return target.calibrated(last, x).clone() if recipe.steps else last.clone()
 
 
@@ -91,6 +108,8 @@ def accuracy_after(
     recipe: Recipe,
     rng: torch.Generator,
     steps: Sequence[int] = STEPS,
+    *,
+    pull: float = 0.0,
 ) -> list[float]:
     """Test accuracy after each number of local steps; ``recipe.steps`` is not used."""
     target.require(weights, *test)
@@ -100,7 +119,7 @@ def accuracy_after(
         step: loss_and_accuracy(
             target, target.calibrated(theta, train[0]) if step else theta, *test
         )[1]
-        for step, theta in enumerate(iterates(target, weights, *train, whole, rng))
+        for step, theta in enumerate(iterates(target, weights, *train, whole, rng, pull=pull))
         if step in measured
     }
     return [found[step] for step in steps]

@@ -19,6 +19,7 @@ from f2l_fed.core.dense_tensors import require_labels
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune
+from f2l_fed.targets.body import Body
 from f2l_fed.targets.target import Target
 
 
@@ -29,6 +30,16 @@ def anchor(target: Target, lineage: str) -> Tensor:
         (D,) float32, equal wherever the same target and lineage are used.
     """
     return recentred(target, target.initialise(generator_for(lineage, "anchor")))
+
+
+def first_anchor(network: Target, body: Body | None, lineage: str) -> Tensor:
+    """The first anchor of a lineage, or its first body: the anchor without the head.
+
+    Returns:
+        (D,) float32, or (B,) with a body.
+    """
+    whole = anchor(network, lineage)
+    return whole if body is None else body.split(whole)[0]
 
 
 def recentred(target: Target, mean: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,14 @@ class Prior:
     anchor: Tensor
     common: RidgeMap
     rows: RidgeMap
+
+    def without_rows(self) -> Prior:
+        """The prior that leaves the deviations of output rows as the context has them."""
+        nothing = torch.zeros_like
+        rows = self.rows
+        return replace(
+            self, rows=replace(rows, y_mean=nothing(rows.y_mean), right=nothing(rows.right))
+        )
 
     def __call__(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from f2l_fed.core.validation import require
+from f2l_fed.core.validation import choice, require
+
+ADAPTED = ("head", "all")
+"""The parts of a network that can be generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,14 +18,18 @@ class TargetConfig:
         name: A known target or ``module:factory``.
         input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
         classes: Number of outputs; a simulation takes the scenario's.
+        adapt: The part that is generated for a site: "head", the output layer on a body that all
+            sites train together, or "all", the whole network.
     """
 
     name: str = "cnn-xs"
     input_shape: tuple[int, ...] = (1, 28, 28)
     classes: int = 5
+    adapt: str = "all"
 
     def __post_init__(self) -> None:
         require(
             bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
         )
         require(self.classes >= 2, self, "classes", ">= 2")
+        choice(self, "adapt", ADAPTED)

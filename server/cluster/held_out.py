@@ -70,7 +70,14 @@ def curves_of(
             for arm, start in starts(release, site).items()
             if arms is None or arm in arms
         }
-        curves[site.name] = measure(release.target, measured, site, config.local, config.lineage)
+        curves[site.name] = measure(
+            release.network,
+            measured,
+            site,
+            config.local,
+            config.lineage,
+            pulls=release.pulls(site),
+        )
     return curves
 
 
@@ -84,4 +91,6 @@ def served_release(federation: Federation, id: str) -> ServedRelease:
         records=release_records(federation, release, rows_left(federation, release)),
         probe=federation.config.probe,
         candidates=federation.config.candidates,
+        body=federation.body,
+        head=federation.config.head,
     )

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
-from f2l_fed.local_training.probe import anchor, recentred
+from f2l_fed.generator.serialization import BODY, NEXT_BODY
+from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.quarantine.quarantine import Quarantine
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.body import Body
 from f2l_fed.wire.messages import Frame
 from f2l_fed.zoo import Zoo
 from server.federation.release import Release
@@ -28,6 +31,11 @@ from server.federation.release_registry import ReleaseRegistry
 
 FEDERATION_FILE = "federation.json"
 """Name of the file that marks a federation's folder."""
+
+
+def body_digest(body: Tensor) -> str:
+    """SHA-256 of a (B,) float32 body, as chains name it; 64 hexadecimal digits."""
+    return sha256(body.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,19 @@ class Federation:
 
     @cached_property
     def target(self) -> Target:
-        """The network that is generated."""
+        """The network that is generated: the whole one, or its head as one of its own."""
+        return self.network if self.body is None else self.body.head
+
+    @cached_property
+    def network(self) -> Target:
+        """The whole network that sites get."""
         shape = self.config.target
         return build_target(shape.name, shape.input_shape, shape.classes)
+
+    @cached_property
+    def body(self) -> Body | None:
+        """The body that all sites share; None where whole networks are generated."""
+        return Body.of(self.network) if self.config.has_body else None
 
     @cached_property
     def symmetry(self) -> OutputSymmetry:
@@ -111,24 +129,51 @@ class Federation:
             classes=config.target.classes,
             input_shape=config.target.input_shape,
             layout=self.target.layout.digest,
-            episodes=config.probe.episodes,
+            episodes=config.pairs,
             shots=config.probe.shots,
             probe=config.probe.recipe,
             shared_labels=config.shared_labels,
             nearest=config.candidates.nearest,
+            adapt=config.target.adapt,
+            body_layout=self.body.layout.digest if self.body else "",
+            episodic=config.episodes if self.body else None,
+            head=config.head if self.body else None,
         )
 
+    @cached_property
+    def first_start(self) -> Tensor:
+        """(D,) float32, what networks or heads start from where no release has made any."""
+        return anchor(self.target, self.config.lineage)
+
     def anchor(self, release: Release | None) -> Tensor:
-        """(D,) float32, the start of probes for a release; None stands for no release yet."""
+        """The start of contexts for a release; None stands for no release yet.
+
+        Returns:
+            (D,) float32, the start of the probes; with a body, (B,), the body of the heads.
+        """
         if release is None:
-            return anchor(self.target, self.config.lineage)
-        return self.releases.part(release.id, "anchor")
+            return first_anchor(self.network, self.body, self.config.lineage)
+        return self.releases.part(release.id, "anchor" if self.body is None else BODY)
 
     def next_anchor(self, release: Release | None) -> Tensor:
-        """(D,) float32, the start of probes in the round after a release."""
+        """The start of contexts in the round after a release, as of `anchor`."""
+        if release is not None and self.body is not None:
+            return self.releases.part(release.id, NEXT_BODY)
         if release is None or release.anchors >= self.config.probe.anchors:
             return self.anchor(release)
         return recentred(self.target, self.releases.part(release.id, "mean"))
+
+    def chain(self, release: Release | None) -> tuple[str, ...]:
+        """The digests of all bodies up to that of `next_anchor`, oldest first."""
+        if self.body is None:
+            return ()
+        return (body_digest(self.anchor(None)),) if release is None else release.chain
+
+    def chain_to(self, body: Tensor) -> tuple[str, ...]:
+        """The part of the promoted release's chain up to one of its bodies."""
+        chain = self.chain(self.releases.promoted())
+        digest = body_digest(body) if chain else ""
+        return chain[: chain.index(digest) + 1] if digest in chain else ()
 
     @cached_property
     def zoo(self) -> Zoo:

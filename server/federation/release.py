@@ -27,6 +27,9 @@ class Release:
         figures: Figures of the fit and the audit.
         reasons: Why the gate rejected it; empty if promoted.
         parameters: D.
+        chain: SHA-256 of all bodies of the lineage up to the next one, oldest first; empty where
+            whole networks are generated.
+        body_sites: The sites whose updates are in the next body.
     """
 
     id: str
@@ -40,3 +43,5 @@ class Release:
     figures: Mapping[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     parameters: int = 0
+    chain: tuple[str, ...] = ()
+    body_sites: tuple[str, ...] = ()

@@ -63,8 +63,8 @@ class ReleaseRegistry:
         path = self.path / id / "release.json"
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            for key in ("sites", "records", "reasons"):
-                value[key] = tuple(value[key])
+            for key in ("sites", "records", "reasons", "chain", "body_sites"):
+                value[key] = tuple(value.get(key, ()))
             return Release(**value)
         except FileNotFoundError as error:
             raise ReleaseError(
@@ -88,9 +88,9 @@ class ReleaseRegistry:
         return self.read(id) if id else None
 
     def fitted_on(self, site: str) -> tuple[Release, ...]:
-        """The releases that were fitted on a site's records, oldest first."""
+        """The releases with a site's records or its update of the body in them, oldest first."""
         releases = [self.read(id) for id in self.ids()]
-        return tuple(release for release in releases if site in release.sites)
+        return tuple(one for one in releases if site in one.sites or site in one.body_sites)
 
     def measured(self) -> Release:
         """The release to measure: the promoted one, or the newest if none is; there must be one."""

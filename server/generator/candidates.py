@@ -12,6 +12,7 @@ from torch import Tensor
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_training
 from f2l_fed.generator.generator import Generator
+from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
@@ -78,6 +79,9 @@ class CandidateFactory:
         Yields:
             A site and its candidates, as they are made.
         """
+        if self.federation.body is not None:
+            # The first context is that of the untouched task; a site has one network.
+            probes = probes[:, :1]
         expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
         known = {site: row for row, site in enumerate(self.sites)}
         config = self.federation.config
@@ -89,7 +93,10 @@ class CandidateFactory:
                 # repeated to it, and the next retraining would learn nothing from its update.
                 if self.records is not None:
                     others = _RecordsWithout(self.records, known[site], self.expected.shape[1])
-                own = self.expected[known[site]]
+                own = self.expected[known[site]][: len(own)]
+            if self.federation.body is not None:
+                yield site, ({PRIOR: own[0].clone()},)
+                continue
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
                 candidates_for_training(

@@ -39,7 +39,8 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
     try:
         generator = federation.releases.generator(release.id)
         moved = 0.0
-        if promoted is not None:
+        if promoted is not None and federation.body is None:
+            # Heads on different bodies can't be compared; sites bound a body's change themselves.
             before = promoted
             moved = while_erasing(federation, lambda: drift(federation, release, before))
     except F2LError as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from f2l_fed.admission import load_history
 from f2l_fed.audit.diagnostics import Audit
@@ -10,8 +14,12 @@ from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
 from f2l_fed.generator.fit import FitField, fit_generator
-from server.federation.folder import Federation
+from f2l_fed.generator.generator import Bodies
+from f2l_fed.generator.residual_filter import left_out_sites
+from server.federation.body_updates import BodyUpdates
+from server.federation.folder import Federation, body_digest
 from server.federation.release import Release
+from server.generator.next_body import next_body
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
 
@@ -61,8 +69,16 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             remedy="Add sites, or lower round.minimum.",
         )
     records = read_records(snapshot, [record for rows in used.values() for record in rows])
-    contexts = records.contexts.view(len(used), config.probe.episodes, -1)
+    contexts = records.contexts.view(len(used), config.pairs, -1)
     weights = records.weights.view_as(contexts)
+    if federation.body is not None:
+        odd = left_out_sites(contexts, weights, federation.symmetry)
+        sites = list(used)
+        left_out |= {sites[row]: reason for row, reason in odd.items()}
+        kept = [row for row in range(len(sites)) if row not in odd]
+        used = {sites[row]: used[sites[row]] for row in kept}
+        contexts, weights = contexts[kept], weights[kept]
+    anchor = federation.next_anchor(parent)
     fit = fit_generator(
         contexts,
         weights,
@@ -70,13 +86,16 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         federation.symmetry,
         config.generator,
         generator_for(config.lineage, id, "retrain"),
-        anchor=federation.next_anchor(parent),
+        anchor=anchor if federation.body is None else federation.first_start,
         before=expectation(federation, parent, list(used), contexts),
         fit_field=fit_field,
     )
     since = federation.zoo.erasures()
     if any(since.get(site, 0) > commit for site in used):
         raise RecordErased("a site was erased while a release was fitted on it", where=id)
+    updates, bodies = _bodies(federation, parent, anchor, left_out)
+    chain = () if bodies is None else (*federation.chain(parent), body_digest(bodies.next))
+    fit = replace(fit, generator=replace(fit.generator, bodies=bodies))
     release = Release(
         id=id,
         state="candidate",
@@ -90,6 +109,24 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             **fit.figures(),
             **Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn).figures(),
         },
-        parameters=federation.target.layout.size,
+        parameters=federation.network.layout.size,
+        chain=chain,
+        body_sites=updates,
     )
     return federation.releases.write_candidate(release, fit)
+
+
+def _bodies(
+    federation: Federation, parent: Release | None, body: Tensor, left_out: Mapping[str, str]
+) -> tuple[tuple[str, ...], Bodies | None]:
+    """The sites whose updates are in the next body, and the bodies of the new release."""
+    if federation.body is None:
+        return (), None
+    erased = federation.zoo.erasures()
+    updates = [
+        update
+        for update in BodyUpdates.of(federation.root).read(parent.id if parent else "")
+        if update.site not in left_out and update.site not in erased
+    ]
+    following = next_body(body, updates, federation.config.aggregate)
+    return tuple(update.site for update in updates), Bodies(own=body, next=following)

@@ -37,7 +37,7 @@ def newest_records(
 
     # Round by round from the newest: earlier ones, and their releases, are rarely looked at.
     waiting, found = snapshot.rounds(), dict[str, list[Record]]()
-    episodes = federation.config.probe.episodes
+    episodes = federation.config.pairs
     for number in sorted({number for own in waiting.values() for number in own}, reverse=True):
         missing = {site for site, own in waiting.items() if number in own}
         if not missing:
@@ -84,7 +84,9 @@ def expectation(
         sites: The n sites.
         contexts: (n, E, D) float32, of these sites.
     """
-    if parent is None or parent.anchors < federation.config.probe.anchors:
+    if parent is None or federation.body is not None:
+        return None
+    if parent.anchors < federation.config.probe.anchors:
         return None
     prior = federation.releases.generator(parent.id).prior
     expected = prior(contexts.flatten(0, 1)).view_as(contexts)

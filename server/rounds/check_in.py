@@ -97,7 +97,11 @@ class CheckIn:
             and node not in self._conflicting | self._silent
             and not (node in site_of and self._run_cache.has_context(digest, site_of[node]))
         ]
-        request = pack_probe_request(ProbeRequest(frame=self._federation.frame, anchor=anchor))
+        federation = self._federation
+        asked = ProbeRequest(
+            frame=federation.frame, anchor=anchor, chain=federation.chain_to(anchor)
+        )
+        request = pack_probe_request(asked)
         done = 0
         requests = (SiteRequest(node, request) for node in unknown)
         for reply in self._messenger.ask(PROBE_ACTION, requests, is_over=is_over):
@@ -131,7 +135,7 @@ class CheckIn:
             told = unpack_probe_reply(
                 content,
                 self._federation.target.layout,
-                episodes=self._federation.config.probe.episodes,
+                episodes=self._federation.config.pairs,
             )
         except F2LError as error:
             return "", str(error)

@@ -11,10 +11,10 @@ from torch import Tensor
 from f2l_fed import events
 from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
-from f2l_fed.local_training.probe import anchor
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import TASK_ACTION, Task
 from f2l_fed.wire.packing import pack_task
+from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds.backend import Backend
@@ -98,6 +98,7 @@ class Exchange:
     def begin(self, number: int) -> RoundState:
         """Begins a new round: asks all connected nodes which sites they are."""
         promoted = self._federation.releases.promoted()
+        BodyUpdates.of(self._federation.root).drop_all_but(promoted.id if promoted else "")
         is_over = deadline(self._federation.config.round.deadline_s)
         sites = self._check_in.begin_round(self._federation.anchor(promoted), is_over)
         self._log.emit(events.ROUND_STARTED, round=number, sites=sites)
@@ -164,6 +165,11 @@ class Exchange:
             next_anchor: (D,) float32, where the probes of these tasks start.
         """
         config, state = self._federation.config, current.state
+        release = self._federation.releases.read(state.parent) if state.parent else None
+        body = chain = None
+        if self._federation.body is not None:
+            body = self._federation.anchor(release) if release else None
+            chain = self._federation.chain(release)
         for site, candidates in self._candidates(state, sites, probed_from):
             content = pack_task(
                 Task(
@@ -173,6 +179,8 @@ class Exchange:
                     release=state.parent,
                     recipe=config.later if state.parent else config.first,
                     candidates=candidates if state.parent else (),
+                    body=body,
+                    chain=chain or (),
                 )
             )
             current.send(site, candidates, size_bytes(content))
@@ -184,7 +192,7 @@ class Exchange:
         self, state: RoundState, sites: Sequence[str], probed_from: str
     ) -> Iterator[tuple[str, CandidateSet]]:
         if not state.parent:
-            start = {ANCHOR: anchor(self._federation.target, self._federation.config.lineage)}
+            start = {ANCHOR: self._federation.first_start}
             return ((site, (start,)) for site in sites)
         contexts = self._run_cache.contexts(probed_from, tuple(sites))
         return self._backend.candidates(state.parent, contexts)

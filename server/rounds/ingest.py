@@ -20,6 +20,7 @@ from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import CountMismatch, unpack_update
+from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.rounds.journal import Code
 from server.rounds.messaging import RequestHeader, SiteReply
@@ -97,11 +98,13 @@ class Ingest:
             return Outcome("refused" if from_site else unanswered, failure)
         federation = self._federation
         try:
+            body, pairs = federation.body, federation.config.pairs
             update = unpack_update(
                 content,
                 federation.target.layout,
-                networks=len(candidates),
-                episodes=federation.config.probe.episodes,
+                networks=len(candidates) if body is None else pairs,
+                episodes=pairs,
+                body=None if body is None else body.layout,
             )
         except CountMismatch as error:
             return Outcome("count", str(error))
@@ -128,6 +131,8 @@ class Ingest:
     def _admit(self, request: RequestHeader, update: Update, candidates: CandidateSet) -> Outcome:
         if update.round != request.round:
             return Outcome("round", f"an update for round {update.round}")
+        if self._federation.body is not None:
+            return self._admit_heads(request, update)
         config = self._federation.config
         pairs = list(zip(candidates, update.chosen, strict=True))
         if any(kind not in starts for starts, kind in pairs):
@@ -145,6 +150,29 @@ class Ingest:
             others=torch.stack(others) if others else None,
         )
         return self._screen(submission, update.chosen)
+
+    def _admit_heads(self, request: RequestHeader, update: Update) -> Outcome:
+        """Takes a site's heads and its update of the body; from a private site there is no head."""
+        if update.body is not None and not bool(update.body.square().sum().isfinite()):
+            return Outcome("admission", "an update of the body that is not finite", "finite")
+        submission = Submission(
+            site=request.site,
+            round=request.round,
+            parent=request.release,
+            weights=update.weights,
+            starts=self._federation.first_start.expand_as(update.weights),
+            probes=update.probes,
+            numbers=update.numbers,
+            steps=0,
+        )
+        outcome = Outcome("accepted")
+        if len(update.weights):
+            outcome = self._screen(submission, update.chosen)
+        if update.body is not None and outcome.code == "accepted":
+            # After the heads: of two files that a crash can part, the body's is missed the least.
+            trained = BodyUpdate(site=request.site, round=request.round, body=update.body)
+            BodyUpdates.of(self._federation.root).keep(request.release, trained)
+        return outcome
 
     def _screen(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
         if self._screening.holds(submission):

@@ -10,6 +10,7 @@ from f2l_fed import events
 from f2l_fed.events import EventLog
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
+from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.rounds.journal import PASSING, Journal, JournalEntry
 from server.rounds.state import ExchangeResult, RoundState
@@ -65,7 +66,9 @@ class RoundExchange:
         """
         stored = federation.zoo.snapshot().records(round=state.number)
         journal = Journal.of(federation.root / "rounds", state.number)
-        exchange = cls(state, journal=journal, log=log, stored={record.site for record in stored})
+        bodies = BodyUpdates.of(federation.root).sites(state.parent, state.number)
+        sites = {record.site for record in stored} | bodies
+        exchange = cls(state, journal=journal, log=log, stored=sites)
         lines = journal.read()
         for line in lines:
             exchange._count(line)
@@ -148,6 +151,7 @@ class RoundExchange:
         """
         records = federation.zoo.snapshot().records(round=self.state.number)
         accepted = {record.site for record in records}
+        accepted |= BodyUpdates.of(federation.root).sites(self.state.parent, self.state.number)
         means = {
             name: fmean(told)
             if (told := [r.metrics[name] for r in records if name in r.metrics])

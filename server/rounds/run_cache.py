@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from f2l_fed.local_training.selection import CandidateSet
+from server.federation.file_names import site_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,3 @@ def write_part(path: Path, content: bytes) -> None:
     # It may be erased at this moment.
     with suppress(FileNotFoundError):
         draft.replace(path)
-
-
-def site_digest(site: str) -> str:
-    """The digest that a site's file names begin with; the name itself never becomes a path."""
-    return sha256(site.encode()).hexdigest()[:32]

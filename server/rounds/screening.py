@@ -28,9 +28,9 @@ from f2l_fed.admission import (
 from f2l_fed.admission.history_file import from_bytes, to_bytes
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import AdmissionError
-from f2l_fed.local_training.probe import anchor
+from server.federation.file_names import site_digest
 from server.federation.folder import Federation
-from server.rounds.run_cache import site_digest, write_part
+from server.rounds.run_cache import write_part
 
 
 class Screening:
@@ -65,10 +65,8 @@ class Screening:
         screening = cls(
             federation,
             parts,
-            screen=Screen.of(
-                federation.target, config.lineage, config.probe.episodes, config.admission
-            ),
-            first_anchor=anchor(federation.target, config.lineage),
+            screen=Screen.of(federation.target, config.lineage, config.pairs, config.admission),
+            first_anchor=federation.first_start,
             history=load_history(federation.screening),
         )
         screening._join_parts()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from server.rounds.run_cache import RunCache, site_digest
+from server.federation.file_names import site_digest
+from server.rounds.run_cache import RunCache
 
 
 def filled(root):

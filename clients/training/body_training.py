@@ -1,0 +1,140 @@
+"""The answer of a site to a task with a body: its own network, its heads and the trained body.
+
+The network that the site keeps is made on the release's body, from the head that was generated for
+it. The heads that leave are made on the newer body, which the site then trains further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from clients.training.accepted_request import AcceptedRequest, episodic_steps, leaving
+from clients.training.fine_tuning import FineTuned, measured
+from f2l_fed.core.random_streams import generator_for
+from f2l_fed.errors import PolicyRefusal
+from f2l_fed.local_training.adapted_network import (
+    HeadPairs,
+    adapted_head,
+    adapted_network,
+    head_pairs,
+)
+from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
+from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
+from f2l_fed.local_training.episodic import train_body
+from f2l_fed.targets.body import Body
+from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
+
+
+def own_network(accepted: AcceptedRequest[Task]) -> FineTuned:
+    """The site's own network: the generated head, refitted, and the task's steps."""
+    site, task = accepted.site, accepted.request
+    body, head_config, _ = _settings(accepted.body, task.frame)
+    weights = accepted.anchor if task.body is None else task.body
+    generated = task.candidates[0].get(PRIOR) if task.candidates else None
+    if site.config.privacy.epsilon:
+        # Its context has told the server nothing.
+        generated = None
+    x, y = site.train.x, site.train.y
+    head = adapted_head(body, weights, generated, x, y, head_config)
+    start = body.join(weights, head)
+    rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", 0)
+    made = adapted_network(body, weights, head, x, y, head_config, task.recipe, rng)
+    kind = ANCHOR if generated is None else PRIOR
+    return measured(site, body.network, kind, start, made)
+
+
+def heads(accepted: AcceptedRequest[ProbeRequest | Task]) -> HeadPairs:
+    """The site's pairs of heads on the request's body.
+
+    Raises:
+        PolicyRefusal: If one is not finite.
+    """
+    site, frame = accepted.site, accepted.request.frame
+    body, head_config, episodic = _settings(accepted.body, frame)
+    pairs = head_pairs(
+        body,
+        accepted.anchor,
+        site.train.x,
+        site.train.y,
+        head_config,
+        episodic,
+        frame.shots,
+        lambda pair: generator_for(frame.lineage, site.config.name, "probe", pair),
+    )
+    if not bool(pairs.few.isfinite().all() and pairs.all.isfinite().all()):
+        raise PolicyRefusal("diverged")
+    return pairs
+
+
+def contexts(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
+    """(E, H) float32, the site's contexts; zeros, which tell nothing, with a privacy budget."""
+    if accepted.site.config.privacy.epsilon:
+        return torch.zeros(accepted.request.frame.episodes, accepted.target.layout.size)
+    return heads(accepted).few
+
+
+def update_on_body(
+    accepted: AcceptedRequest[Task], network: FineTuned
+) -> tuple[Update, tuple[float, ...]]:
+    """The update of a site without a privacy budget, and the length of every change in it.
+
+    Args:
+        accepted: The task.
+        network: The site's own network, for the numbers.
+
+    Raises:
+        PolicyRefusal: If something overflows.
+    """
+    site, task = accepted.site, accepted.request
+    kinds, few, whole = leaving(site, task.frame), None, None
+    if "update" in kinds:
+        pairs = heads(accepted)
+        few, whole = pairs.few, pairs.all
+    none = torch.zeros(0, accepted.target.layout.size)
+    trained = _trained_body(accepted) if "body" in kinds else None
+    changes = [] if whole is None else whole.norm(dim=1).tolist()
+    if trained is not None:
+        changes.insert(0, float((trained - accepted.anchor).norm()))
+    if not all(isfinite(change) for change in changes):
+        raise PolicyRefusal("diverged")
+    update = Update(
+        site=site.config.name,
+        round=task.round,
+        chosen=() if whole is None else (network.chosen,) * len(whole),
+        weights=none if whole is None else whole,
+        probes=none if few is None else few,
+        numbers=network.numbers(len(site.train.y), task.recipe.steps),
+        body=trained,
+    )
+    return update, tuple(changes)
+
+
+def _trained_body(accepted: AcceptedRequest[Task]) -> Tensor:
+    site, task = accepted.site, accepted.request
+    body, _, episodic = _settings(accepted.body, task.frame)
+    rng = generator_for(task.frame.lineage, task.round, site.config.name, "body")
+    return train_body(
+        body,
+        accepted.anchor,
+        site.train.x,
+        site.train.y,
+        episodic,
+        episodic_steps(task),
+        rng,
+    )
+
+
+def _settings(body: Body | None, frame: Frame) -> tuple[Body, HeadConfig, EpisodesConfig]:
+    """The body and the settings of a request that has one."""
+    assert body is not None
+    assert frame.head is not None
+    assert frame.episodic is not None
+    return body, _with_pairs(frame.head, frame.episodes), frame.episodic
+
+
+def _with_pairs(config: HeadConfig, pairs: int) -> HeadConfig:
+    return config if config.pairs == pairs else replace(config, pairs=pairs)

@@ -1,0 +1,40 @@
+"""The next body of a lineage: the average of what the sites made of the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from f2l_fed.aggregate.registry import aggregate
+from f2l_fed.generator.config import AggregateConfig
+from server.federation.body_updates import BodyUpdate
+
+ROBUST_FROM = 10
+"""Number of sites from which on the plain mean gives way to a trimmed one."""
+
+_TRIMMED = 0.3
+"""Share of the sites whose values are dropped at either end."""
+
+
+def next_body(body: Tensor, updates: Sequence[BodyUpdate], config: AggregateConfig) -> Tensor:
+    """(B,) float32, the average of the updates; the body itself where there are none.
+
+    Args:
+        body: (B,) float32, the body that was trained.
+        updates: Of one site each.
+        config: The rule, where another than the default is set; else a mean for few sites and a
+            trimmed mean for ten or more.
+    """
+    if not updates:
+        return body
+    rows = torch.stack([update.body for update in updates])
+    rule, byzantine = config.rule, config.byzantine
+    if rule == "mean" and len(rows) >= ROBUST_FROM:
+        rule, byzantine = "trimmed_mean", byzantine or int(_TRIMMED * len(rows))
+    if len(rows) <= 2 * byzantine:
+        rule, byzantine = "median", 0
+    # Around the body: the average of equal values is then exactly that value.
+    changes = rows - body
+    return body + aggregate(rule, changes, torch.ones(len(rows)), byzantine=byzantine)
