@@ -18,7 +18,7 @@ from clients.site import limits
 from clients.site.policy import Work, allow_download
 from clients.site.sent_log import REFUSAL, array_bytes, utc_now
 from clients.site.site import Site, open_site
-from clients.training.accepted_request import target_of, work_of
+from clients.training.accepted_request import body_of, target_of, work_of
 from clients.training.task import respond, respond_to_probe
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.wire.messages import Refusal
@@ -28,6 +28,7 @@ from f2l_fed.wire.packing import (
     pack_update,
     unpack_probe_request,
     unpack_task,
+    version_of,
 )
 
 SITES_ROOT = "F2L_SITES_ROOT"
@@ -68,7 +69,8 @@ def probe(message: Message, context: Context) -> Message:
         allow_download(site.config.policy, array_bytes(message.content))
         request = unpack_probe_request(message.content)
         reply = respond_to_probe(site, request, app=os.environ.get(APP, ""))
-        content = pack_probe_reply(reply, target_of(request.frame).layout)
+        layout, version = target_of(request.frame).layout, version_of(message.content)
+        content = pack_probe_reply(reply, layout, protocol=version)
         return OutgoingMessage("probe", 0, content, work_of(site, request))
 
     return _answer(message, context, answer)
@@ -82,7 +84,11 @@ def task(message: Message, context: Context) -> Message:
         allow_download(site.config.policy, array_bytes(message.content))
         request = unpack_task(message.content)
         update, changes = respond(site, request, app=os.environ.get(APP, ""))
-        content = pack_update(update, target_of(request.frame).layout)
+        layout, version = target_of(request.frame).layout, version_of(message.content)
+        body = body_of(request.frame)
+        content = pack_update(
+            update, layout, body=None if body is None else body.layout, protocol=version
+        )
         work = work_of(site, request)
         return OutgoingMessage("update", request.round, content, work, changes)
 

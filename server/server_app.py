@@ -16,6 +16,8 @@ from f2l_fed.wire.reply_bound import reply_bound
 from server.cluster import connection
 from server.cluster.backend import RayBackend
 from server.federation.folder import Federation
+from server.membership.site_protocols import RegisteredProtocols
+from server.membership.site_registry import SiteRegistry
 from server.rounds.coordinator import Coordinator
 from server.rounds.messaging import Messenger
 from server.rounds.run_end import RunEnd, run_end_path
@@ -52,6 +54,7 @@ def run_rounds(
         backend=RayBackend(root=root, config=federation.config.ray),
         log=federation.events(listener),
         names=partial(_bound_names, grid),
+        protocols=RegisteredProtocols(SiteRegistry(root / "registry")),
     ).run(rounds, sites)
 
 
@@ -78,7 +81,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         federation = Federation.open(Path(root))
         episodes = federation.config.pairs
-        guard_replies(reply_bound(federation.target.layout, episodes))
+        guard_replies(reply_bound(federation.target.layout, episodes, federation.body_layout))
         run_rounds(
             grid,
             Path(root),

@@ -31,6 +31,7 @@ from f2l_fed.wire.enrolment import (
     RenewalForm,
 )
 from f2l_fed.wire.kit import Kit
+from f2l_fed.wire.protocol import LATEST
 
 _NOT_VALID_NOW = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
@@ -69,7 +70,11 @@ def register(kit: Kit, folder: Path) -> FederationFacts:
         keys = Keys.make()
         keys.write(folder)
     form = EnrolmentForm(
-        site=kit.site, token=kit.token, key=keys.public, request=keys.request(kit.site)
+        site=kit.site,
+        token=kit.token,
+        key=keys.public,
+        request=keys.request(kit.site),
+        protocol=LATEST,
     )
     reply = _post(ServerConfig(address=kit.server), folder, ENROL_PATH, form)
     write_atomically(folder / CERTIFICATE, _own_certificate(reply, keys), mode=0o600)
@@ -103,7 +108,12 @@ def renew(site: SiteFolder, *, now: datetime, new_keys: bool = True) -> None:
         after.write(folder, NEW)
     name = site.config.name
     form = RenewalForm.signed(
-        site=name, key=after.public, request=after.request(name), time=now, by=before.flower
+        site=name,
+        key=after.public,
+        request=after.request(name),
+        time=now,
+        by=before.flower,
+        protocol=LATEST,
     )
     reply = _post(site.server, folder, RENEW_PATH, form)
     write_atomically(folder / (CERTIFICATE + NEW), _own_certificate(reply, after), mode=0o600)

@@ -14,7 +14,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from f2l_fed.errors import WireError
+from f2l_fed.wire.protocol import OLDEST, SPOKEN
 
 AUTHORITY = "ca.crt"
 """Name of the PEM file with the authority's certificate, in every identity's folder."""
@@ -46,6 +47,7 @@ NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_HIGHEST_PROTOCOL = 999
 LARGEST_FORM_BYTES = 16 * 1024
 """Size above which a request is not a form."""
 
@@ -96,12 +98,14 @@ class EnrolmentForm:
         token: Token of its kit.
         key: Public key of its SuperNode, OpenSSH format.
         request: Certificate signing request for its TLS key, PEM.
+        protocol: Highest version of the wire protocol that the site speaks.
     """
 
     site: str
     token: str
     key: str
     request: str
+    protocol: int = OLDEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -114,6 +118,7 @@ class RenewalForm:
         request: Certificate signing request for its TLS key from now on, PEM.
         time: Time of the request, ISO 8601 with a time zone.
         signature: ECDSA with SHA-384 over `text` by the SuperNode's key so far, Base64.
+        protocol: Highest version of the wire protocol that the site speaks.
     """
 
     site: str
@@ -121,11 +126,14 @@ class RenewalForm:
     request: str
     time: str
     signature: str = ""
+    protocol: int = OLDEST
 
     @property
     def text(self) -> bytes:
         """The text that is signed."""
-        return json.dumps(["renew", self.site, self.key, self.request, self.time]).encode()
+        # Forms of older versions name no protocol, and have signed none.
+        told = [self.protocol] if self.protocol != OLDEST else []
+        return json.dumps(["renew", self.site, self.key, self.request, self.time, *told]).encode()
 
     def is_signed_by(self, key: str) -> bool:
         """Whether the signature is by a public key, OpenSSH format.
@@ -145,13 +153,20 @@ class RenewalForm:
 
     @classmethod
     def signed(
-        cls, *, site: str, key: str, request: str, time: datetime, by: ec.EllipticCurvePrivateKey
+        cls,
+        *,
+        site: str,
+        key: str,
+        request: str,
+        time: datetime,
+        by: ec.EllipticCurvePrivateKey,
+        protocol: int = OLDEST,
     ) -> RenewalForm:
         """Makes a form and signs it with the SuperNode's key so far; arguments as the fields."""
         stamp = time.isoformat(timespec="seconds")
-        text = cls(site=site, key=key, request=request, time=stamp).text
-        signature = base64.b64encode(by.sign(text, ec.ECDSA(hashes.SHA384()))).decode()
-        return cls(site=site, key=key, request=request, time=stamp, signature=signature)
+        form = cls(site=site, key=key, request=request, time=stamp, protocol=protocol)
+        signature = base64.b64encode(by.sign(form.text, ec.ECDSA(hashes.SHA384()))).decode()
+        return replace(form, signature=signature)
 
 
 Form = TypeVar("Form", EnrolmentForm, RenewalForm)
@@ -167,11 +182,15 @@ def parse_form(kind: type[Form], body: bytes) -> Form:
         values: Any = json.loads(body) if len(body) <= LARGEST_FORM_BYTES else None
     except (ValueError, RecursionError):
         values = None
-    names = {field.name for field in fields(kind)}
-    if not isinstance(values, dict) or set(values) != names:
+    # Forms of older versions name no protocol.
+    names = {field.name for field in fields(kind)} - {SPOKEN}
+    if not isinstance(values, dict) or values.keys() - {SPOKEN} != names:
         raise WireError("the request has another form", expected=", ".join(sorted(names)))
-    if not all(isinstance(value, str) for value in values.values()):
+    if not all(isinstance(values[name], str) for name in names):
         raise WireError("the request has another form", expected="text alone")
+    spoken = values.get(SPOKEN, OLDEST)
+    if type(spoken) is not int or not OLDEST <= spoken <= _HIGHEST_PROTOCOL:
+        raise WireError("not a version of the protocol", where=SPOKEN, got=ascii(spoken)[:32])
     if not is_name(values["site"]):
         raise WireError("invalid name", expected=NAME_RULE, got=ascii(values["site"][:80]))
     return kind(**values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -95,6 +96,36 @@ def read_array(array: Array, name: str) -> Tensor:
         return torch.from_numpy(values.reshape(shape).copy())
     except ValueError as error:
         raise WireError("a tensor has an invalid shape", where=name) from error
+
+
+def read_shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int | None, ...]) -> Tensor:
+    """Reads one of some arrays, of this shape; its shape is compared before its bytes are read.
+
+    Args:
+        arrays: By name.
+        name: Of the array.
+        shape: Its sizes; None takes any.
+
+    Raises:
+        WireError: If it is missing, or its bytes are anything but float32 of its shape.
+        LayoutMismatch: If it has another shape.
+    """
+    array = arrays.get(name)
+    if array is None:
+        raise WireError("a part of the message is missing", expected=name)
+    found = tuple(array.shape)
+    fits = len(found) == len(shape) and all(
+        size in (None, told) for told, size in zip(found, shape, strict=True)
+    )
+    if not fits:
+        raise LayoutMismatch(
+            "an array has another shape",
+            where=name,
+            expected=str(shape).replace("None", "any"),
+            got=_shape(array),
+            remedy="Use the same target network and the same version on both sides.",
+        )
+    return read_array(array, name)
 
 
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:

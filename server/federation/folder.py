@@ -24,6 +24,7 @@ from f2l_fed.quarantine.quarantine import Quarantine
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame
 from f2l_fed.zoo import Zoo
 from server.federation.release import Release
@@ -113,6 +114,11 @@ class Federation:
     def body(self) -> Body | None:
         """The body that all sites share; None where whole networks are generated."""
         return Body.of(self.network) if self.config.has_body else None
+
+    @property
+    def body_layout(self) -> WeightLayout | None:
+        """The layout of that body."""
+        return None if self.body is None else self.body.layout
 
     @cached_property
     def symmetry(self) -> OutputSymmetry:

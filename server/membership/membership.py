@@ -128,7 +128,9 @@ class Membership:
         if site.state == "active":
             return _same(site, request)
         pem, serial = self._certify(form.site, request, now)
-        self.registry.enrol(form.site, form.token, form.key, pem, serial, now=now)
+        self.registry.enrol(
+            form.site, form.token, form.key, pem, serial, now=now, protocol=form.protocol
+        )
         self._events.emit(events.SITE_ENROLLED, site=form.site)
         self.synchronise_superlink()
         return pem
@@ -164,7 +166,7 @@ class Membership:
             return pem
         pem, serial = self._certify(name, request, now)
         # Revoked only now: a renewal that the registry refuses must not lock the site out.
-        _, after = self.registry.renew(name, form.key, pem, serial)
+        _, after = self.registry.renew(name, form.key, pem, serial, protocol=form.protocol)
         self._revoke_earlier(after)
         self._events.emit(events.SITE_RENEWED, site=name)
         self.synchronise_superlink()

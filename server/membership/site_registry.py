@@ -22,6 +22,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.wire.protocol import OLDEST
 from server.pki.identity import check_name
 from server.pki.site_keys import canonical_key, is_same_key
 
@@ -43,6 +44,7 @@ class Enrolment:
         serials: Serial numbers of its certificates in hexadecimal, separated by spaces.
         certificate: The latest of them, PEM.
         previous: The key before the latest renewal; "" before the first.
+        protocol: Highest version of the wire protocol that the site has named.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Enrolment:
     serials: str = ""
     certificate: str = ""
     previous: str = ""
+    protocol: int = OLDEST
 
     @property
     def serial_numbers(self) -> list[int]:
@@ -164,7 +167,15 @@ class SiteRegistry:
         return site
 
     def enrol(
-        self, name: str, token: str, key: str, certificate: str, serial: int, *, now: datetime
+        self,
+        name: str,
+        token: str,
+        key: str,
+        certificate: str,
+        serial: int,
+        *,
+        now: datetime,
+        protocol: int = OLDEST,
     ) -> Enrolment:
         """Registers a site with the token of its kit, once.
 
@@ -172,6 +183,7 @@ class SiteRegistry:
             name, token, key, now: As in `admit`.
             certificate: Its new certificate, PEM.
             serial: Serial number of the certificate.
+            protocol: Highest version of the wire protocol that it speaks.
 
         Raises:
             Refused: If token, time or key is invalid, or the kit has been used.
@@ -182,15 +194,20 @@ class SiteRegistry:
                 raise Refused("the kit has been used already", remedy="Ask for a new one.")
             self._require_new(key := check_key(key))
             site = dataclasses.replace(
-                site, state="active", key=key, serials=f"{serial:x}", certificate=certificate
+                site,
+                state="active",
+                key=key,
+                serials=f"{serial:x}",
+                certificate=certificate,
+                protocol=protocol,
             )
             self._write(site)
             return site
 
     def renew(
-        self, name: str, key: str, certificate: str, serial: int
+        self, name: str, key: str, certificate: str, serial: int, *, protocol: int = OLDEST
     ) -> tuple[Enrolment, Enrolment]:
-        """Gives an active site another key and certificate.
+        """Gives an active site another key and certificate; notes the protocol that it speaks.
 
         Returns:
             The site before and after.
@@ -206,9 +223,17 @@ class SiteRegistry:
                 serials=f"{site.serials} {serial:x}".strip(),
                 certificate=certificate,
                 previous=site.key,
+                protocol=protocol,
             )
             self._write(after)
             return site, after
+
+    def set_protocol(self, name: str, protocol: int) -> None:
+        """Notes the highest version of the wire protocol that an active site has named."""
+        with self._locked():
+            site = self.find(name)
+            if site is not None and site.state == "active":
+                self._write(dataclasses.replace(site, protocol=protocol))
 
     def remove(self, name: str) -> Enrolment:
         """Removes a site for good; returns its registration before.

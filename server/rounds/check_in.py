@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
+from flwr.app import RecordDict
 from torch import Tensor
 
 from f2l_fed import events
@@ -13,6 +14,7 @@ from f2l_fed.wire.messages import PROBE_ACTION, ProbeRequest
 from f2l_fed.wire.packing import pack_probe_request, unpack_probe_reply
 from server.federation.folder import Federation
 from server.rounds.messaging import Messenger, SiteReply, SiteRequest
+from server.rounds.protocols import SiteProtocols, asked_in, note_answer, too_old
 from server.rounds.run_cache import RunCache, anchor_digest
 
 LONGEST_NAME = 100
@@ -29,6 +31,7 @@ class CheckIn:
         run_cache: Holds the contexts.
         names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
             asked; without, as in a simulation, nodes go by the name they give.
+        protocols: The versions of the wire protocol that sites speak.
         take_late: Takes replies to earlier tasks that come in meanwhile.
     """
 
@@ -40,10 +43,12 @@ class CheckIn:
         log: EventLog,
         run_cache: RunCache,
         names: Callable[[], Mapping[int, str]],
+        protocols: SiteProtocols,
         take_late: Callable[[SiteReply], None],
     ) -> None:
         self._federation, self._messenger, self._log = federation, messenger, log
         self._run_cache, self._names, self._take_late = run_cache, names, take_late
+        self._protocols = protocols
         self._node_of: dict[str, int] = {}
         # Nodes that gave the name of another one; they are not asked again.
         self._conflicting: set[int] = set()
@@ -97,17 +102,13 @@ class CheckIn:
             and node not in self._conflicting | self._silent
             and not (node in site_of and self._run_cache.has_context(digest, site_of[node]))
         ]
-        federation = self._federation
-        asked = ProbeRequest(
-            frame=federation.frame, anchor=anchor, chain=federation.chain_to(anchor)
-        )
-        request = pack_probe_request(asked)
         done = 0
-        requests = (SiteRequest(node, request) for node in unknown)
+        requests = self._requests(unknown, bound, anchor)
         for reply in self._messenger.ask(PROBE_ACTION, requests, is_over=is_over):
             if reply.late:
                 self._take_late(reply)
                 continue
+            note_answer(self._protocols, reply)
             site, failure = self._introduce(reply, digest, connected, bound)
             if failure:
                 if reply.node not in self._conflicting:
@@ -124,17 +125,32 @@ class CheckIn:
             )
         )
 
+    def _requests(
+        self, nodes: list[int], bound: Mapping[int, str], anchor: Tensor
+    ) -> Iterator[SiteRequest]:
+        """Makes the request to each node, once for each version of the protocol."""
+        frame, packed = self._federation.frame, dict[int, RecordDict]()
+        chain = self._federation.chain_to(anchor)
+        for node in nodes:
+            site = bound.get(node, "")
+            version = asked_in(self._protocols, site, frame)
+            if version not in packed:
+                request = ProbeRequest(frame=frame, anchor=anchor, chain=chain)
+                packed[version] = pack_probe_request(request, protocol=version)
+            yield SiteRequest(node, packed[version], site)
+
     def _introduce(
         self, reply: SiteReply, digest: str, connected: set[int], bound: Mapping[int, str]
     ) -> tuple[str, str]:
         """Keeps the probes in a reply; returns the site and "", or "" and what is wrong."""
         content, failure, _ = reply.unpack()
         if content is None:
-            return "", failure
+            return "", too_old(reply, self._federation.frame) or failure
         try:
             told = unpack_probe_reply(
                 content,
                 self._federation.target.layout,
+                body=self._federation.body_layout,
                 episodes=self._federation.config.pairs,
             )
         except F2LError as error:

@@ -18,6 +18,7 @@ from server.rounds import state_files
 from server.rounds.backend import Backend
 from server.rounds.exchange import Exchange
 from server.rounds.messaging import Messenger
+from server.rounds.protocols import SiteProtocols, UnregisteredSites
 from server.rounds.run_cache import RunCache
 from server.rounds.state import Interrupted, RoundState, is_transient
 
@@ -32,6 +33,7 @@ class Coordinator:
         log: Where events go.
         names: Looks up the names that are bound to nodes' keys. Where there are any, nobody else is
             asked; without, as in a simulation, nodes go by the name they give.
+        protocols: The versions of the wire protocol that sites speak.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Coordinator:
         backend: Backend,
         log: EventLog,
         names: Callable[[], Mapping[int, str]] = dict,
+        protocols: SiteProtocols | None = None,
     ) -> None:
         self._federation, self._messenger, self._backend = federation, messenger, backend
         self._log, self._names = log, names
+        self._protocols = protocols or UnregisteredSites()
         self._folder = federation.root / "rounds"
 
     def run(self, count: int, expected_sites: int) -> list[RoundState]:
@@ -68,6 +72,7 @@ class Coordinator:
                 log=self._log,
                 run_cache=run_cache,
                 names=self._names,
+                protocols=self._protocols,
             )
             states = self._run(count, expected_sites, exchange)
             run_cache.clear()

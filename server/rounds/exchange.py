@@ -22,6 +22,7 @@ from server.rounds.check_in import CheckIn
 from server.rounds.ingest import Ingest
 from server.rounds.journal import PASSING, JournalEntry
 from server.rounds.messaging import Messenger, SiteReply, SiteRequest, deadline, size_bytes
+from server.rounds.protocols import SiteProtocols, asked_in, note_answer
 from server.rounds.round_exchange import RoundExchange
 from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.screening import Screening
@@ -39,6 +40,7 @@ class Exchange:
         run_cache: What is kept of sites between messages.
         ingest: Takes updates.
         check_in: Knows which sites are connected.
+        protocols: The versions of the wire protocol that sites speak.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Exchange:
         run_cache: RunCache,
         ingest: Ingest,
         check_in: CheckIn,
+        protocols: SiteProtocols,
     ) -> None:
         self._federation, self._messenger, self._backend = federation, messenger, backend
         self._log, self._run_cache = log, run_cache
-        self._ingest, self._check_in = ingest, check_in
+        self._ingest, self._check_in, self._protocols = ingest, check_in, protocols
 
     @classmethod
     def open(
@@ -66,6 +69,7 @@ class Exchange:
         log: EventLog,
         run_cache: RunCache,
         names: Callable[[], Mapping[int, str]],
+        protocols: SiteProtocols,
     ) -> Exchange:
         """Reads the admission history and takes up what a killed run left in the run cache.
 
@@ -83,6 +87,7 @@ class Exchange:
             log=log,
             run_cache=run_cache,
             names=names,
+            protocols=protocols,
             take_late=ingest.take_late,
         )
         return cls(
@@ -93,6 +98,7 @@ class Exchange:
             run_cache=run_cache,
             ingest=ingest,
             check_in=check_in,
+            protocols=protocols,
         )
 
     def begin(self, number: int) -> RoundState:
@@ -181,7 +187,8 @@ class Exchange:
                     candidates=candidates if state.parent else (),
                     body=body,
                     chain=chain or (),
-                )
+                ),
+                protocol=asked_in(self._protocols, site, self._federation.frame),
             )
             current.send(site, candidates, size_bytes(content))
             yield SiteRequest(
@@ -202,6 +209,7 @@ class Exchange:
         if reply.late:
             self._ingest.take_late(reply)
             return
+        note_answer(self._protocols, reply)
         site, number = reply.request.site, current.state.number
         candidates, bytes_down = current.sent(site)
         outcome = self._ingest.take(reply, candidates)

@@ -104,7 +104,7 @@ class Ingest:
                 federation.target.layout,
                 networks=len(candidates) if body is None else pairs,
                 episodes=pairs,
-                body=None if body is None else body.layout,
+                body=federation.body_layout,
             )
         except CountMismatch as error:
             return Outcome("count", str(error))

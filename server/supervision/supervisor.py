@@ -240,7 +240,7 @@ def _reply_bound(root: Path) -> ReplyBound:
         # Nor can a round build it; the other services work.
         _LOG.warning("%s", error)
         return largest_built_in()
-    return reply_bound(layout, federation.config.pairs)
+    return reply_bound(layout, federation.config.pairs, federation.body_layout)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -21,6 +21,7 @@ from server.generator.retrain import retrain
 from server.rounds.backend import Backend
 from server.rounds.coordinator import Coordinator
 from server.rounds.messaging import Messenger
+from server.rounds.protocols import SiteProtocols
 from server.rounds.state import RoundState
 from tests.support.loopback import LoopbackGrid
 
@@ -71,6 +72,7 @@ def conductor(
     listener: Listener | None = None,
     backend: Backend | None = None,
     names: Callable[[], Mapping[int, str]] = dict,
+    protocols: SiteProtocols | None = None,
 ) -> Coordinator:
     """A coordinator of the sites of the given ``site.toml`` files; see `nodes`."""
     grid = grid or LoopbackGrid(honest_app, nodes(site_files))
@@ -80,6 +82,7 @@ def conductor(
         backend=backend or InlineBackend(federation),
         log=federation.events(listener),
         names=names,
+        protocols=protocols,
     )
 
 

@@ -1,0 +1,258 @@
+"""Protocol 4: a record of fields, and one of arrays in which all rows of one kind are one array.
+
+Every array is an object of its own for Flower, which asks for each one singly; so there are few.
+Anchor and body are arrays apart from the candidates, since they are the same for all sites and
+Flower keeps what is the same only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from f2l_fed.errors import WireError
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.wire.fields import (
+    chosen_kinds,
+    config_of,
+    counted,
+    declared_numbers,
+    named,
+    pack_settings,
+    require_count,
+    require_layout,
+    typed,
+    unpack_settings,
+)
+from f2l_fed.wire.frames import ALL, pack_frame, unpack_frame
+from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
+from f2l_fed.wire.task_fields import (
+    candidates_of,
+    chain_of,
+    kinds_of,
+    pack_kinds,
+    pack_temperatures,
+    temperatures_of,
+)
+from f2l_fed.wire.tensors import arrays_of, read_array, read_shaped
+
+VERSION = 4
+"""The version that messages name."""
+
+
+def pack_probe_request(request: ProbeRequest) -> RecordDict:
+    """Packs a probe request."""
+    head = pack_frame(request.frame, VERSION) | {"chain": list(request.chain)}
+    return RecordDict({"frame": ConfigRecord(head), **_arrays(anchor=request.anchor)})
+
+
+def unpack_probe_request(content: RecordDict) -> ProbeRequest:
+    """Unpacks a probe request.
+
+    Raises:
+        WireError: If the content is not a probe request of this version.
+    """
+    head = config_of(content, "frame")
+    frame, arrays = unpack_frame(head), _arrays_in(content)
+    _require_arrays(arrays, {"anchor"})
+    return ProbeRequest(frame=frame, anchor=_vector(arrays, "anchor"), chain=chain_of(head, frame))
+
+
+def pack_task(task: Task) -> RecordDict:
+    """Packs a task: the fields of the frame and its own are one record."""
+    rows = [row for candidates in task.candidates for row in candidates.values()]
+    head = pack_frame(task.frame, VERSION) | {
+        "round": task.round,
+        "release": task.release,
+        **pack_kinds(task.candidates),
+        "chain": list(task.chain),
+        **pack_temperatures(task.temperatures),
+        **pack_settings("recipe", task.recipe),
+    }
+    candidates = torch.stack(rows) if rows else None
+    arrays = _arrays(anchor=task.anchor, body=task.body, candidates=candidates)
+    return RecordDict({"frame": ConfigRecord(head), **arrays})
+
+
+def unpack_task(content: RecordDict) -> Task:
+    """Unpacks a task.
+
+    Raises:
+        WireError: If the content is not a task of this version.
+    """
+    head = config_of(content, "frame")
+    if "round" not in head:
+        raise WireError("a part of the message is missing", expected="round")
+    frame, arrays = unpack_frame(head), _arrays_in(content)
+    kinds = kinds_of(head, frame)
+    known = {"anchor"} | ({"candidates"} if kinds else set())
+    _require_arrays(arrays, known | ({"body"} if frame.adapt != ALL else set()))
+    return Task(
+        frame=frame,
+        anchor=_vector(arrays, "anchor"),
+        round=counted(head, "round", least=0),
+        release=named(head, "release") if head.get("release") != "" else "",
+        recipe=unpack_settings(Recipe, "recipe", head),
+        candidates=candidates_of(arrays, kinds),
+        body=_vector(arrays, "body"),
+        chain=chain_of(head, frame),
+        temperatures=temperatures_of(head),
+    )
+
+
+def pack_update(
+    update: Update, layout: WeightLayout, *, body: WeightLayout | None = None
+) -> RecordDict:
+    """Packs an update; one without networks has no array of them, nor of probes."""
+    head: dict[str, Any] = {
+        "version": VERSION,
+        "site": update.site,
+        "round": update.round,
+        "chosen": list(update.chosen),
+        "episodes": len(update.probes),
+        "layout": layout.digest,
+        **({} if body is None else {"body_layout": body.digest}),
+    }
+    return RecordDict(
+        {
+            "update": ConfigRecord(head),
+            "numbers": MetricRecord(dict(update.numbers)),
+            **_arrays(weights=update.weights, probes=update.probes, body=update.body),
+        }
+    )
+
+
+def unpack_update(
+    content: RecordDict,
+    layout: WeightLayout,
+    *,
+    body: WeightLayout | None = None,
+    networks: int | None = None,
+    episodes: int | None = None,
+) -> Update:
+    """Unpacks an update; its records and counts are checked before any array is read.
+
+    Args:
+        content: The reply.
+        layout: Of the adapted part.
+        body: Layout of the body that was sent; None without one. Only with a body may there be
+            neither networks nor probes.
+        networks: Number of networks that were asked for; None takes as many as it names.
+        episodes: Number of probes; likewise.
+
+    Raises:
+        CountMismatch: If it has another number of them.
+        WireError: If the content is not an update, or has anything that was not asked for.
+        LayoutMismatch: If it has another layout.
+    """
+    head = _reply_head(content, "update")
+    require_layout(typed(head, "layout", str), layout)
+    if body is not None:
+        require_layout(typed(head, "body_layout", str), body)
+    numbers = declared_numbers(content)
+    chosen, probes = chosen_kinds(head), typed(head, "episodes", int)
+    bare = body is not None and not chosen and probes == 0
+    if not bare:
+        _require_rows("chosen", len(chosen), networks)
+        _require_rows("episodes", probes, episodes)
+    _require_records(content, {"update", "numbers", "arrays"})
+    arrays = _arrays_in(content)
+    known = set() if bare else {"weights", "probes"}
+    _require_arrays(arrays, known | ({"body"} if body is not None else set()))
+    return Update(
+        site=typed(head, "site", str),
+        round=typed(head, "round", int),
+        chosen=chosen,
+        weights=_rows(arrays, "weights", len(chosen), layout),
+        probes=_rows(arrays, "probes", probes, layout),
+        numbers=numbers,
+        body=None if body is None else read_shaped(arrays, "body", (body.size,)),
+    )
+
+
+def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
+    """Packs a probe reply."""
+    head: dict[str, Any] = {
+        "version": VERSION,
+        "site": reply.site,
+        "episodes": len(reply.probes),
+        "layout": layout.digest,
+    }
+    return RecordDict({"reply": ConfigRecord(head), **_arrays(probes=reply.probes)})
+
+
+def unpack_probe_reply(
+    content: RecordDict,
+    layout: WeightLayout,
+    *,
+    body: WeightLayout | None = None,
+    episodes: int | None = None,
+) -> ProbeReply:
+    """Unpacks a probe reply; arguments, checks and errors as of `unpack_update`."""
+    head = _reply_head(content, "reply")
+    require_layout(typed(head, "layout", str), layout)
+    probes = typed(head, "episodes", int)
+    bare = body is not None and probes == 0
+    if not bare:
+        _require_rows("episodes", probes, episodes)
+    _require_records(content, {"reply", "arrays"})
+    arrays = _arrays_in(content)
+    _require_arrays(arrays, set() if bare else {"probes"})
+    return ProbeReply(site=typed(head, "site", str), probes=_rows(arrays, "probes", probes, layout))
+
+
+def _reply_head(content: RecordDict, key: str) -> Mapping[str, Any]:
+    head = config_of(content, key)
+    if head.get("version") != VERSION:
+        raise WireError("the site answers in another version", expected=str(VERSION))
+    return head
+
+
+def _arrays(**tensors: Tensor | None) -> dict[str, ArrayRecord]:
+    """The record of arrays, without those that are absent or have no rows; none without any."""
+    found = {
+        name: Array(tensor.contiguous().numpy())
+        for name, tensor in tensors.items()
+        if tensor is not None and len(tensor)
+    }
+    return {"arrays": ArrayRecord(found)} if found else {}
+
+
+def _arrays_in(content: RecordDict) -> Mapping[str, Array]:
+    return arrays_of(content, "arrays") if "arrays" in content else {}
+
+
+def _require_arrays(arrays: Mapping[str, Array], known: set[str]) -> None:
+    if odd := arrays.keys() - known:
+        raise WireError("an array that was not asked for", got=repr(min(odd)))
+
+
+def _require_records(content: RecordDict, known: set[str]) -> None:
+    """Refuses a reply with other records than these, without a look into any of them."""
+    if odd := content.keys() - known:
+        raise WireError("a record that was not asked for", got=repr(min(odd)))
+
+
+def _require_rows(name: str, found: int, asked: int | None) -> None:
+    require_count(found, asked)
+    if found < 1:
+        raise WireError("the message has no networks or probes", where=name, got=str(found))
+
+
+def _rows(arrays: Mapping[str, Array], name: str, count: int, layout: WeightLayout) -> Tensor:
+    """(count, D) float32, checked against the layout's size before it is read."""
+    if not count:
+        return torch.empty(0, layout.size)
+    return read_shaped(arrays, name, (count, layout.size))
+
+
+def _vector(arrays: Mapping[str, Array], name: str) -> Tensor | None:
+    """(D,) float32 of any size, which the receiver checks; None if it is absent."""
+    if name not in arrays:
+        return None
+    return read_array(arrays[name], name).reshape(-1)
