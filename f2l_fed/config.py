@@ -175,6 +175,13 @@ class FederationConfig:
         """E, the number of contexts that a training site sends, each with its network or head."""
         return self.head.pairs if self.has_body else self.probe.episodes
 
+    def recipe(self, release: str) -> Recipe:
+        """The fine-tuning of a round from the starts of a release; "" for the first round.
+
+        On a body a site starts from a solved head, in the first round too.
+        """
+        return self.later if release or self.has_body else self.first
+
     @property
     def generator(self) -> GeneratorConfig:
         """The settings of the generator."""

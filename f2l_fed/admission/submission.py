@@ -39,6 +39,8 @@ class Submission:
         numbers: Declared numbers by name (`f2l_fed.wire.messages.NUMBERS`).
         steps: Gradient steps that were asked for.
         others: (c, D) float32, the other networks it was sent; it may have sent one of them back.
+        solved: Whether they are heads, solved from zero: the declared numbers are then those of the
+            site's own network, which it keeps.
     """
 
     site: str
@@ -50,6 +52,7 @@ class Submission:
     numbers: Mapping[str, float]
     steps: int
     others: Tensor | None = None
+    solved: bool = False
 
     @property
     def updates(self) -> Tensor:

@@ -26,6 +26,8 @@ class WeightSketch:
         output: (K, R) int64, indices of each output's weights.
         buckets: (H,) int64, bucket of each hidden weight in a sketch.
         signs: (H,) float32, +1 or -1, sign of each hidden weight in a sketch.
+        directions: (R, 256) float32, random directions in the space of an output's weights, for
+            networks without hidden weights; (R, 0) for others.
     """
 
     size: int
@@ -34,6 +36,7 @@ class WeightSketch:
     output: Tensor
     buckets: Tensor
     signs: Tensor
+    directions: Tensor
 
     @classmethod
     def of(cls, target: Target, lineage: str) -> WeightSketch:
@@ -48,6 +51,7 @@ class WeightSketch:
             output=split.output,
             buckets=torch.randint(_BUCKETS, (count,), generator=rng),
             signs=2.0 * torch.randint(2, (count,), generator=rng) - 1,
+            directions=torch.randn(split.output.shape[1], 0 if count else _BUCKETS, generator=rng),
         )
 
     def output_rows(self, vectors: Tensor) -> Tensor:
@@ -76,8 +80,16 @@ class WeightSketch:
     def signature(self, vectors: Tensor) -> Tensor:
         """(m, D) to (m, 256 + K): the sketch and the outputs' lengths in ascending order.
 
+        Without hidden weights the sketch is that of the outputs together: their root sum of
+        squares along random directions, which no permutation of them changes.
+
         The second part tells apart networks that share their hidden layers, however their
         outputs are numbered.
         """
-        lengths = vectors[:, self.output].norm(dim=2).sort(dim=1).values
-        return torch.cat([self.count_sketch(vectors), lengths], dim=1)
+        rows = vectors[:, self.output]
+        lengths = rows.norm(dim=2).sort(dim=1).values
+        if self.directions.shape[1]:
+            sketch = (rows @ self.directions).norm(dim=1)
+        else:
+            sketch = self.count_sketch(vectors)
+        return torch.cat([sketch, lengths], dim=1)

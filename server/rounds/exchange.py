@@ -183,7 +183,7 @@ class Exchange:
                     anchor=next_anchor,
                     round=state.number,
                     release=state.parent,
-                    recipe=config.later if state.parent else config.first,
+                    recipe=config.recipe(state.parent),
                     candidates=candidates if state.parent else (),
                     body=body,
                     chain=chain or (),

@@ -146,7 +146,7 @@ class Ingest:
             starts=torch.stack([starts[kind] for starts, kind in pairs]),
             probes=update.probes,
             numbers=update.numbers,
-            steps=(config.later if request.release else config.first).steps,
+            steps=config.recipe(request.release).steps,
             others=torch.stack(others) if others else None,
         )
         return self._screen(submission, update.chosen)
@@ -163,7 +163,8 @@ class Ingest:
             starts=self._federation.first_start.expand_as(update.weights),
             probes=update.probes,
             numbers=update.numbers,
-            steps=0,
+            steps=self._federation.config.recipe(request.release).steps,
+            solved=True,
         )
         outcome = Outcome("accepted")
         if len(update.weights):

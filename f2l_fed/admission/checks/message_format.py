@@ -65,7 +65,7 @@ def contradictions(evidence: Evidence) -> Iterator[Finding]:
                 }
                 yield Finding(code="contradiction", action="reject", figures=figures, about=loss)
     anchored = not bool(evidence.submission.starts[:, output].any())
-    if anchored and "loss_before" in numbers:
+    if anchored and not evidence.submission.solved and "loss_before" in numbers:
         expected = log(len(output))
         if abs(numbers["loss_before"] - expected) > _TOLERANCE * expected:
             figures = {"loss": numbers["loss_before"], "expected": expected}
