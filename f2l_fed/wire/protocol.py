@@ -20,6 +20,9 @@ LATEST = 4
 SPOKEN = "protocol"
 """Key of the highest version that a site speaks, in its forms and in the head of its replies."""
 
+ARRAYS = "arrays"
+"""Name of the record with all arrays of a message, from protocol 4 on."""
+
 _HEADS = ("update", "reply", "refusal")
 
 
