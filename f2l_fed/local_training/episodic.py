@@ -1,0 +1,153 @@
+"""Episodic training of a body: it learns features in which a head of few examples is good.
+
+Every step draws an episode from a site's own examples: a few of each class to make a head, others
+to measure it. Half of the loss is that of class means, with a learnt scale of distances; half that
+of a ridge head, which is solved in closed form and so differentiated exactly.
+
+Reference:
+    Snell et al.: Prototypical networks for few-shot learning, arXiv 1703.05175 (class means).
+    Bertinetto et al.: Meta-learning with differentiable closed-form solvers, arXiv 1805.08136.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from f2l_fed.local_training.config import EpisodesConfig
+from f2l_fed.local_training.finetune import clip_by_norm
+from f2l_fed.local_training.logistic_head import with_ones
+from f2l_fed.local_training.turns import drawn_turn
+from f2l_fed.targets.body import Body
+
+_RIDGE = 0.1
+"""Strength of the ridge head, relative to the mean squared length of the support's features."""
+
+_RIDGE_SCALE = 10.0
+"""Factor on its scores, together with the learnt scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """The examples of one episode, by index, with classes numbered anew.
+
+    Args:
+        support: (s,) int64, the examples that heads are made on.
+        support_labels: (s,) int64, from 0.
+        query: (q,) int64, the examples that they are measured on.
+        query_labels: (q,) int64.
+    """
+
+    support: Tensor
+    support_labels: Tensor
+    query: Tensor
+    query_labels: Tensor
+
+
+def train_body(
+    body: Body,
+    weights: Tensor,
+    x: Tensor,
+    y: Tensor,
+    config: EpisodesConfig,
+    steps: int,
+    rng: torch.Generator,
+) -> Tensor:
+    """The body after some episodic steps on a site's examples.
+
+    Args:
+        body: The body.
+        weights: (B,) float32, the start; not changed.
+        x: (n, *input_shape) float32.
+        y: (n,) int64.
+        config: Settings of episodes and descent.
+        steps: Number of steps, each on an episode of its own.
+        rng: Draws the episodes.
+
+    Returns:
+        (B,) float32; the start itself where fewer than two classes have two examples.
+    """
+    theta = weights.detach().clone()
+    if steps == 0 or sum(bool(count >= 2) for count in y.bincount()) < 2:
+        return theta
+    momentum = torch.zeros_like(theta)
+    for _ in range(steps):
+        gradient = episode_gradient(body, theta, x, y, config, rng)
+        momentum.mul_(config.momentum).add_(clip_by_norm(gradient, config.max_gradient_norm))
+        theta.sub_(momentum, alpha=config.lr)
+    return body.calibrated(theta, x)
+
+
+def episode_gradient(
+    body: Body, weights: Tensor, x: Tensor, y: Tensor, config: EpisodesConfig, rng: torch.Generator
+) -> Tensor:
+    """(B,) float32, the gradient of the loss of one episode that is drawn; see `train_body`."""
+    episode = draw_episode(y, config.support, config.query, rng)
+    chosen = x[torch.cat([episode.support, episode.query])]
+    chosen = drawn_turn(chosen, config.turns, config.inversion, rng)
+    theta = weights.detach().clone().requires_grad_()
+    loss = episode_loss(body, theta, chosen, episode)
+    (gradient,) = torch.autograd.grad(loss, theta)
+    return gradient
+
+
+def draw_episode(y: Tensor, support: int, query: int, rng: torch.Generator) -> Episode:
+    """Draws an episode of all classes with two examples or more.
+
+    A class with too few examples gives a third of them to the support, but at least one to both.
+
+    Args:
+        y: (n,) int64.
+        support: Support examples per class, where there are enough.
+        query: Query examples per class, likewise.
+        rng: Draws the examples.
+    """
+    parts: tuple[list[Tensor], ...] = ([], [], [], [])
+    number = 0
+    for label in y.unique().tolist():
+        own = (y == label).nonzero().squeeze(1)
+        if len(own) < 2:
+            continue
+        own = own[torch.randperm(len(own), generator=rng)]
+        few = support if len(own) >= support + query else max(1, min(support, len(own) // 3))
+        sides = own[:few], own[few : few + query]
+        for side, into, labels in zip(
+            sides, (parts[0], parts[2]), (parts[1], parts[3]), strict=True
+        ):
+            into.append(side)
+            labels.append(torch.full_like(side, number))
+        number += 1
+    return Episode(*(torch.cat(part) for part in parts))
+
+
+def episode_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -> Tensor:
+    """() float32, half the loss of class means and half that of a ridge head on the queries.
+
+    Args:
+        body: The body.
+        weights: (B,) float32.
+        x: (s + q, *input_shape) float32, the support's inputs and then the queries'.
+        episode: The labels of both.
+    """
+    count = len(episode.support)
+    features = body.training_features(weights, x)
+    support, query = features[:count], features[count:]
+    hot = functional.one_hot(episode.support_labels).to(features.dtype)
+    means = hot.T @ support / hot.sum(0)[:, None]
+    scale = body.scale(weights)
+    near = scale * (2 * query @ means.T - means.square().sum(1))
+    ridge = _RIDGE_SCALE * scale * _ridge_scores(support, hot, query)
+    labels = episode.query_labels
+    return (functional.cross_entropy(near, labels) + functional.cross_entropy(ridge, labels)) / 2
+
+
+def _ridge_scores(support: Tensor, hot: Tensor, query: Tensor) -> Tensor:
+    """(q, K) scores of a ridge regression of the support's classes, by its (s, s) Gram matrix."""
+    s, q = with_ones(support), with_ones(query)
+    strength = _RIDGE * s.square().sum(1).mean().detach()
+    gram = s @ s.T + strength * torch.eye(len(s), dtype=s.dtype)
+    dual: Tensor = torch.linalg.solve(gram, hot - 1 / hot.shape[1])
+    return q @ (s.T @ dual)

@@ -1,0 +1,194 @@
+"""The body of a target network, which all sites share, and its head, which is generated.
+
+The head is the last linear layer, and a target of its own: a linear network on the body's
+features. So whatever acts on a target (layout, symmetry, codec, flow, audit, zoo) acts on heads.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from f2l_fed.errors import TargetError
+from f2l_fed.targets.batch_norm import measuring
+from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.targets.target import Target
+
+SCALE = "episodic.log_scale"
+"""Name of the body's last number: the logarithm of the scale of distances, learnt in episodes."""
+
+_LARGEST_SCALE = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A target network up to its last linear layer.
+
+    Args:
+        network: The whole network.
+        head: The last layer as a target: (F,) features to K outputs.
+        layout: Layout of the body's B numbers: the network's tensors without the head's, and
+            `SCALE`.
+        template: The network without its last layer; its weights are never used.
+        trainee: The same, normalising by the batch where there is batch normalisation.
+    """
+
+    network: Target
+    head: Target
+    layout: WeightLayout
+    template: nn.Module
+    trainee: nn.Module
+
+    @classmethod
+    def of(cls, network: Target) -> Body:
+        """The body of a network.
+
+        Raises:
+            TargetError: If the network does anything after its last linear layer.
+        """
+        path = network.output_weight.removesuffix("weight").removesuffix(".")
+        where = f"target {network.name!r}"
+        layer = network.template.get_submodule(path) if path else network.template
+        assert isinstance(layer, nn.Linear)
+        if path:
+            template = copy.deepcopy(network.template)
+            template.set_submodule(path, nn.Identity())
+        else:
+            template = nn.Identity()
+        _require_last(network, template, layer, where)
+        owned = {network.output_weight, network.output_bias}
+        tensors = [
+            (name, shape)
+            for name, shape in zip(network.layout.names, network.layout.shapes, strict=True)
+            if name not in owned
+        ]
+        names, shapes = zip(*tensors, (SCALE, (1,)), strict=True)
+        features, bias = layer.in_features, network.output_bias is not None
+        return cls(
+            network=network,
+            head=Target.of(
+                f"{network.name} head",
+                partial(nn.Linear, features, network.classes, bias=bias),
+                (features,),
+                network.classes,
+            ),
+            layout=WeightLayout(names, shapes),
+            template=template,
+            trainee=measuring(template) if network.statistics else template,
+        )
+
+    @property
+    def feature_count(self) -> int:
+        """F, the number of features."""
+        return self.head.input_shape[0]
+
+    def initialise(self, generator: torch.Generator) -> Tensor:
+        """Random weights as the network's own initialisation draws them, at scale 1.
+
+        Returns:
+            (B,) float32; the same for equal generator states on every machine.
+        """
+        return self.split(self.network.initialise(generator))[0]
+
+    def features(self, weights: Tensor, x: Tensor) -> Tensor:
+        """The features of inputs; differentiable in both.
+
+        Args:
+            weights: (B,) float32.
+            x: (n, *input_shape) float32.
+
+        Returns:
+            (n, F) float32.
+        """
+        tensors = self._tensors(weights)
+        for name in self.network.statistics:
+            if name.endswith("running_var"):
+                tensors[name] = tensors[name].clamp(min=0)
+        found: Tensor = functional_call(self.template, tensors, (x,))
+        return found
+
+    def training_features(self, weights: Tensor, x: Tensor) -> Tensor:
+        """`features`, but where there is batch normalisation, by the statistics of these inputs."""
+        return (
+            self._measured(weights, x)[0] if self.network.statistics else self.features(weights, x)
+        )
+
+    @torch.no_grad()
+    def calibrated(self, weights: Tensor, x: Tensor) -> Tensor:
+        """The weights with the statistics of batch normalisation as they are on some inputs.
+
+        Args:
+            weights: (B,) float32; returned as they are where there is no batch normalisation.
+            x: (n, *input_shape) float32, at least two.
+        """
+        if not self.network.statistics:
+            return weights
+        tensors = self._measured(weights, x)[1]
+        return self.layout.flatten({**self.layout.unflatten(weights), **tensors})
+
+    def scale(self, weights: Tensor) -> Tensor:
+        """() float32, the learnt scale of distances between features, at most 100."""
+        return weights[-1].exp().clamp(max=_LARGEST_SCALE)
+
+    def join(self, weights: Tensor, head: Tensor) -> Tensor:
+        """The whole network: (B,) and (H,) float32 to (D,)."""
+        tensors = self.layout.unflatten(weights)
+        del tensors[SCALE]
+        own = self.head.layout.unflatten(head)
+        tensors[self.network.output_weight] = own["weight"]
+        if self.network.output_bias is not None:
+            tensors[self.network.output_bias] = own["bias"]
+        return self.network.layout.flatten(tensors)
+
+    def split(self, network: Tensor) -> tuple[Tensor, Tensor]:
+        """The inverse of `join`, with scale 1: (D,) float32 to (B,) and (H,)."""
+        tensors = self.network.layout.unflatten(network)
+        own = {"weight": tensors[self.network.output_weight]}
+        if self.network.output_bias is not None:
+            own["bias"] = tensors[self.network.output_bias]
+        tensors[SCALE] = network.new_zeros(1)
+        return (
+            self.layout.flatten({name: tensors[name] for name in self.layout.names}),
+            self.head.layout.flatten(own),
+        )
+
+    def _tensors(self, weights: Tensor) -> dict[str, Tensor]:
+        tensors = self.layout.unflatten(weights)
+        del tensors[SCALE]
+        return tensors
+
+    def _measured(self, weights: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(x) < 2:
+            raise TargetError(
+                "batch normalisation can't be trained on a single example",
+                where=f"target {self.network.name!r}",
+                expected="2 or more examples",
+                got=str(len(x)),
+            )
+        tensors = self._tensors(weights)
+        for name in self.network.statistics:
+            # The call overwrites them.
+            tensors[name] = tensors[name].detach().clone()
+        found: Tensor = functional_call(self.trainee, tensors, (x,))
+        return found, {name: tensors[name] for name in self.network.statistics}
+
+
+@torch.no_grad()
+def _require_last(network: Target, template: nn.Module, layer: nn.Linear, where: str) -> None:
+    """Raises TargetError unless the linear layer is the last thing that the network does."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *network.input_shape, generator=rng)
+    features = template(x)
+    usable = isinstance(features, Tensor) and features.shape == (2, layer.in_features)
+    if not usable or not torch.allclose(layer(features), network.template(x), atol=1e-5):
+        raise TargetError(
+            "the network's head can't be generated apart from its body",
+            where=where,
+            expected="a network whose last step is its linear output layer",
+            remedy='Use another target, or adapt = "all".',
+        )
