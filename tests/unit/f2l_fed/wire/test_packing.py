@@ -107,7 +107,7 @@ def test_a_reply_that_names_no_protocol_is_one_of_an_older_site():
     assert spoken_by_site(RecordDict()) == 3
 
 
-@pytest.mark.parametrize("named", ["4", 4.0, True, 0, -1, [4]])
+@pytest.mark.parametrize("named", ["4", 4.0, True, 0, -1, [4], 1000, 2**62])
 def test_a_protocol_that_is_no_number_above_the_oldest_is_none(named):
     content = pack_refusal(Refusal(site="a", code="failed"))
     content["refusal"] = ConfigRecord({**content["refusal"], "protocol": named})
