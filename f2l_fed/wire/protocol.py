@@ -6,7 +6,7 @@ and in every reply; the server asks in the highest that both speak, and is answe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -38,11 +38,11 @@ def spoken_by_site(reply: RecordDict) -> int:
         # A site may send a record of any kind under this name.
         named = head.get(SPOKEN) if head is not None else None
         if is_version(named):
-            return int(named)
+            return named
     return OLDEST
 
 
-def is_version(named: Any) -> bool:
+def is_version(named: Any) -> TypeGuard[int]:
     """Whether a value from outside can be the highest version that a site speaks."""
     return type(named) is int and OLDEST <= named <= _HIGHEST
 
