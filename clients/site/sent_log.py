@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, RecordDict
 
 from clients.site.policy import PolicyConfig, Work
 from f2l_fed.errors import PolicyRefusal
+from f2l_fed.wire.protocol import ARRAYS
 
 REFUSAL = "refusal"
 """Kind of the entries that count as no answer."""
@@ -136,9 +137,7 @@ class SentLog:
                 record: {name: list(array.shape) for name, array in arrays.items()}
                 for record, arrays in content.array_records.items()
             },
-            "norms": {
-                record: _finite(_norm(arrays)) for record, arrays in content.array_records.items()
-            },
+            "norms": {name: _finite(norm) for name, norm in _norms(content).items()},
             "changes": [_finite(change) for change in changes],
             **({"budget": dict(budget)} if budget else {}),
             **({"work": asdict(work)} if work else {}),
@@ -181,6 +180,19 @@ def work_texts(work: Mapping[str, Any] | None) -> list[str]:
     texts = [f"{name} {work[key]}" for name, key in counts.items() if work[key]]
     batch = [f"examples a step {work['examples']}"] if work["examples"] else []
     return [*texts, *batch, f"anchor {work['anchor']}"]
+
+
+def _norms(content: RecordDict) -> dict[str, float]:
+    """Euclidean length of each vector: a row of an array, or all tensors of a record together."""
+    found = {}
+    for record, arrays in content.array_records.items():
+        if record != ARRAYS:
+            found[record] = _norm(arrays)
+            continue
+        for name, array in arrays.items():
+            rows = np.atleast_2d(array.numpy().astype(np.float64))
+            found |= {f"{name}.{i}": float(np.linalg.norm(row)) for i, row in enumerate(rows)}
+    return found
 
 
 def _norm(arrays: ArrayRecord) -> float:

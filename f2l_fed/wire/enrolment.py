@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from f2l_fed.errors import WireError
-from f2l_fed.wire.protocol import OLDEST, SPOKEN
+from f2l_fed.wire.protocol import OLDEST, SPOKEN, is_version
 
 AUTHORITY = "ca.crt"
 """Name of the PEM file with the authority's certificate, in every identity's folder."""
@@ -47,7 +47,6 @@ NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_HIGHEST_PROTOCOL = 999
 LARGEST_FORM_BYTES = 16 * 1024
 """Size above which a request is not a form."""
 
@@ -189,7 +188,7 @@ def parse_form(kind: type[Form], body: bytes) -> Form:
     if not all(isinstance(values[name], str) for name in names):
         raise WireError("the request has another form", expected="text alone")
     spoken = values.get(SPOKEN, OLDEST)
-    if type(spoken) is not int or not OLDEST <= spoken <= _HIGHEST_PROTOCOL:
+    if not is_version(spoken):
         raise WireError("not a version of the protocol", where=SPOKEN, got=ascii(spoken)[:32])
     if not is_name(values["site"]):
         raise WireError("invalid name", expected=NAME_RULE, got=ascii(values["site"][:80]))

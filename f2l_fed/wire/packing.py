@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from f2l_fed.errors import WireError
 from f2l_fed.targets.layout import WeightLayout
-from f2l_fed.wire import protocol3, protocol4
+from f2l_fed.wire import protocol_3, protocol_4
 from f2l_fed.wire.fields import CountMismatch, config_of, typed
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.protocol import LATEST, OLDEST, SPOKEN
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_PROTOCOLS: dict[int, ModuleType] = {3: protocol3, 4: protocol4}
+_PROTOCOLS: dict[int, ModuleType] = {3: protocol_3, 4: protocol_4}
 
 
 def version_of(request: RecordDict) -> int:
@@ -109,10 +109,10 @@ def pack_update(
         body: Layout of its body; None without one.
         protocol: Version of the request.
     """
-    if protocol == protocol3.VERSION:
-        content = protocol3.pack_update(update, layout)
+    if protocol == protocol_3.VERSION:
+        content = protocol_3.pack_update(update, layout)
     else:
-        content = protocol4.pack_update(update, layout, body=body)
+        content = protocol_4.pack_update(update, layout, body=body)
     return _naming(content, "update")
 
 
@@ -140,8 +140,10 @@ def unpack_update(
         LayoutMismatch: If it has another layout.
     """
     if _is_oldest(content, "update") and body is None:
-        return protocol3.unpack_update(content, layout, networks=networks, episodes=episodes)
-    return protocol4.unpack_update(content, layout, body=body, networks=networks, episodes=episodes)
+        return protocol_3.unpack_update(content, layout, networks=networks, episodes=episodes)
+    return protocol_4.unpack_update(
+        content, layout, body=body, networks=networks, episodes=episodes
+    )
 
 
 def pack_probe_reply(
@@ -161,8 +163,8 @@ def unpack_probe_reply(
 ) -> ProbeReply:
     """Unpacks a probe reply; arguments, checks and errors as of `unpack_update`."""
     if _is_oldest(content, "reply") and body is None:
-        return protocol3.unpack_probe_reply(content, layout, episodes=episodes)
-    return protocol4.unpack_probe_reply(content, layout, body=body, episodes=episodes)
+        return protocol_3.unpack_probe_reply(content, layout, episodes=episodes)
+    return protocol_4.unpack_probe_reply(content, layout, body=body, episodes=episodes)
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
@@ -193,5 +195,7 @@ def _is_oldest(reply: RecordDict, head: str) -> bool:
 
 def _naming(reply: RecordDict, head: str) -> RecordDict:
     """A reply that names the highest version of this site."""
-    reply.config_records[head][SPOKEN] = LATEST
+    fields = reply[head]
+    if isinstance(fields, ConfigRecord):
+        fields[SPOKEN] = LATEST
     return reply

@@ -6,7 +6,7 @@ and in every reply; the server asks in the highest that both speak, and is answe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -20,6 +20,10 @@ LATEST = 4
 SPOKEN = "protocol"
 """Key of the highest version that a site speaks, in its forms and in the head of its replies."""
 
+ARRAYS = "arrays"
+"""Name of the record with all arrays of a message, from protocol 4 on."""
+
+_HIGHEST = 999
 _HEADS = ("update", "reply", "refusal")
 
 
@@ -31,11 +35,16 @@ def spoken_by_site(reply: RecordDict) -> int:
     """
     for name in _HEADS:
         head = reply.get(name)
-        # A record of tensors has no such key, and a site may send anything.
+        # A site may send a record of any kind under this name.
         named = head.get(SPOKEN) if head is not None else None
-        if type(named) is int and named > OLDEST:
+        if is_version(named):
             return named
     return OLDEST
+
+
+def is_version(named: Any) -> TypeGuard[int]:
+    """Whether a value from outside can be the highest version that a site speaks."""
+    return type(named) is int and OLDEST <= named <= _HIGHEST
 
 
 def common(spoken: int) -> int:

@@ -25,7 +25,7 @@ _CHUNK_BYTES = 5 * 2**20
 """Flower's SuperLink gets a tensor in pieces of this size."""
 
 _FIXED_OBJECTS = 5
-"""The message, its record of records, the settings, the numbers and the arrays of protocol 4."""
+"""The message, its record of records, the settings, the numbers and, in protocol 4, the arrays."""
 
 _TENSOR_BYTES, _CHUNK_EXTRA_BYTES, _FIXED_BYTES = 640, 192, 16_384
 """Names, digests and headers of a tensor, of a further piece, and of everything else."""

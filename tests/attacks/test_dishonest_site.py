@@ -37,6 +37,7 @@ from tests.support.control_service import DONE, ask, make_certificates
 from tests.support.small_federation import events, prepared
 
 SIX_MB = 6_000_000
+ROWS = ("weights", "probes")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def honest(federation: Federation, protocol: int) -> int:
+    """Number of tensors in an honest site's replies of a round, and in those that it is asked."""
+    each = len(federation.target.layout.names)
+    return each * (1 + 2 * federation.config.probe.episodes) if protocol == 3 else 3
+
+
+def tensors_of_replies(read: list[str], federation: Federation) -> int:
+    return len([name for name in read if name in {*federation.target.layout.names, *ROWS}])
+
+
 def codes(federation: Federation, number: int) -> dict[str, str]:
     return {line.site: line.code for line in Journal.of(federation.root / "rounds", number).read()}
 
@@ -67,26 +78,28 @@ def codes(federation: Federation, number: int) -> dict[str, str]:
         (further_records(1000), "garbage"),
     ],
 )
-def test_more_than_was_asked_is_refused_before_any_of_it_is_read(tmp_path, read, tamper, code):
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_more_than_was_asked_is_refused_before_any_of_it_is_read(
+    tmp_path, read, tamper, code, protocol
+):
     federation, files = prepared(tmp_path / "out", sites=3)
-    honest = len(federation.target.layout.names) * (1 + 2 * federation.config.probe.episodes)
-    state = dishonest_round(federation, files, tasks={1: tamper})
+    state = dishonest_round(federation, files, tasks={1: tamper}, protocol=protocol)
     assert codes(federation, 1)["site-000"] == code
     assert state.accepted == ("site-001", "site-002")
     # Every site's probe reply, and the two honest updates; anchors are not replies.
-    assert len([name for name in read if name in federation.target.layout.names]) <= 3 * honest
+    assert tensors_of_replies(read, federation) <= 3 * honest(federation, protocol)
     assert (
         "than was asked" in state.rejected["site-000"] or "not asked" in state.rejected["site-000"]
     )
 
 
 @pytest.mark.parametrize("tamper", [more_probes(1000), further_records(1000)])
-def test_a_probe_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read, tamper):
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_a_probe_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read, tamper, protocol):
     federation, files = prepared(tmp_path / "out", "round.quorum=0.5", sites=3)
-    honest = len(federation.target.layout.names) * (1 + 2 * federation.config.probe.episodes)
-    state = dishonest_round(federation, files, probes={1: tamper})
+    state = dishonest_round(federation, files, probes={1: tamper}, protocol=protocol)
     assert state.accepted == ("site-001", "site-002")
-    assert len([name for name in read if name in federation.target.layout.names]) <= 3 * honest
+    assert tensors_of_replies(read, federation) <= 3 * honest(federation, protocol)
     (failed,) = events(federation.root, "site.failed")
     assert "asked" in failed["reason"]
 
@@ -94,7 +107,6 @@ def test_a_probe_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read
 def test_a_late_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read):
     settings = ("round.timeout_s=0.5", "round.quorum=0.5")
     federation, files = prepared(tmp_path / "out", *settings, sites=3)
-    honest = len(federation.target.layout.names) * (1 + 2 * federation.config.probe.episodes)
 
     def once(reply: RecordDict) -> RecordDict:
         return more_networks(1000)(reply) if reply["update"]["round"] == 1 else reply
@@ -102,7 +114,7 @@ def test_a_late_reply_with_more_than_was_asked_is_refused_unread(tmp_path, read)
     dishonest_round(federation, files, tasks={1: once}, late=1)
     (late,) = events(federation.root, "site.late")
     assert (late["round"], late["site"], late["code"]) == (1, "site-000", "count")
-    assert len([name for name in read if name in federation.target.layout.names]) <= 9 * honest
+    assert tensors_of_replies(read, federation) <= 9 * honest(federation, 4)
 
 
 def test_a_reply_is_looked_through_a_fixed_number_of_times(tmp_path, monkeypatch):
@@ -196,7 +208,7 @@ def test_a_long_name_of_a_tensor_breaks_no_view(tmp_path, certificates):
     for reason in (rounds[0].rejected["site-000"], sites[0].last_rejection):
         assert len(reason) <= 1000
         assert reason.isprintable()
-        assert "not in the layout" in reason
+        assert "not asked for" in reason
     assert (federation.root / "events.jsonl").stat().st_size < 100_000
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from f2l_fed.wire.enrolment import FederationFacts
+from server.membership.site_registry import SiteRegistry
 from server.pki.certificate_store import create_authority, issue
 from tests.attacks.peers.made_up_kits import made_up, sealed
 from tests.support.commands import in_process
@@ -237,6 +238,7 @@ def test_a_site_learns_at_its_registration_whether_labels_are_shared(
     line = f"shared_labels = {'true' if shared else 'false'}"
     assert line in (place / name / "site.toml").read_text().splitlines()
     assert gateway.facts(place / name) == FederationFacts(shared_labels=shared, nearest=True)
+    assert SiteRegistry(gateway.root / "registry").active(name).protocol == 4
 
 
 def test_a_kit_of_format_2_from_before_is_read(tmp_path, authority, data):

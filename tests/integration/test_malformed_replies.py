@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,8 +17,6 @@ from tests.support.small_federation import events, prepared
 
 
 def array(values: object) -> Array:
-    import numpy as np
-
     return Array(np.asarray(values, dtype=np.float32))
 
 
@@ -41,6 +40,14 @@ def deep_array() -> Array:
     return lying_array(shape=shape, data=honest.data[: head - 2] + size + header + bytes(4))
 
 
+def with_arrays(reply: RecordDict, **arrays: Array) -> RecordDict:
+    return RecordDict({**dict(reply), "arrays": ArrayRecord({**reply["arrays"], **arrays})})
+
+
+def with_networks(change: Callable[[Array], Array]) -> Callable[[RecordDict], RecordDict]:
+    return lambda reply: with_arrays(reply, weights=change(reply["arrays"]["weights"]))
+
+
 GARBAGE = {
     "nothing": lambda _: RecordDict(),
     "other records": lambda _: RecordDict({"x": ArrayRecord({"w": array([1.0])})}),
@@ -56,35 +63,17 @@ GARBAGE = {
     "another layout": lambda reply: RecordDict(
         {**dict(reply), "update": ConfigRecord({**reply["update"], "layout": "00"})}
     ),
-    "one tensor of another shape": lambda reply: RecordDict(
-        {**dict(reply), "weights.0": ArrayRecord({**reply["weights.0"], "0.weight": array([1.0])})}
-    ),
-    "bytes that are no array": lambda reply: RecordDict(
-        {
-            **dict(reply),
-            "weights.0": ArrayRecord(
-                dict.fromkeys(reply["weights.0"], lying_array(data=b"\x93NUMPY"))
-            ),
-        }
-    ),
-    "a shape that lies": lambda reply: RecordDict(
-        {
-            **dict(reply),
-            "weights.0": ArrayRecord(
-                dict.fromkeys(reply["weights.0"], lying_array(shape=(1 << 20, 1 << 10)))
-            ),
-        }
-    ),
-    "more sizes than an array can have": lambda reply: RecordDict(
-        {**dict(reply), "weights.0": ArrayRecord(dict.fromkeys(reply["weights.0"], deep_array()))}
-    ),
-    "objects": lambda reply: RecordDict(
-        {
-            **dict(reply),
-            "weights.0": ArrayRecord(
-                dict.fromkeys(reply["weights.0"], lying_array(dtype="object"))
-            ),
-        }
+    "one network too many": with_networks(lambda honest: array(np.ones((2, honest.shape[1])))),
+    "networks of another size": with_networks(lambda _: array(np.ones((1, 3)))),
+    "networks in one row": with_networks(lambda honest: array(np.ones(honest.shape[1]))),
+    "bytes that are no array": with_networks(lambda _: lying_array(data=b"\x93NUMPY")),
+    "a shape that lies": with_networks(lambda _: lying_array(shape=(1 << 20, 1 << 10))),
+    "the right shape that lies": with_networks(lambda honest: lying_array(shape=honest.shape)),
+    "more sizes than an array can have": with_networks(lambda _: deep_array()),
+    "objects": with_networks(lambda honest: lying_array(shape=honest.shape, dtype="object")),
+    "an array more": lambda reply: with_arrays(reply, body=array([1.0])),
+    "probes left out": lambda reply: RecordDict(
+        {**dict(reply), "arrays": ArrayRecord({"weights": reply["arrays"]["weights"]})}
     ),
     "numbers that are lists": lambda reply: RecordDict(
         {**dict(reply), "numbers": MetricRecord({"examples": [1.0, 2.0]})}

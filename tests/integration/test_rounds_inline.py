@@ -252,14 +252,15 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
 
     grid = LoopbackGrid(app, {n: {"site": str(f)} for n, f in enumerate(files, 1)})
     conductor(federation, files, grid=grid).run(1, 6)
-    shapes = dict(zip(federation.target.layout.names, federation.target.layout.shapes, strict=True))
+    size = federation.target.layout.size
     for content in seen:
-        assert set(content) == {"update", "weights.0", "probe.0", "probe.1", "numbers"}
-        for part in ("weights.0", "probe.0", "probe.1"):
-            arrays = content.array_records[part]
-            assert {name: tuple(array.shape) for name, array in arrays.items()} == shapes
+        assert set(content) == {"update", "arrays", "numbers"}
+        shapes = {name: tuple(array.shape) for name, array in content["arrays"].items()}
+        assert shapes == {"weights": (1, size), "probes": (2, size)}
         assert set(content.metric_records["numbers"]) == set(NUMBERS)
         assert set(content.config_records["update"]) == {
+            "version",
+            "protocol",
             "site",
             "round",
             "chosen",

@@ -31,6 +31,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 
 from clients.client_app import app as honest_app
 from f2l_fed.wire.messages import TASK_ACTION
+from f2l_fed.wire.protocol import ARRAYS, LATEST
 from server.federation.folder import Federation
 from server.rounds.state import RoundState
 from tests.support.inline import conductor, nodes
@@ -40,12 +41,11 @@ Tampering = Callable[[RecordDict], RecordDict]
 
 
 def more_networks(count: int) -> Tampering:
-    """The first network of an update, so many times; all of them are one object."""
+    """The first network of an update, so many times; in protocol 3 all of them are one object."""
 
     def tamper(reply: RecordDict) -> RecordDict:
-        rows = {f"weights.{index}": reply["weights.0"] for index in range(count)}
         head = ConfigRecord({**reply["update"], "chosen": ["anchor"] * count})
-        return RecordDict({**reply, **rows, "update": head})
+        return RecordDict({**_repeated(reply, "weights", count), "update": head})
 
     return tamper
 
@@ -54,10 +54,9 @@ def more_probes(count: int) -> Tampering:
     """The first probe of an update or a probe reply, so many times."""
 
     def tamper(reply: RecordDict) -> RecordDict:
-        rows = {f"probe.{index}": reply["probe.0"] for index in range(count)}
         key = "update" if "update" in reply else "reply"
         head = ConfigRecord({**reply[key], "episodes": count})
-        return RecordDict({**reply, **rows, key: head})
+        return RecordDict({**_repeated(reply, "probes", count), key: head})
 
     return tamper
 
@@ -66,7 +65,7 @@ def further_records(count: int) -> Tampering:
     """So many more records than anybody asked for."""
 
     def tamper(reply: RecordDict) -> RecordDict:
-        rows = {f"more.{index}": reply["probe.0"] for index in range(count)}
+        rows = {f"more.{index}": _first(reply) for index in range(count)}
         return RecordDict({**reply, **rows})
 
     return tamper
@@ -83,14 +82,42 @@ def declares(name: str, value: float) -> Tampering:
 
 
 def long_name(letters: int) -> Tampering:
-    """A first network with a tensor whose name has so many letters, and a control character."""
+    """One more tensor, whose name has so many letters and a control character."""
 
     def tamper(reply: RecordDict) -> RecordDict:
         name = "\x1b" + "a" * letters
-        arrays = {**reply["weights.0"], name: Array(np.zeros(1, np.float32))}
-        return RecordDict({**reply, "weights.0": ArrayRecord(arrays)})
+        record = ARRAYS if ARRAYS in reply else "weights.0"
+        arrays = {**reply[record], name: Array(np.zeros(1, np.float32))}
+        return RecordDict({**reply, record: ArrayRecord(arrays)})
 
     return tamper
+
+
+def _repeated(reply: RecordDict, name: str, count: int) -> dict[str, ArrayRecord]:
+    """The records of a reply with so many of its first rows of one kind."""
+    if ARRAYS in reply:
+        rows = np.repeat(reply[ARRAYS][name].numpy()[:1], count, axis=0)
+        return {**reply, ARRAYS: ArrayRecord({**reply[ARRAYS], name: Array(rows)})}
+    key = {"weights": "weights", "probes": "probe"}[name]
+    return {**reply, **{f"{key}.{index}": reply[f"{key}.0"] for index in range(count)}}
+
+
+def _first(reply: RecordDict) -> ArrayRecord:
+    """The first record of tensors in a reply."""
+    return next(iter(reply.array_records.values()))
+
+
+class _InOne:
+    """All sites speak the same version of the protocol."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+
+    def of(self, _: str, /) -> int:
+        return self._version
+
+    def note(self, _: str, spoken: int, /) -> None:
+        """Keeps nothing."""
 
 
 def dishonest_round(
@@ -101,6 +128,7 @@ def dishonest_round(
     probes: Mapping[int, Tampering] | None = None,
     heard: list[Message] | None = None,
     late: int | None = None,
+    protocol: int = LATEST,
 ) -> RoundState:
     """Conducts a round in which some sites tamper with their replies.
 
@@ -111,6 +139,7 @@ def dishonest_round(
         probes: The same with replies to probe requests.
         heard: Gets every task as a curious site keeps it.
         late: Number of a site whose reply to its first task comes in a second round.
+        protocol: Version in which all sites are asked.
     """
     app = ClientApp()
 
@@ -126,7 +155,8 @@ def dishonest_round(
 
     finished = federation.root / "releases/00001/release.json"
     grid = _LateGrid(app, nodes(files), late, finished) if late else LoopbackGrid(app, nodes(files))
-    return conductor(federation, files, grid=grid).run(2 if late else 1, len(files))[-1]
+    base = conductor(federation, files, grid=grid, protocols=_InOne(protocol))
+    return base.run(2 if late else 1, len(files))[-1]
 
 
 class _LateGrid(LoopbackGrid):

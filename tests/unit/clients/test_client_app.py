@@ -73,10 +73,10 @@ def test_an_update_comes_back_and_the_record_says_the_same(tmp_path):
     assert entry["kind"] == "update"
     assert entry["numbers"] == update.numbers
     assert entry["fields"] == dict(content.config_records["update"])
-    shapes = {n: list(s) for n, s in zip(layout.names, layout.shapes, strict=True)}
-    assert entry["tensors"] == {"weights.0": shapes, "probe.0": shapes, "probe.1": shapes}
+    shapes = {"weights": [1, layout.size], "probes": [2, layout.size]}
+    assert entry["tensors"] == {"arrays": shapes}
     vectors = {"weights.0": update.weights[0]}
-    vectors |= {f"probe.{episode}": probe for episode, probe in enumerate(update.probes)}
+    vectors |= {f"probes.{episode}": probe for episode, probe in enumerate(update.probes)}
     assert entry["norms"] == pytest.approx({k: float(v.norm()) for k, v in vectors.items()})
     start = load_start(tmp_path / "state")
     assert start is not None
@@ -156,7 +156,11 @@ def test_answers_beyond_the_daily_number_are_refused(tmp_path):
     assert unpack_refusal(ask(site, task())) is None
     assert refusal(ask(site, task())).code == "too-many-answers-today"
     assert [entry["kind"] for entry in sent(site)] == ["update", "refusal"]
-    assert sent(site)[1]["fields"] == {"site": "north", "code": "too-many-answers-today"}
+    assert sent(site)[1]["fields"] == {
+        "site": "north",
+        "code": "too-many-answers-today",
+        "protocol": 4,
+    }
 
 
 def test_the_text_of_an_error_stays_at_the_site(tmp_path, caplog):

@@ -1,21 +1,15 @@
-"""Messages come through as they were; one that is not as agreed gets a typed error."""
+"""A message is in the version that its receiver speaks; a reply names the highest of its site."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from flwr.app import ConfigRecord, RecordDict
 
 from f2l_fed.errors import LayoutMismatch, WireError
-from f2l_fed.local_training.config import Recipe
-from f2l_fed.targets.layout import WeightLayout
-from f2l_fed.wire.messages import Frame, ProbeReply, ProbeRequest, Refusal, Task, Update
+from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Refusal
 from f2l_fed.wire.packing import (
     pack_probe_reply,
     pack_probe_request,
@@ -27,300 +21,121 @@ from f2l_fed.wire.packing import (
     unpack_refusal,
     unpack_task,
     unpack_update,
+    version_of,
 )
-from f2l_fed.wire.tensors import read_array
-from tests.support.small import rng
-
-LAYOUT = WeightLayout(("w", "b"), ((2, 3), (2,)))
-FRAME = Frame(
-    lineage="mlp/3",
-    target="mlp",
-    classes=2,
-    input_shape=(3,),
-    layout=LAYOUT.digest,
-    episodes=3,
-    shots=5,
-    probe=Recipe(steps=10, lr=0.05, momentum=0.9),
-)
-
-
-def vector(seed):
-    return torch.randn(LAYOUT.size, generator=rng(seed))
-
-
-TASK = Task(
-    frame=FRAME,
-    anchor=vector(6),
-    round=4,
-    release="0003",
-    recipe=Recipe(steps=15, lr=0.03, momentum=0.9, batch=50, max_gradient_norm=2.5),
-    candidates=({"prior": vector(0), "sample-0": vector(1)}, {"prior": vector(4)}),
-)
-UPDATE = Update(
-    site="a",
-    round=4,
-    chosen=("sample-0", "prior"),
-    weights=torch.stack([vector(2), vector(7)]),
-    probes=torch.stack([vector(3), vector(8), vector(9)]),
-    numbers={"examples": 40.0, "loss_after": 0.25},
+from f2l_fed.wire.protocol import spoken_by_site
+from tests.support.golden import message
+from tests.support.messages import (
+    BODY,
+    FRAME,
+    HEADS,
+    LAYOUT,
+    TASK,
+    UPDATE,
+    WITH_BODY,
+    objects_of,
+    same,
+    vector,
 )
 
-
-def same(a, b):
-    """Equality of messages that hold tensors."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, Task | Update | ProbeReply | ProbeRequest):
-        return all(same(getattr(a, name), getattr(b, name)) for name in type(a).__slots__)
-    return a == b
+PROBES = ProbeReply(site="a", probes=torch.stack([vector(1), vector(2)]))
 
 
-def packed():
-    return pack_update(UPDATE, LAYOUT)
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_a_message_comes_through_in_every_version(protocol):
+    request = ProbeRequest(frame=FRAME, anchor=vector(1))
+    for value, pack, unpack in (
+        (request, pack_probe_request, unpack_probe_request),
+        (TASK, pack_task, unpack_task),
+    ):
+        content = pack(value, protocol=protocol)
+        assert version_of(content) == protocol
+        assert same(unpack(content), value)
+    update = pack_update(UPDATE, LAYOUT, protocol=protocol)
+    assert same(unpack_update(update, LAYOUT, networks=2, episodes=3), UPDATE)
+    reply = pack_probe_reply(PROBES, LAYOUT, protocol=protocol)
+    assert same(unpack_probe_reply(reply, LAYOUT, episodes=2), PROBES)
+    assert [spoken_by_site(content) for content in (update, reply)] == [4, 4]
 
 
-def refused(content, match, error=WireError):
-    with pytest.raises(error, match=match):
-        unpack_update(content, LAYOUT)
+def test_the_latest_version_is_the_default_and_has_few_objects():
+    assert version_of(pack_task(TASK)) == 4
+    old, new = pack_update(UPDATE, LAYOUT, protocol=3), pack_update(UPDATE, LAYOUT)
+    assert (objects_of(old), objects_of(new)) == (29, 9)
 
 
-def test_every_message_comes_through_as_it_was():
-    for anchor in (None, vector(1)):
-        request = ProbeRequest(frame=FRAME, anchor=anchor)
-        assert same(unpack_probe_request(pack_probe_request(request)), request)
-    assert same(unpack_task(pack_task(TASK)), TASK)
-    assert same(unpack_update(packed(), LAYOUT), UPDATE)
-    reply = ProbeReply(site="a", probes=vector(5)[None])
-    assert same(unpack_probe_reply(pack_probe_reply(reply, LAYOUT), LAYOUT), reply)
+def test_only_the_latest_version_has_messages_with_a_body():
+    with pytest.raises(WireError, match=r"protocol 3 .* Install a newer version .* at the site"):
+        pack_task(WITH_BODY, protocol=3)
+    with pytest.raises(WireError, match="protocol 3"):
+        pack_probe_request(ProbeRequest(frame=HEADS, anchor=None), protocol=3)
+    old = pack_task(TASK, protocol=3)
+    old["frame"] = ConfigRecord(
+        {**pack_task(WITH_BODY)["frame"], "version": 3, "layout": LAYOUT.digest}
+    )
+    with pytest.raises(WireError, match="protocol 3"):
+        unpack_task(old)
+    with pytest.raises(WireError, match="another version"):
+        unpack_update(pack_update(UPDATE, LAYOUT, protocol=3), LAYOUT, body=BODY)
+    with_body = replace(UPDATE, body=vector(1, BODY))
+    content = pack_update(with_body, LAYOUT, body=BODY)
+    assert same(unpack_update(content, LAYOUT, body=BODY), with_body)
+
+
+@pytest.mark.parametrize("version", [0, 2, 5, "3", True, None, 4.0])
+def test_another_version_of_the_protocol_is_refused(version):
+    content = pack_task(TASK)
+    content["frame"] = ConfigRecord({**content["frame"], "version": version or 0})
+    for unpack in (unpack_task, unpack_probe_request):
+        with pytest.raises(WireError, match=r"expected 3 to 4, got .*\. Install"):
+            unpack(content)
+
+
+@pytest.mark.parametrize("shape", ["28", [0, 3], [-1], [1.5]])
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_a_frame_is_checked_in_every_version(protocol, shape):
+    content = pack_task(TASK, protocol=protocol)
+    content["frame"] = ConfigRecord({**content["frame"], "input_shape": shape})
+    with pytest.raises(WireError, match="input shape"):
+        unpack_task(content)
+
+
+def test_a_reply_that_names_no_protocol_is_one_of_an_older_site():
+    for name in ("update", "probe-reply", "refusal"):
+        assert spoken_by_site(message(name)) == 3
+    assert spoken_by_site(pack_refusal(Refusal(site="a", code="failed"))) == 4
+    assert spoken_by_site(RecordDict()) == 3
+
+
+@pytest.mark.parametrize("named", ["4", 4.0, True, 0, -1, [4], 1000, 2**62])
+def test_a_protocol_that_is_no_number_above_the_oldest_is_none(named):
+    content = pack_refusal(Refusal(site="a", code="failed"))
+    content["refusal"] = ConfigRecord({**content["refusal"], "protocol": named})
+    assert spoken_by_site(content) == 3
+
+
+def test_records_of_tensors_name_no_protocol():
+    content = pack_update(UPDATE, LAYOUT)
+    content["update"] = content["arrays"]
+    assert spoken_by_site(content) == 3
+
+
+def test_another_layout_is_refused_with_both_digests():
+    for protocol in (3, 4):
+        content = pack_update(UPDATE, LAYOUT, protocol=protocol)
+        content["update"] = ConfigRecord({**content["update"], "layout": "f" * 64})
+        match = f"expected {LAYOUT.digest[:12]}, got ffffffffffff"
+        with pytest.raises(LayoutMismatch, match=match):
+            unpack_update(content, LAYOUT)
+
+
+def test_a_refusal_comes_through_and_an_answer_is_none():
     refusal = Refusal(site="a", code="too-few-examples")
     assert unpack_refusal(pack_refusal(refusal)) == refusal
-
-
-def test_a_task_without_candidates_starts_from_the_anchor():
-    bare = replace(TASK, candidates=(), release="", anchor=None)
-    assert same(unpack_task(pack_task(bare)), bare)
-
-
-def test_an_answer_is_no_refusal():
-    assert unpack_refusal(packed()) is None
+    assert unpack_refusal(pack_update(UPDATE, LAYOUT)) is None
 
 
 @pytest.mark.parametrize("code", ["", "x" * 65, "[/red]", "two words", "a\x1b[2J", "ä"])
 def test_a_refusals_code_is_nothing_but_a_code(code):
     with pytest.raises(WireError, match="no valid code"):
         unpack_refusal(pack_refusal(Refusal(site="a", code=code)))
-
-
-def test_an_update_carries_the_networks_tensors_and_the_declared_numbers_and_nothing_else():
-    content = packed()
-    tensors = {"weights.0", "weights.1", "probe.0", "probe.1", "probe.2"}
-    assert set(content) == {"update", "numbers"} | tensors
-    assert set(content["update"]) == {"site", "round", "chosen", "episodes", "layout"}
-    assert dict(content["numbers"]) == UPDATE.numbers
-    for key in tensors:
-        shapes = {name: tuple(array.shape) for name, array in content[key].items()}
-        assert shapes == dict(zip(LAYOUT.names, LAYOUT.shapes, strict=True))
-        assert {array.dtype for array in content[key].values()} == {"float32"}
-
-
-def test_unpacked_tensors_are_the_receivers_own():
-    content = packed()
-    unpack_update(content, LAYOUT).weights.zero_()
-    unpack_task(task := pack_task(TASK)).candidates[0]["prior"].zero_()
-    assert same(unpack_update(content, LAYOUT), UPDATE)
-    assert same(unpack_task(task), TASK)
-
-
-@pytest.mark.parametrize("key", ["update", "weights.1", "probe.0"])
-def test_a_missing_part_is_named(key):
-    content = packed()
-    del content[key]
-    refused(content, f"missing: expected {key}")
-
-
-@pytest.mark.parametrize("key", ["frame", "task", "candidates.1"])
-def test_a_missing_part_of_a_task_is_named(key):
-    content = pack_task(TASK)
-    del content[key]
-    with pytest.raises(WireError, match=f"missing: expected {key}"):
-        unpack_task(content)
-
-
-def test_an_update_may_keep_all_its_numbers_to_itself():
-    content = packed()
-    del content["numbers"]
-    assert unpack_update(content, LAYOUT).numbers == {}
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("site", 3),
-        ("round", "4"),
-        ("round", 4.0),
-        ("round", True),
-        ("chosen", "prior"),
-        ("episodes", "3"),
-        ("layout", 0),
-    ],
-)
-def test_a_field_of_the_wrong_type_is_named(key, value):
-    content = packed()
-    content["update"] = ConfigRecord({**content["update"], key: value})
-    refused(content, f"{key}: .*wrong type")
-
-
-def test_another_layout_is_refused_with_both_digests():
-    content = packed()
-    content["update"] = ConfigRecord({**content["update"], "layout": "f" * 64})
-    refused(content, f"expected {LAYOUT.digest[:12]}, got ffffffffffff", LayoutMismatch)
-    reply = pack_probe_reply(ProbeReply(site="a", probes=vector(0)[None]), LAYOUT)
-    other = WeightLayout(("w",), ((8,),))
-    with pytest.raises(LayoutMismatch, match=other.digest[:12]):
-        unpack_probe_reply(reply, other)
-
-
-def with_tensor(name, array, key="weights.0"):
-    content = packed()
-    content[key] = ArrayRecord({**content[key], name: array})
-    return content
-
-
-@pytest.mark.parametrize("key", ["weights.1", "probe.0"])
-def test_a_tensor_of_another_shape_or_name_is_refused(key):
-    wrong = Array(np.zeros((3, 2), np.float32))
-    refused(with_tensor("w", wrong, key), rf"{key}: .*expected w \(2, 3\)", LayoutMismatch)
-    refused(with_tensor("extra", wrong, key), f"{key}: .*got extra", LayoutMismatch)
-    content = packed()
-    content[key] = ArrayRecord({"w": content[key]["w"]})
-    refused(content, rf"{key}: .*expected b \(2,\)", LayoutMismatch)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
-def test_a_tensor_of_another_type_is_refused(dtype):
-    refused(with_tensor("b", Array(np.zeros(2, dtype))), "b: .*expected float32, got " + dtype)
-
-
-def npy(shape=(2,), dtype="float32", header=None):
-    """An array's bytes; or such with another header."""
-    data = Array(np.zeros(shape, dtype)).data
-    if header is None:
-        return data
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
-
-
-HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (%b), }\n"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x93NUMPY",
-        b"PK\x03\x04 an archive",
-        npy()[:-1],
-        npy() + b"\x00",
-        npy(shape=(1, 2)),
-        npy(dtype="float64", shape=(1,)),
-        npy(header=b"((((\n"),
-        npy(header=b"'''\n"),
-        npy(header=b"  a\n b\n"),
-        npy(header=HEADER % b"1000000000000000,"),
-        npy(header=HEADER % b"99999999999999999999,"),
-        npy(header=HEADER % b"-2,"),
-        npy(header=HEADER.replace(b"<f4", b"|O") % b"2,"),
-        npy(header=HEADER.replace(b"<f4", b">f4") % b"2,"),
-    ],
-)
-def test_bytes_that_are_not_the_array_they_claim_to_be_are_refused(data):
-    lie = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=data)
-    refused(with_tensor("b", lie), "b: a tensor disagrees with its header")
-
-
-def test_the_headers_that_numpy_writes_are_read():
-    assert npy(header=HEADER % b"2,") != npy()
-    plain = Array(dtype="float32", shape=(2,), stype="numpy.ndarray",
-                  data=npy(header=HEADER % b"2,"))  # fmt: skip
-    assert unpack_update(with_tensor("b", plain), LAYOUT).weights[0, -2:].tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("shape", [(1,) * 65, (0, 10**30), (0, 2**63)])
-def test_a_shape_that_no_array_can_have_is_refused(shape):
-    values = bytes(4 * math.prod(shape))
-    header = HEADER.replace(b"(%b)", repr(shape).encode())
-    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + values
-    lie = Array(dtype="float32", shape=shape, stype="numpy.ndarray", data=data)
-    refused(with_tensor("b", lie), "another layout: expected b", LayoutMismatch)
-    with pytest.raises(WireError, match="b: a tensor has an invalid shape"):
-        read_array(lie, "b")
-
-
-@settings(deadline=None, max_examples=200)
-@given(at=st.integers(0, 127), byte=st.integers(0, 255), shape=st.sampled_from([(2,), (3,), (-2,)]))
-def test_no_damaged_header_ends_in_anything_but_a_typed_error(at, byte, shape):
-    data = bytearray(npy())
-    data[at] = byte
-    array = Array(dtype="float32", shape=shape, stype="numpy.ndarray", data=bytes(data))
-    try:
-        weights = unpack_update(with_tensor("b", array), LAYOUT).weights
-    except (WireError, LayoutMismatch):
-        return
-    assert weights.shape == (2, LAYOUT.size)
-
-
-def test_tensors_packed_by_another_library_are_refused():
-    odd = Array(dtype="float32", shape=(2,), stype="pickle", data=npy())
-    refused(with_tensor("b", odd), "b: a tensor has the wrong type")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), [0.5]])
-def test_numbers_that_are_no_finite_numbers_are_refused(value):
-    content = packed()
-    content["numbers"] = MetricRecord({"loss_after": value})
-    refused(content, "loss_after: a declared number is not finite")
-
-
-def test_unknown_declared_numbers_are_refused():
-    content = packed()
-    content["numbers"] = MetricRecord({"examples": 4.0, "age": 33.0})
-    refused(content, "unknown declared number: got 'age'")
-
-
-def with_frame(**changes):
-    content = pack_task(TASK)
-    content["frame"] = ConfigRecord({**content["frame"], **changes})
-    return content
-
-
-@pytest.mark.parametrize("version", [0, 2, "3"])
-def test_another_version_of_the_protocol_is_refused(version):
-    with pytest.raises(WireError, match=rf"expected 3, got {version}\. Install"):
-        unpack_task(with_frame(version=version))
-
-
-@pytest.mark.parametrize("shape", ["28", [0, 3], [-1], [1.5]])
-def test_an_input_shape_is_a_list_of_sizes(shape):
-    with pytest.raises(WireError, match="input shape"):
-        unpack_task(with_frame(input_shape=shape))
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("probe.lr", "fast"), ("probe.lr", -1.0), ("probe.lr", float("nan")), ("probe.steps", -1),
-     ("probe.momentum", 2.0)],
-)  # fmt: skip
-def test_a_recipe_that_cannot_stand_is_refused_by_name(key, value):
-    with pytest.raises(WireError, match=key):
-        unpack_task(with_frame(**{key: value}))
-
-
-@pytest.mark.parametrize("unpack", [unpack_task, unpack_probe_request])
-def test_a_message_of_another_kind_is_refused(unpack):
-    with pytest.raises(WireError, match="missing"):
-        unpack(packed())
-    with pytest.raises(WireError, match="missing"):
-        unpack(RecordDict())

@@ -31,7 +31,7 @@ def sent(content):
         return nodes, sum(len(one.deflate()) for one in objects)
 
 
-def largest_update(layout, episodes):
+def largest_update(layout, episodes, *, body=None, protocol=3):
     rows = torch.randn(2 * episodes, layout.size, generator=rng(1))
     update = Update(
         site="s" * 64,
@@ -40,8 +40,9 @@ def largest_update(layout, episodes):
         weights=rows[:episodes],
         probes=rows[episodes:],
         numbers=dict.fromkeys(NUMBERS, 1 / 3),
+        body=None if body is None else torch.randn(body.size, generator=rng(2)),
     )
-    return pack_update(update, layout)
+    return pack_update(update, layout, body=body, protocol=protocol)
 
 
 def layout_of(name):
@@ -65,6 +66,7 @@ def test_one_episode_leaves_room_for_everything_that_is_fixed():
     bound = reply_bound(layout, 1)
     for content in (
         largest_update(layout, 1),
+        largest_update(layout, 1, protocol=4),
         pack_probe_reply(ProbeReply(site="s" * 64, probes=torch.zeros(1, layout.size)), layout),
     ):
         nodes, size = sent(content)
@@ -79,6 +81,28 @@ def test_a_tensor_that_flower_sends_in_pieces_is_counted_by_its_pieces():
     assert nodes == 1 + 2 + 2 * (1 + 5 + 2)
     assert nodes + 1 <= bound.objects <= 1.3 * (nodes + 1) + 1
     assert 1.2 * size <= bound.bytes <= 1.3 * size
+
+
+@pytest.mark.parametrize("episodes", [1, 8, 600])
+def test_a_reply_with_a_body_is_a_few_objects_within_its_bound(episodes):
+    body, head = (
+        layout_of("cnn-xs"),
+        WeightLayout(("head.weight", "head.bias"), ((200, 64), (200,))),
+    )
+    nodes, size = sent(largest_update(head, episodes, body=body, protocol=4))
+    bound = reply_bound(head, episodes, body)
+    assert nodes + 1 <= bound.objects <= 1.3 * (nodes + 1)
+    assert 1.2 * size <= bound.bytes <= 1.3 * size + 1.3 * 16_384
+    assert bound.objects == 13 if episodes < 600 else bound.objects > 13
+
+
+def test_without_a_body_the_bound_holds_in_both_protocols():
+    layout = WeightLayout(("w",), ((10,),))
+    bound = reply_bound(layout, 1)
+    for protocol in (3, 4):
+        nodes, size = sent(largest_update(layout, 1, protocol=protocol))
+        assert nodes + 1 <= bound.objects
+        assert size <= bound.bytes
 
 
 def test_the_superlink_learns_the_bound_without_torch():

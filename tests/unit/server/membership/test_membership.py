@@ -50,10 +50,15 @@ class Played:
         )
         return self.serials(name)[-1]
 
-    def renew(self, name: str, before: Site, after: Site) -> str:
+    def renew(self, name: str, before: Site, after: Site, protocol: int = 3) -> str:
         return self.membership.renew(
             RenewalForm.signed(
-                site=name, key=after.public, request=after.request, time=NOW, by=before.key
+                site=name,
+                key=after.public,
+                request=after.request,
+                time=NOW,
+                by=before.key,
+                protocol=protocol,
             )
         )
 
@@ -88,6 +93,14 @@ def test_a_renewal_revokes_what_was_before(played: Played) -> None:
     played.renew("north", first, second)
     assert played.revoked(serial)
     assert [played.revoked(one) for one in played.serials("north")] == [True, False]
+
+
+def test_a_renewal_names_the_protocol_that_the_site_speaks_from_now_on(played: Played) -> None:
+    first, second = Site(), Site()
+    played.enrol("north", first)
+    assert played.membership.registry.active("north").protocol == 3
+    played.renew("north", first, second, protocol=4)
+    assert played.membership.registry.active("north").protocol == 4
 
 
 def test_a_renewal_that_died_before_it_revoked_does_so_when_it_is_repeated(played: Played) -> None:

@@ -31,6 +31,7 @@ from f2l_fed.wire.fields import (
 )
 from f2l_fed.wire.frames import ALL, pack_frame, unpack_frame
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
+from f2l_fed.wire.protocol import ARRAYS
 from f2l_fed.wire.task_fields import (
     candidates_of,
     chain_of,
@@ -160,7 +161,7 @@ def unpack_update(
     if not bare:
         _require_rows("chosen", len(chosen), networks)
         _require_rows("episodes", probes, episodes)
-    _require_records(content, {"update", "numbers", "arrays"})
+    _require_records(content, {"update", "numbers", ARRAYS})
     arrays = _arrays_in(content)
     known = set() if bare else {"weights", "probes"}
     _require_arrays(arrays, known | ({"body"} if body is not None else set()))
@@ -200,7 +201,7 @@ def unpack_probe_reply(
     bare = body is not None and probes == 0
     if not bare:
         _require_rows("episodes", probes, episodes)
-    _require_records(content, {"reply", "arrays"})
+    _require_records(content, {"reply", ARRAYS})
     arrays = _arrays_in(content)
     _require_arrays(arrays, set() if bare else {"probes"})
     return ProbeReply(site=typed(head, "site", str), probes=_rows(arrays, "probes", probes, layout))
@@ -220,11 +221,11 @@ def _arrays(**tensors: Tensor | None) -> dict[str, ArrayRecord]:
         for name, tensor in tensors.items()
         if tensor is not None and len(tensor)
     }
-    return {"arrays": ArrayRecord(found)} if found else {}
+    return {ARRAYS: ArrayRecord(found)} if found else {}
 
 
 def _arrays_in(content: RecordDict) -> Mapping[str, Array]:
-    return arrays_of(content, "arrays") if "arrays" in content else {}
+    return arrays_of(content, ARRAYS) if ARRAYS in content else {}
 
 
 def _require_arrays(arrays: Mapping[str, Array], known: set[str]) -> None:
