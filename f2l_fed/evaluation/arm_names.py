@@ -36,11 +36,13 @@ class Arm:
         key: Its name in ``result.json``, never changed.
         label: Its name for people, at most 13 characters.
         description: The start in a phrase.
+        adapt: The adapted part that it is of, "head" or "all"; "" for both.
     """
 
     key: str
     label: str
     description: str
+    adapt: str = ""
 
 
 ARMS = (
@@ -73,21 +75,25 @@ ARMS = (
         key=PROBE,
         label="probe itself",
         description="the network at the end of the probe's own gradient steps",
+        adapt="all",
     ),
     Arm(
         key="class_means",
         label="class means",
         description="the federation's body and the nearest mean of a class, as in ProtoNet",
+        adapt="head",
     ),
     Arm(
         key=LOGISTIC,
         label="logistic head",
         description="the federation's body and a logistic head that the site solves by itself",
+        adapt="head",
     ),
     Arm(
         key="common_prior",
         label="without rows",
         description="the linear prediction of what all classes have in common, without the rest",
+        adapt="head",
     ),
     Arm(
         key=PRIOR,
@@ -103,6 +109,7 @@ ARMS = (
         key="gaussian",
         label="Gaussian",
         description="normal noise around the linear prediction, with the same choice at the site",
+        adapt="all",
     ),
     Arm(
         key=GENERATED,
@@ -111,6 +118,12 @@ ARMS = (
     ),
 )
 """In the order in which they are measured and shown."""
+
+
+def keys(adapt: str) -> tuple[str, ...]:
+    """The keys of the arms of an adapted part, in their order."""
+    return tuple(arm.key for arm in ARMS if arm.adapt in ("", adapt))
+
 
 _BY_KEY = {arm.key: arm for arm in ARMS}
 

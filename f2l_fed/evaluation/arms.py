@@ -154,7 +154,7 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     draws = generator_for(lineage, site.name, "stranger")
     other = torch.randint(len(records.contexts), (1,), generator=draws)
     return {
-        RANDOM: release.target.initialise(generator_for(lineage, site.name, "random")),
+        **untrained(release, site),
         "global_mean": generator.mean,
         "nearest": records.nearest(context, 1)[0],
         "soup": records.nearest(context, _SOUP).mean(0),
@@ -192,13 +192,15 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
         WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
         GENERATED: adapted_head(body, weights, expected, x, y, config),
     }
-    random = release.network.initialise(generator_for(lineage, site.name, "random"))
-    alone = generator_for(lineage, site.name, "alone")
-    return {
-        RANDOM: random,
-        "local": finetune(release.network, random, x, y, _ALONE, alone),
-        **{arm: body.join(weights, head) for arm, head in heads.items()},
-    }
+    whole = {arm: body.join(weights, head) for arm, head in heads.items()}
+    return {**untrained(release, site), **whole}
+
+
+def untrained(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
+    """(D,) float32, the starts of a site that no federation helps, by the arm's key."""
+    random = release.network.initialise(generator_for(release.lineage, site.name, "random"))
+    rng = generator_for(release.lineage, site.name, "alone")
+    return {RANDOM: random, "local": finetune(release.network, random, *site.train, _ALONE, rng)}
 
 
 def measure(

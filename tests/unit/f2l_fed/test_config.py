@@ -14,6 +14,7 @@ from f2l_fed.local_training.config import Recipe
 
 DEFAULT = FederationConfig()
 WORDS = {
+    "target.adapt": "head",
     "target.name": "mlp",
     "aggregate.rule": "median",
     "flow.source": "gaussian",

@@ -9,7 +9,7 @@ import torch
 
 from f2l_fed.config import load_config
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arm_names import ARMS, description, label
+from f2l_fed.evaluation.arm_names import ARMS, description, keys, label
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import half_width, steps_to_target, summarise
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
@@ -110,7 +110,7 @@ def test_every_arm_has_a_label_of_its_own_that_fits_beside_a_chart():
 
 def test_every_arm_has_a_start(arms):
     target, generator, zoo, site, found = arms
-    assert tuple(found) == KEYS
+    assert tuple(found) == keys("all")
     context = probed(target, generator, site)
     order = (zoo.contexts - context).norm(dim=1).argsort()
     torch.testing.assert_close(found["prior"], generator.expect(context[None])[0])
@@ -140,7 +140,7 @@ def test_every_arm_takes_the_same_local_steps(arms):
     target, _, _, site, found = arms
     recipe = Recipe(steps=0, batch=5)
     curves = measure(target, found, site, recipe, "lin", (0, 2))
-    assert tuple(curves) == KEYS
+    assert tuple(curves) == keys("all")
     for arm, start in found.items():
         stream = generator_for("lin", "h", "local")
         expected = accuracy_after(target, start, site.train, site.test, recipe, stream, (0, 2))
