@@ -156,9 +156,6 @@ class FederationConfig:
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
-        # With shared labels a head says which class is which, and belongs to the average.
-        own = self.target.adapt == "all" or not self.shared_labels
-        require(own, self.target, "adapt", '"all" where labels are shared')
 
     @property
     def lineage(self) -> str:
@@ -167,8 +164,11 @@ class FederationConfig:
 
     @property
     def has_body(self) -> bool:
-        """Whether all sites share a body, and heads are generated."""
-        return self.target.adapt == "head"
+        """Whether all sites share a body, and heads are generated.
+
+        Where labels are shared, one head serves all and whole networks are generated.
+        """
+        return self.target.adapt == "head" and not self.shared_labels
 
     @property
     def pairs(self) -> int:

@@ -19,7 +19,7 @@ class TargetConfig:
         input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
         classes: Number of outputs; a simulation takes the scenario's.
         adapt: The part that is generated for a site: "head", the output layer on a body that all
-            sites train together, or "all", the whole network.
+            sites train together, or "all", the whole network; with shared labels always "all".
     """
 
     name: str = "cnn-xs"

@@ -140,7 +140,7 @@ class Federation:
             probe=config.probe.recipe,
             shared_labels=config.shared_labels,
             nearest=config.candidates.nearest,
-            adapt=config.target.adapt,
+            adapt="head" if self.body else "all",
             body_layout=self.body.layout.digest if self.body else "",
             episodic=config.episodes if self.body else None,
             head=config.head if self.body else None,
