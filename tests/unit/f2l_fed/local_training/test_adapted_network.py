@@ -103,3 +103,11 @@ def test_the_nearest_class_mean_is_what_its_head_says():
     means = torch.stack([z[y == k].mean(0) for k in range(2)])
     said = (z @ head[:, :-1].T + head[:, -1]).argmax(1)
     assert torch.equal(said, torch.cdist(z, means).argmin(1))
+
+
+def test_steps_that_only_harm_are_not_taken():
+    x, y = examples()
+    head = adapted_head(BODY, WEIGHTS, None, x, y, CONFIG)
+    wild = Recipe(steps=20, lr=50.0, max_gradient_norm=0)
+    made = adapted_network(BODY, WEIGHTS, head, x, y, CONFIG, wild, torch.Generator())
+    assert torch.equal(made, BODY.join(WEIGHTS, head))
