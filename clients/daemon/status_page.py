@@ -76,7 +76,7 @@ def page_html(site_file: Path) -> str:
         network = model.facts
         before, after = network.accuracy_before, network.accuracy
         facts += [
-            ("network", f"{network.target} of round {network.round}, {_time(network.time)}"),
+            ("network", f"{network.target} of {network.origin}, {_time(network.time)}"),
             ("accuracy", f"{before:.3f} before, {after:.3f} after"),
         ]
     answers = sum(entry["kind"] != REFUSAL for entry in today)

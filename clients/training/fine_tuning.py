@@ -21,6 +21,7 @@ from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.site_streams import steps_stream
 from f2l_fed.targets import Target
 from f2l_fed.wire.messages import Task, Update
 
@@ -71,8 +72,8 @@ def fine_tune_episodes(accepted: AcceptedRequest[Task]) -> tuple[FineTuned, ...]
     networks = []
     episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
     for episode, candidates in enumerate(episodes):
-        kind, start = select(target, candidates, site.train.x, site.train.y)
-        rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", episode)
+        kind, start = select(target, candidates, site.train.x, site.train.y, keep=task.keep)
+        rng = steps_stream(task.frame.lineage, task.round, site.config.name, episode)
         networks.append(_fine_tune(site, target, kind, start, task.recipe, rng))
     return tuple(networks)
 

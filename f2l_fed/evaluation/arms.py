@@ -33,6 +33,12 @@ from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe
 from f2l_fed.local_training.finetune import STEPS, accuracy_after, finetune
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.site_streams import (
+    NO_ROUND,
+    draws_stream,
+    steps_stream,
+    support_stream,
+)
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
 
@@ -98,8 +104,7 @@ class ServedRelease:
     def context(self, site: HeldOutSite) -> Tensor:
         """(D,) float32, the probe update of a site from the generator's anchor."""
         x, y = site.train
-        rng = generator_for(self.lineage, site.name, "probe")
-        support = support_set(y, self.probe.shots, rng)
+        support = support_set(y, self.probe.shots, support_stream(self.lineage, site.name))
         anchor = self.generator.prior.anchor
         return probe_update(self.target, anchor, x[support], y[support], self.probe.recipe)
 
@@ -119,14 +124,13 @@ class ServedRelease:
             expected: (D,) float32, the prediction for it.
             evaluations: Of the flow, instead of the generator's own number.
         """
-        rng = generator_for(self.lineage, site.name, "candidates")
         return candidates_for_service(
             self.generator,
             self.records,
             context,
             expected,
             self.candidates,
-            rng,
+            draws_stream(self.lineage, site.name),
             evaluations=evaluations,
         )
 
@@ -176,8 +180,8 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
     )
     assert generator.bodies is not None
     weights, (x, y) = generator.bodies.own, site.train
-    rng = generator_for(lineage, site.name, "probe", 0)
-    context = site_context(body, weights, x, y, config, release.probe.shots, rng)
+    few = support_stream(lineage, site.name)
+    context = site_context(body, weights, x, y, config, release.probe.shots, few)
     expected = generator.expect(context[None])[0]
     draws = generator_for(lineage, site.name, "stranger")
     other = torch.randint(len(records.contexts), (1,), generator=draws)
@@ -231,7 +235,7 @@ def measure(
             site.train,
             site.test,
             recipe,
-            generator_for(lineage, site.name, "local"),
+            steps_stream(lineage, NO_ROUND, site.name),
             steps,
             pull=pulls.get(arm, 0.0),
         )
