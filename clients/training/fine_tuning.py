@@ -36,6 +36,7 @@ class FineTuned:
         weights: (D,) float32, the network.
         before: Loss and accuracy of the start on the validation examples.
         after: Loss and accuracy of the network on them.
+        temperature: Divisor of the logits that is in the network already, and not in the start.
     """
 
     chosen: str
@@ -43,6 +44,7 @@ class FineTuned:
     weights: Tensor
     before: tuple[float, float]
     after: tuple[float, float]
+    temperature: float = 1.0
 
     @property
     def is_usable(self) -> bool:
@@ -135,6 +137,7 @@ def model_of(
             model=start,
             recipe=task.recipe,
             pull=0.0 if frame.head is None else frame.head.step_pull,
+            temperature=network.temperature,
         ),
     )
 
