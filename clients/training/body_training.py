@@ -6,16 +6,14 @@ it. The heads that leave are made on the newer body, which the site then trains 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, episodic_steps, leaving
-from clients.training.fine_tuning import FineTuned, measured
+from clients.training.fine_tuning import FineTuned, tempered
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.adapted_network import (
@@ -29,7 +27,7 @@ from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
 from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.site_streams import steps_stream, support_stream
-from f2l_fed.local_training.temperature import left_out_losses, temperature_for
+from f2l_fed.local_training.temperature import left_out_losses, temperature_of
 from f2l_fed.targets.body import Body
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
 
@@ -49,16 +47,8 @@ def own_network(accepted: AcceptedRequest[Task]) -> FineTuned:
     rng = steps_stream(task.frame.lineage, task.round, site.config.name)
     made = adapted_network(body, weights, head, x, y, head_config, task.recipe, rng)
     kind = ANCHOR if generated is None else PRIOR
-    temperature = site_temperature(site, task.temperatures)
-    tempered = (body.tempered(network, temperature) for network in (start, made))
-    found = measured(site, body.network, kind, *tempered)
-    return replace(found, start=start, temperature=temperature)
-
-
-def site_temperature(site: Site, known: Sequence[tuple[int, float]]) -> float:
-    """The temperature for a site's number of examples per class."""
-    counts = site.train.y.bincount()
-    return temperature_for(known, len(site.train.y) / int((counts > 0).sum()))
+    temperature = temperature_of(task.temperatures, y)
+    return tempered(site, body.network, kind, start, made, temperature)
 
 
 def heads(accepted: AcceptedRequest[Task]) -> HeadPairs:
@@ -153,7 +143,7 @@ def _left_out(accepted: AcceptedRequest[Task]) -> dict[str, float]:
         site.train.y,
         head_config,
         task.frame.shots,
-        generator_for(task.frame.lineage, site.config.name, "probe", 0),
+        support_stream(task.frame.lineage, site.config.name),
     )
 
 

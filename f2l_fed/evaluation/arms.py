@@ -40,7 +40,7 @@ from f2l_fed.local_training.site_streams import (
     steps_stream,
     support_stream,
 )
-from f2l_fed.local_training.temperature import temperature_for
+from f2l_fed.local_training.temperature import temperature_of
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
 
@@ -215,9 +215,8 @@ def confidence(
     release: ServedRelease, starts_by_arm: Mapping[str, Tensor], site: HeldOutSite
 ) -> dict[str, Predictions]:
     """The confidence of every arm's start at a site; the served one has its temperature."""
-    labels, (x, y) = site.train[1], site.test
-    shots = len(labels) / int((labels.bincount() > 0).sum())
-    temperature = temperature_for(release.temperatures, shots)
+    x, y = site.test
+    temperature = temperature_of(release.temperatures, site.train[1])
     return {
         arm: predictions(
             release.network.logits(start, x) / (temperature if arm == GENERATED else 1.0), y

@@ -37,10 +37,12 @@ class _Served:
     Args:
         factory: Makes candidates.
         request: Its request for a site's context.
+        temperatures: Of a site's network.
     """
 
     factory: CandidateFactory
     request: ProbeRequest
+    temperatures: tuple[tuple[int, float], ...]
 
 
 class NetworkService:
@@ -96,6 +98,7 @@ class NetworkService:
                 recipe=federation.config.local,
                 candidates=() if silent else (factory.served(site, context),),
                 chain=served.request.chain,
+                temperatures=served.temperatures,
                 keep=federation.config.candidates.keep,
             )
             federation.events().emit(events.SITE_SERVED, site=site, release=release)
@@ -122,6 +125,7 @@ class NetworkService:
                     anchor=anchor,
                     chain=federation.chain_to(anchor),
                 ),
+                temperatures=promoted.temperatures,
             )
         return served
 

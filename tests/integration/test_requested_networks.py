@@ -2,133 +2,44 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import random
 import re
-import socket
-import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
 
-from clients.onboarding.kit import read_kit
 from clients.onboarding.network_requests import NetworkRequests
 from clients.site.model_store import load_model, load_start
 from clients.site.sent_log import SentLog
 from clients.site.site import SiteFolder, open_site
 from clients.training.outgoing import probe_message
 from clients.training.requested_network import request_network
-from f2l_fed.errors import F2LError
 from f2l_fed.evaluation.arm_names import GENERATED
-from f2l_fed.evaluation.arms import HeldOutSite, starts
+from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.local_training.candidate_kinds import PRIOR
-from f2l_fed.local_training.finetune import STEPS, finetune
-from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream
-from f2l_fed.targets.layout import WeightLayout
-from f2l_fed.wire.messages import ProbeReply
-from f2l_fed.wire.packing import pack_probe_reply, unpack_task
-from f2l_fed.wire.reply_bound import reply_bound
-from f2l_fed.wire.serialization import to_bytes
-from server.cluster.held_out import curves_of, served_release
-from server.federation.folder import Federation
-from server.generator.network_service import NetworkService
-from server.membership.network_api import Networks
-from server.pki.certificate_store import create_authority, issue
-from tests.support.central import exchange, status_of
+from f2l_fed.local_training.finetune import STEPS
+from f2l_fed.wire.packing import unpack_task
+from server.cluster.held_out import curves_of
 from tests.support.commands import in_process
-from tests.support.conducted import after_rounds
 from tests.support.deployment import free_ports
-from tests.support.gateway import RunningGateway, gateway_running
-from tests.support.small_federation import ANY_RELEASE, FEW, events, prepared
-
-OTHER = WeightLayout(("w",), ((2,),))
-SETTINGS = (*FEW, *ANY_RELEASE, "local.steps=5", "local.batch=10", "head.pairs=2")
-OF_HEADS, OF_ALL = ("target.adapt=head", "episodes.first=3", "episodes.steps=2"), ()
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Served:
-    """A federation behind its gateway.
-
-    Args:
-        federation: Its folder, with a release.
-        gateway: The gateway.
-    """
-
-    federation: Federation
-    gateway: RunningGateway
-
-    def joined(self, name: str, more: str = "") -> Path:
-        """The ``site.toml`` of a site that came with a kit and some of a training site's data."""
-        kit = self.gateway.kit(name)
-        fingerprint = read_kit(kit, now=now()).short_fingerprint
-        folder = self.gateway.root.parent / name
-        data = next((self.federation.root / "sites").glob("*/train.npz"))
-        done = in_process(
-            "f2l-site", "init", str(kit), "--data", str(data), "--into", str(folder),
-            "--fingerprint", fingerprint,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        path = folder / "site.toml"
-        path.write_text(path.read_text() + more)
-        return path
-
-    def measured(self, site: Path, release: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """What evaluation says that a site gets: the start of its network, and the network."""
-        opened, served = open_site(site), served_release(self.federation, release)
-        train, held_back = (opened.train, opened.validation)
-        held_out = HeldOutSite(
-            name=opened.config.name, train=(train.x, train.y), test=(held_back.x, held_back.y)
-        )
-        start = starts(served, held_out)[GENERATED]
-        steps = steps_stream(served.lineage, NO_ROUND, held_out.name)
-        recipe = self.federation.config.local
-        pull = served.pulls(held_out).get(GENERATED, 0.0)
-        network = finetune(served.network, start, train.x, train.y, recipe, steps, pull=pull)
-        return start, network
-
-
-@contextmanager
-def served(root: Path, *, adapt: tuple[str, ...], rounds: int = 1) -> Iterator[Served]:
-    federation = after_rounds(root, rounds, settings=(*SETTINGS, *adapt))
-    with behind_gateway(federation) as center:
-        yield center
-
-
-@contextmanager
-def behind_gateway(federation: Federation) -> Iterator[Served]:
-    bound = reply_bound(federation.target.layout, 1).bytes
-    networks = Networks(service=NetworkService(federation.root), largest_bytes=bound)
-    with gateway_running(
-        federation.root, networks=networks, largest_context_bytes=bound
-    ) as gateway:
-        yield Served(federation=federation, gateway=gateway)
+from tests.support.served import (
+    OF_ALL,
+    OF_HEADS,
+    Served,
+    behind_gateway,
+    close,
+    generate,
+    now,
+    served,
+)
+from tests.support.small_federation import events, prepared
 
 
 @pytest.fixture(scope="module", params=[OF_HEADS, OF_ALL], ids=["head", "all"])
 def center(request, tmp_path_factory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("served") / "central", adapt=request.param) as center:
         yield center
-
-
-def generate(site: Path, *more: str) -> dict:
-    done = in_process("f2l-site", "generate", str(site), "--json", *more)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_a_newcomer_gets_the_network_that_evaluation_measures(center):
@@ -252,107 +163,6 @@ def test_a_site_with_a_privacy_budget(center):
     assert entry["norms"] == {"probes.0": 0.0}
     assert entry["budget"]["spent"] == 0
     assert facts["chosen"] == "anchor"
-
-
-def post(center: Served, site: Path, body: bytes, *headers: str) -> tuple[int, str]:
-    """The status and the sentence that a request of a site gets."""
-    folder = site.parent
-    context = ssl.create_default_context(cafile=folder / "ca.crt")
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-    lines = ["POST /v1/site/network HTTP/1.1", "host: x", "connection: close", *headers]
-    if not any(line.startswith("transfer-encoding") for line in headers):
-        lines.append(f"content-length: {len(body)}")
-    request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-    answer = exchange(center.gateway.port, request, tls=context)
-    return status_of(answer), answer.partition(b"\r\n\r\n")[2].decode(errors="replace")
-
-
-PROMOTED = 'if-match: "00001"'
-
-
-def test_what_is_no_context_is_refused_in_a_sentence(center):
-    site = center.joined("odd")
-    layout = center.federation.target.layout
-
-    def reply(probes: torch.Tensor) -> bytes:
-        return to_bytes(pack_probe_reply(ProbeReply(site="odd", probes=probes), layout))
-
-    one = torch.zeros(1, layout.size)
-    good = reply(one)
-    rng = random.Random(3)
-    for body in (
-        b"",
-        b"\xff" * 40,
-        rng.randbytes(2000),
-        good[:-7],
-        good[: len(good) // 2],
-        reply(one[:0]),
-        reply(torch.zeros(2, layout.size)),
-        reply(one.fill_(float("nan"))),
-        reply(torch.full((1, layout.size), 1e30)),
-        to_bytes(pack_probe_reply(ProbeReply(site="odd", probes=torch.zeros(1, 2)), OTHER)),
-        pickle.dumps({"reply": 1}),
-    ):
-        status, said = post(center, site, body, PROMOTED)
-        assert (status, set(json.loads(said))) == (400, {"error"}), body[:40]
-    assert post(center, site, good)[0] == 412
-    assert post(center, site, good, 'if-match: "00099"')[0] == 412
-    for at in range(0, len(good), 97):
-        flipped = bytearray(good)
-        flipped[at] ^= 1 << rng.randrange(8)
-        assert post(center, site, bytes(flipped), PROMOTED)[0] in (200, 400)
-    assert generate(site)["model"]["release"] == "00001"
-
-
-def test_what_is_larger_than_a_context_is_refused(center):
-    site = center.joined("large")
-    most = reply_bound(center.federation.target.layout, 1).bytes
-    assert post(center, site, b"\0" * (most + 1), PROMOTED)[0] == 413
-    chunk = b"10000\r\n" + b"\0" * 0x10000 + b"\r\n"
-    chunks = chunk * (most // 0x10000 + 2) + b"0\r\n\r\n"
-    assert post(center, site, chunks, PROMOTED, "transfer-encoding: chunked")[0] == 413
-    assert generate(site)["model"]["release"] == "00001"
-
-
-def test_nobody_asks_in_the_name_of_another_site(center):
-    site = center.joined("honest")
-    known = center.federation.releases.read("00001").sites[1]
-    reply = ProbeReply(site=known, probes=torch.ones(1, center.federation.target.layout.size))
-    body = to_bytes(pack_probe_reply(reply, center.federation.target.layout))
-    assert post(center, site, body, PROMOTED, f"f2l-site: {known}")[0] == 200
-    assert events(center.federation.root, "site.served")[-1]["site"] == "honest"
-
-
-ASK = b"GET /v1/site/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-
-
-def test_only_a_registered_site_is_answered(center, tmp_path):
-    gateway = center.gateway
-    assert gateway.status(None, ASK) == 401
-    create_authority(tmp_path / "other")
-    assert gateway.status(issue(tmp_path / "other", "north", "site"), ASK) == 0
-    ghost = issue(gateway.root / "certificates", "ghost", "site")
-    assert gateway.status(ghost, ASK) == 401
-    admin = issue(gateway.root / "certificates", "boss", "admin")
-    assert gateway.status(admin, ASK) == 401
-    # Past the gateway, on the port for an external one, there is no such service.
-    with socket.create_connection(("127.0.0.1", gateway.enrolment)) as plain:
-        plain.sendall(ASK.replace(b"host: x", b"host: localhost\r\nf2l-site: honest"))
-        assert status_of(plain.recv(100)) == 404
-
-
-def test_a_removed_site_gets_nothing_more(center):
-    site = center.joined("removed")
-    requests = NetworkRequests(SiteFolder.read(site), now=now())
-    release, asked = requests.context_request()
-    reply = probe_message(open_site(site), asked, app=None).content
-    center.gateway.membership.remove("removed", "admin")
-    with pytest.raises(F2LError, match="does not know this site, or has removed it"):
-        requests.task(release, reply)
-    done = in_process("f2l-site", "generate", str(site))
-    assert done.returncode == 1
-    assert "does not know this site, or has removed it" in done.stderr
-    assert SentLog.in_folder(site.parent / "state").entries() == []
 
 
 def test_without_a_server_the_network_is_made_from_the_kept_start(center):

@@ -1,0 +1,107 @@
+"""A federation with a release behind its real gateway, and sites that ask it for networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clients.onboarding.kit import read_kit
+from clients.site.site import open_site
+from f2l_fed.evaluation.arm_names import GENERATED
+from f2l_fed.evaluation.arms import HeldOutSite, starts
+from f2l_fed.local_training.finetune import finetune
+from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream
+from f2l_fed.local_training.temperature import temperature_of
+from f2l_fed.wire.reply_bound import reply_bound
+from server.cluster.held_out import served_release
+from server.federation.folder import Federation
+from server.generator.network_service import NetworkService
+from server.membership.network_api import Networks
+from tests.support.commands import in_process
+from tests.support.conducted import after_rounds
+from tests.support.gateway import RunningGateway, gateway_running
+from tests.support.small_federation import ANY_RELEASE, FEW
+
+SETTINGS = (*FEW, *ANY_RELEASE, "local.steps=5", "local.batch=10", "head.pairs=2")
+OF_HEADS, OF_ALL = ("target.adapt=head", "episodes.first=3", "episodes.steps=2"), ()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A federation behind its gateway.
+
+    Args:
+        federation: Its folder, with a release.
+        gateway: The gateway.
+    """
+
+    federation: Federation
+    gateway: RunningGateway
+
+    def joined(self, name: str, more: str = "") -> Path:
+        """The ``site.toml`` of a site that came with a kit and some of a training site's data."""
+        kit = self.gateway.kit(name)
+        fingerprint = read_kit(kit, now=now()).short_fingerprint
+        folder = self.gateway.root.parent / name
+        data = next((self.federation.root / "sites").glob("*/train.npz"))
+        done = in_process(
+            "f2l-site", "init", str(kit), "--data", str(data), "--into", str(folder),
+            "--fingerprint", fingerprint,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        path = folder / "site.toml"
+        path.write_text(path.read_text() + more)
+        return path
+
+    def measured(self, site: Path, release: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """What evaluation says that a site gets: the start of its network, and the network."""
+        opened, served = open_site(site), served_release(self.federation, release)
+        train, held_back = (opened.train, opened.validation)
+        held_out = HeldOutSite(
+            name=opened.config.name, train=(train.x, train.y), test=(held_back.x, held_back.y)
+        )
+        start = starts(served, held_out)[GENERATED]
+        steps = steps_stream(served.lineage, NO_ROUND, held_out.name)
+        recipe = self.federation.config.local
+        pull = served.pulls(held_out).get(GENERATED, 0.0)
+        network = finetune(served.network, start, train.x, train.y, recipe, steps, pull=pull)
+        temperature = temperature_of(served.temperatures, train.y)
+        return start, served.network.tempered(network, temperature)
+
+
+@contextmanager
+def served(root: Path, *, adapt: tuple[str, ...], rounds: int = 1) -> Iterator[Served]:
+    federation = after_rounds(root, rounds, settings=(*SETTINGS, *adapt))
+    with behind_gateway(federation) as center:
+        yield center
+
+
+@contextmanager
+def behind_gateway(federation: Federation) -> Iterator[Served]:
+    bound = reply_bound(federation.target.layout, 1).bytes
+    networks = Networks(service=NetworkService(federation.root), largest_bytes=bound)
+    with gateway_running(
+        federation.root, networks=networks, largest_context_bytes=bound
+    ) as gateway:
+        yield Served(federation=federation, gateway=gateway)
+
+
+def generate(site: Path, *more: str) -> dict[str, Any]:
+    done = in_process("f2l-site", "generate", str(site), "--json", *more)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, rtol=0, atol=1e-6)
