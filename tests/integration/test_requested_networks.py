@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,6 +221,12 @@ def test_a_rollback_between_two_requests_begins_anew(tmp_path, adapt):
         assert kinds == ["probe", "probe"]
         releases.promote("00002")
         assert generate(site)["model"]["release"] == "00002"
-        assert close(
-            load_start(site.parent / "state").model.weights, center.measured(site, "00002")[0]
-        )
+        state = site.parent / "state"
+        start, network = center.measured(site, "00002")
+        assert close(load_start(state).model.weights, start)
+        assert close(load_model(state).weights, network)
+        # Sites have measured at temperatures in the second round.
+        has_temperature = center.federation.body is not None
+        assert (load_start(state).temperature != 1) == has_temperature
+        again = generate(site, "--offline")
+        assert again["loss_before"] == pytest.approx(generate(site)["loss_before"], abs=1e-6)

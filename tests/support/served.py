@@ -49,7 +49,7 @@ class Served:
     federation: Federation
     gateway: RunningGateway
 
-    def joined(self, name: str, more: str = "") -> Path:
+    def joined(self, name: str) -> Path:
         """The ``site.toml`` of a site that came with a kit and some of a training site's data."""
         kit = self.gateway.kit(name)
         fingerprint = read_kit(kit, now=now()).short_fingerprint
@@ -60,24 +60,22 @@ class Served:
             "--fingerprint", fingerprint,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        path = folder / "site.toml"
-        path.write_text(path.read_text() + more)
-        return path
+        return folder / "site.toml"
 
     def measured(self, site: Path, release: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """What evaluation says that a site gets: the start of its network, and the network."""
-        opened, served = open_site(site), served_release(self.federation, release)
-        train, held_back = (opened.train, opened.validation)
-        held_out = HeldOutSite(
-            name=opened.config.name, train=(train.x, train.y), test=(held_back.x, held_back.y)
-        )
-        start = starts(served, held_out)[GENERATED]
-        steps = steps_stream(served.lineage, NO_ROUND, held_out.name)
-        recipe = self.federation.config.local
-        pull = served.pulls(held_out).get(GENERATED, 0.0)
-        network = finetune(served.network, start, train.x, train.y, recipe, steps, pull=pull)
-        temperature = temperature_of(served.temperatures, train.y)
-        return start, served.network.tempered(network, temperature)
+        return measured(self.federation, site, release)
+
+
+def measured(federation: Federation, site: Path, release: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """What evaluation says that a site gets: the start of its network, and the network."""
+    opened, served = open_site(site), served_release(federation, release)
+    train, rest = opened.train, opened.validation
+    held_out = HeldOutSite(name=opened.config.name, train=(train.x, train.y), test=(rest.x, rest.y))
+    start = starts(served, held_out)[GENERATED]
+    pull, steps = served.pulls(held_out).get(GENERATED, 0.0), federation.config.local
+    batches = steps_stream(served.lineage, NO_ROUND, held_out.name)
+    network = finetune(served.network, start, train.x, train.y, steps, batches, pull=pull)
+    return start, served.network.tempered(network, temperature_of(served.temperatures, train.y))
 
 
 @contextmanager
