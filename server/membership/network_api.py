@@ -42,8 +42,13 @@ def add_network_routes(app: FastAPI, networks: Networks) -> None:
     """Adds the routes to an app."""
     # One at a time, in a thread: others of the process go on meanwhile.
     turn = asyncio.Semaphore(1)
+    waiting: set[str] = set()
 
-    async def answer(act: Callable[[], tuple[str, bytes]]) -> Response:
+    async def answer(site: str, act: Callable[[], tuple[str, bytes]]) -> Response:
+        if site in waiting:
+            # No site keeps others waiting for more than one request of its own.
+            return _refusal(429, "Another request of this site is under way.")
+        waiting.add(site)
         try:
             async with turn:
                 release, content = await asyncio.to_thread(act)
@@ -57,23 +62,29 @@ def add_network_routes(app: FastAPI, networks: Networks) -> None:
             # Its sentence may name the server's files.
             _LOG.exception("a site's request for a network failed")
             return _refusal(500, _FAILED)
+        finally:
+            waiting.discard(site)
         return Response(content, media_type=RECORDS_TYPE, headers={"etag": f'"{release}"'})
 
     @app.get(NETWORK_PATH)
-    async def context_request() -> Response:
-        return await answer(networks.service.context_request)
+    async def context_request(request: Request) -> Response:
+        return await answer(_site_of(request), networks.service.context_request)
 
     @app.post(NETWORK_PATH)
     async def task(request: Request) -> Response:
-        site, release = request.headers.get(SITE_HEADER, ""), request.headers.get("if-match", "")
+        site = _site_of(request)
+        release = request.headers.get("if-match", "").strip('"')
         try:
             reply = await limited_body(request, networks.largest_bytes)
         except WireError as error:
             return _refusal(413, str(error))
         except ClientDisconnect:
             return _refusal(400, "The request is damaged.")
-        release = release.strip('"')
-        return await answer(lambda: (release, networks.service.task(site, release, reply)))
+        return await answer(site, lambda: (release, networks.service.task(site, release, reply)))
+
+
+def _site_of(request: Request) -> str:
+    return request.headers[SITE_HEADER]
 
 
 def _refusal(status: int, sentence: str) -> Response:

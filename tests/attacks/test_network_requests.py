@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.support.central import exchange, status_of
 from tests.support.commands import in_process
 from tests.support.served import OF_ALL, OF_HEADS, Served, generate, now, served
 from tests.support.small_federation import events
+from tests.support.waiting import holds
 
 OTHER = WeightLayout(("w",), ((2,),))
 
@@ -137,3 +139,16 @@ def test_a_removed_site_gets_nothing_more(center):
     assert done.returncode == 1
     assert "does not know this site, or has removed it" in done.stderr
     assert SentLog.in_folder(site.parent / "state").entries() == []
+
+
+def test_a_site_has_one_request_under_way(center):
+    folders = [center.joined(name).parent for name in ("eager", "patient")]
+    with ThreadPoolExecutor(3) as pool:
+        with center.service._lock:
+            first = [pool.submit(center.gateway.status, folders[0], ASK) for _ in range(2)]
+            # One of the two waits for the service, the other one is refused at once.
+            assert holds(lambda: any(one.done() for one in first))
+            other = pool.submit(center.gateway.status, folders[1], ASK)
+            assert not other.done()
+        assert sorted(one.result() for one in first) == [200, 429]
+        assert other.result() == 200

@@ -44,10 +44,12 @@ class Served:
     Args:
         federation: Its folder, with a release.
         gateway: The gateway.
+        service: The service behind it.
     """
 
     federation: Federation
     gateway: RunningGateway
+    service: NetworkService
 
     def joined(self, name: str) -> Path:
         """The ``site.toml`` of a site that came with a kit and some of a training site's data."""
@@ -88,11 +90,12 @@ def served(root: Path, *, adapt: tuple[str, ...], rounds: int = 1) -> Iterator[S
 @contextmanager
 def behind_gateway(federation: Federation) -> Iterator[Served]:
     bound = reply_bound(federation.target.layout, 1).bytes
-    networks = Networks(service=NetworkService(federation.root), largest_bytes=bound)
+    service = NetworkService(federation.root)
+    networks = Networks(service=service, largest_bytes=bound)
     with gateway_running(
         federation.root, networks=networks, largest_context_bytes=bound
     ) as gateway:
-        yield Served(federation=federation, gateway=gateway)
+        yield Served(federation=federation, gateway=gateway, service=service)
 
 
 def generate(site: Path, *more: str) -> dict[str, Any]:
