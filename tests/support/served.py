@@ -30,7 +30,8 @@ from tests.support.gateway import RunningGateway, gateway_running
 from tests.support.small_federation import ANY_RELEASE, FEW
 
 SETTINGS = (*FEW, *ANY_RELEASE, "local.steps=5", "local.batch=10", "head.pairs=2")
-OF_HEADS, OF_ALL = ("target.adapt=head", "episodes.first=3", "episodes.steps=2"), ()
+OF_HEADS = ("target.adapt=head", "episodes.first=3", "episodes.steps=2")
+OF_ALL = ("target.adapt=all",)
 
 
 def now() -> datetime:
