@@ -1,13 +1,13 @@
 """The service of networks outside of rounds: what the promoted release makes for one site.
 
-Nothing of a request is kept but an event with the site's name. The release that was opened for one
+Nothing of a request is kept but an event with the site's name, one for a release. The release that was opened for one
 request serves the next ones, until another is promoted or a site is erased.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -38,11 +38,13 @@ class _Served:
         factory: Makes candidates.
         request: Its request for a site's context.
         temperatures: Of a site's network.
+        sites: Those that were served since it was opened.
     """
 
     factory: CandidateFactory
     request: ProbeRequest
     temperatures: tuple[tuple[int, float], ...]
+    sites: set[str] = field(default_factory=set)
 
 
 class NetworkService:
@@ -101,7 +103,10 @@ class NetworkService:
                 temperatures=served.temperatures,
                 keep=federation.config.candidates.keep,
             )
-            federation.events().emit(events.SITE_SERVED, site=site, release=release)
+            if site not in served.sites:
+                # Once, however often it asks: a site can't fill the log.
+                federation.events().emit(events.SITE_SERVED, site=site, release=release)
+                served.sites.add(site)
             return to_bytes(pack_task(task))
 
     def _promoted(self) -> _Served:

@@ -14,7 +14,7 @@ from server.federation.folder import Federation
 from server.generator.network_service import NetworkService, NoRelease, NotPromoted
 from tests.support.conducted import after_rounds
 from tests.support.served import OF_ALL, OF_HEADS, SETTINGS
-from tests.support.small_federation import prepared
+from tests.support.small_federation import events, prepared
 
 
 def reply(federation: Federation, value: float = 0.5) -> bytes:
@@ -66,3 +66,12 @@ def test_an_erased_site_is_no_longer_known_to_an_open_release(tmp_path):
     torch.testing.assert_close(prior(), known)
     erase_site(gone, zoo=federation.zoo, releases=federation.releases, federations=[federation])
     assert not torch.allclose(prior(), known)
+
+
+def test_a_site_that_asks_again_and_again_is_one_event(tmp_path):
+    federation = after_rounds(tmp_path / "out", settings=(*SETTINGS, *OF_HEADS))
+    service = NetworkService(federation.root)
+    for site in ("new", "new", "other"):
+        service.task(site, "00001", reply(federation))
+    told = [event["site"] for event in events(federation.root, "site.served")]
+    assert told == ["new", "other"]
