@@ -1,7 +1,7 @@
 """The service of networks outside of rounds: what the promoted release makes for one site.
 
-Nothing of a request is kept but an event with the site's name, one for a release. The release that was opened for one
-request serves the next ones, until another is promoted or a site is erased.
+Nothing of a request is kept but an event with the site's name, one for a release. The release that
+was opened for one request serves the next ones, until another is promoted or a site is erased.
 """
 
 from __future__ import annotations
