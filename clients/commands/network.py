@@ -117,7 +117,7 @@ def export(
         raise UsageError(
             "this site has no network yet",
             where=str(site_file),
-            remedy="It gets one with the first task.",
+            remedy=f"Get one: f2l-site generate {site_file}",
         )
     with exported_files():
         export_model(model, out)

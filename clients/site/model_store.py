@@ -4,7 +4,7 @@
 
     model.safetensors   the parameters under their names, and as metadata what model.json says
     model.json          the same facts, for reading
-    start.safetensors   the start that the site chose in its latest task, and its recipe
+    start.safetensors   the start that the site had in its latest task or request, and its recipe
 """
 
 from __future__ import annotations

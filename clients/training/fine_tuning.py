@@ -149,7 +149,7 @@ def fine_tune_again(
 
     Args:
         site: The site.
-        start: The start of its latest task.
+        start: The start that it keeps.
         now: The time of the new network.
         steps: Gradient steps; None for as many as the task said.
 
