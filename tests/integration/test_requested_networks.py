@@ -193,6 +193,14 @@ def test_before_the_first_release_there_is_one_sentence(tmp_path):
     assert "the federation has no release yet" in done.stderr
 
 
+def test_a_server_without_the_service_is_as_good_as_none(tmp_path):
+    federation, _ = prepared(tmp_path / "central", *OF_HEADS)
+    with behind_gateway(federation, offered=False) as center:
+        done = in_process("f2l-site", "generate", str(center.joined("early")))
+    assert done.returncode == 1
+    assert "no start has arrived yet, and the server makes no networks for single" in done.stderr
+
+
 @pytest.mark.parametrize("adapt", [OF_HEADS, OF_ALL], ids=["head", "all"])
 def test_a_rollback_between_two_requests_begins_anew(tmp_path, adapt):
     with served(tmp_path / "central", adapt=adapt, rounds=2) as center:

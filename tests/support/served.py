@@ -89,10 +89,11 @@ def served(root: Path, *, adapt: tuple[str, ...], rounds: int = 1) -> Iterator[S
 
 
 @contextmanager
-def behind_gateway(federation: Federation) -> Iterator[Served]:
+def behind_gateway(federation: Federation, *, offered: bool = True) -> Iterator[Served]:
+    """The federation's gateway; behind an external one, networks are not offered."""
     bound = reply_bound(federation.target.layout, 1).bytes
     service = NetworkService(federation.root)
-    networks = Networks(service=service, largest_bytes=bound)
+    networks = Networks(service=service, largest_bytes=bound) if offered else None
     with gateway_running(
         federation.root, networks=networks, largest_context_bytes=bound
     ) as gateway:
