@@ -8,28 +8,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.site import limits
-from clients.site.policy import Work, allow_download
-from clients.site.sent_log import REFUSAL, array_bytes, utc_now
+from clients.site.sent_log import REFUSAL, utc_now
 from clients.site.site import Site, open_site
-from clients.training.accepted_request import body_of, target_of, work_of
-from clients.training.task import respond, respond_to_probe
+from clients.training.outgoing import OutgoingMessage, probe_message, update_message
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.wire.messages import Refusal
-from f2l_fed.wire.packing import (
-    pack_probe_reply,
-    pack_refusal,
-    pack_update,
-    unpack_probe_request,
-    unpack_task,
-    version_of,
-)
+from f2l_fed.wire.packing import pack_refusal
 
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable: folder of the simulated sites' folders, set by the simulation."""
@@ -42,81 +32,28 @@ _LOG = logging.getLogger("f2l_fed.site")
 app = ClientApp()
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
-    """A message that is to leave, and its entry in the record of what leaves.
-
-    Args:
-        kind: "probe" or "update".
-        round: Number of the round; 0 for none.
-        content: The message.
-        changes: Euclidean length of every change in it.
-        work: The work that was asked for it.
-    """
-
-    kind: str
-    round: int
-    content: RecordDict
-    work: Work
-    changes: tuple[float, ...] = ()
-
-
 @app.query("probe")
 def probe(message: Message, context: Context) -> Message:
     """Answers a server that does not know this site's context yet."""
 
-    def answer(site: Site) -> OutgoingMessage:
-        allow_download(site.config.policy, array_bytes(message.content))
-        request = unpack_probe_request(message.content)
-        reply = respond_to_probe(site, request, app=os.environ.get(APP, ""))
-        layout, version = target_of(request.frame).layout, version_of(message.content)
-        content = pack_probe_reply(reply, layout, protocol=version)
-        return OutgoingMessage("probe", 0, content, work_of(site, request))
-
-    return _answer(message, context, answer)
+    return _answer(message, context, probe_message)
 
 
 @app.train("task")
 def task(message: Message, context: Context) -> Message:
     """Fine-tunes a generated network, keeps it and returns the updated parameters."""
 
-    def answer(site: Site) -> OutgoingMessage:
-        allow_download(site.config.policy, array_bytes(message.content))
-        request = unpack_task(message.content)
-        update, changes = respond(site, request, app=os.environ.get(APP, ""))
-        layout, version = target_of(request.frame).layout, version_of(message.content)
-        body = body_of(request.frame)
-        content = pack_update(
-            update, layout, body=None if body is None else body.layout, protocol=version
-        )
-        work = work_of(site, request)
-        return OutgoingMessage("update", request.round, content, work, changes)
-
-    return _answer(message, context, answer)
+    return _answer(message, context, update_message)
 
 
-def _answer(
-    message: Message, context: Context, respond_with: Callable[[Site], OutgoingMessage]
-) -> Message:
+def _answer(message: Message, context: Context, answer: Callable[..., OutgoingMessage]) -> Message:
     site = None
     try:
         site = open_site(site_path(context))
-        now = utc_now()
         with limits.within(site.config.limits.task_seconds):
-            outgoing = respond_with(site)
+            outgoing = answer(site, message.content, app=os.environ.get(APP, ""))
+        outgoing.record(site)
         content = outgoing.content
-        sent, budget = site.sent, site.budget
-        sent.allow(site.config.policy, content, now)
-        spent = budget.spent() if budget else None
-        sent.record(
-            outgoing.kind,
-            outgoing.round,
-            content,
-            now,
-            changes=outgoing.changes,
-            budget=spent,
-            work=outgoing.work,
-        )
     except PolicyRefusal as refusal:
         content = _refusal(site, refusal.what)
     except F2LError as error:

@@ -31,6 +31,7 @@ SITE_INVITED = "site.invited"
 SITE_ENROLLED = "site.enrolled"
 SITE_RENEWED = "site.renewed"
 SITE_REMOVED = "site.removed"
+SITE_SERVED = "site.served"
 
 _FORMER_NAMES = {"release.held": RELEASE_REJECTED}
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from f2l_fed.core.addresses import is_host_of
+from f2l_fed.errors import WireError
 
 
 def listen_on_socket(path: Path) -> socket.socket:
@@ -50,6 +52,20 @@ async def serving(app: Any, listener: socket.socket) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await task
+
+
+async def limited_body(request: Request, largest_bytes: int) -> bytes:
+    """The body of a request.
+
+    Raises:
+        WireError: If it is larger.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > largest_bytes:
+            raise WireError("the request is too large", expected=f"at most {largest_bytes} B")
+    return bytes(body)
 
 
 class HostCheck:

@@ -81,7 +81,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     else:
         facts = model.facts
         target = plain(facts.target)
-        table.add_row("network", f"{target}, round {facts.round}, {facts.time}")
+        table.add_row("network", f"{target}, {plain(facts.origin)}, {facts.time}")
         before, after = facts.accuracy_before, facts.accuracy
         table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {facts.steps} steps")
     out.print(table)

@@ -1,59 +1,107 @@
-"""Commands for the site's network: make it again, export it."""
+"""Commands for the site's network: get one from the server, make it again, export it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from clients.commands.console import AsJson, SiteFile, out, say
+from clients.commands.console import AsJson, SiteFile, err, out, say
 from f2l_fed.core.private_files import exported_files
-from f2l_fed.errors import F2LError, UsageError
+from f2l_fed.errors import F2LError, PolicyRefusal, UsageError, visible
+
+if TYPE_CHECKING:
+    from clients.site.model_store import Model
+    from clients.site.site import Site
+    from clients.training.fine_tuning import FineTuned
 
 
 def generate(
     site_file: SiteFile,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of gradient steps; by default the task's."),
+        typer.Option(min=0, help="Number of gradient steps; by default the server's."),
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Only from the latest start, without the server.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the site's network again, here, from the start of its latest task."""
-    from clients.site.model_store import load_start, save_model
-    from clients.site.sent_log import utc_now
+    """Get a network generated for the site's examples, and fine-tune it here."""
+    from clients.onboarding.network_requests import ServerUnavailable
     from clients.site.site import open_site
-    from clients.training.fine_tuning import fine_tune_again
 
     site = open_site(site_file)
-    start = load_start(site.state)
-    if start is None:
+    try:
+        made = None if offline else _from_server(site, steps)
+    except PolicyRefusal as refusal:
         raise F2LError(
-            "no start has arrived yet",
+            "the site itself refuses what the server asks for it",
             where=str(site_file),
-            remedy=f"Take part in a round first: f2l-site run {site_file}",
+            got=refusal.what,
+            remedy="Its limits are under [policy]; --offline asks nothing of the server.",
+        ) from refusal
+    except ServerUnavailable as error:
+        made = _from_kept_start(site, steps, error)
+        err.print(
+            f"{visible(str(error))} The network is made from the latest start.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
-    model, network = fine_tune_again(site, start, utc_now(), steps=steps)
-    save_model(site.state, model)
+    model, network = made or _from_kept_start(site, steps)
     facts = model.facts
     if as_json:
         shown = {"model": asdict(facts), "loss_before": network.before[0], "loss": network.after[0]}
         print(json.dumps(shown, indent=1))
         return
-    release = f", release {facts.release}" if facts.release else ""
     table = Table("", "loss", "accuracy", box=None)
     for name, (loss, accuracy) in (("before", network.before), ("after", network.after)):
         table.add_row(name, f"{loss:.4f}", f"{accuracy:.3f}")
-    say(f"{facts.target} from {facts.chosen} of round {facts.round}{release}")
+    say(f"{facts.target} from {facts.chosen} of {facts.origin}")
     say(
         f"{facts.steps} steps on {len(site.train.y)} examples, measured on {len(site.validation.y)}"
     )
     out.print(table)
     say(f"Next: f2l-site model export {site_file} OUT")
+
+
+def _from_server(site: Site, steps: int | None) -> tuple[Model, FineTuned]:
+    """A network that the server has generated, which is kept with its start."""
+    from clients.onboarding.network_requests import NetworkRequests
+    from clients.site.model_store import save_model
+    from clients.site.sent_log import utc_now
+    from clients.training.requested_network import request_network
+
+    server = NetworkRequests(site, now=utc_now())
+    model, start, network = request_network(site, server, steps=steps)
+    save_model(site.state, model, start)
+    return model, network
+
+
+def _from_kept_start(
+    site: Site, steps: int | None, unavailable: F2LError | None = None
+) -> tuple[Model, FineTuned]:
+    """A network from the start that is kept, which stays; raises where there is none."""
+    from clients.site.model_store import load_start, save_model
+    from clients.site.sent_log import utc_now
+    from clients.training.fine_tuning import fine_tune_again
+
+    start = load_start(site.state)
+    if start is None:
+        why = "" if unavailable is None else f", and {unavailable.what}"
+        raise F2LError(
+            f"no start has arrived yet{why}",
+            where=str(site.file),
+            remedy=f"Take part in a round first: f2l-site run {site.file}",
+        )
+    model, network = fine_tune_again(site, start, utc_now(), steps=steps)
+    save_model(site.state, model)
+    return model, network
 
 
 def export(
@@ -69,8 +117,8 @@ def export(
         raise UsageError(
             "this site has no network yet",
             where=str(site_file),
-            remedy="It gets one with the first task.",
+            remedy=f"Get one: f2l-site generate {site_file}",
         )
     with exported_files():
         export_model(model, out)
-    say(f"{model.facts.target} of round {model.facts.round} is in {out}")
+    say(f"{model.facts.target} of {model.facts.origin} is in {out}")

@@ -71,12 +71,12 @@ def page_html(site_file: Path) -> str:
     last = f"{rounds[-1]['round']}, {_time(rounds[-1]['time'])}" if rounds else "none yet"
     facts += [("last round", last)]
     if model is None:
-        facts += [("network", "none yet; the first task brings one")]
+        facts += [("network", "none yet; f2l-site generate gets one")]
     else:
         network = model.facts
         before, after = network.accuracy_before, network.accuracy
         facts += [
-            ("network", f"{network.target} of round {network.round}, {_time(network.time)}"),
+            ("network", f"{network.target} of {network.origin}, {_time(network.time)}"),
             ("accuracy", f"{before:.3f} before, {after:.3f} after"),
         ]
     answers = sum(entry["kind"] != REFUSAL for entry in today)

@@ -64,10 +64,9 @@ def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
         site: A site with a certificate, whose connection has no problem.
         now: This machine's time, with a time zone.
     """
-    context, (host, port) = _tls(site), site.server.host_and_port
-    if context is None or not site.server.certificate:
+    context, (host, port) = tls_of_site(site, now=now), site.server.host_and_port
+    if context is None:
         return False
-    _load_certificate(context, site, now)
     connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
     try:
         connection.request("GET", SELF_PATH)
@@ -77,6 +76,23 @@ def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
     finally:
         connection.close()
     return isinstance(facts, dict) and facts.get("nearest") is True
+
+
+def tls_of_site(site: SiteFolder, *, now: datetime) -> ssl.SSLContext | None:
+    """The TLS settings with the site's certificate; None for a site without one.
+
+    Args:
+        site: The site.
+        now: This machine's time, with a time zone.
+
+    Raises:
+        ConfigError: If certificate, key or root certificates can't be used.
+    """
+    context = _tls(site)
+    if context is None or not site.server.certificate:
+        return None
+    _load_certificate(context, site, now)
+    return context
 
 
 def require_address(server: ServerConfig) -> None:

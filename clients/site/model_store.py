@@ -4,7 +4,7 @@
 
     model.safetensors   the parameters under their names, and as metadata what model.json says
     model.json          the same facts, for reading
-    start.safetensors   the start that the site chose in its latest task, and its recipe
+    start.safetensors   the start that the site had in its latest task or request, and its recipe
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ModelFacts:
         labels: Meaning of the outputs, separated by commas; "" where the data have numbers too.
         input_shape: Shape of one input.
         lineage: Lineage of the federation.
-        round: Number of the round.
+        round: Number of the round; 0 outside of rounds.
         release: Release that generated the start; "" for none.
         chosen: Kind of the start.
         layout: Digest of the layout.
@@ -68,6 +68,12 @@ class ModelFacts:
     steps: int
     accuracy_before: float
     accuracy: float
+
+    @property
+    def origin(self) -> str:
+        """The round and the release that the start is of, as text."""
+        told = (("round", str(self.round or "")), ("release", self.release))
+        return ", ".join(f"{name} {value}" for name, value in told if value)
 
     @property
     def text(self) -> str:

@@ -177,15 +177,15 @@ def allow_download(policy: PolicyConfig, size_bytes: int) -> None:
         raise PolicyRefusal("request-too-large")
 
 
-def allow_answer(policy: PolicyConfig, kind: str, app: str) -> None:
+def allow_answer(policy: PolicyConfig, kind: str, app: str | None) -> None:
     """Raises PolicyRefusal if such an answer may not leave, or not on behalf of this app.
 
     Args:
         policy: The site's policy.
         kind: One of `ANSWERS`.
-        app: SHA-256 of the Flower app that asks; "" where it is not known.
+        app: SHA-256 of the Flower app that asks; "" where it is not known, None for none.
     """
-    if policy.apps and app not in policy.apps.split():
+    if policy.apps and app is not None and app not in policy.apps.split():
         raise PolicyRefusal("app-not-allowed")
     if kind not in policy.answers.split():
         raise PolicyRefusal("answer-not-allowed")

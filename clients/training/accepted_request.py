@@ -66,13 +66,14 @@ class AcceptedRequest(Generic[Request_co]):
         return first_anchor(network, self.body, self.request.frame.lineage)
 
 
-def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request]:
+def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[Request]:
     """Accepts a request, or refuses it before anything of it is built.
 
     Args:
         site: The site.
         request: A task, or a request for the probes alone.
-        app: SHA-256 of the Flower app that asks; "" where it is not known.
+        app: SHA-256 of the Flower app that asks; "" where it is not known; None where it is the
+            site itself that has asked for a network, and a task is not answered.
 
     Raises:
         PolicyRefusal: If the site's policy forbids it.
@@ -82,8 +83,9 @@ def accept(site: Site, request: Request, *, app: str) -> AcceptedRequest[Request
     """
     policy, frame, count = site.config.policy, request.frame, len(site.train.y)
     if isinstance(request, Task):
-        allow_answer(policy, min(leaving(site, frame), default="update"), app)
-        site.sent.allow_round(policy, utc_now())
+        if app is not None:
+            allow_answer(policy, min(leaving(site, frame), default="update"), app)
+            site.sent.allow_round(policy, utc_now())
         allow_request(policy, frame.target, request.recipe, count)
     else:
         allow_answer(policy, "probe", app)

@@ -6,16 +6,14 @@ it. The heads that leave are made on the newer body, which the site then trains 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, episodic_steps, leaving
-from clients.training.fine_tuning import FineTuned, measured
+from clients.training.fine_tuning import FineTuned, tempered
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.adapted_network import (
@@ -23,11 +21,13 @@ from f2l_fed.local_training.adapted_network import (
     adapted_head,
     adapted_network,
     head_pairs,
+    site_context,
 )
 from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
 from f2l_fed.local_training.episodic import train_body
-from f2l_fed.local_training.temperature import left_out_losses, temperature_for
+from f2l_fed.local_training.site_streams import steps_stream, support_stream
+from f2l_fed.local_training.temperature import left_out_losses, temperature_of
 from f2l_fed.targets.body import Body
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
 
@@ -44,22 +44,14 @@ def own_network(accepted: AcceptedRequest[Task]) -> FineTuned:
     x, y = site.train.x, site.train.y
     head = adapted_head(body, weights, generated, x, y, head_config)
     start = body.join(weights, head)
-    rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", 0)
+    rng = steps_stream(task.frame.lineage, task.round, site.config.name)
     made = adapted_network(body, weights, head, x, y, head_config, task.recipe, rng)
     kind = ANCHOR if generated is None else PRIOR
-    temperature = site_temperature(site, task.temperatures)
-    tempered = (body.tempered(network, temperature) for network in (start, made))
-    found = measured(site, body.network, kind, *tempered)
-    return replace(found, start=start, temperature=temperature)
+    temperature = temperature_of(task.temperatures, y)
+    return tempered(site, body.network, kind, start, made, temperature)
 
 
-def site_temperature(site: Site, known: Sequence[tuple[int, float]]) -> float:
-    """The temperature for a site's number of examples per class."""
-    counts = site.train.y.bincount()
-    return temperature_for(known, len(site.train.y) / int((counts > 0).sum()))
-
-
-def heads(accepted: AcceptedRequest[ProbeRequest | Task]) -> HeadPairs:
+def heads(accepted: AcceptedRequest[Task]) -> HeadPairs:
     """The site's pairs of heads on the request's body.
 
     Raises:
@@ -75,18 +67,30 @@ def heads(accepted: AcceptedRequest[ProbeRequest | Task]) -> HeadPairs:
         head_config,
         episodic,
         frame.shots,
-        lambda pair: generator_for(frame.lineage, site.config.name, "probe", pair),
+        lambda pair: support_stream(frame.lineage, site.config.name, pair),
     )
     if not bool(pairs.few.isfinite().all() and pairs.all.isfinite().all()):
         raise PolicyRefusal("diverged")
     return pairs
 
 
-def contexts(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
-    """(E, H) float32, the site's contexts; zeros, which tell nothing, with a privacy budget."""
-    if accepted.site.config.privacy.epsilon:
-        return torch.zeros(accepted.request.frame.episodes, accepted.target.layout.size)
-    return heads(accepted).few
+def context(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
+    """(1, H) float32, the site's context; zeros, which tell nothing, with a privacy budget.
+
+    Raises:
+        PolicyRefusal: If it is not finite, or more than one is asked for.
+    """
+    site, frame = accepted.site, accepted.request.frame
+    if frame.episodes != 1:
+        raise PolicyRefusal("too-many-contexts")
+    if site.config.privacy.epsilon:
+        return torch.zeros(1, accepted.target.layout.size)
+    body, head_config, _ = _settings(accepted.body, frame)
+    x, y, few = site.train.x, site.train.y, support_stream(frame.lineage, site.config.name)
+    head = site_context(body, accepted.anchor, x, y, head_config, frame.shots, few)
+    if not bool(head.isfinite().all()):
+        raise PolicyRefusal("diverged")
+    return head[None]
 
 
 def update_on_body(
@@ -139,7 +143,7 @@ def _left_out(accepted: AcceptedRequest[Task]) -> dict[str, float]:
         site.train.y,
         head_config,
         task.frame.shots,
-        generator_for(task.frame.lineage, site.config.name, "probe", 0),
+        support_stream(task.frame.lineage, site.config.name),
     )
 
 

@@ -18,9 +18,9 @@ from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import TargetError
 from f2l_fed.local_training.candidate_kinds import ANCHOR
-from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.site_streams import steps_stream
 from f2l_fed.targets import Target
 from f2l_fed.wire.messages import Task, Update
 
@@ -73,9 +73,10 @@ def fine_tune_episodes(accepted: AcceptedRequest[Task]) -> tuple[FineTuned, ...]
     networks = []
     episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
     for episode, candidates in enumerate(episodes):
-        kind, start = select(target, candidates, site.train.x, site.train.y)
-        rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", episode)
-        networks.append(_fine_tune(site, target, kind, start, task.recipe, rng))
+        kind, start = select(target, candidates, site.train.x, site.train.y, keep=task.keep)
+        rng = steps_stream(task.frame.lineage, task.round, site.config.name, episode)
+        weights = finetune(target, start, site.train.x, site.train.y, task.recipe, rng)
+        networks.append(tempered(site, target, kind, start, weights, 1.0))
     return tuple(networks)
 
 
@@ -148,7 +149,7 @@ def fine_tune_again(
 
     Args:
         site: The site.
-        start: The start of its latest task.
+        start: The start that it keeps.
         now: The time of the new network.
         steps: Gradient steps; None for as many as the task said.
 
@@ -162,7 +163,9 @@ def fine_tune_again(
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
-    network = _fine_tune(site, target, facts.chosen, start.model.weights, recipe, rng, start.pull)
+    x, y, first = site.train.x, site.train.y, start.model.weights
+    weights = finetune(target, first, x, y, recipe, rng, pull=start.pull / len(y))
+    network = tempered(site, target, facts.chosen, first, weights, start.temperature)
     if not network.is_usable:
         raise TargetError(
             "the network overflows, so the one kept before stays",
@@ -180,24 +183,29 @@ def fine_tune_again(
     return Model(weights=network.weights, layout=target.layout, facts=facts), network
 
 
-def _fine_tune(
-    site: Site,
-    target: Target,
-    kind: str,
-    start: Tensor,
-    recipe: Recipe,
-    rng: torch.Generator,
-    pull: float = 0.0,
+def tempered(
+    site: Site, target: Target, kind: str, start: Tensor, weights: Tensor, temperature: float
 ) -> FineTuned:
-    x, y = site.train.x, site.train.y
-    weights = finetune(target, start, x, y, recipe, rng, pull=pull / len(y))
-    return measured(site, target, kind, start, weights)
+    """A network with its temperature, measured together with its start.
 
-
-def measured(site: Site, target: Target, kind: str, start: Tensor, weights: Tensor) -> FineTuned:
-    """A network of the whole target and its start, with loss and accuracy of both."""
+    Args:
+        site: The site.
+        target: The whole network.
+        kind: Of the start.
+        start: (D,) float32, the start, which stays as it is.
+        weights: (D,) float32, the network before the temperature.
+        temperature: Divisor of its logits.
+    """
+    made = target.tempered(weights, temperature)
     before, after = (
         loss_and_accuracy(target, theta, site.validation.x, site.validation.y)
-        for theta in (start, weights)
+        for theta in (target.tempered(start, temperature), made)
     )
-    return FineTuned(chosen=kind, start=start, weights=weights, before=before, after=after)
+    return FineTuned(
+        chosen=kind,
+        start=start,
+        weights=made,
+        before=before,
+        after=after,
+        temperature=temperature,
+    )

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from clients.training.accepted_request import AcceptedRequest
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.core.random_streams import generator_for
 from f2l_fed.local_training.probe import probe_update, support_set
+from f2l_fed.local_training.site_streams import support_stream
 from f2l_fed.wire.messages import ProbeRequest, Task
 
 PROBES = "probes.safetensors"
@@ -30,7 +30,7 @@ def probes_of(accepted: AcceptedRequest[ProbeRequest | Task]) -> Tensor:
     """(E, D) float32, a probe update for each episode, on its fixed few examples of the site."""
     site, frame, start = accepted.site, accepted.request.frame, accepted.anchor
     draws = (
-        generator_for(frame.lineage, site.config.name, "probe", episode)
+        support_stream(frame.lineage, site.config.name, episode)
         for episode in range(frame.episodes)
     )
     x, y = site.train.x, site.train.y

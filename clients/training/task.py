@@ -11,7 +11,7 @@ from clients.site.policy import allowed_numbers
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, accept
-from clients.training.body_training import contexts, own_network, update_on_body
+from clients.training.body_training import context, own_network, update_on_body
 from clients.training.fine_tuning import fine_tune_episodes, lowest_loss, model_of, plain_update
 from clients.training.private_training import private_probes, private_update
 from clients.training.probe_cache import probes_of
@@ -58,20 +58,21 @@ def respond(site: Site, task: Task, *, app: str = "") -> tuple[Update, tuple[flo
     return replace(update, numbers=numbers), changes
 
 
-def respond_to_probe(site: Site, request: ProbeRequest, *, app: str = "") -> ProbeReply:
+def respond_to_probe(site: Site, request: ProbeRequest, *, app: str | None = "") -> ProbeReply:
     """Answers a server that does not know this site's context yet.
 
     Args:
         site: The site.
         request: The server's request.
-        app: SHA-256 of the Flower app that asks; "" where it is not known.
+        app: SHA-256 of the Flower app that asks; "" where it is not known; None where it is the
+            site itself that has asked for a network.
 
     Raises:
         PolicyRefusal, LayoutMismatch, DataError: As in `respond`.
     """
     accepted = accept(site, request, app=app)
     if accepted.body is not None:
-        return ProbeReply(site=site.config.name, probes=contexts(accepted))
+        return ProbeReply(site=site.config.name, probes=context(accepted))
     budget = site.budget
     if budget:
         return ProbeReply(site=site.config.name, probes=private_probes(accepted, budget))

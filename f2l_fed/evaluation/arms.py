@@ -34,7 +34,13 @@ from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe
 from f2l_fed.local_training.finetune import STEPS, accuracy_after, finetune
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
-from f2l_fed.local_training.temperature import temperature_for
+from f2l_fed.local_training.site_streams import (
+    NO_ROUND,
+    draws_stream,
+    steps_stream,
+    support_stream,
+)
+from f2l_fed.local_training.temperature import temperature_of
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
 
@@ -102,8 +108,7 @@ class ServedRelease:
     def context(self, site: HeldOutSite) -> Tensor:
         """(D,) float32, the probe update of a site from the generator's anchor."""
         x, y = site.train
-        rng = generator_for(self.lineage, site.name, "probe")
-        support = support_set(y, self.probe.shots, rng)
+        support = support_set(y, self.probe.shots, support_stream(self.lineage, site.name))
         anchor = self.generator.prior.anchor
         return probe_update(self.target, anchor, x[support], y[support], self.probe.recipe)
 
@@ -123,14 +128,13 @@ class ServedRelease:
             expected: (D,) float32, the prediction for it.
             evaluations: Of the flow, instead of the generator's own number.
         """
-        rng = generator_for(self.lineage, site.name, "candidates")
         return candidates_for_service(
             self.generator,
             self.records,
             context,
             expected,
             self.candidates,
-            rng,
+            draws_stream(self.lineage, site.name),
             evaluations=evaluations,
         )
 
@@ -180,8 +184,8 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
     )
     assert generator.bodies is not None
     weights, (x, y) = generator.bodies.own, site.train
-    rng = generator_for(lineage, site.name, "probe", 0)
-    context = site_context(body, weights, x, y, config, release.probe.shots, rng)
+    few = support_stream(lineage, site.name)
+    context = site_context(body, weights, x, y, config, release.probe.shots, few)
     expected = generator.expect(context[None])[0]
     draws = generator_for(lineage, site.name, "stranger")
     other = torch.randint(len(records.contexts), (1,), generator=draws)
@@ -211,9 +215,8 @@ def confidence(
     release: ServedRelease, starts_by_arm: Mapping[str, Tensor], site: HeldOutSite
 ) -> dict[str, Predictions]:
     """The confidence of every arm's start at a site; the served one has its temperature."""
-    labels, (x, y) = site.train[1], site.test
-    shots = len(labels) / int((labels.bincount() > 0).sum())
-    temperature = temperature_for(release.temperatures, shots)
+    x, y = site.test
+    temperature = temperature_of(release.temperatures, site.train[1])
     return {
         arm: predictions(
             release.network.logits(start, x) / (temperature if arm == GENERATED else 1.0), y
@@ -250,7 +253,7 @@ def measure(
             site.train,
             site.test,
             recipe,
-            generator_for(lineage, site.name, "local"),
+            steps_stream(lineage, NO_ROUND, site.name),
             steps,
             pull=pulls.get(arm, 0.0),
         )

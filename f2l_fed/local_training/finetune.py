@@ -86,10 +86,23 @@ def finetune(
 ) -> Tensor:
     """The weights after all steps of the recipe; (D,) float32. See `iterates`.
 
-    After one step or more, batch normalisation has the statistics of the examples.
+    After one step or more, batch normalisation has the statistics of the examples. Pulled steps
+    that end above their start, in the loss that they descend on, are not taken.
     """
     *_, last = iterates(target, weights, x, y, recipe, rng, pull=pull)
-    return target.calibrated(last, x).clone() if recipe.steps else last.clone()
+    return _taken(target, weights, last, x, y, pull).clone() if recipe.steps else last.clone()
+
+
+def _taken(
+    target: Target, start: Tensor, last: Tensor, x: Tensor, y: Tensor, pull: float
+) -> Tensor:
+    """The network after one step or more; its start where pulled steps have made it worse."""
+    made = target.calibrated(last, x)
+    if not pull:
+        return made
+    before, after = (loss_and_accuracy(target, one, x, y)[0] for one in (start, made))
+    worse = not after + pull / 2 * float((made - start).square().sum()) <= before
+    return start if worse else made
 
 
 @torch.no_grad()
@@ -117,7 +130,7 @@ def accuracy_after(
     whole = replace(recipe, steps=max(steps))
     found = {
         step: loss_and_accuracy(
-            target, target.calibrated(theta, train[0]) if step else theta, *test
+            target, _taken(target, weights, theta, *train, pull) if step else theta, *test
         )[1]
         for step, theta in enumerate(iterates(target, weights, *train, whole, rng, pull=pull))
         if step in measured

@@ -93,6 +93,11 @@ def fitted_temperature(numbers: Sequence[Mapping[str, float]]) -> float | None:
     return TEMPERATURES[best]
 
 
+def temperature_of(known: Sequence[tuple[int, float]], y: Tensor) -> float:
+    """The temperature for a site with these labels, (n,) int64; see `temperature_for`."""
+    return temperature_for(known, len(y) / int((y.bincount() > 0).sum()))
+
+
 def temperature_for(known: Sequence[tuple[int, float]], shots: float) -> float:
     """The temperature for a number of examples per class; 1 if none was learnt.
 

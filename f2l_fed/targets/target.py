@@ -215,6 +215,16 @@ class Target:
             return weights
         return self.layout.flatten(self._measured(weights, x)[1])
 
+    def tempered(self, weights: Tensor, temperature: float) -> Tensor:
+        """The network with its logits divided by a temperature: (D,) float32 to (D,)."""
+        if temperature == 1:
+            return weights
+        tensors = dict(self.layout.unflatten(weights))
+        for name in (self.output_weight, self.output_bias):
+            if name is not None:
+                tensors[name] = tensors[name] / temperature
+        return self.layout.flatten(tensors)
+
     def _measured(self, weights: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         if len(x) < 2:
             raise TargetError(

@@ -5,7 +5,8 @@ and posts an `EnrolmentForm` with the kit's token to `ENROL_PATH` over TLS, wher
 show a certificate that the kit's authority has signed. Later it posts a `RenewalForm`, signed by
 its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``, the first together
 with `FederationFacts`, or with ``{"error": sentence}``. A registered site gets these facts from
-`SELF_PATH` too.
+`SELF_PATH` too. From `NETWORK_PATH` it gets the promoted release's request for its context, and
+when it posts its answer there, the task with what was generated for it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ CLOCK_TOLERANCE_S = 300
 ENROL_PATH = "/v1/site/enrol"
 RENEW_PATH = "/v1/site/renew"
 SELF_PATH = "/v1/site/me"
-"""Paths of the gateway: registration, renewal, and whether the caller is a known site."""
+NETWORK_PATH = "/v1/site/network"
+"""Paths of the gateway: registration, renewal, whether the caller is a known site, a network."""
+
+SITE_HEADER = "f2l-site"
+"""Header in which the gateway names the site that it has authenticated; nobody else can set it."""
+
+RECORDS_TYPE = "application/x-protobuf"
+"""Media type of messages as bytes, see `f2l_fed.wire.serialization`."""
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""

@@ -87,7 +87,7 @@ class Task:
     Args:
         frame: The network.
         anchor: As in `ProbeRequest`.
-        round: Number of the round, from 1.
+        round: Number of the round, from 1; 0 outside of rounds, where the site returns nothing.
         release: The release that made the candidates; "" for the anchor.
         recipe: Recipe of the fine-tuning.
         candidates: For each episode, (D,) float32 by kind ("prior", "sample-0", …); the site
@@ -98,6 +98,8 @@ class Task:
         chain: As in `ProbeRequest`.
         temperatures: Divisors of the logits of the site's own network, from the release, each
             with the number of examples per class that it was learnt for, in ascending order.
+        keep: Above 1, the mean of so many draws, those that suit the site's examples best, is one
+            more candidate.
     """
 
     frame: Frame
@@ -109,6 +111,7 @@ class Task:
     body: Tensor | None = None
     chain: tuple[str, ...] = ()
     temperatures: tuple[tuple[int, float], ...] = ()
+    keep: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

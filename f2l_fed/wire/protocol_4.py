@@ -73,6 +73,7 @@ def pack_task(task: Task) -> RecordDict:
         **pack_kinds(task.candidates),
         "chain": list(task.chain),
         **pack_temperatures(task.temperatures),
+        "keep": task.keep,
         **pack_settings("recipe", task.recipe),
     }
     candidates = torch.stack(rows) if rows else None
@@ -103,6 +104,7 @@ def unpack_task(content: RecordDict) -> Task:
         body=_vector(arrays, "body"),
         chain=chain_of(head, frame),
         temperatures=temperatures_of(head),
+        keep=counted(head, "keep"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -145,6 +145,16 @@ class Federation:
             episodic=config.episodes if self.body else None,
             head=config.head if self.body else None,
         )
+
+    @cached_property
+    def service_frame(self) -> Frame:
+        """The frame of requests outside of rounds: a site has one context and gets one network."""
+        return replace(self.frame, episodes=1)
+
+    @property
+    def probe_frame(self) -> Frame:
+        """The frame of the requests for contexts of a round; a head is generated for one alone."""
+        return self.frame if self.body is None else self.service_frame
 
     @cached_property
     def first_start(self) -> Tensor:

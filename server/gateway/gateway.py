@@ -1,9 +1,10 @@
 """The TLS gateway: the one port that sites reach, before SuperLink and enrolment.
 
-Sites may post to Flower's Fleet routes and to the enrolment service, and ask whether they are
-registered; anyone may ask whether the server works. A Fleet route takes a site's certificate,
-signed by the authority and not revoked, together with the key that this very site has registered:
-neither is enough alone. Every other request is refused here and never forwarded.
+Sites may post to Flower's Fleet routes and to the enrolment service, ask whether they are
+registered, and ask for a network; anyone may ask whether the server works. A Fleet route takes a
+site's certificate, signed by the authority and not revoked, together with the key that this very
+site has registered: neither is enough alone. Every other request is refused here and never
+forwarded.
 
 It runs as a process of its own that never sees the authority's key.
 """
@@ -30,6 +31,7 @@ from f2l_fed.wire.enrolment import (
     ENROL_PATH,
     KEY,
     LARGEST_FORM_BYTES,
+    NETWORK_PATH,
     RENEW_PATH,
     SELF_PATH,
 )
@@ -55,6 +57,7 @@ class GatewaySettings:
         enrolment: Unix socket of the enrolment service.
         secret: File with the secret of the SuperLink.
         largest_body_bytes: Largest request.
+        largest_context_bytes: Largest one with a context, for which a network is generated.
         connections: Most connections at a time; those without a site's certificate get a part of
             them, see `server.gateway.places`.
         connections_per_host: Most at a time from one address (of IPv6, one /64), and of one site.
@@ -66,6 +69,7 @@ class GatewaySettings:
     enrolment: str
     secret: str
     largest_body_bytes: int = 2**28
+    largest_context_bytes: int = 2**24
     connections: int = 1000
     connections_per_host: int = 100
 
@@ -98,6 +102,7 @@ class Gateway:
             secret=Path(settings.secret).read_bytes().strip(),
         )
         self._enrolment = Upstream(socket=settings.enrolment, tls=None)
+        self._networks = Upstream(socket=settings.enrolment, tls=None, names_site=True)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accepts connections until it is cancelled; those over a limit are closed at once."""
@@ -170,6 +175,10 @@ class Gateway:
             return self._superlink, 0
         if method == "GET" and path == SELF_PATH:
             return (self._enrolment, 0) if self._auth.is_registered(proxied.site) else 401
+        if method in ("GET", "POST") and path == NETWORK_PATH:
+            largest_bytes = self._settings.largest_context_bytes if method == "POST" else 0
+            known = self._auth.is_registered(proxied.site)
+            return (self._networks, largest_bytes) if known else 401
         if method == "POST" and path in (ENROL_PATH, RENEW_PATH):
             return self._enrolment, LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):

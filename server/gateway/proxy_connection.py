@@ -14,6 +14,7 @@ from typing import Any
 import h11
 
 from f2l_fed.flower.inner_access import SECRET_HEADER
+from f2l_fed.wire.enrolment import SITE_HEADER
 from server.gateway.site_auth import AuthenticatedSite
 
 LARGEST_HEAD_BYTES = 16 * 1024
@@ -35,7 +36,7 @@ _PIECE_BYTES = 2**16
 # Not forwarded: they concern one connection only, or only the gateway may set them.
 _DROPPED = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade", b"host"}
-    | {b"forwarded", b"x-forwarded-for", SECRET_HEADER.encode(), b"expect"}
+    | {b"forwarded", b"x-forwarded-for", SECRET_HEADER.encode(), SITE_HEADER.encode(), b"expect"}
 )
 
 Route = Callable[[str, str, "ProxyConnection"], "tuple[Upstream, int] | int"]
@@ -50,12 +51,14 @@ class Upstream:
         tls: How its certificate is verified; None speaks plainly.
         secret: Secret that it requires, sent only to its verified certificate; b"" for none.
         socket: Its Unix socket; "" for one with a port.
+        names_site: Whether it is told the site that has been authenticated.
     """
 
     port: int = 0
     tls: ssl.SSLContext | None
     secret: bytes = b""
     socket: str = ""
+    names_site: bool = False
 
 
 class ProxyConnection:
@@ -158,6 +161,8 @@ class ProxyConnection:
         headers.append((b"host", b"localhost:%d" % upstream.port))
         if upstream.secret:
             headers.append((SECRET_HEADER.encode(), upstream.secret))
+        if upstream.names_site and self.site is not None:
+            headers.append((SITE_HEADER.encode(), self.site.name.encode()))
         forwarded = h11.Request(method=request.method, target=request.target, headers=headers)
         await _send(outgoing, writer, forwarded)
         size = 0

@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.generator.candidates import FittedRecords, candidates_for_training
+from f2l_fed.generator.candidates import (
+    FittedRecords,
+    candidates_for_service,
+    candidates_for_training,
+)
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.selection import CandidateSet
+from f2l_fed.local_training.site_streams import draws_stream
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
 
@@ -79,21 +84,10 @@ class CandidateFactory:
         Yields:
             A site and its candidates, as they are made.
         """
-        if self.federation.body is not None:
-            # The first context is that of the untouched task; a site has one network.
-            probes = probes[:, :1]
         expected = self.generator.expect(probes.flatten(0, 1)).view_as(probes)
-        known = {site: row for row, site in enumerate(self.sites)}
         config = self.federation.config
         for index, site in enumerate(sites):
-            others: Any = self.records
-            own = expected[index]
-            if site in known:
-                # A known site gets what a new site would get: its own record would only be
-                # repeated to it, and the next retraining would learn nothing from its update.
-                if self.records is not None:
-                    others = _RecordsWithout(self.records, known[site], self.expected.shape[1])
-                own = self.expected[known[site]][: len(own)]
+            own, others = self._without(site, expected[index])
             if self.federation.body is not None:
                 yield site, ({PRIOR: own[0].clone()},)
                 continue
@@ -106,6 +100,37 @@ class CandidateFactory:
             ]
             # Of a view, the whole matrix behind it would be sent: all records with every site.
             yield site, tuple({kind: w.clone() for kind, w in starts.items()} for starts in made)
+
+    def served(self, site: str, context: Tensor) -> dict[str, Tensor]:
+        """The candidates by kind of one site outside of rounds, as held-out sites are measured.
+
+        Args:
+            site: Its name.
+            context: (D,) float32.
+        """
+        (own,), others = self._without(site, self.generator.expect(context[None]))
+        if self.federation.body is not None:
+            return {PRIOR: own}
+        config = self.federation.config
+        rng = draws_stream(config.lineage, site)
+        return candidates_for_service(self.generator, others, context, own, config.candidates, rng)
+
+    def _without(self, site: str, expected: Tensor) -> tuple[Tensor, Any]:
+        """The predictions for a site, and the records of all others.
+
+        A known site gets what a new site would get: its own record would only be repeated to it,
+        and the next retraining would learn nothing from its update.
+
+        Args:
+            site: Its name.
+            expected: (e, D) float32, the predictions for its contexts.
+        """
+        if site not in self.sites:
+            return expected, self.records
+        row, others = self.sites.index(site), None
+        if self.records is not None:
+            others = _RecordsWithout(self.records, row, self.expected.shape[1])
+        return self.expected[row][: len(expected)], others
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from f2l_fed.wire.enrolment import (
     RenewalForm,
     parse_form,
 )
-from server.asgi import HostCheck, listen_on_socket, serving
+from server.asgi import HostCheck, limited_body, listen_on_socket, serving
 from server.membership.membership import Membership
+from server.membership.network_api import Networks, add_network_routes
 from server.membership.site_registry import Refused
 
 _LOG = logging.getLogger("f2l.enrolment")
@@ -41,7 +42,7 @@ _FAILED = "The server failed; its log says why."
 
 
 def create_app(membership: Membership) -> FastAPI:
-    """The service of one federation."""
+    """The service of one federation, without networks."""
     app = FastAPI(title="F2L-Fed enrolment", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(HostCheck, names=())
     slots = asyncio.Semaphore(_AT_A_TIME)
@@ -50,7 +51,7 @@ def create_app(membership: Membership) -> FastAPI:
         request: Request, kind: type[Form], act: Callable[[Form], str]
     ) -> dict[str, str] | JSONResponse:
         try:
-            form = parse_form(kind, await _limited(request))
+            form = parse_form(kind, await limited_body(request, LARGEST_FORM_BYTES))
             async with slots:
                 return {"certificate": await asyncio.to_thread(act, form)}
         except (Refused, WireError) as error:
@@ -82,23 +83,17 @@ def create_app(membership: Membership) -> FastAPI:
     return app
 
 
-async def _limited(request: Request) -> bytes:
-    """The body of a request; raises WireError if it is larger than any form."""
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_FORM_BYTES:
-            raise WireError("the request is too large", expected=f"at most {LARGEST_FORM_BYTES} B")
-    return bytes(body)
-
-
 @asynccontextmanager
-async def serve_enrolment(membership: Membership, place: int | Path) -> AsyncIterator[None]:
+async def serve_enrolment(
+    membership: Membership, place: int | Path, *, networks: Networks | None = None
+) -> AsyncIterator[None]:
     """Serves until the block ends.
 
     Args:
         membership: The sites of the federation.
         place: A port of loopback, or a Unix socket.
+        networks: What sites may ask for outside of rounds; None where no gateway names the site
+            that asks, or on a port that others than the gateway reach.
 
     Raises:
         ConfigError: If it can't be listened on.
@@ -116,5 +111,8 @@ async def serve_enrolment(membership: Membership, place: int | Path) -> AsyncIte
             remedy="Choose another port, under [server] enrolment.",
         ) from error
     with listener:
-        async with serving(create_app(membership), listener):
+        app = create_app(membership)
+        if networks is not None:
+            add_network_routes(app, networks)
+        async with serving(app, listener):
             yield

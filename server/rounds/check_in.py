@@ -129,7 +129,7 @@ class CheckIn:
         self, nodes: list[int], bound: Mapping[int, str], anchor: Tensor
     ) -> Iterator[SiteRequest]:
         """Makes the request to each node, once for each version of the protocol."""
-        frame, packed = self._federation.frame, dict[int, RecordDict]()
+        frame, packed = self._federation.probe_frame, dict[int, RecordDict]()
         chain = self._federation.chain_to(anchor)
         for node in nodes:
             site = bound.get(node, "")
@@ -151,7 +151,7 @@ class CheckIn:
                 content,
                 self._federation.target.layout,
                 body=self._federation.body_layout,
-                episodes=self._federation.config.pairs,
+                episodes=self._federation.probe_frame.episodes,
             )
         except F2LError as error:
             return "", str(error)

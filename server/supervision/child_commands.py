@@ -69,6 +69,7 @@ def gateway_process(
     *,
     superlink: int,
     bound: ReplyBound,
+    largest_context_bytes: int,
     ready: Ready,
     gone: Gone,
 ) -> ManagedProcess:
@@ -79,6 +80,7 @@ def gateway_process(
         settings: Address and limits.
         superlink: Port of the SuperLink.
         bound: The limits of a site's reply; no request needs to be larger, but Flower's own ones.
+        largest_context_bytes: Largest request with a context.
         ready: Called after each start.
         gone: Called after each end.
     """
@@ -92,6 +94,7 @@ def gateway_process(
         "largest_body_bytes": min(
             settings.largest_body_bytes, max(bound.bytes, _SMALLEST_LIMIT_BYTES)
         ),
+        "largest_context_bytes": largest_context_bytes,
         "connections": settings.connections,
         "connections_per_host": settings.connections_per_host,
     }

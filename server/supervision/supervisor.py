@@ -36,8 +36,10 @@ from server.dashboard.app import serve_dashboard
 from server.federation.folder import Federation
 from server.federation.server_settings import ServerSettings
 from server.federation.settings import refresh
+from server.generator.network_service import NetworkService
 from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
+from server.membership.network_api import Networks
 from server.processes import keep_running
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink
@@ -142,10 +144,17 @@ class Supervisor:
     async def running(self) -> AsyncIterator[CentralAddresses]:
         """Runs all parts until the block ends."""
         settings, services = self._settings, self._services
-        bound = await asyncio.to_thread(_reply_bound, self._root)
+        bound, context_bound = await asyncio.to_thread(_reply_bounds, self._root)
+        networks = None
+        if self._has_gateway:
+            networks = Networks(
+                service=NetworkService(self._root), largest_bytes=context_bound.bytes
+            )
         async with AsyncExitStack() as stack:
             place = self._flower / ENROLMENT_SOCKET if self._has_gateway else settings.enrolment
-            await stack.enter_async_context(serve_enrolment(services.membership, place))
+            await stack.enter_async_context(
+                serve_enrolment(services.membership, place, networks=networks)
+            )
             children = [
                 superlink_process(
                     self._root,
@@ -163,6 +172,7 @@ class Supervisor:
                         settings,
                         superlink=self._superlink.port,
                         bound=bound,
+                        largest_context_bytes=context_bound.bytes,
                         ready=self._gateway_ready,
                         gone=self._gateway_gone,
                     )
@@ -231,16 +241,17 @@ class Supervisor:
                 task.result()
 
 
-def _reply_bound(root: Path) -> ReplyBound:
-    """The limits of a site's reply about the federation's network."""
+def _reply_bounds(root: Path) -> tuple[ReplyBound, ReplyBound]:
+    """The limits of a site's reply in a round about the federation's network, and of a context."""
     federation = Federation.open(root)
     try:
         layout = federation.target.layout
     except TargetError as error:
         # Nor can a round build it; the other services work.
         _LOG.warning("%s", error)
-        return largest_built_in()
-    return reply_bound(layout, federation.config.pairs, federation.body_layout)
+        return largest_built_in(), largest_built_in()
+    in_round = reply_bound(layout, federation.config.pairs, federation.body_layout)
+    return in_round, reply_bound(layout, 1)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -22,6 +22,7 @@ from f2l_fed.wire.enrolment import FederationFacts
 from server.federation.server_settings import ServerSettings
 from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
+from server.membership.network_api import Networks
 from server.pki.certificate_store import create_authority, issue
 from server.pki.revocation import revoke
 from tests.support.central import exchange, status_of
@@ -89,8 +90,16 @@ class RunningGateway:
 
 
 @contextmanager
-def gateway_running(root: Path, **limits: int) -> Iterator[RunningGateway]:
-    """A federation's gateway until the block ends; limits as in `GatewaySettings`."""
+def gateway_running(
+    root: Path, *, networks: Networks | None = None, **limits: int
+) -> Iterator[RunningGateway]:
+    """A federation's gateway until the block ends.
+
+    Args:
+        root: The federation's folder.
+        networks: What sites may ask for, as of `serve_enrolment`.
+        limits: As in `GatewaySettings`.
+    """
     certificates = root / "certificates"
     create_authority(certificates)
     issue(certificates, "server", "server")
@@ -99,7 +108,7 @@ def gateway_running(root: Path, **limits: int) -> Iterator[RunningGateway]:
     membership = Membership(root, ServerSettings(address=f"localhost:{port}"))
     (root / "secret").write_text("secret")
     place = root / "enrolment"
-    with _enrolment(membership, place) as enrolment:
+    with _enrolment(membership, place, networks) as enrolment:
         values = {"root": str(root), "listen": ["127.0.0.1", port], "superlink": 1, **limits}
         settings = root / "gateway.json"
         settings.write_text(
@@ -131,13 +140,18 @@ def gateway_running(root: Path, **limits: int) -> Iterator[RunningGateway]:
 
 
 @contextmanager
-def _enrolment(membership: Membership, place: Path) -> Iterator[int]:
+def _enrolment(
+    membership: Membership, place: Path, networks: Networks | None
+) -> Iterator[int]:
     """The enrolment service in a thread of its own; yields its port."""
     started, stop, port = threading.Event(), threading.Event(), [0]
 
     async def serve() -> None:
         (port[0],) = free_ports(1)
-        async with serve_enrolment(membership, port[0]), serve_enrolment(membership, place):
+        async with (
+            serve_enrolment(membership, port[0]),
+            serve_enrolment(membership, place, networks=networks),
+        ):
             started.set()
             await asyncio.to_thread(stop.wait)
 

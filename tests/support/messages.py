@@ -69,6 +69,7 @@ WITH_BODY = Task(
     body=vector(7, BODY),
     chain=("ab" * 32, "cd" * 32),
     temperatures=((1, 0.45), (5, 0.55)),
+    keep=3,
 )
 UPDATE = Update(
     site="a",

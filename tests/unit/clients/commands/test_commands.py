@@ -148,7 +148,8 @@ def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
     done = f2l_site("generate", site)
     assert (done.returncode, done.stdout) == (1, "")
     remedy = f"Take part in a round first: f2l-site run {site}"
-    assert done.stderr == f"error: {site}: no start has arrived yet. {remedy}\n"
+    what = "no start has arrived yet, and the site has no server that knows it"
+    assert done.stderr == f"error: {site}: {what}. {remedy}\n"
     assert f2l_site("generate", site, "--steps", "-1").returncode == 2
 
 

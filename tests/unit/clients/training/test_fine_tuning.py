@@ -11,6 +11,7 @@ from clients.training import fine_tuning
 from clients.training.accepted_request import AcceptedRequest, accept, target_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import LayoutMismatch
+from f2l_fed.local_training.candidate_kinds import BLEND
 from f2l_fed.local_training.config import LOSSES, Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select
@@ -91,3 +92,29 @@ def test_an_anchor_of_another_size_is_refused(tmp_path):
     site = open_site(digits_site(tmp_path))
     with pytest.raises(LayoutMismatch, match="anchor"):
         accept(site, replace(task(), anchor=torch.zeros(3)), app="")
+
+
+def test_a_kept_start_becomes_a_network_of_its_temperature(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    request = accepted(site, replace(task(), recipe=Recipe(steps=5, lr=0.1)))
+    (best,) = fine_tuning.fine_tune_episodes(request)
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    made, start = fine_tuning.model_of(request, best, now)
+    warm, network = fine_tuning.fine_tune_again(site, replace(start, temperature=0.5), now)
+    assert torch.equal(warm.weights, request.target.tempered(made.weights, 0.5))
+    assert network.after[0] != best.after[0]
+    assert network.after[1] == best.after[1]
+
+
+def test_the_mean_of_the_best_draws_is_a_start_where_the_task_says_so(tmp_path):
+    site = open_site(digits_site(tmp_path))
+    trained = fine_tuning.fine_tune_episodes(accepted(site, task()))[0].weights
+    noise = torch.randn(len(trained), generator=generator_for("noise"))
+    draws = {"sample-0": trained + noise, "sample-1": trained - noise}
+    one, both = (
+        fine_tuning.fine_tune_episodes(accepted(site, replace(task((draws,), steps=0), keep=keep)))
+        for keep in (1, 2)
+    )
+    assert one[0].chosen in draws
+    assert both[0].chosen == BLEND
+    torch.testing.assert_close(both[0].start, trained, rtol=0, atol=1e-6)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from f2l_fed.config import load_config
-from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arm_names import ARMS, description, keys, label
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
 from f2l_fed.evaluation.summary import half_width, steps_to_target, summarise
@@ -17,6 +16,12 @@ from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import accuracy_after
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.site_streams import (
+    NO_ROUND,
+    draws_stream,
+    steps_stream,
+    support_stream,
+)
 from tests.support.small import examples, records, small_generator, small_target
 
 
@@ -96,7 +101,7 @@ def arms():
 
 def probed(target, generator, site):
     x, y = site.train
-    support = support_set(y, 2, generator_for(CONFIG.lineage, "h", "probe"))
+    support = support_set(y, 2, support_stream(CONFIG.lineage, "h"))
     return probe_update(target, generator.prior.anchor, x[support], y[support], CONFIG.probe.recipe)
 
 
@@ -128,7 +133,7 @@ def test_what_a_site_really_starts_from_is_its_choice_of_what_is_offered(arms, a
         probed(target, generator, site),
         found["prior"],
         CONFIG.candidates,
-        generator_for(CONFIG.lineage, "h", "candidates"),
+        draws_stream(CONFIG.lineage, "h"),
         evaluations=evaluations,
     )
     _, best = select(target, offered, *site.train, keep=3)
@@ -142,6 +147,6 @@ def test_every_arm_takes_the_same_local_steps(arms):
     curves = measure(target, found, site, recipe, "lin", (0, 2))
     assert tuple(curves) == keys("all")
     for arm, start in found.items():
-        stream = generator_for("lin", "h", "local")
+        stream = steps_stream("lin", NO_ROUND, "h")
         expected = accuracy_after(target, start, site.train, site.test, recipe, stream, (0, 2))
         assert curves[arm] == expected

@@ -151,3 +151,17 @@ def test_accuracy_is_taken_after_exactly_the_requested_numbers_of_steps():
         expected.append(loss_and_accuracy(target, after, *test)[1])
     assert accuracy_after(target, weights, train, test, recipe, rng(), steps) == expected
     assert len(set(expected)) == 3
+
+
+@pytest.mark.parametrize(("lr", "is_taken"), [(0.05, True), (30.0, False)])
+def test_pulled_steps_that_end_above_their_start_are_taken_nowhere(lr, is_taken):
+    target = small_target()
+    train, test = examples(target, 30), examples(target, 90)
+    start = finetune(target, target.initialise(rng(1)), *train, Recipe(steps=60), rng())
+    recipe = Recipe(steps=2, lr=lr, max_gradient_norm=0)
+    made = finetune(target, start, *train, recipe, rng(), pull=0.1)
+    assert torch.equal(made, start) != is_taken
+    unpulled = finetune(target, start, *train, recipe, rng())
+    assert not torch.equal(unpulled, start)
+    curve = accuracy_after(target, start, train, test, recipe, rng(), (0, 2), pull=0.1)
+    assert curve == [loss_and_accuracy(target, one, *test)[1] for one in (start, made)]

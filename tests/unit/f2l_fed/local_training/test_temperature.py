@@ -86,5 +86,5 @@ def test_without_a_known_temperature_logits_stay():
 def test_a_tempered_network_says_the_same_less_surely():
     x, _ = site(1)
     network = BODY.network.initialise(torch.Generator().manual_seed(1))
-    cooled = BODY.tempered(network, 0.5)
+    cooled = BODY.network.tempered(network, 0.5)
     torch.testing.assert_close(BODY.network.logits(cooled, x), 2 * BODY.network.logits(network, x))

@@ -318,6 +318,8 @@ def test_a_field_of_a_task_that_is_not_as_agreed_is_named(changes, match):
         ({"chain": ["ab" * 32] * 4097}, "chain: a list is too long"),
         ({"chain": [7]}, "chain: not a list of one type"),
         ({"temperatures.examples": [5, 1]}, "ascending"),
+        ({"keep": 0}, "keep: a number is too small"),
+        ({"keep": 2.0}, "keep: .*wrong type"),
         ({"temperatures.examples": [1, 1]}, "ascending"),
         ({"temperatures.examples": [0, 1]}, "ascending"),
         ({"temperatures.examples": [1]}, "not pairs"),

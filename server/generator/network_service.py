@@ -1,0 +1,146 @@
+"""The service of networks outside of rounds: what the promoted release makes for one site.
+
+Nothing of a request is kept but an event with the site's name, one for a release. The release that
+was opened for one request serves the next ones, until another is promoted or a site is erased.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from f2l_fed import events
+from f2l_fed.errors import F2LError, WireError
+from f2l_fed.local_training.site_streams import NO_ROUND
+from f2l_fed.wire.messages import ProbeRequest, Task
+from f2l_fed.wire.packing import pack_probe_request, pack_task, unpack_probe_reply
+from f2l_fed.wire.serialization import from_bytes, to_bytes
+from server.federation.folder import Federation
+from server.generator.candidates import CandidateFactory
+
+
+class NoRelease(F2LError):
+    """A federation has no release yet."""
+
+
+class NotPromoted(F2LError):
+    """A release is not the one that sites get now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Served:
+    """A release that is open.
+
+    Args:
+        factory: Makes candidates.
+        request: Its request for a site's context.
+        temperatures: Of a site's network.
+        sites: Those that were served since it was opened.
+    """
+
+    factory: CandidateFactory
+    request: ProbeRequest
+    temperatures: tuple[tuple[int, float], ...]
+    sites: set[str] = field(default_factory=set)
+
+
+class NetworkService:
+    """The service of one federation; its methods may be called from any threads.
+
+    Args:
+        root: The federation's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._served: _Served | None = None
+        self._federation: Federation | None = None
+
+    def context_request(self) -> tuple[str, bytes]:
+        """The promoted release's id and its packed request for a site's context.
+
+        Raises:
+            NoRelease: If there is none.
+        """
+        with self._lock:
+            served = self._promoted()
+            return served.factory.id, to_bytes(pack_probe_request(served.request))
+
+    def task(self, site: str, release: str, reply: bytes) -> bytes:
+        """The packed task with what a release makes for a site.
+
+        Args:
+            site: The site's name, which it has authenticated.
+            release: Id of the release that the context belongs to.
+            reply: The packed reply to `context_request`.
+
+        Raises:
+            NoRelease: If there is none.
+            NotPromoted: If sites get another release by now.
+            WireError, LayoutMismatch: If the reply is not one to this request.
+        """
+        with self._lock:
+            served = self._promoted()
+            factory = served.factory
+            federation = factory.federation
+            if factory.id != release:
+                raise NotPromoted("sites get another release by now")
+            context = _context(federation, reply)
+            # A site with a privacy budget sends zeros: nothing is generated for it on the body.
+            silent = federation.body is not None and not bool(context.any())
+            task = Task(
+                frame=federation.service_frame,
+                anchor=served.request.anchor,
+                round=NO_ROUND,
+                release=release,
+                recipe=federation.config.local,
+                candidates=() if silent else (factory.served(site, context),),
+                chain=served.request.chain,
+                temperatures=served.temperatures,
+                keep=federation.config.candidates.keep,
+            )
+            if site not in served.sites:
+                # Once, however often it asks: a site can't fill the log.
+                federation.events().emit(events.SITE_SERVED, site=site, release=release)
+                served.sites.add(site)
+            return to_bytes(pack_task(task))
+
+    def _promoted(self) -> _Served:
+        """The promoted release, opened where it is not open."""
+        federation = self._federation or Federation.open(self._root)
+        self._federation = federation
+        promoted = federation.releases.promoted()
+        if promoted is None:
+            self._served = None
+            raise NoRelease(
+                "the federation has no release yet", remedy="Ask again after its next round."
+            )
+        served = self._served
+        if served is None or served.factory.id != promoted.id or not served.factory.is_current():
+            self._served = None
+            anchor = federation.anchor(promoted)
+            served = self._served = _Served(
+                factory=CandidateFactory.open(federation, promoted.id),
+                request=ProbeRequest(
+                    frame=federation.service_frame,
+                    anchor=anchor,
+                    chain=federation.chain_to(anchor),
+                ),
+                temperatures=promoted.temperatures,
+            )
+        return served
+
+
+def _context(federation: Federation, reply: bytes) -> Tensor:
+    """(D,) float32, the context in a packed reply."""
+    told = unpack_probe_reply(
+        from_bytes(reply), federation.target.layout, body=federation.body_layout, episodes=1
+    )
+    # As in admission: nothing finite can be computed from longer ones.
+    if len(told.probes) != 1 or not bool(told.probes.square().sum().isfinite()):
+        raise WireError("not one context of finite numbers")
+    return told.probes[0]
