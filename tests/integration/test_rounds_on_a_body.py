@@ -195,5 +195,5 @@ def test_a_head_is_explained_by_the_sites_that_it_was_learnt_from(conducted):
     assert found.learned_in == ("00003",)
     assert found.fine_tuning is None
     shares = {one.site: one.share for one in found.origin.shares}
-    assert "site-002" not in shares
-    assert len(shares) == 5
+    assert shares.pop("site-002") == pytest.approx(0)
+    assert min(shares.values()) > 0

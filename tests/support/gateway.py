@@ -140,9 +140,7 @@ def gateway_running(
 
 
 @contextmanager
-def _enrolment(
-    membership: Membership, place: Path, networks: Networks | None
-) -> Iterator[int]:
+def _enrolment(membership: Membership, place: Path, networks: Networks | None) -> Iterator[int]:
     """The enrolment service in a thread of its own; yields its port."""
     started, stop, port = threading.Event(), threading.Event(), [0]
 
