@@ -92,11 +92,13 @@ class ModelStart:
         model: The start itself, after 0 steps.
         recipe: The fine-tuning that the task asked for.
         pull: Strength of the steps' pull to their start, divided by the number of examples.
+        temperature: Divisor of the network's logits, which the start does not have.
     """
 
     model: Model
     recipe: Recipe
     pull: float = 0.0
+    temperature: float = 1.0
 
 
 def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
@@ -106,7 +108,8 @@ def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> N
     """
     files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
     if start is not None:
-        steps = {"recipe": json.dumps({**asdict(start.recipe), "pull": start.pull})}
+        more = {"pull": start.pull, "temperature": start.temperature}
+        steps = {"recipe": json.dumps({**asdict(start.recipe), **more})}
         files[START] = _packed(start.model, steps)
     # A disk makes several files durable in little more than the time of one.
     with ThreadPoolExecutor(len(files)) as pool:
@@ -137,8 +140,13 @@ def load_start(folder: Path) -> ModelStart | None:
     if not path.exists():
         return None
     model, recipe = _read(path, "recipe")
-    pull = float(recipe.pop("pull", 0.0))
-    return ModelStart(model=model, recipe=from_mapping(Recipe, recipe, where=str(path)), pull=pull)
+    pull, temperature = recipe.pop("pull", 0.0), recipe.pop("temperature", 1.0)
+    return ModelStart(
+        model=model,
+        recipe=from_mapping(Recipe, recipe, where=str(path)),
+        pull=float(pull),
+        temperature=float(temperature),
+    )
 
 
 def export_model(model: Model, folder: Path) -> None:

@@ -6,12 +6,14 @@ it. The heads that leave are made on the newer body, which the site then trains 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
 import torch
 from torch import Tensor
 
+from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, episodic_steps, leaving
 from clients.training.fine_tuning import FineTuned, measured
 from clients.training.private_body import private_update_on_body
@@ -26,6 +28,7 @@ from f2l_fed.local_training.adapted_network import (
 from f2l_fed.local_training.candidate_kinds import ANCHOR, PRIOR
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
 from f2l_fed.local_training.episodic import train_body
+from f2l_fed.local_training.temperature import left_out_losses, temperature_for
 from f2l_fed.targets.body import Body
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
 
@@ -45,7 +48,16 @@ def own_network(accepted: AcceptedRequest[Task]) -> FineTuned:
     rng = generator_for(task.frame.lineage, task.round, site.config.name, "finetune", 0)
     made = adapted_network(body, weights, head, x, y, head_config, task.recipe, rng)
     kind = ANCHOR if generated is None else PRIOR
-    return measured(site, body.network, kind, start, made)
+    temperature = site_temperature(site, task.temperatures)
+    tempered = (body.tempered(network, temperature) for network in (start, made))
+    found = measured(site, body.network, kind, *tempered)
+    return replace(found, start=start, temperature=temperature)
+
+
+def site_temperature(site: Site, known: Sequence[tuple[int, float]]) -> float:
+    """The temperature for a site's number of examples per class."""
+    counts = site.train.y.bincount()
+    return temperature_for(known, len(site.train.y) / int((counts > 0).sum()))
 
 
 def heads(accepted: AcceptedRequest[ProbeRequest | Task]) -> HeadPairs:
@@ -113,10 +125,28 @@ def update_on_body(
         chosen=() if whole is None else (network.chosen,) * len(whole),
         weights=none if whole is None else whole,
         probes=none if few is None else few,
-        numbers=network.numbers(len(site.train.y), task.recipe.steps),
+        numbers=network.numbers(len(site.train.y), task.recipe.steps) | _left_out(accepted),
         body=trained,
     )
     return update, tuple(changes)
+
+
+def _left_out(accepted: AcceptedRequest[Task]) -> dict[str, float]:
+    """The losses of a new site's head at this one; nothing before the first release."""
+    site, task = accepted.site, accepted.request
+    body, head_config, _ = _settings(accepted.body, task.frame)
+    if task.body is None or not task.candidates or PRIOR not in task.candidates[0]:
+        return {}
+    return left_out_losses(
+        body,
+        task.body,
+        task.candidates[0][PRIOR],
+        site.train.x,
+        site.train.y,
+        head_config,
+        task.frame.shots,
+        generator_for(task.frame.lineage, site.config.name, "probe", 0),
+    )
 
 
 def _trained_body(accepted: AcceptedRequest[Task]) -> Tensor:

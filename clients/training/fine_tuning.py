@@ -35,6 +35,7 @@ class FineTuned:
         weights: (D,) float32, the network.
         before: Loss and accuracy of the start on the validation examples.
         after: Loss and accuracy of the network on them.
+        temperature: Divisor of the logits that is in the network already, and not in the start.
     """
 
     chosen: str
@@ -42,6 +43,7 @@ class FineTuned:
     weights: Tensor
     before: tuple[float, float]
     after: tuple[float, float]
+    temperature: float = 1.0
 
     @property
     def is_usable(self) -> bool:
@@ -134,6 +136,7 @@ def model_of(
             model=start,
             recipe=task.recipe,
             pull=0.0 if frame.head is None else frame.head.step_pull,
+            temperature=network.temperature,
         ),
     )
 

@@ -25,6 +25,7 @@ from f2l_fed.evaluation.arm_names import (
     RANDOM,
     WRONG_CONTEXT,
 )
+from f2l_fed.evaluation.confidence import Predictions, predictions
 from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
@@ -33,6 +34,7 @@ from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe
 from f2l_fed.local_training.finetune import STEPS, accuracy_after, finetune
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.temperature import temperature_for
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
 
@@ -73,6 +75,7 @@ class ServedRelease:
         candidates: What a site may choose its start from.
         body: The body that heads are generated on; None where whole networks are.
         head: How heads are solved.
+        temperatures: Of the release; see `f2l_fed.local_training.temperature`.
     """
 
     lineage: str
@@ -83,6 +86,7 @@ class ServedRelease:
     candidates: CandidatesConfig
     body: Body | None = None
     head: HeadConfig = field(default_factory=HeadConfig)
+    temperatures: tuple[tuple[int, float], ...] = ()
 
     @property
     def network(self) -> Target:
@@ -201,6 +205,21 @@ def untrained(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     random = release.network.initialise(generator_for(release.lineage, site.name, "random"))
     rng = generator_for(release.lineage, site.name, "alone")
     return {RANDOM: random, "local": finetune(release.network, random, *site.train, _ALONE, rng)}
+
+
+def confidence(
+    release: ServedRelease, starts_by_arm: Mapping[str, Tensor], site: HeldOutSite
+) -> dict[str, Predictions]:
+    """The confidence of every arm's start at a site; the served one has its temperature."""
+    labels, (x, y) = site.train[1], site.test
+    shots = len(labels) / int((labels.bincount() > 0).sum())
+    temperature = temperature_for(release.temperatures, shots)
+    return {
+        arm: predictions(
+            release.network.logits(start, x) / (temperature if arm == GENERATED else 1.0), y
+        )
+        for arm, start in starts_by_arm.items()
+    }
 
 
 def measure(

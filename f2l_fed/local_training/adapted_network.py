@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
-from f2l_fed.local_training.finetune import finetune
+from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.logistic_head import flat, logistic_head
 from f2l_fed.local_training.probe import support_set
 from f2l_fed.local_training.turns import fixed_turns, turned
@@ -156,6 +156,8 @@ def adapted_network(
 ) -> Tensor:
     """(D,) float32, a site's network: body and head after steps that are pulled to their start.
 
+    Steps that end above their start, in the loss that they descend on, are not taken.
+
     Args:
         body: The body.
         weights: (B,) float32.
@@ -169,7 +171,11 @@ def adapted_network(
     start = body.join(weights, head)
     if not recipe.steps:
         return start
-    return finetune(body.network, start, x, y, recipe, rng, pull=config.step_pull / len(y))
+    pull = config.step_pull / len(y)
+    made = finetune(body.network, start, x, y, recipe, rng, pull=pull)
+    before, after = (loss_and_accuracy(body.network, one, x, y)[0] for one in (start, made))
+    worse = not after + pull / 2 * float((made - start).square().sum()) <= before
+    return start if worse else made
 
 
 def _head(

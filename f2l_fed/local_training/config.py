@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from f2l_fed.core.validation import positive, require, share
 
+TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
+"""Temperatures at which sites measure, in ascending order."""
+
+LOSSES = tuple(f"loss_at_{temperature:g}" for temperature in TEMPERATURES)
+"""Names of the losses at them, as numbers of an update."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:

@@ -157,6 +157,14 @@ class Body:
             self.head.layout.flatten(own),
         )
 
+    def tempered(self, network: Tensor, temperature: float) -> Tensor:
+        """The whole network with its logits divided by a temperature: (D,) float32 to (D,)."""
+        tensors = dict(self.network.layout.unflatten(network))
+        for name in (self.network.output_weight, self.network.output_bias):
+            if name is not None:
+                tensors[name] = tensors[name] / temperature
+        return self.network.layout.flatten(tensors)
+
     def _tensors(self, weights: Tensor) -> dict[str, Tensor]:
         tensors = self.layout.unflatten(weights)
         del tensors[SCALE]

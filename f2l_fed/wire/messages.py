@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
+from f2l_fed.local_training.config import LOSSES, EpisodesConfig, HeadConfig, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 
-NUMBERS = ("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after")
+NUMBERS = (
+    *("examples", "steps", "loss_before", "loss_after", "accuracy_before", "accuracy_after"),
+    *LOSSES,
+)
 """Names of the numbers that an update may declare."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError
-from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, confidence, measure, starts
+from f2l_fed.evaluation.confidence import Predictions, summarise_confidence
 from f2l_fed.evaluation.summary import summarise
 from server.cluster.tasks import typed_errors
 from server.federation.folder import Federation
@@ -38,7 +40,7 @@ def evaluate_held_out(
     """
     release = federation.releases.measured()
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(curves_of)
+    task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(measurements_of)
     measured: dict[str, Any] = {}
     for kind, sites in parts.items():
         if sites is None:
@@ -50,27 +52,51 @@ def evaluate_held_out(
             if stop.is_set():
                 raise RoundError("stopped")
         with typed_errors():
-            curves = {name: curve for part in ray.get(pending) for name, curve in part.items()}
-        measured[kind] = summarise([curves[site.name] for site in sites])
+            found = {name: one for part in ray.get(pending) for name, one in part.items()}
+        own = [found[site.name] for site in sites]
+        measured[kind] = {
+            **summarise([one.curves for one in own]),
+            "confidence": summarise_confidence([one.confidence for one in own]),
+        }
     return measured
 
 
-@private_files()
+@dataclass(frozen=True, slots=True)
+class SiteMeasurement:
+    """The measurement of one held-out site.
+
+    Args:
+        curves: Test accuracy after each number of local steps, by arm.
+        confidence: Of every arm's start.
+    """
+
+    curves: dict[str, list[float]]
+    confidence: dict[str, Predictions]
+
+
 def curves_of(
     root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, dict[str, list[float]]]:
-    """Measures accuracy curves of all arms, or of some, by site name; runs in a Ray worker."""
+    """The accuracy curves of all arms, or of some, by site name."""
+    return {name: one.curves for name, one in measurements_of(root, id, sites, arms).items()}
+
+
+@private_files()
+def measurements_of(
+    root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
+) -> dict[str, SiteMeasurement]:
+    """Measures all arms, or some, by site name; runs in a Ray worker."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
     config, release = federation.config, served_release(federation, id)
-    curves = {}
+    found = {}
     for site in sites:
         measured = {
             arm: start
             for arm, start in starts(release, site).items()
             if arms is None or arm in arms
         }
-        curves[site.name] = measure(
+        curves = measure(
             release.network,
             measured,
             site,
@@ -78,7 +104,8 @@ def curves_of(
             config.lineage,
             pulls=release.pulls(site),
         )
-    return curves
+        found[site.name] = SiteMeasurement(curves, confidence(release, measured, site))
+    return found
 
 
 def served_release(federation: Federation, id: str) -> ServedRelease:
@@ -93,4 +120,5 @@ def served_release(federation: Federation, id: str) -> ServedRelease:
         candidates=federation.config.candidates,
         body=federation.body,
         head=federation.config.head,
+        temperatures=release.temperatures,
     )

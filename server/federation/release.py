@@ -30,6 +30,8 @@ class Release:
         chain: SHA-256 of all bodies of the lineage up to the next one, oldest first; empty where
             whole networks are generated.
         body_sites: The sites whose updates are in the next body.
+        temperatures: Divisors of a site's logits, each with the number of examples per class that
+            it was learnt for.
     """
 
     id: str
@@ -45,3 +47,4 @@ class Release:
     parameters: int = 0
     chain: tuple[str, ...] = ()
     body_sites: tuple[str, ...] = ()
+    temperatures: tuple[tuple[int, float], ...] = ()

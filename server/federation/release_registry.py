@@ -65,6 +65,7 @@ class ReleaseRegistry:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             for key in ("sites", "records", "reasons", "chain", "body_sites"):
                 value[key] = tuple(value.get(key, ()))
+            value["temperatures"] = tuple((n, t) for n, t in value.get("temperatures", ()))
             return Release(**value)
         except FileNotFoundError as error:
             raise ReleaseError(

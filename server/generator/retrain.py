@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from f2l_fed.flow import fit_flow
 from f2l_fed.generator.fit import FitField, fit_generator
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import left_out_sites
+from f2l_fed.local_training.temperature import fitted_temperature
+from f2l_fed.zoo import Record
 from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation, body_digest
 from server.federation.release import Release
@@ -112,8 +114,21 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         parameters=federation.network.layout.size,
         chain=chain,
         body_sites=updates,
+        temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
     )
     return federation.releases.write_candidate(release, fit)
+
+
+def _temperatures(
+    federation: Federation, parent: Release | None, records: Sequence[Record]
+) -> tuple[tuple[int, float], ...]:
+    """The temperatures by what the sites have measured; the parent's where none has."""
+    if federation.body is None:
+        return ()
+    found = fitted_temperature([record.metrics for record in records])
+    if found is None:
+        return () if parent is None else parent.temperatures
+    return ((federation.config.probe.shots, found),)
 
 
 def _bodies(

@@ -187,6 +187,7 @@ class Exchange:
                     candidates=candidates if state.parent else (),
                     body=body,
                     chain=chain or (),
+                    temperatures=release.temperatures if release else (),
                 ),
                 protocol=asked_in(self._protocols, site, self._federation.frame),
             )

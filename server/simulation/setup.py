@@ -30,6 +30,7 @@ _RESULTS = (
     "screening.safetensors",
     "releases",
     "rounds",
+    "bodies",
     "sites",
     "spool",
     "training",
