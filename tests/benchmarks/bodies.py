@@ -108,7 +108,7 @@ class FewShot:
                 BodyUpdate(site=f"site-{site:03d}", round=number, body=result)
                 for site, result in enumerate(results)
             ]
-            weights = next_body(weights, updates, config)
+            weights = next_body(weights, updates, config, first=self.first)
         return weights
 
     def pairs(self, weights: Tensor) -> tuple[Tensor, Tensor]:
