@@ -136,8 +136,12 @@ def declared_numbers(content: RecordDict) -> dict[str, float]:
 
 
 def chosen_kinds(head: Mapping[str, Any]) -> tuple[str, ...]:
-    """The kinds that an update names as its starts; raises WireError unless they are texts."""
-    chosen = typed(head, "chosen", list)
+    """The kinds that an update names as its starts; none where it has no networks.
+
+    Raises:
+        WireError: Unless they are texts.
+    """
+    chosen = typed(head, "chosen", list) if "chosen" in head else []
     if not all(isinstance(kind, str) for kind in chosen):
         raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
     return tuple(chosen)

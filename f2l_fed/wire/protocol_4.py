@@ -114,7 +114,8 @@ def pack_update(
         "version": VERSION,
         "site": update.site,
         "round": update.round,
-        "chosen": list(update.chosen),
+        # Flower can't count the bytes of an empty list.
+        **({"chosen": list(update.chosen)} if update.chosen else {}),
         "episodes": len(update.probes),
         "layout": layout.digest,
         **({} if body is None else {"body_layout": body.digest}),
