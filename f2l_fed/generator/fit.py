@@ -28,8 +28,8 @@ from f2l_fed.targets.target import Target
 _COMPARED = 32
 """Networks that are compared with their copies."""
 
-_ALIKE = 4
-"""Sites with nothing of their own, enough for every part of a fit."""
+_IMAGINED = 4
+"""Sites that a fit without any is made on, enough for every part of it."""
 
 _INPUTS = 256
 """Synthetic inputs on which they are compared."""
@@ -168,13 +168,13 @@ def fit_without_records(
 ) -> GeneratorFit:
     """A generator that knows of no site, and expects of each what its own context says.
 
-    Its prior and codec are those of sites that are all alike; the arguments are as in
+    It is fitted on random contexts, each of which says all: the arguments are as in
     `fit_generator`.
     """
-    alike = anchor.new_zeros(_ALIKE, 1, len(anchor))
+    contexts = torch.randn(_IMAGINED, 1, len(anchor), generator=rng)
     still = replace(config, flow=replace(config.flow, steps=0))
-    fit = fit_generator(alike, anchor + alike, target, symmetry, still, rng, anchor=anchor)
-    generator = replace(fit.generator, config=config)
+    fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
+    generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
 
 
