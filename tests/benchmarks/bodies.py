@@ -67,9 +67,10 @@ class FewShot:
             held_out={
                 kind: [
                     (_tensors(one.x_train, one.y_train), _tensors(one.x_test, one.y_test))
-                    for one in some or ()
+                    for one in some
                 ]
                 for kind, some in divided.held_out.items()
+                if some
             },
         )
 
@@ -90,6 +91,8 @@ class FewShot:
         train: Training,
         lie: Callable[[int, Tensor, list[Tensor]], list[Tensor]] | None = None,
         count: int = ROUNDS,
+        *,
+        robust: bool = True,
     ) -> Tensor:
         """(B,) float32, the body after some rounds.
 
@@ -98,12 +101,16 @@ class FewShot:
             lie: From the number of the round, the body and the honest results, those that are
                 sent; None where nobody lies.
             count: Rounds.
+            robust: Whether the server's own average is taken; else the plain mean.
         """
         weights, config = self.first, FederationConfig().aggregate
         for number in range(1, count + 1):
             results = [train(site, number, weights) for site in range(len(self.sites))]
             if lie is not None:
                 results = lie(number, weights, results)
+            if not robust:
+                weights = torch.stack(results).mean(0)
+                continue
             updates = [
                 BodyUpdate(site=f"site-{site:03d}", round=number, body=result)
                 for site, result in enumerate(results)
