@@ -16,8 +16,11 @@ from f2l_fed.generator.config import AggregateConfig
 from f2l_fed.local_training.finetune import clip_by_norm
 from server.federation.body_updates import BodyUpdate
 
+CLIPPED_FROM = 3
+"""Number of sites from which on no change is longer than the median of all."""
+
 ROBUST_FROM = 10
-"""Number of sites from which on the plain mean gives way to a trimmed one."""
+"""Number of sites from which on the mean is a trimmed one."""
 
 _TRIMMED = 0.3
 """Share of the sites whose values are dropped at either end."""
@@ -34,8 +37,8 @@ def next_body(
     Args:
         body: (B,) float32, the body that was trained.
         updates: Of one site each.
-        config: The rule, where another than the default is set; else a mean for few sites and a
-            trimmed mean for ten or more.
+        config: The rule, where another than the default is set; else a mean of clipped changes for
+            few sites and a trimmed mean for ten or more.
         first: (B,) float32, the first body of the lineage.
     """
     if not updates:
@@ -44,6 +47,8 @@ def next_body(
     rule, byzantine = config.rule, config.byzantine
     if rule == "mean" and len(rows) >= ROBUST_FROM:
         rule, byzantine = "trimmed_mean", byzantine or int(_TRIMMED * len(rows))
+    elif rule == "mean" and len(rows) >= CLIPPED_FROM:
+        rule = "clipped_mean"
     if len(rows) <= 2 * byzantine:
         rule, byzantine = "median", 0
     # Around the body: the average of equal values is then exactly that value.

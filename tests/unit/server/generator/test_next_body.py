@@ -7,7 +7,7 @@ import torch
 
 from f2l_fed.generator.config import AggregateConfig
 from server.federation.body_updates import BodyUpdate
-from server.generator.next_body import ROBUST_FROM, next_body
+from server.generator.next_body import CLIPPED_FROM, ROBUST_FROM, next_body
 from tests.support.small import rng
 
 BODY = 10 * torch.randn(50, generator=rng(1))
@@ -34,9 +34,19 @@ def test_without_updates_the_body_stays():
     assert torch.equal(following([]), BODY)
 
 
-def test_few_sites_are_averaged():
-    rows = honest(ROBUST_FROM - 1)
+def test_two_sites_are_averaged():
+    rows = honest(CLIPPED_FROM - 1)
     torch.testing.assert_close(following(rows), rows.mean(0))
+
+
+@pytest.mark.parametrize("count", [CLIPPED_FROM, ROBUST_FROM - 1])
+def test_of_few_sites_none_counts_for_more_than_a_middling_one(count):
+    rows = honest(count)
+    clean = following(rows)
+    torch.testing.assert_close(clean, rows.mean(0), rtol=0, atol=0.1)
+    rows[0] = BODY - 1e9 * (rows[0] - BODY)
+    longest = float((rows[1:] - BODY).norm(dim=1).max())
+    assert float((following(rows) - clean).norm()) <= 2.1 * longest / count
 
 
 def test_equal_updates_are_the_average_exactly():
