@@ -56,7 +56,7 @@ def simulate(
         held_out=held_out,
         rounds=rounds,
         out=out,
-        config=replace(load_config(config, set_ or []), seed=seed),
+        config=replace(load_config(config, set_ or [], new=True), seed=seed),
     )
     if not simulation.data:
         raise UsageError("no dataset is named", where="--data", expected="names or .npz paths")

@@ -65,15 +65,19 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     assert seen["steps"] == [0, 1, 5, 10, 20, 50]
     assert set(seen["arms"]) == {
         "random",
+        "local",
         "global_mean",
         "nearest",
         "soup",
-        "probe",
+        "class_means",
+        "logistic",
+        "common_prior",
         "prior",
-        "gaussian",
         "wrong_context",
         "generated",
     }
+    assert set(seen["confidence"]) == set(seen["arms"])
+    assert set(seen["confidence"]["generated"]) == {"loss", "calibration_error", "accuracy_at_80"}
     assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in seen["arms"].values())
     assert result["held_out"]["unseen"] is None
     assert "<html" in (out / "report.html").read_text()
