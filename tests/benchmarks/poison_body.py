@@ -59,7 +59,6 @@ BODY_LIES: Mapping[str, BodyLie] = {
     "body's change x -5": lambda change, *_: -5 * change,
     "body's change x -1": lambda change, *_: -change,
     "one direction, as long": lambda change, common: common * change.norm(),
-    "one direction, x 100": lambda change, common: 100 * common * change.norm(),
 }
 HEAD_LIES: Mapping[str, HeadLie] = {
     "heads x -5": lambda heads, *_: -5 * heads,
