@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -67,6 +68,8 @@ HEAD_LIES: Mapping[str, HeadLie] = {
     "heads permuted": _permuted,
     "random heads": _random,
 }
+
+WORST, FLIPPED = "body's change x -5", "heads x -5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +139,18 @@ def job(federation: FewShot, rounds: int) -> dict[str, Found]:
     lies, found = Lies.of(federation), dict[str, Found]()
     for robust in (False, True):
         name = ("plain", "defended")[robust]
-        honest = lies.body(None, rounds, robust=robust)
-        pairs = federation.pairs(honest)
+        body = lies.body(None, rounds, robust=robust)
+        pairs = federation.pairs(body)
         for attack, lie in {NOBODY: None, **HEAD_LIES}.items():
-            found[f"{attack}, {name}"] = lies.heads(honest, pairs, lie, robust=robust)
+            found[f"{attack}, {name}"] = lies.heads(body, pairs, lie, robust=robust)
     for attack, lie_body in BODY_LIES.items():
         body = lies.body(lie_body, rounds, robust=True)
         pairs = federation.pairs(body)
-        found[f"{attack}, defended"] = lies.heads(body, pairs, None, robust=True)
-    body = lies.body(BODY_LIES["body's change x -5"], rounds, robust=True)
-    both = lies.heads(body, federation.pairs(body), HEAD_LIES["heads x -5"], robust=True)
-    return {**found, "body and heads x -5, defended": both}
+        for heads in (None, FLIPPED) if attack == WORST else (None,):
+            told = f"{attack}, {heads}" if heads else attack
+            lie = HEAD_LIES[heads] if heads else None
+            found[f"{told}, defended"] = lies.heads(body, pairs, lie, robust=True)
+    return found
 
 
 def main() -> None:
@@ -157,7 +161,8 @@ def main() -> None:
     runs = []
     for seed in range(asked.seeds):
         runs.append(job(FewShot.of(seed, asked.data, sites=sites, held_out=held_out), rounds))
-        print(f"seed {seed} done", flush=True)
+        means = {name: _means(one) for name, one in runs[-1].items()}
+        print(f"seed {seed}:", *(f"{name} {mean};" for name, mean in means.items()), flush=True)
     tables = {}
     print(f"{sites} sites, {rounds} rounds, {asked.seeds} seeds; accuracy, and points lost")
     for name in runs[0]:
@@ -175,6 +180,10 @@ def main() -> None:
         print(f"{name:36}{cells}  caught {caught:5.0%}  lost {lost:4.1f}")
     setup = {"sites": sites, "rounds": rounds, "seeds": asked.seeds, "share": SHARE}
     write_json(asked.json, {**setup, "rows": tables})
+
+
+def _means(found: Found) -> str:
+    return " ".join(f"{100 * fmean(values):.1f}" for values in found.accuracy.values())
 
 
 def _column(parts: list[list[float]]) -> Tensor:
