@@ -20,10 +20,10 @@ CLIPPED_FROM = 3
 """Number of sites from which on no change is longer than the median of all."""
 
 ROBUST_FROM = 10
-"""Number of sites from which on the mean is a trimmed one."""
+"""Number of sites from which on changes that point elsewhere are left out."""
 
-_TRIMMED = 0.3
-"""Share of the sites whose values are dropped at either end."""
+_LEAST_COSINE = 0.5
+"""Smallest cosine of a change with the median change, relative to the median cosine."""
 
 _LONGEST = 0.9
 """Largest length of a change, relative to that of the body and of the lineage's first one."""
@@ -37,21 +37,32 @@ def next_body(
     Args:
         body: (B,) float32, the body that was trained.
         updates: Of one site each.
-        config: The rule, where another than the default is set; else a mean of clipped changes for
-            few sites and a trimmed mean for ten or more.
+        config: The rule, where another than the default is set; else a mean of clipped changes.
         first: (B,) float32, the first body of the lineage.
     """
     if not updates:
         return body
-    rows = torch.stack([update.body for update in updates])
-    rule, byzantine = config.rule, config.byzantine
-    if rule == "mean" and len(rows) >= ROBUST_FROM:
-        rule, byzantine = "trimmed_mean", byzantine or int(_TRIMMED * len(rows))
-    elif rule == "mean" and len(rows) >= CLIPPED_FROM:
-        rule = "clipped_mean"
-    if len(rows) <= 2 * byzantine:
-        rule, byzantine = "median", 0
     # Around the body: the average of equal values is then exactly that value.
-    changes = rows - body
-    change = aggregate(rule, changes, torch.ones(len(rows)), byzantine=byzantine)
+    changes = torch.stack([update.body for update in updates]) - body
+    rule, byzantine = config.rule, config.byzantine
+    if rule == "mean" and len(changes) >= CLIPPED_FROM:
+        rule, byzantine = "clipped_mean", 0
+        if len(changes) >= ROBUST_FROM:
+            changes = changes[_points_alike(changes)]
+    elif len(changes) <= 2 * byzantine:
+        rule, byzantine = "median", 0
+    change = aggregate(rule, changes, torch.ones(len(changes)), byzantine=byzantine)
     return body + clip_by_norm(change, _LONGEST * float(torch.minimum(body.norm(), first.norm())))
+
+
+def _points_alike(changes: Tensor) -> Tensor:
+    """(n,) bool, which of (n, B) changes point where most do.
+
+    Honest changes of unlike sites have much in common, flipped or invented ones nothing; so a
+    limit relative to what is usual serves noised changes too, whose cosines are all small.
+    """
+    middle = changes.median(dim=0).values
+    cosines = torch.cosine_similarity(changes.double(), middle[None].double())
+    usual = cosines.median()
+    # At least half of them stay, whatever they are.
+    return cosines >= torch.minimum(_LEAST_COSINE * usual, usual)

@@ -50,23 +50,15 @@ def _permuted(heads: Tensor, classes: int, rng: torch.Generator) -> Tensor:
     )
 
 
-def _random(heads: Tensor, classes: int, rng: torch.Generator) -> Tensor:
-    """Random heads as long as the honest ones."""
-    drawn = torch.randn(heads.shape, generator=rng)
-    return drawn * (heads.norm(dim=1) / drawn.norm(dim=1))[:, None]
-
-
 BODY_LIES: Mapping[str, BodyLie] = {
     "body's change x -5": lambda change, *_: -5 * change,
-    "body's change x -1": lambda change, *_: -change,
     "one direction, as long": lambda change, common: common * change.norm(),
+    "turned to one direction": lambda change, common: change + 1.5 * common * change.norm(),
 }
 HEAD_LIES: Mapping[str, HeadLie] = {
     "heads x -5": lambda heads, *_: -5 * heads,
     "heads x -1": lambda heads, *_: -heads,
-    "heads x 1.9": lambda heads, *_: 1.9 * heads,
     "heads permuted": _permuted,
-    "random heads": _random,
 }
 
 WORST, FLIPPED = "body's change x -5", "heads x -5"
@@ -102,7 +94,7 @@ class Lies:
         def told(number: int, weights: Tensor, results: list[Tensor]) -> list[Tensor]:
             if lie is None:
                 return results
-            common = torch.randn(weights.shape, generator=generator_for(lineage, number, "league"))
+            common = torch.randn(weights.shape, generator=generator_for(lineage, "league"))
             common /= common.norm()
             return [
                 weights + lie(result - weights, common) if site in self.liars else result

@@ -67,6 +67,31 @@ def test_three_in_ten_liars_move_it_little(count, factor):
     assert float(torch.cosine_similarity(moved - BODY, clean - BODY, dim=0)) > 0.95
 
 
+def test_changes_of_liars_count_for_nothing_where_many_are_honest():
+    rows = honest(40)
+    without = following(rows[12:])
+    way = torch.randn(50, generator=rng(6))
+    rows[:12] = BODY + way * (rows[12:] - BODY).norm(dim=1).mean() / way.norm()
+    torch.testing.assert_close(following(rows), without, rtol=0, atol=0.02)
+
+
+def test_noised_changes_alone_are_all_averaged():
+    """As long as eight signals, so that hardly anything of them is common."""
+    noise = torch.randn(40, 2000, generator=rng(8))
+    body = 10 * torch.ones(2000)
+    rows = body + 1 / 8 + noise
+    moved = next_body(body, updates(rows), DEFAULT, first=body) - body
+    assert float(torch.cosine_similarity(moved, (rows - body).mean(0), dim=0)) > 0.97
+
+
+def test_changes_without_anything_in_common_still_have_an_average():
+    draws = rng(7)
+    for _ in range(20):
+        rows = BODY + torch.randn(ROBUST_FROM, 50, generator=draws)
+        assert bool(following(torch.cat([rows, 2 * BODY - rows])).isfinite().all())
+    assert torch.equal(following(BODY.expand(12, -1)), BODY)
+
+
 def test_a_rule_that_is_set_is_the_one_that_is_used():
     rows = honest(20)
     median = following(rows, AggregateConfig(rule="median"))
