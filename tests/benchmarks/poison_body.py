@@ -14,9 +14,10 @@ of honest ones a run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,6 @@ def _permuted(heads: Tensor, classes: int, rng: torch.Generator) -> Tensor:
 
 BODY_LIES: Mapping[str, BodyLie] = {
     "body's change x -5": lambda change, *_: -5 * change,
-    "one direction, as long": lambda change, common: common * change.norm(),
     "turned to one direction": lambda change, common: change + 1.5 * common * change.norm(),
 }
 HEAD_LIES: Mapping[str, HeadLie] = {
@@ -146,17 +146,21 @@ def job(federation: FewShot, rounds: int) -> dict[str, Found]:
 
 
 def main() -> None:
-    """Runs every attack, prints a table, and writes the figures if asked to."""
+    """Runs every attack, and prints a table and writes the figures, if asked to, after each seed."""
     asked = options(__doc__ or "")
     torch.set_num_threads(1)
     sites, held_out, rounds = (10, 6, 2) if asked.quick else (SITES, HELD_OUT, ROUNDS)
-    runs = []
+    runs: list[dict[str, Found]] = []
     for seed in range(asked.seeds):
         runs.append(job(FewShot.of(seed, asked.data, sites=sites, held_out=held_out), rounds))
-        means = {name: _means(one) for name, one in runs[-1].items()}
-        print(f"seed {seed}:", *(f"{name} {mean};" for name, mean in means.items()), flush=True)
-    tables = {}
-    print(f"{sites} sites, {rounds} rounds, {asked.seeds} seeds; accuracy, and points lost")
+        print(f"{sites} sites, {rounds} rounds, {len(runs)} seeds; accuracy, and points lost")
+        setup = {"sites": sites, "rounds": rounds, "seeds": len(runs), "share": SHARE}
+        write_json(asked.json, {**setup, "rows": tables(runs)})
+
+
+def tables(runs: Sequence[dict[str, Found]]) -> dict[str, dict[str, Any]]:
+    """The figures of every attack over some seeds, which are printed."""
+    found = {}
     for name in runs[0]:
         parts = {
             kind: paired(
@@ -165,17 +169,12 @@ def main() -> None:
             )
             for kind in runs[0][name].accuracy
         }
-        caught = sum(run[name].caught for run in runs) / len(runs)
-        lost = sum(run[name].lost for run in runs) / len(runs)
-        tables[name] = {**parts, "caught": caught, "lost": lost}
+        caught = fmean(run[name].caught for run in runs)
+        lost = fmean(run[name].lost for run in runs)
+        found[name] = {**parts, "caught": caught, "lost": lost}
         cells = "".join(f"{kind:>8} {_cell(row)}" for kind, row in parts.items())
-        print(f"{name:36}{cells}  caught {caught:5.0%}  lost {lost:4.1f}")
-    setup = {"sites": sites, "rounds": rounds, "seeds": asked.seeds, "share": SHARE}
-    write_json(asked.json, {**setup, "rows": tables})
-
-
-def _means(found: Found) -> str:
-    return " ".join(f"{100 * fmean(values):.1f}" for values in found.accuracy.values())
+        print(f"{name:40}{cells}  caught {caught:5.0%}  lost {lost:4.1f}", flush=True)
+    return found
 
 
 def _column(parts: list[list[float]]) -> Tensor:
