@@ -146,7 +146,7 @@ def job(federation: FewShot, rounds: int) -> dict[str, Found]:
 
 
 def main() -> None:
-    """Runs every attack, and prints a table and writes the figures, if asked to, after each seed."""
+    """Runs every attack; prints a table, and writes the figures if asked to, after each seed."""
     asked = options(__doc__ or "")
     torch.set_num_threads(1)
     sites, held_out, rounds = (10, 6, 2) if asked.quick else (SITES, HELD_OUT, ROUNDS)
