@@ -1,7 +1,7 @@
 """The next body of a lineage: the average of what the sites made of the last one.
 
-Its change is kept short, or sites would not go along: by default they refuse a body that is further
-from the last one than that one is long, and newcomers measure by the first.
+Its change is bounded, or sites would not go along: by default they refuse a body that is further
+from the last one than three times that one's length, and newcomers measure by the first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROBUST_FROM = 10
 _LEAST_COSINE = 0.5
 """Smallest cosine of a change with the median change, relative to the median cosine."""
 
-_LONGEST = 0.9
+_LONGEST = 2.5
 """Largest length of a change, relative to that of the body and of the lineage's first one."""
 
 

@@ -33,7 +33,8 @@ def chain_of(*bodies):
 @pytest.fixture
 def ask(tmp_path):
     """Asks with the last of some bodies: the code of the refusal, or "" if it is accepted."""
-    site = open_site(digits_site(tmp_path))
+    more = "[policy]\nmaximum_body_change = 1.0\n"
+    site = open_site(digits_site(tmp_path, more=more))
 
     def asked(*bodies, sent=None, chain=None, lineage="test/0"):
         request = ProbeRequest(
