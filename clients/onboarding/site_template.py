@@ -64,7 +64,7 @@ rounds_per_day = {rounds_per_day}
 # `f2l-site check` tells when the federation does so.
 nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
-# site, "update" the fine-tuned parameters.
+# site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # Code that the server sends is never run here, with any setting.
@@ -75,12 +75,17 @@ shared_labels = {shared_labels}
 [privacy]
 # Differential privacy of everything that this site ever sends, with every example as a unit: the
 # noise is chosen so that this number of answers spends no more than (epsilon, delta) together;
-# then the site refuses. Gradients of single examples are clipped to max_norm. With epsilon = 0
-# plain parameters are sent. The network that the site keeps for itself has no noise.
+# then the site refuses. Gradients of single examples, or of episodes of a body that all sites
+# share, are clipped to max_norm. With epsilon = 0 plain parameters are sent. The network that the
+# site keeps for itself has no noise.
 epsilon = {privacy_epsilon}
 delta = {privacy_delta}
 answers = {privacy_answers}
 max_norm = {privacy_max_norm}
+# Where all sites share a body: steps of it in an answer, few with little noise or many with much,
+# and their learning rate.
+body_steps = {privacy_body_steps}
+body_lr = {privacy_body_lr}
 
 [limits]
 # Limits on the daemon: processors (0: all), memory of each of its processes in MiB (0: no limit),

@@ -38,8 +38,8 @@ class PolicyConfig:
         maximum_episodes: Largest number of episodes, each with a probe and a network.
         minimum_batch: Smallest number of examples in a gradient of the fine-tuning; where the site
             has fewer, all of them. No matter with a privacy budget.
-        minimum_head_examples: Smallest number of examples of a probe from an anchor whose output
-            layer is not zero, which shared labels alone allow.
+        minimum_head_examples: Smallest number of examples of a head that leaves, and of a probe
+            from an anchor whose output layer is not zero, which shared labels alone allow.
         maximum_lr: Highest learning rate.
         maximum_momentum: Highest momentum.
         maximum_parameters: Largest number of parameters of a network, which is not built before.

@@ -38,18 +38,23 @@ class PrivacyConfig:
         epsilon: ε of all that is ever sent, with every example as a unit; 0 sends plain updates.
         delta: δ; well below one over the number of examples.
         answers: Number of answers that share the budget evenly; afterwards the site refuses.
-        max_norm: Bound on the gradient of one example; a longer one is clipped to it.
+        max_norm: Bound on the gradient of one example, or where all sites share a body of one
+            episode; a longer one is clipped to it.
+        body_steps: Largest number of steps of the body in an answer, however many are asked for.
+        body_lr: Their learning rate.
     """
 
     epsilon: float = 0.0
     delta: float = 1e-5
     answers: int = 10
     max_norm: float = 1.0
+    body_steps: int = 3
+    body_lr: float = 0.1
 
     def __post_init__(self) -> None:
         require(0 <= self.epsilon < math.inf, self, "epsilon", ">= 0, finite")
         require(0 < self.delta < 1, self, "delta", "> 0 and < 1")
-        positive(self, "answers", "max_norm")
+        positive(self, "answers", "max_norm", "body_steps", "body_lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,8 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     policy, frame, count = site.config.policy, request.frame, len(site.train.y)
     if isinstance(request, Task):
         if app is not None:
-            allow_answer(policy, min(leaving(site, frame), default="update"), app)
+            nothing = "body" if frame.body_layout else "update"
+            allow_answer(policy, min(leaving(site, frame), default=nothing), app)
             site.sent.allow_round(policy, utc_now())
         allow_request(policy, frame.target, request.recipe, count)
     else:
@@ -131,7 +132,7 @@ def work_of(site: Site, request: ProbeRequest | Task) -> Work:
         if request.recipe.steps:
             examples = min(request.recipe.batch or count, count)
         if frame.episodic is not None:
-            steps += episodic_steps(request)
+            steps += episodic_steps(site, request)
     sent = request.anchor
     return Work(
         episodes=frame.episodes,
@@ -142,12 +143,13 @@ def work_of(site: Site, request: ProbeRequest | Task) -> Work:
     )
 
 
-def episodic_steps(task: Task) -> int:
-    """The episodic steps of the body that a task asks for."""
-    episodic = task.frame.episodic
+def episodic_steps(site: Site, task: Task) -> int:
+    """The episodic steps of the body that a task asks for; few with a privacy budget."""
+    episodic, privacy = task.frame.episodic, site.config.privacy
     if episodic is None:
         return 0
-    return episodic.steps if task.release else episodic.first
+    asked = episodic.steps if task.release else episodic.first
+    return min(asked, privacy.body_steps) if privacy.epsilon else asked
 
 
 def target_of(frame: Frame) -> Target:

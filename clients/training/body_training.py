@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clients.training.accepted_request import AcceptedRequest, episodic_steps, leaving
 from clients.training.fine_tuning import FineTuned, tempered
+from clients.training.private_body import private_update_on_body
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.adapted_network import (
@@ -96,16 +97,21 @@ def context(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
 def update_on_body(
     accepted: AcceptedRequest[Task], network: FineTuned
 ) -> tuple[Update, tuple[float, ...]]:
-    """The update of a site without a privacy budget, and the length of every change in it.
+    """The update of a site, and the length of every change in it.
+
+    With a privacy budget it is the noised body alone.
 
     Args:
         accepted: The task.
         network: The site's own network, for the numbers.
 
     Raises:
-        PolicyRefusal: If something overflows.
+        PolicyRefusal: If something overflows, or the privacy budget does not reach.
+        TargetError: If there is a privacy budget and the body has batch normalisation.
     """
     site, task = accepted.site, accepted.request
+    if budget := site.budget:
+        return private_update_on_body(accepted, budget)
     kinds, few, whole = leaving(site, task.frame), None, None
     if "update" in kinds:
         pairs = heads(accepted)
@@ -151,15 +157,8 @@ def _trained_body(accepted: AcceptedRequest[Task]) -> Tensor:
     site, task = accepted.site, accepted.request
     body, _, episodic = _settings(accepted.body, task.frame)
     rng = generator_for(task.frame.lineage, task.round, site.config.name, "body")
-    return train_body(
-        body,
-        accepted.anchor,
-        site.train.x,
-        site.train.y,
-        episodic,
-        episodic_steps(task),
-        rng,
-    )
+    steps = episodic_steps(site, task)
+    return train_body(body, accepted.anchor, site.train.x, site.train.y, episodic, steps, rng)
 
 
 def _settings(body: Body | None, frame: Frame) -> tuple[Body, HeadConfig, EpisodesConfig]:

@@ -187,17 +187,21 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
     few = support_stream(lineage, site.name)
     context = site_context(body, weights, x, y, config, release.probe.shots, few)
     expected = generator.expect(context[None])[0]
-    draws = generator_for(lineage, site.name, "stranger")
-    other = torch.randint(len(records.contexts), (1,), generator=draws)
+    # Where all sites have a privacy budget, there are no records of heads.
+    near, wrong = generator.mean[None], torch.zeros_like(context)
+    if len(records.contexts):
+        draws = generator_for(lineage, site.name, "stranger")
+        other = torch.randint(len(records.contexts), (), generator=draws)
+        near, wrong = records.nearest(context, _SOUP), records.contexts[other]
     heads = {
         "global_mean": generator.mean,
-        "nearest": records.nearest(context, 1)[0],
-        "soup": records.nearest(context, _SOUP).mean(0),
+        "nearest": near[0],
+        "soup": near.mean(0),
         "class_means": class_means_head(body, weights, x, y),
         LOGISTIC: adapted_head(body, weights, None, x, y, config),
         "common_prior": generator.prior.without_rows()(context[None])[0],
         PRIOR: expected,
-        WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
+        WRONG_CONTEXT: generator.expect(wrong[None])[0],
         GENERATED: adapted_head(body, weights, expected, x, y, config),
     }
     whole = {arm: body.join(weights, head) for arm, head in heads.items()}

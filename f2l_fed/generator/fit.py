@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -27,6 +27,9 @@ from f2l_fed.targets.target import Target
 
 _COMPARED = 32
 """Networks that are compared with their copies."""
+
+_IMAGINED = 4
+"""Sites that a fit without any is made on, enough for every part of it."""
 
 _INPUTS = 256
 """Synthetic inputs on which they are compared."""
@@ -154,6 +157,25 @@ def fit_generator(
         round_trip=_round_trip(target, fit_codec, weights, episodes, rng),
         flow=flow,
     )
+
+
+def fit_without_records(
+    target: Target,
+    symmetry: OutputSymmetry,
+    config: GeneratorConfig,
+    rng: torch.Generator,
+    anchor: Tensor,
+) -> GeneratorFit:
+    """A generator that knows of no site, and expects of each what its own context says.
+
+    It is fitted on random contexts, each of which says all: the arguments are as in
+    `fit_generator`.
+    """
+    contexts = torch.randn(_IMAGINED, 1, len(anchor), generator=rng)
+    still = replace(config, flow=replace(config.flow, steps=0))
+    fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
+    generator = replace(fit.generator, mean=anchor.clone(), config=config)
+    return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
 
 
 def _fit_prior(

@@ -71,7 +71,7 @@ def train_body(
         (B,) float32; the start itself where fewer than two classes have two examples.
     """
     theta = weights.detach().clone()
-    if steps == 0 or sum(bool(count >= 2) for count in y.bincount()) < 2:
+    if steps == 0 or not has_episode(y):
         return theta
     momentum = torch.zeros_like(theta)
     for _ in range(steps):
@@ -84,7 +84,12 @@ def train_body(
 def episode_gradient(
     body: Body, weights: Tensor, x: Tensor, y: Tensor, config: EpisodesConfig, rng: torch.Generator
 ) -> Tensor:
-    """(B,) float32, the gradient of the loss of one episode that is drawn; see `train_body`."""
+    """(B,) float32, the gradient of the loss of one episode that is drawn; see `train_body`.
+
+    Zero where fewer than two classes have two examples: there is nothing to tell apart.
+    """
+    if not has_episode(y):
+        return torch.zeros_like(weights)
     episode = draw_episode(y, config.support, config.query, rng)
     chosen = x[torch.cat([episode.support, episode.query])]
     chosen = drawn_turn(chosen, config.turns, config.inversion, rng)
@@ -92,6 +97,11 @@ def episode_gradient(
     loss = episode_loss(body, theta, chosen, episode)
     (gradient,) = torch.autograd.grad(loss, theta)
     return gradient
+
+
+def has_episode(y: Tensor) -> bool:
+    """Whether an episode can be drawn: two classes have two of the (n,) int64 labels."""
+    return int((y.bincount() >= 2).sum()) >= 2
 
 
 def draw_episode(y: Tensor, support: int, query: int, rng: torch.Generator) -> Episode:

@@ -155,9 +155,10 @@ class ReleaseRegistry:
         """
         path, sites = self.path / id / "expected.safetensors", len(self.read(id).sites)
         matrix = load_matrix(path)
-        if not len(matrix) or not sites or len(matrix) % sites:
+        if bool(len(matrix)) != bool(sites) or len(matrix) % max(sites, 1):
             raise damaged_matrix(path, got=f"{len(matrix)} rows for {sites} sites")
-        return matrix.view(sites, -1, matrix.shape[1])
+        episodes = len(matrix) // sites if sites else 0
+        return matrix.view(sites, episodes, matrix.shape[1])
 
     def promote(self, id: str, *, judged: Release | None = None) -> Release:
         """Makes a release the one that sites get and retires the one before.

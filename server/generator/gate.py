@@ -26,7 +26,10 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
         federation: The folder.
         release: A candidate.
     """
-    reasons = list(decide(release.figures, federation.config.gate).reasons)
+    reasons: list[str] = []
+    if release.sites:
+        # One that was fitted on no heads, for all sites have a privacy budget, has no figures.
+        reasons += decide(release.figures, federation.config.gate).reasons
     promoted = federation.releases.promoted()
     now = promoted.id if promoted is not None else ""
     if release.parent != now:

@@ -58,7 +58,7 @@ def release_records(
     snapshot = federation.zoo.snapshot(release.snapshot)
     keys: Sequence[str] = release.records
     if rows is not None:
-        episodes = len(keys) // len(release.sites)
+        episodes = len(keys) // max(len(release.sites), 1)
         keys = [keys[row * episodes + episode] for row in rows for episode in range(episodes)]
     by_key = {record.key: record for record in snapshot.records(keys=keys)}
     return read_records(snapshot, [by_key[key] for key in keys])

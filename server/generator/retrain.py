@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from f2l_fed.audit.diagnostics import Audit
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
-from f2l_fed.generator.fit import FitField, fit_generator
+from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import left_out_sites
 from f2l_fed.local_training.temperature import fitted_temperature
 from f2l_fed.zoo import Record
-from server.federation.body_updates import BodyUpdates
+from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation, body_digest
 from server.federation.release import Release
 from server.generator.next_body import next_body
@@ -62,18 +62,23 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         {site: records for site, records in newest.items() if site not in left_out},
         config.round.most,
     )
-    if len(used) < config.round.minimum:
+    updates = _updates(federation, parent)
+    heard = len(used.keys() | ({update.site for update in updates} - left_out.keys()))
+    if heard < config.round.minimum:
         raise RoundError(
             "too few sites for a retraining",
             where=f"commit {commit} of the zoo",
             expected=f"at least {config.round.minimum}",
-            got=str(len(used)),
+            got=str(heard),
             remedy="Add sites, or lower round.minimum.",
         )
+    if len(used) < config.round.minimum:
+        # Sites with a privacy budget return no heads, but bodies.
+        used = {}
     records = read_records(snapshot, [record for rows in used.values() for record in rows])
-    contexts = records.contexts.view(len(used), config.pairs, -1)
+    contexts = records.contexts.view(len(used), config.pairs, federation.target.layout.size)
     weights = records.weights.view_as(contexts)
-    if federation.body is not None:
+    if federation.body is not None and used:
         odd = left_out_sites(contexts, weights, federation.symmetry)
         sites = list(used)
         left_out |= {sites[row]: reason for row, reason in odd.items()}
@@ -81,21 +86,28 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         used = {sites[row]: used[sites[row]] for row in kept}
         contexts, weights = contexts[kept], weights[kept]
     anchor = federation.next_anchor(parent)
-    fit = fit_generator(
-        contexts,
-        weights,
-        federation.target,
-        federation.symmetry,
-        config.generator,
-        generator_for(config.lineage, id, "retrain"),
-        anchor=federation.prior_anchor(parent),
-        before=expectation(federation, parent, list(used), contexts),
-        fit_field=fit_field,
-    )
+    rng = generator_for(config.lineage, id, "retrain")
+    if used:
+        fit = fit_generator(
+            contexts,
+            weights,
+            federation.target,
+            federation.symmetry,
+            config.generator,
+            rng,
+            anchor=federation.prior_anchor(parent),
+            before=expectation(federation, parent, list(used), contexts),
+            fit_field=fit_field,
+        )
+    else:
+        fit = fit_without_records(
+            federation.target, federation.symmetry, config.generator, rng, federation.first_start
+        )
     since = federation.zoo.erasures()
     if any(since.get(site, 0) > commit for site in used):
         raise RecordErased("a site was erased while a release was fitted on it", where=id)
-    updates, bodies = _bodies(federation, parent, anchor, left_out)
+    updates = [update for update in updates if update.site not in left_out]
+    bodies = _bodies(federation, anchor, updates)
     chain = () if bodies is None else (*federation.chain(parent), body_digest(bodies.next))
     fit = replace(fit, generator=replace(fit.generator, bodies=bodies))
     release = Release(
@@ -107,13 +119,10 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         records=tuple(record.key for rows in used.values() for record in rows),
         anchors=1 if parent is None else min(parent.anchors + 1, config.probe.anchors),
         left_out=left_out,
-        figures={
-            **fit.figures(),
-            **Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn).figures(),
-        },
+        figures=_figures(fit, weights),
         parameters=federation.network.layout.size,
         chain=chain,
-        body_sites=updates,
+        body_sites=tuple(update.site for update in updates),
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
     )
     return federation.releases.write_candidate(release, fit)
@@ -131,17 +140,26 @@ def _temperatures(
     return ((federation.config.probe.shots, found),)
 
 
-def _bodies(
-    federation: Federation, parent: Release | None, body: Tensor, left_out: Mapping[str, str]
-) -> tuple[tuple[str, ...], Bodies | None]:
-    """The sites whose updates are in the next body, and the bodies of the new release."""
+def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
+    """The figures of a fit; none where there was nothing to fit."""
+    if not len(weights):
+        return {}
+    audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
+    return {**fit.figures(), **audit.figures()}
+
+
+def _updates(federation: Federation, parent: Release | None) -> list[BodyUpdate]:
+    """The updates of the next body by sites that were not erased; none without a body."""
     if federation.body is None:
-        return (), None
+        return []
     erased = federation.zoo.erasures()
-    updates = [
-        update
-        for update in BodyUpdates.of(federation.root).read(parent.id if parent else "")
-        if update.site not in left_out and update.site not in erased
-    ]
-    following = next_body(body, updates, federation.config.aggregate)
-    return tuple(update.site for update in updates), Bodies(own=body, next=following)
+    known = BodyUpdates.of(federation.root).read(parent.id if parent else "")
+    return [update for update in known if update.site not in erased]
+
+
+def _bodies(federation: Federation, body: Tensor, updates: Sequence[BodyUpdate]) -> Bodies | None:
+    """The bodies of the new release; None without."""
+    if federation.body is None:
+        return None
+    following = next_body(body, updates, federation.config.aggregate, first=federation.anchor(None))
+    return Bodies(own=body, next=following)

@@ -102,3 +102,9 @@ def test_an_episode_s_gradient_is_that_of_its_loss(inversion):
     theta = start.clone().requires_grad_()
     episode_loss(body, theta, chosen, episode).backward()
     torch.testing.assert_close(gradient, theta.grad)
+
+
+@pytest.mark.parametrize("labels", [[], [0], [0, 0, 0], [0, 1, 2], [0, 0, 2]])
+def test_without_two_examples_of_two_classes_there_is_no_gradient(labels):
+    x, y = torch.randn(len(labels), *BODY.network.input_shape), torch.tensor(labels).long()
+    assert not episode_gradient(BODY, BODY.initialise(rng()), x, y, EpisodesConfig(), rng()).any()
