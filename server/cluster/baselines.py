@@ -15,7 +15,7 @@ from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
 from f2l_fed.errors import RoundError
 from f2l_fed.evaluation.arms import HeldOutSite
-from f2l_fed.evaluation.baselines.baseline import TrainingSite, Work, curves
+from f2l_fed.evaluation.baselines.baseline import CommonWork, TrainingSite, curves
 from f2l_fed.evaluation.baselines.registry import BASELINES
 from f2l_fed.evaluation.confidence import Predictions, predictions, summarise_confidence
 from f2l_fed.evaluation.summary import summarise
@@ -41,7 +41,7 @@ class BaselineMeasurement:
     seconds: float
 
 
-def work_of(config: FederationConfig, divided: Partition, rounds: int) -> Work:
+def work_of(config: FederationConfig, divided: Partition, rounds: int) -> CommonWork:
     """The work of a federation's training sites.
 
     Args:
@@ -53,7 +53,7 @@ def work_of(config: FederationConfig, divided: Partition, rounds: int) -> Work:
         TargetError: If the network does anything after its last linear layer.
     """
     network = build_target(config.target.name, divided.input_shape, divided.classes)
-    return Work(
+    return CommonWork(
         lineage=config.lineage,
         body=Body.of(network),
         sites=tuple(

@@ -14,7 +14,7 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts_on_body
-from f2l_fed.evaluation.baselines.baseline import NUMBER_BYTES, Work
+from f2l_fed.evaluation.baselines.baseline import NUMBER_BYTES, CommonWork
 from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Bodies
@@ -27,7 +27,7 @@ from server.federation.body_updates import BodyUpdate
 from server.generator.next_body import next_body
 
 
-def trained_body(work: Work, config: FederationConfig) -> torch.Tensor:
+def trained_body(work: CommonWork, config: FederationConfig) -> torch.Tensor:
     """(B,) float32, the body that the heads of the last round are made on."""
     body = first_anchor(work.network, work.body, work.lineage)
     for number in range(1, work.rounds):
@@ -52,7 +52,7 @@ def trained_body(work: Work, config: FederationConfig) -> torch.Tensor:
 
 
 def release_on(
-    work: Work, config: FederationConfig, body: torch.Tensor, shots: int
+    work: CommonWork, config: FederationConfig, body: torch.Tensor, shots: int
 ) -> ServedRelease:
     """A release on a body, whose contexts are heads on so many examples per class."""
     pairs = [
@@ -97,14 +97,14 @@ def release_on(
 
 
 def curves_of_release(
-    work: Work, release: ServedRelease, site: HeldOutSite
+    work: CommonWork, release: ServedRelease, site: HeldOutSite
 ) -> dict[str, list[float]]:
     """Test accuracy of all arms on the body after each number of local steps, at one site."""
     starts = starts_on_body(release, work.body, site)
     return measure(work.network, starts, site, work.local, work.lineage, pulls=release.pulls(site))
 
 
-def cost_of_method(work: Work) -> dict[str, int]:
+def cost_of_method(work: CommonWork) -> dict[str, int]:
     """Bytes of a site in a round, up and down, and its gradient steps in all rounds.
 
     A site sends a body and its pairs of heads. It receives the body to train and, to make a network
@@ -118,7 +118,7 @@ def cost_of_method(work: Work) -> dict[str, int]:
     }
 
 
-def timed_body(work: Work, config: FederationConfig) -> tuple[torch.Tensor, float]:
+def timed_body(work: CommonWork, config: FederationConfig) -> tuple[torch.Tensor, float]:
     """The body of `trained_body`, and the seconds that it took in one thread."""
     began = time.perf_counter()
     return trained_body(work, config), time.perf_counter() - began

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite
-from f2l_fed.evaluation.baselines.baseline import Baseline, Cost, Settings, Start, Work
+from f2l_fed.evaluation.baselines.baseline import Baseline, CommonWork, Cost, Settings, Start
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import iterates, loss_and_accuracy
 
@@ -20,11 +20,13 @@ _DONE = 0.01
 _CHECK_EVERY = 50
 
 
-def _train(work: Work, settings: Settings) -> Tensor:  # noqa: ARG001 - as every baseline's
+def _train(work: CommonWork, _settings: Settings) -> Tensor:
     return work.start
 
 
-def _starts(work: Work, settings: Settings, weights: Tensor, site: HeldOutSite) -> dict[str, Start]:  # noqa: ARG001 - as every baseline's
+def _starts(
+    work: CommonWork, settings: Settings, _weights: Tensor, site: HeldOutSite
+) -> dict[str, Start]:
     network, (x, y) = work.network, site.train
     start = network.initialise(generator_for(work.lineage, site.name, "random"))
     recipe = Recipe(steps=_MOST_STEPS, lr=settings.lr, momentum=work.local.momentum, batch=0)
@@ -38,7 +40,7 @@ def _starts(work: Work, settings: Settings, weights: Tensor, site: HeldOutSite) 
     return {_KEY: Start(weights=network.calibrated(found, x).clone())}
 
 
-def _cost(work: Work, settings: Settings) -> Cost:  # noqa: ARG001 - as every baseline's
+def _cost(_work: CommonWork, _settings: Settings) -> Cost:
     return Cost(bytes_up=0, bytes_down=0, local_steps=0)
 
 

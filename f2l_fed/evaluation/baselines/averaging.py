@@ -13,11 +13,11 @@ from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.baseline import (
     NUMBER_BYTES,
+    CommonWork,
     Cost,
     Settings,
     Start,
     TrainingSite,
-    Work,
 )
 from f2l_fed.local_training.adapted_network import adapted_head
 from f2l_fed.local_training.finetune import clip_by_norm
@@ -27,7 +27,7 @@ LocalTraining = Callable[[Tensor, TrainingSite, int, torch.Generator], Tensor]
 """What was sent, the site, its number of steps and a source of chance, to what it returns."""
 
 
-def averaged_rounds(work: Work, purpose: str, start: Tensor, train: LocalTraining) -> Tensor:
+def averaged_rounds(work: CommonWork, purpose: str, start: Tensor, train: LocalTraining) -> Tensor:
     """The plain average of all sites' numbers after every round.
 
     Args:
@@ -55,7 +55,7 @@ def averaged_rounds(work: Work, purpose: str, start: Tensor, train: LocalTrainin
 
 
 def descend(
-    work: Work, start: Tensor, gradient: Callable[[Tensor], Tensor], steps: int, lr: float
+    work: CommonWork, start: Tensor, gradient: Callable[[Tensor], Tensor], steps: int, lr: float
 ) -> Tensor:
     """Steps of gradient descent with the momentum and shortened gradients of the body's training.
 
@@ -75,7 +75,7 @@ def descend(
 
 
 def supervised(
-    work: Work, start: Tensor, site: TrainingSite, steps: int, lr: float, rng: torch.Generator
+    work: CommonWork, start: Tensor, site: TrainingSite, steps: int, lr: float, rng: torch.Generator
 ) -> Tensor:
     """A whole network after steps on a site's own labels.
 
@@ -102,7 +102,7 @@ def supervised(
     return network.calibrated(descend(work, start, gradient, steps, lr), site.x)
 
 
-def logistic_start(work: Work, settings: Settings, body: Tensor, site: HeldOutSite) -> Start:
+def logistic_start(work: CommonWork, settings: Settings, body: Tensor, site: HeldOutSite) -> Start:
     """A body with the logistic head that a held-out site solves on it; (B,) float32.
 
     Its local steps are pulled to it, as those of the method are.
@@ -114,12 +114,12 @@ def logistic_start(work: Work, settings: Settings, body: Tensor, site: HeldOutSi
     )
 
 
-def pull(work: Work, site: HeldOutSite) -> float:
+def pull(work: CommonWork, site: HeldOutSite) -> float:
     """Strength of the local steps' pull to a start with a solved head."""
     return work.head.step_pull / len(site.train[1])
 
 
-def cost_of(work: Work, numbers: int, gradients: int = 1) -> Cost:
+def cost_of(work: CommonWork, numbers: int, gradients: int = 1) -> Cost:
     """The cost of exchanging so many numbers in every round.
 
     Args:

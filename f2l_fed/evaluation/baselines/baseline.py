@@ -35,7 +35,7 @@ class TrainingSite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class CommonWork:
     """The work that every baseline gets, and the method itself: equal in all that costs anything.
 
     Args:
@@ -140,14 +140,14 @@ class Baseline:
     key: str
     arms: tuple[str, ...]
     settings: Settings
-    train: Callable[[Work, Settings], Tensor]
-    starts: Callable[[Work, Settings, Tensor, HeldOutSite], dict[str, Start]]
-    cost: Callable[[Work, Settings], Cost]
+    train: Callable[[CommonWork, Settings], Tensor]
+    starts: Callable[[CommonWork, Settings, Tensor, HeldOutSite], dict[str, Start]]
+    cost: Callable[[CommonWork, Settings], Cost]
 
 
 def curves(
     baseline: Baseline,
-    work: Work,
+    work: CommonWork,
     starts: Mapping[str, Start],
     site: HeldOutSite,
     steps: tuple[int, ...] = STEPS,

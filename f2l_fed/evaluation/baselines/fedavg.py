@@ -19,24 +19,26 @@ from f2l_fed.evaluation.baselines.averaging import (
 )
 from f2l_fed.evaluation.baselines.baseline import (
     Baseline,
+    CommonWork,
     Cost,
     Settings,
     Start,
     TrainingSite,
-    Work,
 )
 
 _TUNED, _LOGISTIC = "fedavg", "fedavg_logistic"
 
 
-def _train(work: Work, settings: Settings) -> Tensor:
+def _train(work: CommonWork, settings: Settings) -> Tensor:
     def local(weights: Tensor, site: TrainingSite, steps: int, rng: torch.Generator) -> Tensor:
         return supervised(work, weights, site, steps, settings.lr, rng)
 
     return averaged_rounds(work, _TUNED, work.start, local)
 
 
-def _starts(work: Work, settings: Settings, weights: Tensor, site: HeldOutSite) -> dict[str, Start]:
+def _starts(
+    work: CommonWork, settings: Settings, weights: Tensor, site: HeldOutSite
+) -> dict[str, Start]:
     body = work.body.split(weights)[0]
     return {
         _TUNED: Start(weights=weights),
@@ -44,7 +46,7 @@ def _starts(work: Work, settings: Settings, weights: Tensor, site: HeldOutSite) 
     }
 
 
-def _cost(work: Work, settings: Settings) -> Cost:  # noqa: ARG001 - as every baseline's
+def _cost(work: CommonWork, _settings: Settings) -> Cost:
     return cost_of(work, work.network.layout.size)
 
 

@@ -18,17 +18,17 @@ from f2l_fed.evaluation.baselines.averaging import (
 )
 from f2l_fed.evaluation.baselines.baseline import (
     Baseline,
+    CommonWork,
     Cost,
     Settings,
     Start,
     TrainingSite,
-    Work,
 )
 
 _LOGISTIC = "fedper_logistic"
 
 
-def _train(work: Work, settings: Settings) -> Tensor:
+def _train(work: CommonWork, settings: Settings) -> Tensor:
     body, head = work.body.split(work.start)
     own = {site.name: head for site in work.sites}
 
@@ -38,19 +38,21 @@ def _train(work: Work, settings: Settings) -> Tensor:
         returned, own[site.name] = work.body.split(made)
         return returned
 
-    return averaged_rounds(work, "fedper", body, local)
+    return averaged_rounds(work, _LOGISTIC, body, local)
 
 
-def _starts(work: Work, settings: Settings, body: Tensor, site: HeldOutSite) -> dict[str, Start]:
+def _starts(
+    work: CommonWork, settings: Settings, body: Tensor, site: HeldOutSite
+) -> dict[str, Start]:
     return {_LOGISTIC: logistic_start(work, settings, body, site)}
 
 
-def _cost(work: Work, settings: Settings) -> Cost:  # noqa: ARG001 - as every baseline's
+def _cost(work: CommonWork, _settings: Settings) -> Cost:
     return cost_of(work, work.network.layout.size - work.body.head.layout.size)
 
 
 FEDPER = Baseline(
-    key="fedper",
+    key=_LOGISTIC,
     arms=(_LOGISTIC,),
     settings=Settings(lr=0.05, local_lr={_LOGISTIC: 0.05}, strength=0.25),
     train=_train,

@@ -15,11 +15,11 @@ from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.averaging import averaged_rounds, cost_of, descend
 from f2l_fed.evaluation.baselines.baseline import (
     Baseline,
+    CommonWork,
     Cost,
     Settings,
     Start,
     TrainingSite,
-    Work,
 )
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.episodic import draw_episode
@@ -29,7 +29,7 @@ from f2l_fed.local_training.turns import drawn_turn
 _KEY = "per_fedavg"
 
 
-def _train(work: Work, settings: Settings) -> Tensor:
+def _train(work: CommonWork, settings: Settings) -> Tensor:
     network, episodes = work.network, work.episodes
     inner = Recipe(
         steps=settings.inner_steps, lr=settings.inner_lr, momentum=work.local.momentum, batch=0
@@ -54,11 +54,13 @@ def _train(work: Work, settings: Settings) -> Tensor:
     return averaged_rounds(work, _KEY, work.start, local)
 
 
-def _starts(work: Work, settings: Settings, weights: Tensor, site: HeldOutSite) -> dict[str, Start]:  # noqa: ARG001 - as every baseline's
+def _starts(
+    _work: CommonWork, _settings: Settings, weights: Tensor, _site: HeldOutSite
+) -> dict[str, Start]:
     return {_KEY: Start(weights=weights)}
 
 
-def _cost(work: Work, settings: Settings) -> Cost:
+def _cost(work: CommonWork, settings: Settings) -> Cost:
     return cost_of(work, work.network.layout.size, gradients=1 + settings.inner_steps)
 
 

@@ -15,11 +15,11 @@ from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.averaging import averaged_rounds, cost_of, logistic_start, pull
 from f2l_fed.evaluation.baselines.baseline import (
     Baseline,
+    CommonWork,
     Cost,
     Settings,
     Start,
     TrainingSite,
-    Work,
 )
 from f2l_fed.local_training.adapted_network import class_means_head
 from f2l_fed.local_training.episodic import class_means_loss, train_body
@@ -27,7 +27,7 @@ from f2l_fed.local_training.episodic import class_means_loss, train_body
 _MEANS, _LOGISTIC = "protonet", "protonet_logistic"
 
 
-def _train(work: Work, settings: Settings) -> Tensor:
+def _train(work: CommonWork, settings: Settings) -> Tensor:
     config = replace(work.episodes, lr=settings.lr)
 
     def local(body: Tensor, site: TrainingSite, steps: int, rng: torch.Generator) -> Tensor:
@@ -36,7 +36,9 @@ def _train(work: Work, settings: Settings) -> Tensor:
     return averaged_rounds(work, _MEANS, work.body.split(work.start)[0], local)
 
 
-def _starts(work: Work, settings: Settings, body: Tensor, site: HeldOutSite) -> dict[str, Start]:
+def _starts(
+    work: CommonWork, settings: Settings, body: Tensor, site: HeldOutSite
+) -> dict[str, Start]:
     means = class_means_head(work.body, body, *site.train)
     return {
         _MEANS: Start(weights=work.body.join(body, means), pull=pull(work, site)),
@@ -44,7 +46,7 @@ def _starts(work: Work, settings: Settings, body: Tensor, site: HeldOutSite) -> 
     }
 
 
-def _cost(work: Work, settings: Settings) -> Cost:  # noqa: ARG001 - as every baseline's
+def _cost(work: CommonWork, _settings: Settings) -> Cost:
     return cost_of(work, work.body.layout.size)
 
 
