@@ -1,7 +1,7 @@
 """Gain of a generated start: accuracy at held-out sites after n local steps, for every arm.
 
 `python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--rounds N] [--sites N] [--shots N …]
-[--no-turns] [--json OUT.json] [--plot OUT.svg] [--tune]`
+[--no-turns] [--json OUT.json] [--plot OUT.svg] [--kept DIR] [--tune]`
 
 The method with a trained body and generated heads, and all baselines of
 `f2l_fed.evaluation.baselines`: same sites, network, examples, rounds and local steps a round, and
@@ -15,16 +15,21 @@ site. --tune chooses the baselines' settings instead, on seed 100 and its held-o
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from f2l_fed.config import FederationConfig, load_config
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.random_streams import seed_for
 from f2l_fed.data import Partition, load_dataset, partition
 from f2l_fed.evaluation.arm_names import GENERATED, label
+from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.baseline import curves
 from f2l_fed.evaluation.baselines.registry import BASELINES
 from f2l_fed.evaluation.summary import half_width
@@ -37,7 +42,7 @@ from tests.benchmarks.own_method import (
     cost_of_method,
     curves_of_release,
     release_on,
-    timed_body,
+    trained_body,
 )
 
 OURS = "f2l"
@@ -64,59 +69,94 @@ def settled(seed: int, turns: bool) -> FederationConfig:
     return replace(config, episodes=replace(config.episodes, turns=turns, inversion=turns))
 
 
-def divide(config: FederationConfig, sites: int, held_out: int, data: str, shots: int) -> Partition:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The setting that all methods share.
+
+    Args:
+        sites: Training sites.
+        held_out: Held-out sites of each kind.
+        data: Names of data sets, by commas.
+        rounds: Rounds.
+        turns: Whether episodes are turned and inverted.
+    """
+
+    sites: int
+    held_out: int
+    data: str
+    rounds: int
+    turns: bool
+
+
+def divide(config: FederationConfig, setting: Setting, shots: int) -> Partition:
     """The data; training sites are the same for every number of shots at held-out ones."""
     return partition(
         "few-shot",
-        [load_dataset(name) for name in data.split(",")],
-        sites=sites,
-        held_out=held_out,
+        [load_dataset(name) for name in setting.data.split(",")],
+        sites=setting.sites,
+        held_out=setting.held_out,
         seed=config.seed,
         config=replace(config.split, held_out_shots=shots),
     )
 
 
 def job(
-    method: str,
-    seed: int,
-    sites: int,
-    held_out: int,
-    data: str,
-    rounds: int,
-    shots: tuple[int, ...],
-    turns: bool,
+    method: str, seed: int, setting: Setting, shots: tuple[int, ...], kept: Path | None
 ) -> tuple[dict[int, Curves], dict[str, float]]:
-    """Curves of one method and seed by number of shots, and the method's cost."""
-    config = settled(seed, turns)
-    by_shots = {few: divide(config, sites, held_out, data, few) for few in shots}
-    work = work_of(config, by_shots[shots[0]], rounds)
-    found: dict[int, Curves] = {}
+    """Curves of one method and seed by number of shots, and the method's cost.
+
+    Args:
+        method: `OURS` or a baseline.
+        seed: The seed.
+        setting: What both depend on.
+        shots: Examples per class at held-out sites.
+        kept: A folder of results, which are reused where everything is equal.
+    """
+    about = {"method": method, "seed": seed, **asdict(setting)}
+    if method != OURS:
+        about["settings"] = asdict(BASELINES[method].settings)
+    name = f"{seed_for(json.dumps(about)):016x}.json"
+    known = {"about": about, "cost": {}, "curves": {}}
+    if kept is not None and (kept / name).exists():
+        known = json.loads((kept / name).read_text())
+    missing = [few for few in shots if str(few) not in known["curves"]]
+    if missing:
+        known["cost"], found = measured(method, seed, setting, missing)
+        known["curves"] |= {str(few): own for few, own in found.items()}
+        if kept is not None:
+            write_atomically(kept / name, json.dumps(known) + "\n")
+    return {few: known["curves"][str(few)] for few in shots}, known["cost"]
+
+
+def measured(
+    method: str, seed: int, setting: Setting, shots: Sequence[int]
+) -> tuple[dict[str, float], dict[int, Curves]]:
+    """Trains a method once and measures it at held-out sites with each number of shots."""
+    config = settled(seed, setting.turns)
+    by_shots = {few: divide(config, setting, few) for few in shots}
+    work = work_of(config, by_shots[shots[0]], setting.rounds)
+    began = time.perf_counter()
     if method == OURS:
-        body, seconds = timed_body(work, config)
-        cost = cost_of_method(work)
+        learnt, cost = trained_body(work, config), cost_of_method(work)
     else:
-        baseline, began = BASELINES[method], time.perf_counter()
+        baseline = BASELINES[method]
         learnt = baseline.train(work, baseline.settings)
-        seconds = time.perf_counter() - began
         cost = asdict(baseline.cost(work, baseline.settings))
+    cost["seconds"] = round(time.perf_counter() - began, 2)
+    found: dict[int, Curves] = {}
     for few, divided in by_shots.items():
         if method == OURS:
-            release = release_on(work, config, body, few)
-        own: Curves = {}
-        for kind, held in held_out_sites(divided).items():
-            own[kind] = [
-                curves_of_release(work, release, site)
-                if method == OURS
-                else curves(
-                    baseline,
-                    work,
-                    baseline.starts(work, baseline.settings, learnt, site),
-                    site,
-                )
-                for site in held or ()
-            ]
-        found[few] = own
-    return found, {**cost, "seconds": seconds}
+            release = release_on(work, config, learnt, few)
+
+        def at(site: HeldOutSite) -> dict[str, list[float]]:
+            if method == OURS:
+                return curves_of_release(work, release, site)  # noqa: B023 - called at once
+            starts = baseline.starts(work, baseline.settings, learnt, site)
+            return curves(baseline, work, starts, site)
+
+        parts = held_out_sites(divided).items()
+        found[few] = {kind: [at(site) for site in held or ()] for kind, held in parts}
+    return cost, found
 
 
 def compared(parts: list[Curves], kind: str) -> dict[str, Any]:
@@ -207,6 +247,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--data", default="mnist5k,fashion-mnist", help="data sets, by commas")
     parser.add_argument("--tune", action="store_true", help="choose the baselines' settings")
     parser.add_argument("--only", nargs="+", choices=BASELINES, help="baselines to run or tune")
+    parser.add_argument("--kept", type=Path, help="keep and reuse results in this folder")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--plot", type=Path, help="draw the figures, .svg or .png")
     return parser.parse_args()
@@ -219,20 +260,21 @@ def main() -> None:
     sites, held_out, rounds = (8, 4, 3) if chosen.quick else (chosen.sites, 30, chosen.rounds)
     shots, turns = tuple(chosen.shots), not chosen.no_turns
     names = chosen.only or list(BASELINES)
+    setting = Setting(sites=sites, held_out=held_out, data=chosen.data, rounds=rounds, turns=turns)
     if chosen.tune:
         config = settled(100, turns)
-        divided = divide(config, sites, held_out, chosen.data, shots[0])
+        divided = divide(config, setting, shots[0])
         write_json(chosen.json, {"tuning": tune(config, divided, rounds, names)})
         return
-    setting = (sites, held_out, chosen.data, rounds, shots, turns)
+    if chosen.kept:
+        chosen.kept.mkdir(parents=True, exist_ok=True)
     methods = [OURS, *names]
-    jobs = [(method, seed, *setting) for method in methods for seed in range(seeds)]
-    done = dict(zip([job[:2] for job in jobs], side_by_side(job, jobs), strict=True))
+    keys = [(method, seed) for method in methods for seed in range(seeds)]
+    jobs = [(*key, setting, shots, chosen.kept) for key in keys]
+    done = dict(zip(keys, side_by_side(job, jobs), strict=True))
     figures: dict[str, Any] = {
         "seeds": seeds,
-        "sites": sites,
-        "rounds": rounds,
-        "turns": turns,
+        "setting": asdict(setting),
         "costs": {
             method: {
                 key: sum(done[method, seed][1][key] for seed in range(seeds)) / seeds

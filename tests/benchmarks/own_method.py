@@ -6,7 +6,6 @@ round, since nothing before depends on them as long as no site is left out.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import torch
@@ -116,9 +115,3 @@ def cost_of_method(work: CommonWork) -> dict[str, int]:
         "bytes_down": NUMBER_BYTES * (2 * body + head),
         "local_steps": sum(work.steps(number) for number in range(1, work.rounds + 1)),
     }
-
-
-def timed_body(work: CommonWork, config: FederationConfig) -> tuple[torch.Tensor, float]:
-    """The body of `trained_body`, and the seconds that it took in one thread."""
-    began = time.perf_counter()
-    return trained_body(work, config), time.perf_counter() - began
