@@ -28,7 +28,7 @@ INNER = ((0.05, 1), (0.2, 1), (0.05, 5), (0.1, 5))
 """Learning rate and number of the steps inside an episode."""
 LOCAL = (0.01, 0.03, 0.05, 0.1, 0.2)
 """Learning rates of a held-out site's steps."""
-STRENGTHS = (0.025, 0.1, 0.25, 0.5, 1.0, 2.5)
+STRENGTHS = (0.0025, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Strengths of a solved head, times the number of examples."""
 
 

@@ -36,14 +36,16 @@ def _train(work: CommonWork, settings: Settings) -> Tensor:
     return averaged_rounds(work, _TUNED, work.start, local)
 
 
-def _starts(
+def _whole(
+    _work: CommonWork, _settings: Settings, weights: Tensor, _site: HeldOutSite
+) -> dict[str, Start]:
+    return {_TUNED: Start(weights=weights)}
+
+
+def _headed(
     work: CommonWork, settings: Settings, weights: Tensor, site: HeldOutSite
 ) -> dict[str, Start]:
-    body = work.body.split(weights)[0]
-    return {
-        _TUNED: Start(weights=weights),
-        _LOGISTIC: logistic_start(work, settings, body, site),
-    }
+    return {_LOGISTIC: logistic_start(work, settings, work.body.split(weights)[0], site)}
 
 
 def _cost(work: CommonWork, _settings: Settings) -> Cost:
@@ -52,10 +54,20 @@ def _cost(work: CommonWork, _settings: Settings) -> Cost:
 
 FEDAVG = Baseline(
     key=_TUNED,
-    arms=(_TUNED, _LOGISTIC),
-    settings=Settings(lr=0.05, local_lr={_TUNED: 0.05, _LOGISTIC: 0.05}, strength=0.25),
+    arms=(_TUNED,),
+    settings=Settings(lr=0.2, local_lr={_TUNED: 0.2}),
     train=_train,
-    starts=_starts,
+    starts=_whole,
     cost=_cost,
 )
-"""The mean network for local tuning, and its body with a logistic head."""
+"""The mean network, for local tuning."""
+
+FEDAVG_LOGISTIC = Baseline(
+    key=_LOGISTIC,
+    arms=(_LOGISTIC,),
+    settings=Settings(lr=0.02, local_lr={_LOGISTIC: 0.01}, strength=0.025),
+    train=_train,
+    starts=_headed,
+    cost=_cost,
+)
+"""The body of the mean network, with a logistic head; a body for it wants smaller steps."""

@@ -53,7 +53,7 @@ def _cost(work: CommonWork, _settings: Settings) -> Cost:
 PROTONET = Baseline(
     key=_MEANS,
     arms=(_MEANS, _LOGISTIC),
-    settings=Settings(lr=0.05, local_lr={_MEANS: 0.05, _LOGISTIC: 0.05}, strength=0.25),
+    settings=Settings(lr=0.05, local_lr={_MEANS: 0.05, _LOGISTIC: 0.01}, strength=1.0),
     train=_train,
     starts=_starts,
     cost=_cost,

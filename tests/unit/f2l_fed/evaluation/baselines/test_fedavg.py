@@ -8,7 +8,7 @@ import torch
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.baselines.averaging import supervised
-from f2l_fed.evaluation.baselines.fedavg import FEDAVG
+from f2l_fed.evaluation.baselines.fedavg import FEDAVG, FEDAVG_LOGISTIC
 from tests.support.baselines import small_held_out, small_work
 
 
@@ -32,12 +32,13 @@ def test_one_round_is_the_mean_of_what_the_sites_make_of_the_start():
 def test_the_whole_network_or_its_body_is_the_start():
     work, site = small_work(rounds=1), small_held_out()
     learnt = FEDAVG.train(work, FEDAVG.settings)
-    starts = FEDAVG.starts(work, FEDAVG.settings, learnt, site)
-    assert torch.equal(starts["fedavg"].weights, learnt)
-    assert starts["fedavg"].pull == 0
-    bodies = [work.body.split(start.weights)[0] for start in starts.values()]
+    whole = FEDAVG.starts(work, FEDAVG.settings, learnt, site)["fedavg"]
+    headed = FEDAVG_LOGISTIC.starts(work, FEDAVG_LOGISTIC.settings, learnt, site)
+    assert torch.equal(whole.weights, learnt)
+    assert whole.pull == 0
+    bodies = [work.body.split(one.weights)[0] for one in (whole, headed["fedavg_logistic"])]
     assert torch.equal(*bodies)
-    assert starts["fedavg_logistic"].pull > 0
+    assert headed["fedavg_logistic"].pull > 0
 
 
 def test_a_whole_network_is_sent():
