@@ -198,12 +198,26 @@ class FederationConfig:
         return dataclasses.asdict(self)
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationConfig:
+def new_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a new federation: heads are generated unless they say otherwise.
+
+    A folder without that key was made when there were whole networks alone.
+    """
+    target = values.get("target", {})
+    if not isinstance(target, dict):
+        return {**values}
+    return {**values, "target": {"adapt": "head", **target}}
+
+
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, new: bool = False
+) -> FederationConfig:
     """Reads a configuration.
 
     Args:
         path: A TOML file, or None for the defaults.
         overrides: ``section.key=value`` texts; the value is TOML, or a bare word as a string.
+        new: Whether it is that of a new federation; see `new_values`.
 
     Raises:
         ConfigError: If the file can't be read, a key is unknown or a value is invalid.
@@ -216,6 +230,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
             raise ConfigError(
                 "the configuration can't be read", where=str(path), got=str(error)
             ) from error
+    values = new_values(values) if new else values
     return config_of(values, overrides, where=str(path) if path else "--set")
 
 

@@ -137,7 +137,8 @@ def declared_numbers(content: RecordDict) -> dict[str, float]:
 
 def chosen_kinds(head: Mapping[str, Any]) -> tuple[str, ...]:
     """The kinds that an update names as its starts; raises WireError unless they are texts."""
-    chosen = typed(head, "chosen", list)
+    # Flower can't count the bytes of an empty list, so an update of no networks has none.
+    chosen = typed(head, "chosen", list) if "chosen" in head else []
     if not all(isinstance(kind, str) for kind in chosen):
         raise WireError("the chosen starts are not a list of names", got=repr(chosen)[:32])
     return tuple(chosen)

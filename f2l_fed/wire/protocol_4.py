@@ -114,7 +114,7 @@ def pack_update(
         "version": VERSION,
         "site": update.site,
         "round": update.round,
-        "chosen": list(update.chosen),
+        **({"chosen": list(update.chosen)} if update.chosen else {}),
         "episodes": len(update.probes),
         "layout": layout.digest,
         **({} if body is None else {"body_layout": body.digest}),
@@ -141,8 +141,8 @@ def unpack_update(
     Args:
         content: The reply.
         layout: Of the adapted part.
-        body: Layout of the body that was sent; None without one. Only with a body may there be
-            neither networks nor probes.
+        body: Layout of the body that was sent; None without one. A site may keep its body to
+            itself, or its networks and probes, but not both.
         networks: Number of networks that were asked for; None takes as many as it names.
         episodes: Number of probes; likewise.
 
@@ -157,7 +157,8 @@ def unpack_update(
         require_layout(typed(head, "body_layout", str), body)
     numbers = declared_numbers(content)
     chosen, probes = chosen_kinds(head), typed(head, "episodes", int)
-    bare = body is not None and not chosen and probes == 0
+    has_body = body is not None and "body" in _arrays_in(content)
+    bare = has_body and not chosen and probes == 0
     if not bare:
         _require_rows("chosen", len(chosen), networks)
         _require_rows("episodes", probes, episodes)
@@ -172,7 +173,7 @@ def unpack_update(
         weights=_rows(arrays, "weights", len(chosen), layout),
         probes=_rows(arrays, "probes", probes, layout),
         numbers=numbers,
-        body=None if body is None else read_shaped(arrays, "body", (body.size,)),
+        body=read_shaped(arrays, "body", (body.size,)) if body is not None and has_body else None,
     )
 
 

@@ -59,7 +59,7 @@ def simulate(
         held_out=held_out,
         rounds=rounds,
         out=out,
-        config=replace(load_config(config, set_ or []), seed=seed),
+        config=replace(load_config(config, set_ or [], new=True), seed=seed),
         baselines=baselines,
     )
     if not simulation.data:

@@ -72,16 +72,20 @@ def round_of(message: pb.Round) -> RoundState:
     return RoundState(**{**values, "rejected": rejected, "quarantined": quarantined})
 
 
+_AT_THE_SERVER = ("records", "chain", "body_sites", "temperatures")
+
+
 def release_message(release: Release) -> pb.Release:
-    """Writes a release as a message, without its `records`, which grow with the zoo."""
+    """Writes a release as a message, without what grows with zoo and rounds, or serves sites."""
     values = dataclasses.asdict(release)
-    del values["records"]
+    for name in _AT_THE_SERVER:
+        del values[name]
     values["left_out"] = _fitting(values["left_out"])
     return pb.Release(**{**values, "state": release.state.upper()})
 
 
 def release_of(message: pb.Release) -> Release:
-    """Reads a release from a message; its `records` are empty."""
+    """Reads a release from a message; what `release_message` leaves out is empty."""
     state: Any = pb.Release.State.Name(message.state).lower()
     return Release(**{**fields_of(message), "state": state})
 

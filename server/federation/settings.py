@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from f2l_fed.config import config_of
+from f2l_fed.config import config_of, new_values
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ConfigError
@@ -52,7 +52,7 @@ def create(
     """
     section = {**_section(values, where), **server}
     settings = from_mapping(ServerSettings, section, where=f"{where} [server]")
-    config = config_of({**values}, overrides, where=where)
+    config = config_of(new_values(values), overrides, where=where)
     federation = Federation.create(root, config)
     write_atomically(root / SETTINGS_FILE, settings_text(settings, config))
     return federation, settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from f2l_fed.errors import DataError
@@ -84,12 +84,15 @@ class Comparison:
         steps: Numbers of local steps, increasing.
         arms: The arms, in the order of the result.
         target: The target accuracy, if steps to one were measured.
+        confidence: "loss", "calibration_error" and "accuracy_at_80" of each start by arm; empty in
+            results of older versions.
     """
 
     group: str
     steps: tuple[int, ...]
     arms: tuple[MeasuredArm, ...]
     target: TargetAccuracy | None
+    confidence: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def arm(self, name: str) -> MeasuredArm | None:
         """The arm of a name; None if it was not measured."""
@@ -163,6 +166,7 @@ def _read_comparison(
         target=TargetAccuracy(steps=target["steps"], accuracy=target["accuracy"])
         if target
         else None,
+        confidence=measured.get("confidence") or {},
     )
 
 

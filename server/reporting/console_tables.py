@@ -47,6 +47,8 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             table.add_row(label(arm), *cells)
         yield table
         yield Text(_sentence(result["steps_to_target"][kind]))
+        if part.get("confidence"):
+            yield _confidence_table(part["confidence"])
         yield Text()
     if result.get("baselines"):
         yield _costs(result)
@@ -55,6 +57,30 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     for note in result["data_notes"]:
         yield Text(note)
     yield Text()
+
+
+def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
+    """The probabilities of every start before the first step."""
+    table = Table(
+        title="Before the first step: loss in nats, calibration error in %, and accuracy in % of "
+        "the surest 80%",
+        title_justify="left",
+        title_style="",
+        box=None,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column("start", no_wrap=True)
+    for name in ("loss", "error", "surest 80%"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm, own in confidence.items():
+        table.add_row(
+            label(arm),
+            f"{own['loss']:.3f}",
+            f"{100 * own['calibration_error']:.1f}",
+            f"{100 * own['accuracy_at_80']:.1f}",
+        )
+    return table
 
 
 def _costs(result: Mapping[str, Any]) -> Table:

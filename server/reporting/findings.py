@@ -19,6 +19,7 @@ __all__ = [
     "rivals",
     "speed",
     "start",
+    "trust",
     "verdict",
 ]
 
@@ -108,6 +109,17 @@ def speed(comparison: Comparison) -> str:
     if 2 * reached > slow:
         return f"{found}: {slow - reached} fewer."
     return f"{found}: {factor(slow, reached)} times fewer."
+
+
+def trust(comparison: Comparison) -> str:
+    """The worth of the generated start's probabilities; empty if it was not measured."""
+    own = comparison.confidence.get(GENERATED)
+    if not own:
+        return ""
+    return (
+        f"How sure it says it is differs by {own['calibration_error']:.1%} from how often it is "
+        f"right; of the 80% of answers that it is surest of, {own['accuracy_at_80']:.1%} are right."
+    )
 
 
 def after(steps: Sequence[int]) -> str:

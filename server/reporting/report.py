@@ -14,7 +14,17 @@ from f2l_fed.errors import DataError, UsageError
 from f2l_fed.evaluation.arm_names import GENERATED, RANDOM, description, label
 from server.reporting.chart import TONES, Line, line_chart
 from server.reporting.comparison import Comparison, read_comparisons
-from server.reporting.findings import Rival, Verdict, after, one_step, rivals, speed, start, verdict
+from server.reporting.findings import (
+    Rival,
+    Verdict,
+    after,
+    one_step,
+    rivals,
+    speed,
+    start,
+    trust,
+    verdict,
+)
 from server.reporting.html import render
 
 __all__ = ["render_report", "write_report"]
@@ -122,7 +132,7 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
         else None,
         verdict=verdict(comparison),
         start=start(comparison),
-        gain=f"{one_step(comparison)} {speed(comparison)}".strip(),
+        gain=" ".join(filter(None, (one_step(comparison), speed(comparison), trust(comparison)))),
         rivals=rivals(comparison),
     )
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
+from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data import Partition
 from f2l_fed.errors import RoundError
@@ -144,12 +146,8 @@ def _connected_run(
 
 def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
     """Facts about data and machine for the result."""
-    probe = simulation.config.probe
-    notes = [
-        f"A site's context takes {probe.steps} gradient steps on {probe.shots} examples per "
-        f"class, which are not counted as local steps. The start '{label(PROBE)}' is the network "
-        "after these steps."
-    ]
+    config = replace(simulation.config, shared_labels=divided.shared_labels)
+    notes = [_about_contexts(config)]
     if not divided.disjoint:
         notes.append(
             "The data have too few images for all training sites, so some of them share examples."
@@ -175,6 +173,21 @@ def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, An
             "torch": torch.__version__,
         },
     }
+
+
+def _about_contexts(config: FederationConfig) -> str:
+    """The note on what a site computes before its first local step."""
+    shots = config.probe.shots
+    if config.has_body:
+        return (
+            f"A site's context is a logistic head on {shots} examples per class, solved on the "
+            "federation's body; the steps of solving heads are not counted as local steps."
+        )
+    return (
+        f"A site's context takes {config.probe.steps} gradient steps on {shots} examples per "
+        f"class, which are not counted as local steps. The start '{label(PROBE)}' is the network "
+        "after these steps."
+    )
 
 
 def _require_success(states: Sequence[RoundState]) -> None:

@@ -13,7 +13,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.client_app import app as honest_app
-from f2l_fed.evaluation.arm_names import ARMS
+from f2l_fed.evaluation.arm_names import keys
+from f2l_fed.local_training.config import LOSSES
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import NUMBERS, Update
 from f2l_fed.wire.packing import pack_update, unpack_update
@@ -68,7 +69,7 @@ def test_every_arm_is_measured_at_sites_that_no_round_has_seen(tmp_path):
     assert held_out_sites(divided)["unseen"] is None
     curves = curves_of(federation.root, "00001", sites)
     assert set(curves) == {"seen-000", "seen-001"}
-    assert set(curves["seen-000"]) == {arm.key for arm in ARMS}
+    assert set(curves["seen-000"]) == set(keys("all"))
     known = {record.site for record in federation.zoo.snapshot().records()}
     assert not known & set(curves)
 
@@ -257,7 +258,7 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
         assert set(content) == {"update", "arrays", "numbers"}
         shapes = {name: tuple(array.shape) for name, array in content["arrays"].items()}
         assert shapes == {"weights": (1, size), "probes": (2, size)}
-        assert set(content.metric_records["numbers"]) == set(NUMBERS)
+        assert set(content.metric_records["numbers"]) == set(NUMBERS) - set(LOSSES)
         assert set(content.config_records["update"]) == {
             "version",
             "protocol",

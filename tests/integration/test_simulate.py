@@ -65,7 +65,9 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     assert [row["accepted"] for row in result["rounds"]] == [6, 6]
     seen = result["held_out"]["seen"]
     assert seen["steps"] == [0, 1, 5, 10, 20, 50]
-    assert tuple(seen["arms"]) == keys("all")
+    assert tuple(seen["arms"]) == keys("head")
+    assert set(seen["confidence"]) == set(seen["arms"])
+    assert set(seen["confidence"]["generated"]) == {"loss", "calibration_error", "accuracy_at_80"}
     assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in seen["arms"].values())
     assert result["held_out"]["unseen"] is None
     assert "baselines" not in result
@@ -84,7 +86,7 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
 @pytest.mark.slow
 def test_baselines_stand_beside_the_arms_with_their_costs(tmp_path):
     out = tmp_path / "out"
-    few = ("episodes.first=6", "episodes.steps=3", "target.adapt=head")
+    few = ("episodes.first=6", "episodes.steps=3")
     settings = [word for setting in few for word in ("--set", setting)]
     done = simulate(*SMALL, *settings, "--baselines", "--out", str(out))
     assert done.returncode == 0, done.stderr

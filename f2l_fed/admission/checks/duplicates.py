@@ -46,7 +46,11 @@ def copies(evidence: Evidence) -> Iterator[Finding]:
     # From one start on the same data, honest training ends at the same network again.
     earlier = torch.tensor(
         [
-            other.site == mine.site and other.round < mine.round and other.parent != mine.parent
+            other.site == mine.site
+            and other.round < mine.round
+            and other.parent != mine.parent
+            # Solved on the next body, the same examples give almost the same head again.
+            and not evidence.submission.solved
             for other in history.signature_ids
         ]
     )

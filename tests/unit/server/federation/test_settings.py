@@ -23,7 +23,7 @@ def test_the_file_has_given_values_as_keys_and_defaults_as_comments(tmp_path: Pa
     values = tomllib.loads(text)
     assert values["seed"] == 7
     assert values["server"]["address"] == server.address == "hub:1"
-    assert values["target"] == {"name": "mlp", "input_shape": [1, 8, 8]}
+    assert values["target"] == {"adapt": "head", "name": "mlp", "input_shape": [1, 8, 8]}
     assert "# timeout_s = 600.0" in text
     again, same = refresh(tmp_path / "f")
     assert (again.config, same) == (federation.config, server)
