@@ -54,7 +54,7 @@ def _cost(work: CommonWork, _settings: Settings) -> Cost:
 FEDPER = Baseline(
     key=_LOGISTIC,
     arms=(_LOGISTIC,),
-    settings=Settings(lr=0.05, local_lr={_LOGISTIC: 0.05}, strength=0.25),
+    settings=Settings(lr=0.1, local_lr={_LOGISTIC: 0.2}, strength=2.5),
     train=_train,
     starts=_starts,
     cost=_cost,
