@@ -79,7 +79,7 @@ class PolicyConfig:
     shared_labels: bool = False
     nearest: bool = True
     answers: str = " ".join(ANSWERS)
-    maximum_body_change: float = 1.0
+    maximum_body_change: float = 3.0
     apps: str = ""
 
     def __post_init__(self) -> None:

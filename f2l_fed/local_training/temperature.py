@@ -94,11 +94,17 @@ def fitted_temperature(numbers: Sequence[Mapping[str, float]]) -> float | None:
 
 
 def temperature_for(known: Sequence[tuple[int, float]], shots: float) -> float:
-    """The temperature that was learnt for the nearest number of examples per class; 1 if none was.
+    """The temperature for a number of examples per class; 1 if none was learnt.
 
-    >>> temperature_for(((1, 0.45), (5, 0.55)), 25)
-    0.55
+    Up to the largest number that one was learnt for it is that of the nearest; beyond, it fades: a
+    site with many examples fits them in its steps and is no longer held by the pull.
+
+    >>> temperature_for(((1, 0.45), (5, 0.64)), 2), temperature_for(((5, 0.64),), 10)
+    (0.45, 0.8)
     """
     if not known:
         return 1.0
+    largest, temperature = known[-1]
+    if shots > largest:
+        return float(temperature ** (largest / shots))
     return min(known, key=lambda entry: abs(entry[0] - shots))[1]

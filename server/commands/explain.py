@@ -90,7 +90,7 @@ def _shares(shares: tuple[SiteShare, ...], remainder: float) -> Table:
 
 def _changes(fine_tuning: FineTuning | None) -> Iterator[RenderableType]:
     if fine_tuning is None:
-        yield Text("The network that was expected of the site is no longer stored.")
+        yield Text("What fine-tuning changed is not known: heads are solved, or the start is gone.")
         return
     start = (
         f"the network that {fine_tuning.release} expected" if fine_tuning.release else "the anchor"

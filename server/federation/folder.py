@@ -161,6 +161,13 @@ class Federation:
             return first_anchor(self.network, self.body, self.config.lineage)
         return self.releases.part(release.id, "anchor" if self.body is None else BODY)
 
+    def prior_anchor(self, release: Release | None) -> Tensor:
+        """(D,) float32, what the contexts are added to that come in after a release.
+
+        The anchor of the probes; a head is one itself, so with a body it is zero.
+        """
+        return self.next_anchor(release) if self.body is None else self.first_start
+
     def next_anchor(self, release: Release | None) -> Tensor:
         """The start of contexts in the round after a release, as of `anchor`."""
         if release is not None and self.body is not None:

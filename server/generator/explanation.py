@@ -120,7 +120,7 @@ def _steps(federation: Federation, release: Release) -> dict[str, RefinementStep
         records.weights.view_as(contexts),
         federation.symmetry,
         federation.releases.generator(release.id).config.prior,
-        anchor=federation.next_anchor(parent),
+        anchor=federation.prior_anchor(parent),
         before=before,
     )
     return {**earlier, release.id: step}
@@ -138,6 +138,9 @@ def _candidates(
 def _fine_tuning(
     federation: Federation, release: Release, site: str, newest: RefinementStep
 ) -> FineTuning | None:
+    if federation.body is not None:
+        # Heads are solved, whatever the site started from.
+        return None
     row, episodes = newest.sites.index(site), newest.weights.shape[1]
     records = federation.zoo.snapshot(release.snapshot).records(site=site)
     record = next(r for r in records if r.key == release.records[row * episodes])

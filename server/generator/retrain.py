@@ -88,7 +88,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         federation.symmetry,
         config.generator,
         generator_for(config.lineage, id, "retrain"),
-        anchor=anchor if federation.body is None else federation.first_start,
+        anchor=federation.prior_anchor(parent),
         before=expectation(federation, parent, list(used), contexts),
         fit_field=fit_field,
     )

@@ -254,7 +254,7 @@ def test_a_server_and_an_app_killed_in_rounds_leave_every_record_once(played):
         f"{number}/{site}/{episode}"
         for number in (1, 2, 3)
         for site in SITES
-        for episode in range(federation.config.probe.episodes)
+        for episode in range(federation.config.pairs)
     }
     assert Counter(record.key for record in records) == Counter(expected)
     assert federation.zoo.verify() == ()

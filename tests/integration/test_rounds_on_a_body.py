@@ -15,6 +15,7 @@ from server.cluster.held_out import measurements_of
 from server.erasure import affected_releases, erase_site
 from server.federation.body_updates import BodyUpdates
 from server.federation.folder import body_digest
+from server.generator.explanation import explain_site
 from server.simulation.setup import held_out_sites
 from tests.support.inline import run_inline
 from tests.support.small_federation import events, small_federation
@@ -74,7 +75,8 @@ def test_a_site_keeps_a_whole_network_with_the_release_s_temperature(conducted):
     assert (model.facts.release, model.facts.chosen, model.facts.steps) == ("00002", "prior", 3)
     ((shots, temperature),) = federation.releases.read("00002").temperatures
     assert shots == federation.config.probe.shots
-    assert start.temperature == temperature
+    # The site has four times as many examples per class.
+    assert start.temperature == pytest.approx(temperature**0.25)
     body = federation.body
     assert body is not None
     # Body and start are the release's; the head is the site's own.
@@ -185,3 +187,13 @@ def test_release_files_are_plain_json(conducted):
     stored = json.loads(text)
     assert len(stored["chain"]) == 4
     assert stored["body_sites"] == [f"site-00{n}" for n in range(6)]
+
+
+def test_a_head_is_explained_by_the_sites_that_it_was_learnt_from(conducted):
+    federation, _, _ = conducted
+    found = explain_site(federation, federation.releases.read("00003"), "site-002")
+    assert found.learned_in == ("00003",)
+    assert found.fine_tuning is None
+    shares = {one.site: one.share for one in found.origin.shares}
+    assert "site-002" not in shares
+    assert len(shares) == 5
