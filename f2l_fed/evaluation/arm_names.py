@@ -1,7 +1,7 @@
 """Arms by name: key, label and description of every start that is measured at held-out sites.
 
 The list is the only place for names: tables, reports and charts read it. An arm that is added here
-gets its start in `f2l_fed.evaluation.arms.starts`.
+gets its start in `f2l_fed.evaluation.arms.starts`, or in a baseline.
 """
 
 from __future__ import annotations
@@ -120,12 +120,52 @@ ARMS = (
 """In the order in which they are measured and shown."""
 
 
+BASELINE_ARMS = (
+    Arm(
+        key="protonet",
+        label="ProtoNet",
+        description="federated class means: a body of episodes for them, and the nearest mean",
+    ),
+    Arm(
+        key="protonet_logistic",
+        label="ProtoNet + LR",
+        description="the same body, and a logistic head that the site solves by itself",
+    ),
+    Arm(
+        key="fedavg",
+        label="FedAvg",
+        description="one average of networks that were trained on their sites' own labels",
+    ),
+    Arm(
+        key="fedavg_logistic",
+        label="FedAvg + LR",
+        description="the body of that average, and a logistic head of the site's own",
+    ),
+    Arm(
+        key="fedper_logistic",
+        label="FedPer + LR",
+        description="a body trained under heads that stay at sites, and a logistic head",
+    ),
+    Arm(
+        key="per_fedavg",
+        label="Per-FedAvg",
+        description="a start that was trained to be good after local steps, by first-order MAML",
+    ),
+    Arm(
+        key="alone_to_end",
+        label="alone to end",
+        description="an untrained network after steps until nothing is left to learn",
+    ),
+)
+"""Arms of `f2l_fed.evaluation.baselines`, which are measured on demand."""
+
+
 def keys(adapt: str) -> tuple[str, ...]:
     """The keys of the arms of an adapted part, in their order."""
     return tuple(arm.key for arm in ARMS if arm.adapt in ("", adapt))
 
 
-_BY_KEY = {arm.key: arm for arm in ARMS}
+_BY_KEY = {arm.key: arm for arm in (*ARMS, *BASELINE_ARMS)}
 
 
 def label(key: str) -> str:

@@ -11,6 +11,7 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,10 @@ class Episode:
     query_labels: Tensor
 
 
+EpisodeLoss = Callable[[Body, Tensor, Tensor, Episode], Tensor]
+"""The loss of one episode, as `episode_loss`."""
+
+
 def train_body(
     body: Body,
     weights: Tensor,
@@ -55,6 +60,7 @@ def train_body(
     config: EpisodesConfig,
     steps: int,
     rng: torch.Generator,
+    loss: EpisodeLoss | None = None,
 ) -> Tensor:
     """The body after some episodic steps on a site's examples.
 
@@ -66,6 +72,7 @@ def train_body(
         config: Settings of episodes and descent.
         steps: Number of steps, each on an episode of its own.
         rng: Draws the episodes.
+        loss: Of an episode; `episode_loss` if None.
 
     Returns:
         (B,) float32; the start itself where fewer than two classes have two examples.
@@ -75,14 +82,20 @@ def train_body(
         return theta
     momentum = torch.zeros_like(theta)
     for _ in range(steps):
-        gradient = episode_gradient(body, theta, x, y, config, rng)
+        gradient = episode_gradient(body, theta, x, y, config, rng, loss)
         momentum.mul_(config.momentum).add_(clip_by_norm(gradient, config.max_gradient_norm))
         theta.sub_(momentum, alpha=config.lr)
     return body.calibrated(theta, x)
 
 
 def episode_gradient(
-    body: Body, weights: Tensor, x: Tensor, y: Tensor, config: EpisodesConfig, rng: torch.Generator
+    body: Body,
+    weights: Tensor,
+    x: Tensor,
+    y: Tensor,
+    config: EpisodesConfig,
+    rng: torch.Generator,
+    loss: EpisodeLoss | None = None,
 ) -> Tensor:
     """(B,) float32, the gradient of the loss of one episode that is drawn; see `train_body`.
 
@@ -94,8 +107,7 @@ def episode_gradient(
     chosen = x[torch.cat([episode.support, episode.query])]
     chosen = drawn_turn(chosen, config.turns, config.inversion, rng)
     theta = weights.detach().clone().requires_grad_()
-    loss = episode_loss(body, theta, chosen, episode)
-    (gradient,) = torch.autograd.grad(loss, theta)
+    (gradient,) = torch.autograd.grad((loss or episode_loss)(body, theta, chosen, episode), theta)
     return gradient
 
 
@@ -142,16 +154,35 @@ def episode_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -> Te
         x: (s + q, *input_shape) float32, the support's inputs and then the queries'.
         episode: The labels of both.
     """
-    count = len(episode.support)
-    features = body.training_features(weights, x)
-    support, query = features[:count], features[count:]
-    hot = functional.one_hot(episode.support_labels).to(features.dtype)
-    means = hot.T @ support / hot.sum(0)[:, None]
+    support, hot, query = _sides(body, weights, x, episode)
     scale = body.scale(weights)
-    near = scale * (2 * query @ means.T - means.square().sum(1))
+    near = _near_scores(scale, support, hot, query)
     ridge = _RIDGE_SCALE * scale * _ridge_scores(support, hot, query)
     labels = episode.query_labels
     return (functional.cross_entropy(near, labels) + functional.cross_entropy(ridge, labels)) / 2
+
+
+def class_means_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -> Tensor:
+    """() float32, the loss of class means alone on the queries; arguments as `episode_loss`."""
+    support, hot, query = _sides(body, weights, x, episode)
+    near = _near_scores(body.scale(weights), support, hot, query)
+    return functional.cross_entropy(near, episode.query_labels)
+
+
+def _sides(
+    body: Body, weights: Tensor, x: Tensor, episode: Episode
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of the support, its labels as (s, K) ones and zeros, features of the queries."""
+    count = len(episode.support)
+    features = body.training_features(weights, x)
+    hot = functional.one_hot(episode.support_labels).to(features.dtype)
+    return features[:count], hot, features[count:]
+
+
+def _near_scores(scale: Tensor, support: Tensor, hot: Tensor, query: Tensor) -> Tensor:
+    """(q, K) scores by the distance to the means of the support's classes."""
+    means = hot.T @ support / hot.sum(0)[:, None]
+    return scale * (2 * query @ means.T - means.square().sum(1))
 
 
 def _ridge_scores(support: Tensor, hot: Tensor, query: Tensor) -> Tensor:

@@ -39,6 +39,9 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Set the seed of all random draws.")] = 0,
     out: OutOption = Path("out"),
     set_: SetOption = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Train and measure FedAvg, ProtoNet and others, too.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace results that are in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
 ) -> None:
@@ -57,6 +60,7 @@ def simulate(
         rounds=rounds,
         out=out,
         config=replace(load_config(config, set_ or [], new=True), seed=seed),
+        baselines=baselines,
     )
     if not simulation.data:
         raise UsageError("no dataset is named", where="--data", expected="names or .npz paths")

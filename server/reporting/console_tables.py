@@ -50,6 +50,9 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         if part.get("confidence"):
             yield _confidence_table(part["confidence"])
         yield Text()
+    if result.get("baselines"):
+        yield _costs(result)
+        yield Text()
     yield from map(Text, _judgement(result["held_out_verdict"]))
     for note in result["data_notes"]:
         yield Text(note)
@@ -76,6 +79,36 @@ def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
             f"{own['loss']:.3f}",
             f"{100 * own['calibration_error']:.1f}",
             f"{100 * own['accuracy_at_80']:.1f}",
+        )
+    return table
+
+
+def _costs(result: Mapping[str, Any]) -> Table:
+    """The baselines' costs beside those of the federation."""
+    table = Table(
+        title="Cost of a training site: kB in a round, gradient steps in all rounds.\n"
+        "Seconds of all training: the baselines' in one thread and without any message",
+        title_justify="left",
+        title_style="",
+        box=None,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("kB up", "kB down", "steps", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rounds = result["rounds"]
+    asked = max(1, sum(row["sites"] for row in rounds))
+    up, down = (sum(row[f"bytes_{way}"] for row in rounds) / asked for way in ("up", "down"))
+    seconds = sum(row["seconds"] for row in rounds)
+    table.add_row("this federation", f"{up / 1e3:.1f}", f"{down / 1e3:.1f}", "", f"{seconds:.0f}")
+    for key, cost in result["baselines"].items():
+        table.add_row(
+            label(key),
+            f"{cost['bytes_up'] / 1e3:.1f}",
+            f"{cost['bytes_down'] / 1e3:.1f}",
+            f"{cost['local_steps']}",
+            f"{cost['seconds']:.0f}",
         )
     return table
 

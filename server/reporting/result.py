@@ -17,6 +17,7 @@ def result_of(
     states: Sequence[RoundState],
     held_out: Mapping[str, Any],
     *,
+    baselines: Mapping[str, Any],
     wall_seconds: float,
 ) -> dict[str, Any]:
     """Builds the content of ``result.json``.
@@ -26,6 +27,7 @@ def result_of(
         federation: The federation.
         states: Its rounds.
         held_out: Measured arms by kind of held-out site.
+        baselines: Cost of each baseline that was measured beside the arms, by its key.
         wall_seconds: Duration of the whole run.
     """
     target = federation.target
@@ -67,6 +69,7 @@ def result_of(
             "reasons": list(judged.reasons),
             "figures": {name: round(figure, 6) for name, figure in judged.figures.items()},
         },
+        **({"baselines": dict(baselines)} if baselines else {}),
         "steps_to_target": {
             kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
         },

@@ -27,6 +27,7 @@ from f2l_fed.errors import RoundError
 from f2l_fed.evaluation.arm_names import PROBE, label
 from f2l_fed.events import Listener
 from server.cluster import connection
+from server.cluster.baselines import evaluate_baselines
 from server.cluster.held_out import evaluate_held_out
 from server.federation.folder import Federation
 from server.reporting.result import result_of
@@ -100,11 +101,13 @@ def _connected_run(
                 listener=listener,
             )
             _require_success(outcome["rounds"])
-            outcome["held_out"] = evaluate_held_out(
-                federation,
-                held_out_sites(divided),
-                stop=stop,
-            )
+            parts = held_out_sites(divided)
+            held_out = evaluate_held_out(federation, parts, stop=stop)
+            if simulation.baselines:
+                held_out, outcome["baselines"] = evaluate_baselines(
+                    federation.config, divided, simulation.rounds, parts, held_out, stop=stop
+                )
+            outcome["held_out"] = held_out
         except Exception as error:
             # The boundary of Flower's thread: the main thread raises the error again.
             outcome["error"] = error
@@ -134,6 +137,7 @@ def _connected_run(
         federation,
         outcome["rounds"],
         outcome["held_out"],
+        baselines=outcome.get("baselines", {}),
         wall_seconds=time.monotonic() - began,
     )
     write_atomically(federation.root / "result.json", json.dumps(result, indent=1) + "\n")

@@ -18,6 +18,7 @@ from f2l_fed.core.locks import locked
 from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
+from f2l_fed.targets.body import Body
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
 
@@ -53,6 +54,7 @@ class Simulation:
         rounds: Number of rounds.
         out: Folder of the federation and its results.
         config: The federation's configuration; its seed decides every random draw.
+        baselines: Whether baselines are trained and measured, too.
     """
 
     data: tuple[str, ...]
@@ -62,6 +64,7 @@ class Simulation:
     rounds: int
     out: Path
     config: FederationConfig
+    baselines: bool = False
 
 
 def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partition]:
@@ -100,7 +103,10 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
         ),
     )
     federation = Federation(out, config)
-    federation.target  # noqa: B018 - an unsuitable target is refused before files are replaced
+    # An unsuitable target is refused before files are replaced.
+    federation.target  # noqa: B018
+    if simulation.baselines:
+        Body.of(federation.network)
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
         raise UsageError(
             "the object store holds a zoo already, and a simulation replaces none",

@@ -1,201 +1,218 @@
 """Gain of a generated start: accuracy at held-out sites after n local steps, for every arm.
 
-`python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--json OUT.json] [--plot OUT.svg]`
+`python -m tests.benchmarks.init_gain [--quick] [--seeds N] [--rounds N] [--sites N] [--shots N …]
+[--no-turns] [--json OUT.json] [--plot OUT.svg] [--kept DIR] [--tune]`
 
-For each seed and each number of training sites a federation is run for eight rounds with the
-real apps over the loopback grid, and the held-out sites are measured after the first, the third
-and the eighth. Besides the product's own arms there are null arms. With the same number of draws,
-the same choice at the site and the same mean of the best: ``fedavg_drawn``, networks around that
-of federated averaging, spread as the returned ones are, and ``diffusion``, a latent diffusion on
-the same latents and contexts with the flow's own size, schedule and evaluations. Without any
-choice: ``fedavg`` for as many rounds, the prior without the output symmetry (``prior_plain``),
-fitted again on the last records, and one draw from the flow (``sample``).
+The method with a trained body and generated heads, and all baselines of
+`f2l_fed.evaluation.baselines`: same sites, network, examples, rounds and local steps a round, and
+turned and inverted episodes for all or, with --no-turns, for none. Everything runs in one process a
+seed and method, without messages; the method itself by the product's own functions.
 
-The intervals are Student's 95% intervals over sites and seeds together; ``spread`` in the JSON is
-the standard deviation of the seeds' means.
+The intervals are Student's 95% intervals over sites and seeds together; differences are paired by
+site. --tune chooses the baselines' settings instead, on seed 100 and its held-out sites.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from f2l_fed.core.random_streams import generator_for
-from f2l_fed.data import Partition
-from f2l_fed.evaluation.arm_names import label
-from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
-from f2l_fed.evaluation.summary import summarise
-from f2l_fed.flow import Denoiser, fit_diffusion, sample_diffusion
-from f2l_fed.local_training import candidate_kinds
-from f2l_fed.local_training.finetune import finetune
-from f2l_fed.local_training.probe import anchor
-from f2l_fed.local_training.selection import select
-from f2l_fed.prior.linear_prior import Prior, fit_prior
-from f2l_fed.symmetry.output_permutation import OutputSymmetry
-from server.federation.folder import Federation
+from f2l_fed.config import FederationConfig, load_config
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.random_streams import seed_for
+from f2l_fed.data import Partition, load_dataset, partition
+from f2l_fed.evaluation.arm_names import GENERATED, label
+from f2l_fed.evaluation.arms import HeldOutSite
+from f2l_fed.evaluation.baselines.baseline import curves
+from f2l_fed.evaluation.baselines.registry import BASELINES
+from f2l_fed.evaluation.summary import half_width
+from f2l_fed.local_training.finetune import STEPS
+from server.cluster.baselines import work_of
 from server.simulation.setup import held_out_sites
-from tests.benchmarks.common import options, side_by_side, write_json
-from tests.benchmarks.federated import laid_out, promoted
-from tests.support.inline import run_inline
+from tests.benchmarks.baseline_tuning import tune
+from tests.benchmarks.common import side_by_side, write_json
+from tests.benchmarks.own_method import (
+    cost_of_method,
+    curves_of_release,
+    release_on,
+    trained_body,
+)
 
-MEASURED = (1, 3, 8)
+OURS = "f2l"
+"""Key of the method beside those of the baselines."""
+
 DRAWN = {
     "random": "#bbbbbb",
     "fedavg": "#228833",
-    "soup": "#ccbb44",
-    "probe": "#66ccee",
-    "prior": "#ee6677",
+    "per_fedavg": "#ccbb44",
+    "fedper_logistic": "#aa3377",
+    "protonet_logistic": "#66ccee",
+    "logistic": "#ee6677",
     "generated": "#4477aa",
 }
 """Colours of the arms in the plot."""
-LABELS = {"fedavg": "FedAvg, as many rounds"}
-"""Names of the null arms in the plot."""
+
+Curves = dict[str, list[dict[str, list[float]]]]
+"""Accuracy by kind of held-out site, site, arm and number of steps."""
 
 
-def job(seed: int, sites: int, held_out: int, data: str) -> dict[int, dict[str, Any]]:
-    """Curves of all held-out sites by round, kind and site."""
-    with laid_out(seed, sites, held_out, data) as (federation, divided):
-        averaged = fedavg(federation, divided, max(MEASURED))
-        found = {}
-        for number in range(1, max(MEASURED) + 1):
-            run_inline(federation, 1)
-            if number in MEASURED:
-                found[number] = curves(federation, divided, averaged[number])
-        return found
-
-
-def fedavg(federation: Federation, divided: Partition, rounds: int) -> dict[int, Tensor]:
-    """The global network after each round of federated averaging with the same local recipes."""
-    config, target = federation.config, federation.target
-    weights, found = anchor(target, config.lineage), {}
-    for number in range(1, rounds + 1):
-        recipe = config.first if number == 1 else config.later
-        returned = [
-            finetune(
-                target,
-                weights,
-                torch.from_numpy(site.x_train),
-                torch.from_numpy(site.y_train),
-                recipe,
-                generator_for(config.lineage, "fedavg", number, site.name),
-            )
-            for site in divided.sites
-        ]
-        weights = torch.stack(returned).mean(0)
-        found[number] = weights
-    return found
-
-
-def curves(
-    federation: Federation, divided: Partition, averaged: Tensor
-) -> dict[str, list[dict[str, list[float]]]]:
-    """Accuracy of all arms at every held-out site, by kind of site."""
-    config = federation.config
-    null = Null.of(federation, averaged)
-    found: dict[str, list[dict[str, list[float]]]] = {}
-    for kind, sites in held_out_sites(divided).items():
-        for site in sites or ():
-            arms = starts(null.release, site) | null.arms(site)
-            found.setdefault(kind, []).append(
-                measure(federation.target, arms, site, config.local, config.lineage)
-            )
-    return found
+def settled(seed: int, turns: bool) -> FederationConfig:
+    """The configuration of a seed."""
+    config = replace(load_config(None, ["target.adapt=head"]), seed=seed)
+    return replace(config, episodes=replace(config.episodes, turns=turns, inversion=turns))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Null:
-    """The models behind the null arms.
+class Setting:
+    """The setting that all methods share.
 
     Args:
-        release: The promoted release.
-        averaged: (D,) float32, the network of federated averaging.
-        plain: A prior without the output symmetry, on the same records.
-        denoiser: A latent diffusion on them.
+        sites: Training sites.
+        held_out: Held-out sites of each kind.
+        data: Names of data sets, by commas.
+        rounds: Rounds.
+        turns: Whether episodes are turned and inverted.
     """
 
-    release: ServedRelease
-    averaged: Tensor
-    plain: Prior
-    denoiser: Denoiser
+    sites: int
+    held_out: int
+    data: str
+    rounds: int
+    turns: bool
 
-    @classmethod
-    def of(cls, federation: Federation, averaged: Tensor) -> Null:
-        """Fits them on the records of the promoted release."""
-        config = federation.config
-        release, id = promoted(federation), federation.releases.measured().id
-        generator, records = release.generator, release.records
-        expected, episodes = federation.releases.expected(id), config.probe.episodes
-        return cls(
-            release=release,
-            averaged=averaged,
-            plain=fit_prior(
-                records.contexts.view(len(expected), episodes, -1),
-                records.weights.view(len(expected), episodes, -1),
-                OutputSymmetry.of(federation.target, enabled=False),
-                generator.prior.anchor,
-            ).prior,
-            denoiser=fit_diffusion(
-                generator.codec.encode(records.weights),
-                generator.codec.encode(expected.flatten(0, 1)),
-                generator.codec.shape,
-                config.flow,
-                generator_for(config.lineage, id, "diffusion"),
-                group=episodes,
-            ).model,
-        )
 
-    def arms(self, site: HeldOutSite) -> dict[str, Tensor]:
-        """The null arms' starts for one held-out site."""
-        release, context = self.release, self.release.context(site)
-        expected = release.generator.expect(context[None])
-        rng = generator_for(release.lineage, site.name, "benchmark")
+def divide(config: FederationConfig, setting: Setting, shots: int) -> Partition:
+    """The data; training sites are the same for every number of shots at held-out ones."""
+    return partition(
+        "few-shot",
+        [load_dataset(name) for name in setting.data.split(",")],
+        sites=setting.sites,
+        held_out=setting.held_out,
+        seed=config.seed,
+        config=replace(config.split, held_out_shots=shots),
+    )
 
-        def chosen(drawn: Tensor) -> Tensor:
-            offered = {candidate_kinds.sample(i): weights for i, weights in enumerate(drawn)}
-            return select(release.target, offered, *site.train, keep=release.candidates.keep)[1]
 
-        return {
-            "fedavg": self.averaged,
-            "fedavg_drawn": chosen(self._around_average(rng)),
-            "prior_plain": self.plain(context[None])[0],
-            "sample": release.generator.sample(expected, rng)[0],
-            "diffusion": chosen(self._diffused(expected, rng)),
+def job(
+    method: str, seed: int, setting: Setting, shots: tuple[int, ...], kept: Path | None
+) -> tuple[dict[int, Curves], dict[str, float]]:
+    """Curves of one method and seed by number of shots, and the method's cost.
+
+    Args:
+        method: `OURS` or a baseline.
+        seed: The seed.
+        setting: What both depend on.
+        shots: Examples per class at held-out sites.
+        kept: A folder of results, which are reused where everything is equal.
+    """
+    about = {"method": method, "seed": seed, **asdict(setting)}
+    if method != OURS:
+        about["settings"] = asdict(BASELINES[method].settings)
+    name = f"{seed_for(json.dumps(about)):016x}.json"
+    known = {"about": about, "cost": {}, "curves": {}}
+    if kept is not None and (kept / name).exists():
+        known = json.loads((kept / name).read_text())
+    missing = [few for few in shots if str(few) not in known["curves"]]
+    if missing:
+        known["cost"], found = measured(method, seed, setting, missing)
+        known["curves"] |= {str(few): own for few, own in found.items()}
+        if kept is not None:
+            write_atomically(kept / name, json.dumps(known) + "\n")
+    return {few: known["curves"][str(few)] for few in shots}, known["cost"]
+
+
+def measured(
+    method: str, seed: int, setting: Setting, shots: Sequence[int]
+) -> tuple[dict[str, float], dict[int, Curves]]:
+    """Trains a method once and measures it at held-out sites with each number of shots."""
+    config = settled(seed, setting.turns)
+    by_shots = {few: divide(config, setting, few) for few in shots}
+    work = work_of(config, by_shots[shots[0]], setting.rounds)
+    began = time.perf_counter()
+    if method == OURS:
+        learnt, cost = trained_body(work, config), cost_of_method(work)
+    else:
+        baseline = BASELINES[method]
+        learnt = baseline.train(work, baseline.settings)
+        cost = asdict(baseline.cost(work, baseline.settings))
+    cost["seconds"] = round(time.perf_counter() - began, 2)
+    found: dict[int, Curves] = {}
+    for few, divided in by_shots.items():
+        if method == OURS:
+            release = release_on(work, config, learnt, few)
+
+        def at(site: HeldOutSite) -> dict[str, list[float]]:
+            if method == OURS:
+                return curves_of_release(work, release, site)  # noqa: B023 - called at once
+            starts = baseline.starts(work, baseline.settings, learnt, site)
+            return curves(baseline, work, starts, site)
+
+        parts = held_out_sites(divided).items()
+        found[few] = {kind: [at(site) for site in held or ()] for kind, held in parts}
+    return cost, found
+
+
+def compared(parts: list[Curves], kind: str) -> dict[str, Any]:
+    """All arms at one kind of site, over seeds, each with its difference to the generated start.
+
+    Args:
+        parts: One for each seed, with the arms of all methods at every site.
+        kind: The kind of site.
+    """
+    curves = [curve for part in parts for curve in part[kind]]
+    table = {
+        arm: torch.tensor([curve[arm] for curve in curves], dtype=torch.float64)
+        for arm in curves[0]
+    }
+    rows = {}
+    for arm, values in table.items():
+        lead = table[GENERATED] - values
+        means = torch.stack([part.mean(0) for part in values.chunk(len(parts))])
+        rows[arm] = {
+            "accuracy": values.mean(0).tolist(),
+            "ci95": half_width(values).tolist(),
+            "spread": means.std(0, correction=0).tolist(),
+            "generated_leads_by": lead.mean(0).tolist(),
+            "lead_ci95": half_width(lead).tolist(),
         }
-
-    def _around_average(self, rng: torch.Generator) -> Tensor:
-        weights = self.release.records.weights
-        off = weights - weights.mean(0)
-        mix = torch.randn(self.release.candidates.samples, len(off), generator=rng)
-        return self.averaged + mix @ off / len(off) ** 0.5
-
-    def _diffused(self, expected: Tensor, rng: torch.Generator) -> Tensor:
-        choice, generator = self.release.candidates, self.release.generator
-        codec = generator.codec
-        context = codec.encode(expected).expand(choice.samples, -1)
-        end = sample_diffusion(
-            self.denoiser,
-            context,
-            codec.shape,
-            rng,
-            evaluations=generator.config.sample.evaluations,
-            temperature=choice.temperature,
-        )
-        return expected + codec.displacement(context, end)
+    return {"steps": list(STEPS), "arms": rows}
 
 
-def table(title: str, part: dict[str, Any]) -> None:
-    """Prints one part as the product's result has it."""
+def show(title: str, part: dict[str, Any]) -> None:
+    """Prints one part, in percent."""
+    steps = part["steps"]
+    columns = [steps.index(0), steps.index(20)]
     print(f"\n{title}")
-    print(f"{'start':<14}" + "".join(f"{f'{n} steps':>14}" for n in part["steps"]))
+    print(f"{'start':<15}" + "".join(f"{f'{n}':>7}" for n in steps), end="")
+    print("".join(f"{f'generated leads at {steps[c]}':>23}" for c in columns) + "   least")
     for arm, row in part["arms"].items():
-        cells = zip(row["accuracy"], row["ci95"], strict=True)
-        print(f"{arm:<14}" + "".join(f"{f'{a:.3f} ±{c:.3f}':>14}" for a, c in cells))
+        print(f"{label(arm):<15}" + "".join(f"{100 * a:7.1f}" for a in row["accuracy"]), end="")
+        for c in columns:
+            lead, error = row["generated_leads_by"][c], row["lead_ci95"][c]
+            print(f"{f'{100 * lead:+.1f} ±{100 * error:.1f}':>23}", end="")
+        print(f"{100 * min(row['generated_leads_by']):+8.1f}")
 
 
-def plot(title: str, parts: dict[str, Any], path: Any) -> None:
+def merged(found: list[dict[int, Curves]], few: int) -> Curves:
+    """The arms of all methods at every site of one seed."""
+    kinds = found[0][few]
+    return {
+        kind: [
+            {arm: row for one in together for arm, row in one.items()}
+            for together in zip(*(part[few][kind] for part in found), strict=True)
+        ]
+        for kind in kinds
+    }
+
+
+def plot(title: str, parts: dict[str, Any], path: Path) -> None:
     """Draws accuracy against local steps for each kind of site, with the 95% intervals."""
     from matplotlib.figure import Figure
 
@@ -205,54 +222,85 @@ def plot(title: str, parts: dict[str, Any], path: Any) -> None:
         axes.set_title(f"{kind} classes")
         axes.set_xlabel("local gradient steps")
         axes.set_xscale("symlog", linthresh=1)
-        if parts[kind] is None:
-            continue
         steps = parts[kind]["steps"]
         axes.set_xticks(steps, [str(n) for n in steps])
         for arm, colour in DRAWN.items():
             row = parts[kind]["arms"][arm]
-            name = LABELS.get(arm) or label(arm)
+            name = label(arm)
             axes.errorbar(steps, row["accuracy"], row["ci95"], label=name, color=colour, marker=".")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("accuracy")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path)
     print(f"plot in {path}")
 
 
+def options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="run a small version")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--rounds", type=int, default=8, help="number of rounds")
+    parser.add_argument("--sites", type=int, default=40, help="training sites")
+    parser.add_argument("--shots", type=int, nargs="+", default=[5], help="examples per class")
+    parser.add_argument("--no-turns", action="store_true", help="neither turn nor invert episodes")
+    parser.add_argument("--data", default="mnist5k,fashion-mnist", help="data sets, by commas")
+    parser.add_argument("--tune", action="store_true", help="choose the baselines' settings")
+    parser.add_argument("--only", nargs="+", choices=BASELINES, help="baselines to run or tune")
+    parser.add_argument("--kept", type=Path, help="keep and reuse results in this folder")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--plot", type=Path, help="draw the figures, .svg or .png")
+    return parser.parse_args()
+
+
 def main() -> None:
-    """Runs all jobs and prints a table for each number of sites, round and kind of site."""
-    chosen = options(__doc__ or "", plot=True)
-    sizes, held_out = ((20,), 6) if chosen.quick else ((40, 200), 30)
-    jobs = [
-        (seed, n, held_out, chosen.data) for n in reversed(sizes) for seed in range(chosen.seeds)
-    ]
-    results = dict(zip(jobs, side_by_side(job, jobs), strict=True))
-    figures: dict[str, Any] = {"seeds": chosen.seeds, "held_out": {}}
-    for sites in sizes:
-        for measured in MEASURED:
-            title = f"{sites} training sites, after round {measured}"
-            figures["held_out"][title] = parts = {}
-            for kind in ("seen", "unseen"):
-                by_seed = [
-                    results[seed, sites, held_out, chosen.data][measured].get(kind)
-                    for seed in range(chosen.seeds)
-                ]
-                parts[kind] = None if None in by_seed else over_seeds(by_seed)
-                if parts[kind] is not None:
-                    table(f"{title}, {kind} classes", parts[kind])
-    if chosen.plot:
-        plot(title, parts, chosen.plot)
+    """Runs all jobs and prints a table for each number of shots and kind of site."""
+    chosen = options()
+    seeds = 1 if chosen.quick else chosen.seeds
+    sites, held_out, rounds = (8, 4, 3) if chosen.quick else (chosen.sites, 30, chosen.rounds)
+    shots, turns = tuple(chosen.shots), not chosen.no_turns
+    names = chosen.only or list(BASELINES)
+    setting = Setting(sites=sites, held_out=held_out, data=chosen.data, rounds=rounds, turns=turns)
+    if chosen.tune:
+        config = settled(100, turns)
+        divided = divide(config, setting, shots[0])
+        write_json(chosen.json, {"tuning": tune(config, divided, rounds, names)})
+        return
+    if chosen.kept:
+        chosen.kept.mkdir(parents=True, exist_ok=True)
+    methods = [OURS, *names]
+    keys = [(method, seed) for method in methods for seed in range(seeds)]
+    jobs = [(*key, setting, shots, chosen.kept) for key in keys]
+    done = dict(zip(keys, side_by_side(job, jobs), strict=True))
+    figures: dict[str, Any] = {
+        "seeds": seeds,
+        "setting": asdict(setting),
+        "costs": {
+            method: {
+                key: sum(done[method, seed][1][key] for seed in range(seeds)) / seeds
+                for key in done[method, 0][1]
+            }
+            for method in methods
+        },
+        "held_out": {},
+    }
+    for few in shots:
+        parts = [
+            merged([done[method, seed][0] for method in methods], few) for seed in range(seeds)
+        ]
+        title = f"{sites} training sites, {few} shots, after {rounds} rounds"
+        figures["held_out"][title] = both = {kind: compared(parts, kind) for kind in parts[0]}
+        for kind, part in both.items():
+            show(f"{title}, {kind} classes", part)
+        if chosen.plot and few == shots[0]:
+            plot(title, both, chosen.plot)
+    print(f"\n{'method':<12}{'bytes up':>10}{'bytes down':>12}{'local steps':>13}{'seconds':>9}")
+    for method, cost in figures["costs"].items():
+        print(
+            f"{method:<12}{cost['bytes_up']:>10.0f}{cost['bytes_down']:>12.0f}"
+            f"{cost['local_steps']:>13.0f}{cost['seconds']:>9.1f}"
+        )
     write_json(chosen.json, figures)
-
-
-def over_seeds(by_seed: list[list[dict[str, list[float]]]]) -> dict[str, Any]:
-    """The summary over all sites of all seeds, with the standard deviation of the seeds' means."""
-    part = summarise([curve for curves in by_seed for curve in curves])
-    for arm, row in part["arms"].items():
-        means = torch.tensor([[curve[arm] for curve in curves] for curves in by_seed]).mean(1)
-        row["spread"] = [round(value, 4) for value in means.std(0, correction=0).tolist()]
-    return part
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from f2l_fed.core.locks import locked
+from f2l_fed.evaluation.arm_names import BASELINE_ARMS, keys
+from f2l_fed.evaluation.baselines.registry import BASELINES
 from tests.support.commands import in_process
 from tests.support.small_federation import SETTINGS, small_federation
 from tests.support.waiting import PATIENCE_S, holds
@@ -63,23 +65,12 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     assert [row["accepted"] for row in result["rounds"]] == [6, 6]
     seen = result["held_out"]["seen"]
     assert seen["steps"] == [0, 1, 5, 10, 20, 50]
-    assert set(seen["arms"]) == {
-        "random",
-        "local",
-        "global_mean",
-        "nearest",
-        "soup",
-        "class_means",
-        "logistic",
-        "common_prior",
-        "prior",
-        "wrong_context",
-        "generated",
-    }
+    assert tuple(seen["arms"]) == keys("head")
     assert set(seen["confidence"]) == set(seen["arms"])
     assert set(seen["confidence"]["generated"]) == {"loss", "calibration_error", "accuracy_at_80"}
     assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in seen["arms"].values())
     assert result["held_out"]["unseen"] is None
+    assert "baselines" not in result
     assert "<html" in (out / "report.html").read_text()
 
     refused = one_sentence(in_process("f2l-admin", "simulate", *SMALL, "--out", str(out)))
@@ -89,6 +80,34 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     again = simulate(*SMALL, "--out", str(out), "--force", "--json")
     assert again.returncode == 0, again.stderr
     assert without_times(json.loads(again.stdout)) == without_times(result)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_baselines_stand_beside_the_arms_with_their_costs(tmp_path):
+    out = tmp_path / "out"
+    few = ("episodes.first=6", "episodes.steps=3")
+    settings = [word for setting in few for word in ("--set", setting)]
+    done = simulate(*SMALL, *settings, "--baselines", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((out / "result.json").read_text())
+    assert result["schema"] == 1
+    part, theirs = result["held_out"]["seen"], [arm.key for arm in BASELINE_ARMS]
+    assert list(part["arms"]) == [*keys("head"), *theirs]
+    assert all(len(row["accuracy"]) == len(row["ci95"]) == 6 for row in part["arms"].values())
+    assert set(part["confidence"]) == set(part["arms"])
+    assert set(result["steps_to_target"]["seen"]["arms"]) == set(part["arms"])
+    costs = result["baselines"]
+    assert list(costs) == list(BASELINES)
+    assert all(
+        cost["local_steps"] == 9 for key, cost in costs.items() if key in ("protonet", "fedavg")
+    )
+    assert 0 < costs["fedper_logistic"]["bytes_up"] < costs["fedavg"]["bytes_up"]
+    # A federation's target is the head here; whole networks have its numbers and more.
+    assert costs["fedavg"]["bytes_up"] > 4 * result["target"]["parameters"]
+    assert "ProtoNet + LR" in done.stdout
+    assert "kB up" in done.stdout
+    assert "Per-FedAvg" in (out / "report.html").read_text()
 
 
 @pytest.mark.ray
