@@ -145,7 +145,8 @@ def test_few_steps_are_made_however_many_are_asked_and_none_cost_nothing(tmp_pat
 
 def test_a_context_tells_nothing_and_costs_nothing(tmp_path):
     site = open_site(digits_site(tmp_path, more=PRIVATE))
-    request = ProbeRequest(frame=body_frame(), anchor=FIRST_BODY, chain=body_task().chain)
+    frame, chain = body_frame(episodes=1), body_task().chain
+    request = ProbeRequest(frame=frame, anchor=FIRST_BODY, chain=chain)
     assert not respond_to_probe(site, request).probes.any()
     assert not (tmp_path / "state/privacy.json").exists()
 
