@@ -303,3 +303,12 @@ def test_a_written_report_replaces_the_old_one(result, tmp_path):
 def test_a_folder_that_is_not_there_is_told(result, tmp_path):
     with pytest.raises(UsageError, match="can't be written"):
         write_report(result, tmp_path / "missing" / "report.html")
+
+
+def test_the_worth_of_probabilities_is_said_in_words(result):
+    assert "surest" not in read(result).text
+    own = {"loss": 0.31, "calibration_error": 0.023, "accuracy_at_80": 0.954}
+    result["held_out"]["seen"]["confidence"] = {"generated": own}
+    told = read(result).text
+    assert "differs by 2.3% from how often it is right" in told
+    assert "surest of, 95.4% are right" in told
