@@ -24,6 +24,9 @@ WRONG_CONTEXT = "wrong_context"
 """Key of the prior's start for the context of another site."""
 
 
+ALONE = "local"
+"""Key of the network that a site without a federation trains to the end."""
+
 LOGISTIC = "logistic"
 """Key of the head that a site solves on the body by itself: what has to be beaten."""
 
@@ -52,7 +55,7 @@ ARMS = (
         description="an untrained network, as in training from scratch",
     ),
     Arm(
-        key="local",
+        key=ALONE,
         label="trained alone",
         description="an untrained network after 300 steps on the site's examples",
     ),

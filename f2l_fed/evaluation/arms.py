@@ -18,6 +18,7 @@ from torch import Tensor
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.arm_names import (
+    ALONE,
     GENERATED,
     LOGISTIC,
     PRIOR,
@@ -212,7 +213,7 @@ def untrained(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     """(D,) float32, the starts of a site that no federation helps, by the arm's key."""
     random = release.network.initialise(generator_for(release.lineage, site.name, "random"))
     rng = generator_for(release.lineage, site.name, "alone")
-    return {RANDOM: random, "local": finetune(release.network, random, *site.train, _ALONE, rng)}
+    return {RANDOM: random, ALONE: finetune(release.network, random, *site.train, _ALONE, rng)}
 
 
 def confidence(

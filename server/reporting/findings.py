@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from f2l_fed.evaluation.arm_names import GENERATED, RANDOM
+from f2l_fed.evaluation.arm_names import ALONE, GENERATED, RANDOM
 from server.reporting.comparison import Comparison
 
 __all__ = [
     "Rival",
     "Verdict",
     "after",
+    "alone",
     "factor",
     "one_step",
     "rivals",
@@ -109,6 +110,14 @@ def speed(comparison: Comparison) -> str:
     if 2 * reached > slow:
         return f"{found}: {slow - reached} fewer."
     return f"{found}: {factor(slow, reached)} times fewer."
+
+
+def alone(comparison: Comparison) -> str:
+    """The accuracy of a network that a site trains alone; empty if it was not measured."""
+    own = comparison.arm(ALONE)
+    if own is None or math.isnan(own.accuracy[0]):
+        return ""
+    return f"A network that the site trains alone, to the end, reaches {own.accuracy[0]:.1%}."
 
 
 def trust(comparison: Comparison) -> str:

@@ -18,6 +18,7 @@ from server.reporting.findings import (
     Rival,
     Verdict,
     after,
+    alone,
     one_step,
     rivals,
     speed,
@@ -132,7 +133,9 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
         else None,
         verdict=verdict(comparison),
         start=start(comparison),
-        gain=" ".join(filter(None, (one_step(comparison), speed(comparison), trust(comparison)))),
+        gain=" ".join(
+            told for finding in (one_step, alone, speed, trust) if (told := finding(comparison))
+        ),
         rivals=rivals(comparison),
     )
 

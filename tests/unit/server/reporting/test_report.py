@@ -312,3 +312,9 @@ def test_the_worth_of_probabilities_is_said_in_words(result):
     told = read(result).text
     assert "differs by 2.3% from how often it is right" in told
     assert "surest of, 95.4% are right" in told
+
+
+def test_what_a_site_reaches_alone_is_said(result):
+    assert "trains alone" not in read(result).text
+    result["held_out"]["seen"]["arms"]["local"] = arm(0.77, 0.77, 0.77, 0.77)
+    assert "trains alone, to the end, reaches 77.0%" in read(result).text
