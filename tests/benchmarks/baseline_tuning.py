@@ -43,8 +43,10 @@ def tune(
     ]
     tried = [row for rows in side_by_side(tried_training, jobs) for row in rows]
     for row in tried:
+        turned = "turned" if row["turns"] else "still"
+        inner = f"inner {row['inner_lr']:g} x {row['inner_steps']}"
         print(
-            f"{row['arm']:<18} {'turned' if row['turns'] else 'still':<7}lr {row['lr']:<5g} inner {row['inner_lr']:g} x {row['inner_steps']}"
+            f"{row['arm']:<18} {turned:<7} lr {row['lr']:<5g} {inner}"
             f"  strength {row['strength']:<6g} local lr {row['local_lr']:<5g}"
             f"  {100 * row['at_0']:.1f} / {100 * row['at_20']:.1f}"
         )
