@@ -43,8 +43,10 @@ def tune(
     ]
     tried = [row for rows in side_by_side(tried_training, jobs) for row in rows]
     for row in tried:
+        turned = "turned" if row["turns"] else "still"
+        inner = f"inner {row['inner_lr']:g} x {row['inner_steps']}"
         print(
-            f"{row['arm']:<18} lr {row['lr']:<5g} inner {row['inner_lr']:g} x {row['inner_steps']}"
+            f"{row['arm']:<18} {turned:<7} lr {row['lr']:<5g} {inner}"
             f"  strength {row['strength']:<6g} local lr {row['local_lr']:<5g}"
             f"  {100 * row['at_0']:.1f} / {100 * row['at_20']:.1f}"
         )
@@ -54,8 +56,10 @@ def tune(
 def trainings(baseline: Baseline) -> Iterator[Settings]:
     """The settings of training that are tried."""
     inner = INNER if baseline.key == "per_fedavg" else ((0.05, 1),)
-    for lr, (inner_lr, inner_steps) in product(RATES, inner):
-        yield replace(baseline.settings, lr=lr, inner_lr=inner_lr, inner_steps=inner_steps)
+    for turns, lr, (inner_lr, inner_steps) in product((True, False), RATES, inner):
+        yield replace(
+            baseline.settings, lr=lr, inner_lr=inner_lr, inner_steps=inner_steps, turns=turns
+        )
 
 
 def tried_training(
@@ -99,6 +103,7 @@ def tried_training(
             {
                 "arm": arm,
                 "lr": settings.lr,
+                "turns": settings.turns,
                 "inner_lr": settings.inner_lr,
                 "inner_steps": settings.inner_steps,
                 "strength": settings.strength,

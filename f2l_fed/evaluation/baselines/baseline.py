@@ -71,6 +71,12 @@ class CommonWork:
         """Local steps of a site in a round."""
         return self.episodes.first if number == 1 else self.episodes.steps
 
+    def turning(self, turns: bool) -> CommonWork:
+        """The same work, with turns and inversion only where a baseline wants them, too."""
+        own = self.episodes
+        both = {"turns": own.turns and turns, "inversion": own.inversion and turns}
+        return replace(self, episodes=replace(own, **both))
+
     @property
     def batch(self) -> int:
         """Examples in a step, as many as an episode has."""
@@ -87,6 +93,7 @@ class Settings:
         strength: Of a head that a held-out site solves, times the number of its examples.
         inner_lr: Learning rate inside an episode, where there are steps inside it.
         inner_steps: Number of these steps.
+        turns: Whether its training turns and inverts images where the work does.
     """
 
     lr: float
@@ -94,6 +101,7 @@ class Settings:
     strength: float = 0.25
     inner_lr: float = 0.05
     inner_steps: int = 1
+    turns: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

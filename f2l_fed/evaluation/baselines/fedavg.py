@@ -30,6 +30,8 @@ _TUNED, _LOGISTIC = "fedavg", "fedavg_logistic"
 
 
 def _train(work: CommonWork, settings: Settings) -> Tensor:
+    work = work.turning(settings.turns)
+
     def local(weights: Tensor, site: TrainingSite, steps: int, rng: torch.Generator) -> Tensor:
         return supervised(work, weights, site, steps, settings.lr, rng)
 

@@ -29,6 +29,7 @@ _LOGISTIC = "fedper_logistic"
 
 
 def _train(work: CommonWork, settings: Settings) -> Tensor:
+    work = work.turning(settings.turns)
     body, head = work.body.split(work.start)
     own = {site.name: head for site in work.sites}
 

@@ -30,6 +30,7 @@ _KEY = "per_fedavg"
 
 
 def _train(work: CommonWork, settings: Settings) -> Tensor:
+    work = work.turning(settings.turns)
     network, episodes = work.network, work.episodes
     inner = Recipe(
         steps=settings.inner_steps, lr=settings.inner_lr, momentum=work.local.momentum, batch=0

@@ -28,7 +28,7 @@ _MEANS, _LOGISTIC = "protonet", "protonet_logistic"
 
 
 def _train(work: CommonWork, settings: Settings) -> Tensor:
-    config = replace(work.episodes, lr=settings.lr)
+    config = replace(work.turning(settings.turns).episodes, lr=settings.lr)
 
     def local(body: Tensor, site: TrainingSite, steps: int, rng: torch.Generator) -> Tensor:
         return train_body(work.body, body, site.x, site.y, config, steps, rng, class_means_loss)

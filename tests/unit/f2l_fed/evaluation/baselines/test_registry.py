@@ -69,7 +69,7 @@ def test_a_site_with_one_class_disturbs_no_training(key):
 
 
 @pytest.mark.parametrize("key", [key for key in ALL if key != "alone_to_end"])
-def test_turns_and_inversion_are_those_of_the_episodes(key):
+def test_turns_and_inversion_are_those_of_the_episodes_where_a_baseline_wants_them(key):
     from f2l_fed.targets import build_target
     from f2l_fed.targets.body import Body
 
@@ -83,5 +83,7 @@ def test_turns_and_inversion_are_those_of_the_episodes(key):
     )
     plain = replace(work, episodes=replace(work.episodes, turns=False, inversion=False))
     baseline = BASELINES[key]
-    learnt = [baseline.train(one, baseline.settings) for one in (work, plain)]
-    assert not torch.equal(*learnt)
+    turning, still = (replace(baseline.settings, turns=turns) for turns in (True, False))
+    learnt = baseline.train(plain, turning)
+    assert not torch.equal(learnt, baseline.train(work, turning))
+    assert torch.equal(learnt, baseline.train(work, still))
