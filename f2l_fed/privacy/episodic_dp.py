@@ -3,7 +3,8 @@
 An episode has no gradient of single examples: its loss compares them with each other. So every
 step deals the site's examples into episodes that have none in common, and clips the gradient of
 each episode. Another example in the place of one changes one episode and no other, and its clipped
-gradient by at most twice the clipping length: that is the sensitivity of their sum.
+gradient by at most twice the clipping length: that is the sensitivity of their sum. The presence of
+an example changes no more, so the steps add up with others in `f2l_fed.privacy.accountant`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from server.erasure import erase_site
 from server.federation.folder import Federation
 from server.generator.network_service import NetworkService, NoRelease, NotPromoted
 from tests.support.conducted import after_rounds
+from tests.support.inline import conductor
 from tests.support.served import OF_ALL, OF_HEADS, SETTINGS
-from tests.support.small_federation import events, prepared
+from tests.support.small_federation import ANY_RELEASE, events, prepared
 
 
 def reply(federation: Federation, value: float = 0.5) -> bytes:
@@ -75,3 +76,19 @@ def test_a_site_that_asks_again_and_again_is_one_event(tmp_path):
         service.task(site, "00001", reply(federation))
     told = [event["site"] for event in events(federation.root, "site.served")]
     assert told == ["new", "other"]
+
+
+def test_a_release_without_heads_serves_its_body(tmp_path):
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE, *OF_HEADS)
+    for path in files:
+        path.write_text(
+            path.read_text() + "\n[privacy]\nepsilon = 8.0\ndelta = 1e-4\nanswers = 3\n"
+        )
+    (state,) = conductor(federation, files).run(1, len(files))
+    assert (state.step, federation.releases.read("00001").sites) == ("done", ())
+    service = NetworkService(federation.root)
+    silent = unpack_task(from_bytes(service.task("new", "00001", reply(federation, 0.0))))
+    assert silent.candidates == ()
+    assert torch.equal(silent.anchor, federation.anchor(federation.releases.promoted()))
+    task = unpack_task(from_bytes(service.task("new", "00001", reply(federation))))
+    assert bool(task.candidates[0][PRIOR].isfinite().all())
