@@ -57,7 +57,7 @@ def _cost(work: CommonWork, _settings: Settings) -> Cost:
 FEDAVG = Baseline(
     key=_TUNED,
     arms=(_TUNED,),
-    settings=Settings(lr=0.2, local_lr={_TUNED: 0.2}),
+    settings=Settings(lr=0.1, local_lr={_TUNED: 0.05}, turns=False),
     train=_train,
     starts=_whole,
     cost=_cost,

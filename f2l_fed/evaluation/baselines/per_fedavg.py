@@ -68,7 +68,7 @@ def _cost(work: CommonWork, settings: Settings) -> Cost:
 PER_FEDAVG = Baseline(
     key=_KEY,
     arms=(_KEY,),
-    settings=Settings(lr=0.05, local_lr={_KEY: 0.05}, inner_lr=0.05, inner_steps=1),
+    settings=Settings(lr=0.05, local_lr={_KEY: 0.03}, inner_lr=0.05, inner_steps=1, turns=False),
     train=_train,
     starts=_starts,
     cost=_cost,
