@@ -13,6 +13,7 @@ from f2l_fed.audit.diagnostics import Audit
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
+from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import left_out_sites
@@ -24,6 +25,9 @@ from server.federation.release import Release
 from server.generator.next_body import next_body
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
+
+_FIELD_STEPS = 100
+"""Most gradient steps of the flow's field where heads are generated."""
 
 
 def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
@@ -93,7 +97,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             weights,
             federation.target,
             federation.symmetry,
-            config.generator,
+            _settings(federation),
             rng,
             anchor=federation.prior_anchor(parent),
             before=expectation(federation, parent, list(used), contexts),
@@ -126,6 +130,18 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
     )
     return federation.releases.write_candidate(release, fit)
+
+
+def _settings(federation: Federation) -> GeneratorConfig:
+    """The generator's settings; with a body the field serves the audit alone, and is fitted less.
+
+    Sites pull their heads to the prior's, and draws around it have made none of them better.
+    """
+    settings = federation.config.generator
+    if federation.body is None:
+        return settings
+    flow = settings.flow
+    return replace(settings, flow=replace(flow, steps=min(flow.steps, _FIELD_STEPS)))
 
 
 def _temperatures(

@@ -355,7 +355,7 @@ def test_every_answer_is_in_the_zoo_once(played):
         f"{state.number}/{site}/{episode}"
         for state in (played.first, played.second)
         for site in state.accepted
-        for episode in range(federation.config.probe.episodes)
+        for episode in range(federation.config.pairs)
     }
     assert Counter(record.key for record in records) == Counter(expected)
     assert federation.zoo.verify() == ()
