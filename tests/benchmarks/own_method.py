@@ -28,7 +28,7 @@ from server.generator.next_body import next_body
 
 def trained_body(work: CommonWork, config: FederationConfig) -> torch.Tensor:
     """(B,) float32, the body that the heads of the last round are made on."""
-    body = first_anchor(work.network, work.body, work.lineage)
+    first = body = first_anchor(work.network, work.body, work.lineage)
     for number in range(1, work.rounds):
         updates = [
             BodyUpdate(
@@ -46,7 +46,7 @@ def trained_body(work: CommonWork, config: FederationConfig) -> torch.Tensor:
             )
             for site in work.sites
         ]
-        body = next_body(body, updates, config.aggregate)
+        body = next_body(body, updates, config.aggregate, first=first)
     return body
 
 
