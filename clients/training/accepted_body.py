@@ -9,7 +9,6 @@ request too, and can move it by no more than the policy's bound a round.
 from __future__ import annotations
 
 import json
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from clients.site.site import Site
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.probe import first_anchor
-from f2l_fed.targets.body import Body
+from f2l_fed.targets.body import Body, body_digest
 from f2l_fed.wire.messages import ProbeRequest, Task
 
 ACCEPTED_BODY = "body.safetensors"
@@ -52,18 +51,13 @@ def allow_body(site: Site, request: ProbeRequest | Task, body: Body) -> None:
         _require_near(sent, first, (len(chain) - 1) * limit)
     else:
         known, last = before
-        common = sum(1 for _ in _common(known, chain))
+        common = len(_common(known, chain))
         if not common:
             raise PolicyRefusal("body-of-another-lineage")
         links = len(known) - common + len(chain) - common
         _require_near(sent, last, links * limit)
     if before is None or before[0] != chain:
         write_atomically(path, save({"body": sent}, {"chain": json.dumps(chain)}), mode=0o600)
-
-
-def body_digest(body: Tensor) -> str:
-    """SHA-256 of a (B,) float32 body, as chains name it; 64 hexadecimal digits."""
-    return sha256(body.numpy().data).hexdigest()
 
 
 def _require_near(body: Tensor, other: Tensor, limit: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +83,6 @@ class Body:
             trainee=measuring(template) if network.statistics else template,
         )
 
-    @property
-    def feature_count(self) -> int:
-        """F, the number of features."""
-        return self.head.input_shape[0]
-
     def initialise(self, generator: torch.Generator) -> Tensor:
         """Random weights as the network's own initialisation draws them, at scale 1.
 
@@ -137,8 +133,7 @@ class Body:
 
     def join(self, weights: Tensor, head: Tensor) -> Tensor:
         """The whole network: (B,) and (H,) float32 to (D,)."""
-        tensors = self.layout.unflatten(weights)
-        del tensors[SCALE]
+        tensors = self._tensors(weights)
         own = self.head.layout.unflatten(head)
         tensors[self.network.output_weight] = own["weight"]
         if self.network.output_bias is not None:
@@ -176,6 +171,11 @@ class Body:
             tensors[name] = tensors[name].detach().clone()
         found: Tensor = functional_call(self.trainee, tensors, (x,))
         return found, {name: tensors[name] for name in self.network.statistics}
+
+
+def body_digest(body: Tensor) -> str:
+    """SHA-256 of a (B,) float32 body, as chains name it; 64 hexadecimal digits."""
+    return sha256(body.numpy().data).hexdigest()
 
 
 @torch.no_grad()

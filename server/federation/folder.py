@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.quarantine.quarantine import Quarantine
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
-from f2l_fed.targets.body import Body
+from f2l_fed.targets.body import Body, body_digest
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame
 from f2l_fed.zoo import Zoo
@@ -32,11 +31,6 @@ from server.federation.release_registry import ReleaseRegistry
 
 FEDERATION_FILE = "federation.json"
 """Name of the file that marks a federation's folder."""
-
-
-def body_digest(body: Tensor) -> str:
-    """SHA-256 of a (B,) float32 body, as chains name it; 64 hexadecimal digits."""
-    return sha256(body.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

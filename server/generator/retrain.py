@@ -18,9 +18,10 @@ from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_wit
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import left_out_sites
 from f2l_fed.local_training.temperature import fitted_temperature
+from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
 from server.federation.body_updates import BodyUpdate, BodyUpdates
-from server.federation.folder import Federation, body_digest
+from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.next_body import next_body
 from server.generator.release_records import read_records, while_erasing

@@ -23,14 +23,9 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         if part is None:
             continue
         title = TITLES.get((result["scenario"], kind), "Held-out sites")
-        table = Table(
-            title=f"{title}: {result['held_out_sites'][kind]}.\n"
-            "Accuracy in % after n local steps, ± half of its 95% interval over sites",
-            title_justify="left",
-            title_style="",
-            box=None,
-            padding=(0, 0, 0, 1),
-            pad_edge=False,
+        table = _titled(
+            f"{title}: {result['held_out_sites'][kind]}.\n"
+            "Accuracy in % after n local steps, ± half of its 95% interval over sites"
         )
         table.add_column("start", no_wrap=True)
         for step in part["steps"]:
@@ -59,16 +54,23 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield Text()
 
 
-def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
-    """The probabilities of every start before the first step."""
-    table = Table(
-        title="Before the first step: loss in nats, calibration error in %, and accuracy in % of "
-        "the surest 80%",
+def _titled(title: str) -> Table:
+    """A table without lines, under its title."""
+    return Table(
+        title=title,
         title_justify="left",
         title_style="",
         box=None,
         padding=(0, 0, 0, 1),
         pad_edge=False,
+    )
+
+
+def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
+    """The probabilities of every start before the first step."""
+    table = _titled(
+        "Before the first step: loss in nats, calibration error in %, and accuracy in % of "
+        "the surest 80%"
     )
     table.add_column("start", no_wrap=True)
     for name in ("loss", "error", "surest 80%"):
@@ -85,14 +87,9 @@ def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
 
 def _costs(result: Mapping[str, Any]) -> Table:
     """The baselines' costs beside those of the federation."""
-    table = Table(
-        title="Cost of a training site: kB in a round, gradient steps in all rounds.\n"
-        "Seconds of all training: the baselines' in one thread and without any message",
-        title_justify="left",
-        title_style="",
-        box=None,
-        padding=(0, 0, 0, 1),
-        pad_edge=False,
+    table = _titled(
+        "Cost of a training site: kB in a round, gradient steps in all rounds.\n"
+        "Seconds of all training: the baselines' in one thread and without any message"
     )
     table.add_column("method", no_wrap=True)
     for name in ("kB up", "kB down", "steps", "seconds"):

@@ -172,10 +172,8 @@ class Exchange:
         """
         config, state = self._federation.config, current.state
         release = self._federation.releases.read(state.parent) if state.parent else None
-        body = chain = None
-        if self._federation.body is not None:
-            body = self._federation.anchor(release) if release else None
-            chain = self._federation.chain(release)
+        has_body, chain = self._federation.body is not None, self._federation.chain(release)
+        body = self._federation.anchor(release) if has_body and release else None
         for site, candidates in self._candidates(state, sites, probed_from):
             content = pack_task(
                 Task(
@@ -186,7 +184,7 @@ class Exchange:
                     recipe=config.recipe(state.parent),
                     candidates=candidates if state.parent else (),
                     body=body,
-                    chain=chain or (),
+                    chain=chain,
                     temperatures=release.temperatures if release else (),
                 ),
                 protocol=asked_in(self._protocols, site, self._federation.frame),

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from clients.site.model_store import load_model
-from clients.training.accepted_body import body_digest
 from f2l_fed.evaluation.arm_names import GENERATED
 from f2l_fed.local_training.logistic_head import flat, rows
 from f2l_fed.local_training.probe import first_anchor
+from f2l_fed.targets.body import body_digest
 from f2l_fed.wire.packing import pack_task, unpack_refusal
 from server.cluster.held_out import curves_of
 from server.simulation.setup import held_out_sites

@@ -11,10 +11,10 @@ from clients.site.model_store import load_model, load_start
 from clients.site.site import open_site
 from f2l_fed.errors import ReleaseError
 from f2l_fed.evaluation.arm_names import GENERATED, keys
+from f2l_fed.targets.body import body_digest
 from server.cluster.held_out import measurements_of
 from server.erasure import affected_releases, erase_site
 from server.federation.body_updates import BodyUpdates
-from server.federation.folder import body_digest
 from server.generator.explanation import explain_site
 from server.simulation.setup import held_out_sites
 from tests.support.inline import run_inline

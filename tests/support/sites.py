@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.training.accepted_body import body_digest
 from f2l_fed.data import load_dataset
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
 from f2l_fed.local_training.probe import first_anchor
 from f2l_fed.targets import build_target
-from f2l_fed.targets.body import Body
+from f2l_fed.targets.body import Body, body_digest
 from f2l_fed.wire.messages import Frame, Task
 
 PROBE = Recipe(steps=3)

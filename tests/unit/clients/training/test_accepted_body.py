@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clients.site.site import open_site
-from clients.training.accepted_body import ACCEPTED_BODY, allow_body, body_digest
+from clients.training.accepted_body import ACCEPTED_BODY, allow_body
 from f2l_fed.errors import PolicyRefusal
+from f2l_fed.targets.body import body_digest
 from f2l_fed.wire.messages import ProbeRequest
 from tests.support.sites import BODY, FIRST_BODY, body_frame, digits_site
 from tests.support.small import rng

@@ -12,7 +12,6 @@ from torch import nn
 
 from clients.site.model_store import load_model
 from clients.site.site import open_site
-from clients.training.accepted_body import body_digest
 from clients.training.task import respond, respond_to_probe
 from f2l_fed.errors import PolicyRefusal, TargetError
 from f2l_fed.local_training.adapted_network import adapted_head, adapted_network
@@ -20,7 +19,7 @@ from f2l_fed.local_training.config import EpisodesConfig
 from f2l_fed.local_training.probe import first_anchor
 from f2l_fed.privacy.accountant import Ledger, Spending
 from f2l_fed.targets import build_target
-from f2l_fed.targets.body import Body
+from f2l_fed.targets.body import Body, body_digest
 from f2l_fed.wire.messages import ProbeRequest
 from f2l_fed.wire.packing import pack_task, unpack_refusal, unpack_update
 from tests.support.commands import in_process
