@@ -6,6 +6,7 @@ the SuperLink detaches its executor into a session of its own, outside its proce
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from tests.support.waiting import PATIENCE_S, holds
 _BIN = Path(sys.executable).parent
 # Below the range Linux hands out for outgoing connections: none can take a port found free
 _PORTS = range(20_000, 32_000)
+_CLAIMS: list[socket.socket] = []
 
 
 class DeploymentError(RuntimeError):
@@ -196,10 +198,24 @@ def _write_toml(path: Path, values: Mapping[str, str | int]) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that nobody listens on now and that no other test run gets while this one lives."""
     # Not seeded: two test runs on one machine must not choose alike
     drawn = random.SystemRandom().sample(_PORTS, 10 * count)
-    return [port for port in drawn if not _accepts(port)][:count]
+    return list(itertools.islice(filter(_claimed, drawn), count))
+
+
+def _claimed(port: int) -> bool:
+    # Between the look and the service's start another worker may look too. An abstract name
+    # lives as long as this process, in the same network namespace as the port.
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0f2l-test-port-{port}")
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        claim.close()
+        return False
+    _CLAIMS.append(claim)
+    return True
 
 
 def _accepts(port: int) -> bool:
