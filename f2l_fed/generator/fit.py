@@ -19,7 +19,8 @@ from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
-from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.generator import Fleet, Generator
+from f2l_fed.prior.families import Families, find_families
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
@@ -58,7 +59,7 @@ class GeneratorFit:
         held_out: (n, E, D) float32, prediction for each record without those of its site.
         drawn: (n, D) float32, one network drawn around the first of each site.
         round_trip: Fidelity of a codec for networks that it never saw.
-        flow: The velocity field with the course of its fit.
+        flow: The velocity field with the course of its fit; of a mixed fleet's largest family.
     """
 
     generator: Generator
@@ -76,6 +77,11 @@ class GeneratorFit:
             "flow_normal_loss": self.flow.normal_loss,
             "flow_step": float(self.flow.step),
             "flow_speed": self.flow.speed,
+            **(
+                {"families": float(families)}
+                if (families := len(self.generator.members)) > 1
+                else {}
+            ),
         }
 
 
@@ -108,7 +114,7 @@ def fit_generator(
     before: Expectation | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
-    """Fits prior, codec and flow on the records of all sites.
+    """Fits prior, codec and flow on the records of all sites, or on those of each family.
 
     Args:
         contexts: (n, E, D) float32, E probe updates of each of n >= 2 sites.
@@ -118,15 +124,58 @@ def fit_generator(
         config: Sizes and schedules.
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
-        before: Refine this prior instead of fitting one from scratch.
+        before: Refine this prior instead of fitting one from scratch; of no use to families.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
-    prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
-    episodes = contexts.shape[1]
+    one = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+
+    def fit_around(prior: PriorFit, some: Tensor) -> GeneratorFit:
+        return _fit_around(prior, some, target, config, rng, fit_field)
+
+    most = 1 if symmetry.rows_alone else config.prior.families
+    found = find_families(contexts, weights, symmetry, anchor, one, most=most)
+    return fit_around(one, weights) if found is None else _fit_fleet(found, weights, fit_around)
+
+
+def _fit_fleet(
+    found: Families, weights: Tensor, fit_around: Callable[[PriorFit, Tensor], GeneratorFit]
+) -> GeneratorFit:
+    """A generator for each family, as one."""
+    rows = [found.labels == family for family in range(len(found.priors))]
+    fits = [fit_around(fit, weights[own]) for fit, own in zip(found.priors, rows, strict=True)]
+    held_out, drawn = torch.empty_like(weights), torch.empty_like(weights[:, 0])
+    for fit, own in zip(fits, rows, strict=True):
+        held_out[own], drawn[own] = fit.held_out, fit.drawn
+    fleet = Fleet(shares=found.shares, others=tuple(fit.generator for fit in fits[1:]))
+    kept = [
+        (fit.round_trip, float(own.float().mean())) for fit, own in zip(fits, rows, strict=True)
+    ]
+    return GeneratorFit(
+        generator=replace(fits[0].generator, fleet=fleet),
+        held_out=held_out,
+        drawn=drawn,
+        round_trip=RoundTrip(
+            variance=sum(share * trip.variance for trip, share in kept),
+            agreement=sum(share * trip.agreement for trip, share in kept),
+        ),
+        flow=fits[0].flow,
+    )
+
+
+def _fit_around(
+    prior: PriorFit,
+    weights: Tensor,
+    target: Target,
+    config: GeneratorConfig,
+    rng: torch.Generator,
+    fit_field: FitField,
+) -> GeneratorFit:
+    """Codec and flow of the (n, E, D) networks that a prior was fitted on."""
+    symmetry, episodes = prior.prior.symmetry, weights.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
     def fit_codec(some: Tensor) -> Codec:
