@@ -30,7 +30,7 @@ def sample(index: int, family: int = 0) -> str:
 
 
 def group_of(kind: str) -> str:
-    """What the kinds of one family's draws have in common; only these have a mean worth having.
+    """The part that the kinds of one family's draws share; only these have a mean worth having.
 
     >>> group_of("sample-3"), group_of("sample-1-3")
     ('sample', 'sample-1')

@@ -62,7 +62,7 @@ def test_the_largest_family_is_the_first():
 
 
 def test_shares_follow_a_context_that_tells_the_family_and_no_other():
-    contexts, weights, labels = mixed_records(2, 40)
+    contexts, weights, _ = mixed_records(2, 40)
     found = found_in(contexts, weights)
     assert found is not None
     shares = found.shares(contexts.flatten(0, 1))
