@@ -129,6 +129,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         chain=chain,
         body_sites=tuple(update.site for update in updates),
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
+        model=fit.model() if used else "",
     )
     return federation.releases.write_candidate(release, fit)
 

@@ -48,6 +48,7 @@ def result_of(
                     "promoted": state.promoted,
                     "reasons": list(release.reasons) if not state.promoted else [],
                     "left_out": dict(release.left_out),
+                    "model": release.model,
                     "figures": {name: round(v, 6) for name, v in release.figures.items()},
                 }
             )
