@@ -52,8 +52,8 @@ class FlowFit:
 
     @property
     def wins(self) -> bool:
-        """Whether the field is better than a normal by more than the uncertainty."""
-        return self.normal_loss - self.loss > self.error
+        """Whether the field is better than a normal by more than two standard errors."""
+        return self.normal_loss - self.loss > 2 * self.error
 
 
 def fit_flow(

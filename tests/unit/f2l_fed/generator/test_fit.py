@@ -60,7 +60,6 @@ def test_a_release_says_in_words_whether_its_flow_is_better_than_normal_draws(bi
     assert fit.generator.config.sample.evaluations == (4 if bimodal else 0)
     named = "Prior and flow" if bimodal else "Prior and normal draws around it, without a flow"
     assert fit.model().startswith(f"{named}: on left-out sites the flow's loss is ")
-    assert bimodal or fit.flow.loss == fit.flow.normal_loss
 
 
 def test_where_heads_are_generated_the_model_is_the_prior():
