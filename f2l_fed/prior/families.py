@@ -34,11 +34,11 @@ _FEWEST_SITES = 8
 _DIRECTIONS = 32
 """Most principal directions of the networks in which their likelihood is taken."""
 
-_LEAST_GAIN = 1.0
-"""Logarithm of the factor by which a division makes a site's records likelier.
+_LEAST_GAIN = 3.0
+"""Logarithm of the factor by which the records of a divided family's sites become likelier.
 
-Within one basin sites with two kinds of images gain up to 0.6, and one prior tells these apart by
-their contexts; four basins gain 7 and more.
+Sites of one basin with two kinds of images gain up to 2.4, and are predicted no better for it: one
+prior tells these apart by their contexts. Basins gain 5 and more.
 """
 
 _LEAST_SHARE = 1e-3
@@ -105,6 +105,7 @@ def find_families(
         return missed.view(*of.shape[:2], -1)
 
     found, best = None, _log_likelihood(errors(one, weights))
+    before = torch.zeros(len(weights), dtype=torch.int64)
     for labels in _divisions(symmetry.split(weights.mean(1)).common, most):
         groups = [(labels == family).nonzero()[:, 0] for family in range(int(labels.max()) + 1)]
         if len(groups[-1]) < _FEWEST_SITES:
@@ -116,13 +117,19 @@ def find_families(
         for rows in groups:
             priors.append(fit_prior(contexts[rows], weights[rows], symmetry, anchor))
             score[rows] += _log_likelihood(errors(priors[-1], weights[rows]))
-        gain = score - best
+        gain = (score - best)[_divided(before, labels)]
         error = float(gain.std()) / len(gain) ** 0.5
         if float(gain.mean()) > max(_LEAST_GAIN, 2 * error):
             by_context = FamilyShares(symmetry=symmetry, map=membership.map)
             found = Families(labels=labels, shares=by_context, priors=tuple(priors))
-            best = score
+            best, before = score, labels
     return found
+
+
+def _divided(before: Tensor, labels: Tensor) -> Tensor:
+    """(n,) bool, the sites whose family is another set of sites than it was."""
+    was, now = (one[:, None] == one for one in (before, labels))
+    return (was != now).any(1)
 
 
 def _membership(contexts: Tensor, labels: Tensor, symmetry: OutputSymmetry) -> RidgeFit:

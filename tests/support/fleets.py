@@ -18,6 +18,9 @@ CONFIG = GeneratorConfig(
     codec=CodecConfig(common=6, rows=2), flow=FlowConfig(width=16, depth=1, steps=20)
 )
 
+_TASKS = 4
+"""Dimensions in which sites differ within a family."""
+
 
 def mixed_records(
     families: int, each: int, *, told: bool = True, seed: int = 0
@@ -29,9 +32,10 @@ def mixed_records(
     draws, count, size = rng(seed), families * each, small_target().layout.size
     labels = torch.arange(count) % families
     centres, hints = 3 * torch.randn(2, families, size, generator=draws)
-    maps = torch.randn(families, size, size, generator=draws) / size**0.5
-    plain = torch.randn(count, 2, size, generator=draws)
-    weights = torch.einsum("nes,nsd->ned", plain, maps[labels]) + centres[labels][:, None]
+    maps = torch.randn(families, _TASKS, size, generator=draws)
+    tasks = torch.randn(count, 2, _TASKS, generator=draws)
+    plain = tasks @ torch.randn(_TASKS, size, generator=draws)
+    weights = torch.einsum("nes,nsd->ned", tasks, maps[labels]) + centres[labels][:, None]
     weights = weights + 0.3 * torch.randn(weights.shape, generator=draws)
     return plain + told * hints[labels][:, None], weights, labels
 

@@ -55,7 +55,7 @@ def test_families_predict_unseen_networks_better_than_one_prior():
     )
     assert one.generator.fleet is None
     missed = [(weights - fit.held_out).square().mean() for fit in (mixed_fit(), one)]
-    assert missed[0] < 0.75 * missed[1]
+    assert missed[0] < 0.5 * missed[1]
 
 
 def test_draws_stay_in_the_family_that_they_are_made_around():
