@@ -118,7 +118,9 @@ class Site(SiteFolder):
         return replace(
             self,
             train=Examples(x=self.train.x, y=torch.searchsorted(known, self.train.y)),
-            validation=Examples(x=self.validation.x, y=torch.searchsorted(known, self.validation.y)),
+            validation=Examples(
+                x=self.validation.x, y=torch.searchsorted(known, self.validation.y)
+            ),
             labels=tuple(names[label] for label in known.tolist()) if names else (),
         )
 

@@ -100,7 +100,9 @@ def curves_of_release(
 ) -> dict[str, list[float]]:
     """Test accuracy of all arms on the body after each number of local steps, at one site."""
     starts = starts_on_body(release, work.body, site)
-    return measure(work.network, starts, site, work.local, work.lineage, pulls=release.pulls(site))
+    return measure(
+        release.network_of(site), starts, site, work.local, work.lineage, pulls=release.pulls(site)
+    )
 
 
 def cost_of_method(work: CommonWork) -> dict[str, int]:
