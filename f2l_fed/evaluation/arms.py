@@ -184,6 +184,11 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
 
 def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dict[str, Tensor]:
     """`starts` where heads are generated: whole networks, most of them with the release's body."""
+    return {**untrained(release, site), **starts_from_heads(release, body, site)}
+
+
+def starts_from_heads(release: ServedRelease, body: Body, site: HeldOutSite) -> dict[str, Tensor]:
+    """(D,) float32, the starts on the release's body under heads for a site's own classes."""
     lineage, generator, records, config = (
         release.lineage,
         release.generator,
@@ -218,8 +223,7 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
         WRONG_CONTEXT: for_site(generator.expect(wrong[None])[0]),
         GENERATED: adapted_head(body, weights, expected, x, y, config),
     }
-    whole = {arm: body.join(weights, head) for arm, head in heads.items()}
-    return {**untrained(release, site), **whole}
+    return {arm: body.join(weights, head) for arm, head in heads.items()}
 
 
 def _stranger(
