@@ -137,7 +137,7 @@ class Evidence:
     @cached_property
     def spread(self) -> Tensor:
         """(m,) float64, logarithm of the outputs' standard deviation over inputs."""
-        spread = output_spread(self.outputs) * row_factors(self.submission, self.sketch)
+        spread = output_spread(self.outputs) * row_factors(self.submission.weights, self.sketch)
         return spread.clamp(min=1e-12).log()
 
     @cached_property

@@ -56,7 +56,7 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
     Lengths become logarithms, cosines stay as they are.
     """
     updates, probes = submission.updates, submission.paired_probes
-    longer = row_factors(submission, sketch)
+    longer = row_factors(submission.weights, sketch)
     expected = [_unit(sketch.output_rows(each)) for each in (probes, submission.starts)]
     layers = sketch.layer_norms(updates) * longer[:, None]
     lengths = layers.square().sum(dim=1).sqrt().clamp(min=_SMALLEST)
@@ -79,12 +79,15 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
     )
 
 
-def row_factors(submission: Submission, sketch: WeightSketch) -> Tensor:
-    """(m,) float64, the factor on each length: 1, or above for heads with fewer rows than most."""
-    if not submission.solved:
-        return torch.ones(len(submission.weights), dtype=torch.float64)
-    present = present_rows(submission.weights[:, sketch.output])
-    return (len(sketch.output) / present).sqrt()
+def row_factors(networks: Tensor, sketch: WeightSketch) -> Tensor:
+    """The factor on lengths of each of (m, D) networks; (m,) float64.
+
+    It is 1, but for heads with fewer rows than there may be.
+    """
+    if len(sketch.hidden):
+        return torch.ones(len(networks), dtype=torch.float64)
+    present = present_rows(networks[:, sketch.output])
+    return (len(sketch.output) / present.double()).sqrt()
 
 
 def output_spread(logits: Tensor) -> Tensor:

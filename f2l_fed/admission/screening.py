@@ -138,5 +138,5 @@ class Screen:
 
 def _shorten(submission: Submission, verdict: Verdict, sketch: WeightSketch) -> Submission:
     longest = min(one.figures["max_allowed"] for one in verdict.findings if one.code == "long")
-    lengths = submission.updates.norm(dim=1) * row_factors(submission, sketch)
+    lengths = submission.updates.norm(dim=1) * row_factors(submission.weights, sketch)
     return submission.scaled((longest / lengths.clamp(min=1e-12)).clamp(max=1).float())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from f2l_fed.admission import AdmissionConfig, History, Screen, Submission, review_cohort
+from f2l_fed.admission.zoo_records import AdmittedRecords, extend_history
 from f2l_fed.local_training.logistic_head import logistic_head
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
@@ -76,3 +77,22 @@ def test_a_head_for_few_classes_that_is_too_long_is_shortened_by_its_own_rows():
     # With 12 rows as long as its 3 it would be twice as long.
     assert 2 * float(lengths[0]) == pytest.approx(found.figures["max_allowed"], rel=1e-4)
     assert torch.equal(judged.submission.weights[1:], honest.weights[1:])
+
+
+@pytest.mark.parametrize("parent", ["", "00001"])
+def test_a_history_that_is_read_from_the_zoo_has_the_same_lengths(parent):
+    screen = Screen.of(HEAD, "test/0", PAIRS, AdmissionConfig())
+    one = replace(sent(1, 3), parent=parent)
+    kept = screen.judge(one, History()).history.statistics_on(one.id.kind).of(one.site)
+    record = AdmittedRecords(
+        site=one.site,
+        round=one.round,
+        parent=parent,
+        weights=one.weights,
+        probes=one.probes,
+        metrics=[{"update_norm": float(length)} for length in one.updates.norm(dim=1)],
+    )
+    read = extend_history([record], screen.sketch, torch.zeros(HEAD.layout.size))
+    found = read.statistics_on(one.id.kind).of(one.site)
+    for name in ("norm", "probe"):
+        torch.testing.assert_close(found[name], kept[name], rtol=1e-5, atol=1e-5)
