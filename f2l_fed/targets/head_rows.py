@@ -78,14 +78,23 @@ def class_count(head: Tensor, largest: WeightLayout) -> int:
 
 
 def present_rows(rows: Tensor) -> Tensor:
-    """The number of rows of (n, K, R) padded heads up to the last that says something; (n,) int64.
+    """The number of rows of (n, K, R) padded heads up to the last that is none of padding.
 
     A row added to all classes alike says nothing, and padding stays padding under it.
+
+    Returns:
+        (n,) int64.
     """
-    lengths = (rows - rows.mean(dim=1, keepdim=True)).double().norm(dim=2)
-    present = lengths > _NOTHING * lengths.amax(dim=1, keepdim=True)
-    places = torch.arange(1, lengths.shape[1] + 1).expand_as(lengths)
+    present = row_is_present(rows - rows.mean(dim=1, keepdim=True))
+    places = torch.arange(1, rows.shape[1] + 1).expand_as(present)
     return torch.where(present, places, 0).amax(dim=1).clamp(min=FEWEST)
+
+
+def row_is_present(rows: Tensor) -> Tensor:
+    """Whether each of (…, K, R) rows that sum to zero is none of padding; (…, K) bool."""
+    lengths = rows.double().norm(dim=-1)
+    present: Tensor = lengths > _NOTHING * lengths.amax(dim=-1, keepdim=True)
+    return present
 
 
 def with_classes(body: Body, classes: int) -> Body:
