@@ -39,7 +39,7 @@ def federation_of(folder: Path, counts: tuple[int, ...] = COUNTS) -> Federation:
     """A federation for 12 classes at most, whose sites keep so many of theirs."""
     digits = load_dataset("digits")
     save_npz(folder / "negatives.npz", 1 - digits.x, digits.y)
-    settings = (*SETTINGS, *FEW, *ON_A_BODY, "split.ways=12", "local.steps=3", "seed=1")
+    settings = (*SETTINGS, *FEW, *ON_A_BODY, "split.ways=12", "local.steps=3", "seed=3")
     simulation = Simulation(
         data=("digits", str(folder / "negatives.npz")),
         scenario="few-shot",
