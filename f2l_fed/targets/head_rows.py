@@ -80,18 +80,16 @@ def class_count(head: Tensor, largest: WeightLayout) -> int:
 def present_rows(rows: Tensor) -> Tensor:
     """The number of rows of (n, K, R) padded heads up to the last that is none of padding.
 
-    A row added to all classes alike says nothing, and padding stays padding under it.
-
     Returns:
         (n,) int64.
     """
-    present = row_is_present(rows - rows.mean(dim=1, keepdim=True))
+    present = row_is_present(rows)
     places = torch.arange(1, rows.shape[1] + 1).expand_as(present)
     return torch.where(present, places, 0).amax(dim=1).clamp(min=FEWEST)
 
 
 def row_is_present(rows: Tensor) -> Tensor:
-    """Whether each of (…, K, R) rows that sum to zero is none of padding; (…, K) bool."""
+    """Whether each of (…, K, R) rows of padded heads is none of padding; (…, K) bool."""
     lengths = rows.double().norm(dim=-1)
     present: Tensor = lengths > _NOTHING * lengths.amax(dim=-1, keepdim=True)
     return present

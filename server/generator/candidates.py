@@ -19,7 +19,7 @@ from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.local_training.site_streams import draws_stream
-from f2l_fed.targets.head_rows import class_count, cut
+from f2l_fed.targets.head_rows import class_count, cut, present_rows
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
 
@@ -127,10 +127,11 @@ class CandidateFactory:
         """
         largest = self.federation.target.layout
         classes = class_count(context, largest)
-        (known,), _ = self._without(site, expected[None])
-        # Records of other classes than the site has now say nothing about these.
-        same = class_count(known, largest) == classes
-        return cut(known if same else expected, largest, classes).clone()
+        known, _ = self._without(site, expected[None])
+        # Records of other classes than the site has now say nothing about these. What is added to
+        # all rows alike is padding too.
+        same = int(present_rows(self.federation.symmetry.split(known).rows)) == classes
+        return cut(known[0] if same else expected, largest, classes).clone()
 
     def _without(self, site: str, expected: Tensor) -> tuple[Tensor, Any]:
         """The predictions for a site, and the records of all others.

@@ -108,7 +108,7 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     federation.target  # noqa: B018
     if simulation.baselines:
         body = Body.of(federation.network)
-        if config.split.most_ways:
+        if config.split.most_ways > config.split.ways:
             require_any_classes(body)
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
         raise UsageError(

@@ -16,8 +16,8 @@ class SplitConfig:
 
     Args:
         ways: Classes of a site in the few-shot scenario.
-        most_ways: Most classes of a site there, whose number is then drawn from ``ways`` on; 0 for
-            ``ways`` at every site.
+        most_ways: Most classes of a site there; if it is above ``ways``, the number of each site is
+            drawn from ``ways`` to this.
         shots: Training examples per class at training sites (few-shot, camera).
         held_out_shots: Training examples per class at held-out sites.
         test_per_class: Test examples per class at held-out sites.
@@ -47,12 +47,6 @@ class SplitConfig:
                 require_positive(field.name, getattr(self, field.name))
         if self.ways < 2:
             raise UsageError("ways is too small", expected=">= 2", got=str(self.ways))
-        if self.most_ways and self.most_ways < self.ways:
-            raise UsageError(
-                "most_ways is below ways",
-                expected=f"0, or >= {self.ways} (ways)",
-                got=str(self.most_ways),
-            )
         if not 0 < self.held_out_fraction < 1:
             raise UsageError(
                 "held_out_fraction is out of range",

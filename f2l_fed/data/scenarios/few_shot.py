@@ -36,7 +36,7 @@ def plan_few_shot(
         DataError: If there are too few classes, or too few examples of a class.
     """
     most = max(config.ways, config.most_ways)
-    setting = "most_ways" if config.most_ways else "ways"
+    setting = "most_ways" if most > config.ways else "ways"
     if pool.classes < most:
         raise DataError(
             "there are too few classes for the few-shot scenario",
@@ -62,7 +62,7 @@ def plan_few_shot(
     def draw(
         rng: np.random.Generator, classes: Sequence[int]
     ) -> tuple[Sequence[int], Camera | None]:
-        ways = int(rng.integers(config.ways, most + 1)) if config.most_ways else config.ways
+        ways = most if most == config.ways else int(rng.integers(config.ways, most + 1))
         chosen = rng.permutation(classes)[:ways].tolist()
         return chosen, draw_quarter_turn(rng, pool.shape)
 

@@ -332,9 +332,7 @@ def test_few_shot_sites_have_different_numbers_of_classes_where_there_is_a_range
     assert {len(site.classes) for site in one.sites} == {3}
 
 
-def test_the_range_of_classes_has_to_fit_ways_and_pool():
-    with pytest.raises(UsageError, match="most_ways is below ways"):
-        SplitConfig(ways=5, most_ways=4)
+def test_the_pool_has_to_have_the_most_classes_of_the_range():
     with pytest.raises(DataError, match="too few classes") as error:
         split("few-shot", made(classes=5), config=replace(SMALL, most_ways=6))
     assert "at least 6 (most_ways)" in str(error.value)
