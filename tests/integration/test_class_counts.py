@@ -25,6 +25,7 @@ from server.federation.folder import Federation
 from server.generator.explanation import explain_site
 from server.generator.network_service import NetworkService
 from server.rounds.journal import Journal
+from server.simulation.run import simulation_facts
 from server.simulation.setup import Simulation, prepare
 from tests.integration.test_rounds_on_a_body import ON_A_BODY
 from tests.support.inline import answering, conductor, nodes, run_inline
@@ -212,3 +213,18 @@ def test_a_site_of_one_class_is_told_by_the_kind_of_its_error(tmp_path):
     assert len(state.accepted) == 4
     (failed,) = events(federation.root, "site.failed")
     assert failed["reason"] == "refused: DataError"
+
+
+def test_a_simulation_s_result_says_how_many_classes_its_sites_have(tmp_path):
+    simulation = Simulation(
+        data=("digits",),
+        scenario="few-shot",
+        sites=12,
+        held_out=1,
+        rounds=1,
+        out=tmp_path / "out",
+        config=load_config(None, [*SETTINGS, *ON_A_BODY, "split.ways=3", "split.most_ways=5"]),
+    )
+    _, divided = prepare(simulation, force=False)
+    notes = simulation_facts(simulation, divided)["data_notes"]
+    assert "The training sites have 3 to 5 classes." in notes
