@@ -2,9 +2,9 @@
 
 `python -m tests.benchmarks.mixed_fleet [--quick] [--seeds N] [--json OUT.json]`
 
-160 few-shot sites train a network each, a quarter of them from each of four random anchors; the
-contexts of all start from one of these, so that they don't tell the family. Half the held-out
-sites have classes that training sites have, half have others. Rows:
+120 few-shot sites train a network each, a quarter of them from each of four random anchors; the
+two contexts of each start from one of these, so that they don't tell the family. 20 held-out sites
+have classes that training sites have, 20 have others. Rows:
 
 * ``one prior``: fitted on all records; alone, and with normal draws around it.
 * ``records``: other sites' networks as they are, as many as there are draws.
@@ -41,7 +41,7 @@ from f2l_fed.targets import Target, build_target
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.common import options, paired, side_by_side, write_json
 
-BASINS = 4
+BASINS, EPISODES = 4, 2
 BASE = "one prior, draws"
 
 
@@ -99,7 +99,7 @@ class Fleet:
                 site.name, torch.from_numpy(site.x_train), torch.from_numpy(site.y_train), episode
             )
             for site in self.divided.sites
-            for episode in range(self.config.probe.episodes)
+            for episode in range(EPISODES)
         ]
         return torch.stack(found).view(len(self.labels), -1, self.target.layout.size)
 
@@ -209,7 +209,7 @@ def summarise(seeds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Runs all seeds and prints one table."""
     chosen = options(__doc__ or "")
-    sites, held_out = (48, 6) if chosen.quick else (160, 30)
+    sites, held_out = (48, 6) if chosen.quick else (120, 20)
     found = side_by_side(
         job, [(seed, sites, held_out, chosen.data) for seed in range(chosen.seeds)]
     )
