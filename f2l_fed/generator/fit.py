@@ -90,14 +90,19 @@ class GeneratorFit:
         members, flow = self.generator.members, self.flow
         if self.generator.prior.symmetry.rows_alone:
             return "Prior: sites solve their heads with a pull towards it, and need no draws."
+        many = f"{len(members)} families of networks, each with its own: " * (len(members) > 1)
+        if not flow.step:
+            return (
+                f"{many}Prior and normal draws around it: no flow came below their loss of "
+                f"{flow.normal_loss:.3g} on left-out sites."
+            )
         losses = (
             f"on left-out sites the flow's loss is {flow.loss:.3g} and that of normal draws "
-            f"{flow.normal_loss:.3g}, ±{flow.error:.2g} between them."
+            f"{flow.normal_loss:.3g}, ±{2 * flow.error:.2g} between them."
         )
-        many = f"{len(members)} families of networks, each with its own: " * (len(members) > 1)
         if self.generator.config.sample.evaluations:
             return f"{many}Prior and flow: {losses}"
-        return f"{many}Prior and normal draws around it, without a flow: {losses}"
+        return f"{many}Prior and normal draws around it, for a flow is no better: {losses}"
 
 
 class FitField(Protocol):

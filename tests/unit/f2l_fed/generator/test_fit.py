@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -58,8 +59,13 @@ def test_a_release_says_in_words_whether_its_flow_is_better_than_normal_draws(bi
     fit = fit_generator(contexts, weights, TARGET, symmetry, config, rng(6), anchor=zero)
     assert fit.flow.wins == bimodal
     assert fit.generator.config.sample.evaluations == (4 if bimodal else 0)
-    named = "Prior and flow" if bimodal else "Prior and normal draws around it, without a flow"
-    assert fit.model().startswith(f"{named}: on left-out sites the flow's loss is ")
+    named = (
+        "Prior and flow: " if bimodal else "Prior and normal draws around it, for a flow is no b"
+    )
+    assert fit.model().startswith(named)
+    assert f" is {fit.flow.loss:.3g} and that of normal draws " in fit.model()
+    start = replace(fit, flow=replace(fit.flow, step=0))
+    assert start.model().endswith("on left-out sites.")
 
 
 def test_where_heads_are_generated_the_model_is_the_prior():
