@@ -85,7 +85,8 @@ def candidates_for_service(
         evaluations: Instead of the generator's own. With 0 nothing but the source is drawn from,
             which for the source "prior" is a normal distribution around the prediction.
     """
-    sample = replace(generator.config.sample, temperature=config.temperature)
+    width = config.temperature if generator.fleet is None else config.fleet_temperature
+    sample = replace(generator.config.sample, temperature=width)
     if evaluations is not None:
         sample = replace(sample, evaluations=evaluations)
     centres = generator.centres(context, expected, config.samples)

@@ -12,9 +12,10 @@ have classes that training sites have, 20 have others. Rows:
   alone, and with draws of all families in the share that the context says.
 * ``one basin``: as many sites that all began at one anchor.
 
-With draws a site's start is its own choice among 64 and the means of the best 8
-(`f2l_fed.generator.candidates`). Differences from one prior with draws are paired by site, with
-Student's 95%; ``spread`` is the standard deviation of the seeds' means.
+With draws a site's start is its own choice among 64 and the mean of the best 8, or such means
+(`f2l_fed.generator.candidates`), all drawn with a mixed fleet's temperature. Differences from one
+prior with draws are paired by site, with Student's 95%; ``spread`` is the standard deviation of
+the seeds' means.
 """
 
 from __future__ import annotations
@@ -164,6 +165,7 @@ def _rows(
 
     def drawn(site: HeldOutSite) -> Tensor:
         context, choice = fleet.context(site.name, *site.train, 0), fleet.config.candidates
+        choice = replace(choice, temperature=choice.fleet_temperature)
         centre = generator.expect(context[None])[0]
         rng = generator_for(fleet.seed, site.name, "draws")
         offered = candidates_for_service(

@@ -82,6 +82,20 @@ def test_draws_follow_the_share_that_a_context_says():
     assert min(counted["sample"], counted["sample-1"]) >= 4
 
 
+def test_draws_of_a_fleet_have_a_temperature_of_their_own():
+    generator = mixed_fit().generator
+    context = mixed_records(2, 30)[0][0, 0]
+    expected = generator.expect(context[None])[0]
+
+    def drawn(**settings):
+        choice = CandidatesConfig(samples=20, **settings)
+        return candidates_for_service(generator, None, context, expected, choice, rng())
+
+    half = drawn(fleet_temperature=0.5)["sample-0"]
+    assert torch.equal(drawn(fleet_temperature=0.5, temperature=9.0)["sample-0"], half)
+    assert not torch.equal(drawn(fleet_temperature=0.6)["sample-0"], half)
+
+
 def test_a_known_site_is_offered_its_own_expectation_and_family():
     fit, settings = mixed_fit(), CandidatesConfig(samples=20)
     own, context = fit.held_out[1, 0], torch.zeros(fit.held_out.shape[2])
