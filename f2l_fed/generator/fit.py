@@ -22,7 +22,7 @@ from f2l_fed.flow.sources.registry import SOURCES
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Fleet, Generator
 from f2l_fed.prior.families import Families, find_families
-from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from f2l_fed.targets.target import Target
@@ -132,6 +132,7 @@ def fit_generator(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
+    prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites, or on those of each family.
@@ -145,20 +146,26 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch; of no use to families.
+        prior: The prior without a gate on these records, where it is known already.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
-    one = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+    if before is not None:
+        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior)
+    else:
+        prior = prior or fit_prior(contexts, weights, symmetry, anchor)
+        if config.prior.gate and symmetry.rows_alone:
+            prior = with_gate(prior, contexts, weights)
 
-    def fit_around(prior: PriorFit, some: Tensor) -> GeneratorFit:
-        return _fit_around(prior, some, target, config, rng, fit_field)
+    def fit_around(fit: PriorFit, some: Tensor) -> GeneratorFit:
+        return _fit_around(fit, some, target, config, rng, fit_field)
 
     most = 1 if symmetry.rows_alone else config.prior.families
-    found = find_families(contexts, weights, symmetry, anchor, one, most=most)
-    return fit_around(one, weights) if found is None else _fit_fleet(found, weights, fit_around)
+    found = find_families(contexts, weights, symmetry, anchor, prior, most=most)
+    return fit_around(prior, weights) if found is None else _fit_fleet(found, weights, fit_around)
 
 
 def _fit_fleet(
@@ -251,20 +258,6 @@ def fit_without_records(
     fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
     generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
-
-
-def _fit_prior(
-    contexts: Tensor,
-    weights: Tensor,
-    symmetry: OutputSymmetry,
-    config: GeneratorConfig,
-    anchor: Tensor,
-    before: Expectation | None,
-) -> PriorFit:
-    if before is None:
-        gated = config.prior.gate and symmetry.rows_alone
-        return fit_prior(contexts, weights, symmetry, anchor, gated=gated)
-    return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 
 def _round_trip(
