@@ -41,6 +41,9 @@ Sites of one basin with two kinds of images gain up to 2.4, and are predicted no
 prior tells these apart by their contexts. Basins gain 5 and more.
 """
 
+_MOST_IN_VAIN = 3
+"""Divisions in a row without a gain, after which no further one is tried."""
+
 _LEAST_SHARE = 1e-3
 """Of a family that a context speaks against."""
 
@@ -105,10 +108,10 @@ def find_families(
         return missed.view(*of.shape[:2], -1)
 
     found, best = None, _log_likelihood(errors(one, weights))
-    before = torch.zeros(len(weights), dtype=torch.int64)
+    before, in_vain = torch.zeros(len(weights), dtype=torch.int64), 0
     for labels in _divisions(symmetry.split(weights.mean(1)).common, most):
         groups = [(labels == family).nonzero()[:, 0] for family in range(int(labels.max()) + 1)]
-        if len(groups[-1]) < _FEWEST_SITES:
+        if len(groups[-1]) < _FEWEST_SITES or in_vain == _MOST_IN_VAIN:
             continue
         membership = _membership(contexts, labels, symmetry)
         shares = _shares(membership.held_out).view(*contexts.shape[:2], -1)
@@ -119,10 +122,11 @@ def find_families(
             score[rows] += _log_likelihood(errors(priors[-1], weights[rows]))
         gain = (score - best)[_divided(before, labels)]
         error = float(gain.std()) / len(gain) ** 0.5
+        in_vain += 1
         if float(gain.mean()) > max(_LEAST_GAIN, 2 * error):
             by_context = FamilyShares(symmetry=symmetry, map=membership.map)
             found = Families(labels=labels, shares=by_context, priors=tuple(priors))
-            best, before = score, labels
+            best, before, in_vain = score, labels, 0
     return found
 
 
