@@ -225,7 +225,8 @@ def load_config(
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            # Some editors begin a file with a mark of its encoding.
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(
                 "the configuration can't be read", where=str(path), got=str(error)

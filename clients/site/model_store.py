@@ -42,7 +42,7 @@ class ModelFacts:
         time: Time at which it was made, ISO 8601.
         target: Name of the architecture.
         classes: Number of its outputs.
-        labels: Meaning of the outputs, separated by commas; "" where the data have numbers too.
+        labels: Meaning of the outputs; empty where the data have numbers too.
         input_shape: Shape of one input.
         lineage: Lineage of the federation.
         round: Number of the round; 0 outside of rounds.
@@ -58,7 +58,7 @@ class ModelFacts:
     time: str
     target: str
     classes: int
-    labels: str
+    labels: tuple[str, ...]
     input_shape: tuple[int, ...]
     lineage: str
     round: int

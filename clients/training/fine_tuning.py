@@ -118,7 +118,7 @@ def model_of(
         time=now.isoformat(timespec="seconds"),
         target=frame.target,
         classes=frame.classes,
-        labels=",".join(site.labels),
+        labels=site.labels,
         input_shape=frame.input_shape,
         lineage=frame.lineage,
         round=task.round,
@@ -175,7 +175,7 @@ def fine_tune_again(
     facts = replace(
         facts,
         time=now.isoformat(timespec="seconds"),
-        labels=",".join(site.labels),
+        labels=site.labels,
         steps=recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],

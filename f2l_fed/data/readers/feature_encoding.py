@@ -1,0 +1,219 @@
+"""The encoding of a table's columns as features, fitted on training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.findings import SHOWN, Findings
+from f2l_fed.data.readers.labels import label_key, tidy_name
+from f2l_fed.data.readers.raw_examples import Column, RawExamples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedColumn:
+    """The features that one column becomes.
+
+    Args:
+        name: Of the column.
+        values: Texts with a feature each, 1 where the row has it; empty for a column of numbers.
+        fill: Number for a gap.
+        indicator: Whether a further feature is 1 at gaps.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    fill: float = 0.0
+    indicator: bool = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features."""
+        if self.values:
+            return tuple(f"{self.name} = {value}" for value in self.values)
+        return (self.name, f"{self.name} is missing") if self.indicator else (self.name,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureEncoding:
+    """The encoding of all columns of a table, in order; without any for images."""
+
+    columns: tuple[EncodedColumn, ...] = ()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of all features in order."""
+        return tuple(name for column in self.columns for name in column.features)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain values; `from_json` reads them back."""
+        return [
+            {
+                "name": column.name,
+                "values": list(column.values),
+                "fill": column.fill,
+                "indicator": column.indicator,
+            }
+            for column in self.columns
+        ]
+
+    @classmethod
+    def from_json(cls, values: Sequence[Mapping[str, Any]]) -> FeatureEncoding:
+        """The encoding from plain values."""
+        return cls(
+            columns=tuple(
+                EncodedColumn(
+                    name=str(value["name"]),
+                    values=tuple(map(str, value["values"])),
+                    fill=float(value["fill"]),
+                    indicator=bool(value["indicator"]),
+                )
+                for value in values
+            )
+        )
+
+    def encode(self, raw: RawExamples, findings: Findings) -> FloatArray:
+        """Encodes examples: images in [0, 1], and columns as this encoding says.
+
+        Args:
+            raw: Examples of the same columns, in any order; further ones are left out.
+            findings: Takes remarks, and a problem for a column that is missing.
+
+        Returns:
+            (n, C, H, W) or (n, F) float32.
+        """
+        if not self.columns:
+            return unit_images(raw.inputs)
+        given = {column.name: place for place, column in enumerate(raw.columns)}
+        if missing := [column.name for column in self.columns if column.name not in given]:
+            findings.problem(
+                "columns are missing",
+                map(repr, missing[:SHOWN]),
+                count=len(missing),
+                expected="all columns of the training examples",
+                remedy="Add them; they may be empty.",
+            )
+            return np.zeros((len(raw), len(self.features)), np.float32)
+        encoded = np.empty((len(raw), len(self.features)), np.float32)
+        at = 0
+        for column in self.columns:
+            place = given[column.name]
+            values = raw.inputs[:, place]
+            width = len(column.features)
+            block = encoded[:, at : at + width]
+            if column.values:
+                _one_hot(block, values, raw.columns[place], column, raw, findings)
+            elif raw.columns[place].values:
+                found = raw.columns[place].values
+                findings.problem(
+                    f"values in column {column.name!r} are texts, at training they were numbers",
+                    map(repr, found[:SHOWN]),
+                    remedy="Correct the column.",
+                )
+            else:
+                gaps = np.isnan(values)
+                block[:, 0] = np.where(gaps, column.fill, values)
+                if column.indicator:
+                    block[:, 1] = gaps
+            at += width
+        return encoded
+
+
+def fit_encoding(
+    raw: RawExamples, rows: IntArray, config: ReadingConfig, findings: Findings
+) -> FeatureEncoding:
+    """Fits the encoding of a table's columns on its training rows.
+
+    Args:
+        raw: The examples; images need no encoding.
+        rows: (m,) int64, those to learn from.
+        config: Settings.
+        findings: Takes remarks.
+    """
+    if not raw.columns:
+        return FeatureEncoding()
+    listed = {tidy_name(name): values for name, values in config.categories.items()}
+    columns, gaps = [], []
+    for place, column in enumerate(raw.columns):
+        values = raw.inputs[rows, place]
+        present = values[~np.isnan(values)]
+        if column.values:
+            used = [column.values[int(code)] for code in np.unique(present)]
+            named = listed.get(column.name, tuple(used))
+            columns.append(EncodedColumn(name=column.name, values=tuple(named)))
+            continue
+        some = len(present) < len(values)
+        if some:
+            gaps.append(f"{column.name!r} ({len(values) - len(present)})")
+        columns.append(
+            EncodedColumn(
+                name=column.name,
+                fill=float(np.median(present)) if len(present) else 0.0,
+                indicator=some and config.gaps == "indicator",
+            )
+        )
+    encoding = FeatureEncoding(columns=tuple(columns))
+    _remark(encoding, gaps, config, findings)
+    return encoding
+
+
+def unit_images(images: AnyArray) -> FloatArray:
+    """Images as float32 in [0, 1]."""
+    if images.dtype == np.uint8:
+        scaled: FloatArray = images.astype(np.float32)
+        scaled /= np.float32(255)
+        return scaled
+    return images.astype(np.float32, copy=False)
+
+
+def _one_hot(
+    block: FloatArray,
+    values: AnyArray,
+    written: Column,
+    column: EncodedColumn,
+    raw: RawExamples,
+    findings: Findings,
+) -> None:
+    block[:] = 0
+    known = {label_key(value): place for place, value in enumerate(column.values)}
+    # Numbers under a column of texts are no texts that training has seen.
+    texts = written.values or ()
+    place = np.array([known.get(label_key(text), -1) for text in texts] + [-1])
+    gaps = np.isnan(values)
+    codes = np.where(gaps | (not texts), len(texts), values).astype(np.int64)
+    found = place[codes]
+    block[np.flatnonzero(found >= 0), found[found >= 0]] = 1
+    new = np.flatnonzero((found < 0) & ~gaps)
+    if new.size:
+        findings.remark(
+            f"{new.size} values of column {column.name!r} did not occur in training and count as "
+            f"none, the first at {raw.places[int(new[0])]}."
+        )
+
+
+def _remark(
+    encoding: FeatureEncoding, gaps: Sequence[str], config: ReadingConfig, findings: Findings
+) -> None:
+    if gaps:
+        more = " and a feature for each tells where" if config.gaps == "indicator" else ""
+        findings.remark(
+            f"Missing values of {len(gaps)} columns get the training rows' median{more}: "
+            f"{', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}. All sites "
+            "need the same features: settle gaps under [data] with the others."
+        )
+    for column in encoding.columns:
+        if column.values and column.name not in config.categories:
+            listed = ", ".join(f'"{value}"' for value in column.values[:MOST_LISTED])
+            findings.remark(
+                f"Column {column.name!r} has texts and becomes {len(column.values)} features: "
+                f"[{listed}]. All sites need the same ones: settle them under [data.categories]."
+            )
+
+
+MOST_LISTED = 10
+"""Number of texts that a remark lists."""
