@@ -151,23 +151,20 @@ def _held_out(raw: RawExamples, y: IntArray, config: SiteConfig, findings: Findi
     order = torch.randperm(len(y), generator=generator_for(config.name, "validation")).numpy()
     copies = same_rows(raw.inputs)
     repeated = len(copies) - len(np.unique(copies))
+    rows = _share_of_every_class(y, order, config.validation_fraction)
+    kept = "are spread over both sides of the split, so the measured accuracy says too much"
+    if raw.groups is not None:
+        rows = held_out_groups(raw.groups, y, order, config.validation_fraction)
+        count = len(np.unique(raw.groups))
+        findings.remark(f"{count} groups of examples are kept together in the split.")
+        kept = "stay in their groups"
+    elif repeated:
+        together = held_out_groups(copies, y, order, config.validation_fraction)
+        if set(y[together]) == set(y[rows]):
+            rows, kept = together, "are kept on one side of the split"
     if repeated:
-        findings.remark(
-            f"{repeated} examples are exact copies of others; copies are kept on one side of the "
-            "split."
-            if raw.groups is None
-            else f"{repeated} examples are exact copies of others."
-        )
+        findings.remark(f"{repeated} examples are exact copies of others; copies {kept}.")
         _remark_contradictions(copies, y, findings)
-    if raw.groups is not None or repeated:
-        groups = copies if raw.groups is None else raw.groups
-        rows = held_out_groups(groups, y, order, config.validation_fraction)
-        if raw.groups is not None:
-            findings.remark(
-                f"{len(np.unique(raw.groups))} groups of examples are kept together in the split."
-            )
-    else:
-        rows = _share_of_every_class(y, order, config.validation_fraction)
     if not rows.size:
         raise DataError(
             "no class has two examples"

@@ -14,7 +14,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, text_codes, tidy_labels
-from f2l_fed.data.readers.raw_examples import Column, Places, RawExamples
+from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -57,7 +57,7 @@ def examples_of_arrays(
     for name in (label, group):
         if name in arrays:
             _require_one_each(arrays[name], name, len(inputs), str(path))
-    places = Places(
+    places = ExamplePlaces(
         files=(path.name,),
         file=np.zeros(len(x), np.int64),
         row=np.arange(len(x), dtype=np.int64),
@@ -176,7 +176,7 @@ def _require_one_each(values: AnyArray, key: str, examples: int, where: str) -> 
 
 
 def _labels(
-    written: AnyArray, key: str, config: ReadingConfig, findings: Findings, places: Places
+    written: AnyArray, key: str, config: ReadingConfig, findings: Findings, places: ExamplePlaces
 ) -> WrittenLabels:
     if written.dtype.kind == "f":
         odd = np.flatnonzero(~np.isnan(written) & (written != np.rint(written)) | np.isinf(written))

@@ -52,7 +52,7 @@ class Findings:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was converted or left out, as sentences."""
+        """The remarks, as sentences."""
         return tuple(self._remarks)
 
     def remark(self, text: str) -> None:

@@ -15,7 +15,7 @@ from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind, v
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import text_codes, tidy_labels
 from f2l_fed.data.readers.pictures import PictureFacts, picture_facts, read_pixels
-from f2l_fed.data.readers.raw_examples import TEST, TRAIN, VALIDATION, Places, RawExamples
+from f2l_fed.data.readers.raw_examples import TEST, TRAIN, VALIDATION, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
 _PARTS = {
@@ -84,7 +84,7 @@ def read_image_folder(
         else None,
         groups=groups,
         part=parts if len(set(parts.tolist())) > 1 else None,
-        places=Places(
+        places=ExamplePlaces(
             files=tuple(image.name for image in images),
             file=np.arange(len(images), dtype=np.int64),
             row=np.full(len(images), -1, np.int64),

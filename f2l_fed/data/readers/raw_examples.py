@@ -15,7 +15,7 @@ TRAIN, VALIDATION, TEST = range(3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Places:
+class ExamplePlaces:
     """The places of examples in their files.
 
     Args:
@@ -32,7 +32,7 @@ class Places:
         name, row = self.files[int(self.file[example])], int(self.row[example])
         return name if row < 0 else f"{name}:{row}"
 
-    def take(self, rows: IntArray) -> Places:
+    def take(self, rows: IntArray) -> ExamplePlaces:
         """The places of some of the examples."""
         return replace(self, file=self.file[rows], row=self.row[rows])
 
@@ -71,7 +71,7 @@ class RawExamples:
     labels: WrittenLabels | None
     groups: IntArray | None = None
     part: IntArray | None = None
-    places: Places
+    places: ExamplePlaces
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:

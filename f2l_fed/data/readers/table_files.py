@@ -17,7 +17,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import MOST_VALUES, compression_of, kind_of
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import tidy_name
-from f2l_fed.data.readers.raw_examples import Places
+from f2l_fed.data.readers.raw_examples import ExamplePlaces
 from f2l_fed.data.readers.text_format import text_format
 from f2l_fed.errors import DataError
 
@@ -57,7 +57,7 @@ class RawTable:
     """
 
     columns: dict[str, Any]
-    places: Places
+    places: ExamplePlaces
     decimal: str = "."
 
 
@@ -84,7 +84,7 @@ def read_table_files(files: Sequence[Path], config: ReadingConfig, findings: Fin
         _require_size(table.num_rows * table.num_columns, files[0] if len(files) == 1 else file)
         tables.append(table)
         rows.append(numbers)
-    places = Places(
+    places = ExamplePlaces(
         files=tuple(file.name for file in files),
         file=np.repeat(np.arange(len(files)), [len(part) for part in rows]).astype(np.int64),
         row=np.concatenate(rows),

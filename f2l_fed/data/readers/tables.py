@@ -17,7 +17,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, text_codes, tidy_labels, tidy_name
 from f2l_fed.data.readers.numerals import is_date, parse_numerals
-from f2l_fed.data.readers.raw_examples import Column, Places, RawExamples
+from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces, RawExamples
 from f2l_fed.data.readers.table_files import GAP_TEXTS, LABEL_NAMES, RawTable, read_table_files
 from f2l_fed.errors import DataError
 
@@ -197,7 +197,7 @@ def _feature(
     return Column(name=name), _finite(name, values, table.places, findings)
 
 
-def _finite(name: str, values: AnyArray, places: Places, findings: Findings) -> AnyArray:
+def _finite(name: str, values: AnyArray, places: ExamplePlaces, findings: Findings) -> AnyArray:
     odd = np.flatnonzero(np.abs(values) > _LARGEST)
     if odd.size:
         _bad_values(

@@ -180,7 +180,7 @@ def _records(text: str, separator: str) -> list[list[str]]:
 
 
 def _fit(text: str, separator: str) -> tuple[float, float, int]:
-    """How well a separator suits a text: records of one length, then numbers, then columns."""
+    """The fitness of a separator for a text: records of one length, then numbers, then columns."""
     records = _records(text, separator)
     columns = len(records[0]) if records else 0
     if columns < 2:
