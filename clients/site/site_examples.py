@@ -38,7 +38,7 @@ class SiteExamples:
         validation: Examples to measure on; never learned from.
         test: Examples that the site does not use; None where no folder names such.
         labels: Meaning of the network's outputs; empty where the data have numbers too.
-        encoding: The encoding of a table's columns, fitted on the examples to learn from.
+        encoding: The encoding of a table's columns as features.
         remarks: What was converted or left out, as sentences.
     """
 

@@ -127,7 +127,10 @@ class FeatureEncoding:
 def fit_encoding(
     raw: RawExamples, rows: IntArray, config: ReadingConfig, findings: Findings
 ) -> FeatureEncoding:
-    """Fits the encoding of a table's columns on its training rows.
+    """Fits the encoding of a table's columns.
+
+    Which features there are follows from all rows, so that it does not hang on a split; the
+    numbers that are filled in follow from the rows to learn from alone.
 
     Args:
         raw: The examples; images need no encoding.
@@ -140,16 +143,15 @@ def fit_encoding(
     listed = {tidy_name(name): values for name, values in config.categories.items()}
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
-        values = raw.inputs[rows, place]
-        present = values[~np.isnan(values)]
         if column.values:
-            used = [column.values[int(code)] for code in np.unique(present)]
-            named = listed.get(column.name, tuple(used))
+            named = listed.get(column.name, column.values)
             columns.append(EncodedColumn(name=column.name, values=tuple(named)))
             continue
-        some = len(present) < len(values)
+        empty = np.isnan(raw.inputs[:, place])
+        present = raw.inputs[rows, place][~empty[rows]]
+        some = bool(empty.any())
         if some:
-            gaps.append(f"{column.name!r} ({len(values) - len(present)})")
+            gaps.append(f"{column.name!r} ({int(empty.sum())})")
         columns.append(
             EncodedColumn(
                 name=column.name,

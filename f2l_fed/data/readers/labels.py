@@ -106,12 +106,20 @@ def tidy_labels(
     for place, key in enumerate(keys):
         if key and counts[place]:
             spellings[key].append((int(counts[place]), names[place] or ""))
-    shown = {key: key if whole else tidy_name(max(found)[1]) for key, found in spellings.items()}
+    shown = {key: key if whole else _usual(found) for key, found in spellings.items()}
     order = known if whole else sorted(known, key=shown.__getitem__)
     number = {key: place for place, key in enumerate(order)}
     lookup = np.array([*(number.get(key, -1) for key in keys), -1], np.int64)
     _remark_spellings(spellings, shown, findings, whole=whole)
     return WrittenLabels(codes=lookup[codes], names=tuple(shown[key] for key in order), whole=whole)
+
+
+def _usual(found: Sequence[tuple[int, str]]) -> str:
+    """The most frequent spelling of a label."""
+    counts: dict[str, int] = defaultdict(int)
+    for count, name in found:
+        counts[tidy_name(name)] += count
+    return max(counts, key=lambda name: (counts[name], name))
 
 
 def _quantities(keys: Sequence[str]) -> list[str]:

@@ -188,8 +188,8 @@ def _fit(text: str, separator: str) -> tuple[float, float, int]:
     rows = records[1:] or records
     same = sum(len(row) == columns for row in rows) / len(rows)
     cells = [cell for row in rows[:20] for cell in row]
-    numbers = sum(is_numeral(cell, mark) for cell in cells for mark in ".,") / max(len(cells), 1)
-    return same, numbers, columns
+    numerals = sum(is_numeral(cell, ".") or is_numeral(cell, ",") for cell in cells)
+    return same, numerals / max(len(cells), 1), columns
 
 
 def is_numeral(text: str, decimal: str) -> bool:
