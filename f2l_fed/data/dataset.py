@@ -31,6 +31,7 @@ class Dataset:
         y: (n,) int64, labels in [0, classes).
         classes: Number of classes.
         groups: (n,) int64, the natural site that each example comes from, or None.
+        group_names: Names of these sites by their number; empty where they have none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     y: IntArray
     classes: int
     groups: IntArray | None = None
+    group_names: tuple[str, ...] = ()
 
 
 def as_dataset(

@@ -7,7 +7,8 @@ requests are refused at once.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,11 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
+from f2l_fed.data import Dataset, Partition, SiteData, load_dataset, partition, save_npz
+from f2l_fed.data.named_datasets.registry import DATASETS
+from f2l_fed.data.own_data import read_pool, read_sites
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.files import kind_of
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.body import Body
@@ -47,7 +52,9 @@ class Simulation:
     """The description of a simulation.
 
     Args:
-        data: Names of datasets or paths of ``.npz`` files, pooled.
+        data: Names of datasets, or paths of users' own data, pooled.
+        own_sites: Names of sites, and their own data each; then there is no ``data``.
+        reading: Settings of the reading of own data.
         scenario: The scenario that divides them among sites.
         sites: Number of training sites.
         held_out: Number of held-out sites of each kind.
@@ -65,10 +72,19 @@ class Simulation:
     out: Path
     config: FederationConfig
     baselines: bool = False
+    own_sites: tuple[tuple[str, Path], ...] = ()
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
-def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partition]:
+def prepare(
+    simulation: Simulation, *, force: bool, remark: Callable[[str], None] | None = None
+) -> tuple[Federation, Partition]:
     """Divides the data and creates the federation with a folder for every site.
+
+    Args:
+        simulation: The simulation.
+        force: Whether results that are there may be replaced.
+        remark: Called with each remark on own data, a sentence.
 
     Raises:
         UsageError: If the folder holds results already and ``force`` is not set.
@@ -89,7 +105,7 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
-        [load_dataset(spec) for spec in simulation.data],
+        _datasets(simulation, remark or (lambda _: None)),
         sites=simulation.sites,
         held_out=simulation.held_out,
         seed=simulation.config.seed,
@@ -123,6 +139,25 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     for site in divided.sites:
         _write_site(out / "sites" / site.name, site, config)
     return federation, divided
+
+
+def _datasets(simulation: Simulation, remark: Callable[[str], None]) -> list[Dataset]:
+    if simulation.own_sites:
+        found = [read_sites(simulation.own_sites, simulation.reading)]
+    else:
+        found = [_dataset(spec, simulation.reading) for spec in simulation.data]
+    for _, remarks in found:
+        for text in remarks:
+            remark(text)
+    return [dataset for dataset, _ in found]
+
+
+def _dataset(spec: str, reading: ReadingConfig) -> tuple[Dataset, tuple[str, ...]]:
+    """A dataset by its name, or of a path, and remarks."""
+    path = Path(spec).expanduser()
+    if spec in DATASETS or not (path.exists() or path.is_symlink() or kind_of(path)):
+        return load_dataset(spec), ()
+    return read_pool(path, reading)
 
 
 def _require_free(out: Path, *, force: bool) -> None:
