@@ -31,6 +31,7 @@ from f2l_fed.generator.config import (
 )
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, ProbeConfig, Recipe
 from f2l_fed.prior.config import PriorConfig
+from f2l_fed.targets.auto import AUTO
 from f2l_fed.targets.config import TargetConfig
 
 
@@ -200,14 +201,15 @@ class FederationConfig:
 
 
 def new_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a new federation: heads are generated unless they say otherwise.
+    """The values of a new federation: heads are generated, of a network that suits the inputs,
+    unless they say otherwise.
 
-    A folder without that key was made when there were whole networks alone.
+    A folder without these keys was made when there were other defaults.
     """
     target = values.get("target", {})
     if not isinstance(target, dict):
         return {**values}
-    return {**values, "target": {"adapt": "head", **target}}
+    return {**values, "target": {"adapt": "head", "name": AUTO, **target}}
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationConfig:

@@ -37,6 +37,8 @@ state = "state"
 
 # Port of the daemon's own page, served to this machine alone; 0 for none.
 page = 0
+# Whether that page shows ten examples too, to every account of this machine.
+page_data = false
 
 [data]
 # Labelled examples: an .npz file with x and y, a table (.csv, .tsv, .parquet, also .gz or a folder

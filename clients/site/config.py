@@ -89,6 +89,8 @@ class SiteConfig:
         server: Connection to the server.
         limits: Limits on what the daemon takes of this machine.
         page: Port of the daemon's own page, on loopback; 0 for none.
+        page_data: Whether that page, which every account of this machine can read, also shows a
+            few examples.
     """
 
     name: str
@@ -102,6 +104,7 @@ class SiteConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     page: int = 0
+    page_data: bool = False
 
     def __post_init__(self) -> None:
         require(is_name(self.name), self, "name", NAME_RULE)

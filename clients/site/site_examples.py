@@ -16,7 +16,13 @@ from f2l_fed.data.readers.division import held_out_groups, same_rows
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding, fit_encoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.numbering import number_labels, output_names
-from f2l_fed.data.readers.raw_examples import TEST, TRAIN, VALIDATION, RawExamples
+from f2l_fed.data.readers.raw_examples import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    ExamplePlaces,
+    RawExamples,
+)
 from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.errors import DataError
 
@@ -39,6 +45,7 @@ class SiteExamples:
         test: Examples that the site does not use; None where no folder names such.
         labels: Meaning of the network's outputs; empty where the data have numbers too.
         encoding: The encoding of a table's columns as features.
+        places: Where each of the examples to learn from was found.
         remarks: What was converted or left out, as sentences.
     """
 
@@ -47,6 +54,7 @@ class SiteExamples:
     test: Examples | None = None
     labels: tuple[str, ...]
     encoding: FeatureEncoding = field(default_factory=FeatureEncoding)
+    places: ExamplePlaces
     remarks: tuple[str, ...] = ()
 
 
@@ -100,6 +108,7 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
         test=chosen(test) if test.size else None,
         labels=tuple(names),
         encoding=encoding,
+        places=raw.places.take(train),
         remarks=findings.remarks,
     )
 

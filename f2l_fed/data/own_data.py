@@ -81,9 +81,12 @@ def read_sites(
         raise DataError("a site is named twice", got=", ".join(name for name, _ in sites))
     raws = {name: read_raw(path, config) for name, path in sites}
     findings = Findings(", ".join(name for name, _ in sites))
+    by_remark: dict[str, list[str]] = {}
     for name, raw in raws.items():
         for remark in raw.remarks:
-            findings.remark(f"{name}: {remark}")
+            by_remark.setdefault(remark, []).append(name)
+    for remark, those in by_remark.items():
+        findings.remark(remark if len(those) == len(raws) else f"{', '.join(those)}: {remark}")
     names = _all_names([raw.labels for raw in raws.values() if raw.labels])
     encodings = _common(
         [fit_encoding(raw, np.arange(len(raw)), config, findings) for raw in raws.values()]

@@ -23,6 +23,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import kind_of
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
+from f2l_fed.targets.auto import chosen_target
 from f2l_fed.targets.body import Body
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
@@ -111,12 +112,11 @@ def prepare(
         seed=simulation.config.seed,
         config=simulation.config.split,
     )
+    target = replace(
+        simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
+    )
     config = replace(
-        simulation.config,
-        shared_labels=divided.shared_labels,
-        target=replace(
-            simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
-        ),
+        simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
     )
     federation = Federation(out, config)
     # An unsuitable target is refused before files are replaced.
@@ -136,8 +136,9 @@ def prepare(
         else:
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
-    for site in divided.sites:
-        _write_site(out / "sites" / site.name, site, config)
+    for number, site in enumerate(divided.sites):
+        # The runtime knows its sites by their numbers.
+        _write_site(out / "sites" / f"site-{number:03d}", site, config)
     return federation, divided
 
 
