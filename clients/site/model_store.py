@@ -52,6 +52,7 @@ class ModelFacts:
         steps: Gradient steps from the start.
         accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
         accuracy: Accuracy after the steps.
+        encoding: The encoding of a table's columns as features, JSON; "" for none.
     """
 
     site: str
@@ -68,6 +69,13 @@ class ModelFacts:
     steps: int
     accuracy_before: float
     accuracy: float
+    encoding: str = ""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of all outputs: the labels, and numbers where there are none."""
+        numbers = range(len(self.labels), self.classes)
+        return (*self.labels, *map(str, numbers))
 
     @property
     def origin(self) -> str:

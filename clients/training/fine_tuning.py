@@ -128,6 +128,7 @@ def model_of(
         steps=task.recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
+        encoding=site.encoding.text,
     )
     at_start = replace(facts, steps=0, accuracy=network.before[1])
     start = Model(weights=network.start, layout=layout, facts=at_start)
@@ -179,6 +180,7 @@ def fine_tune_again(
         steps=recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
+        encoding=site.encoding.text,
     )
     return Model(weights=network.weights, layout=target.layout, facts=facts), network
 

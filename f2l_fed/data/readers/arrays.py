@@ -38,7 +38,11 @@ def read_npz(
     """
     _require_size(path)
     label, group = config.label or LABELS, config.group or GROUPS
-    needed = (_INPUTS, *((label,) if labelled else ()), *((group,) if config.group else ()))
+    needed = (
+        _INPUTS,
+        *((label,) if labelled else ()),
+        *((group,) if labelled and config.group else ()),
+    )
     arrays = read_arrays(path, needed, (label, group))
     return examples_of_arrays(path, arrays, config, findings)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import label_key, tidy_name
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
+from f2l_fed.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,32 +52,25 @@ class FeatureEncoding:
         """Names of all features in order."""
         return tuple(name for column in self.columns for name in column.features)
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """Plain values; `from_json` reads them back."""
-        return [
-            {
-                "name": column.name,
-                "values": list(column.values),
-                "fill": column.fill,
-                "indicator": column.indicator,
-            }
-            for column in self.columns
-        ]
+    @property
+    def text(self) -> str:
+        """The encoding as JSON, which `of_text` reads; "" for none."""
+        return json.dumps([asdict(column) for column in self.columns]) if self.columns else ""
 
     @classmethod
-    def from_json(cls, values: Sequence[Mapping[str, Any]]) -> FeatureEncoding:
-        """The encoding from plain values."""
-        return cls(
-            columns=tuple(
-                EncodedColumn(
-                    name=str(value["name"]),
-                    values=tuple(map(str, value["values"])),
-                    fill=float(value["fill"]),
-                    indicator=bool(value["indicator"]),
-                )
-                for value in values
-            )
-        )
+    def of_text(cls, text: str, *, where: str) -> FeatureEncoding:
+        """The encoding from JSON; raises DataError if it is damaged."""
+        try:
+            values = json.loads(text) if text else []
+            columns = tuple(from_mapping(EncodedColumn, value, where=where) for value in values)
+        except (ValueError, TypeError, AttributeError, ConfigError) as error:
+            raise DataError(
+                "the encoding of the network's inputs can't be read",
+                where=where,
+                got=type(error).__name__,
+                remedy="Make the network again: f2l-site generate.",
+            ) from error
+        return cls(columns=columns)
 
     def encode(self, raw: RawExamples, findings: Findings) -> FloatArray:
         """Encodes examples: images in [0, 1], and columns as this encoding says.

@@ -55,6 +55,11 @@ class Findings:
         """The remarks, as sentences."""
         return tuple(self._remarks)
 
+    @property
+    def problems(self) -> tuple[DataError, ...]:
+        """The problems, each an error of its own."""
+        return tuple(_error(what, problem) for what, problem in self._problems.items())
+
     def remark(self, text: str) -> None:
         """Adds a sentence."""
         self._remarks[text] = None
@@ -86,7 +91,7 @@ class Findings:
 
     def require_none(self) -> None:
         """Raises DataError with all problems, unless there is none."""
-        errors = [_error(what, problem) for what, problem in self._problems.items()]
+        errors = self.problems
         if len(errors) == 1:
             raise errors[0]
         if errors:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from f2l_fed.data.array_checks import AnyArray
+from f2l_fed.data.array_checks import FloatArray
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.feature_encoding import unit_images
 from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind, visible_entries
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import text_codes, tidy_labels
@@ -32,56 +33,49 @@ GROUP_FOLDER = "folder"
 class _Image:
     path: Path
     name: str
-    label: str | None
+    label: str
     part: int
     group: str
     facts: PictureFacts | None = None
 
 
-def read_image_folder(
-    folder: Path,
-    config: ReadingConfig,
-    findings: Findings,
-    *,
-    labelled: bool = True,
-    like: tuple[str, tuple[int, int]] | None = None,
-) -> RawExamples:
-    """Reads every image below the class folders, or below a folder for predictions.
+def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -> RawExamples:
+    """Reads every image below the class folders.
 
     Args:
         folder: The folder; with "train" and "val" or "test" above the class folders, each names
             its part.
         config: Settings.
         findings: Takes remarks and problems.
-        labelled: Whether class folders are needed.
-        like: Mode and size (width, height) of a network's inputs, which all images get.
 
     Raises:
         DataError: If there are no class folders or no images, or some can't be used.
     """
-    listed = _listed(folder, findings) if labelled else _unlabelled(folder)
-    images = _usable(listed, findings)
+    images = _usable(_listed(folder, findings), findings)
     findings.require_none()
     if not images:
         raise DataError(
-            "there are no images" if not labelled else "there are no class folders",
+            "there are no class folders",
             where=str(folder),
-            expected="one sub-folder with images for each class" if labelled else "images",
+            expected="one sub-folder with images for each class",
         )
-    mode, size = like or _shared_form(images, config, findings)
+    mode, size = _shared_form(images, config, findings)
     findings.require_none()
-    pixels = _pixels(images, mode, size, findings)
+    pixels = np.empty((len(images), 3 if mode == "RGB" else 1, size[1], size[0]), np.uint8)
+    for row, image in enumerate(images):
+        try:
+            pixels[row] = read_pixels(image.path, mode, size)
+        except DataError as error:
+            _add(findings, image, error)
     findings.require_none()
-    codes, names = text_codes(np.array([image.label or "" for image in images]))
+    codes, names = text_codes(np.array([image.label for image in images]))
     parts = np.array([image.part for image in images], np.int64)
-    grouped = labelled and config.group == GROUP_FOLDER
+    grouped = config.group == GROUP_FOLDER
     groups = text_codes(np.array([image.group for image in images]))[0] if grouped else None
     return RawExamples(
         where=str(folder),
         inputs=pixels,
-        labels=tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings)
-        if labelled
-        else None,
+        labels=tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings),
         groups=groups,
         part=parts if len(set(parts.tolist())) > 1 else None,
         places=ExamplePlaces(
@@ -90,6 +84,53 @@ def read_image_folder(
             row=np.full(len(images), -1, np.int64),
         ),
     )
+
+
+def image_inputs(
+    path: Path, mode: str, size: tuple[int, int], findings: Findings, batch: int
+) -> tuple[int, Iterator[tuple[list[str], FloatArray]]]:
+    """An image, or every image below a folder, brought to one form, a batch at a time.
+
+    Args:
+        path: The image or the folder.
+        mode: "L" or "RGB".
+        size: Width and height, pixels.
+        findings: Takes remarks, also on images that can't be read and are left out.
+        batch: Number of images in a batch.
+
+    Returns:
+        The number of files, and batches of their names and (b, C, H, W) float32 in [0, 1].
+
+    Raises:
+        DataError: If there are no files.
+    """
+    files = list(files_below(path)) if path.is_dir() else [path]
+    root = path if path.is_dir() else path.parent
+    listed = [
+        _Image(path=file, name=str(file.relative_to(root)), label="", part=TRAIN, group="")
+        for file in files
+    ]
+    if not listed:
+        raise DataError("there are no images", where=str(path))
+
+    def batches() -> Iterator[tuple[list[str], FloatArray]]:
+        for start in range(0, len(listed), batch):
+            here = Findings(str(path))
+            names, pixels = [], []
+            for image in _usable(listed[start : start + batch], here):
+                try:
+                    pixels.append(read_pixels(image.path, mode, size))
+                    names.append(image.name)
+                except DataError as error:
+                    _add(here, image, error)
+            for remark in here.remarks:
+                findings.remark(remark)
+            for problem in here.problems:
+                findings.remark(f"Left out: {problem}")
+            if names:
+                yield names, unit_images(np.stack(pixels))
+
+    return len(listed), batches()
 
 
 def _listed(folder: Path, findings: Findings) -> list[_Image]:
@@ -132,13 +173,6 @@ def _listed(folder: Path, findings: Findings) -> list[_Image]:
                 for file in files
             ]
     return listed
-
-
-def _unlabelled(folder: Path) -> list[_Image]:
-    return [
-        _Image(path=file, name=str(file.relative_to(folder)), label=None, part=TRAIN, group="")
-        for file in files_below(folder)
-    ]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -233,16 +267,3 @@ def _remark_modes(facts: Sequence[PictureFacts], mode: str, findings: Findings) 
         findings.remark(f"Transparent parts of {clear} images were laid on white.")
     if deep := sum(fact.mode.startswith("I") or fact.mode == "F" for fact in facts):
         findings.remark(f"{deep} images with more than 8 bits were brought to 8 bits.")
-
-
-def _pixels(
-    images: Sequence[_Image], mode: str, size: tuple[int, int], findings: Findings
-) -> AnyArray:
-    """(n, C, H, W) uint8."""
-    pixels = np.empty((len(images), len(mode) if mode == "RGB" else 1, size[1], size[0]), np.uint8)
-    for row, image in enumerate(images):
-        try:
-            pixels[row] = read_pixels(image.path, mode, size)
-        except DataError as error:
-            _add(findings, image, error)
-    return pixels

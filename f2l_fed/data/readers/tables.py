@@ -57,8 +57,10 @@ def read_tables(
     table = read_table_files(files, config, findings)
     names = list(table.columns)
     label = _label_name(names, config, where, findings, needed=labelled)
-    group = _named_column(names, config.group, "group", findings) if config.group else ""
-    ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
+    group, ignored = "", set()
+    if labelled:
+        group = _named_column(names, config.group, "group", findings) if config.group else ""
+        ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)

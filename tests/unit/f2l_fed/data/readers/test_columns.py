@@ -148,7 +148,7 @@ def test_an_encoding_is_kept_as_plain_values(tmp_path):
         ReadingConfig(),
     )
     encoding = fit_encoding(raw, np.arange(N), ReadingConfig(), Findings(""))
-    again = FeatureEncoding.from_json(encoding.to_json())
+    again = FeatureEncoding.of_text(encoding.text, where="")
     assert again == encoding
     findings = Findings("")
     assert np.array_equal(again.encode(raw, findings), encoding.encode(raw, findings))
