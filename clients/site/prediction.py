@@ -235,7 +235,7 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     share, scale = right / count, 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z * ((share * (1 - share) + z * z / (4 * count)) / count) ** 0.5 / scale
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return min(max(middle - half, 0.0), share), max(min(middle + half, 1.0), share)
 
 
 @torch.no_grad()

@@ -84,7 +84,8 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
     y = number_labels(raw, names, findings)
     findings.require_none()
     train, held_out, test = _parts(raw, y, config, findings)
-    encoding = fit_encoding(raw, train, config.data, findings)
+    private = bool(config.privacy.epsilon)
+    encoding = fit_encoding(raw, train, config.data, findings, private=private)
     x = encoding.encode(raw, findings)
     findings.require_none()
 
@@ -167,7 +168,8 @@ def _held_out(raw: RawExamples, y: IntArray, config: SiteConfig, findings: Findi
         count = len(np.unique(raw.groups))
         findings.remark(f"{count} groups of examples are kept together in the split.")
         kept = "stay in their groups"
-    elif repeated:
+    elif repeated and not config.privacy.epsilon:
+        # With a privacy budget, no example decides on which side another one is.
         together = held_out_groups(copies, y, order, config.validation_fraction)
         if set(y[together]) == set(y[rows]):
             rows, kept = together, "are kept on one side of the split"

@@ -151,7 +151,9 @@ def _common(encodings: Sequence[FeatureEncoding]) -> list[FeatureEncoding]:
             columns=tuple(
                 replace(
                     column,
-                    values=tuple(sorted(texts[column.name])),
+                    values=column.values
+                    if texts[column.name] == set(column.values)
+                    else tuple(sorted(texts[column.name])),
                     indicator=column.name in gaps,
                     fill=fill.get(column.name, column.fill),
                 )

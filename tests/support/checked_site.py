@@ -12,16 +12,23 @@ from clients.onboarding.site_template import create_site
 from clients.site.site import Site, open_site
 
 
-def site_on(data: Path, more: str = "", *, top: str = "", policy: str = "") -> Path:
-    """A new site.toml on these data, with further keys in [data], above it, and in [policy]."""
+def site_on(
+    data: Path, more: str = "", *, top: str = "", policy: str = "", privacy: str = ""
+) -> Path:
+    """A new site.toml on these data, with further keys above the sections and in some of them."""
     folder = data.parent / f"site-of-{data.name}"
     path = folder / "site.toml"
     path.unlink(missing_ok=True)
     create_site(folder, "north", data)
     text = path.read_text()
-    for section, keys in (("[data]", more), ("[policy]", policy)):
+    for section, keys in (("[data]", more), ("[policy]", policy), ("[privacy]", privacy)):
         text = text.replace(f"\n{section}\n", f"\n{section}\n{keys}\n")
-    for line in (*more.splitlines(), *top.splitlines(), *policy.splitlines()):
+    for line in (
+        *more.splitlines(),
+        *top.splitlines(),
+        *policy.splitlines(),
+        *privacy.splitlines(),
+    ):
         name = line.partition("=")[0].strip()
         kept, seen = [], 0
         for old in text.splitlines():

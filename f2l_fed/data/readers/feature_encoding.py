@@ -120,7 +120,12 @@ class FeatureEncoding:
 
 
 def fit_encoding(
-    raw: RawExamples, rows: IntArray, config: ReadingConfig, findings: Findings
+    raw: RawExamples,
+    rows: IntArray,
+    config: ReadingConfig,
+    findings: Findings,
+    *,
+    private: bool = False,
 ) -> FeatureEncoding:
     """Fits the encoding of a table's columns.
 
@@ -132,6 +137,9 @@ def fit_encoding(
         rows: (m,) int64, those to learn from.
         config: Settings.
         findings: Takes remarks.
+        private: Whether nothing may be fitted, since it would carry one example into the inputs of
+            all others, past the noise of a privacy budget: gaps become 0, and texts that the
+            settings do not list are a problem.
     """
     if not raw.columns:
         return FeatureEncoding()
@@ -139,6 +147,12 @@ def fit_encoding(
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
         if column.values:
+            if private and column.name not in listed:
+                findings.problem(
+                    "a privacy budget needs the values of text columns in the settings",
+                    [repr(column.name)],
+                    remedy="List them under [data.categories], or add the column to ignore.",
+                )
             named = listed.get(column.name, column.values)
             columns.append(EncodedColumn(name=column.name, values=tuple(named)))
             continue
@@ -150,11 +164,17 @@ def fit_encoding(
         columns.append(
             EncodedColumn(
                 name=column.name,
-                fill=float(np.median(present)) if len(present) else 0.0,
-                indicator=some and config.gaps == "indicator",
+                fill=float(np.median(present)) if len(present) and not private else 0.0,
+                indicator=some and config.gaps == "indicator" and not private,
             )
         )
     encoding = FeatureEncoding(columns=tuple(columns))
+    if private and gaps:
+        findings.remark(
+            f"Missing values of {len(gaps)} columns become 0: nothing is fitted to the data where "
+            "there is a privacy budget."
+        )
+        gaps = []
     _remark(encoding, gaps, config, findings)
     return encoding
 
@@ -204,7 +224,7 @@ def _remark(
             "need the same features: settle gaps under [data] with the others."
         )
     for column in encoding.columns:
-        if column.values and column.name not in config.categories:
+        if column.values and column.name not in map(tidy_name, config.categories):
             listed = ", ".join(f'"{value}"' for value in column.values[:MOST_LISTED])
             findings.remark(
                 f"Column {column.name!r} has texts and becomes {len(column.values)} features: "

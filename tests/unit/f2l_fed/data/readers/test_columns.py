@@ -204,3 +204,15 @@ def test_many_columns_are_read(tmp_path):
     path = table(tmp_path / "t.csv", **{f"c{n}": list(range(N)) for n in range(3000)})
     report = checked(path)
     assert (report.problems, report.input_shape) == ((), (3000,))
+
+
+def test_nothing_is_fitted_to_the_data_of_a_site_with_a_privacy_budget(tmp_path):
+    budget = {"privacy": "epsilon = 8.0"}
+    path = table(tmp_path / "t.csv", colour=["red", "blue"] * 10, a=[None, *range(1, N)])
+    problem = one_problem(checked(path, **budget), "privacy budget", "'colour'")
+    assert "[data.categories]" in problem
+    more = 'categories.colour = ["red", "blue"]'
+    one_remark(checked(path, more, **budget), "become 0")
+    site = opened(path, more, **budget)
+    assert site.encoding.features == ("colour = red", "colour = blue", "a")
+    assert 0.0 in torch.cat([site.train.x, site.validation.x])[:, 2].tolist()
