@@ -21,7 +21,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Args:
         kind: A dataclass whose fields are numbers, strings, booleans, lists of numbers or of
             strings, lists of strings by name, or such dataclasses. A list of strings may also be
-            one text, separated by commas; a list of numbers may be a single number.
+            one text, separated by commas.
         values: By field name.
         where: File or option, for the error.
 
@@ -75,7 +75,6 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
         fits = _is_number(value)
         value = float(value) if fits else value
     elif hint == tuple[int, ...]:
-        value = [value] if type(value) is int else value
         fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
         value = tuple(value) if fits else value
     elif hint == tuple[str, ...]:

@@ -150,6 +150,9 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
             findings.require_none()
     if x.ndim == 2:
         return values, tuple(Column(name=str(number)) for number in range(1, x.shape[1] + 1))
+    if x.dtype == np.uint16 and int(x.max()) > 255:
+        findings.remark("x has 16-bit pixels, which were divided by 65535.")
+        return channels_first(values.astype(np.float32) / np.float32(65535), where), ()
     return channels_first(unit_range(values.astype(np.float32), x, where), where), ()
 
 

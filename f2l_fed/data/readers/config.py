@@ -32,7 +32,7 @@ class ReadingConfig:
         separator: Separator of a text file's columns; "tab" for a tab.
         decimal: Decimal mark of a text file, "." or ",".
         encoding: Encoding of a text file, such as "windows-1252".
-        resize: Width and height of every image, pixels; one number for both. The middle is kept.
+        resize: Width and height of every image, pixels; [n] for both. The middle is kept.
         mode: "grey" or "rgb" for every image.
         unlabelled: Labels that mark rows without one, such as "-1"; those are left out.
         gaps: Treatment of missing numbers: "indicator" fills in the training rows' median and adds

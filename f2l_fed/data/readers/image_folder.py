@@ -51,13 +51,15 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
     Raises:
         DataError: If there are no class folders or no images, or some can't be used.
     """
-    images = _usable(_listed(folder, findings), findings)
+    listed = _listed(folder, findings)
+    images = _usable(listed, findings)
     findings.require_none()
     if not images:
         raise DataError(
             "there are no class folders",
             where=str(folder),
             expected="one sub-folder with images for each class",
+            got=f"{len(listed)} other files, such as {listed[0].name}" if listed else "",
         )
     mode, size = _shared_form(images, config, findings)
     findings.require_none()

@@ -44,7 +44,7 @@ def read_inputs(
         DataError: If the inputs can't be read, or are none of this network's.
     """
     require_readable(path)
-    if parts := table_parts(path):
+    if parts := table_parts(path, findings):
         from f2l_fed.data.readers.tables import read_tables
 
         names = [column.name for column in encoding.columns]

@@ -48,6 +48,23 @@ def parse_numerals(texts: Sequence[str], decimal: str) -> tuple[AnyArray, bool]:
     return values, separated
 
 
+_UNIT = re.compile(r"([$€£¥]?)\s*([+\-\u2212]?[\d.,'’ \u00a0\u202f]*\d)\s*([^\d\s.,]{0,8})")
+
+
+def without_unit(texts: Sequence[str]) -> tuple[list[str], str]:
+    """Texts without the unit that all of them have, such as "%", "mm" or "€"; and that unit.
+
+    >>> without_unit(["5 mm", "1,5 mm"]), without_unit(["5 mm", "5 g"])[1]
+    ((['5', '1,5'], 'mm'), '')
+    """
+    found = [_UNIT.fullmatch(text.strip()) for text in texts]
+    units = {(match[1], match[3]) for match in found if match}
+    if len(units) != 1 or None in found:
+        return list(texts), ""
+    before, after = units.pop()
+    return [match[2] for match in found if match], before or after
+
+
 def is_date(text: str) -> bool:
     """Whether a text is a date or a time.
 

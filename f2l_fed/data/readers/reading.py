@@ -40,7 +40,7 @@ def read_raw(path: Path, config: ReadingConfig) -> RawExamples:
     """
     require_readable(path)
     findings = Findings(str(path))
-    parts = table_parts(path)
+    parts = table_parts(path, findings)
     # Packages that only some kinds of data need are imported with their first file.
     if parts:
         from f2l_fed.data.readers.tables import read_tables
@@ -63,7 +63,7 @@ def read_raw(path: Path, config: ReadingConfig) -> RawExamples:
     return replace(raw, remarks=findings.remarks)
 
 
-def table_parts(path: Path) -> Sequence[Path]:
+def table_parts(path: Path, findings: Findings) -> Sequence[Path]:
     """The files of a table: one file, or the parts in a folder; empty for data of other kinds.
 
     Raises:
@@ -76,17 +76,18 @@ def table_parts(path: Path) -> Sequence[Path]:
     parts = [entry for entry in entries if kind_of(entry) in ("text", "parquet")]
     if any(entry.is_dir() for entry in entries):
         return ()
+    tables = [part for part in parts if part.suffix.lower() != ".txt"]
+    if tables and len(tables) < len(parts):
+        notes = [part.name for part in parts if part not in tables]
+        findings.remark(f"Texts beside the parts of the table are left out: {', '.join(notes)}.")
+        parts = tables
     if len({kind_of(part) for part in parts}) > 1:
-        parquet = [part for part in parts if kind_of(part) == "parquet"]
-        text = [part for part in parts if part.suffix.lower() != ".txt" and part not in parquet]
-        if text:
-            raise DataError(
-                "the folder holds tables of several kinds",
-                where=str(path),
-                got=f"{parquet[0].name}, {text[0].name}",
-                remedy="Keep the parts of one table in a folder of their own.",
-            )
-        parts = parquet
+        raise DataError(
+            "the folder holds tables of several kinds",
+            where=str(path),
+            got=", ".join({kind_of(part): part.name for part in parts}.values()),
+            remedy="Keep the parts of one table in a folder of their own.",
+        )
     for part in parts:
         require_readable(part)
     return parts

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from f2l_fed.data.array_checks import IntArray
@@ -18,7 +19,7 @@ from f2l_fed.data.readers.files import MOST_VALUES, compression_of, kind_of
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import tidy_name
 from f2l_fed.data.readers.raw_examples import ExamplePlaces
-from f2l_fed.data.readers.text_format import text_format
+from f2l_fed.data.readers.text_format import is_numeral, text_format
 from f2l_fed.errors import DataError
 
 GAP_TEXTS = (
@@ -121,7 +122,11 @@ def _text(path: Path, config: ReadingConfig, findings: Findings) -> tuple[Any, I
             encoding="utf8" if form.encoding in ("utf-8", "utf-8-sig") else form.encoding,
         ),
         "parse_options": csv.ParseOptions(
-            delimiter=form.separator, newlines_in_values=True, invalid_row_handler=skip
+            delimiter=form.separator,
+            newlines_in_values=True,
+            # They are dropped below, where rows have got their numbers.
+            ignore_empty_lines=False,
+            invalid_row_handler=skip,
         ),
         "convert_options": csv.ConvertOptions(
             column_types=texts,
@@ -151,7 +156,21 @@ def _text(path: Path, config: ReadingConfig, findings: Findings) -> tuple[Any, I
             remedy="Quote texts that hold the separator, or name the separator under [data].",
         )
         numbers = np.setdiff1d(numbers, at)[: table.num_rows]
-    return table, numbers, form.decimal
+    kept = _not_empty(table)
+    return table.take(kept), numbers[kept], form.decimal
+
+
+def _not_empty(table: Any) -> IntArray:
+    """The rows that have a value."""
+    left = np.arange(table.num_rows, dtype=np.int64)
+    for column in table.columns:
+        if not left.size:
+            break
+        empty = column.is_null().to_numpy().astype(bool)
+        if pa.types.is_string(column.type):
+            empty |= pc.equal(column, "").fill_null(True).to_numpy().astype(bool)
+        left = left[empty[left]]
+    return np.setdiff1d(np.arange(table.num_rows, dtype=np.int64), left)
 
 
 def _parquet(path: Path) -> Any:
@@ -168,6 +187,15 @@ def _parquet(path: Path) -> Any:
 def _named(table: Any, path: Path) -> Any:
     """The table with tidy names of columns; raises DataError if one occurs twice."""
     names = [tidy_name(name.removeprefix("\ufeff")) for name in table.column_names]
+    if sum(is_numeral(name, ".") for name in names) > len(names) / 2 and len(set(names)) < len(
+        names
+    ):
+        raise DataError(
+            "the first line holds values, not the names of the columns",
+            where=str(path),
+            got=", ".join(map(repr, names[:SHOWN])),
+            remedy="Add a first line that names every column.",
+        )
     if twice := [name for name, count in Counter(names).items() if name and count > 1]:
         raise DataError(
             "columns have the same name",

@@ -16,9 +16,10 @@ from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, text_codes, tidy_labels, tidy_name
-from f2l_fed.data.readers.numerals import is_date, parse_numerals
+from f2l_fed.data.readers.numerals import is_date, parse_numerals, without_unit
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces, RawExamples
 from f2l_fed.data.readers.table_files import GAP_TEXTS, LABEL_NAMES, RawTable, read_table_files
+from f2l_fed.data.readers.text_format import is_numeral
 from f2l_fed.errors import DataError
 
 MOST_CATEGORIES = 32
@@ -29,6 +30,13 @@ _ROW_NUMBER = re.compile(
     r"|unnamed: \d+|__index_level_\d+__|\(column \d+ without a name\)|.*[ _-]id",
     re.I,
 )
+_FEW = 12
+"""Number of rows up to which every text may be another one in a column that is a feature."""
+
+_LONGEST = 60
+"""Most characters of a text that is a feature, or shown."""
+
+_GAPS = {text.casefold() for text in GAP_TEXTS}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -64,7 +72,7 @@ def read_tables(
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)
-    labels = _labels(table.columns[label], config, findings) if label else None
+    labels = _labels(table.columns[label], table.decimal, config, findings) if label else None
     columns, values = [], []
     for name in names:
         if name in (label, group) or name in ignored or (features and name not in features):
@@ -112,7 +120,9 @@ def _label_name(
         where=where,
         expected=f"a column named {' or '.join(LABEL_NAMES[:2])}",
         got=f"columns {', '.join(map(repr, names[:20]))}{', …' if len(names) > 20 else ''}",
-        remedy='Name it under [data] in site.toml, such as label = "result"; for simulate, '
+        remedy="Add a first line that names every column."
+        if all(is_numeral(name, ".") for name in names)
+        else 'Name it under [data] in site.toml, such as label = "result"; for simulate, '
         "--set data.label=result.",
     )
 
@@ -134,8 +144,10 @@ def _named_column(names: Sequence[str], name: str, key: str, findings: Findings)
     return ""
 
 
-def _labels(column: Any, config: ReadingConfig, findings: Findings) -> WrittenLabels:
+def _labels(column: Any, decimal: str, config: ReadingConfig, findings: Findings) -> WrittenLabels:
     codes, names = _codes(column)
+    if decimal == "," and all(is_numeral(name, ",") for name in names if name):
+        names = [name.replace(",", ".") if name else name for name in names]
     if pa.types.is_temporal(column.type):
         findings.problem(
             "the column of labels holds dates or times",
@@ -181,7 +193,7 @@ def _feature(
     if not forced and _ROW_NUMBER.fullmatch(name) and _all_different(column):
         _leave_out(name, "a running number or an id", findings)
         return None
-    if types.is_string(kind) or types.is_large_string(kind):
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return _of_texts(name, column, table, findings, forced=forced)
     if not (
         types.is_integer(kind)
@@ -216,41 +228,61 @@ def _of_texts(
 ) -> tuple[Column, AnyArray] | None:
     codes, texts = _codes(column)
     tidy = [tidy_name(text or "") for text in texts]
-    gaps = {text.casefold() for text in GAP_TEXTS}
-    known = np.array([text.casefold() not in gaps for text in tidy] + [False])
+    known = np.array([text.casefold() not in _GAPS for text in tidy], bool)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    numbers, separated = parse_numerals(tidy, table.decimal)
-    total = int(counts[known[:-1]].sum())
-    numeric = int(counts[known[:-1] & ~np.isnan(numbers)].sum())
+    total = int(counts[known].sum())
     if not total:
         findings.remark(f"Column {name!r} is empty and left out.")
         return (Column(name=name), np.full(len(codes), np.nan)) if forced else None
-    if 2 * numeric >= total:
-        bad = np.flatnonzero(known[:-1] & np.isnan(numbers))
+    numbers = _numbers(name, tidy, known, table, findings)
+    if 2 * int(counts[known & ~np.isnan(numbers)].sum()) >= total:
+        bad = np.flatnonzero(known & np.isnan(numbers))
         if bad.size:
             rows = np.flatnonzero(np.isin(codes, bad))
-            shown = [texts[codes[row]] for row in rows[:SHOWN]]
+            shown = [str(texts[codes[row]])[:_LONGEST] for row in rows[:SHOWN]]
             _bad_values(
                 f"values in column {name!r} are no numbers",
                 table.places.first(rows[:SHOWN].tolist(), shown),
                 int(rows.size),
                 findings,
             )
-        if separated:
-            findings.remark(f"Separators between thousands in column {name!r} were removed.")
-        lookup = np.append(np.where(known[:-1], numbers, np.nan), np.nan)
+        lookup = np.append(np.where(known, numbers, np.nan), np.nan)
         return Column(name=name), _finite(name, lookup[codes], table.places, findings)
     dates = int(sum(counts[place] for place, text in enumerate(tidy) if is_date(text)))
     if 2 * dates >= total and not forced:
         _leave_out(name, "dates or times", findings)
         return None
-    values = tuple(sorted({text for text, told in zip(tidy, known[:-1], strict=True) if told}))
-    if len(values) > MOST_CATEGORIES and not forced:
-        _leave_out(name, f"texts, {len(values)} different ones", findings)
+    values = tuple(sorted({text for text, told in zip(tidy, known, strict=True) if told}))
+    many = len(values) > MOST_CATEGORIES or 2 * len(values) > total > _FEW
+    if (many or max(map(len, values)) > _LONGEST) and not forced:
+        _leave_out(name, f"texts, {len(values)} different ones,", findings)
         return None
     number = {text: place for place, text in enumerate(values)}
     lookup = np.array([*(float(number.get(text, np.nan)) for text in tidy), np.nan])
     return Column(name=name, values=values), lookup[codes]
+
+
+def _numbers(
+    name: str, texts: Sequence[str], known: AnyArray, table: RawTable, findings: Findings
+) -> AnyArray:
+    """Texts as numbers, NaN for those that are none; what had to be removed is remarked."""
+    told = np.flatnonzero(known)
+    bare, unit = without_unit([texts[place] for place in told.tolist()])
+    values, separated = parse_numerals(bare, table.decimal)
+    other = "." if table.decimal == "," else ","
+    if np.isnan(values).any():
+        again, also = parse_numerals(bare, other)
+        if not np.isnan(again).any():
+            values, separated = again, also
+            findings.remark(f"The decimal mark of column {name!r} is {other!r}.")
+    numbers = np.full(len(texts), np.nan)
+    numbers[told] = values
+    if not np.isnan(values).all():
+        if separated:
+            findings.remark(f"Separators between thousands in column {name!r} were removed.")
+        if unit:
+            findings.remark(f"The unit {unit!r} in column {name!r} was removed.")
+    return numbers
 
 
 def _leave_out(name: str, kind: str, findings: Findings) -> None:

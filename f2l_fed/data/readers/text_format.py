@@ -19,7 +19,7 @@ from f2l_fed.errors import DataError
 _SAMPLE = 2**18
 _CHUNK = 2**20
 _RECORDS = 200
-_CANDIDATES = (",", ";", "\t", "|")
+_CANDIDATES = (",", ";", "\t", "|", " ")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -69,8 +69,15 @@ def text_format(path: Path, config: ReadingConfig, findings: Findings) -> TextFo
     if stated := re.match(r"sep=(.)\r?\n", text):
         text, skipped = text[stated.end() :], 1
         separator = separator or stated[1]
+    preamble = re.match(r"(#.*\n|\s*\n)+", text)
+    below = text[preamble.end() :] if preamble else text
     if not separator:
-        separator = max(_CANDIDATES, key=lambda candidate: _fit(text, candidate))
+        separator = max(_CANDIDATES, key=lambda candidate: _fit(below, candidate))
+    if preamble and len(_records(below, separator)) > 0:
+        first = len(_records(preamble[0].strip().splitlines()[-1], separator)[0])
+        # A header may begin with this character, too.
+        if first != len(_records(below, separator)[0]):
+            text, skipped = below, skipped + preamble[0].count("\n")
     records = _records(text, separator)
     if not records:
         raise DataError(

@@ -9,6 +9,7 @@ import pytest
 
 from clients.onboarding.site_template import create_site
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.reading import read_raw, table_parts
 from f2l_fed.errors import DataError
 from tests.support.checked_site import checked, one_problem, write_rows
@@ -64,7 +65,7 @@ def test_parts_of_several_kinds_are_refused(tmp_path):
     for name in ("a.csv", "b.parquet"):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match="several kinds"):
-        table_parts(tmp_path)
+        table_parts(tmp_path, Findings(""))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

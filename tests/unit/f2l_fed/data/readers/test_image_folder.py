@@ -139,7 +139,7 @@ def test_mixed_sizes_need_resize_and_all_sizes_are_told(tmp_path):
     report = checked(tmp_path, "resize = [5, 4]")
     assert (report.problems, report.input_shape) == ((), (1, 4, 5))
     one_remark(report, "18 images were brought to 5x4 pixels")
-    assert checked(tmp_path, "resize = 4").input_shape == (1, 4, 4)
+    assert checked(tmp_path, "resize = [4]").input_shape == (1, 4, 4)
 
 
 def test_what_file_managers_leave_behind_does_not_matter(tmp_path):

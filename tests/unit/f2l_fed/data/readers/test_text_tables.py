@@ -11,6 +11,7 @@ import pytest
 from clients.site.site import open_site
 from tests.support.checked_site import checked, one_problem, one_remark, opened, site_on, write_rows
 
+N = 20
 SPREADSHEET = "größe;länge;label\r\n" + "".join(
     f"{n},5;1.{n:03d},25;{'Kratzer ä' if n % 2 else 'gut'}\r\n" for n in range(20)
 )
@@ -183,3 +184,83 @@ def test_site_toml_with_a_mark_of_its_encoding_is_read(tmp_path):
     path = site_on(write_rows(tmp_path / "t.csv"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert open_site(path).labels == ("ok", "scratch")
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("{n} mm", "The unit 'mm' in column 'a'"),
+        ("{n}%", "The unit '%' in column 'a'"),
+        ("€ {n}", "The unit '€' in column 'a'"),
+        ('"{n},5"', "The decimal mark of column 'a' is ','"),
+        ("{n} 000", "Separators between thousands in column 'a'"),
+    ],
+)
+def test_units_and_another_decimal_mark_are_removed_from_a_column_with_a_remark(
+    tmp_path, cell, words
+):
+    rows = "".join(f"{cell.format(n=n)},{n}.25,{'xy'[n % 2]}\n" for n in range(N))
+    report = checked(write_rows(tmp_path / "t.csv", text=f"a,b,label\n{rows}"))
+    assert (report.problems, report.input_shape) == ((), (2,))
+    one_remark(report, words)
+
+
+def test_codes_with_a_letter_are_no_numbers(tmp_path):
+    rows = "".join(f"M{n % 3},{n},{'xy'[n % 2]}\n" for n in range(N))
+    site = opened(write_rows(tmp_path / "t.csv", text=f"a,b,label\n{rows}"))
+    assert site.encoding.features == ("a = M0", "a = M1", "a = M2", "b")
+
+
+def test_empty_rows_are_passed_over_and_rows_keep_their_numbers(tmp_path):
+    rows = "".join(f"{n};{'xy'[n % 2]}\n\n" for n in range(N))
+    text = f"a;label\n{rows}zz;x\n" + ";\n" * 9
+    problem = one_problem(checked(write_rows(tmp_path / "t.csv", text=text)))
+    assert f"'zz' (t.csv:{2 * N + 2})" in problem
+    report = checked(write_rows(tmp_path / "t.csv", text=text.replace("zz", "5")))
+    assert (report.problems, report.train + report.validation) == ((), N + 1)
+    assert not any("without a label" in text for text in report.remarks)
+
+
+def test_lines_of_comments_above_the_header_are_passed_over(tmp_path):
+    rows = "".join(f"{n},{'xy'[n % 2]}\n" for n in range(N))
+    text = f"# made by a device, 2026\n# serial 7\na,label\n{rows}"
+    report = checked(write_rows(tmp_path / "t.csv", text=text))
+    assert (report.problems, report.train) == ((), 16)
+    problem = one_problem(checked(write_rows(tmp_path / "t.csv", text=f"{text}z,x\n")))
+    assert f"'z' (t.csv:{N + 4})" in problem
+    rows = "".join(f"{n},{n},{'xy'[n % 2]}\n" for n in range(N))
+    report = checked(write_rows(tmp_path / "t.csv", text=f"#,a,label\n{rows}"))
+    assert (report.problems, report.input_shape) == ((), (2,))
+
+
+def test_a_table_without_a_header_is_told(tmp_path):
+    rows = "".join(f"{n},{n * 2},{n % 3}\n" for n in range(N))
+    one_problem(checked(write_rows(tmp_path / "t.csv", text=rows)), "first line", "names every")
+    one_problem(
+        checked(write_rows(tmp_path / "t.csv", text=f"5.1,3.5,0\n{rows}")), "names every column"
+    )
+
+
+def test_texts_that_differ_in_most_rows_or_are_long_are_no_categories(tmp_path):
+    rows = "".join(f"part{n // 2}x,{n},{'y' * 70},{'xy'[n % 2]}\n" for n in range(N))
+    report = checked(write_rows(tmp_path / "t.csv", text=f"c,a,note,label\n{rows}"))
+    assert report.input_shape == (11,)
+    one_remark(report, "'note'", "left out")
+    rows = "".join(f"part{n}x,{n},{'xy'[n % 2]}\n" for n in range(N))
+    report = checked(write_rows(tmp_path / "t.csv", text=f"c,a,label\n{rows}"))
+    assert report.input_shape == (1,)
+    one_remark(report, "'c'", "20 different ones", "left out")
+
+
+def test_labels_with_a_decimal_comma_are_whole_numbers(tmp_path):
+    rows = "".join(f"{n},5;{n % 2},0\n" for n in range(N))
+    report = checked(write_rows(tmp_path / "t.csv", text=f"a;label\n{rows}"))
+    assert set(report.per_class) == {"0", "1"}
+
+
+def test_notes_beside_the_parts_of_a_table_are_left_out_with_a_remark(tmp_path):
+    write_rows(tmp_path / "parts/a.csv")
+    (tmp_path / "parts/readme.txt").write_text("hello")
+    report = checked(tmp_path / "parts")
+    assert report.problems == ()
+    one_remark(report, "readme.txt")
