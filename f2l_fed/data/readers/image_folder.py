@@ -15,7 +15,12 @@ from f2l_fed.data.readers.feature_encoding import unit_images
 from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind, visible_entries
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import text_codes, tidy_labels
-from f2l_fed.data.readers.pictures import PictureFacts, picture_facts, read_pixels
+from f2l_fed.data.readers.pictures import (
+    PictureFacts,
+    is_image_name,
+    picture_facts,
+    read_pixels,
+)
 from f2l_fed.data.readers.raw_examples import TEST, TRAIN, VALIDATION, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
@@ -152,6 +157,12 @@ def _listed(folder: Path, findings: Findings) -> list[_Image]:
         )
     else:
         parts = [(TRAIN, classes)]
+        beside = [file.name for file in visible_entries(inside) if is_image_name(file)]
+        if beside and classes:
+            findings.remark(
+                f"{len(beside)} images beside the class folders have no label and are left out: "
+                f"{', '.join(beside[:SHOWN])}{' and others' if len(beside) > SHOWN else ''}."
+            )
     listed = []
     for part, of_part in parts:
         for class_folder in of_part:

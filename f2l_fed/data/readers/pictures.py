@@ -63,7 +63,7 @@ class PictureFacts:
 def is_image_name(path: Path) -> bool:
     """Whether a file's suffix is that of an image."""
     suffix = path.suffix.lower()
-    return suffix in Image.registered_extensions() or suffix in _UNKNOWN
+    return Image.registered_extensions().get(suffix) in Image.OPEN or suffix in _UNKNOWN
 
 
 def picture_facts(path: Path) -> PictureFacts | None:

@@ -150,6 +150,11 @@ def test_what_file_managers_leave_behind_does_not_matter(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     report = checked(tmp_path)
     assert (report.problems, report.train + report.validation) == ((), 16)
+    write_picture(tmp_path / "beside.png")
+    one_remark(checked(tmp_path), "1 images beside the class folders", "beside.png")
+    (tmp_path / "ok/manual.pdf").write_bytes(b"%PDF-1.4")
+    one_remark(checked(tmp_path), "1 files are no images", "ok/manual.pdf")
+    (tmp_path / "ok/manual.pdf").unlink()
     (tmp_path / "ok/notes.txt").write_text("x")
     one_remark(checked(tmp_path), "1 files are no images", "ok/notes.txt")
 
