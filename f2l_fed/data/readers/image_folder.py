@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,36 +12,21 @@ import numpy as np
 from f2l_fed.data.array_checks import FloatArray
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import unit_images
-from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind, visible_entries
+from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind
 from f2l_fed.data.readers.findings import SHOWN, Findings
+from f2l_fed.data.readers.image_listing import ListedImage, listed_images
 from f2l_fed.data.readers.labels import text_codes, tidy_labels
 from f2l_fed.data.readers.pictures import (
     PictureFacts,
-    is_image_name,
     picture_facts,
     read_pixels,
 )
-from f2l_fed.data.readers.raw_examples import TEST, TRAIN, VALIDATION, ExamplePlaces, RawExamples
+from f2l_fed.data.readers.raw_examples import TRAIN, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
-_PARTS = {
-    **dict.fromkeys(("train", "training", "trainset"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
-    **dict.fromkeys(("test", "testing", "testset"), TEST),
-}
 _MODES = {"L": "grey", "RGB": "RGB"}
 GROUP_FOLDER = "folder"
 """The value of [data] group by which the folders inside class folders are groups."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
-    path: Path
-    name: str
-    label: str
-    part: int
-    group: str
-    facts: PictureFacts | None = None
 
 
 def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -> RawExamples:
@@ -56,7 +41,7 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
     Raises:
         DataError: If there are no class folders or no images, or some can't be used.
     """
-    listed = _listed(folder, findings)
+    listed = listed_images(folder, findings)
     images = _usable(listed, findings)
     findings.require_none()
     if not images:
@@ -114,7 +99,7 @@ def image_inputs(
     files = list(files_below(path)) if path.is_dir() else [path]
     root = path if path.is_dir() else path.parent
     listed = [
-        _Image(path=file, name=str(file.relative_to(root)), label="", part=TRAIN, group="")
+        ListedImage(path=file, name=str(file.relative_to(root)), label="", part=TRAIN, group="")
         for file in files
     ]
     if not listed:
@@ -140,69 +125,7 @@ def image_inputs(
     return len(listed), batches()
 
 
-def _listed(folder: Path, findings: Findings) -> list[_Image]:
-    """Every file below the class folders."""
-    inside = folder
-    classes = _folders(inside)
-    while len(classes) == 1 and _folders(classes[0]) and not _is_split(classes):
-        inside = classes[0]
-        findings.remark(f"The class folders are those in {inside.relative_to(folder)}.")
-        classes = _folders(inside)
-    if _is_split(classes):
-        parts = [(_PARTS[part.name.lower()], _folders(part)) for part in classes]
-        findings.remark(
-            "The folders "
-            + ", ".join(repr(part.name) for part in classes)
-            + " are taken for parts of the data, not for classes."
-        )
-    else:
-        parts = [(TRAIN, classes)]
-        beside = [file.name for file in visible_entries(inside) if is_image_name(file)]
-        if beside and classes:
-            findings.remark(
-                f"{len(beside)} images beside the class folders have no label and are left out: "
-                f"{', '.join(beside[:SHOWN])}{' and others' if len(beside) > SHOWN else ''}."
-            )
-    listed = []
-    for part, of_part in parts:
-        for class_folder in of_part:
-            files = list(files_below(class_folder))
-            if not files:
-                findings.problem(
-                    "class folders have no images",
-                    [str(class_folder.relative_to(folder))],
-                    remedy="Add images of that class or remove the folder.",
-                )
-            listed += [
-                _Image(
-                    path=file,
-                    name=str(file.relative_to(folder)),
-                    label=class_folder.name,
-                    part=part,
-                    group=str(file.parent.relative_to(folder))
-                    if file.parent != class_folder
-                    else str(file.relative_to(folder)),
-                )
-                for file in files
-            ]
-    return listed
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in visible_entries(folder) if entry.is_dir()]
-
-
-def _is_split(classes: Sequence[Path]) -> bool:
-    names = [folder.name.lower() for folder in classes]
-    return (
-        bool(names)
-        and all(name in _PARTS for name in names)
-        and any(_PARTS[name] == TRAIN for name in names)
-        and all(_folders(folder) for folder in classes)
-    )
-
-
-def _usable(listed: Sequence[_Image], findings: Findings) -> list[_Image]:
+def _usable(listed: Sequence[ListedImage], findings: Findings) -> list[ListedImage]:
     """The images among the files, with their facts."""
     images, others = [], []
     for image in listed:
@@ -228,13 +151,13 @@ def _usable(listed: Sequence[_Image], findings: Findings) -> list[_Image]:
     return images
 
 
-def _add(findings: Findings, image: _Image, error: DataError) -> None:
+def _add(findings: Findings, image: ListedImage, error: DataError) -> None:
     place = f"{image.name} ({error.got})" if error.got else image.name
     findings.problem(error.what, [place], remedy=error.remedy)
 
 
 def _shared_form(
-    images: Sequence[_Image], config: ReadingConfig, findings: Findings
+    images: Sequence[ListedImage], config: ReadingConfig, findings: Findings
 ) -> tuple[str, tuple[int, int]]:
     """The mode and the size that all images get."""
     facts = [image.facts for image in images if image.facts]
