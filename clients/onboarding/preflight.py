@@ -197,7 +197,8 @@ def _remarks(
         column = int(train.x.abs().amax(0).argmax())
         remarks.append(
             f"Feature {column + 1} of {train.x.shape[1]} reaches {float(train.x.abs().max()):.3g}; "
-            "networks learn better from features of similar scale, such as standardised ones."
+            'networks learn better from features of similar scale: set scale = "standard" under '
+            "[data]."
         )
     if not config.server.address:
         remarks.append("No server is named under [server] address, so no daemon can be run.")

@@ -56,6 +56,8 @@ decimal = ""
 encoding = ""
 # Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
 gaps = "indicator"
+# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+scale = "standard"
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
 resize = []
 mode = ""

@@ -85,7 +85,10 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
     findings.require_none()
     train, held_out, test = _parts(raw, y, config, findings)
     private = bool(config.privacy.epsilon)
-    encoding = fit_encoding(raw, train, config.data, findings, private=private)
+    scaled = bool(config.data.scale)
+    if scaled and private and raw.columns:
+        findings.remark("The numbers are not scaled, since there is a privacy budget.")
+    encoding = fit_encoding(raw, train, config.data, findings, scaled=scaled, private=private)
     x = encoding.encode(raw, findings)
     findings.require_none()
 

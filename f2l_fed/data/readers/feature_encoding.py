@@ -26,12 +26,16 @@ class EncodedColumn:
         values: Texts with a feature each, 1 where the row has it; empty for a column of numbers.
         fill: Number for a gap.
         indicator: Whether a further feature is 1 at gaps.
+        mean: What is subtracted from the numbers.
+        spread: What they are divided by after that.
     """
 
     name: str
     values: tuple[str, ...] = ()
     fill: float = 0.0
     indicator: bool = False
+    mean: float = 0.0
+    spread: float = 1.0
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -51,6 +55,16 @@ class FeatureEncoding:
     def features(self) -> tuple[str, ...]:
         """Names of all features in order."""
         return tuple(name for column in self.columns for name in column.features)
+
+    @property
+    def scales(self) -> tuple[list[float], list[float]]:
+        """Mean and spread of every feature; 0 and 1 of those that stay as they are."""
+        means, spreads = [], []
+        for column in self.columns:
+            others = len(column.features) - 1
+            means += [column.mean] + [0.0] * others
+            spreads += [column.spread] + [1.0] * others
+        return means, spreads
 
     @property
     def text(self) -> str:
@@ -112,7 +126,7 @@ class FeatureEncoding:
                 )
             else:
                 gaps = np.isnan(values)
-                block[:, 0] = np.where(gaps, column.fill, values)
+                block[:, 0] = (np.where(gaps, column.fill, values) - column.mean) / column.spread
                 if column.indicator:
                     block[:, 1] = gaps
             at += width
@@ -125,6 +139,7 @@ def fit_encoding(
     config: ReadingConfig,
     findings: Findings,
     *,
+    scaled: bool = False,
     private: bool = False,
 ) -> FeatureEncoding:
     """Fits the encoding of a table's columns.
@@ -137,6 +152,7 @@ def fit_encoding(
         rows: (m,) int64, those to learn from.
         config: Settings.
         findings: Takes remarks.
+        scaled: Whether numbers get mean 0 and spread 1 over the rows to learn from.
         private: Whether nothing may be fitted, since it would carry one example into the inputs of
             all others, past the noise of a privacy budget: gaps become 0, and texts that the
             settings do not list are a problem.
@@ -161,9 +177,14 @@ def fit_encoding(
         some = bool(empty.any())
         if some:
             gaps.append(f"{column.name!r} ({int(empty.sum())})")
+        mean, spread = 0.0, 1.0
+        if scaled and not private and len(present):
+            mean, spread = _scale(present)
         columns.append(
             EncodedColumn(
                 name=column.name,
+                mean=mean,
+                spread=spread,
                 fill=float(np.median(present)) if len(present) and not private else 0.0,
                 indicator=some and config.gaps == "indicator" and not private,
             )
@@ -177,6 +198,12 @@ def fit_encoding(
         gaps = []
     _remark(encoding, gaps, config, findings)
     return encoding
+
+
+def _scale(values: AnyArray) -> tuple[float, float]:
+    """Mean and standard deviation; 1 for that of numbers that never vary, which say nothing."""
+    spread = float(values.std())
+    return float(values.mean()), spread if spread > 0 else 1.0
 
 
 def unit_images(images: AnyArray) -> FloatArray:

@@ -109,11 +109,15 @@ def test_predictions_for_a_table_without_labels_in_another_order(tmp_path, on_ta
     assert {row["abstain"] for row in rows} <= {"yes", "no"}
 
 
-def test_predictions_agree_with_the_exported_program(tmp_path, on_table, f2l_site):
+@pytest.mark.parametrize("scale", ["", "standard"])
+def test_predictions_agree_with_the_exported_program(tmp_path, f2l_site, scale):
+    data = table(tmp_path / "t.csv", 80, seed=0, gap=4)
+    unscaled = open_site(site_on(data)).train.x
+    on_table = site_on(data, f'scale = "{scale}"')
+    trained(open_site(on_table), "mlp")
     assert f2l_site("model", "export", on_table, tmp_path / "export").returncode == 0
     program = torch.export.load(tmp_path / "export/model.pt2").module()
-    site = open_site(on_table)
-    probabilities = program(site.train.x).softmax(1).max(dim=1).values
+    probabilities = program(unscaled).softmax(1).max(dim=1).values
     f2l_site("predict", on_table, "--input", tmp_path / "t.csv", "--output", tmp_path / "o.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
     found = torch.tensor([row["probability"] for row in rows])
@@ -236,3 +240,19 @@ def test_without_a_network_the_remedy_is_told(tmp_path, f2l_site):
     done = f2l_site("predict", site, "--input", tmp_path / "t.csv", "--output", tmp_path / "o.csv")
     assert done.returncode == 2
     assert "f2l-site generate" in done.stderr
+
+
+def test_a_site_learns_from_numbers_of_any_scale_and_predicts_with_the_same(tmp_path, f2l_site):
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 2
+    x = np.stack([1e6 + 50 * y + rng.normal(0, 9, 120), 1e30 * rng.random(120), 0 * y + 7.0], 1)
+    np.savez(tmp_path / "d.npz", x=x, y=y)
+    site = site_on(tmp_path / "d.npz", 'scale = "standard"')
+    opened = open_site(site)
+    assert opened.train.x[:, 2].unique().tolist() == [0]
+    assert opened.train.x.std(0)[:2].tolist() == pytest.approx([1, 1], abs=0.01)
+    assert trained(opened, "mlp").facts.accuracy > 0.95
+    np.savez(tmp_path / "new.npz", x=x[:20], y=y[:20])
+    f2l_site("predict", site, "--input", tmp_path / "new.npz", "--output", tmp_path / "out.csv")
+    labels = [int(row["label"]) for row in read(tmp_path / "out.csv")]
+    assert np.mean(np.array(labels) == y[:20]) > 0.9

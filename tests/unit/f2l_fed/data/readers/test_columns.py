@@ -213,6 +213,22 @@ def test_nothing_is_fitted_to_the_data_of_a_site_with_a_privacy_budget(tmp_path)
     assert "[data.categories]" in problem
     more = 'categories.colour = ["red", "blue"]'
     one_remark(checked(path, more, **budget), "become 0")
+    one_remark(checked(path, f'{more}\nscale = "standard"', **budget), "not scaled")
     site = opened(path, more, **budget)
     assert site.encoding.features == ("colour = red", "colour = blue", "a")
     assert 0.0 in torch.cat([site.train.x, site.validation.x])[:, 2].tolist()
+
+
+def test_numbers_are_scaled_over_the_training_rows_and_other_features_are_not(tmp_path):
+    a = [None, *(1e6 + n for n in range(1, N))]
+    path = table(tmp_path / "t.csv", a=a, colour=["red", "blue"] * 10)
+    site = opened(path, 'scale = "standard"')
+    present = site.train.x[site.train.x[:, 1] == 0, 0]
+    assert float(present.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(present.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert set(site.train.x[:, 1:].flatten().tolist()) <= {0.0, 1.0}
+    means, spreads = site.encoding.scales
+    plain = opened(path).train.x
+    assert torch.allclose(
+        (plain - torch.tensor(means)) / torch.tensor(spreads), site.train.x, atol=0.02
+    )
