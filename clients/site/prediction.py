@@ -133,15 +133,18 @@ def site_threshold(folder: SiteFolder, predictor: Predictor, goal: float) -> flo
         DataError: If these can't be used.
     """
     examples = read_site_examples(folder.path, folder.config)
-    facts = predictor.model.facts
-    if examples.encoding.text != facts.encoding or examples.labels != facts.labels:
+    facts, y = predictor.model.facts, examples.validation.y
+    names = examples.labels or tuple(map(str, range(int(y.max()) + 1)))
+    place = {name: number for number, name in enumerate(facts.output_names)}
+    outputs = torch.tensor([place.get(name, -1) for name in names])[y]
+    if examples.encoding.text != facts.encoding or int(outputs.min()) < 0:
         raise DataError(
             "the data of the site are no longer those of the network",
             where=str(folder.file),
             remedy="Make it again (f2l-site generate), or name a --threshold.",
         )
     logits = _logits(predictor.module(), examples.validation.x)
-    return threshold_for(logits.softmax(1), examples.validation.y, goal)
+    return threshold_for(logits.softmax(1), outputs, goal)
 
 
 def threshold_for(probabilities: Tensor, y: Tensor, goal: float) -> float:
