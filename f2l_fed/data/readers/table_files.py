@@ -44,6 +44,9 @@ GAP_TEXTS = (
 )
 """Texts that stand for a missing value in a text table."""
 
+LABEL_GAPS = ("", "NA", "N/A", "#N/A", "NaN", "NULL")
+"""Texts that stand for a missing label."""
+
 _BLOCK = 2**22
 
 
@@ -132,7 +135,8 @@ def _text(path: Path, config: ReadingConfig, findings: Findings) -> tuple[Any, I
             column_types=texts,
             decimal_point=form.decimal,
             null_values=list(GAP_TEXTS),
-            strings_can_be_null=True,
+            # Texts keep what is written: "none" may be a label.
+            strings_can_be_null=False,
         ),
     }
     try:

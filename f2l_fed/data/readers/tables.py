@@ -15,7 +15,7 @@ from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.labels import WrittenLabels, tidy_labels, tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.readers.table_columns import read_column, text_column_codes
-from f2l_fed.data.readers.table_files import GAP_TEXTS, LABEL_NAMES, read_table_files
+from f2l_fed.data.readers.table_files import LABEL_GAPS, LABEL_NAMES, read_table_files
 from f2l_fed.data.readers.text_format import is_numeral
 from f2l_fed.errors import DataError
 
@@ -134,5 +134,5 @@ def _labels(column: Any, decimal: str, config: ReadingConfig, findings: Findings
             [str(names[0])],
             remedy="Name another column as label under [data].",
         )
-    gaps = (*GAP_TEXTS, *config.unlabelled)
+    gaps = (*LABEL_GAPS, *config.unlabelled)
     return tidy_labels(codes, names, unlabelled=gaps, findings=findings)

@@ -90,6 +90,12 @@ def test_empty_cells_and_nan_are_no_labels(tmp_path):
     one_remark(report, "10 examples without a label", "d.npz:20")
 
 
+def test_none_may_be_the_name_of_a_class(tmp_path):
+    text = "a,label\n" + "".join(f"{n},{['none', 'scratch', '-'][n % 3]}\n" for n in range(30))
+    (tmp_path / "t.csv").write_text(text)
+    assert set(checked(tmp_path / "t.csv").per_class) == {"none", "scratch", "-"}
+
+
 def test_quantities_are_no_classes(tmp_path):
     text = "a,label\n" + "".join(f"{n},{n / 4}\n" for n in range(20))
     (tmp_path / "t.csv").write_text(text)
