@@ -53,9 +53,11 @@ def held_out_groups(
     first = np.unique(groups[order], return_index=True)[1]
     sequence = groups[order][np.sort(first)]
     members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
-    chosen: list[int] = []
+    chosen: dict[int, None] = {}
     # A second pass with larger groups for classes that have got none.
     for generous in (False, True):
+        if generous and (held[total > 0] > 0).all():
+            break
         for group in sequence.tolist():
             if group in chosen:
                 continue
@@ -65,6 +67,6 @@ def held_out_groups(
             lacks = generous and bool((held[touched] == 0).any())
             if (fits.all() or lacks) and ((left - counts)[touched] > 0).all():
                 held, left = held + counts, left - counts
-                chosen.append(group)
+                chosen[group] = None
     taken = [members[group] for group in chosen]
     return np.concatenate(taken) if taken else np.empty(0, np.int64)

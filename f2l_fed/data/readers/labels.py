@@ -14,6 +14,7 @@ from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.findings import SHOWN, Findings
 
 _WHOLE = re.compile(r"([+-]?\d{1,40})(\.0*)?")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", re.I)
 
 
@@ -48,7 +49,7 @@ def tidy_name(name: str) -> str:
     >>> tidy_name("  Kratzer \\u0061\\u0308 ")
     'Kratzer ä'
     """
-    return " ".join(unicodedata.normalize("NFC", name).split())
+    return " ".join(unicodedata.normalize("NFC", name).translate(_INVISIBLE).split())
 
 
 def label_key(name: str) -> str:

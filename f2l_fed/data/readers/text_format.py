@@ -88,6 +88,11 @@ def text_format(path: Path, config: ReadingConfig, findings: Findings) -> TextFo
         findings.remark(f"The columns are separated by {_word(separator)}.")
     if not config.decimal and decimal == ",":
         findings.remark("The decimal mark is a comma.")
+    elif not config.decimal and separator == ";" and _is_unclear(records[1:]):
+        findings.remark(
+            "Numbers such as 1.234 were read with a decimal point; if it separates thousands, set "
+            'decimal = "," under [data].'
+        )
     return TextFormat(
         encoding=encoding,
         separator=separator,
@@ -128,11 +133,24 @@ def _decoded(path: Path, config: ReadingConfig, findings: Findings) -> tuple[str
             remedy='Name its encoding under [data], such as encoding = "iso-8859-2".',
         )
     if not stated and encoding == "cp1252":
+        _require_no_damage(path, first)
         findings.remark("The text is no UTF-8 and was read as Windows-1252 (like Latin-1).")
     elif not stated and encoding.startswith(("utf-16", "utf-32")):
         findings.remark(f"The text is {encoding.upper()}.")
     text = codecs.getincrementaldecoder(encoding)("ignore").decode(first)
     return encoding, text if len(first) < _SAMPLE else text[: text.rfind("\n") + 1] or text
+
+
+def _require_no_damage(path: Path, first: bytes) -> None:
+    """Raises DataError if a text that is no UTF-8 is so in most places."""
+    text = first.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    if sum(ord(letter) > 127 for letter in text) > 2 * bad:
+        raise DataError(
+            "the text is UTF-8 in most places, but not in all",
+            where=str(path),
+            remedy="Save it again as UTF-8, or name its encoding under [data].",
+        )
 
 
 def _decodes(path: Path, encoding: str) -> bool:
@@ -215,6 +233,13 @@ def _decimal(records: Sequence[Sequence[str]], separator: str) -> str:
     if separator == "," or any(re.fullmatch(r"[+-]?\d{1,3}(,\d{3}){2,}", cell) for cell in cells):
         return "."
     return "," if any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in cells) else "."
+
+
+def _is_unclear(records: Sequence[Sequence[str]]) -> bool:
+    """Whether every point has three digits behind it, as between thousands."""
+    cells = [cell.strip() for record in records for cell in record if "." in cell]
+    numbers = [cell for cell in cells if is_numeral(cell, ".")]
+    return bool(numbers) and all(re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", cell) for cell in numbers)
 
 
 def _only(mark: str) -> re.Pattern[str]:

@@ -264,3 +264,18 @@ def test_notes_beside_the_parts_of_a_table_are_left_out_with_a_remark(tmp_path):
     report = checked(tmp_path / "parts")
     assert report.problems == ()
     one_remark(report, "readme.txt")
+
+
+def test_numbers_that_may_be_thousands_or_decimals_are_remarked(tmp_path):
+    rows = "".join(f"{n + 1}.000;{'xy'[n % 2]}\n" for n in range(N))
+    path = write_rows(tmp_path / "t.csv", text=f"a;label\n{rows}")
+    one_remark(checked(path), "separates thousands", 'decimal = ","')
+    assert opened(path).train.x.max() <= N
+    assert opened(path, 'decimal = ","').train.x.min() >= 1000
+
+
+def test_a_text_with_two_encodings_is_told(tmp_path):
+    rows = "".join(f"{n},{'größer' if n % 2 else 'früher'}\n" for n in range(N))
+    path = write_rows(tmp_path / "t.csv", text=f"größe,label\n{rows}")
+    path.write_bytes(path.read_bytes() + "5,früher\n".encode("cp1252"))
+    one_problem(checked(path), "UTF-8 in most places, but not in all")
