@@ -163,12 +163,62 @@ BASELINE_ARMS = (
 """Arms of `f2l_fed.evaluation.baselines`, which are measured on demand."""
 
 
+PERSONALISED_ARMS = (
+    Arm(
+        key="local_only",
+        label="local only",
+        description="a network that goes on learning at its site, without a federation",
+    ),
+    Arm(
+        key="plain_fedavg",
+        label="FedAvg",
+        description="the mean network of all sites, weighted by examples",
+    ),
+    Arm(
+        key="fedavg_epochs",
+        label="FedAvg + 5",
+        description="that mean after five local epochs with a learning rate that falls to zero",
+    ),
+    Arm(
+        key="fedavg_accelerated",
+        label="accelerated+5",
+        description="the same, with a server that goes further the way of its last change",
+    ),
+    Arm(
+        key="fedper",
+        label="FedPer",
+        description="an averaged body, and a head that stays at its site",
+    ),
+    Arm(
+        key="fedrep",
+        label="FedRep",
+        description="an averaged body, trained under a head that was trained before it",
+    ),
+    Arm(
+        key="ditto",
+        label="Ditto",
+        description="a network of the site's own, pulled to the mean of all",
+    ),
+    Arm(
+        key="fedala",
+        label="FedALA",
+        description="a head mixed from the site's own and the mean's, number by number",
+    ),
+    Arm(
+        key="pfedhn",
+        label="pFedHN",
+        description="a network that the server makes from a learnt description of the site",
+    ),
+)
+"""Arms of `f2l_fed.evaluation.baselines.personalised`: own networks of training sites."""
+
+
 def keys(adapt: str) -> tuple[str, ...]:
     """The keys of the arms of an adapted part, in their order."""
     return tuple(arm.key for arm in ARMS if arm.adapt in ("", adapt))
 
 
-_BY_KEY = {arm.key: arm for arm in (*ARMS, *BASELINE_ARMS)}
+_BY_KEY = {arm.key: arm for arm in (*ARMS, *BASELINE_ARMS, *PERSONALISED_ARMS)}
 
 
 def label(key: str) -> str:

@@ -48,6 +48,9 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     if result.get("baselines"):
         yield _costs(result)
         yield Text()
+    if result.get("personalised"):
+        yield _personalised(result["personalised"])
+        yield Text()
     yield from map(Text, _judgement(result["held_out_verdict"]))
     for note in result["data_notes"]:
         yield Text(note)
@@ -106,6 +109,35 @@ def _costs(result: Mapping[str, Any]) -> Table:
             f"{cost['bytes_down'] / 1e3:.1f}",
             f"{cost['local_steps']}",
             f"{cost['seconds']:.0f}",
+        )
+    return table
+
+
+def _personalised(part: Mapping[str, Any]) -> Table:
+    """The own networks that baselines give to training sites, with their costs."""
+    table = _titled(
+        "Training sites' own networks with the baselines for shared labels, on their own test "
+        "examples:\naccuracy in % over all test examples after a round; then the mean over sites"
+    )
+    table.add_column("method", no_wrap=True)
+    for number in part["rounds"]:
+        table.add_column(f"round {number}", justify="right", no_wrap=True)
+    for name in ("sites", "kB up", "steps a round", "own steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    weighted = [row["weighted"] for row in part["methods"].values()]
+    best = [max(column) for column in zip(*weighted, strict=True)]
+    for key, row in part["methods"].items():
+        cost = row["cost"]
+        table.add_row(
+            label(key),
+            *(
+                Text(f"{100 * value:.1f}", style="bold" * (value == top))
+                for value, top in zip(row["weighted"], best, strict=True)
+            ),
+            f"{100 * row['plain'][-1]:.1f}",
+            f"{cost['bytes_up'] / 1e3:.1f}",
+            f"{cost['steps']:.0f}",
+            f"{cost['own_steps']:.0f}",
         )
     return table
 

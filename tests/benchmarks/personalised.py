@@ -34,15 +34,19 @@ from f2l_fed.evaluation.baselines.personalised.accuracy import (
     PersonalisedAccuracy,
     personalised_accuracy,
 )
-from f2l_fed.evaluation.baselines.personalised.method import PersonalisedBaseline, cost_of_baseline
+from f2l_fed.evaluation.baselines.personalised.method import (
+    PersonalisedBaseline,
+    cost_of_baseline,
+    measured_rounds,
+)
 from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.summary import half_width
+from server.cluster.personalised import tests_of
 from tests.benchmarks.common import side_by_side, write_json
-from tests.benchmarks.personalised_data import Setting, divide, tests_of, work_of
-from tests.benchmarks.personalised_methods import METHODS, tried
+from tests.benchmarks.personalised_data import Setting, divide, work_of
+from tests.benchmarks.personalised_methods import METHODS, name_of, tried
 from tests.benchmarks.personalised_own import OWN, own_rounds
 
-MEASURED = (1, 3, 5, 10, 17)
 TUNED_AT = (3, 10)
 FIRST_TUNING_SEED = 100
 
@@ -121,22 +125,17 @@ def show(rows: dict[str, Any], setting: Setting, seeds: int) -> None:
     print(f"\n{setting.scenario}, {setting.sites} sites, {seeds} seeds: weighted by test examples")
     rounds = "".join(f"{f'round {number}':>12}" for number in setting.measured)
     costs = f"{'plain':>8}{'bytes up':>10}{'steps':>7}{'+ own':>7}{'CPU s':>8}"
-    print(f"{'method':<20}{rounds}{costs}")
+    print(f"{'method':<15}{rounds}{costs}")
     for method, row in rows.items():
         both = zip(row["weighted"], row["spread"], strict=True)
         figures = "".join(f"{f'{100 * mean:.1f} ±{100 * spread:.1f}':>12}" for mean, spread in both)
         cost = row["cost"]
         print(
-            f"{name_of(method):<20}{figures}{100 * row['plain'][-1]:>8.1f}"
+            f"{name_of(method):<15}{figures}{100 * row['plain'][-1]:>8.1f}"
             f"{cost['bytes_up']:>10.0f}{cost['steps']:>7.0f}{cost['own_steps']:>7.0f}"
             f"{cost['cpu_seconds']:>8.1f}"
         )
     print("± is the standard deviation over seeds; plain is the mean over sites in the last round.")
-
-
-def name_of(method: str) -> str:
-    """A method's name for people."""
-    return "F2L-Fed" if method == OWN else METHODS[method].label
 
 
 def tune(setting: Setting, seeds: int, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -187,15 +186,14 @@ def options() -> argparse.Namespace:
 def setting_of(chosen: argparse.Namespace) -> Setting:
     """The setting that the command line asks for."""
     natural = chosen.scenario == "natural"
-    rounds = 3 if chosen.quick else 10 if chosen.tune else chosen.rounds
-    measured_at = TUNED_AT if chosen.tune else MEASURED
+    rounds = 10 if chosen.tune else 3 if chosen.quick else chosen.rounds
     return Setting(
         scenario=chosen.scenario,
         data=chosen.data or ("vowel" if natural else "fashion-mnist"),
         examples=0 if natural else 400 if chosen.quick else chosen.examples,
         sites=6 if chosen.quick else chosen.sites,
         rounds=rounds,
-        measured=tuple(sorted({*(one for one in measured_at if one <= rounds), rounds})),
+        measured=TUNED_AT if chosen.tune else measured_rounds(rounds),
     )
 
 

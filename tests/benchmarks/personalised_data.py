@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
+from f2l_fed.config import FederationConfig, load_config
 from f2l_fed.data import Partition, SplitConfig, load_dataset, partition
 from f2l_fed.data.dataset import Dataset
-from f2l_fed.evaluation.baselines.baseline import TrainingSite
 from f2l_fed.evaluation.baselines.personalised.method import PersonalisedWork
-from f2l_fed.targets import build_target
+from server.cluster.personalised import personalised_work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,30 +67,13 @@ def held_out_of(setting: Setting) -> int:
     return 3 if setting.scenario == "natural" else 10
 
 
-def target_name(divided: Partition) -> str:
-    """The network: the smallest convolutional one for images, else a perceptron."""
-    return "cnn-xs" if len(divided.input_shape) == 3 else "mlp"
+def config_of(divided: Partition, seed: int) -> FederationConfig:
+    """The configuration: the smallest network that suits the data, all else as by default."""
+    name = "cnn-xs" if len(divided.input_shape) == 3 else "mlp"
+    return replace(load_config(None, [f"target.name={name}"], new=True), seed=seed)
 
 
 def work_of(divided: Partition, setting: Setting, seed: int) -> PersonalisedWork:
     """The work of a seed's training sites."""
-    name = target_name(divided)
-    return PersonalisedWork(
-        lineage=f"{name}/{seed}",
-        network=build_target(name, divided.input_shape, divided.classes),
-        sites=tuple(
-            TrainingSite(
-                name=site.name, x=torch.from_numpy(site.x_train), y=torch.from_numpy(site.y_train)
-            )
-            for site in divided.sites
-        ),
-        rounds=setting.rounds,
-        measured=setting.measured,
-    )
-
-
-def tests_of(divided: Partition) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The test examples of every training site."""
-    return [
-        (torch.from_numpy(site.x_test), torch.from_numpy(site.y_test)) for site in divided.sites
-    ]
+    work = personalised_work(config_of(divided, seed), divided, setting.rounds)
+    return replace(work, measured=setting.measured)

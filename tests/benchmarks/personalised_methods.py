@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from f2l_fed.evaluation.arm_names import label
 from f2l_fed.evaluation.baselines.personalised.method import PersonalisedBaseline
 from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
 
@@ -29,7 +30,6 @@ METHODS: dict[str, PersonalisedBaseline] = {
         f"{key}_epochs": replace(
             PERSONALISED_BASELINES[key],
             key=f"{key}_epochs",
-            label=f"{PERSONALISED_BASELINES[key].label} + {EPOCHS} epochs",
             settings=replace(
                 PERSONALISED_BASELINES[key].settings, **{"epochs": EPOCHS, "own_lr": 0.2, **other}
             ),
@@ -43,7 +43,7 @@ Grid = Mapping[str, Sequence[Any]]
 
 GRIDS: dict[str, Grid] = {
     "local_only": {"lr": (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)},
-    "fedavg": {"lr": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)},
+    "plain_fedavg": {"lr": (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)},
     "fedavg_epochs": {"lr": (0.1, 0.3), "own_lr": (0.1, 0.2, 0.4)},
     "fedavg_accelerated": {"server_lr": (1.0, 1.5), "own_lr": (0.1, 0.2, 0.4)},
     "fedper": {"lr": (0.1, 0.2, 0.3), "received": (False, True)},
@@ -59,6 +59,13 @@ GRIDS: dict[str, Grid] = {
     "pfedhn_epochs": {"server_steps": (1, 20, 100), "own_lr": (0.1, 0.2)},
 }
 """The six settings of each method that are tried; all else is as in its own settings."""
+
+
+def name_of(method: str) -> str:
+    """A method's name for people."""
+    before = method.removesuffix("_epochs")
+    finished = method not in PERSONALISED_BASELINES and before in FINISHED
+    return f"{label(before)} + {EPOCHS}" if finished else label(method)
 
 
 def tried(key: str) -> Iterator[PersonalisedBaseline]:

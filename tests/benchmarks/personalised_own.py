@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,23 +16,16 @@ from typing import Any
 import torch
 
 from clients.site.model_store import load_model
-from f2l_fed.config import load_config
 from f2l_fed.data import save_npz
 from f2l_fed.evaluation.baselines.personalised.accuracy import personalised_accuracy
 from f2l_fed.events import ROUND_FINISHED
+from server.cluster.personalised import tests_of
 from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
-from tests.benchmarks.personalised_data import (
-    Setting,
-    divide,
-    drawn,
-    held_out_of,
-    target_name,
-    tests_of,
-)
+from tests.benchmarks.personalised_data import Setting, config_of, divide, drawn, held_out_of
 from tests.support.inline import run_inline
 
-OWN = "f2l"
+OWN = "this_federation"
 """Key of our own method beside those of the baselines."""
 
 
@@ -53,9 +46,7 @@ def own_rounds(setting: Setting, seed: int) -> dict[str, Any]:
             held_out=held_out_of(setting),
             rounds=setting.rounds + 1,
             out=Path(folder) / "out",
-            config=replace(
-                load_config(None, [f"target.name={target_name(divided)}"], new=True), seed=seed
-            ),
+            config=config_of(divided, seed),
         )
         federation, same = prepare(simulation, force=False)
         if any(

@@ -32,7 +32,6 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 DITTO = PersonalisedBaseline(
     key=_KEY,
-    label="Ditto",
     settings=PersonalisedSettings(lr=0.2, pull=0.03),
     train=_train,
     epochs=2,

@@ -90,7 +90,6 @@ def mixing_weights(
 
 FEDALA = PersonalisedBaseline(
     key=_KEY,
-    label="FedALA",
     settings=PersonalisedSettings(lr=0.3),
     train=_train,
     epochs=1 + _SHARE,

@@ -33,8 +33,7 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 
 PLAIN_FEDAVG = PersonalisedBaseline(
-    key="fedavg",
-    label="FedAvg",
+    key="plain_fedavg",
     settings=PersonalisedSettings(lr=0.3),
     train=_train,
     epochs=1,
@@ -44,7 +43,6 @@ PLAIN_FEDAVG = PersonalisedBaseline(
 
 TUNED_FEDAVG = PersonalisedBaseline(
     key="fedavg_epochs",
-    label="FedAvg + 5 epochs",
     settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.2),
     train=_train,
     epochs=1,
@@ -54,7 +52,6 @@ TUNED_FEDAVG = PersonalisedBaseline(
 
 ACCELERATED_FEDAVG = PersonalisedBaseline(
     key="fedavg_accelerated",
-    label="accelerated + 5",
     settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.2, momentum=0.5, server_lr=1.5),
     train=_train,
     epochs=1,

@@ -31,7 +31,6 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 PERSONAL_FEDPER = PersonalisedBaseline(
     key=_KEY,
-    label="FedPer",
     settings=PersonalisedSettings(lr=0.3),
     train=_train,
     epochs=1,

@@ -33,7 +33,6 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 FEDREP = PersonalisedBaseline(
     key=_KEY,
-    label="FedRep",
     settings=PersonalisedSettings(lr=0.3),
     train=_train,
     epochs=2,

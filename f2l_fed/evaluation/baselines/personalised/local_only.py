@@ -24,7 +24,6 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 LOCAL_ONLY = PersonalisedBaseline(
     key=_KEY,
-    label="local only",
     settings=PersonalisedSettings(lr=0.2),
     train=_train,
     epochs=1,

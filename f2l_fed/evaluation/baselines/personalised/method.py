@@ -12,8 +12,20 @@ from f2l_fed.evaluation.baselines.baseline import NUMBER_BYTES, TrainingSite
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.targets import Target
 
+MEASURED = (1, 3, 5, 10, 17)
+"""Rounds after which sites are measured; so are they after the last one."""
+
 Networks = Iterator[tuple[int, Tensor]]
 """Number of a round, and (S, D) float32, the network that each site has after it."""
+
+
+def measured_rounds(rounds: int) -> tuple[int, ...]:
+    """The rounds after which sites are measured, out of so many.
+
+    >>> measured_rounds(8)
+    (1, 3, 5, 8)
+    """
+    return tuple(sorted({*(number for number in MEASURED if number <= rounds), rounds}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +117,7 @@ class PersonalisedBaseline:
     """A baseline for shared labels as a record of functions.
 
     Args:
-        key: Its name.
-        label: Its name for people, at most 20 characters.
+        key: Its name, as in `f2l_fed.evaluation.arm_names`.
         settings: As chosen.
         train: Work and settings to the sites' networks after the measured rounds, before local
             epochs for them alone.
@@ -115,7 +126,6 @@ class PersonalisedBaseline:
     """
 
     key: str
-    label: str
     settings: PersonalisedSettings
     train: Callable[[PersonalisedWork, PersonalisedSettings], Networks]
     epochs: float

@@ -83,7 +83,6 @@ def learn(server: Hypernetwork, optimiser: torch.optim.Optimizer, made: Tensor, 
 
 PFEDHN = PersonalisedBaseline(
     key=_KEY,
-    label="pFedHN",
     settings=PersonalisedSettings(lr=0.2, server_lr=0.003, server_steps=20),
     train=_train,
     epochs=1,

@@ -318,3 +318,16 @@ def test_what_a_site_reaches_alone_is_said(result):
     assert "trains alone" not in read(result).text
     result["held_out"]["seen"]["arms"]["local"] = arm(0.77, 0.77, 0.77, 0.77)
     assert "trains alone, to the end, reaches 77.0%" in read(result).text
+
+
+def test_training_sites_with_the_baselines_for_shared_labels_have_a_table(result):
+    assert "Training sites</h2>" not in render_report(result)
+    cost = {"bytes_up": 10_792, "bytes_down": 10_792, "steps": 39.9, "own_steps": 199.5}
+    row = {"weighted": [0.915, 0.922], "plain": [0.901, 0.913], "cost": cost}
+    result["personalised"] = {"rounds": [1, 3], "methods": {"fedavg_epochs": row}}
+    page = render_report(result)
+    told = re.search(r"Training sites</h2>.*?</table>", page, re.S)
+    assert told is not None
+    cells = re.findall(r"<td>(.*?)</td>", told[0])
+    assert cells == ["91.5", "92.2", "91.3", "0.011", "40", "200"]
+    assert "FedAvg + 5" in told[0]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from f2l_fed.evaluation.arm_names import ARMS, BASELINE_ARMS, PERSONALISED_ARMS
 from f2l_fed.evaluation.baselines.personalised.accuracy import (
     PersonalisedAccuracy,
     personalised_accuracy,
@@ -23,9 +24,11 @@ KEYS = tuple(PERSONALISED_BASELINES)
 
 def test_keys_and_labels_are_distinct_and_fit_a_table():
     assert [baseline.key for baseline in PERSONALISED_BASELINES.values()] == list(KEYS)
-    labels = [baseline.label for baseline in PERSONALISED_BASELINES.values()]
+    assert [arm.key for arm in PERSONALISED_ARMS] == list(KEYS)
+    labels = [arm.label for arm in PERSONALISED_ARMS]
     assert len(set(labels)) == len(labels)
-    assert max(map(len, labels)) <= 20
+    assert max(map(len, labels)) <= 13
+    assert not set(KEYS) & {arm.key for arm in (*ARMS, *BASELINE_ARMS)}
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -72,11 +75,11 @@ def test_costs_count_what_is_sent_and_every_kind_of_step():
     }
     whole = 4 * work.network.layout.size
     assert costs["local_only"].bytes_up == costs["local_only"].bytes_down == 0
-    assert costs["fedavg"].bytes_up == costs["ditto"].bytes_down == whole
+    assert costs["plain_fedavg"].bytes_up == costs["ditto"].bytes_down == whole
     assert 0 < costs["fedper"].bytes_up == costs["fedrep"].bytes_up < whole
     # 150 examples at five sites are 3 minibatches of 10 each.
-    assert (costs["fedavg"].steps, costs["ditto"].steps) == (3, 6)
-    assert (costs["fedavg"].own_steps, costs["fedavg_epochs"].own_steps) == (0, 15)
+    assert (costs["plain_fedavg"].steps, costs["ditto"].steps) == (3, 6)
+    assert (costs["plain_fedavg"].own_steps, costs["fedavg_epochs"].own_steps) == (0, 15)
 
 
 def test_the_weighted_mean_is_over_test_examples_and_the_plain_one_over_sites():
