@@ -209,7 +209,7 @@ def main() -> None:
     if chosen.kept:
         chosen.kept.mkdir(parents=True, exist_ok=True)
     methods = names if chosen.no_own else [OWN, *names]
-    keys = [(method, seed) for method in methods for seed in range(seeds)]
+    keys = [(method, seed) for seed in range(seeds) for method in methods]
     jobs = [(*key, setting, chosen.kept) for key in keys]
     done = dict(zip(keys, side_by_side(job, jobs), strict=True))
     rows = summary({method: [done[method, seed] for seed in range(seeds)] for method in methods})

@@ -17,9 +17,9 @@ EPOCHS = 5
 FINISHED: Mapping[str, Mapping[str, Any]] = {
     "local_only": {},
     "fedper": {},
-    "fedrep": {},
+    "fedrep": {"lr": 0.3},
     "ditto": {},
-    "fedala": {},
+    "fedala": {"lr": 0.3, "received": False},
     "pfedhn": {},
 }
 """Baselines that are measured a second time, with own epochs, and what they want differently."""

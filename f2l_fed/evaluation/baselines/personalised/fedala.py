@@ -90,7 +90,7 @@ def mixing_weights(
 
 FEDALA = PersonalisedBaseline(
     key=_KEY,
-    settings=PersonalisedSettings(lr=0.3),
+    settings=PersonalisedSettings(lr=0.2, received=True),
     train=_train,
     epochs=1 + _SHARE,
     sent=all_numbers,

@@ -34,7 +34,7 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 PLAIN_FEDAVG = PersonalisedBaseline(
     key="plain_fedavg",
-    settings=PersonalisedSettings(lr=0.3),
+    settings=PersonalisedSettings(lr=0.2),
     train=_train,
     epochs=1,
     sent=all_numbers,
@@ -43,7 +43,7 @@ PLAIN_FEDAVG = PersonalisedBaseline(
 
 TUNED_FEDAVG = PersonalisedBaseline(
     key="fedavg_epochs",
-    settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.2),
+    settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.4),
     train=_train,
     epochs=1,
     sent=all_numbers,
@@ -52,7 +52,7 @@ TUNED_FEDAVG = PersonalisedBaseline(
 
 ACCELERATED_FEDAVG = PersonalisedBaseline(
     key="fedavg_accelerated",
-    settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.2, momentum=0.5, server_lr=1.5),
+    settings=PersonalisedSettings(lr=0.3, epochs=5, own_lr=0.4, momentum=0.5, server_lr=1.5),
     train=_train,
     epochs=1,
     sent=all_numbers,

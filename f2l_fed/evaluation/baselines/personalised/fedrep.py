@@ -33,7 +33,7 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 FEDREP = PersonalisedBaseline(
     key=_KEY,
-    settings=PersonalisedSettings(lr=0.3),
+    settings=PersonalisedSettings(lr=0.2),
     train=_train,
     epochs=2,
     sent=body_numbers,

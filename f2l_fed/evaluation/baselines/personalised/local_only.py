@@ -24,7 +24,7 @@ def _train(work: PersonalisedWork, settings: PersonalisedSettings) -> Networks:
 
 LOCAL_ONLY = PersonalisedBaseline(
     key=_KEY,
-    settings=PersonalisedSettings(lr=0.2),
+    settings=PersonalisedSettings(lr=0.3),
     train=_train,
     epochs=1,
     sent=no_numbers,

@@ -83,7 +83,7 @@ def learn(server: Hypernetwork, optimiser: torch.optim.Optimizer, made: Tensor, 
 
 PFEDHN = PersonalisedBaseline(
     key=_KEY,
-    settings=PersonalisedSettings(lr=0.2, server_lr=0.003, server_steps=20),
+    settings=PersonalisedSettings(lr=0.2, server_lr=0.003, server_steps=1),
     train=_train,
     epochs=1,
     sent=all_numbers,
