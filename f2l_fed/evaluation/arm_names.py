@@ -31,6 +31,10 @@ LOGISTIC = "logistic"
 """Key of the head that a site solves on the body by itself: what has to be beaten."""
 
 
+THIS_FEDERATION = "this_federation"
+"""Key of the federation itself among the own networks of training sites."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One arm of the comparison.
@@ -164,6 +168,11 @@ BASELINE_ARMS = (
 
 
 PERSONALISED_ARMS = (
+    Arm(
+        key=THIS_FEDERATION,
+        label="F2L-Fed",
+        description="what a site made in the round, of the release before it",
+    ),
     Arm(
         key="local_only",
         label="local only",

@@ -114,10 +114,10 @@ def _costs(result: Mapping[str, Any]) -> Table:
 
 
 def _personalised(part: Mapping[str, Any]) -> Table:
-    """The own networks that baselines give to training sites, with their costs."""
+    """The own networks of training sites, with the costs of baselines."""
     table = _titled(
-        "Training sites' own networks with the baselines for shared labels, on their own test "
-        "examples:\naccuracy in % over all test examples after a round; then the mean over sites"
+        "Training sites' own networks on their own test examples: accuracy in % over all test "
+        "examples\nafter a round; then the mean over sites after the last one"
     )
     table.add_column("method", no_wrap=True)
     for number in part["rounds"]:
@@ -127,7 +127,7 @@ def _personalised(part: Mapping[str, Any]) -> Table:
     weighted = [row["weighted"] for row in part["methods"].values()]
     best = [max(column) for column in zip(*weighted, strict=True)]
     for key, row in part["methods"].items():
-        cost = row["cost"]
+        cost = row.get("cost")
         table.add_row(
             label(key),
             *(
@@ -135,9 +135,9 @@ def _personalised(part: Mapping[str, Any]) -> Table:
                 for value, top in zip(row["weighted"], best, strict=True)
             ),
             f"{100 * row['plain'][-1]:.1f}",
-            f"{cost['bytes_up'] / 1e3:.1f}",
-            f"{cost['steps']:.0f}",
-            f"{cost['own_steps']:.0f}",
+            f"{cost['bytes_up'] / 1e3:.1f}" if cost else "",
+            f"{cost['steps']:.0f}" if cost else "",
+            f"{cost['own_steps']:.0f}" if cost else "",
         )
     return table
 

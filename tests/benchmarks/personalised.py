@@ -30,6 +30,7 @@ import torch
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.random_streams import seed_for
+from f2l_fed.evaluation.arm_names import THIS_FEDERATION as OWN
 from f2l_fed.evaluation.baselines.personalised.accuracy import (
     PersonalisedAccuracy,
     personalised_accuracy,
@@ -41,11 +42,11 @@ from f2l_fed.evaluation.baselines.personalised.method import (
 )
 from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.summary import half_width
-from server.cluster.personalised import tests_of
+from server.cluster.personalised import own_examples_of
 from tests.benchmarks.common import side_by_side, write_json
 from tests.benchmarks.personalised_data import Setting, divide, work_of
 from tests.benchmarks.personalised_methods import METHODS, name_of, tried
-from tests.benchmarks.personalised_own import OWN, own_rounds
+from tests.benchmarks.personalised_own import own_rounds
 
 TUNED_AT = (3, 10)
 FIRST_TUNING_SEED = 100
@@ -71,7 +72,7 @@ def job(method: str, seed: int, setting: Setting, kept: Path | None) -> Measured
 def measured(baseline: PersonalisedBaseline, setting: Setting, seed: int) -> Measured:
     """Trains a baseline and measures its sites."""
     divided = divide(setting, seed)
-    work, tests = work_of(divided, setting, seed), tests_of(divided)
+    work, tests = work_of(divided, setting, seed), own_examples_of(divided)
     rounds, seconds, began = {}, 0.0, time.process_time()
     for number, networks in own_networks(baseline, work):
         seconds += time.process_time() - began

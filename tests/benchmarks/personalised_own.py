@@ -19,20 +19,17 @@ from clients.site.model_store import load_model
 from f2l_fed.data import save_npz
 from f2l_fed.evaluation.baselines.personalised.accuracy import personalised_accuracy
 from f2l_fed.events import ROUND_FINISHED
-from server.cluster.personalised import tests_of
+from server.cluster.personalised import own_examples_of
 from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
 from tests.benchmarks.personalised_data import Setting, config_of, divide, drawn, held_out_of
 from tests.support.inline import run_inline
 
-OWN = "this_federation"
-"""Key of our own method beside those of the baselines."""
-
 
 def own_rounds(setting: Setting, seed: int) -> dict[str, Any]:
     """The accuracies by round, and the cost, of a federation as `f2l-admin simulate` runs it."""
     divided = divide(setting, seed)
-    tests = tests_of(divided)
+    tests = own_examples_of(divided)
     rounds: dict[str, Any] = {}
     steps: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -39,13 +39,14 @@ def small_federation(
     held_out: int = 2,
     seed: int = 1,
     settings: tuple[str, ...] = (),
+    scenario: str = "few-shot",
     force: bool = False,
 ) -> tuple[Federation, Partition]:
-    """A prepared federation of few-shot sites with 5 of the 10 digits each."""
+    """A prepared federation; few-shot sites have 5 of the 10 digits each."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
     simulation = Simulation(
         data=("digits",),
-        scenario="few-shot",
+        scenario=scenario,
         sites=sites,
         held_out=held_out,
         rounds=1,

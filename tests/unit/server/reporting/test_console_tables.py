@@ -25,6 +25,7 @@ def row(*weighted, plain, steps):
 
 def test_baselines_for_shared_labels_have_a_row_each_with_accuracies_and_costs():
     methods = {
+        "this_federation": {"weighted": [0.917, 0.923], "plain": [0.9, 0.918]},
         "local_only": row(0.832, 0.887, plain=0.851, steps=39.9),
         "fedavg_epochs": row(0.9149, 0.922, plain=0.916, steps=39.9),
     }
@@ -32,6 +33,7 @@ def test_baselines_for_shared_labels_have_a_row_each_with_accuracies_and_costs()
     rows = {line[:13].strip(): line[13:].split() for line in lines}
     assert rows["local only"] == ["83.2", "88.7", "85.1", "10.8", "40", "200"]
     assert rows["FedAvg + 5"] == ["91.5", "92.2", "91.6", "10.8", "40", "200"]
+    assert rows["F2L-Fed"] == ["91.7", "92.3", "91.8"]
     (head,) = (line for line in lines if line.startswith("method"))
     assert head.split()[1:5] == ["round", "1", "round", "3"]
 

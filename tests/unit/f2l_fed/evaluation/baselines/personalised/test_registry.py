@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from f2l_fed.evaluation.arm_names import ARMS, BASELINE_ARMS, PERSONALISED_ARMS
+from f2l_fed.evaluation.arm_names import (
+    ARMS,
+    BASELINE_ARMS,
+    PERSONALISED_ARMS,
+    THIS_FEDERATION,
+)
 from f2l_fed.evaluation.baselines.personalised.accuracy import (
     PersonalisedAccuracy,
     personalised_accuracy,
@@ -24,7 +29,7 @@ KEYS = tuple(PERSONALISED_BASELINES)
 
 def test_keys_and_labels_are_distinct_and_fit_a_table():
     assert [baseline.key for baseline in PERSONALISED_BASELINES.values()] == list(KEYS)
-    assert [arm.key for arm in PERSONALISED_ARMS] == list(KEYS)
+    assert [arm.key for arm in PERSONALISED_ARMS] == [THIS_FEDERATION, *KEYS]
     labels = [arm.label for arm in PERSONALISED_ARMS]
     assert len(set(labels)) == len(labels)
     assert max(map(len, labels)) <= 13
