@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from clients.site.model_store import load_model
+from clients.site.sent_log import SentLog
 from f2l_fed.data import save_npz
 from f2l_fed.evaluation.baselines.personalised.accuracy import personalised_accuracy
 from f2l_fed.events import ROUND_FINISHED
 from server.cluster.personalised import own_examples_of
-from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
 from tests.benchmarks.personalised_data import Setting, config_of, divide, drawn, held_out_of
 from tests.support.inline import run_inline
@@ -71,14 +71,14 @@ def own_rounds(setting: Setting, seed: int) -> dict[str, Any]:
         cost = {
             "bytes_up": sum(state.bytes_up for state in states) / messages,
             "bytes_down": sum(state.bytes_down for state in states) / messages,
-            "steps": steps_of_round(federation),
+            "steps": fmean(all_steps(one, states[-1].number) for one in folders) - steps[-1],
             "own_steps": steps[-1],
             "cpu_seconds": round(spent, 2),
         }
     return {"rounds": rounds, "cost": cost}
 
 
-def steps_of_round(federation: Federation) -> float:
-    """Gradient steps of a site for the other sites' sake, in a round after the first release."""
-    config = federation.config
-    return float((config.pairs - 1) * config.later.steps)
+def all_steps(state: Path, number: int) -> int:
+    """Gradient steps of all that a site has sent in a round, by its own record."""
+    entries = SentLog.in_folder(state).entries()
+    return sum(one["work"]["steps"] for one in entries if one["round"] == number and "work" in one)
