@@ -171,7 +171,7 @@ PERSONALISED_ARMS = (
     Arm(
         key=THIS_FEDERATION,
         label="F2L-Fed",
-        description="what a site made in the round, of the release before it",
+        description="what a site makes of the round's release",
     ),
     Arm(
         key="local_only",

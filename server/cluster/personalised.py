@@ -1,12 +1,10 @@
-"""The own networks of a simulation's training sites where labels are shared, with baselines."""
+"""The baselines of a simulation with shared labels: the own networks of its training sites."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 import ray
@@ -15,12 +13,8 @@ from torch import Tensor
 
 from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
-from f2l_fed.evaluation.arm_names import THIS_FEDERATION
 from f2l_fed.evaluation.baselines.baseline import TrainingSite
-from f2l_fed.evaluation.baselines.personalised.accuracy import (
-    PersonalisedAccuracy,
-    personalised_accuracy,
-)
+from f2l_fed.evaluation.baselines.personalised.accuracy import personalised_accuracy
 from f2l_fed.evaluation.baselines.personalised.method import (
     PersonalisedWork,
     cost_of_baseline,
@@ -30,7 +24,6 @@ from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
 from f2l_fed.targets import build_target
 from server.cluster.baselines import measured_side_by_side
-from server.federation.folder import Federation
 
 
 def personalised_work(
@@ -65,65 +58,29 @@ def own_examples_of(divided: Partition) -> list[tuple[Tensor, Tensor]]:
 
 
 def evaluate_personalised(
-    federation: Federation,
-    divided: Partition,
-    rounds: int,
-    *,
-    baselines: bool,
-    stop: threading.Event,
+    config: FederationConfig, divided: Partition, rounds: int, *, stop: threading.Event
 ) -> dict[str, Any]:
     """The ``personalised`` part of a result: the accuracy at training sites by round.
 
     Args:
-        federation: The federation after its rounds.
+        config: The federation's configuration.
         divided: Its data, with shared labels.
         rounds: Number of rounds.
-        baselines: Whether baselines are trained and measured, too.
         stop: Set from outside to stop the measurement.
 
     Returns:
-        ``{"rounds": […], "methods": {key: {"weighted": […], "plain": […], "cost": {…}}}}``; the
-        federation itself comes first and has no cost here.
+        ``{"rounds": […], "methods": {key: {"weighted": […], "plain": […], "cost": {…}}}}``.
 
     Raises:
         RoundError: If it was stopped.
     """
-    methods = {THIS_FEDERATION: own_accuracies(federation, divided, rounds)}
-    if baselines:
-        known = ray.put((federation.config, divided, rounds))
-        keys = tuple(PERSONALISED_BASELINES)
-        found = measured_side_by_side(
-            federation.config, measure_personalised, keys, known, stop=stop
-        )
-        methods |= dict(zip(keys, found, strict=True))
-    return {"rounds": list(measured_rounds(rounds)), "methods": methods}
-
-
-def own_accuracies(federation: Federation, divided: Partition, rounds: int) -> dict[str, Any]:
-    """The accuracies that a federation's sites told of the networks they made in each round.
-
-    A site makes its network in a round of the release before it, so this row is a round behind
-    those of baselines. Sites whose answer was not taken are left out.
-
-    Args:
-        federation: The federation after its rounds.
-        divided: Its data.
-        rounds: Number of rounds.
-    """
-    snapshot = federation.zoo.snapshot()
-    examples = {site.name: len(site.y_test) for site in divided.sites}
-    accuracies = []
-    for number in measured_rounds(rounds):
-        told: dict[str, list[float]] = {}
-        for record in snapshot.records(round=number):
-            told.setdefault(record.site, []).append(record.metrics["accuracy_after"])
-        accuracies.append(
-            PersonalisedAccuracy(
-                sites=tuple(fmean(values) for values in told.values()),
-                examples=tuple(examples[site] for site in told),
-            )
-        )
-    return _row(accuracies)
+    known = ray.put((config, divided, rounds))
+    keys = tuple(PERSONALISED_BASELINES)
+    found = measured_side_by_side(config, measure_personalised, keys, known, stop=stop)
+    return {
+        "rounds": list(measured_rounds(rounds)),
+        "methods": dict(zip(keys, found, strict=True)),
+    }
 
 
 def measure_personalised(key: str, known: tuple[Any, ...]) -> dict[str, Any]:
@@ -143,12 +100,8 @@ def measure_personalised(key: str, known: tuple[Any, ...]) -> dict[str, Any]:
         for _, networks in own_networks(baseline, work)
     ]
     seconds = time.perf_counter() - began
-    cost = {**asdict(cost_of_baseline(baseline, work)), "seconds": round(seconds, 2)}
-    return {**_row(accuracies), "cost": cost}
-
-
-def _row(accuracies: Sequence[PersonalisedAccuracy]) -> dict[str, Any]:
     return {
         "weighted": [round(one.weighted, 4) for one in accuracies],
         "plain": [round(one.plain, 4) for one in accuracies],
+        "cost": {**asdict(cost_of_baseline(baseline, work)), "seconds": round(seconds, 2)},
     }

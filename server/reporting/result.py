@@ -29,7 +29,7 @@ def result_of(
         states: Its rounds.
         held_out: Measured arms by kind of held-out site.
         baselines: Cost of each baseline that was measured beside the arms, by its key.
-        personalised: What training sites have after rounds, where labels are shared.
+        personalised: What baselines give to training sites, where labels are shared.
         wall_seconds: Duration of the whole run.
     """
     target = federation.target

@@ -108,14 +108,10 @@ def _connected_run(
                 held_out, outcome["baselines"] = evaluate_baselines(
                     federation.config, divided, simulation.rounds, parts, held_out, stop=stop
                 )
-            if divided.shared_labels:
-                outcome["personalised"] = evaluate_personalised(
-                    federation,
-                    divided,
-                    simulation.rounds,
-                    baselines=simulation.baselines,
-                    stop=stop,
-                )
+                if divided.shared_labels:
+                    outcome["personalised"] = evaluate_personalised(
+                        federation.config, divided, simulation.rounds, stop=stop
+                    )
             outcome["held_out"] = held_out
         except Exception as error:
             # The boundary of Flower's thread: the main thread raises the error again.

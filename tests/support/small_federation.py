@@ -39,10 +39,10 @@ def small_federation(
     held_out: int = 2,
     seed: int = 1,
     settings: tuple[str, ...] = (),
-    scenario: str = "few-shot",
     force: bool = False,
+    scenario: str = "few-shot",
 ) -> tuple[Federation, Partition]:
-    """A prepared federation; few-shot sites have 5 of the 10 digits each."""
+    """A prepared federation of few-shot sites with 5 of the 10 digits each, or of others."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
     simulation = Simulation(
         data=("digits",),

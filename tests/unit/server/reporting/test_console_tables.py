@@ -25,17 +25,31 @@ def row(*weighted, plain, steps):
 
 def test_baselines_for_shared_labels_have_a_row_each_with_accuracies_and_costs():
     methods = {
-        "this_federation": {"weighted": [0.917, 0.923], "plain": [0.9, 0.918]},
         "local_only": row(0.832, 0.887, plain=0.851, steps=39.9),
         "fedavg_epochs": row(0.9149, 0.922, plain=0.916, steps=39.9),
     }
-    lines = shown(personalised={"rounds": [1, 3], "methods": methods}).splitlines()
+    own = [
+        {"round": 1, "accuracy": 0.9, "weighted": 0.917},
+        {"round": 2, "accuracy": 0.8, "weighted": 0.8},
+        {"round": 3, "accuracy": 0.918, "weighted": 0.923},
+    ]
+    part = {"rounds": [1, 3], "methods": methods}
+    lines = shown(personalised=part, training_sites=own).splitlines()
     rows = {line[:13].strip(): line[13:].split() for line in lines}
     assert rows["local only"] == ["83.2", "88.7", "85.1", "10.8", "40", "200"]
     assert rows["FedAvg + 5"] == ["91.5", "92.2", "91.6", "10.8", "40", "200"]
     assert rows["F2L-Fed"] == ["91.7", "92.3", "91.8"]
     (head,) = (line for line in lines if line.startswith("method"))
     assert head.split()[1:5] == ["round", "1", "round", "3"]
+
+
+def test_a_federation_that_tells_of_too_few_rounds_has_no_row():
+    methods = {"local_only": row(0.832, 0.887, plain=0.851, steps=39.9)}
+    own = [{"round": 1, "accuracy": 0.9, "weighted": 0.917}]
+    part = {"rounds": [1, 3], "methods": methods}
+    told = shown(personalised=part, training_sites=own)
+    assert "local only" in told
+    assert "F2L-Fed" not in told
 
 
 def test_without_them_there_is_no_such_table():
