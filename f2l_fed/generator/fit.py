@@ -20,7 +20,7 @@ from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from f2l_fed.targets.target import Target
@@ -106,6 +106,7 @@ def fit_generator(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
+    prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites.
@@ -119,13 +120,19 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch.
+        prior: The prior without a gate on these records, where it is known already.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
-    prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+    if before is not None:
+        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior)
+    else:
+        prior = prior or fit_prior(contexts, weights, symmetry, anchor)
+        if config.prior.gate and symmetry.rows_alone:
+            prior = with_gate(prior, contexts, weights)
     episodes = contexts.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
@@ -176,20 +183,6 @@ def fit_without_records(
     fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
     generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
-
-
-def _fit_prior(
-    contexts: Tensor,
-    weights: Tensor,
-    symmetry: OutputSymmetry,
-    config: GeneratorConfig,
-    anchor: Tensor,
-    before: Expectation | None,
-) -> PriorFit:
-    if before is None:
-        gated = config.prior.gate and symmetry.rows_alone
-        return fit_prior(contexts, weights, symmetry, anchor, gated=gated)
-    return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 
 def _round_trip(

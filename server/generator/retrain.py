@@ -16,7 +16,7 @@ from f2l_fed.flow import fit_flow
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
-from f2l_fed.generator.residual_filter import left_out_sites
+from f2l_fed.generator.residual_filter import filter_sites
 from f2l_fed.local_training.temperature import fitted_temperature
 from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
@@ -83,9 +83,10 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     records = read_records(snapshot, [record for rows in used.values() for record in rows])
     contexts = records.contexts.view(len(used), config.pairs, federation.target.layout.size)
     weights = records.weights.view_as(contexts)
+    prior = None
     if federation.body is not None and used:
-        odd = left_out_sites(contexts, weights, federation.symmetry)
-        sites = list(used)
+        filtered = filter_sites(contexts, weights, federation.symmetry)
+        odd, prior, sites = filtered.left_out, filtered.fit, list(used)
         left_out |= {sites[row]: reason for row, reason in odd.items()}
         kept = [row for row in range(len(sites)) if row not in odd]
         used = {sites[row]: used[sites[row]] for row in kept}
@@ -102,6 +103,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             rng,
             anchor=federation.prior_anchor(parent),
             before=expectation(federation, parent, list(used), contexts),
+            prior=prior,
             fit_field=fit_field,
         )
     else:
