@@ -221,6 +221,9 @@ PERSONALISED_ARMS = (
 )
 """Arms of `f2l_fed.evaluation.baselines.personalised`: own networks of training sites."""
 
+FEWEST_SITES = 5
+"""Number of sites from which an interval is shown; with fewer it says nothing."""
+
 
 def keys(adapt: str) -> tuple[str, ...]:
     """The keys of the arms of an adapted part, in their order."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from f2l_fed.errors import DataError, UsageError
+from server.reporting.comparison import read_comparisons
 from server.reporting.report import render_report, write_report
 
 STEPS = [0, 1, 20, 50]
@@ -336,3 +338,17 @@ def test_training_sites_with_the_baselines_for_shared_labels_have_a_table(result
     assert cells[:6] == ["91.7", "92.3", "91.8", "–", "–", "–"]
     assert cells[6:] == ["91.5", "92.2", "91.3", "0.011", "40", "200"]
     assert "FedAvg + 5" in told[0]
+
+
+def test_an_interval_over_few_sites_is_not_shown():
+    result = {
+        "held_out_sites": {"seen": 2},
+        "held_out": {
+            "seen": {"steps": [0], "arms": {"generated": {"accuracy": [0.5], "ci95": [2.608]}}}
+        },
+    }
+    (comparison,) = read_comparisons(result).values()
+    assert math.isnan(comparison.arms[0].ci95[0])
+    result["held_out_sites"]["seen"] = 5
+    (comparison,) = read_comparisons(result).values()
+    assert comparison.arms[0].ci95 == (2.608,)
