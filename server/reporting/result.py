@@ -18,6 +18,7 @@ def result_of(
     held_out: Mapping[str, Any],
     *,
     baselines: Mapping[str, Any],
+    personalised: Mapping[str, Any],
     wall_seconds: float,
 ) -> dict[str, Any]:
     """Builds the content of ``result.json``.
@@ -28,6 +29,7 @@ def result_of(
         states: Its rounds.
         held_out: Measured arms by kind of held-out site.
         baselines: Cost of each baseline that was measured beside the arms, by its key.
+        personalised: What baselines give to training sites, where labels are shared.
         wall_seconds: Duration of the whole run.
     """
     target = federation.target
@@ -71,6 +73,7 @@ def result_of(
             "figures": {name: round(figure, 6) for name, figure in judged.figures.items()},
         },
         **({"baselines": dict(baselines)} if baselines else {}),
+        **({"personalised": dict(personalised)} if personalised else {}),
         "steps_to_target": {
             kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
         },
