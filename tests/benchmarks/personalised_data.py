@@ -70,7 +70,7 @@ def held_out_of(setting: Setting) -> int:
 def config_of(divided: Partition, seed: int) -> FederationConfig:
     """The configuration: the smallest network that suits the data, all else as by default."""
     name = "cnn-xs" if len(divided.input_shape) == 3 else "mlp"
-    return replace(load_config(None, [f"target.name={name}"], new=True), seed=seed)
+    return replace(load_config(None, [f"target.name={name}", "target.adapt=head"]), seed=seed)
 
 
 def work_of(divided: Partition, setting: Setting, seed: int) -> PersonalisedWork:
