@@ -99,12 +99,14 @@ class ModelStart:
         recipe: The fine-tuning that the task asked for.
         pull: Strength of the steps' pull to their start, divided by the number of examples.
         temperature: Divisor of the network's logits, which the start does not have.
+        falling: Whether the learning rate falls to zero.
     """
 
     model: Model
     recipe: Recipe
     pull: float = 0.0
     temperature: float = 1.0
+    falling: bool = False
 
 
 def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
@@ -114,7 +116,7 @@ def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> N
     """
     files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
     if start is not None:
-        more = {"pull": start.pull, "temperature": start.temperature}
+        more = {"pull": start.pull, "temperature": start.temperature, "falling": start.falling}
         steps = {"recipe": json.dumps({**asdict(start.recipe), **more})}
         files[START] = _packed(start.model, steps)
     # A disk makes several files durable in little more than the time of one.
@@ -147,11 +149,13 @@ def load_start(folder: Path) -> ModelStart | None:
         return None
     model, recipe = _read(path, "recipe")
     pull, temperature = recipe.pop("pull", 0.0), recipe.pop("temperature", 1.0)
+    falling = recipe.pop("falling", False)
     return ModelStart(
         model=model,
         recipe=from_mapping(Recipe, recipe, where=str(path)),
         pull=float(pull),
         temperature=float(temperature),
+        falling=bool(falling),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import hypot, isfinite
+from dataclasses import dataclass, replace
+from math import hypot, inf, isfinite
 from typing import Any
 
 from f2l_fed.core.validation import require
@@ -55,6 +55,23 @@ class GateConfig:
             self,
             "min_flow_speed",
             ">= 0 and not above max_flow_speed",
+        )
+
+
+    def of_accuracy(self) -> GateConfig:
+        """The limits without those that compare parameters with parameters.
+
+        Where all sites share a network, a map that explains nothing is left out by itself.
+        """
+        return replace(
+            self,
+            min_explained=-inf,
+            min_conditioning=-inf,
+            min_dispersion=0.0,
+            max_dispersion=inf,
+            min_flow_speed=0.0,
+            max_flow_speed=inf,
+            min_context_cost=-inf,
         )
 
 

@@ -21,6 +21,7 @@ from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
+from f2l_fed.prior.shared_prior import fit_around
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from f2l_fed.targets.target import Target
@@ -106,6 +107,7 @@ def fit_generator(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
+    around: Tensor | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites.
@@ -119,13 +121,18 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch.
+        around: (D,) float32, the network that all sites share, and that a prediction starts from;
+            None where they share none.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
-    prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+    if around is not None:
+        prior = fit_around(contexts, weights, symmetry, anchor, around)
+    else:
+        prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
     episodes = contexts.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 

@@ -25,7 +25,9 @@ from f2l_fed.symmetry.output_permutation import OutputSymmetry
 _VERSION = 4
 
 BODY, NEXT_BODY = "body", "next_body"
-"""Names of a generator's bodies among its tensors; absent where whole networks are generated."""
+"""Names of a generator's bodies among its tensors; absent where sites share nothing."""
+
+_AROUND = "prior.around"
 
 
 def save_generator(generator: Generator, path: Path) -> None:
@@ -50,6 +52,7 @@ def tensors_of(generator: Generator) -> dict[str, Tensor]:
         "symmetry.hidden": generator.codec.symmetry.hidden,
         "symmetry.output": generator.codec.symmetry.output,
         **_bodies(generator),
+        **({} if generator.prior.around is None else {_AROUND: generator.prior.around}),
     }
 
 
@@ -124,6 +127,7 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
             anchor=tensors["anchor"],
             common=_ridge("prior.common.", tensors),
             rows=_ridge("prior.rows.", tensors),
+            around=tensors.get(_AROUND),
         ),
         codec=codec,
         velocity=field.requires_grad_(False),

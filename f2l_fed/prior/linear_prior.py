@@ -38,12 +38,14 @@ class Prior:
         anchor: (D,) float32, where the probes start.
         common: Map of the common part, (C,) -> (C,).
         rows: Map of every output row's deviation, (R,) -> (R,); of size 0 without symmetry.
+        around: (D,) float32, the network that the maps are added to; None for anchor and context.
     """
 
     symmetry: OutputSymmetry
     anchor: Tensor
     common: RidgeMap
     rows: RidgeMap
+    around: Tensor | None = None
 
     def without_rows(self) -> Prior:
         """The prior that leaves the deviations of output rows as the context has them."""
@@ -57,7 +59,7 @@ class Prior:
         """(n, D) probe updates to (n, D) expected weights."""
         parts = self.symmetry.split(contexts)
         mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), self.rows(parts.rows)))
-        return self.anchor + contexts + mapped
+        return (self.anchor + contexts if self.around is None else self.around) + mapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

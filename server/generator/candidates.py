@@ -16,7 +16,7 @@ from f2l_fed.generator.candidates import (
     candidates_for_training,
 )
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.candidate_kinds import PRIOR
+from f2l_fed.local_training.candidate_kinds import GLOBAL_MEAN, PRIOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.local_training.site_streams import draws_stream
 from server.federation.folder import Federation
@@ -91,6 +91,9 @@ class CandidateFactory:
             if self.federation.body is not None:
                 yield site, ({PRIOR: own[0].clone()},)
                 continue
+            if config.has_shared_network:
+                yield site, (self._around_shared(own[0]),)
+                continue
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
                 candidates_for_training(
@@ -112,8 +115,17 @@ class CandidateFactory:
         if self.federation.body is not None:
             return {PRIOR: own}
         config = self.federation.config
+        if config.has_shared_network:
+            return self._around_shared(own)
         rng = draws_stream(config.lineage, site)
         return candidates_for_service(self.generator, others, context, own, config.candidates, rng)
+
+    def _around_shared(self, expected: Tensor) -> dict[str, Tensor]:
+        """The prediction of a prior around a shared network and, if it is another, that network."""
+        shared = self.generator.mean
+        if expected.equal(shared):
+            return {PRIOR: shared}
+        return {PRIOR: expected.clone(), GLOBAL_MEAN: shared}
 
     def _without(self, site: str, expected: Tensor) -> tuple[Tensor, Any]:
         """The predictions for a site, and the records of all others.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import nan
 from pathlib import Path
+from statistics import median
 
+import torch
 from torch import Tensor
 
 from f2l_fed.admission import load_history
@@ -17,6 +20,7 @@ from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import left_out_sites
+from f2l_fed.generator.serialization import BODY
 from f2l_fed.local_training.temperature import fitted_temperature
 from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
@@ -24,6 +28,7 @@ from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.next_body import next_body
+from server.generator.next_network import next_networks
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
 
@@ -91,6 +96,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         used = {sites[row]: used[sites[row]] for row in kept}
         contexts, weights = contexts[kept], weights[kept]
     anchor = federation.next_anchor(parent)
+    shared = _shared_networks(federation, parent, anchor, weights, list(used.values()))
     rng = generator_for(config.lineage, id, "retrain")
     if used:
         fit = fit_generator(
@@ -102,6 +108,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             rng,
             anchor=federation.prior_anchor(parent),
             before=expectation(federation, parent, list(used), contexts),
+            around=None if shared is None else shared.own,
             fit_field=fit_field,
         )
     else:
@@ -112,9 +119,11 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     if any(since.get(site, 0) > commit for site in used):
         raise RecordErased("a site was erased while a release was fitted on it", where=id)
     updates = [update for update in updates if update.site not in left_out]
-    bodies = _bodies(federation, anchor, updates)
-    chain = () if bodies is None else (*federation.chain(parent), body_digest(bodies.next))
-    fit = replace(fit, generator=replace(fit.generator, bodies=bodies))
+    bodies, chain = _bodies(federation, anchor, updates), ()
+    if bodies is not None:
+        chain = (*federation.chain(parent), body_digest(bodies.next))
+    mean = fit.generator.mean if shared is None else shared.own.clone()
+    fit = replace(fit, generator=replace(fit.generator, bodies=bodies or shared, mean=mean))
     release = Release(
         id=id,
         state="candidate",
@@ -137,12 +146,35 @@ def _settings(federation: Federation) -> GeneratorConfig:
     """The generator's settings; with a body the field serves the audit alone, and is fitted less.
 
     Sites pull their heads to the prior's, and draws around it have made none of them better.
+    Around a shared network nothing is drawn.
     """
     settings = federation.config.generator
-    if federation.body is None:
+    most = 0 if federation.config.has_shared_network else _FIELD_STEPS
+    if federation.body is None and most:
         return settings
     flow = settings.flow
-    return replace(settings, flow=replace(flow, steps=min(flow.steps, _FIELD_STEPS)))
+    return replace(settings, flow=replace(flow, steps=min(flow.steps, most)))
+
+
+def _shared_networks(
+    federation: Federation,
+    parent: Release | None,
+    started: Tensor,
+    weights: Tensor,
+    records: Sequence[Sequence[Record]],
+) -> Bodies | None:
+    """The shared networks of the new release, of (n, E, D) networks; None where there are none."""
+    if not federation.config.has_shared_network:
+        return None
+    before = started if parent is None else federation.releases.part(parent.id, BODY)
+    # A site that keeps the number to itself counts like one with the median number.
+    told = [rows[0].metrics.get("examples", nan) for rows in records]
+    known = [count for count in told if count == count] or [1.0]
+    counts = torch.tensor(told).nan_to_num(median(known))
+    config = federation.config
+    return next_networks(
+        federation.target, started, before, weights[:, 0], counts, config.aggregate, config.shared
+    )
 
 
 def _temperatures(

@@ -32,7 +32,7 @@ def result_of(
     """
     target = federation.target
     measured = federation.releases.measured()
-    judged = decide(measured.figures, federation.config.gate, held_out)
+    judged = decide(measured.figures, federation.config.limits, held_out)
     verdicts, notes = [], list(facts["data_notes"])
     if federation.releases.promoted() is None:
         notes.append(
