@@ -57,7 +57,6 @@ class GateConfig:
             ">= 0 and not above max_flow_speed",
         )
 
-
     def of_accuracy(self) -> GateConfig:
         """The limits without those that compare parameters with parameters.
 

@@ -78,10 +78,11 @@ def mean_change(target: Target, changes: Tensor, examples: Tensor) -> Tensor:
 def _head(target: Target, weights: Tensor) -> Tensor:
     """(K, F) or, with the bias as last column, (K, F + 1) float32, the output rows."""
     tensors = target.layout.unflatten(weights)
-    rows = tensors[target.output_weight]
+    rows: Tensor = tensors[target.output_weight]
     if target.output_bias is None:
         return rows
-    return torch.cat([rows, tensors[target.output_bias][:, None]], dim=1)
+    bias = tensors[target.output_bias][:, None]
+    return torch.cat([rows, bias], dim=1)
 
 
 def _shortened(changes: Tensor) -> Tensor:

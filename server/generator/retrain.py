@@ -119,9 +119,8 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     if any(since.get(site, 0) > commit for site in used):
         raise RecordErased("a site was erased while a release was fitted on it", where=id)
     updates = [update for update in updates if update.site not in left_out]
-    bodies, chain = _bodies(federation, anchor, updates), ()
-    if bodies is not None:
-        chain = (*federation.chain(parent), body_digest(bodies.next))
+    bodies = _bodies(federation, anchor, updates)
+    chain = () if bodies is None else (*federation.chain(parent), body_digest(bodies.next))
     mean = fit.generator.mean if shared is None else shared.own.clone()
     fit = replace(fit, generator=replace(fit.generator, bodies=bodies or shared, mean=mean))
     release = Release(
