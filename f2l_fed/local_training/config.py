@@ -170,7 +170,7 @@ class SharedConfig:
     mix: float = 0.5
     own_epochs: int = 1
     own_lr: float = 0.1
-    early_rounds: int = 3
+    early_rounds: int = 5
     early_epochs: int = 5
     early_lr: float = 0.2
     most_steps: int = 1000

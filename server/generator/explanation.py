@@ -138,8 +138,8 @@ def _candidates(
 def _fine_tuning(
     federation: Federation, release: Release, site: str, newest: RefinementStep
 ) -> FineTuning | None:
-    if federation.body is not None:
-        # Heads are solved, whatever the site started from.
+    if federation.body is not None or federation.config.has_shared_network:
+        # Heads are solved, whatever the site started from; and sites that share start alike.
         return None
     row, episodes = newest.sites.index(site), newest.weights.shape[1]
     records = federation.zoo.snapshot(release.snapshot).records(site=site)

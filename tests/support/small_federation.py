@@ -40,12 +40,13 @@ def small_federation(
     seed: int = 1,
     settings: tuple[str, ...] = (),
     force: bool = False,
+    scenario: str = "few-shot",
 ) -> tuple[Federation, Partition]:
-    """A prepared federation of few-shot sites with 5 of the 10 digits each."""
+    """A prepared federation of few-shot sites with 5 of the 10 digits each, or of others."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
     simulation = Simulation(
         data=("digits",),
-        scenario="few-shot",
+        scenario=scenario,
         sites=sites,
         held_out=held_out,
         rounds=1,
