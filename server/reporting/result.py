@@ -17,6 +17,7 @@ def result_of(
     states: Sequence[RoundState],
     held_out: Mapping[str, Any],
     *,
+    training: Sequence[Mapping[str, Any]],
     baselines: Mapping[str, Any],
     wall_seconds: float,
 ) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def result_of(
         federation: The federation.
         states: Its rounds.
         held_out: Measured arms by kind of held-out site.
+        training: Accuracy at training sites after each round, oldest first.
         baselines: Cost of each baseline that was measured beside the arms, by its key.
         wall_seconds: Duration of the whole run.
     """
@@ -62,6 +64,7 @@ def result_of(
         },
         "rounds": [_round(state) for state in states],
         "verdicts": verdicts,
+        "training_sites": [dict(row) for row in training],
         "held_out": dict(held_out),
         "held_out_verdict": {
             "release": measured.id,

@@ -52,7 +52,8 @@ def too_old(reply: SiteReply, frame: Frame) -> str:
     spoken = spoken_by_site(reply.content)
     if spoken >= LATEST:
         return ""
+    part = "a shared network" if frame.shared else "a body"
     return (
-        f"the site speaks protocol {spoken}, which has no messages of this kind; "
+        f"the site speaks protocol {spoken}, which has no messages with {part}; "
         "update F2L-Fed at the site"
     )

@@ -20,6 +20,7 @@ from server.cluster.held_out import measurements_of
 from server.generator.candidates import CandidateFactory
 from server.generator.network_service import NetworkService
 from server.simulation.setup import held_out_sites
+from server.simulation.training_sites import own_accuracies, training_accuracy
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
 
@@ -172,3 +173,27 @@ def test_new_sites_are_measured_with_their_label_mix(conducted):
     }
     assert mean["shared"] > mean["global_mean"]
     assert mean[GENERATED] > mean["random"] + 0.3
+
+
+def test_training_sites_are_measured_after_every_round(conducted):
+    federation, divided, states = conducted
+    rows = training_accuracy(federation, divided, states)
+    assert [row["round"] for row in rows] == list(range(1, ROUNDS + 1))
+    assert [row["release"] for row in rows] == federation.releases.ids()
+    own = accuracies(federation, "accuracy_after")
+    for row in rows[:-1]:
+        assert row["accuracy"] == pytest.approx(own[row["round"] + 1], abs=1e-4)
+    assert rows[-1]["accuracy"] > 0.9
+    assert rows[-1]["weighted"] > 0.9
+
+
+def test_the_last_networks_are_those_that_sites_would_make(conducted, tmp_path):
+    """Up to the chance of batches: a request outside of rounds has that of no round."""
+    federation, divided, _ = conducted
+    id = federation.releases.ids()[-1]
+    measured = own_accuracies(federation, id, divided.sites[:2])
+    for name, accuracy in measured.items():
+        shutil.copytree(federation.root / "sites" / name, tmp_path / name)
+        site = open_site(tmp_path / name / "site.toml")
+        _, _, made = request_network(site, Source(federation, name))
+        assert made.after[1] == pytest.approx(accuracy, abs=1e-6)
