@@ -11,13 +11,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest
 from clients.training.fine_tuning import FineTuned, tempered
 from clients.training.probe_cache import digest_of, read_probes, write_probes
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR
-from f2l_fed.local_training.config import SharedConfig
 from f2l_fed.local_training.shared_network import SharingSite, few_examples
 from f2l_fed.local_training.site_streams import steps_stream, support_stream
 from f2l_fed.wire.messages import ProbeRequest, Task, Update
@@ -61,13 +59,10 @@ def update_of_shared(
     Raises:
         PolicyRefusal: If a network or a context overflows.
     """
-    site, task, sharing = accepted.site, accepted.request, _sharing(accepted)
-    rng = steps_stream(task.frame.lineage, task.round, site.config.name, _UPDATE)
-    weights = sharing.update(accepted.anchor, rng)
-    contexts = contexts_of(accepted)
-    if not bool(weights.isfinite().all() and contexts.isfinite().all()):
+    site, task = accepted.site, accepted.request
+    weights, contexts = passes(accepted), contexts_of(accepted)
+    if not bool(contexts.isfinite().all()):
         raise PolicyRefusal("diverged")
-    keep_returned(accepted, weights)
     numbers = network.numbers(len(site.train.y), 0)
     del numbers["steps"]
     update = Update(
@@ -79,6 +74,21 @@ def update_of_shared(
         numbers=numbers,
     )
     return update, (float((weights.double() - accepted.anchor.double()).norm()),)
+
+
+def passes(accepted: AcceptedRequest[Task]) -> Tensor:
+    """(D,) float32, the shared network after the site's passes, which the site keeps, too.
+
+    Raises:
+        PolicyRefusal: If it overflows.
+    """
+    site, task = accepted.site, accepted.request
+    rng = steps_stream(task.frame.lineage, task.round, site.config.name, _UPDATE)
+    weights = _sharing(accepted).update(accepted.anchor, rng)
+    if not bool(weights.isfinite().all()):
+        raise PolicyRefusal("diverged")
+    write_probes(site.state / RETURNED, weights[None], _digest(accepted))
+    return weights
 
 
 def contexts_of(accepted: AcceptedRequest[ProbeRequest | Task]) -> Tensor:
@@ -98,28 +108,15 @@ def contexts_of(accepted: AcceptedRequest[ProbeRequest | Task]) -> Tensor:
 
 
 def returned_last(accepted: AcceptedRequest[Task]) -> Tensor | None:
-    """(D,) float32, what the site has returned last; None where it has returned nothing."""
+    """(D,) float32, the end of the site's latest `passes`; None where it has made none."""
     kept = read_probes(accepted.site.state / RETURNED, _digest(accepted))
     return None if kept is None else kept[0]
 
 
-def keep_returned(accepted: AcceptedRequest[Task], weights: Tensor) -> None:
-    """Keeps what the site is about to return."""
-    write_probes(accepted.site.state / RETURNED, weights[None], _digest(accepted))
-
-
-def shared_of(accepted: AcceptedRequest[ProbeRequest | Task]) -> SharedConfig:
-    """The settings of the request's shared network, which it has."""
-    shared = accepted.request.frame.shared
-    assert shared is not None
-    return shared
-
-
 def _sharing(accepted: AcceptedRequest[ProbeRequest | Task]) -> SharingSite:
-    site: Site = accepted.site
-    return SharingSite(
-        target=accepted.target, x=site.train.x, y=site.train.y, config=shared_of(accepted)
-    )
+    train, shared = accepted.site.train, accepted.request.frame.shared
+    assert shared is not None
+    return SharingSite(target=accepted.target, x=train.x, y=train.y, config=shared)
 
 
 def _digest(accepted: AcceptedRequest[Task]) -> str:

@@ -108,6 +108,8 @@ def _respond_to_shared(
     if budget := site.budget:
         update, change = private_update(accepted, budget)
         changes: tuple[float, ...] = (change,)
+        # These never leave: the site's next network is made of them.
+        shared_training.passes(accepted)
     else:
         update, changes = shared_training.update_of_shared(accepted, network)
     numbers = allowed_numbers(site.config.policy, update.numbers)

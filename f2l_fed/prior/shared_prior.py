@@ -17,6 +17,9 @@ from f2l_fed.prior.linear_prior import Prior, PriorFit
 from f2l_fed.prior.ridge import RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
+_LEAST_GAIN = 0.02
+"""Smallest share of the squared distances of left-out sites that the map must save."""
+
 _STANDARD_ERRORS = 2.0
 """How clearly the map must be better than none, in standard errors over sites."""
 
@@ -45,7 +48,9 @@ def fit_around(
     held_out = fit.held_out.view(sites, episodes, size) - of_others[:, None]
     wanted = weights - around - of_others[:, None]
     gains = (wanted.square() - (wanted - held_out).square()).flatten(1).double().sum(1)
-    clear = float(gains.mean()) > _STANDARD_ERRORS * float(gains.std()) / sites**0.5
+    gain, noise = float(gains.mean()), float(gains.std()) / sites**0.5
+    least = _LEAST_GAIN * float(wanted.double().square().sum()) / sites
+    clear = gain > max(least, _STANDARD_ERRORS * noise)
     nothing = torch.zeros(0)
     empty = RidgeMap(
         x_mean=nothing, y_mean=nothing, left=torch.zeros(0, 0), right=torch.zeros(0, 0)

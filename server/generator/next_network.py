@@ -82,7 +82,8 @@ def _head(target: Target, weights: Tensor) -> Tensor:
     if target.output_bias is None:
         return rows
     bias = tensors[target.output_bias][:, None]
-    return torch.cat([rows, bias], dim=1)
+    whole: Tensor = torch.cat([rows, bias], dim=1)
+    return whole
 
 
 def _shortened(changes: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -132,7 +132,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         records=tuple(record.key for rows in used.values() for record in rows),
         anchors=1 if parent is None else min(parent.anchors + 1, config.probe.anchors),
         left_out=left_out,
-        figures=_figures(fit, weights),
+        figures=_figures(fit, weights) | _accuracy(federation, parent, used),
         parameters=federation.network.layout.size,
         chain=chain,
         body_sites=tuple(update.site for update in updates),
@@ -194,6 +194,31 @@ def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
         return {}
     audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
     return {**fit.figures(), **audit.figures()}
+
+
+def _accuracy(
+    federation: Federation, parent: Release | None, used: Mapping[str, Sequence[Record]]
+) -> dict[str, float]:
+    """The accuracy that sites declare for their own networks of the parent, and what they gained.
+
+    The gain is over that of their networks of the release before; there is none without a shared
+    network, or where no site declares both.
+    """
+    if not federation.config.has_shared_network or parent is None:
+        return {}
+    now = _declared([rows[0] for rows in used.values()])
+    before = _declared(federation.zoo.snapshot(parent.snapshot).records(keys=parent.records))
+    both = now.keys() & before.keys()
+    found = {"accuracy": fmean(now.values())} if now else {}
+    if parent.parent and both:
+        found["accuracy_gain"] = fmean(now[site] - before[site] for site in both)
+    return found
+
+
+def _declared(records: Iterable[Record]) -> dict[str, float]:
+    """The accuracy of their own networks that sites declare, by name."""
+    told = ((record.site, record.metrics.get("accuracy_after")) for record in records)
+    return {site: accuracy for site, accuracy in told if accuracy is not None}
 
 
 def _updates(federation: Federation, parent: Release | None) -> list[BodyUpdate]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from clients.site.model_store import load_model, load_start, network
 from clients.site.sent_log import utc_now
@@ -17,7 +19,9 @@ from clients.training.shared_training import RETURNED
 from f2l_fed.evaluation.arm_names import GENERATED, keys
 from f2l_fed.wire.serialization import from_bytes, to_bytes
 from server.cluster.held_out import measurements_of
+from server.federation.folder import Federation
 from server.generator.candidates import CandidateFactory
+from server.generator.gate import objections
 from server.generator.network_service import NetworkService
 from server.simulation.setup import held_out_sites
 from server.simulation.training_sites import own_accuracies, training_accuracy
@@ -197,3 +201,32 @@ def test_the_last_networks_are_those_that_sites_would_make(conducted, tmp_path):
         site = open_site(tmp_path / name / "site.toml")
         _, _, made = request_network(site, Source(federation, name))
         assert made.after[1] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_sites_with_a_privacy_budget_take_part_without_their_label_mix(tmp_path):
+    federation, _ = small_federation(
+        tmp_path / "out", sites=5, settings=SETTINGS, scenario="dirichlet"
+    )
+    files = sorted((tmp_path / "out" / "sites").glob("*/site.toml"))
+    budget = "\n[privacy]\nepsilon = 8.0\ndelta = 1e-4\nanswers = 3\n"
+    files[0].write_text(files[0].read_text() + budget)
+    states = run_inline(federation, 2)
+    assert [len(state.accepted) for state in states] == [5, 5], states[-1].rejected
+    site = open_site(files[0])
+    snapshot = federation.zoo.snapshot()
+    (record, *_) = snapshot.records(site="site-000", round=2)
+    assert set(record.metrics) == {"examples", "update_norm"}
+    left, kept = torch.from_numpy(snapshot.weights([record]))[0], load_file(site.state / RETURNED)
+    assert not torch.allclose(left, kept["probes"][0], atol=0.01)
+
+
+def test_a_release_after_which_sites_lost_accuracy_is_objected_to(conducted, tmp_path):
+    shutil.copytree(conducted[0].root, tmp_path / "out")
+    federation = Federation.open(tmp_path / "out")
+    id = federation.releases.ids()[-1]
+    release = federation.releases.read(id)
+    assert abs(release.figures["accuracy_gain"]) < 0.1
+    worse = replace(release, figures={**release.figures, "accuracy_gain": -0.3})
+    (reason,) = (one for one in objections(federation, worse) if "accuracy" in one)
+    assert reason == "accuracy_gain is -0.3, below the limit of -0.1."
+    assert not any("accuracy" in one for one in objections(federation, release))
