@@ -47,7 +47,8 @@ class RefinementStep:
         common = self.fit.common.weights(parts.common)[0]
         if self.fit.rows is None:
             return self._by_site(common, common.new_zeros(0, 0))
-        return self._by_site(common, self.fit.rows.weights(parts.rows[0]))
+        factor = self.fit.prior.gate(parts.rows + self.fit.rows.map(parts.rows))
+        return self._by_site(common, factor * self.fit.rows.weights(parts.rows[0]))
 
     def added_without(self, site: str, episode: int) -> dict[str, Tensor]:
         """The same for one of a site's own records, predicted without all of them."""
@@ -59,7 +60,7 @@ class RefinementStep:
         classes = self.fit.prior.symmetry.classes
         group = slice(group.start * classes, group.stop * classes)
         rows = self.fit.rows.held_out_weights(group).unflatten(0, (episodes, classes))
-        return self._by_site(common, rows[episode])
+        return self._by_site(common, self.fit.factors[index, episode] * rows[episode])
 
     def _by_site(self, common: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """From the weights (nE,) of the common parts and (K, nEK) of the rows."""
@@ -96,13 +97,19 @@ def refinement_step_of(
         before: What it refined, if it was not fitted from scratch.
     """
     if before is None:
-        starts, rate = anchor + contexts, 1.0
-        fit = fit_prior(contexts, weights, symmetry, anchor)
+        starts = anchor + contexts
+        gated = config.gate and symmetry.rows_alone
+        fit = fit_prior(contexts, weights, symmetry, anchor, gated=gated)
     else:
-        starts, rate = before.expected, config.rate
+        starts = before.expected
         fit = refine_prior(before.prior, contexts, starts, weights, config)
     return RefinementStep(
-        sites=tuple(sites), contexts=contexts, weights=weights, starts=starts, rate=rate, fit=fit
+        sites=tuple(sites),
+        contexts=contexts,
+        weights=weights,
+        starts=starts,
+        rate=fit.rate,
+        fit=fit,
     )
 
 

@@ -194,7 +194,8 @@ def _fit_prior(
     before: Expectation | None,
 ) -> PriorFit:
     if before is None:
-        return fit_prior(contexts, weights, symmetry, anchor)
+        gated = config.prior.gate and symmetry.rows_alone
+        return fit_prior(contexts, weights, symmetry, anchor, gated=gated)
     return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 

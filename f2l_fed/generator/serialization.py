@@ -18,11 +18,13 @@ from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Bodies, Generator
+from f2l_fed.prior.likeness import LikenessGate
 from f2l_fed.prior.linear_prior import Prior
 from f2l_fed.prior.ridge import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _VERSION = 4
+_GATE = "prior.gate."
 
 BODY, NEXT_BODY = "body", "next_body"
 """Names of a generator's bodies among its tensors; absent where sites share nothing."""
@@ -42,8 +44,9 @@ def save_generator(generator: Generator, path: Path) -> None:
 def tensors_of(generator: Generator) -> dict[str, Tensor]:
     """The tensors of a generator by name; nothing is copied."""
     return {
-        **with_prefix("prior.common.", _factors(generator.prior.common)),
-        **with_prefix("prior.rows.", _factors(generator.prior.rows)),
+        **with_prefix("prior.common.", _fields(generator.prior.common)),
+        **with_prefix("prior.rows.", _fields(generator.prior.rows)),
+        **_gate(generator.prior.gate),
         **with_prefix("codec.", generator.codec.tensors()),
         **with_prefix("velocity.", generator.velocity.state_dict(keep_vars=True)),
         "anchor": generator.prior.anchor,
@@ -54,6 +57,10 @@ def tensors_of(generator: Generator) -> dict[str, Tensor]:
         **_bodies(generator),
         **({} if generator.prior.around is None else {_AROUND: generator.prior.around}),
     }
+
+
+def _gate(gate: LikenessGate) -> dict[str, Tensor]:
+    return with_prefix(_GATE, _fields(gate)) if len(gate.centroids) else {}
 
 
 def _bodies(generator: Generator) -> dict[str, Tensor]:
@@ -121,12 +128,14 @@ def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator
         depth=config.flow.depth,
     )
     field.load_state_dict(without_prefix("velocity.", tensors))
+    gate = without_prefix(_GATE, tensors)
     return Generator(
         prior=Prior(
             symmetry=symmetry,
             anchor=tensors["anchor"],
             common=_ridge("prior.common.", tensors),
             rows=_ridge("prior.rows.", tensors),
+            gate=LikenessGate(**gate) if gate else LikenessGate.open(),
             around=tensors.get(_AROUND),
         ),
         codec=codec,
@@ -169,8 +178,8 @@ def damaged_matrix(path: Path, *, got: str) -> ReleaseError:
     )
 
 
-def _factors(ridge: RidgeMap) -> dict[str, Tensor]:
-    return {field.name: getattr(ridge, field.name) for field in dataclasses.fields(ridge)}
+def _fields(value: RidgeMap | LikenessGate) -> dict[str, Tensor]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _ridge(prefix: str, tensors: dict[str, Tensor]) -> RidgeMap:

@@ -9,13 +9,17 @@ from f2l_fed.core.validation import require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorConfig:
-    """Settings of the prior's refinement by the updates that come back once the anchor stays.
+    """Settings of the prior.
 
     Args:
-        rate: Factor on the predicted update; 1 goes where the sites went, more goes on from there.
+        rate: Of the refinement by the updates that come back once the anchor stays: largest factor
+            on the predicted update; 1 goes where the sites went, more goes on from there.
+        gate: Where heads alone are generated, add less where a site's classes are like no known
+            ones.
     """
 
     rate: float = 1.5
+    gate: bool = True
 
     def __post_init__(self) -> None:
         require(self.rate > 0, self, "rate", "> 0")

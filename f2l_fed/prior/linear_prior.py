@@ -3,7 +3,8 @@
 A site's probe is itself a step from the anchor towards its network, so the prior starts from
 there, ``anchor + probe``, and adds a linear map of the probe in the coordinates of the output
 symmetry. Without the map it is federated averaging (the anchor is the mean
-network) with a few gradient steps at the site.
+network) with a few gradient steps at the site. Where heads alone are generated, a gate takes the
+map back for sites whose classes are strangers (`f2l_fed.prior.likeness`).
 
 While the anchor moves, the map is a ridge regression of the networks that came back. Once it
 stays, every round adds a regression of the *updates* that came back from what the prior expected:
@@ -18,15 +19,19 @@ Reference:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.config import PriorConfig
+from f2l_fed.prior.likeness import LikenessGate, fit_gate
 from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+
+_FEWEST_SITES = 8
+"""Sites below which a likeness gate has too little to learn from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,7 @@ class Prior:
         anchor: (D,) float32, where the probes start.
         common: Map of the common part, (C,) -> (C,).
         rows: Map of every output row's deviation, (R,) -> (R,); of size 0 without symmetry.
+        gate: Factors on what the map of the rows adds.
         around: (D,) float32, the network that the maps are added to; None for anchor and context.
     """
 
@@ -45,6 +51,7 @@ class Prior:
     anchor: Tensor
     common: RidgeMap
     rows: RidgeMap
+    gate: LikenessGate = field(default_factory=LikenessGate.open)
     around: Tensor | None = None
 
     def without_rows(self) -> Prior:
@@ -58,7 +65,9 @@ class Prior:
     def __call__(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, D) expected weights."""
         parts = self.symmetry.split(contexts)
-        mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), self.rows(parts.rows)))
+        rows = self.rows(parts.rows)
+        rows = rows * self.gate(parts.rows + rows)[:, None, None]
+        mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), rows))
         return (self.anchor + contexts if self.around is None else self.around) + mapped
 
 
@@ -84,16 +93,25 @@ class PriorFit:
         held_out: (n, E, D) float32, each predicted without the records of its site.
         common: Fit of the common part, its examples in the order of the records.
         rows: Fit of the rows, K examples for each record; None without symmetry.
+        factors: (n, E) float32, the gate's factors in ``held_out``.
+        rate: Factor on what the regressions add, in prior and ``held_out``.
     """
 
     prior: Prior
     held_out: Tensor
     common: RidgeFit
     rows: RidgeFit | None
+    factors: Tensor
+    rate: float = 1.0
 
 
 def fit_prior(
-    contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry, anchor: Tensor
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    anchor: Tensor,
+    *,
+    gated: bool = False,
 ) -> PriorFit:
     """Fits the prior on the networks of all sites.
 
@@ -102,6 +120,7 @@ def fit_prior(
         weights: (n, E, D) float32, the network that belongs to each.
         symmetry: Coordinates to fit in.
         anchor: (D,) float32, where the probes start.
+        gated: Fit a likeness gate; needs a symmetry and an anchor without output rows.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
@@ -113,7 +132,35 @@ def fit_prior(
     start = anchor.detach() + contexts
     common, rows, held_out = _regress(contexts, weights - start, symmetry, standard_errors=1)
     prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
-    return PriorFit(prior=prior, held_out=start + held_out, common=common, rows=rows)
+    fit = PriorFit(
+        prior=prior,
+        held_out=start + held_out,
+        common=common,
+        rows=rows,
+        factors=torch.ones(contexts.shape[:2]),
+    )
+    enough = gated and len(contexts) >= _FEWEST_SITES
+    return _with_gate(fit, contexts, weights) if enough else fit
+
+
+def _with_gate(fit: PriorFit, contexts: Tensor, weights: Tensor) -> PriorFit:
+    """The fit with a likeness gate; its other parts stay."""
+    symmetry, start = fit.prior.symmetry, fit.prior.anchor + contexts
+    assert fit.rows is not None
+    x, y, held_out = (
+        symmetry.split(w.flatten(0, 1)) for w in (contexts, weights - start, fit.held_out - start)
+    )
+    shape = (*contexts.shape[:2], *x.rows.shape[1:])
+    rows, added = x.rows.view(shape), held_out.rows.view(shape)
+    found = fit_gate(rows, rows + y.rows.view(shape), added, fit.rows.strength)
+    gated = (added * found.held_out[..., None, None]).flatten(0, 1)
+    joined = symmetry.join(IsotypicParts(held_out.common, gated)).view_as(contexts)
+    return replace(
+        fit,
+        prior=replace(fit.prior, gate=found.gate),
+        held_out=start + joined,
+        factors=found.held_out,
+    )
 
 
 def refine_prior(
@@ -131,14 +178,31 @@ def refine_prior(
     updates = weights - expected
     # These are small and noisy steps of many: each takes the strength that predicts best.
     common, rows, held_out = _regress(contexts, updates, before.symmetry, standard_errors=0)
+    rate = _rate(updates, held_out, config.rate)
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common.map, config.rate),
-        rows=before.rows.plus(_map_of(rows), config.rate),
+        common=before.common.plus(common.map, rate),
+        rows=before.rows.plus(_map_of(rows), rate),
     )
-    held_out = expected + config.rate * held_out
-    return PriorFit(prior=prior, held_out=held_out, common=common, rows=rows)
+    return PriorFit(
+        prior=prior,
+        rate=rate,
+        held_out=expected + rate * held_out,
+        common=common,
+        rows=rows,
+        factors=torch.ones(contexts.shape[:2]),
+    )
+
+
+def _rate(updates: Tensor, held_out: Tensor, most: float) -> float:
+    """The factor on a step: the one that is asked for, or less where that only adds noise.
+
+    Of sites that a regression was fitted without, a step must bring the prediction nearer; else it
+    is as long as brings it nearest, and there is none where it points the wrong way.
+    """
+    best = float((updates * held_out).sum()) / max(float(held_out.square().sum()), 1e-30)
+    return most if most < 2 * best else max(best, 0.0)
 
 
 def _regress(

@@ -62,4 +62,10 @@ def fit_around(
     # Of its own, for a file takes no tensor twice.
     apart = around.clone()
     prior = Prior(symmetry=symmetry, anchor=anchor, common=mapped, rows=empty, around=apart)
-    return PriorFit(prior=prior, held_out=around + held_out, common=fit, rows=None)
+    return PriorFit(
+        prior=prior,
+        held_out=around + held_out,
+        common=fit,
+        rows=None,
+        factors=torch.ones(sites, episodes),
+    )

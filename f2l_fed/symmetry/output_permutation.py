@@ -72,6 +72,11 @@ class OutputSymmetry:
         """K, or 0 where there is no symmetry."""
         return self.output.shape[0]
 
+    @property
+    def rows_alone(self) -> bool:
+        """Whether there is nothing but output rows, as in heads on a body."""
+        return self.classes > 0 and not len(self.hidden)
+
     def split(self, weights: Tensor) -> IsotypicParts:
         """(n, D) weights to their parts: common (n, H + R) and rows (n, K, R)."""
         if not self.classes:

@@ -64,9 +64,16 @@ def explain_site(federation: Federation, release: Release, site: str) -> SiteExp
     """Explains a release's prediction for one of its sites.
 
     Raises:
-        UsageError: If the release was not made from records of the site.
+        UsageError: If the release was not made from records of the site, or all sites share a
+            network.
         ReleaseError: If a record that it learned from was erased or is damaged.
     """
+    if federation.config.has_shared_network:
+        raise UsageError(
+            "a site's network is the one that all sites share and its own passes",
+            where=f"release {release.id}",
+            expected="a federation that generates heads or whole networks",
+        )
     _require_known(release, site)
     try:
         steps = _steps(federation, release)
@@ -138,8 +145,8 @@ def _candidates(
 def _fine_tuning(
     federation: Federation, release: Release, site: str, newest: RefinementStep
 ) -> FineTuning | None:
-    if federation.body is not None or federation.config.has_shared_network:
-        # Heads are solved, whatever the site started from; and sites that share start alike.
+    if federation.body is not None:
+        # Heads are solved, whatever the site started from.
         return None
     row, episodes = newest.sites.index(site), newest.weights.shape[1]
     records = federation.zoo.snapshot(release.snapshot).records(site=site)

@@ -29,9 +29,9 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.random_streams import seed_for
 from f2l_fed.data import Partition, load_dataset, partition
 from f2l_fed.evaluation.arm_names import GENERATED, label
-from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.baseline import curves
 from f2l_fed.evaluation.baselines.registry import BASELINES
+from f2l_fed.evaluation.confidence import summarise_confidence
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.local_training.finetune import STEPS
 from server.cluster.baselines import work_of
@@ -61,6 +61,9 @@ DRAWN = {
 
 Curves = dict[str, list[dict[str, list[float]]]]
 """Accuracy by kind of held-out site, site, arm and number of steps."""
+
+Confidence = dict[str, dict[str, dict[str, float]]]
+"""Figures of confidence by kind of held-out site and arm, of the method alone."""
 
 
 def settled(seed: int, turns: bool) -> FederationConfig:
@@ -102,8 +105,8 @@ def divide(config: FederationConfig, setting: Setting, shots: int) -> Partition:
 
 def job(
     method: str, seed: int, setting: Setting, shots: tuple[int, ...], kept: Path | None
-) -> tuple[dict[int, Curves], dict[str, float]]:
-    """Curves of one method and seed by number of shots, and the method's cost.
+) -> tuple[dict[int, Curves], dict[int, Confidence], dict[str, float]]:
+    """Curves and confidence of one method and seed by number of shots, and the method's cost.
 
     Args:
         method: `OURS` or a baseline.
@@ -116,21 +119,24 @@ def job(
     if method != OURS:
         about["settings"] = asdict(BASELINES[method].settings)
     name = f"{seed_for(json.dumps(about)):016x}.json"
-    known = {"about": about, "cost": {}, "curves": {}}
+    known = {"about": about, "cost": {}, "curves": {}, "confidence": {}}
     if kept is not None and (kept / name).exists():
         known = json.loads((kept / name).read_text())
     missing = [few for few in shots if str(few) not in known["curves"]]
     if missing:
-        known["cost"], found = measured(method, seed, setting, missing)
+        known["cost"], found, sure = measured(method, seed, setting, missing)
         known["curves"] |= {str(few): own for few, own in found.items()}
+        known["confidence"] |= {str(few): own for few, own in sure.items()}
         if kept is not None:
             write_atomically(kept / name, json.dumps(known) + "\n")
-    return {few: known["curves"][str(few)] for few in shots}, known["cost"]
+    own = {few: known["curves"][str(few)] for few in shots}
+    sure = {few: known.get("confidence", {}).get(str(few), {}) for few in shots}
+    return own, sure, known["cost"]
 
 
 def measured(
     method: str, seed: int, setting: Setting, shots: Sequence[int]
-) -> tuple[dict[str, float], dict[int, Curves]]:
+) -> tuple[dict[str, float], dict[int, Curves], dict[int, Confidence]]:
     """Trains a method once and measures it at held-out sites with each number of shots."""
     config = settled(seed, setting.turns)
     by_shots = {few: divide(config, setting, few) for few in shots}
@@ -143,20 +149,23 @@ def measured(
         learnt = baseline.train(work, baseline.settings)
         cost = asdict(baseline.cost(work, baseline.settings))
     cost["seconds"] = round(time.perf_counter() - began, 2)
-    found: dict[int, Curves] = {}
+    found: dict[int, Curves] = {few: {} for few in shots}
+    sure: dict[int, Confidence] = {few: {} for few in shots}
     for few, divided in by_shots.items():
         if method == OURS:
             release = release_on(work, config, learnt, few)
-
-        def at(site: HeldOutSite) -> dict[str, list[float]]:
+        for kind, held in held_out_sites(divided).items():
             if method == OURS:
-                return curves_of_release(work, release, site)  # noqa: B023 - called at once
-            starts = baseline.starts(work, baseline.settings, learnt, site)
-            return curves(baseline, work, starts, site)
-
-        parts = held_out_sites(divided).items()
-        found[few] = {kind: [at(site) for site in held or ()] for kind, held in parts}
-    return cost, found
+                both = [curves_of_release(work, release, site) for site in held or ()]
+                found[few][kind] = [own for own, _ in both]
+                sure[few][kind] = summarise_confidence([own for _, own in both]) if both else {}
+                continue
+            starts = [
+                (baseline.starts(work, baseline.settings, learnt, site), site)
+                for site in held or ()
+            ]
+            found[few][kind] = [curves(baseline, work, own, site) for own, site in starts]
+    return cost, found, sure
 
 
 def compared(parts: list[Curves], kind: str) -> dict[str, Any]:
@@ -198,6 +207,19 @@ def show(title: str, part: dict[str, Any]) -> None:
             lead, error = row["generated_leads_by"][c], row["lead_ci95"][c]
             print(f"{f'{100 * lead:+.1f} ±{100 * error:.1f}':>23}", end="")
         print(f"{100 * min(row['generated_leads_by']):+8.1f}")
+
+
+def show_confidence(title: str, seeds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    """Prints the mean over seeds of the figures of confidence, and returns it by arm."""
+    print(f"\n{title}\n{'start':<15}{'loss':>8}{'calibration error':>19}{'surest 80% right':>18}")
+    found = {}
+    for arm in seeds[0]:
+        found[arm] = row = {
+            key: sum(own[arm][key] for own in seeds) / len(seeds) for key in seeds[0][arm]
+        }
+        error, sure = 100 * row["calibration_error"], 100 * row["accuracy_at_80"]
+        print(f"{label(arm):<15}{row['loss']:8.3f}{error:19.1f}{sure:18.1f}")
+    return found
 
 
 def merged(found: list[dict[int, Curves]], few: int) -> Curves:
@@ -277,12 +299,13 @@ def main() -> None:
         "setting": asdict(setting),
         "costs": {
             method: {
-                key: sum(done[method, seed][1][key] for seed in range(seeds)) / seeds
-                for key in done[method, 0][1]
+                key: sum(done[method, seed][2][key] for seed in range(seeds)) / seeds
+                for key in done[method, 0][2]
             }
             for method in methods
         },
         "held_out": {},
+        "confidence": {},
     }
     for few in shots:
         parts = [
@@ -292,6 +315,11 @@ def main() -> None:
         figures["held_out"][title] = both = {kind: compared(parts, kind) for kind in parts[0]}
         for kind, part in both.items():
             show(f"{title}, {kind} classes", part)
+        sure = [done[OURS, seed][1][few] for seed in range(seeds)]
+        figures["confidence"][title] = {
+            kind: show_confidence(f"{title}, {kind} classes, at 0 steps", [s[kind] for s in sure])
+            for kind in sure[0]
+        }
         if chosen.plot and few == shots[0]:
             plot(title, both, chosen.plot)
     print(f"\n{'method':<12}{'bytes up':>10}{'bytes down':>12}{'local steps':>13}{'seconds':>9}")

@@ -12,8 +12,15 @@ import torch
 
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts_on_body
+from f2l_fed.evaluation.arms import (
+    HeldOutSite,
+    ServedRelease,
+    confidence,
+    measure,
+    starts_on_body,
+)
 from f2l_fed.evaluation.baselines.baseline import NUMBER_BYTES, CommonWork
+from f2l_fed.evaluation.confidence import Predictions
 from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Bodies
@@ -21,6 +28,7 @@ from f2l_fed.generator.residual_filter import left_out_sites
 from f2l_fed.local_training.adapted_network import head_pairs
 from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.probe import anchor, first_anchor
+from f2l_fed.local_training.temperature import fitted_temperature, left_out_losses
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from server.federation.body_updates import BodyUpdate
 from server.generator.next_body import next_body
@@ -73,7 +81,7 @@ def release_on(
     left_out = left_out_sites(contexts, weights, symmetry)
     kept = [number for number in range(len(pairs)) if number not in left_out]
     contexts, weights = contexts[kept], weights[kept]
-    generator = fit_generator(
+    fit = fit_generator(
         contexts,
         weights,
         work.body.head,
@@ -82,25 +90,42 @@ def release_on(
         replace(config.generator, flow=replace(config.flow, steps=1)),
         generator_for(work.lineage, "retrain"),
         anchor=anchor(work.body.head, work.lineage),
-    ).generator
+    )
+    numbers = [
+        left_out_losses(
+            work.body,
+            body,
+            expected[0],
+            work.sites[number].x,
+            work.sites[number].y,
+            work.head,
+            shots,
+            generator_for(work.lineage, work.sites[number].name, "probe", 0),
+        )
+        for number, expected in zip(kept, fit.held_out, strict=True)
+    ]
+    temperature = fitted_temperature(numbers)
     return ServedRelease(
         lineage=work.lineage,
         target=work.body.head,
-        generator=replace(generator, bodies=Bodies(own=body, next=body)),
+        generator=replace(fit.generator, bodies=Bodies(own=body, next=body)),
         records=FittedRecords(contexts=contexts.flatten(0, 1), weights=weights.flatten(0, 1)),
         probe=replace(config.probe, shots=shots),
         candidates=config.candidates,
         body=work.body,
         head=work.head,
+        temperatures=() if temperature is None else ((shots, temperature),),
     )
 
 
 def curves_of_release(
     work: CommonWork, release: ServedRelease, site: HeldOutSite
-) -> dict[str, list[float]]:
-    """Test accuracy of all arms on the body after each number of local steps, at one site."""
+) -> tuple[dict[str, list[float]], dict[str, Predictions]]:
+    """All arms on the body at one site: test accuracy after local steps, confidence before."""
     starts = starts_on_body(release, work.body, site)
-    return measure(work.network, starts, site, work.local, work.lineage, pulls=release.pulls(site))
+    pulls = release.pulls(site)
+    found = measure(work.network, starts, site, work.local, work.lineage, pulls=pulls)
+    return found, confidence(release, starts, site)
 
 
 def cost_of_method(work: CommonWork) -> dict[str, int]:

@@ -10,6 +10,7 @@ from f2l_fed.explain.attribution import attribution_of, held_out_attribution, re
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.linear_prior import Expectation
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from tests.support.classes import drawn_heads
 from tests.support.small import records, rng, small_target
 
 EPISODES = 2
@@ -103,6 +104,19 @@ def test_a_site_that_sent_nothing_new_adds_nothing():
     learned = attribution_of([step], contexts[0, 0]).learned
     assert not learned["site-003"].any()
     assert all(vector.any() for site, vector in learned.items() if site != "site-003")
+
+
+def test_heads_behind_a_gate_are_the_sum_of_their_origin_too():
+    drawn = drawn_heads(sites=10, pairs=EPISODES)
+    contexts, weights = drawn.flat
+    anchor = torch.zeros(drawn.symmetry.size)
+    step = refinement_step_of(names(10), contexts, weights, drawn.symmetry, CONFIG, anchor=anchor)
+    assert len(step.fit.prior.gate.centroids)
+    stranger = drawn_heads(sites=1, seed=5).flat[0][0, 0]
+    close(attribution_of([step], stranger).network(), step.fit.prior(stranger[None])[0])
+    for episode in range(EPISODES):
+        origin = held_out_attribution([step], "site-004", episode)
+        close(origin.network(), step.fit.held_out[4, episode])
 
 
 def test_a_site_without_records_is_refused():

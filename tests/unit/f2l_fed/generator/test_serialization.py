@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from f2l_fed.generator.serialization import (
     save_matrix,
     tensors_of,
 )
+from f2l_fed.prior.likeness import LikenessGate
 from tests.support.small import records, rng, small_generator
 
 
@@ -50,6 +52,23 @@ def test_one_tensor_is_read_alone(saved):
     saved.write_bytes(saved.read_bytes()[:100])
     with pytest.raises(ReleaseError, match="can't read the generator"):
         load_part(saved, "mean")
+
+
+def test_a_likeness_gate_comes_back(tmp_path):
+    generator = small_generator()
+    rows = generator.prior.symmetry.output.shape[1]
+    gate = LikenessGate(
+        centroids=torch.eye(rows)[:3],
+        likeness=torch.tensor([0.2, 0.7]),
+        factors=torch.tensor([0.4, 1.1]),
+    )
+    gated = replace(generator, prior=replace(generator.prior, gate=gate))
+    path = tmp_path / "generator.safetensors"
+    save_generator(gated, path)
+    contexts = torch.randn(5, generator.prior.symmetry.size, generator=rng(3))
+    expected = gated.prior(contexts)
+    assert torch.equal(load_generator(path).prior(contexts), expected)
+    assert not torch.equal(generator.prior(contexts), expected)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -1,0 +1,134 @@
+"""The gate lets the map through for known classes and takes it back for strangers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from f2l_fed.prior.likeness import LikenessGate, _without_clusters, fit_gate, mean_likeness
+from f2l_fed.prior.linear_prior import fit_prior
+from f2l_fed.prior.row_clusters import RowClusters
+from tests.support.classes import drawn_heads, rows_alone
+
+
+def fitted(drawn, *, gated=True):
+    anchor = torch.zeros(drawn.symmetry.size)
+    return fit_prior(*drawn.flat, drawn.symmetry, anchor, gated=gated)
+
+
+def strangers(drawn, *, sites=40, seed=9):
+    """Contexts and rows of sites with classes of other directions than those that are known."""
+    return drawn_heads(sites=sites, seed=seed, width=drawn.weights.shape[3])
+
+
+def error(prior, drawn):
+    contexts, weights = (rows.flatten(0, 1) for rows in drawn.flat)
+    return float((prior(contexts) - weights).square().mean())
+
+
+def test_known_classes_pass_and_strangers_do_not():
+    drawn = drawn_heads()
+    gate = fitted(drawn).prior.gate
+    known = gate(strangers(drawn, seed=0).contexts.flatten(0, 1))
+    strange = gate(strangers(drawn).contexts.flatten(0, 1))
+    assert float(known.mean()) > 0.9
+    assert float(strange.max()) < float(known.min())
+    assert bool((gate.factors.diff() >= 0).all())
+    assert bool((gate.likeness.diff() >= 0).all())
+    assert float(gate.factors.min()) >= 0
+    assert float(gate.factors.max()) <= 1.2
+
+
+def test_the_gate_helps_strangers_and_costs_known_classes_little():
+    drawn = drawn_heads()
+    plain, gated = fitted(drawn, gated=False).prior, fitted(drawn).prior
+    assert error(gated, strangers(drawn)) < 0.95 * error(plain, strangers(drawn))
+    other = drawn_heads(seed=0, sites=60)
+    assert error(gated, other) < 1.03 * error(plain, other)
+
+
+def test_held_out_predictions_are_gated_by_the_likeness_to_other_sites():
+    drawn = drawn_heads(sites=12)
+    plain, gated = fitted(drawn, gated=False), fitted(drawn)
+    contexts, _ = drawn.flat
+    added = plain.held_out - contexts
+    torch.testing.assert_close(
+        gated.held_out, contexts + gated.factors[..., None] * added, rtol=1e-4, atol=1e-5
+    )
+    assert gated.factors.unique().numel() > 1
+    assert torch.equal(plain.factors, torch.ones(12, 3))
+
+
+def test_a_site_that_alone_has_its_classes_is_a_stranger_to_the_others():
+    drawn = drawn_heads(sites=16)
+    odd = strangers(drawn, sites=1)
+    contexts = torch.cat([drawn.contexts, odd.contexts])
+    weights = torch.cat([drawn.weights, odd.weights])
+    anchor = torch.zeros(drawn.symmetry.size)
+    fit = fit_prior(contexts.flatten(2), weights.flatten(2), drawn.symmetry, anchor, gated=True)
+    assert float(fit.factors[-1].mean()) < float(fit.factors[:-1].mean()) - 0.1
+
+
+def test_few_sites_have_no_gate():
+    drawn = drawn_heads(sites=7)
+    assert not len(fitted(drawn).prior.gate.centroids)
+    assert torch.equal(fitted(drawn).held_out, fitted(drawn, gated=False).held_out)
+
+
+def test_the_order_of_classes_and_absent_ones_change_nothing():
+    drawn = drawn_heads(sites=10)
+    prior = fitted(drawn).prior
+    contexts = drawn.contexts[:, 0]
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(prior.gate(contexts[:, order]), prior.gate(contexts))
+    padded = torch.cat([contexts, torch.zeros_like(contexts)], dim=1)
+    torch.testing.assert_close(prior.gate(padded), prior.gate(contexts))
+
+
+def test_likeness_is_the_mean_over_rows_of_the_largest_cosine():
+    rows = torch.tensor([[[3.0, 4.0], [0.0, -2.0], [0.0, 0.0]]])
+    centroids = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(mean_likeness(rows, centroids), torch.tensor([(0.8 + 0.0) / 2]))
+
+
+def test_factors_are_linear_between_and_constant_beyond():
+    gate = LikenessGate(
+        centroids=functional.normalize(torch.ones(1, 2), dim=1),
+        likeness=torch.tensor([0.2, 0.6]),
+        factors=torch.tensor([0.5, 1.0]),
+    )
+    found = gate.factors_at(torch.tensor([0.0, 0.2, 0.4, 0.6, 1.0]))
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.5, 0.75, 1.0, 1.0]))
+
+
+def test_an_open_gate_changes_no_bit():
+    assert torch.equal(LikenessGate.open()(torch.randn(3, 4, 5)), torch.ones(3))
+
+
+@pytest.mark.parametrize("cluster", [0, 5])
+def test_a_row_without_its_cluster_is_predicted_by_a_map_of_all_others(cluster):
+    """The sums that are taken away leave what a fit on the rest would use."""
+    drawn = drawn_heads(sites=10)
+    contexts, weights = drawn.contexts, drawn.weights
+    clusters, strength = RowClusters.of(weights), 0.7
+    found = _without_clusters(contexts, weights - contexts, clusters, strength)
+    own = clusters.labels == cluster
+    site = int(own.flatten(1).any(1).nonzero()[0, 0])
+    # Ten sites are ten groups.
+    rest = ~own
+    rest[site] = False
+    x, y = contexts[rest].double(), (weights - contexts)[rest].double()
+    matrix = torch.linalg.solve(x.T @ x + strength * torch.eye(x.shape[1]).double(), x.T @ y)
+    mine = contexts[site][own[site]].double() @ matrix
+    torch.testing.assert_close(found[site][own[site]].double(), mine, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gate_is_that_of_the_fit_on_flat_heads():
+    drawn = drawn_heads(sites=9)
+    fit = fitted(drawn)
+    plain = fitted(drawn, gated=False)
+    added = (plain.held_out - drawn.flat[0]).view_as(drawn.weights)
+    again = fit_gate(drawn.contexts, drawn.weights, added, plain.rows.strength)
+    torch.testing.assert_close(fit.prior.gate.factors, again.gate.factors, rtol=1e-4, atol=1e-4)
+    assert rows_alone(4, 40).rows_alone
