@@ -89,5 +89,6 @@ def _head(target: Target, weights: Tensor) -> Tensor:
 def _shortened(changes: Tensor) -> Tensor:
     """Changes of which none is much longer than most."""
     lengths = changes.norm(dim=1)
-    limit = _LONGEST * lengths.median()
-    return changes * (limit / lengths.clamp(min=1e-30)).clamp(max=1)[:, None]
+    longest = _LONGEST * float(lengths.median())
+    kept: Tensor = (longest / lengths.clamp(min=1e-30)).clamp(max=1)
+    return changes * kept[:, None]
