@@ -271,8 +271,9 @@ def _allow_anchor(site: Site, request: ProbeRequest | Task, sent: Tensor, target
     policy = site.config.policy
     if not (policy.shared_labels and request.frame.shared_labels):
         raise PolicyRefusal("anchor-with-head")
-    support = site.train.y.bincount().clamp(max=request.frame.shots).sum()
-    if request.frame.shared is not None:
-        support = torch.tensor(len(site.train.y))
-    if int(support) < policy.minimum_head_examples:
+    frame, labels = request.frame, site.train.y
+    support = int(labels.bincount().clamp(max=frame.shots).sum())
+    if frame.shared is not None:
+        support = min(len(labels), frame.shots * frame.classes)
+    if support < policy.minimum_head_examples:
         raise PolicyRefusal("too-few-examples-a-step")

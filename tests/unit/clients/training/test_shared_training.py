@@ -97,6 +97,15 @@ def test_a_site_that_was_not_told_of_shared_labels_refuses_a_network_with_a_head
         respond(site(tmp_path, more=""), task())
 
 
+def test_a_context_on_too_few_examples_is_refused(tmp_path):
+    asked = task()
+    few = replace(asked, frame=replace(asked.frame, shots=1))
+    with pytest.raises(PolicyRefusal, match="too-few-examples-a-step"):
+        respond(site(tmp_path), few)
+    enough = replace(asked, frame=replace(asked.frame, shots=4))
+    assert respond(site(tmp_path), enough)[0].probes.isfinite().all()
+
+
 def test_in_the_first_round_the_anchor_is_rebuilt(tmp_path):
     update, changes = respond(site(tmp_path), task(""))
     assert update.chosen == ("anchor",)
