@@ -24,7 +24,7 @@ AGREED = "\n[policy]\nshared_labels = true\n"
 
 
 def shared_frame(**settings):
-    return replace(frame(), shared_labels=True, shared=SharedConfig(**settings))
+    return replace(frame(), shots=4, shared_labels=True, shared=SharedConfig(**settings))
 
 
 def task(release="00001", **settings):
