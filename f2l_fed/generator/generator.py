@@ -21,7 +21,7 @@ class Bodies:
         own: (B,) float32, the body that its heads belong to, or the shared network; sites get it.
         next: (B,) float32, the average of what the sites made of a body; they train it further,
             and make the heads of the next release on it. Of a shared network, where the sites'
-            next passes and contexts start: a little further on the way that it has gone.
+            next passes and contexts start, ahead of it.
     """
 
     own: Tensor

@@ -157,9 +157,9 @@ class SharedConfig:
         early_epochs: The passes after one of these rounds.
         early_lr: Their learning rate, which falls to zero.
         most_steps: Largest number of steps of all passes together, at sites with many examples.
-        step: Length of the server's step along the mean change, 1 for the mean itself.
-        acceleration: Share of the shared network's last change by which the next passes start
-            ahead of it.
+        step: Length of the server's step along the mean change; what sites get is the mean itself.
+        acceleration: Share of the server's last step, from where it was before, by which the next
+            passes start ahead.
     """
 
     smoothing: float = 0.5

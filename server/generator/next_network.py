@@ -1,4 +1,7 @@
-"""The next network that all sites share: the average of what they made of it, taken further.
+"""The next network that all sites share, the average of what they made of it, and the next anchor.
+
+What sites get is the average itself. Their next passes start further on: the server goes beyond it
+along the mean change, and ahead from there, which trains faster and predicts worse.
 
 A site's passes move the output rows of its own labels and leave the others, so a row is averaged by
 how far each site has moved it, and everything else by the number of examples. Both are known to the
@@ -31,7 +34,7 @@ _HEAVIEST = 5.0
 def next_networks(
     target: Target,
     started: Tensor,
-    before: Tensor,
+    last: Tensor | None,
     returned: Tensor,
     examples: Tensor,
     rule: AggregateConfig,
@@ -42,11 +45,12 @@ def next_networks(
     Args:
         target: The network.
         started: (D,) float32, where the sites started.
-        before: (D,) float32, the shared network of the release before.
+        last: (D,) float32, the server's last point, `server_point` of the release before; None
+            before the first, where it is where the sites started.
         returned: (n, D) float32, what n >= 1 sites made of it.
         examples: (n,) float32, the numbers of examples that they declare.
         rule: Another rule than the mean of changes, if one is set.
-        config: How far along the mean change the network goes, and the start beyond it.
+        config: How far along the mean change the server goes, and how far ahead from there.
     """
     changes = returned - started
     counts = examples.clamp(max=_HEAVIEST * float(examples.median()))
@@ -54,8 +58,21 @@ def next_networks(
         change = mean_change(target, _shortened(changes), counts)
     else:
         change = aggregate(rule.rule, changes, counts, byzantine=rule.byzantine)
-    own = started + config.step * change
-    return Bodies(own=own, next=own + config.acceleration * (own - before))
+    own = started + change
+    point = server_point(started, own, config)
+    moved = point - (started if last is None else last)
+    return Bodies(own=own, next=point + config.acceleration * moved)
+
+
+def server_point(started: Tensor, own: Tensor, config: SharedConfig) -> Tensor:
+    """(D,) float32, the point that the server has reached: beyond the mean network.
+
+    Args:
+        started: (D,) float32, where the sites started.
+        own: (D,) float32, the mean of what they made of it.
+        config: How far beyond.
+    """
+    return started + config.step * (own - started)
 
 
 def mean_change(target: Target, changes: Tensor, examples: Tensor) -> Tensor:

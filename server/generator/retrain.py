@@ -28,7 +28,7 @@ from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.next_body import next_body
-from server.generator.next_network import next_networks
+from server.generator.next_network import next_networks, server_point
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
 
@@ -165,14 +165,16 @@ def _shared_networks(
     """The shared networks of the new release, of (n, E, D) networks; None where there are none."""
     if not federation.config.has_shared_network:
         return None
-    before = started if parent is None else federation.releases.part(parent.id, BODY)
+    last, config = None, federation.config
+    if parent is not None:
+        own = federation.releases.part(parent.id, BODY)
+        last = server_point(federation.anchor(parent), own, config.shared)
     # A site that keeps the number to itself counts like one with the median number.
     told = [rows[0].metrics.get("examples", nan) for rows in records]
     known = [count for count in told if count == count] or [1.0]
     counts = torch.tensor(told).nan_to_num(median(known))
-    config = federation.config
     return next_networks(
-        federation.target, started, before, weights[:, 0], counts, config.aggregate, config.shared
+        federation.target, started, last, weights[:, 0], counts, config.aggregate, config.shared
     )
 
 

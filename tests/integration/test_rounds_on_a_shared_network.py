@@ -71,18 +71,18 @@ def test_what_sites_get_grows_and_never_falls_back(conducted):
 
 def test_the_shared_network_moves_every_round_and_starts_ahead(conducted):
     federation, _, _ = conducted
-    last = federation.first_start
+    start = last = federation.first_start
     for id in federation.releases.ids():
         release = federation.releases.read(id)
         generator = federation.releases.generator(id)
         bodies = generator.bodies
         assert bodies is not None
-        moved = bodies.own - last
-        assert float(moved.norm()) > 0
-        torch.testing.assert_close(bodies.next, bodies.own + 0.5 * moved)
+        assert float((bodies.own - start).norm()) > 0
+        point = start + 1.5 * (bodies.own - start)
+        torch.testing.assert_close(bodies.next, point + 0.5 * (point - last))
         assert torch.equal(federation.next_anchor(release), bodies.next)
         assert torch.equal(generator.mean, bodies.own)
-        last = bodies.own
+        start, last = bodies.next, point
 
 
 def test_a_site_keeps_its_own_network_with_its_label_mix(conducted):

@@ -7,7 +7,7 @@ import torch
 
 from f2l_fed.generator.config import AggregateConfig
 from f2l_fed.local_training.config import SharedConfig
-from server.generator.next_network import mean_change, next_networks
+from server.generator.next_network import mean_change, next_networks, server_point
 from tests.support.small import rng, small_target
 
 TARGET = small_target()
@@ -20,9 +20,9 @@ def changes(count, seed=0):
     return torch.randn(count, SIZE, generator=rng(seed))
 
 
-def following(returned, examples, config=PLAIN, before=START, rule=None):
+def following(returned, examples, config=PLAIN, last=None, rule=None):
     rule = rule or AggregateConfig()
-    return next_networks(TARGET, START, before, returned, torch.tensor(examples), rule, config)
+    return next_networks(TARGET, START, last, returned, torch.tensor(examples), rule, config)
 
 
 def parts(weights):
@@ -62,14 +62,17 @@ def test_equal_networks_are_the_average():
     torch.testing.assert_close(found.next, row)
 
 
-def test_the_server_goes_further_along_the_change_and_starts_ahead():
+def test_sites_get_the_mean_and_start_again_further_on():
     row = START + changes(1)[0]
-    before = TARGET.initialise(rng(2))
+    last = TARGET.initialise(rng(2))
     config = SharedConfig(step=1.5, acceleration=0.5)
-    found = following(torch.stack([row, row]), [5.0, 5.0], config, before)
-    own = START + 1.5 * (row - START)
-    torch.testing.assert_close(found.own, own)
-    torch.testing.assert_close(found.next, own + 0.5 * (own - before))
+    found = following(torch.stack([row, row]), [5.0, 5.0], config, last)
+    torch.testing.assert_close(found.own, row)
+    point = START + 1.5 * (row - START)
+    torch.testing.assert_close(found.next, point + 0.5 * (point - last))
+    torch.testing.assert_close(server_point(START, found.own, config), point)
+    first = following(torch.stack([row, row]), [5.0, 5.0], config)
+    torch.testing.assert_close(first.next, point + 0.5 * (point - START))
 
 
 def test_a_site_that_declares_too_many_examples_counts_like_five_others():
