@@ -69,7 +69,8 @@ class SiteConfig:
         validation: Further examples to measure on; "" keeps a share of ``data`` aside.
         validation_fraction: Share of every class that is kept aside.
         labels: The labels in the order of the network's outputs, separated by commas; "" takes
-            whole numbers from 0 as they are and numbers others in sorted order.
+            whole numbers from 0 as they are and numbers others in sorted order. Where heads are
+            generated, labels without examples get no output.
         state: Folder for all that the site keeps, relative likewise.
         policy: Limits on what leaves.
         privacy: Differential privacy of what leaves.

@@ -99,6 +99,7 @@ class ModelStart:
         recipe: The fine-tuning that the task asked for.
         pull: Strength of the steps' pull to their start, divided by the number of examples.
         temperature: Divisor of the network's logits, which the start does not have.
+        own_classes: Whether its outputs are the classes that the site has, numbered from 0.
         falling: Whether the learning rate falls to zero.
     """
 
@@ -106,6 +107,7 @@ class ModelStart:
     recipe: Recipe
     pull: float = 0.0
     temperature: float = 1.0
+    own_classes: bool = False
     falling: bool = False
 
 
@@ -116,7 +118,12 @@ def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> N
     """
     files = {WEIGHTS: _packed(model, {}), FACTS: model.facts.text.encode()}
     if start is not None:
-        more = {"pull": start.pull, "temperature": start.temperature, "falling": start.falling}
+        more = {
+            "pull": start.pull,
+            "temperature": start.temperature,
+            "own_classes": start.own_classes,
+            "falling": start.falling,
+        }
         steps = {"recipe": json.dumps({**asdict(start.recipe), **more})}
         files[START] = _packed(start.model, steps)
     # A disk makes several files durable in little more than the time of one.
@@ -149,12 +156,14 @@ def load_start(folder: Path) -> ModelStart | None:
         return None
     model, recipe = _read(path, "recipe")
     pull, temperature = recipe.pop("pull", 0.0), recipe.pop("temperature", 1.0)
+    own_classes = recipe.pop("own_classes", False)
     falling = recipe.pop("falling", False)
     return ModelStart(
         model=model,
         recipe=from_mapping(Recipe, recipe, where=str(path)),
         pull=float(pull),
         temperature=float(temperature),
+        own_classes=bool(own_classes),
         falling=bool(falling),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -104,6 +104,26 @@ class Site(SiteFolder):
             labels=labels,
         )
 
+    @property
+    def classes(self) -> int:
+        """The number of labels up to the highest one, at least 1."""
+        return max(int(self.train.y.max()), int(self.validation.y.max())) + 1
+
+    def with_own_classes(self) -> Site:
+        """The site with the classes that it has numbered from 0, in the order of their labels."""
+        known = torch.cat([self.train.y, self.validation.y]).unique()
+        names = self.labels
+        if not names and len(known) < self.classes:
+            names = tuple(map(str, range(self.classes)))
+        return replace(
+            self,
+            train=Examples(x=self.train.x, y=torch.searchsorted(known, self.train.y)),
+            validation=Examples(
+                x=self.validation.x, y=torch.searchsorted(known, self.validation.y)
+            ),
+            labels=tuple(names[label] for label in known.tolist()) if names else (),
+        )
+
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
         where = f"site {self.config.name}"
@@ -114,13 +134,12 @@ class Site(SiteFolder):
                 expected=str(input_shape),
                 got=str(tuple(self.train.x.shape[1:])),
             )
-        used = max(int(self.train.y.max()), int(self.validation.y.max())) + 1
-        if used > classes:
+        if self.classes > classes:
             raise DataError(
                 "the site has more classes than the network has outputs",
                 where=where,
                 expected=f"at most {classes}",
-                got=str(used),
+                got=str(self.classes),
                 remedy="Where labels are no output numbers, name them under labels in site.toml.",
             )
 

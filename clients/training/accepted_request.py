@@ -22,13 +22,14 @@ from clients.site.policy import (
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
 from clients.training.accepted_body import allow_body
-from f2l_fed.errors import LayoutMismatch, PolicyRefusal
+from f2l_fed.errors import DataError, LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import parameter_count
+from f2l_fed.targets.head_rows import FEWEST, classes_of_width, with_classes
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
 BODY = "body"
@@ -43,10 +44,11 @@ class AcceptedRequest(Generic[Request_co]):
     """An accepted request with all that is needed to answer it.
 
     Args:
-        site: The site that answers.
+        site: The site that answers; with a body, with its own classes numbered from 0.
         request: A task, or a request for the probes alone.
         target: The network that is generated: the whole one, or its head as one of its own.
-        body: The body that it sits on; None where whole networks are generated.
+        body: The body that it sits on, under a head for the site's own number of classes; None
+            where whole networks are generated.
     """
 
     site: Site
@@ -63,8 +65,9 @@ class AcceptedRequest(Generic[Request_co]):
     @property
     def first_anchor(self) -> Tensor:
         """(D,) float32, the first anchor of the federation's lineage; (B,), its first body."""
-        network = self.target if self.body is None else self.body.network
-        return first_anchor(network, self.body, self.request.frame.lineage)
+        body = body_of(self.request.frame)
+        network = self.target if body is None else body.network
+        return first_anchor(network, body, self.request.frame.lineage)
 
 
 def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[Request]:
@@ -99,6 +102,8 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     if not site.config.privacy.epsilon:
         # With a budget the noise hides every example, however few there are in a gradient.
         allow_batch(policy, work, count)
+    if frame.body_layout:
+        site = _of_own_classes(site)
     # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
     allow_network(policy, parameter_count(frame.target, frame.input_shape, frame.classes), work)
@@ -107,6 +112,8 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     if body is not None:
         _allow_heads(site, frame)
         allow_body(site, request, body)
+        body = with_classes(body, site.classes)
+        target = body.head
     elif request.anchor is not None and not site.config.privacy.epsilon:
         _allow_anchor(site, request, request.anchor, target)
     return AcceptedRequest(site=site, request=request, target=target, body=body)
@@ -163,7 +170,7 @@ def episodic_steps(site: Site, task: Task) -> int:
 
 
 def target_of(frame: Frame) -> Target:
-    """The network that is generated, whole or a head.
+    """The network that is generated, whole or a head for the most classes.
 
     Raises:
         LayoutMismatch: If this installation builds another network by that name.
@@ -176,7 +183,7 @@ def target_of(frame: Frame) -> Target:
 
 
 def body_of(frame: Frame) -> Body | None:
-    """The body that a request is about; None where whole networks are generated.
+    """The body of a request under a head for the most classes; None for whole networks.
 
     Raises:
         LayoutMismatch: If this installation builds another body by that name.
@@ -228,7 +235,12 @@ def _require_vectors(request: ProbeRequest | Task, target: Target, body: Body | 
     size = target.layout.size
     anchor_size = size if body is None else body.layout.size
     candidates = request.candidates if isinstance(request, Task) else ()
-    named = [(kind, vector, size) for kinds in candidates for kind, vector in kinds.items()]
+    named = []
+    for kind, vector in (pair for kinds in candidates for pair in kinds.items()):
+        if body is not None:
+            # The head of a context that the site sent before its classes changed is not its width.
+            classes_of_width(len(vector), target.layout)
+        named.append((kind, vector, size if body is None else len(vector)))
     if request.anchor is not None:
         named.append((ANCHOR, request.anchor, anchor_size))
     served = request.body if isinstance(request, Task) else None
@@ -244,6 +256,19 @@ def _require_vectors(request: ProbeRequest | Task, target: Target, body: Body | 
             )
         if not bool(vector.isfinite().all()):
             raise PolicyRefusal("not-finite")
+
+
+def _of_own_classes(site: Site) -> Site:
+    """The site with its own classes; raises DataError if there are too few for a head."""
+    own = site.with_own_classes()
+    if own.classes < FEWEST:
+        raise DataError(
+            "the site has too few classes to tell apart",
+            where=f"site {site.config.name}",
+            expected=f"at least {FEWEST}",
+            got=str(own.classes),
+        )
+    return own
 
 
 def _allow_heads(site: Site, frame: Frame) -> None:

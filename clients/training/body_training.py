@@ -30,6 +30,7 @@ from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.site_streams import steps_stream, support_stream
 from f2l_fed.local_training.temperature import left_out_losses, temperature_of
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import FEWEST
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
 
 
@@ -38,10 +39,8 @@ def own_network(accepted: AcceptedRequest[Task]) -> FineTuned:
     site, task = accepted.site, accepted.request
     body, head_config, _ = _settings(accepted.body, task.frame)
     weights = accepted.anchor if task.body is None else task.body
-    generated = task.candidates[0].get(PRIOR) if task.candidates else None
-    if site.config.privacy.epsilon:
-        # Its context has told the server nothing.
-        generated = None
+    # The context of a site with a privacy budget has told the server nothing.
+    generated = None if site.config.privacy.epsilon else _generated(accepted)
     x, y = site.train.x, site.train.y
     head = adapted_head(body, weights, generated, x, y, head_config)
     start = body.join(weights, head)
@@ -85,7 +84,8 @@ def context(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
     if frame.episodes != 1:
         raise PolicyRefusal("too-many-contexts")
     if site.config.privacy.epsilon:
-        return torch.zeros(1, accepted.target.layout.size)
+        # Nor does their number tell how many classes the site has.
+        return torch.zeros(1, accepted.target.layout.size // site.classes * FEWEST)
     body, head_config, _ = _settings(accepted.body, frame)
     x, y, few = site.train.x, site.train.y, support_stream(frame.lineage, site.config.name)
     head = site_context(body, accepted.anchor, x, y, head_config, frame.shots, few)
@@ -139,18 +139,31 @@ def _left_out(accepted: AcceptedRequest[Task]) -> dict[str, float]:
     """The losses of a new site's head at this one; nothing before the first release."""
     site, task = accepted.site, accepted.request
     body, head_config, _ = _settings(accepted.body, task.frame)
-    if task.body is None or not task.candidates or PRIOR not in task.candidates[0]:
+    generated = _generated(accepted)
+    if task.body is None or generated is None:
         return {}
     return left_out_losses(
         body,
         task.body,
-        task.candidates[0][PRIOR],
+        generated,
         site.train.x,
         site.train.y,
         head_config,
         task.frame.shots,
         support_stream(task.frame.lineage, site.config.name),
     )
+
+
+def _generated(accepted: AcceptedRequest[Task]) -> Tensor | None:
+    """(H,) float32, the head that was generated for the site; None without one.
+
+    One for another number of classes was made for a context that is no longer the site's.
+    """
+    for candidates in accepted.request.candidates:
+        head = candidates.get(PRIOR)
+        if head is not None and len(head) == accepted.target.layout.size:
+            return head
+    return None
 
 
 def _trained_body(accepted: AcceptedRequest[Task]) -> Tensor:

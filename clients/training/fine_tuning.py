@@ -16,7 +16,7 @@ from clients.site.site import Site
 from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.errors import TargetError
+from f2l_fed.errors import DataError, TargetError
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
@@ -118,12 +118,13 @@ def model_of(
     site, task = accepted.site, accepted.request
     frame = task.frame
     recipe = network.recipe or task.recipe
-    layout = (accepted.target if accepted.body is None else accepted.body.network).layout
+    whole = accepted.target if accepted.body is None else accepted.body.network
+    layout = whole.layout
     facts = ModelFacts(
         site=site.config.name,
         time=now.isoformat(timespec="seconds"),
         target=frame.target,
-        classes=frame.classes,
+        classes=whole.classes,
         labels=",".join(site.labels),
         input_shape=frame.input_shape,
         lineage=frame.lineage,
@@ -145,6 +146,7 @@ def model_of(
             pull=0.0 if frame.head is None else frame.head.step_pull,
             temperature=network.temperature,
             falling=network.falling,
+            own_classes=accepted.body is not None,
         ),
     )
 
@@ -166,6 +168,9 @@ def fine_tune_again(
     """
     facts = start.model.facts
     target = cached_target(facts.target, facts.input_shape, facts.classes)
+    if start.own_classes:
+        site = site.with_own_classes()
+        _require_same_classes(site, facts)
     site.require_fit(facts.input_shape, facts.classes)
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
@@ -190,6 +195,18 @@ def fine_tune_again(
         accuracy=network.after[1],
     )
     return Model(weights=network.weights, layout=target.layout, facts=facts), network
+
+
+def _require_same_classes(site: Site, facts: ModelFacts) -> None:
+    """Raises DataError if the site has other classes than when the start was made."""
+    if (site.classes, ",".join(site.labels)) != (facts.classes, facts.labels):
+        raise DataError(
+            "the site's classes are not those that the start was made for",
+            where=f"site {site.config.name}",
+            expected=facts.labels or f"{facts.classes} classes",
+            got=",".join(site.labels) or f"{site.classes} classes",
+            remedy="Ask the server for a new one, without --offline.",
+        )
 
 
 def tempered(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clients.site.privacy_budget import Budget
-from clients.training.accepted_request import AcceptedRequest, episodic_steps
+from clients.training.accepted_request import AcceptedRequest, body_of, episodic_steps
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.privacy.episodic_dp import require_no_statistics, train_body_privately
 from f2l_fed.wire.messages import Task, Update
@@ -47,7 +47,9 @@ def private_update_on_body(
 
 def _noised_body(accepted: AcceptedRequest[Task], budget: Budget) -> Tensor:
     """(B,) float32, the body after private steps that the budget has paid for."""
-    site, body, episodic = accepted.site, accepted.body, accepted.request.frame.episodic
+    site, episodic = accepted.site, accepted.request.frame.episodic
+    # Its episodes are counted by the most classes of a site: the site's own number is private.
+    body = body_of(accepted.request.frame)
     assert body is not None
     assert episodic is not None
     require_no_statistics(body)

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from f2l_fed.admission.config import AdmissionConfig
-from f2l_fed.admission.features import SPREAD, Features, extract_features, output_spread
+from f2l_fed.admission.features import (
+    SPREAD,
+    Features,
+    extract_features,
+    output_spread,
+    row_factors,
+)
 from f2l_fed.admission.history import History
 from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
 from f2l_fed.admission.submission import Submission
@@ -131,7 +137,8 @@ class Evidence:
     @cached_property
     def spread(self) -> Tensor:
         """(m,) float64, logarithm of the outputs' standard deviation over inputs."""
-        return output_spread(self.outputs).clamp(min=1e-12).log()
+        spread = output_spread(self.outputs) * row_factors(self.submission.weights, self.sketch)
+        return spread.clamp(min=1e-12).log()
 
     @cached_property
     def weight_comparisons(self) -> Comparisons:

@@ -6,7 +6,8 @@ training makes surer. The cosine with both together is far above zero, while a f
 permuted or borrowed update has none or a negative one. It costs a few inner products and needs no
 data at the server. A single short update is mostly the chance of its batches, so the mean over the
 episodes is compared. Below the output layer honest updates of later rounds often go against the
-probe, so that is not checked. Lengths are the remaining figures.
+probe, so that is not checked. Lengths are the remaining figures; those of heads for fewer classes
+than others are brought to the length that as many rows would have.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.nn.functional import cosine_similarity
 
 from f2l_fed.admission.submission import Submission, SubmissionId
 from f2l_fed.admission.weight_sketch import WeightSketch
+from f2l_fed.targets.head_rows import present_rows
 
 # Names of figures; history files have them too.
 NORM, PROBE, SPREAD = "norm", "probe", "spread"
@@ -54,12 +56,13 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
     Lengths become logarithms, cosines stay as they are.
     """
     updates, probes = submission.updates, submission.paired_probes
+    longer = row_factors(submission.weights, sketch)
     expected = [_unit(sketch.output_rows(each)) for each in (probes, submission.starts)]
-    layers = sketch.layer_norms(updates)
+    layers = sketch.layer_norms(updates) * longer[:, None]
     lengths = layers.square().sum(dim=1).sqrt().clamp(min=_SMALLEST)
     values = {
         NORM: lengths.log(),
-        PROBE: probes.double().norm(dim=1).clamp(min=_SMALLEST).log(),
+        PROBE: (longer * probes.double().norm(dim=1)).clamp(min=_SMALLEST).log(),
         HEAD: _cosine(sketch.output_rows(submission.weights), sketch.output_rows(probes)),
         HEAD_CHANGE: _cosine(_mean(sketch.output_rows(updates)), _mean(*expected)),
     }
@@ -77,6 +80,17 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
         lengths=(signatures - sketch.signature(submission.starts)).norm(dim=1),
         directions=directions / directions.norm(dim=1, keepdim=True).clamp(min=_SMALLEST),
     )
+
+
+def row_factors(networks: Tensor, sketch: WeightSketch) -> Tensor:
+    """The factor on lengths of each of (m, D) networks; (m,) float64.
+
+    It is 1, but for heads with fewer rows than there may be.
+    """
+    if len(sketch.hidden):
+        return torch.ones(len(networks), dtype=torch.float64)
+    present = present_rows(networks[:, sketch.output])
+    return (len(sketch.output) / present.double()).sqrt()
 
 
 def output_spread(logits: Tensor) -> Tensor:

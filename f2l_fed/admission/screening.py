@@ -11,7 +11,7 @@ from torch import Tensor
 from f2l_fed.admission.checks import duplicates, message_format, outliers, values
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.evidence import Evidence
-from f2l_fed.admission.features import SPREAD, extract_features
+from f2l_fed.admission.features import SPREAD, extract_features, row_factors
 from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.verdict import Finding, Verdict
@@ -129,14 +129,14 @@ class Screen:
         verdict = Verdict.of(findings)
         if verdict.action == "clip":
             # The history has the update as it is stored; the review judges that like any other.
-            submission = _shorten(submission, verdict)
+            submission = _shorten(submission, verdict, self.sketch)
             history = history.with_admitted(extract_features(submission, self.sketch))
         elif verdict.admitted:
             history = history.with_admitted(evidence.features, {SPREAD: evidence.spread})
         return ScreeningResult(verdict=verdict, submission=submission, history=history)
 
 
-def _shorten(submission: Submission, verdict: Verdict) -> Submission:
+def _shorten(submission: Submission, verdict: Verdict, sketch: WeightSketch) -> Submission:
     longest = min(one.figures["max_allowed"] for one in verdict.findings if one.code == "long")
-    lengths = submission.updates.norm(dim=1)
-    return submission.scaled((longest / lengths.clamp(min=1e-12)).clamp(max=1))
+    lengths = submission.updates.norm(dim=1) * row_factors(submission.weights, sketch)
+    return submission.scaled((longest / lengths.clamp(min=1e-12)).clamp(max=1).float())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.admission.features import HEAD, NORM, PROBE, Features, extract_features
+from f2l_fed.admission.features import HEAD, NORM, PROBE, Features, extract_features, row_factors
 from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.weight_sketch import WeightSketch
@@ -141,18 +141,18 @@ def extend_history(
         )
         features = extract_features(submission, sketch)
         history = history.with_admitted(
-            _without_starts(features, one) if one.parent else features,
+            _without_starts(features, one, sketch) if one.parent else features,
             counted=not any(metrics.get(RELEASED) for metrics in one.metrics),
         )
     return history
 
 
-def _without_starts(features: Features, one: AdmittedRecords) -> Features:
+def _without_starts(features: Features, one: AdmittedRecords, sketch: WeightSketch) -> Features:
     """The features that need no starts; the length of updates is in the records' metrics."""
     known = {name: features.values[name] for name in (PROBE, HEAD)}
     norms = [metrics.get("update_norm", 0.0) for metrics in one.metrics]
     if norms and min(norms) > 0:
-        known[NORM] = torch.tensor(norms, dtype=torch.float64).log()
+        known[NORM] = (torch.tensor(norms).double() * row_factors(one.weights, sketch)).log()
     return Features(
         id=features.id,
         values=known,

@@ -47,6 +47,8 @@ from f2l_fed.local_training.site_streams import (
 from f2l_fed.local_training.temperature import temperature_of
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import class_counts, cut, padded, with_classes
+from f2l_fed.targets.layout import WeightLayout
 
 _SOUP = 8
 
@@ -71,6 +73,11 @@ class HeldOutSite:
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
+    @property
+    def classes(self) -> int:
+        """Its number of classes, numbered from 0."""
+        return int(torch.cat([self.train[1], self.test[1]]).max()) + 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedRelease:
@@ -78,12 +85,13 @@ class ServedRelease:
 
     Args:
         lineage: The federation's lineage, for random streams.
-        target: The network that is generated.
+        target: The network that is generated; with a body, a head for the most classes.
         generator: The release's generator.
         records: The records that it was fitted on.
         probe: How a site makes its context.
         candidates: What a site may choose its start from.
-        body: The body that heads are generated on; None where whole networks are.
+        body: The body that heads are generated on, for the most classes; None where whole networks
+            are.
         head: How heads are solved.
         temperatures: Of the release; see `f2l_fed.local_training.temperature`.
         shared: How a site uses a network that all of them share; None without one.
@@ -100,10 +108,9 @@ class ServedRelease:
     temperatures: tuple[tuple[int, float], ...] = ()
     shared: SharedConfig | None = None
 
-    @property
-    def network(self) -> Target:
+    def network_of(self, site: HeldOutSite) -> Target:
         """The whole network that a site has in the end."""
-        return self.target if self.body is None else self.body.network
+        return self.target if self.body is None else with_classes(self.body, site.classes).network
 
     def pulls(self, site: HeldOutSite) -> dict[str, float]:
         """The pull of the local steps to their start by arm, where it is a solved head."""
@@ -184,6 +191,11 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
 
 def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dict[str, Tensor]:
     """`starts` where heads are generated: whole networks, most of them with the release's body."""
+    return {**untrained(release, site), **starts_from_heads(release, body, site)}
+
+
+def starts_from_heads(release: ServedRelease, body: Body, site: HeldOutSite) -> dict[str, Tensor]:
+    """(D,) float32, the starts on the release's body under heads for a site's own classes."""
     lineage, generator, records, config = (
         release.lineage,
         release.generator,
@@ -192,28 +204,42 @@ def starts_on_body(release: ServedRelease, body: Body, site: HeldOutSite) -> dic
     )
     assert generator.bodies is not None
     weights, (x, y) = generator.bodies.own, site.train
+    largest, body = body.head.layout, with_classes(body, site.classes)
     few = support_stream(lineage, site.name)
-    context = site_context(body, weights, x, y, config, release.probe.shots, few)
-    expected = generator.expect(context[None])[0]
+    own = site_context(body, weights, x, y, config, release.probe.shots, few)
+    context = padded(own[None], largest)[0]
     # Where all sites have a privacy budget, there are no records of heads.
     near, wrong = generator.mean[None], torch.zeros_like(context)
     if len(records.contexts):
+        near = records.nearest(context, _SOUP)
         draws = generator_for(lineage, site.name, "stranger")
-        other = torch.randint(len(records.contexts), (), generator=draws)
-        near, wrong = records.nearest(context, _SOUP), records.contexts[other]
+        wrong = _stranger(records.contexts, largest, site.classes, draws)
+
+    def for_site(head: Tensor) -> Tensor:
+        return cut(head, largest, site.classes)
+
+    expected = for_site(generator.expect(context[None])[0])
     heads = {
-        "global_mean": generator.mean,
-        "nearest": near[0],
-        "soup": near.mean(0),
+        "global_mean": for_site(generator.mean),
+        "nearest": for_site(near[0]),
+        "soup": for_site(near.mean(0)),
         "class_means": class_means_head(body, weights, x, y),
         LOGISTIC: adapted_head(body, weights, None, x, y, config),
-        "common_prior": generator.prior.without_rows()(context[None])[0],
+        "common_prior": for_site(generator.prior.without_rows()(context[None])[0]),
         PRIOR: expected,
-        WRONG_CONTEXT: generator.expect(wrong[None])[0],
+        WRONG_CONTEXT: for_site(generator.expect(wrong[None])[0]),
         GENERATED: adapted_head(body, weights, expected, x, y, config),
     }
-    whole = {arm: body.join(weights, head) for arm, head in heads.items()}
-    return {**untrained(release, site), **whole}
+    return {arm: body.join(weights, head) for arm, head in heads.items()}
+
+
+def _stranger(
+    contexts: Tensor, largest: WeightLayout, classes: int, rng: torch.Generator
+) -> Tensor:
+    """(H,) float32, the context of another site, where there is one with as many classes."""
+    rich = contexts[class_counts(contexts, largest) >= classes]
+    among = rich if len(rich) else contexts
+    return among[torch.randint(len(among), (), generator=rng)]
 
 
 def starts_around_shared(
@@ -248,9 +274,10 @@ def starts_around_shared(
 
 def untrained(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     """(D,) float32, the starts of a site that no federation helps, by the arm's key."""
-    random = release.network.initialise(generator_for(release.lineage, site.name, "random"))
+    network = release.network_of(site)
+    random = network.initialise(generator_for(release.lineage, site.name, "random"))
     rng = generator_for(release.lineage, site.name, "alone")
-    return {RANDOM: random, ALONE: finetune(release.network, random, *site.train, _ALONE, rng)}
+    return {RANDOM: random, ALONE: finetune(network, random, *site.train, _ALONE, rng)}
 
 
 def confidence(
@@ -259,10 +286,9 @@ def confidence(
     """The confidence of every arm's start at a site; the served one has its temperature."""
     x, y = site.test
     temperature = temperature_of(release.temperatures, site.train[1])
+    network = release.network_of(site)
     return {
-        arm: predictions(
-            release.network.logits(start, x) / (temperature if arm == GENERATED else 1.0), y
-        )
+        arm: predictions(network.logits(start, x) / (temperature if arm == GENERATED else 1.0), y)
         for arm, start in starts_by_arm.items()
     }
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from f2l_fed.prior.row_clusters import RowClusters
+from f2l_fed.targets.head_rows import row_is_present
 
 _BINS = 10
 """Groups of equal size by likeness, each of which gives a factor."""
@@ -82,13 +83,13 @@ def mean_likeness(rows: Tensor, centroids: Tensor) -> Tensor:
     """The likeness of sites to known classes: the mean over rows of the largest cosine.
 
     Args:
-        rows: (n, K, R) float; rows of zeros, of classes that a site lacks, don't count.
+        rows: (n, K, R) float; padding, for classes that a site lacks, doesn't count.
         centroids: (m, R) float, of unit length.
 
     Returns:
         (n,) float.
     """
-    nearest, there = row_likeness(rows, centroids), rows.any(dim=2)
+    nearest, there = row_likeness(rows, centroids), row_is_present(rows)
     return (nearest * there).sum(1) / there.sum(1).clamp(min=1)
 
 
@@ -173,5 +174,5 @@ def _likeness_without_clusters(expected: Tensor, clusters: RowClusters) -> Tenso
     """(n, E), the likeness of records to known classes, each row's own cluster apart."""
     cosines = functional.normalize(expected, dim=3) @ clusters.centroids.T
     cosines.scatter_(3, clusters.labels[..., None], -1.0)
-    there = expected.any(dim=3)
+    there = row_is_present(expected)
     return (cosines.amax(3) * there).sum(2) / there.sum(2).clamp(min=1)

@@ -12,6 +12,8 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.targets.head_rows import row_is_present
+
 _MOST_ROWS = 800
 """Rows that are clustered; where there are more, evenly spaced ones are."""
 
@@ -24,7 +26,7 @@ class RowClusters:
     """Clusters of rows by direction.
 
     Args:
-        labels: (n, E, K) int64, the cluster of each row; that of a row of zeros means nothing.
+        labels: (n, E, K) int64, the cluster of each row; that of padding means nothing.
         sums: (n, m, R) float32, the sum of each site's unit rows in each cluster.
         counts: (n, m) int64, their number.
     """
@@ -38,13 +40,13 @@ class RowClusters:
         """Clusters rows: average linkage on cosines, as many as have the best silhouette.
 
         Args:
-            rows: (n, E, K, R) float32, with at least two rows that are not zero.
+            rows: (n, E, K, R) float32, with at least two rows that are none of padding.
 
         Reference:
             Rousseeuw: Silhouettes. Journal of Computational and Applied Mathematics 20, 1987.
         """
         units = functional.normalize(rows, dim=3)
-        there = rows.any(dim=3)
+        there = row_is_present(rows)
         flat = units[there]
         chosen = flat[:: -(-len(flat) // _MOST_ROWS)]
         first = torch.from_numpy(_clustered(chosen.double().numpy()))

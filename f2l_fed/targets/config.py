@@ -17,7 +17,8 @@ class TargetConfig:
     Args:
         name: A known target or ``module:factory``.
         input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
-        classes: Number of outputs; a simulation takes the scenario's.
+        classes: Number of outputs; a simulation takes the scenario's. Where heads are generated,
+            the most classes that a site may have, whose network has an output for each of its own.
         adapt: The part that is generated for a site: "head", the output layer on a body that all
             sites train together, or "all", the whole network; with shared labels always "all".
     """

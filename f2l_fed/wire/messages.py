@@ -39,7 +39,7 @@ class Frame:
     Args:
         lineage: The lineage, which names the anchor.
         target: Name of the target network.
-        classes: Number of its outputs.
+        classes: Number of its outputs; with a body, the most that a site may have.
         input_shape: Shape of its inputs.
         layout: Digest of its layout.
         episodes: Number of probes that the site makes, each on its own draw of examples.
@@ -48,7 +48,8 @@ class Frame:
         shared_labels: Whether label k means the same at every site.
         nearest: Whether the networks of other sites are handed out as they are, as candidates.
         adapt: "all" where whole networks are generated; "head" where the output layer is, on a
-            body that all sites share. Layout, networks and probes are then those of the head alone.
+            body that all sites share. Networks and probes are then heads, and the layout is that
+            of a head for the most classes; a site's heads have its own number of classes.
         body_layout: Digest of the body's layout; "" without a body.
         episodic: How the body is trained; None without a body.
         head: How heads are solved; None without a body.
@@ -107,7 +108,8 @@ class Task:
             fine-tunes the best of each. Empty means one network, from the lineage's first anchor.
             With a shared network, which is trained from the anchor, there is one episode or none:
             the networks of the release, of which the site makes its own.
-            With a body there is one episode or none: the heads that were generated for the site.
+            With a body there is one episode or none: the heads that were generated for the site,
+            for as many classes as its context had.
         body: (B,) float32, the release's body, to which the candidates belong; None without a body
             or a release. The body that is trained, and on which heads are made, is the anchor.
         chain: As in `ProbeRequest`.
@@ -142,7 +144,7 @@ class Update:
         numbers: Some or all of `NUMBERS`, as the site's policy allows.
         body: (B,) float32, the body after the site's episodes; None without one. Weights are then
             heads on all examples and probes heads on few, E of each or, from a site with a privacy
-            budget, none.
+            budget, none. What is unpacked has them padded to the most classes.
     """
 
     site: str
@@ -156,7 +158,10 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReply:
-    """The reply to a probe request: a site's contexts, (E, D) float32."""
+    """The reply to a probe request: a site's contexts, (E, D) float32.
+
+    With a body they are heads, as in `Update`.
+    """
 
     site: str
     probes: Tensor

@@ -2,7 +2,8 @@
 
 Every array is an object of its own for Flower, which asks for each one singly; so there are few.
 Anchor and body are arrays apart from the candidates, since they are the same for all sites and
-Flower keeps what is the same only once.
+Flower keeps what is the same only once. Heads travel with as many rows as their site has classes,
+which the width of their array tells.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from f2l_fed.errors import WireError
 from f2l_fed.local_training.config import Recipe
+from f2l_fed.targets.head_rows import classes_of_width, padded
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.fields import (
     chosen_kinds,
@@ -168,12 +170,15 @@ def unpack_update(
     arrays = _arrays_in(content)
     known = set() if bare else {"weights", "probes"}
     _require_arrays(arrays, known | ({"body"} if body is not None else set()))
+    if body is not None and not bare:
+        _require_one_width(arrays)
+    read = _rows if body is None else _heads
     return Update(
         site=typed(head, "site", str),
         round=typed(head, "round", int),
         chosen=chosen,
-        weights=_rows(arrays, "weights", len(chosen), layout),
-        probes=_rows(arrays, "probes", probes, layout),
+        weights=read(arrays, "weights", len(chosen), layout),
+        probes=read(arrays, "probes", probes, layout),
         numbers=numbers,
         body=read_shaped(arrays, "body", (body.size,)) if body is not None and has_body else None,
     )
@@ -207,7 +212,8 @@ def unpack_probe_reply(
     _require_records(content, {"reply", ARRAYS})
     arrays = _arrays_in(content)
     _require_arrays(arrays, set() if bare else {"probes"})
-    return ProbeReply(site=typed(head, "site", str), probes=_rows(arrays, "probes", probes, layout))
+    read = _rows if body is None else _heads
+    return ProbeReply(site=typed(head, "site", str), probes=read(arrays, "probes", probes, layout))
 
 
 def _reply_head(content: RecordDict, key: str) -> Mapping[str, Any]:
@@ -253,6 +259,33 @@ def _rows(arrays: Mapping[str, Array], name: str, count: int, layout: WeightLayo
     if not count:
         return torch.empty(0, layout.size)
     return read_shaped(arrays, name, (count, layout.size))
+
+
+def _heads(arrays: Mapping[str, Array], name: str, count: int, largest: WeightLayout) -> Tensor:
+    """(count, H) float32, heads for any number of classes, padded to the most."""
+    if not count:
+        return torch.empty(0, largest.size)
+    width = _width(arrays, name)
+    if width is not None:
+        classes_of_width(width, largest)
+    return padded(read_shaped(arrays, name, (count, width)), largest)
+
+
+def _require_one_width(arrays: Mapping[str, Array]) -> None:
+    """Refuses heads of one site for different numbers of classes."""
+    widths = [_width(arrays, name) for name in ("weights", "probes")]
+    if widths[0] != widths[1]:
+        raise WireError(
+            "a site's heads have different numbers of classes",
+            expected=f"{widths[0]} numbers in each",
+            got=str(widths[1]),
+        )
+
+
+def _width(arrays: Mapping[str, Array], name: str) -> int | None:
+    """The length of an array's rows, as it names it; None if it has no rows."""
+    shape = tuple(arrays[name].shape) if name in arrays else ()
+    return shape[1] if len(shape) == 2 and type(shape[1]) is int else None
 
 
 def _vector(arrays: Mapping[str, Array], name: str) -> Tensor | None:

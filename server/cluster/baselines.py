@@ -66,6 +66,7 @@ def work_of(config: FederationConfig, divided: Partition, rounds: int) -> Common
         episodes=config.episodes,
         head=config.head,
         local=config.local,
+        shared_labels=divided.shared_labels,
     )
 
 
@@ -134,7 +135,9 @@ def measure_baseline(key: str, known: tuple[Any, ...]) -> BaselineMeasurement:
             accuracies.setdefault(kind, []).append(curves(baseline, work, starts, site))
             confidences.setdefault(kind, []).append(
                 {
-                    arm: predictions(work.network.logits(start.weights, site.test[0]), site.test[1])
+                    arm: predictions(
+                        work.body_of(site).network.logits(start.weights, site.test[0]), site.test[1]
+                    )
                     for arm, start in starts.items()
                 }
             )

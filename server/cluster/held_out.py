@@ -97,7 +97,7 @@ def measurements_of(
             if arms is None or arm in arms
         }
         curves = measure(
-            release.network,
+            release.network_of(site),
             measured,
             site,
             config.local,

@@ -23,6 +23,7 @@ from f2l_fed.quarantine.quarantine import Quarantine
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body, body_digest
+from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame
 from f2l_fed.zoo import Zoo
@@ -95,19 +96,23 @@ class Federation:
 
     @cached_property
     def target(self) -> Target:
-        """The network that is generated: the whole one, or its head as one of its own."""
+        """The network that is generated: the whole one, or its head for the most classes."""
         return self.network if self.body is None else self.body.head
 
     @cached_property
     def network(self) -> Target:
-        """The whole network that sites get."""
+        """The whole network that sites get; with a body, one with the most classes."""
         shape = self.config.target
         return build_target(shape.name, shape.input_shape, shape.classes)
 
     @cached_property
     def body(self) -> Body | None:
         """The body that all sites share; None where whole networks are generated."""
-        return Body.of(self.network) if self.config.has_body else None
+        if not self.config.has_body:
+            return None
+        body = Body.of(self.network)
+        require_any_classes(body)
+        return body
 
     @property
     def body_layout(self) -> WeightLayout | None:

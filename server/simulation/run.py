@@ -151,6 +151,9 @@ def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, An
     """Facts about data and machine for the result."""
     config = replace(simulation.config, shared_labels=divided.shared_labels)
     notes = [_about_contexts(config)]
+    counts = {len(site.classes) for site in divided.sites}
+    if len(counts) > 1:
+        notes.append(f"The training sites have {min(counts)} to {max(counts)} classes.")
     if not divided.disjoint:
         notes.append(
             "The data have too few images for all training sites, so some of them share examples."

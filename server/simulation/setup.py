@@ -19,6 +19,7 @@ from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
 
@@ -106,7 +107,9 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     # An unsuitable target is refused before files are replaced.
     federation.target  # noqa: B018
     if simulation.baselines:
-        Body.of(federation.network)
+        body = Body.of(federation.network)
+        if config.split.most_ways > config.split.ways:
+            require_any_classes(body)
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
         raise UsageError(
             "the object store holds a zoo already, and a simulation replaces none",

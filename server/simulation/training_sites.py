@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from f2l_fed.data import Partition, SiteData
-from f2l_fed.local_training.adapted_network import adapted_head, adapted_network
+from f2l_fed.local_training.adapted_network import adapted_head, adapted_network, site_context
 from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.shared_network import SharingSite
-from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream
+from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream, support_stream
+from f2l_fed.targets import Target
+from f2l_fed.targets.head_rows import padded, with_classes
 from server.federation.folder import Federation
 from server.generator.candidates import CandidateFactory
 from server.rounds.state import RoundState
@@ -80,28 +82,36 @@ def own_accuracies(federation: Federation, id: str, sites: Sequence[SiteData]) -
     factory, found = CandidateFactory.open(federation, id), {}
     for site in sites:
         if site.name in factory.sites:
-            network = _own_network(factory, site)
+            target, weights = _own_network(factory, site)
             test = torch.from_numpy(site.x_test), torch.from_numpy(site.y_test)
-            found[site.name] = loss_and_accuracy(federation.network, network, *test)[1]
+            found[site.name] = loss_and_accuracy(target, weights, *test)[1]
     return found
 
 
-def _own_network(factory: CandidateFactory, site: SiteData) -> Tensor:
-    """(D,) float32, the network that a site would make of a release that it is part of."""
+def _own_network(factory: CandidateFactory, site: SiteData) -> tuple[Target, Tensor]:
+    """The network that a site would make of a release that it is part of, as (D,) float32.
+
+    With a body it has as many classes as the site.
+    """
     federation, config = factory.federation, factory.federation.config
     x, y = torch.from_numpy(site.x_train), torch.from_numpy(site.y_train)
     rng = steps_stream(config.lineage, NO_ROUND, site.name)
-    # Of a known site the context is not looked at.
-    nothing = torch.zeros(1, 1, federation.target.layout.size)
-    ((_, (candidates,)),) = factory.candidates([site.name], nothing)
-    if (body := federation.body) is not None:
+    if federation.body is not None:
         weights = federation.anchor(federation.releases.read(factory.id))
-        head = adapted_head(body, weights, candidates[PRIOR], x, y, config.head)
-        return adapted_network(body, weights, head, x, y, config.head, config.later, rng)
+        body = with_classes(federation.body, len(site.classes))
+        few = support_stream(config.lineage, site.name)
+        context = site_context(body, weights, x, y, config.head, config.probe.shots, few)
+        generated = factory.served(site.name, padded(context[None], federation.target.layout)[0])
+        head = adapted_head(body, weights, generated[PRIOR], x, y, config.head)
+        made = adapted_network(body, weights, head, x, y, config.head, config.later, rng)
+        return body.network, made
+    # Of a known site the context is not looked at.
+    candidates = factory.served(site.name, torch.zeros(federation.target.layout.size))
     sharing = SharingSite(target=federation.target, x=x, y=y, config=config.shared)
     snapshot = federation.zoo.snapshot()
     last = max(snapshot.records(site=site.name), key=lambda record: record.round)
     returned = torch.from_numpy(snapshot.weights([last]))[0]
     early = config.shared.is_early(factory.id)
     _, start = sharing.start(candidates, None if early else returned)
-    return sharing.own_network(start, config.shared.own_recipe(len(y), factory.id), rng)
+    recipe = config.shared.own_recipe(len(y), factory.id)
+    return federation.target, sharing.own_network(start, recipe, rng)

@@ -30,6 +30,7 @@ from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.probe import anchor, first_anchor
 from f2l_fed.local_training.temperature import fitted_temperature, left_out_losses
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets.head_rows import padded, with_classes
 from server.federation.body_updates import BodyUpdate
 from server.generator.next_body import next_body
 
@@ -64,7 +65,7 @@ def release_on(
     """A release on a body, whose contexts are heads on so many examples per class."""
     pairs = [
         head_pairs(
-            work.body,
+            with_classes(work.body, len(site.y.unique())),
             body,
             site.x,
             site.y,
@@ -75,8 +76,9 @@ def release_on(
         )
         for site in work.sites
     ]
-    contexts = torch.stack([one.few for one in pairs])
-    weights = torch.stack([one.all for one in pairs])
+    largest = work.body.head.layout
+    contexts = torch.stack([padded(one.few, largest) for one in pairs])
+    weights = torch.stack([padded(one.all, largest) for one in pairs])
     symmetry = OutputSymmetry.of(work.body.head, enabled=True)
     left_out = left_out_sites(contexts, weights, symmetry)
     kept = [number for number in range(len(pairs)) if number not in left_out]
@@ -124,7 +126,7 @@ def curves_of_release(
     """All arms on the body at one site: test accuracy after local steps, confidence before."""
     starts = starts_on_body(release, work.body, site)
     pulls = release.pulls(site)
-    found = measure(work.network, starts, site, work.local, work.lineage, pulls=pulls)
+    found = measure(release.network_of(site), starts, site, work.local, work.lineage, pulls=pulls)
     return found, confidence(release, starts, site)
 
 

@@ -77,8 +77,9 @@ def measured(federation: Federation, site: Path, release: str) -> tuple[torch.Te
     start = starts(served, held_out)[GENERATED]
     pull, steps = served.pulls(held_out).get(GENERATED, 0.0), federation.config.local
     batches = steps_stream(served.lineage, NO_ROUND, held_out.name)
-    network = finetune(served.network, start, train.x, train.y, steps, batches, pull=pull)
-    return start, served.network.tempered(network, temperature_of(served.temperatures, train.y))
+    target = served.network_of(held_out)
+    network = finetune(target, start, train.x, train.y, steps, batches, pull=pull)
+    return start, target.tempered(network, temperature_of(served.temperatures, train.y))
 
 
 @contextmanager

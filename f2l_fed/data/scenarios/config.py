@@ -16,6 +16,8 @@ class SplitConfig:
 
     Args:
         ways: Classes of a site in the few-shot scenario.
+        most_ways: Most classes of a site there; if it is above ``ways``, the number of each site is
+            drawn from ``ways`` to this.
         shots: Training examples per class at training sites (few-shot, camera).
         held_out_shots: Training examples per class at held-out sites.
         test_per_class: Test examples per class at held-out sites.
@@ -30,6 +32,7 @@ class SplitConfig:
     """
 
     ways: int = 5
+    most_ways: int = 0
     shots: int = 50
     held_out_shots: int = 5
     test_per_class: int = 50
@@ -40,7 +43,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in ("held_out_fraction", "unseen_fraction"):
+            if field.name not in ("most_ways", "held_out_fraction", "unseen_fraction"):
                 require_positive(field.name, getattr(self, field.name))
         if self.ways < 2:
             raise UsageError("ways is too small", expected=">= 2", got=str(self.ways))

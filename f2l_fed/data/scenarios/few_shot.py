@@ -35,32 +35,35 @@ def plan_few_shot(
     Raises:
         DataError: If there are too few classes, or too few examples of a class.
     """
-    if pool.classes < config.ways:
+    most = max(config.ways, config.most_ways)
+    setting = "most_ways" if most > config.ways else "ways"
+    if pool.classes < most:
         raise DataError(
             "there are too few classes for the few-shot scenario",
             where=", ".join(pool.names),
-            expected=f"at least {config.ways} (ways)",
+            expected=f"at least {most} ({setting})",
             got=str(pool.classes),
-            remedy="Lower ways or add a dataset.",
+            remedy=f"Lower {setting} or add a dataset.",
         )
     # The small term keeps 0.29 of 100 classes from becoming 28.
     unseen_count = int(config.unseen_fraction * pool.classes + 1e-9)
-    if unseen_count < config.ways:
+    if unseen_count < most:
         unseen_count = 0
     seen_count = pool.classes - unseen_count
-    if seen_count < config.ways:
+    if seen_count < most:
         raise DataError(
             "too few classes are left for training sites",
             where=", ".join(pool.names),
-            expected=f"at least {config.ways} (ways)",
+            expected=f"at least {most} ({setting})",
             got=f"{seen_count} of {pool.classes}",
-            remedy="Lower unseen_fraction or ways.",
+            remedy=f"Lower unseen_fraction or {setting}.",
         )
 
     def draw(
         rng: np.random.Generator, classes: Sequence[int]
     ) -> tuple[Sequence[int], Camera | None]:
-        chosen = rng.permutation(classes)[: config.ways].tolist()
+        ways = most if most == config.ways else int(rng.integers(config.ways, most + 1))
+        chosen = rng.permutation(classes)[:ways].tolist()
         return chosen, draw_quarter_turn(rng, pool.shape)
 
     order = stream(seed, "unseen classes").permutation(pool.classes).tolist()

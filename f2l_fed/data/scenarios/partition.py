@@ -50,7 +50,7 @@ class Partition:
         held_out: ``seen`` and ``unseen`` sites that never do; ``unseen`` is None where the
             scenario or the pool has no classes to spare. No held-out example is a training
             site's.
-        classes: Outputs that a network needs.
+        classes: Outputs that a network needs; the most classes that a site has.
         input_shape: (C, H, W) or (F,).
         shared_labels: Whether a label means the same at every site.
         disjoint: Whether no two training sites have an example in common.
@@ -116,7 +116,9 @@ def partition(
             "seen": tuple(map(render, plan.seen)),
             "unseen": None if plan.unseen is None else tuple(map(render, plan.unseen)),
         },
-        classes=len(plan.training[0].classes),
+        classes=max(
+            len(site.classes) for site in (*plan.training, *plan.seen, *(plan.unseen or ()))
+        ),
         input_shape=pool.shape,
         shared_labels=plan.shared_labels,
         disjoint=plan.disjoint,

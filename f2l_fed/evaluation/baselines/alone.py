@@ -27,7 +27,7 @@ def _train(work: CommonWork, _settings: Settings) -> Tensor:
 def _starts(
     work: CommonWork, settings: Settings, _weights: Tensor, site: HeldOutSite
 ) -> dict[str, Start]:
-    network, (x, y) = work.network, site.train
+    network, (x, y) = work.body_of(site).network, site.train
     start = network.initialise(generator_for(work.lineage, site.name, "random"))
     recipe = Recipe(steps=_MOST_STEPS, lr=settings.lr, momentum=work.local.momentum, batch=0)
     rng = generator_for(work.lineage, site.name, "alone")

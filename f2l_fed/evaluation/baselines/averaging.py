@@ -92,7 +92,7 @@ def supervised(
     network = work.network
 
     def gradient(weights: Tensor) -> Tensor:
-        batch = torch.randperm(len(site.y), generator=rng)[: work.batch]
+        batch = torch.randperm(len(site.y), generator=rng)[: work.batch(site)]
         x = drawn_turn(site.x[batch], work.episodes.turns, work.episodes.inversion, rng)
         theta = weights.detach().clone().requires_grad_()
         loss = functional.cross_entropy(network.training_logits(theta, x), site.y[batch])
@@ -107,9 +107,9 @@ def logistic_start(work: CommonWork, settings: Settings, body: Tensor, site: Hel
 
     Its local steps are pulled to it, as those of the method are.
     """
-    head = replace(work.head, context=settings.strength)
+    own, head = work.body_of(site), replace(work.head, context=settings.strength)
     return Start(
-        weights=work.body.join(body, adapted_head(work.body, body, None, *site.train, head)),
+        weights=own.join(body, adapted_head(own, body, None, *site.train, head)),
         pull=pull(work, site),
     )
 

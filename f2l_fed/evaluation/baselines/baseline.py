@@ -14,6 +14,7 @@ from f2l_fed.local_training.finetune import STEPS, accuracy_after
 from f2l_fed.local_training.probe import anchor
 from f2l_fed.targets import Target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import cut, with_classes
 
 NUMBER_BYTES = 4
 """Size of a number in a message."""
@@ -40,13 +41,14 @@ class CommonWork:
 
     Args:
         lineage: The federation's lineage, for random streams.
-        body: The network as body and head.
+        body: The network as body and head, the latter for the most classes that a site has.
         sites: The training sites.
         rounds: Number of rounds.
         episodes: Local steps of a round, size of an episode, momentum, turns and inversion; the
             learning rate is each baseline's own.
         head: Strengths of heads that a held-out site solves; that towards zero is each baseline's.
         local: Steps of a held-out site; their learning rate is each baseline's own.
+        shared_labels: Whether all sites have the same classes.
     """
 
     lineage: str
@@ -56,11 +58,21 @@ class CommonWork:
     episodes: EpisodesConfig
     head: HeadConfig
     local: Recipe
+    shared_labels: bool = False
 
     @property
     def network(self) -> Target:
-        """The whole network."""
+        """The whole network, for the most classes."""
         return self.body.network
+
+    def body_of(self, site: HeldOutSite) -> Body:
+        """The body under a head for a site's own classes."""
+        return self.body if self.shared_labels else with_classes(self.body, site.classes)
+
+    def cut(self, weights: Tensor, site: HeldOutSite) -> Tensor:
+        """A whole network, (D,) float32, without the outputs for classes that a site lacks."""
+        own, (body, head) = self.body_of(site), self.body.split(weights)
+        return own.join(body, cut(head, self.body.head.layout, own.network.classes))
 
     @property
     def start(self) -> Tensor:
@@ -77,10 +89,10 @@ class CommonWork:
         both = {"turns": own.turns and turns, "inversion": own.inversion and turns}
         return replace(self, episodes=replace(own, **both))
 
-    @property
-    def batch(self) -> int:
-        """Examples in a step, as many as an episode has."""
-        return self.network.classes * (self.episodes.support + self.episodes.query)
+    def batch(self, site: TrainingSite) -> int:
+        """Examples in a step, as many as an episode of a site has."""
+        classes = self.network.classes if self.shared_labels else len(site.y.unique())
+        return classes * (self.episodes.support + self.episodes.query)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +183,7 @@ def curves(
     """
     return {
         arm: accuracy_after(
-            work.network,
+            work.body_of(site).network,
             start.weights,
             site.train,
             site.test,

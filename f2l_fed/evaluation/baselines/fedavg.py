@@ -39,9 +39,9 @@ def _train(work: CommonWork, settings: Settings) -> Tensor:
 
 
 def _whole(
-    _work: CommonWork, _settings: Settings, weights: Tensor, _site: HeldOutSite
+    work: CommonWork, _settings: Settings, weights: Tensor, site: HeldOutSite
 ) -> dict[str, Start]:
-    return {_TUNED: Start(weights=weights)}
+    return {_TUNED: Start(weights=work.cut(weights, site))}
 
 
 def _headed(

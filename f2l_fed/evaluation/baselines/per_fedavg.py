@@ -56,9 +56,9 @@ def _train(work: CommonWork, settings: Settings) -> Tensor:
 
 
 def _starts(
-    _work: CommonWork, _settings: Settings, weights: Tensor, _site: HeldOutSite
+    work: CommonWork, _settings: Settings, weights: Tensor, site: HeldOutSite
 ) -> dict[str, Start]:
-    return {_KEY: Start(weights=weights)}
+    return {_KEY: Start(weights=work.cut(weights, site))}
 
 
 def _cost(work: CommonWork, settings: Settings) -> Cost:

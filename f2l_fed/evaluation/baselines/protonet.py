@@ -39,9 +39,10 @@ def _train(work: CommonWork, settings: Settings) -> Tensor:
 def _starts(
     work: CommonWork, settings: Settings, body: Tensor, site: HeldOutSite
 ) -> dict[str, Start]:
-    means = class_means_head(work.body, body, *site.train)
+    own = work.body_of(site)
+    means = class_means_head(own, body, *site.train)
     return {
-        _MEANS: Start(weights=work.body.join(body, means), pull=pull(work, site)),
+        _MEANS: Start(weights=own.join(body, means), pull=pull(work, site)),
         _LOGISTIC: logistic_start(work, settings, body, site),
     }
 

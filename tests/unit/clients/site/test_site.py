@@ -89,3 +89,31 @@ def test_an_invalid_name_is_refused(tmp_path, name):
 def test_an_address_has_a_host_and_a_port():
     assert ServerConfig(address="hub.example.org:9092").host_and_port == ("hub.example.org", 9092)
     assert ServerConfig(address="[::1]:80").host_and_port == ("::1", 80)
+
+
+def test_its_own_classes_are_numbered_from_0_in_the_order_of_their_labels(tmp_path):
+    np.savez(tmp_path / "train.npz", x=np.eye(6), y=[7, 2, 2, 9, 9, 7])
+    path = tmp_path / "site.toml"
+    path.write_text('name = "a"\ndata = "train.npz"')
+    site = open_site(path)
+    own = site.with_own_classes()
+    assert (site.classes, own.classes, own.labels) == (10, 3, ("2", "7", "9"))
+    assert sorted(own.train.y.tolist() + own.validation.y.tolist()) == [0, 0, 1, 1, 2, 2]
+    for before, after in ((site.train, own.train), (site.validation, own.validation)):
+        assert [own.labels[label] for label in after.y.tolist()] == list(
+            map(str, before.y.tolist())
+        )
+        assert torch.equal(before.x, after.x)
+
+
+def test_own_classes_that_are_numbered_already_stay_without_names(tmp_path):
+    own = open_site(digits_site(tmp_path)).with_own_classes()
+    assert (own.classes, own.labels) == (3, ())
+
+
+def test_names_without_examples_are_none_of_its_classes(tmp_path):
+    np.savez(tmp_path / "train.npz", x=np.eye(4), y=np.array(["b", "b", "d", "d"]))
+    path = tmp_path / "site.toml"
+    path.write_text('name = "a"\ndata = "train.npz"\nlabels = "d, c, b, a"')
+    own = open_site(path).with_own_classes()
+    assert (own.classes, own.labels) == (2, ("d", "b"))

@@ -166,3 +166,18 @@ def test_an_overflow_is_refused(tmp_path):
     site = open_site(digits_site(tmp_path, more=PRIVATE + "body_lr = 1e38\nmax_norm = 1e9\n"))
     with pytest.raises(PolicyRefusal, match="diverged"):
         respond(site, body_task())
+
+
+def test_a_private_site_s_zeros_do_not_tell_how_many_classes_it_has(tmp_path):
+    many = Body.of(build_target("mlp", (1, 8, 8), 6))
+    request = ProbeRequest(
+        frame=body_frame(episodes=1, classes=6, layout=many.head.layout.digest),
+        anchor=FIRST_BODY,
+        chain=(body_digest(FIRST_BODY),),
+    )
+    replies = {}
+    for classes in (2, 3, 6):
+        site = digits_site(tmp_path / str(classes), classes=classes, more=PRIVATE)
+        replies[classes] = respond_to_probe(open_site(site), request).probes
+    assert {tuple(probes.shape) for probes in replies.values()} == {(1, 2 * 33)}
+    assert not any(bool(probes.any()) for probes in replies.values())

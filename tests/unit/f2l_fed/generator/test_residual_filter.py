@@ -11,6 +11,7 @@ from f2l_fed.local_training.logistic_head import flat, rows
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import padded
 from tests.support.small import rng
 
 HEAD = Body.of(build_target("mlp", (1, 4, 4), 3)).head
@@ -91,3 +92,29 @@ def test_heads_that_are_not_finite_are_no_heads():
 def test_heads_of_zeros_alone_are_alike():
     nothing = torch.zeros(6, 2, SIZE)
     assert left_out_sites(nothing, nothing, SYMMETRY) == {}
+
+
+WIDE = Body.of(build_target("mlp", (1, 4, 4), 12)).head
+
+
+def of_classes(counts, pairs=4, noise=0.2):
+    """`heads` of sites with these numbers of classes, whose rows sum to zero, padded."""
+    few, whole, draws = [], [], rng(1)
+    for classes in counts:
+        own = torch.randn(pairs, classes, SIZE // 3, generator=draws)
+        rest = noise * torch.randn(own.shape, generator=draws)
+        few.append(torch.stack([flat(one) for one in own - own.mean(1, keepdim=True)]))
+        more = 2 * own + rest
+        whole.append(torch.stack([flat(one) for one in more - more.mean(1, keepdim=True)]))
+    return tuple(torch.stack([padded(one, WIDE.layout) for one in side]) for side in (few, whole))
+
+
+@pytest.mark.parametrize("counts", [[3] * 15 + [12], [12] * 15 + [2], [3, 5, 12] * 5])
+def test_a_site_with_more_or_fewer_classes_than_most_is_no_odd_one(counts):
+    few, all = of_classes(counts)
+    symmetry = OutputSymmetry.of(WIDE, enabled=True)
+    assert left_out_sites(few, all, symmetry) == {}
+    all[-1] *= -5
+    assert left_out_sites(few, all, symmetry) == {len(counts) - 1: LONG}
+    all[-1] /= 5
+    assert left_out_sites(few, all, symmetry) == {len(counts) - 1: UNEXPECTED}

@@ -132,3 +132,9 @@ def test_the_gate_is_that_of_the_fit_on_flat_heads():
     again = fit_gate(drawn.contexts, drawn.weights, added, plain.rows.strength)
     torch.testing.assert_close(fit.prior.gate.factors, again.gate.factors, rtol=1e-4, atol=1e-4)
     assert rows_alone(4, 40).rows_alone
+
+
+def test_padding_that_rounding_has_left_a_trace_in_counts_for_nothing():
+    rows = torch.tensor([[[3.0, 4.0], [-3.0, -4.0], [1e-8, -1e-8]]])
+    centroids = torch.tensor([[0.6, 0.8], [-1.0, 0.0]])
+    torch.testing.assert_close(mean_likeness(rows, centroids), torch.tensor([(1.0 + 0.6) / 2]))

@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from f2l_fed.errors import ConfigError
+from f2l_fed.local_training.logistic_head import flat
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.linear_prior import fit_prior, refine_prior
 from f2l_fed.prior.ridge import fit_ridge
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+from f2l_fed.targets import build_target
+from f2l_fed.targets.body import Body
+from f2l_fed.targets.head_rows import class_counts, cut, padded
 from tests.support.small import records, rng, small_target
 
 both = pytest.mark.parametrize("symmetric", [True, False])
@@ -185,3 +189,44 @@ def test_refining_does_not_let_the_maps_grow():
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="rate"):
         PriorConfig(rate=0)
+
+
+def test_rows_of_zeros_for_classes_that_no_site_has_change_nothing():
+    few, many = (Body.of(build_target("mlp", (6,), classes)).head for classes in (3, 12))
+    draws = rng(3)
+    own = torch.randn(2, 20, 4, 3, few.layout.size // 3, generator=draws)
+    own -= own.mean(3, keepdim=True)
+    own[1] = 2 * own[1] + own[0].roll(1, 3)
+    heads = torch.stack([flat(one) for one in own.flatten(0, 2)]).view(2, 20, 4, -1)
+    wide = padded(heads.flatten(0, 2), many.layout).view(2, 20, 4, -1)
+    fits = [
+        fit_prior(*rows, OutputSymmetry.of(head, enabled=True), torch.zeros(rows.shape[-1]))
+        for rows, head in ((heads, few), (wide, many))
+    ]
+    assert fits[0].rows.strength == pytest.approx(fits[1].rows.strength)
+    new = heads[0, :, 0].roll(1, 0) + 0.3 * heads[0, :, 1]
+    found = [fits[0].prior(new), fits[1].prior(padded(new, many.layout))]
+    torch.testing.assert_close(cut(found[1], many.layout, 3), found[0], rtol=1e-4, atol=1e-4)
+    held_out = [fits[0].held_out, cut(fits[1].held_out, many.layout, 3)]
+    torch.testing.assert_close(held_out[1], held_out[0], rtol=1e-4, atol=1e-4)
+    assert class_counts(found[1], many.layout).tolist() == [3] * 20
+
+
+def test_one_map_serves_sites_with_different_numbers_of_classes():
+    head = Body.of(build_target("mlp", (6,), 12)).head
+    symmetry, draws = OutputSymmetry.of(head, enabled=True), rng(4)
+    size = head.layout.size // 12
+    mixing = torch.eye(size) + 0.3 * torch.randn(size, size, generator=draws)
+
+    def pairs(classes):
+        few = torch.randn(4, classes, size, generator=draws)
+        few -= few.mean(1, keepdim=True)
+        sides = (few, few @ mixing)
+        return [padded(torch.stack([flat(one) for one in side]), head.layout) for side in sides]
+
+    sites = [pairs(classes) for classes in [3, 5, 12] * 10]
+    contexts, weights = (torch.stack(side) for side in zip(*sites, strict=True))
+    prior = fit_prior(contexts, weights, symmetry, torch.zeros(head.layout.size)).prior
+    for classes in (2, 3, 7, 12):
+        few, whole = pairs(classes)
+        assert float((prior(few) - whole).norm()) < 0.02 * float(whole.norm())
