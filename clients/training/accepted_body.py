@@ -39,16 +39,19 @@ def allow_body(site: Site, request: ProbeRequest | Task, body: Body) -> None:
         raise PolicyRefusal("body-missing")
     if body_digest(sent) != chain[-1]:
         raise PolicyRefusal("body-not-in-its-chain")
-    first = first_anchor(body.network, body, request.frame.lineage)
+
+    def first() -> Tensor:
+        return first_anchor(body.network, body, request.frame.lineage)
+
     path, limit = site.state / ACCEPTED_BODY, site.config.policy.maximum_body_change
     before = _read(path, body)
     if len(chain) == 1:
         # Another processor may round the last digits differently.
-        if not torch.allclose(sent, first, rtol=1e-4, atol=1e-6):
+        if not torch.allclose(sent, first(), rtol=1e-4, atol=1e-6):
             raise PolicyRefusal("body-not-rebuilt")
     elif before is None or not before[0]:
         # A newcomer knows the first body alone.
-        _require_near(sent, first, (len(chain) - 1) * limit)
+        _require_near(sent, first(), (len(chain) - 1) * limit)
     else:
         known, last = before
         common = len(_common(known, chain))

@@ -20,8 +20,7 @@ from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Generator
-from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior
-from f2l_fed.prior.shared_prior import fit_around
+from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 from f2l_fed.targets.target import Target
@@ -107,7 +106,7 @@ def fit_generator(
     *,
     anchor: Tensor,
     before: Expectation | None = None,
-    around: Tensor | None = None,
+    prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites.
@@ -121,18 +120,20 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch.
-        around: (D,) float32, the network that all sites share, and that a prediction starts from;
-            None where they share none.
+        prior: The prior without a gate on these records, where it is known already, or of another
+            kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
-    if around is not None:
-        prior = fit_around(contexts, weights, symmetry, anchor, around)
+    if before is not None:
+        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior)
     else:
-        prior = _fit_prior(contexts, weights, symmetry, config, anchor, before)
+        prior = prior or fit_prior(contexts, weights, symmetry, anchor)
+        if config.prior.gate and symmetry.rows_alone:
+            prior = with_gate(prior, contexts, weights)
     episodes = contexts.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
@@ -183,20 +184,6 @@ def fit_without_records(
     fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
     generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
-
-
-def _fit_prior(
-    contexts: Tensor,
-    weights: Tensor,
-    symmetry: OutputSymmetry,
-    config: GeneratorConfig,
-    anchor: Tensor,
-    before: Expectation | None,
-) -> PriorFit:
-    if before is None:
-        gated = config.prior.gate and symmetry.rows_alone
-        return fit_prior(contexts, weights, symmetry, anchor, gated=gated)
-    return refine_prior(before.prior, contexts, before.expected, weights, config.prior)
 
 
 def _round_trip(

@@ -7,11 +7,13 @@ since sites may have different numbers of classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from f2l_fed.core.dense_tensors import require_finite_rows
-from f2l_fed.prior.linear_prior import fit_prior
+from f2l_fed.prior.linear_prior import PriorFit, fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.head_rows import present_rows
 
@@ -29,8 +31,26 @@ _FEWEST = 4
 """Sites below which nobody can tell who is the odd one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilteredSites:
+    """The outcome of the filter.
+
+    Args:
+        left_out: The sites that a fit should do without, by number, each with a reason.
+        fit: The prior without a gate on all others, where the filter has made it.
+    """
+
+    left_out: dict[int, str]
+    fit: PriorFit | None = None
+
+
 def left_out_sites(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) -> dict[int, str]:
-    """The sites that a fit should do without, each with a reason.
+    """`FilteredSites.left_out` alone; the arguments are those of `filter_sites`."""
+    return filter_sites(contexts, weights, symmetry).left_out
+
+
+def filter_sites(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) -> FilteredSites:
+    """Finds the sites that a fit should do without.
 
     Args:
         contexts: (n, E, H) float32, padded heads on few examples of each of n sites.
@@ -38,18 +58,18 @@ def left_out_sites(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) 
         symmetry: Coordinates of the prior.
 
     Returns:
-        Reason by number of the site; empty for fewer than four sites.
+        None are left out of fewer than four.
     """
     anchor = torch.zeros(contexts.shape[2])
     require_finite_rows(1, anchor, contexts=contexts, weights=weights)
     if len(contexts) < _FEWEST:
-        return {}
+        return FilteredSites(left_out={})
     short = torch.ones(len(contexts), dtype=torch.bool)
     rows = present_rows(contexts.flatten(0, 1)[:, symmetry.output]).view(contexts.shape[:2]).sqrt()
     for heads in (contexts, weights):
         lengths = (heads.norm(dim=2) / rows).mean(1)
         short &= lengths <= _LONGEST * lengths.median()
-    kept = short
+    kept, last = short, None
     for _ in range(_ITERATIONS):
         if int(kept.sum()) < _FEWEST:
             break
@@ -59,8 +79,9 @@ def left_out_sites(contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry) 
         residuals = ((weights - expected).norm(dim=2) / rows).mean(1)
         now = short & (residuals <= _LARGEST_RESIDUAL * residuals[kept].median())
         if bool((now == kept).all()):
+            last = fit
             break
         kept = now
-    return {
-        site: UNEXPECTED if short[site] else LONG for site in (~kept).nonzero().squeeze(1).tolist()
-    }
+    odd = (~kept).nonzero().squeeze(1).tolist()
+    left_out = {site: UNEXPECTED if short[site] else LONG for site in odd}
+    return FilteredSites(left_out=left_out, fit=last)

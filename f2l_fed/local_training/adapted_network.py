@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
 from f2l_fed.local_training.finetune import finetune
-from f2l_fed.local_training.logistic_head import flat, logistic_head
+from f2l_fed.local_training.logistic_head import flat, logistic_head, logistic_heads
 from f2l_fed.local_training.probe import support_set
 from f2l_fed.local_training.turns import fixed_turns, turned
 from f2l_fed.targets.body import Body
@@ -73,18 +73,19 @@ def head_pairs(
         draws: The source of chance for the few examples of each pair, by its number.
     """
     known = fixed_turns(body.network.input_shape, episodes.turns, episodes.inversion)
-    seen: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
-    few, whole = [], []
-    for pair in range(config.pairs):
-        turn = known[pair % len(known)]
-        if turn not in seen:
-            features = body.features(weights, turned(x, *turn) if any(turn) else x)
-            seen[turn] = features, _head(body, features, y, strength=config.target)
-        features, complete = seen[turn]
-        support = support_set(y, shots, draws(pair))
-        few.append(context_head(body, features[support], y[support], config))
-        whole.append(complete)
-    return HeadPairs(few=torch.stack(few), all=torch.stack(whole))
+    turns = [known[pair % len(known)] for pair in range(config.pairs)]
+    features = {turn: body.features(weights, turned(x, *turn)) for turn in dict.fromkeys(turns)}
+    seen = torch.stack(list(features.values()))
+    complete = _heads(body, seen, y.expand(len(seen), -1), strength=config.target)
+    whole = dict(zip(features, complete, strict=True))
+    supports = [support_set(y, shots, draws(pair)) for pair in range(config.pairs)]
+    some = [features[turn][support] for turn, support in zip(turns, supports, strict=True)]
+    labels = y[torch.stack(supports)]
+    strength = config.context / labels.shape[1]
+    return HeadPairs(
+        few=_heads(body, torch.stack(some), labels, strength=strength),
+        all=torch.stack([whole[turn] for turn in turns]),
+    )
 
 
 @torch.no_grad()
@@ -170,6 +171,11 @@ def adapted_network(
     if not recipe.steps:
         return start
     return finetune(body.network, start, x, y, recipe, rng, pull=config.step_pull / len(y))
+
+
+def _heads(body: Body, features: Tensor, y: Tensor, *, strength: float) -> Tensor:
+    bias = body.network.output_bias is not None
+    return logistic_heads(features, y, body.network.classes, strength=strength, bias=bias)
 
 
 def _head(

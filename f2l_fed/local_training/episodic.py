@@ -127,22 +127,20 @@ def draw_episode(y: Tensor, support: int, query: int, rng: torch.Generator) -> E
         query: Query examples per class, likewise.
         rng: Draws the examples.
     """
-    parts: tuple[list[Tensor], ...] = ([], [], [], [])
-    number = 0
-    for label in y.unique().tolist():
-        own = (y == label).nonzero().squeeze(1)
+    supports, queries = list[Tensor](), list[Tensor]()
+    for own in y.argsort(stable=True).split(y.bincount().tolist()):
         if len(own) < 2:
             continue
         own = own[torch.randperm(len(own), generator=rng)]
         few = support if len(own) >= support + query else max(1, min(support, len(own) // 3))
-        sides = own[:few], own[few : few + query]
-        for side, into, labels in zip(
-            sides, (parts[0], parts[2]), (parts[1], parts[3]), strict=True
-        ):
-            into.append(side)
-            labels.append(torch.full_like(side, number))
-        number += 1
-    return Episode(*(torch.cat(part) for part in parts))
+        supports.append(own[:few])
+        queries.append(own[few : few + query])
+    return Episode(torch.cat(supports), _numbered(supports), torch.cat(queries), _numbered(queries))
+
+
+def _numbered(parts: list[Tensor]) -> Tensor:
+    """The number of the part that each element is in, from 0."""
+    return torch.arange(len(parts)).repeat_interleave(torch.tensor([len(part) for part in parts]))
 
 
 def episode_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -> Tensor:

@@ -159,9 +159,9 @@ def _without_clusters(
         for fold, mask, all_rows, own_rows in zip(folds, own, left, sums, strict=True):
             if bool(mask.any()):
                 xx, xy = elsewhere - all_rows + own_rows
-                strange[fold[mask.nonzero()[:, 0]], *mask.nonzero()[:, 1:].T] = x[fold][
-                    mask
-                ] @ torch.linalg.solve(xx + ridge, xy)
+                # There are far fewer rows than outputs, and the system is symmetric.
+                made = torch.linalg.solve(xx + ridge, x[fold][mask].T).T @ xy
+                strange[fold[mask.nonzero()[:, 0]], *mask.nonzero()[:, 1:].T] = made
     return strange.to(contexts.dtype)
 
 

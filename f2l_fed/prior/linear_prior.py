@@ -139,12 +139,19 @@ def fit_prior(
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
     )
-    enough = gated and len(contexts) >= _FEWEST_SITES
-    return _with_gate(fit, contexts, weights) if enough else fit
+    return with_gate(fit, contexts, weights) if gated else fit
 
 
-def _with_gate(fit: PriorFit, contexts: Tensor, weights: Tensor) -> PriorFit:
-    """The fit with a likeness gate; its other parts stay."""
+def with_gate(fit: PriorFit, contexts: Tensor, weights: Tensor) -> PriorFit:
+    """A fit with a likeness gate; its other parts stay, and all of it where sites are too few.
+
+    Args:
+        fit: By `fit_prior`, without a gate.
+        contexts: (n, E, D) float32, those of the fit.
+        weights: (n, E, D) float32, those of the fit.
+    """
+    if len(contexts) < _FEWEST_SITES:
+        return fit
     symmetry, start = fit.prior.symmetry, fit.prior.anchor + contexts
     assert fit.rows is not None
     x, y, held_out = (

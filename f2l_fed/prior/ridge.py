@@ -144,14 +144,18 @@ def fit_ridge(
     del xc
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
 
-    def held_out_errors(strength: Tensor, y: Tensor) -> Tensor:
+    def held_out_errors(strength: Tensor, y: Tensor, seen: Tensor) -> Tensor:
         keep = s**2 / (s**2 + strength)
-        residual = y - u @ (keep[:, None] * (u.T @ y))
+        residual = y - u @ (keep[:, None] * seen)
         return _leave_out(u * keep.sqrt(), residual, group, offset / n)
 
-    few = _as_far_apart(yc)
+    few, coordinates = _as_far_apart(yc), u.T @ yc
+    seen = u.T @ few
     scores = torch.stack(
-        [held_out_errors(strength, few).square().sum(1).view(-1, group).sum(1) for strength in grid]
+        [
+            held_out_errors(strength, few, seen).square().sum(1).view(-1, group).sum(1)
+            for strength in grid
+        ]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
@@ -162,10 +166,10 @@ def fit_ridge(
             x_mean=x_mean.float(),
             y_mean=y_mean.float(),
             left=(v * (s / (s**2 + strength))).float(),
-            right=(u.T @ yc).float(),
+            right=coordinates.float(),
         ),
         strength=float(strength),
-        held_out=(y - held_out_errors(strength, yc)).float(),
+        held_out=(y - held_out_errors(strength, yc, coordinates)).float(),
         basis=u,
         kept=s**2 / (s**2 + strength),
         mean_weight=offset / n,

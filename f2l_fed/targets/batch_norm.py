@@ -8,7 +8,7 @@ network was trained on, and on no others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor, nn
 
@@ -57,6 +57,19 @@ def measuring(network: nn.Module) -> nn.Module:
         # The count of batches is of no use here, and calls must leave the copy as it is.
         layer.num_batches_tracked = None
     return twin
+
+
+def with_valid_variances(
+    tensors: Mapping[str, Tensor], statistics: Iterable[str]
+) -> dict[str, Tensor]:
+    """Named tensors with variances of at least zero; nothing keeps a generated one from falling.
+
+    Args:
+        tensors: By name.
+        statistics: Names of the running statistics among them.
+    """
+    variances = [name for name in statistics if name.endswith("running_var")]
+    return {**tensors, **{name: tensors[name].clamp(min=0) for name in variances}}
 
 
 def _normalisations(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from f2l_fed.errors import TargetError
-from f2l_fed.targets.batch_norm import measuring
+from f2l_fed.targets.batch_norm import measuring, with_valid_variances
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.targets.target import Target
 
@@ -101,10 +101,7 @@ class Body:
         Returns:
             (n, F) float32.
         """
-        tensors = self._tensors(weights)
-        for name in self.network.statistics:
-            if name.endswith("running_var"):
-                tensors[name] = tensors[name].clamp(min=0)
+        tensors = with_valid_variances(self._tensors(weights), self.network.statistics)
         found: Tensor = functional_call(self.template, tensors, (x,))
         return found
 

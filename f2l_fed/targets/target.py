@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from f2l_fed.core.dense_tensors import oddity, require_floats, require_labels
 from f2l_fed.errors import TargetError, UsageError
-from f2l_fed.targets.batch_norm import measuring, running_statistics
+from f2l_fed.targets.batch_norm import measuring, running_statistics, with_valid_variances
 from f2l_fed.targets.layout import WeightLayout
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
@@ -177,11 +177,7 @@ class Target:
         Returns:
             (batch, K) float32.
         """
-        tensors = self.layout.unflatten(weights)
-        for name in self.statistics:
-            if name.endswith("running_var"):
-                # Nothing keeps a generated variance from falling below zero.
-                tensors[name] = tensors[name].clamp(min=0)
+        tensors = with_valid_variances(self.layout.unflatten(weights), self.statistics)
         output: Tensor = functional_call(self.template, tensors, (x,))
         return output
 

@@ -7,18 +7,21 @@ whose body was trained. A later update of a site replaces its earlier one.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ZooError
 from server.federation.file_names import site_digest
+
+Content = TypeVar("Content")
 
 _FIRST = "first"
 """Folder of the updates of the first body, which no release has made."""
@@ -72,26 +75,20 @@ class BodyUpdates:
         Raises:
             ZooError: If a file is damaged.
         """
-        found = []
-        for path in sorted((self.folder / (release or _FIRST)).glob("*.safetensors")):
-            try:
-                tensors = load(path.read_bytes())
-                site, number = (bytes(tensors[key].tolist()).decode() for key in ("site", "round"))
-                found.append(BodyUpdate(site=site, round=int(number), body=tensors["body"]))
-            except FileNotFoundError:
-                continue  # Erased at this moment.
-            except (OSError, SafetensorError, KeyError, ValueError) as error:
-                raise ZooError(
-                    "an update of the body can't be read",
-                    where=str(path),
-                    got=type(error).__name__,
-                    remedy="Remove the file; the site's next update replaces it.",
-                ) from error
+        found = [
+            BodyUpdate(site=site, round=number, body=body)
+            for site, number, body in self._each(release, lambda file: file.get_tensor("body"))
+        ]
         return sorted(found, key=lambda update: update.site)
 
     def sites(self, release: str, number: int) -> set[str]:
-        """The sites with an update of a release's next body in a round."""
-        return {update.site for update in self.read(release) if update.round == number}
+        """The sites with an update of a release's next body in a round; no body is read.
+
+        Raises:
+            ZooError: If a file is damaged.
+        """
+        each = self._each(release, lambda _: None)
+        return {site for site, in_round, _ in each if in_round == number}
 
     def holds(self, site: str) -> bool:
         """Whether there is an update of a site."""
@@ -107,6 +104,27 @@ class BodyUpdates:
         for folder in self.folder.glob("*"):
             if folder.name != (release or _FIRST):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _each(
+        self, release: str, part: Callable[[Any], Content]
+    ) -> Iterator[tuple[str, int, Content]]:
+        """Site and round of each update of a release's next body, and a part of its file."""
+        for path in sorted((self.folder / (release or _FIRST)).glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    site, number = (
+                        bytes(file.get_tensor(key).tolist()).decode() for key in ("site", "round")
+                    )
+                    yield site, int(number), part(file)
+            except FileNotFoundError:
+                continue  # Erased at this moment.
+            except (OSError, SafetensorError, ValueError) as error:
+                raise ZooError(
+                    "an update of the body can't be read",
+                    where=str(path),
+                    got=type(error).__name__,
+                    remedy="Remove the file; the site's next update replaces it.",
+                ) from error
 
     def _files(self, site: str) -> Iterator[Path]:
         """The files of a site, drafts that a killed process left too."""

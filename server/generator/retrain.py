@@ -19,9 +19,10 @@ from f2l_fed.flow import fit_flow
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
-from f2l_fed.generator.residual_filter import left_out_sites
+from f2l_fed.generator.residual_filter import filter_sites
 from f2l_fed.generator.serialization import BODY
 from f2l_fed.local_training.temperature import fitted_temperature
+from f2l_fed.prior.shared_prior import fit_around
 from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
 from server.federation.body_updates import BodyUpdate, BodyUpdates
@@ -88,15 +89,18 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     records = read_records(snapshot, [record for rows in used.values() for record in rows])
     contexts = records.contexts.view(len(used), config.pairs, federation.target.layout.size)
     weights = records.weights.view_as(contexts)
+    prior = None
     if federation.body is not None and used:
-        odd = left_out_sites(contexts, weights, federation.symmetry)
-        sites = list(used)
+        filtered = filter_sites(contexts, weights, federation.symmetry)
+        odd, prior, sites = filtered.left_out, filtered.fit, list(used)
         left_out |= {sites[row]: reason for row, reason in odd.items()}
         kept = [row for row in range(len(sites)) if row not in odd]
         used = {sites[row]: used[sites[row]] for row in kept}
         contexts, weights = contexts[kept], weights[kept]
     anchor = federation.next_anchor(parent)
     shared = _shared_networks(federation, parent, anchor, weights, list(used.values()))
+    if shared is not None:
+        prior = fit_around(contexts, weights, federation.symmetry, anchor, shared.own)
     rng = generator_for(config.lineage, id, "retrain")
     if used:
         fit = fit_generator(
@@ -108,7 +112,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             rng,
             anchor=federation.prior_anchor(parent),
             before=expectation(federation, parent, list(used), contexts),
-            around=None if shared is None else shared.own,
+            prior=prior,
             fit_field=fit_field,
         )
     else:

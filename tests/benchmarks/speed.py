@@ -13,6 +13,12 @@ in turn, round after round; a ratio is the median over the rounds.
 and dependent on their contexts in part. ``cold`` is `fit_generator` as after a lineage's first
 rounds, ``warm`` the same with ``before``.
 
+**A site's round**: what a site of the demo computes for a task after the first release, on the body
+of cnn-xs (250 images of 5 classes): its eight pairs of heads, against the same heads one by one;
+30 episodic steps, against torch's forward and backward passes alone on as many images; its own
+network, a head and 15 pulled steps. And the prior on the heads of 100 sites, with the filter before
+it, against a filter that does not hand its last fit on.
+
 Times are of one thread, and CPU time, so that other work on the machine counts for little.
 
 **Quality**: one draw at the held-out sites of a federation of 20 sites after three rounds, no local
@@ -36,14 +42,20 @@ from torch import Tensor, nn
 
 from f2l_fed.codec import CODECS
 from f2l_fed.codec.config import CodecConfig
-from f2l_fed.config import FederationConfig
+from f2l_fed.config import FederationConfig, load_config
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.flow import draw, fit_flow, guided, pooled_rms, solve
 from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.residual_filter import filter_sites
+from f2l_fed.local_training.adapted_network import adapted_head, adapted_network, head_pairs
+from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.finetune import loss_and_accuracy
+from f2l_fed.local_training.logistic_head import logistic_head
+from f2l_fed.local_training.probe import support_set
+from f2l_fed.local_training.turns import fixed_turns, turned
 from f2l_fed.prior.linear_prior import Expectation, fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
@@ -148,6 +160,81 @@ def retraining(kind: str, sites: int, rounds: int) -> tuple[Generator, dict[str,
     }
     found = {name: median(seconds(job) for _ in range(rounds)) for name, job in jobs.items()}
     return first.generator, found
+
+
+def site_round(data: str, repeats: int) -> dict[str, list[float]]:
+    """Seconds of the parts of a site's round, and of what they are compared with, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulation = Simulation(
+            data=tuple(data.split(",")),
+            scenario="few-shot",
+            sites=4,
+            held_out=2,
+            rounds=1,
+            out=Path(folder) / "out",
+            config=load_config(None, new=True),
+        )
+        federation, divided = prepare(simulation, force=False)
+        run_inline(federation, 1)
+        weights = federation.next_anchor(federation.releases.promoted())
+    config, body, site = federation.config, federation.body, divided.sites[0]
+    assert body is not None
+    x, y = torch.from_numpy(site.x_train), torch.from_numpy(site.y_train)
+    episodes, head = config.episodes, config.head
+    recipe, chance = config.recipe("00001"), partial(generator_for, "speed")
+
+    @torch.no_grad()
+    def one_by_one() -> None:
+        solved = partial(logistic_head, classes=body.network.classes)
+        for pair, turn in enumerate(fixed_turns(body.network.input_shape, True, True)):
+            features = body.features(weights, turned(x, *turn))
+            solved(features, y, strength=head.target)
+            few = support_set(y, config.probe.shots, chance(pair))
+            solved(features[few], y[few], strength=head.context / len(few))
+
+    def passes() -> None:
+        theta = weights.clone().requires_grad_()
+        images = x[: body.network.classes * (episodes.support + episodes.query)]
+        for _ in range(episodes.steps):
+            torch.autograd.grad(body.training_features(theta, images).sum(), theta)
+
+    def own_network() -> None:
+        generated = adapted_head(body, weights, None, x, y, head)
+        start = adapted_head(body, weights, generated, x, y, head)
+        adapted_network(body, weights, start, x, y, head, recipe, chance())
+
+    anchor = torch.zeros(body.head.layout.size)
+    few = torch.randn(100, head.pairs, len(anchor), generator=chance())
+    whole = 2 * few + 0.2 * torch.randn(few.shape, generator=chance("noise"))
+    symmetry = OutputSymmetry.of(body.head, enabled=True)
+    jobs: dict[str, Callable[[], object]] = {
+        "heads": partial(
+            head_pairs, body, weights, x, y, head, episodes, config.probe.shots, chance
+        ),
+        "heads, one by one": one_by_one,
+        "episodes": lambda: train_body(body, weights, x, y, episodes, episodes.steps, chance()),
+        "episodes, torch's passes": passes,
+        "own network": own_network,
+        "prior": lambda: filter_sites(few, whole, symmetry).fit,
+        "prior, fitted again": lambda: (
+            filter_sites(few, whole, symmetry),
+            fit_prior(few, whole, symmetry, anchor),
+        ),
+    }
+    return in_turn(jobs, repeats)
+
+
+def print_site_round(times: Mapping[str, list[float]]) -> dict[str, Any]:
+    """The table of a site's round, and its figures."""
+    figures = {}
+    print(f"\n{'a round':<36}{'ms':>10}{'of the row above':>20}")
+    for name, values in times.items():
+        above = times.get(name.partition(",")[0]) if "," in name else None
+        ratio = median(a / b for a, b in zip(values, above, strict=True)) if above else float("nan")
+        figures[name] = {"median_ms": 1e3 * median(values), "of_row_above": ratio}
+        shown = f"{ratio:.2f}" if above else ""
+        print(f"{name:<36}{1e3 * median(values):>10.1f}{shown:>20}")
+    return figures
 
 
 @torch.no_grad()
@@ -256,7 +343,7 @@ def print_quality(found: Mapping[int, list[float]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the three parts and prints a table of each."""
+    """Runs the parts and prints a table of each."""
     chosen = options(__doc__ or "")
     torch.set_num_threads(1)
     sites, repeats, rounds = (15, 1, 5) if chosen.quick else (125, 3, 40)
@@ -266,7 +353,12 @@ def main() -> None:
     print(f"{f'{EPISODES * sites} records, seconds':<28}" + "".join(f"{kind:>16}" for kind in fits))
     for name in fits["own labels"]:
         print(f"{name:<28}" + "".join(f"{found[name]:>16.2f}" for found in fits.values()))
-    figures = {"retraining_s": fits, "sampling": print_sampling(sampling(generators, rounds))}
+    site = print_site_round(site_round(chosen.data, rounds))
+    figures = {
+        "retraining_s": fits,
+        "site_round": site,
+        "sampling": print_sampling(sampling(generators, rounds)),
+    }
     shape = (20, 3, 8) if chosen.quick else (20, 30, 32)
     seeds = 1 if chosen.quick else chosen.seeds
     parts = [quality(seed, *shape, chosen.data) for seed in range(seeds)]

@@ -13,7 +13,9 @@ from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig, draw, solve
 from f2l_fed.generator.config import AggregateConfig, GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import fit_generator
+from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets.body import Body
 from tests.support.small import (
     records,
     rng,
@@ -252,3 +254,20 @@ def test_networks_of_one_site_are_on_one_side_of_the_round_trip():
     lost = (codec.decode(codec.encode(unseen)) - unseen).square().sum()
     kept = 1 - lost / (unseen - seen.mean(0)).square().sum()
     assert fit.round_trip.variance == pytest.approx(float(kept), abs=1e-5)
+
+
+def test_a_prior_that_is_known_already_is_not_fitted_again(monkeypatch):
+    head = Body.of(small_target()).head
+    symmetry, zero = OutputSymmetry.of(head, enabled=True), torch.zeros(head.layout.size)
+    contexts, weights = single(*records(head.layout.size, 12))
+    config = GeneratorConfig(flow=FlowConfig(width=8, depth=1, steps=0))
+
+    def fitted(prior=None):
+        return fit_generator(
+            contexts, weights, head, symmetry, config, rng(), anchor=zero, prior=prior
+        )
+
+    plain, known = fitted(), fit_prior(contexts, weights, symmetry, zero)
+    monkeypatch.delattr("f2l_fed.generator.fit.fit_prior")
+    assert len(plain.generator.prior.gate.centroids)
+    assert torch.equal(fitted(known).held_out, plain.held_out)

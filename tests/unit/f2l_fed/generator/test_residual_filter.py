@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from f2l_fed.errors import UsageError
-from f2l_fed.generator.residual_filter import LONG, UNEXPECTED, left_out_sites
+from f2l_fed.generator.residual_filter import LONG, UNEXPECTED, filter_sites, left_out_sites
 from f2l_fed.local_training.logistic_head import flat, rows
+from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
@@ -92,6 +93,22 @@ def test_heads_that_are_not_finite_are_no_heads():
 def test_heads_of_zeros_alone_are_alike():
     nothing = torch.zeros(6, 2, SIZE)
     assert left_out_sites(nothing, nothing, SYMMETRY) == {}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_its_last_fit_is_that_on_the_sites_it_keeps(count):
+    few, all = heads()
+    all[:count] *= -1
+    found = filter_sites(few, all, SYMMETRY)
+    assert list(found.left_out) == list(range(count))
+    fit = fit_prior(few[count:], all[count:], SYMMETRY, torch.zeros(SIZE))
+    assert found.fit is not None
+    assert torch.equal(found.fit.held_out, fit.held_out)
+    assert torch.equal(found.fit.prior(few[0]), fit.prior(few[0]))
+
+
+def test_a_filter_that_does_not_settle_has_no_fit():
+    assert filter_sites(*heads(sites=3), SYMMETRY).fit is None
 
 
 WIDE = Body.of(build_target("mlp", (1, 4, 4), 12)).head

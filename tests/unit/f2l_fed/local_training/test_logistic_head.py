@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import minimize
 from torch.nn import functional
 
-from f2l_fed.local_training.logistic_head import flat, logistic_head, rows
+from f2l_fed.local_training import logistic_head as module
+from f2l_fed.local_training.logistic_head import flat, logistic_head, logistic_heads, rows
 
 
 def problem(n, features, classes, seed=0):
@@ -77,3 +78,23 @@ def test_without_biases():
     head = logistic_head(x, y, 2, strength=0.1, bias=False)
     assert head.shape == (8,)
     assert torch.equal(flat(rows(head, 2, bias=False), bias=False), head)
+
+
+@pytest.mark.parametrize("numbers", [1, 1 << 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_heads_that_are_solved_together_are_those_that_are_solved_alone(numbers, bias, monkeypatch):
+    monkeypatch.setattr(module, "_TOGETHER", numbers)
+    # The last one needs far more steps than the first, which stays where it ends.
+    sets = [problem(20, 30, 4, seed) for seed in range(3)]
+    x = torch.stack([x * scale for (x, _, _), scale in zip(sets, (0.01, 1, 50), strict=True)])
+    y = torch.stack([y.roll(seed) for seed, (_, y, _) in enumerate(sets)])
+    found = logistic_heads(x, y, 4, strength=0.01, bias=bias)
+    alone = [logistic_head(*one, 4, strength=0.01, bias=bias) for one in zip(x, y, strict=True)]
+    torch.testing.assert_close(found, torch.stack(alone), atol=1e-3, rtol=1e-2)
+
+
+def test_a_loss_that_overflows_has_no_head():
+    x, y, _ = problem(10, 4, 2)
+    x[3, 1] = torch.inf
+    heads = logistic_heads(torch.stack([x, x.clamp(max=1)]), y.expand(2, -1), 2, strength=0.1)
+    assert heads.isnan().all(1).tolist() == [True, False]

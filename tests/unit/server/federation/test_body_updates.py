@@ -92,3 +92,13 @@ def test_only_the_owner_may_read_them(bodies):
     (path,) = bodies.folder.rglob("*.safetensors")
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_who_has_returned_one_is_told_without_the_bodies(bodies):
+    bodies.keep("", update())
+    bodies.keep("", update("south", round=2))
+    assert bodies.sites("", 1) == {"north"}
+    (path,) = bodies.folder.glob(f"*/{site_digest('north')}*")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ZooError, match="can't be read"):
+        bodies.sites("", 1)

@@ -12,6 +12,7 @@ from f2l_fed.evaluation.arm_names import ARMS, BASELINE_ARMS, description, label
 from f2l_fed.evaluation.baselines.baseline import curves
 from f2l_fed.evaluation.baselines.registry import BASELINES
 from f2l_fed.local_training.finetune import accuracy_after
+from f2l_fed.targets.head_rows import with_classes
 from tests.support.baselines import small_held_out, small_work
 from tests.support.small import rng
 
@@ -58,6 +59,28 @@ def test_every_arm_is_measured_with_its_own_learning_rate_and_the_common_steps(k
             (0, 3),
             pull=start.pull,
         )
+
+
+@pytest.mark.parametrize("key", ALL)
+def test_a_site_with_fewer_classes_gets_a_network_for_its_own(key):
+    work, whole, baseline = small_work(rounds=1), small_held_out(), BASELINES[key]
+    few = replace(whole, train=two(whole.train), test=two(whole.test))
+    learnt = baseline.train(work, baseline.settings)
+    for site, classes in ((few, 2), (whole, 3)):
+        starts = baseline.starts(work, baseline.settings, learnt, site)
+        network = with_classes(work.body, classes).network
+        assert {len(one.weights) for one in starts.values()} == {network.layout.size}
+        found = curves(baseline, work, starts, site, (0, 3))
+        assert all(0 <= accuracy <= 1 for row in found.values() for accuracy in row)
+    # Where labels are shared, a site that lacks some classes has an output for each.
+    starts = baseline.starts(replace(work, shared_labels=True), baseline.settings, learnt, few)
+    assert {len(one.weights) for one in starts.values()} == {work.network.layout.size}
+
+
+def two(examples):
+    """Those of the first two classes."""
+    x, y = examples
+    return x[y < 2], y[y < 2]
 
 
 @pytest.mark.parametrize("key", [key for key in ALL if key != "alone_to_end"])
