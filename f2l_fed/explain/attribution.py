@@ -97,19 +97,14 @@ def refinement_step_of(
         before: What it refined, if it was not fitted from scratch.
     """
     if before is None:
-        starts = anchor + contexts
+        starts, rate = anchor + contexts, 1.0
         gated = config.gate and symmetry.rows_alone
         fit = fit_prior(contexts, weights, symmetry, anchor, gated=gated)
     else:
-        starts = before.expected
+        starts, rate = before.expected, config.rate
         fit = refine_prior(before.prior, contexts, starts, weights, config)
     return RefinementStep(
-        sites=tuple(sites),
-        contexts=contexts,
-        weights=weights,
-        starts=starts,
-        rate=fit.rate,
-        fit=fit,
+        sites=tuple(sites), contexts=contexts, weights=weights, starts=starts, rate=rate, fit=fit
     )
 
 

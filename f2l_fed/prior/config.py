@@ -12,8 +12,8 @@ class PriorConfig:
     """Settings of the prior.
 
     Args:
-        rate: Of the refinement by the updates that come back once the anchor stays: largest factor
-            on the predicted update; 1 goes where the sites went, more goes on from there.
+        rate: Of the refinement by the updates that come back once the anchor stays: factor on the
+            predicted update; 1 goes where the sites went, more goes on from there.
         gate: Where heads alone are generated, add less where a site's classes are like no known
             ones.
     """

@@ -94,7 +94,6 @@ class PriorFit:
         common: Fit of the common part, its examples in the order of the records.
         rows: Fit of the rows, K examples for each record; None without symmetry.
         factors: (n, E) float32, the gate's factors in ``held_out``.
-        rate: Factor on what the regressions add, in prior and ``held_out``.
     """
 
     prior: Prior
@@ -102,7 +101,6 @@ class PriorFit:
     common: RidgeFit
     rows: RidgeFit | None
     factors: Tensor
-    rate: float = 1.0
 
 
 def fit_prior(
@@ -185,31 +183,20 @@ def refine_prior(
     updates = weights - expected
     # These are small and noisy steps of many: each takes the strength that predicts best.
     common, rows, held_out = _regress(contexts, updates, before.symmetry, standard_errors=0)
-    rate = _rate(updates, held_out, config.rate)
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common.map, rate),
-        rows=before.rows.plus(_map_of(rows), rate),
+        common=before.common.plus(common.map, config.rate),
+        rows=before.rows.plus(_map_of(rows), config.rate),
     )
+    held_out = expected + config.rate * held_out
     return PriorFit(
         prior=prior,
-        rate=rate,
-        held_out=expected + rate * held_out,
+        held_out=held_out,
         common=common,
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
     )
-
-
-def _rate(updates: Tensor, held_out: Tensor, most: float) -> float:
-    """The factor on a step: the one that is asked for, or less where that only adds noise.
-
-    Of sites that a regression was fitted without, a step must bring the prediction nearer; else it
-    is as long as brings it nearest, and there is none where it points the wrong way.
-    """
-    best = float((updates * held_out).sum()) / max(float(held_out.square().sum()), 1e-30)
-    return most if most < 2 * best else max(best, 0.0)
 
 
 def _regress(

@@ -161,23 +161,8 @@ def test_every_refinement_brings_the_prior_nearer_to_where_the_sites_go(symmetri
 
 def test_a_higher_rate_goes_further_along_the_same_way():
     start, contexts, _ = refined(1.0, 0)
-    once, twice = (refined(rate)[0].prior(contexts) - start.prior(contexts) for rate in (0.7, 1.4))
+    once, twice = (refined(rate)[0].prior(contexts) - start.prior(contexts) for rate in (1.0, 2.0))
     torch.testing.assert_close(twice, 2 * once, rtol=1e-3, atol=1e-4)
-
-
-@both
-def test_updates_without_a_pattern_add_less_than_the_rate_says(symmetric):
-    symmetry = symmetry_of(symmetric)
-    contexts, weights = records(symmetry.size, 200)
-    fit = fit_prior(contexts[:, None], weights[:, None], symmetry, anchor_of(symmetry))
-    noise = torch.randn(contexts.shape, generator=rng(8))[:, None]
-    noise = noise - noise.mean(0)
-    found = refine_prior(
-        fit.prior, contexts[:, None], fit.held_out, fit.held_out + noise, PriorConfig(rate=1.5)
-    )
-    assert found.rate < 0.5
-    added = found.held_out - fit.held_out
-    assert float((noise - added).square().sum()) <= float(noise.square().sum()) * (1 + 1e-4)
 
 
 def test_refining_does_not_let_the_maps_grow():
