@@ -168,8 +168,8 @@ class SharedConfig:
     batch: int = 10
     max_gradient_norm: float = 5.0
     mix: float = 0.5
-    own_epochs: int = 1
-    own_lr: float = 0.1
+    own_epochs: int = 2
+    own_lr: float = 0.2
     early_rounds: int = 5
     early_epochs: int = 5
     early_lr: float = 0.2

@@ -74,7 +74,7 @@ def test_the_work_of_all_passes_is_counted(tmp_path):
     passes = -(-count // 10)
     found = work_of(one, asked)
     assert found == Work(
-        episodes=2, networks=1, steps=3 * passes + 2 * 3, examples=10, anchor=found.anchor
+        episodes=2, networks=1, steps=4 * passes + 2 * 3, examples=10, anchor=found.anchor
     )
 
 

@@ -88,7 +88,7 @@ def test_passes_cover_the_examples_up_to_a_limit():
 
 
 @pytest.mark.parametrize(
-    ("release", "epochs", "lr"), [("", 5, 0.2), ("00005", 5, 0.2), ("00006", 1, 0.1)]
+    ("release", "epochs", "lr"), [("", 5, 0.2), ("00005", 5, 0.2), ("00006", 2, 0.2)]
 )
 def test_a_sites_own_network_has_more_passes_in_early_rounds(release, epochs, lr):
     recipe = SharedConfig().own_recipe(40, release)
