@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from clients.commands import daemon, membership, network
+from clients.commands import daemon, data, membership, network, predict
 from clients.commands.console import err
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, sentence
@@ -30,10 +30,13 @@ for _command in (
     daemon.status,
     daemon.sent,
     network.generate,
+    predict.predict,
+    predict.evaluate,
 ):
     _site.command()(_command)
 _model.command("export")(network.export)
 _site.add_typer(_model, name="model")
+_site.add_typer(data.data, name="data")
 
 
 def site() -> None:

@@ -20,6 +20,7 @@ from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
+from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.config import (
@@ -36,6 +37,7 @@ from f2l_fed.local_training.config import (
     SharedConfig,
 )
 from f2l_fed.prior.config import PriorConfig
+from f2l_fed.targets.auto import AUTO
 from f2l_fed.targets.config import TargetConfig
 
 
@@ -214,39 +216,59 @@ class FederationConfig:
 
 
 def new_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a new federation: heads are generated unless they say otherwise.
+    """The values of a new federation: heads are generated, of a network that suits the inputs,
+    unless they say otherwise.
 
-    A folder without that key was made when there were whole networks alone.
+    A folder without these keys was made when there were other defaults.
     """
     target = values.get("target", {})
     if not isinstance(target, dict):
         return {**values}
-    return {**values, "target": {"adapt": "head", **target}}
+    return {**values, "target": {"adapt": "head", "name": AUTO, **target}}
 
 
-def load_config(
-    path: Path | None, overrides: Sequence[str] = (), *, new: bool = False
-) -> FederationConfig:
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationConfig:
     """Reads a configuration.
 
     Args:
         path: A TOML file, or None for the defaults.
         overrides: ``section.key=value`` texts; the value is TOML, or a bare word as a string.
-        new: Whether it is that of a new federation; see `new_values`.
 
     Raises:
         ConfigError: If the file can't be read, a key is unknown or a value is invalid.
     """
+    return config_of(_values(path), overrides, where=str(path) if path else "--set")
+
+
+def load_simulation_config(
+    path: Path | None, overrides: Sequence[str] = ()
+) -> tuple[FederationConfig, ReadingConfig]:
+    """Reads the configuration of a simulation: of its federation, and under ``[data]`` of the
+    reading of own data; see `load_config`."""
+    values = new_values(_values(path))
+    for text in overrides:
+        _override(values, text)
+    where = str(path) if path else "--set"
+    data = values.pop("data", {})
+    if not isinstance(data, dict):
+        raise ConfigError("not a section", where=where, got="data")
+    return config_of(values, where=where), from_mapping(
+        ReadingConfig, data, where=f"{where} [data]"
+    )
+
+
+def _values(path: Path | None) -> dict[str, Any]:
+    """The plain values of a TOML file; none without one."""
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            # Some editors begin a file with a mark of its encoding.
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(
                 "the configuration can't be read", where=str(path), got=str(error)
             ) from error
-    values = new_values(values) if new else values
-    return config_of(values, overrides, where=str(path) if path else "--set")
+    return values
 
 
 def config_of(

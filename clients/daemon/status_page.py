@@ -43,11 +43,13 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 td,th{text-align:left;padding:.3rem 1.2rem .3rem 0;border-bottom:1px solid var(--line);
 white-space:nowrap}th{font-weight:600;color:var(--soft)}.n{text-align:right}
+.pictures{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{color:var(--soft)}
 """
 _HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; "
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; "
+    "base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -85,18 +87,38 @@ def page_html(site_file: Path) -> str:
         facts += [("privacy budget", budget_text(budget.spent()))]
     total = sum(entry["bytes"] for entry in entries)
     shown = reversed(entries[-_SHOWN:])
+    data = "<p><a href=/data>data as they reach the network</a></p>" if config.page_data else ""
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(config.name)}</title>"
-        f"<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10>"
-        f"<style>{_STYLE}</style><h1>Site {escape(config.name)}</h1>"
+        f"{_head(config.name, '<meta http-equiv=refresh content=10>')}"
         f"<p>{state}, for {escape(config.server.address or 'no server')}</p>"
         + "".join(f"<p class=problem>{escape(problem)}</p>" for problem in problems if problem)
         + "<dl>"
         + "".join(f"<dt>{escape(name)}<dd>{escape(visible(text))}" for name, text in facts)
-        + f"</dl><h2>What has left this site</h2><p>{len(entries)} messages, {_size(total)} "
+        + f"</dl>{data}<h2>What has left this site</h2><p>{len(entries)} messages, {_size(total)} "
         f"in all; the latest {_SHOWN} are shown, in UTC. f2l-site sent shows the record.</p>"
         f"{_table([_row(entry) for entry in shown])}</html>"
     )
+
+
+def _head(name: str, more: str = "") -> str:
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(name)}</title>"
+        f"<meta name=viewport content='width=device-width'>{more}"
+        f"<style>{_STYLE}</style><h1>Site {escape(name)}</h1>"
+    )
+
+
+def _page(site_file: Path, path: str) -> tuple[str, int]:
+    """The page at a path, HTML, and the status of the answer."""
+    if path == "/":
+        return page_html(site_file), 200
+    site = SiteFolder.read(site_file)
+    if path == "/data" and site.config.page_data:
+        # Packages for images and tables, which the daemon needs for this page alone.
+        from clients.daemon.data_page import data_html
+
+        return f"{_head(site.config.name)}{data_html(site)}</html>", 200
+    return "not found", 404
 
 
 def _row(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -134,10 +156,8 @@ def serving_page(site_file: Path, port: int) -> Iterator[None]:
                 # A foreign page must not reach this one by another name of loopback.
                 if len(hosts) != 1 or not is_host_of(hosts[0]):
                     text, status = "This page is served to this machine alone.", 421
-                elif self.path != "/":
-                    text, status = "not found", 404
                 else:
-                    text, status = page_html(site_file), 200
+                    text, status = _page(site_file, self.path)
             except (F2LError, OSError) as error:
                 text, status = escape(str(error)), 500
             body = text.encode()

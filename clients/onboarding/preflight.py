@@ -12,7 +12,9 @@ from clients.onboarding.server_connection import connection_problems, hands_out_
 from clients.site.config import SiteConfig
 from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
-from clients.site.site import Examples, Site, SiteFolder
+from clients.site.site import Site, SiteFolder
+from clients.site.site_examples import Examples, read_site_examples
+from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
 
@@ -84,9 +86,13 @@ def check(
                 f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
             )
     try:
-        site = Site.load(folder)
+        examples = read_site_examples(folder.path, config)
+    except DataProblems as error:
+        return PreflightReport(site=config.name, problems=(*map(str, error.problems), *problems))
     except F2LError as error:
         return PreflightReport(site=config.name, problems=(str(error), *problems))
+    site = Site.of(folder, examples)
+    remarks += examples.remarks
     train, validation = site.train, site.validation
     if len(train.y) < config.policy.minimum_examples:
         problems.append(
@@ -191,7 +197,8 @@ def _remarks(
         column = int(train.x.abs().amax(0).argmax())
         remarks.append(
             f"Feature {column + 1} of {train.x.shape[1]} reaches {float(train.x.abs().max()):.3g}; "
-            "networks learn better from features of similar scale, such as standardised ones."
+            'networks learn better from features of similar scale: set scale = "standard" under '
+            "[data]."
         )
     if not config.server.address:
         remarks.append("No server is named under [server] address, so no daemon can be run.")

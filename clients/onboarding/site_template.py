@@ -13,7 +13,8 @@ from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
-from f2l_fed.errors import DataError, UsageError
+from f2l_fed.data.readers.files import require_readable
+from f2l_fed.errors import UsageError
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
 from f2l_fed.wire.kit import Kit
 
@@ -23,23 +24,45 @@ _TEMPLATE = """\
 # The site's name, as the administrator of the federation has registered it.
 name = {name}
 
-# Labelled examples: an .npz file with x and y, a .csv or .parquet file with a column "label",
-# or a folder of images with one sub-folder per class. They never leave this machine.
-data = {data}
-
 # Further examples to measure on. Without them, a share of the data is kept aside.
 validation = ""
 validation_fraction = 0.2
 
-# The labels in the order that all sites have agreed on, separated by commas, such as "ok, scratch".
+# The labels in the order that all sites have agreed on, such as ["ok", "scratch"].
 # Empty: whole numbers from 0 are used as they are, anything else is numbered in sorted order.
-labels = ""
+labels = []
 
 # Folder for the record of everything sent, the site's network and the daemon's log.
 state = "state"
 
 # Port of the daemon's own page, served to this machine alone; 0 for none.
 page = 0
+# Whether that page shows ten examples too, to every account of this machine.
+page_data = false
+
+[data]
+# Labelled examples: an .npz file with x and y, a table (.csv, .tsv, .parquet, also .gz or a folder
+# of parts) with a column of labels, or a folder of images with one sub-folder per class. They
+# never leave this machine. `f2l-site data preview` shows them as they reach the network.
+path = {data}
+# The column of labels, columns that are no features, and a column whose rows of one value stay
+# together when a share is kept aside, such as the number of a part; "folder" for sub-folders.
+label = ""
+ignore = []
+group = ""
+# Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
+separator = ""
+decimal = ""
+encoding = ""
+# Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
+gaps = "indicator"
+# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+scale = "standard"
+# Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
+resize = []
+mode = ""
+# Labels that mark examples without one, such as ["-1"]; those are left out.
+unlabelled = []
 
 [policy]
 # Limits on what this site does and sends, whatever the server asks.
@@ -192,6 +215,5 @@ def _require_new(folder: Path, data: Path) -> Path:
             where=str(path),
             remedy="Edit it, or choose another folder.",
         )
-    if not data.exists():
-        raise DataError("the data do not exist", where=str(data), remedy="Check the path.")
+    require_readable(data)
     return path

@@ -11,7 +11,9 @@ from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.core.validation import require, share
+from f2l_fed.core.validation import choice, require, share
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
 from f2l_fed.wire.enrolment import NAME_RULE, is_name
 
@@ -60,60 +62,80 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig(ReadingConfig):
+    """The site's own data, and how they are read.
+
+    Args:
+        path: File or folder of labelled examples, relative to the configuration's folder.
+        scale: "standard" gives every number of a vector mean 0 and standard deviation 1 over the
+            training rows, "" leaves it as it is.
+    """
+
+    path: str
+    scale: str = ""
+
+    def __post_init__(self) -> None:
+        ReadingConfig.__post_init__(self)
+        choice(self, "scale", ("", "standard"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteConfig:
     """The configuration of a site.
 
     Args:
         name: The site's name in the federation.
-        data: File or folder of labelled examples, relative to the configuration's folder.
+        data: The labelled examples; a mere path stands for a section with nothing else.
         validation: Further examples to measure on; "" keeps a share of ``data`` aside.
         validation_fraction: Share of every class that is kept aside.
-        labels: The labels in the order of the network's outputs, separated by commas; "" takes
-            whole numbers from 0 as they are and numbers others in sorted order. Where heads are
-            generated, labels without examples get no output.
+        labels: The labels in the order of the network's outputs, as a list or separated by commas;
+            none takes whole numbers from 0 as they are and numbers others in sorted order. Where
+            heads are generated, labels without examples get no output.
         state: Folder for all that the site keeps, relative likewise.
         policy: Limits on what leaves.
         privacy: Differential privacy of what leaves.
         server: Connection to the server.
         limits: Limits on what the daemon takes of this machine.
         page: Port of the daemon's own page, on loopback; 0 for none.
+        page_data: Whether that page, which every account of this machine can read, also shows a
+            few examples.
     """
 
     name: str
-    data: str
+    data: DataConfig
     validation: str = ""
     validation_fraction: float = 0.2
-    labels: str = ""
+    labels: tuple[str, ...] = ()
     state: str = "state"
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     page: int = 0
+    page_data: bool = False
 
     def __post_init__(self) -> None:
         require(is_name(self.name), self, "name", NAME_RULE)
-        for name in ("data", "validation", "state"):
+        for name in ("validation", "state"):
             require("\0" not in getattr(self, name), self, name, "a path without a zero byte")
+        require("\0" not in self.data.path, self.data, "path", "a path without a zero byte")
         share(self, "validation_fraction")
         require(0 <= self.page < 2**16, self, "page", "a port, or 0 for none")
-        names = self.label_names
-        require(len(set(names)) == len(names), self, "labels", "different names")
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The configured labels, one by one."""
-        return tuple(name.strip() for name in self.labels.split(",") if name.strip())
+        keys = [label_key(name) for name in self.labels]
+        require(len(set(keys)) == len(keys), self, "labels", "different names")
 
 
 def read_config(path: Path) -> SiteConfig:
     """Reads ``site.toml``; raises ConfigError if it is invalid."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a mark of its encoding.
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             "the site's configuration can't be read",
             where=str(path),
             got=getattr(error, "strerror", None) or str(error),
         ) from error
+    if isinstance(values.get("data"), str):
+        values["data"] = {"path": values["data"]}
     return from_mapping(SiteConfig, values, where=str(path))

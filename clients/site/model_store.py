@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import Target, build_target
@@ -42,7 +44,7 @@ class ModelFacts:
         time: Time at which it was made, ISO 8601.
         target: Name of the architecture.
         classes: Number of its outputs.
-        labels: Meaning of the outputs, separated by commas; "" where the data have numbers too.
+        labels: Meaning of the outputs; empty where the data have numbers too.
         input_shape: Shape of one input.
         lineage: Lineage of the federation.
         round: Number of the round; 0 outside of rounds.
@@ -52,13 +54,14 @@ class ModelFacts:
         steps: Gradient steps from the start.
         accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
         accuracy: Accuracy after the steps.
+        encoding: The encoding of a table's columns as features, JSON; "" for none.
     """
 
     site: str
     time: str
     target: str
     classes: int
-    labels: str
+    labels: tuple[str, ...]
     input_shape: tuple[int, ...]
     lineage: str
     round: int
@@ -68,6 +71,13 @@ class ModelFacts:
     steps: int
     accuracy_before: float
     accuracy: float
+    encoding: str = ""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of all outputs: the labels, and numbers where there are none."""
+        numbers = range(len(self.labels), self.classes)
+        return (*self.labels, *map(str, numbers))
 
     @property
     def origin(self) -> str:
@@ -172,7 +182,7 @@ def export_model(model: Model, folder: Path) -> None:
     """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
 
     The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
-    number of inputs at a time.
+    number of inputs at a time, features of a table in their own units.
 
     Args:
         model: The network.
@@ -188,13 +198,39 @@ def export_model(model: Model, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
+    module = network(build_target(facts.target, facts.input_shape, facts.classes), model.weights)
+    encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     program = torch.export.export(
-        network(build_target(facts.target, facts.input_shape, facts.classes), model.weights),
+        Scaled(module, *encoding.scales) if encoding.columns else module,
         (torch.zeros(2, *facts.input_shape),),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     torch.export.save(program, folder / PROGRAM)
     save_model(folder, model)
+
+
+class Scaled(nn.Module):
+    """A network behind the scaling of its features.
+
+    Args:
+        module: The network, for scaled features.
+        means: What is subtracted from each feature.
+        spreads: What it is divided by after that.
+    """
+
+    means: Tensor
+    spreads: Tensor
+
+    def __init__(self, module: nn.Module, means: Sequence[float], spreads: Sequence[float]) -> None:
+        super().__init__()
+        self.module = module
+        self.register_buffer("means", torch.tensor(means))
+        self.register_buffer("spreads", torch.tensor(spreads))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, K) for features (n, F) in their own units."""
+        logits: Tensor = self.module((x - self.means) / self.spreads)
+        return logits
 
 
 def network(target: Target, weights: Tensor) -> nn.Module:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from clients.data.examples import ExampleSource
 from clients.site.config import ServerConfig, SiteConfig, read_config
 from clients.site.privacy_budget import Budget
 from clients.site.sent_log import SentLog
+from clients.site.site_examples import Examples, SiteExamples, read_site_examples
 from f2l_fed.core.private_files import private_folder
-from f2l_fed.core.random_streams import generator_for
-from f2l_fed.data import Dataset
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import DataError
 
 
@@ -67,14 +65,6 @@ class SiteFolder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Examples:
-    """Labelled examples: inputs (n, *input_shape) float32 and labels (n,) int64."""
-
-    x: Tensor
-    y: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Site(SiteFolder):
     """A site with its examples.
 
@@ -82,11 +72,13 @@ class Site(SiteFolder):
         train: Examples to learn from.
         validation: Examples to measure on; never learned from.
         labels: Meaning of the network's outputs; empty where the data have numbers too.
+        encoding: The encoding of a table's columns as features.
     """
 
     train: Examples
     validation: Examples
     labels: tuple[str, ...]
+    encoding: FeatureEncoding = field(default_factory=FeatureEncoding)
 
     @classmethod
     def load(cls, folder: SiteFolder) -> Site:
@@ -95,13 +87,18 @@ class Site(SiteFolder):
         Raises:
             DataError: If the examples can't be used.
         """
-        train, validation, labels = _read_examples(folder.path, folder.config)
+        return cls.of(folder, read_site_examples(folder.path, folder.config))
+
+    @classmethod
+    def of(cls, folder: SiteFolder, examples: SiteExamples) -> Site:
+        """A site with examples that have been read."""
         return cls(
             file=folder.file,
             config=folder.config,
-            train=train,
-            validation=validation,
-            labels=labels,
+            train=examples.train,
+            validation=examples.validation,
+            labels=examples.labels,
+            encoding=examples.encoding,
         )
 
     @property
@@ -154,46 +151,3 @@ def open_site(path: Path) -> Site:
     site = Site.load(SiteFolder.read(path))
     private_folder(site.state)
     return site
-
-
-def _read_examples(folder: Path, config: SiteConfig) -> tuple[Examples, Examples, tuple[str, ...]]:
-    """The examples to learn from, those to measure on, and the names of the outputs."""
-    source = ExampleSource.read(folder / config.data)
-    labels = config.label_names or source.labels
-    data = _examples(source.numbered(labels))
-    if not config.validation:
-        return *_split(data, config), labels
-    further = ExampleSource.read(folder / config.validation)
-    validation = _examples(further.numbered(labels))
-    if validation.x.shape[1:] != data.x.shape[1:]:
-        raise DataError(
-            "the validation examples have another shape",
-            where=further.where,
-            expected=str(tuple(data.x.shape[1:])),
-            got=str(tuple(validation.x.shape[1:])),
-        )
-    return data, validation, labels
-
-
-def _examples(dataset: Dataset) -> Examples:
-    return Examples(x=torch.from_numpy(dataset.x), y=torch.from_numpy(dataset.y))
-
-
-def _split(data: Examples, config: SiteConfig) -> tuple[Examples, Examples]:
-    """A fixed share of every class as validation examples: at least one, but never the last."""
-    rng = generator_for(config.name, "validation")
-    order = torch.randperm(len(data.y), generator=rng)
-    held_out = []
-    for label in data.y.unique().tolist():
-        members = order[data.y[order] == label]
-        count = max(round(config.validation_fraction * len(members)), 1)
-        held_out.append(members[: min(count, len(members) - 1)])
-    validation = torch.cat(held_out)
-    rest = torch.ones(len(data.y), dtype=torch.bool)
-    rest[validation] = False
-    if not len(validation):
-        raise DataError("no class has two examples", where=f"site {config.name}")
-    return (
-        Examples(x=data.x[rest], y=data.y[rest]),
-        Examples(x=data.x[validation], y=data.y[validation]),
-    )

@@ -125,7 +125,7 @@ def model_of(
         time=now.isoformat(timespec="seconds"),
         target=frame.target,
         classes=whole.classes,
-        labels=",".join(site.labels),
+        labels=site.labels,
         input_shape=frame.input_shape,
         lineage=frame.lineage,
         round=task.round,
@@ -135,6 +135,7 @@ def model_of(
         steps=recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
+        encoding=site.encoding.text,
     )
     at_start = replace(facts, steps=0, accuracy=network.before[1])
     start = Model(weights=network.start, layout=layout, facts=at_start)
@@ -189,22 +190,23 @@ def fine_tune_again(
     facts = replace(
         facts,
         time=now.isoformat(timespec="seconds"),
-        labels=",".join(site.labels),
+        labels=site.labels,
         steps=recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
+        encoding=site.encoding.text,
     )
     return Model(weights=network.weights, layout=target.layout, facts=facts), network
 
 
 def _require_same_classes(site: Site, facts: ModelFacts) -> None:
     """Raises DataError if the site has other classes than when the start was made."""
-    if (site.classes, ",".join(site.labels)) != (facts.classes, facts.labels):
+    if (site.classes, site.labels) != (facts.classes, facts.labels):
         raise DataError(
             "the site's classes are not those that the start was made for",
             where=f"site {site.config.name}",
-            expected=facts.labels or f"{facts.classes} classes",
-            got=",".join(site.labels) or f"{site.classes} classes",
+            expected=", ".join(facts.labels) or f"{facts.classes} classes",
+            got=", ".join(site.labels) or f"{site.classes} classes",
             remedy="Ask the server for a new one, without --offline.",
         )
 

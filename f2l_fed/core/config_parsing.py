@@ -19,7 +19,9 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """Builds a configuration dataclass from nested plain values, strictly.
 
     Args:
-        kind: A dataclass whose fields are numbers, strings, booleans or such dataclasses.
+        kind: A dataclass whose fields are numbers, strings, booleans, lists of numbers or of
+            strings, lists of strings by name, or such dataclasses. A list of strings may also be
+            one text, separated by commas.
         values: By field name.
         where: File or option, for the error.
 
@@ -75,6 +77,14 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     elif hint == tuple[int, ...]:
         fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
         value = tuple(value) if fits else value
+    elif hint == tuple[str, ...]:
+        texts = _texts(value)
+        fits = texts is not None
+        value = texts if fits else value
+    elif hint == Mapping[str, tuple[str, ...]]:
+        lists = {key: _texts(v) for key, v in value.items()} if isinstance(value, Mapping) else {}
+        fits = isinstance(value, Mapping) and None not in lists.values()
+        value = lists if fits else value
     elif hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool)
     else:
@@ -90,8 +100,18 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     return value
 
 
+def _texts(value: Any) -> tuple[str, ...] | None:
+    """A list of texts, or one that is separated by commas; None for anything else."""
+    if isinstance(value, str):
+        return tuple(text.strip() for text in value.split(",") if text.strip())
+    if isinstance(value, list | tuple) and all(isinstance(text, str) for text in value):
+        return tuple(value)
+    return None
+
+
 def _show(hint: Any) -> str:
-    return "list of int" if hint == tuple[int, ...] else str(hint.__name__)
+    names = {tuple[int, ...]: "list of int", tuple[str, ...]: "list of texts"}
+    return names.get(hint) or str(getattr(hint, "__name__", hint))
 
 
 def _is_number(value: Any) -> bool:

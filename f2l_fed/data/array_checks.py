@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from f2l_fed.errors import DataError
 
-__all__ = ["AnyArray", "FloatArray", "IntArray", "read_codes", "read_examples"]
+__all__ = [
+    "AnyArray",
+    "FloatArray",
+    "IntArray",
+    "channels_first",
+    "read_codes",
+    "read_examples",
+    "unit_range",
+]
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -65,10 +73,20 @@ def read_examples(x: AnyArray, where: str) -> FloatArray:
             where=where,
             remedy="Remove those examples or fill the values in.",
         )
-    return values if x.ndim == 2 else _channels_first(_unit_range(values, x, where), where)
+    return values if x.ndim == 2 else channels_first(unit_range(values, x, where), where)
 
 
-def _unit_range(values: FloatArray, x: AnyArray, where: str) -> FloatArray:
+def unit_range(values: FloatArray, x: AnyArray, where: str) -> FloatArray:
+    """Pixels in [0, 1], from whole numbers up to 255 or floats that are so already.
+
+    Args:
+        values: (n, ...) float32, the pixels.
+        x: The same as they were saved.
+        where: File that errors name.
+
+    Raises:
+        DataError: If they are out of range.
+    """
     top = 255 if x.dtype.kind in "iu" else 1
     low, high = values.min(), values.max()
     if low < 0 or high > top:
@@ -82,7 +100,12 @@ def _unit_range(values: FloatArray, x: AnyArray, where: str) -> FloatArray:
     return values / np.float32(top)
 
 
-def _channels_first(images: FloatArray, where: str) -> FloatArray:
+def channels_first(images: FloatArray, where: str) -> FloatArray:
+    """Images as (n, C, H, W), from (n, H, W), (n, C, H, W) or (n, H, W, C).
+
+    Raises:
+        DataError: If no dimension counts channels.
+    """
     if images.ndim == 3:
         return images[:, None]
     if images.shape[1] in _CHANNELS:

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray, read_codes, read_examples
 from f2l_fed.errors import DataError
 
-__all__ = ["Dataset", "as_dataset", "first_occurrences", "load_npz", "save_npz"]
+__all__ = ["Dataset", "as_dataset", "first_occurrences", "load_npz", "read_arrays", "save_npz"]
 
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 
@@ -30,6 +31,7 @@ class Dataset:
         y: (n,) int64, labels in [0, classes).
         classes: Number of classes.
         groups: (n,) int64, the natural site that each example comes from, or None.
+        group_names: Names of these sites by their number; empty where they have none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Dataset:
     y: IntArray
     classes: int
     groups: IntArray | None = None
+    group_names: tuple[str, ...] = ()
 
 
 def as_dataset(
@@ -101,7 +104,7 @@ def load_npz(path: Path) -> Dataset:
     Raises:
         DataError: With the first thing that is wrong and what to do about it.
     """
-    arrays = _read(path)
+    arrays = read_arrays(path, ("x", "y"), ("groups",))
     return as_dataset(path.stem, arrays["x"], arrays["y"], arrays.get("groups"), where=str(path))
 
 
@@ -141,21 +144,33 @@ def _compact(x: FloatArray) -> AnyArray:
     return pixels if np.array_equal(pixels.astype(np.float32) / np.float32(255), x) else x
 
 
-def _read(path: Path) -> dict[str, AnyArray]:
+def read_arrays(
+    path: Path, needed: Sequence[str], further: Sequence[str] = ()
+) -> dict[str, AnyArray]:
+    """Reads arrays of an ``.npz`` file by their names, never as Python objects.
+
+    Args:
+        path: The file.
+        needed: Names of the arrays that have to be there.
+        further: Names of those that may be.
+
+    Raises:
+        DataError: If the file or an array can't be read, or one is missing.
+    """
     try:
         with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
-            missing = [key for key in ("x", "y") if key not in archive.files]
+            missing = [key for key in needed if key not in archive.files]
             if missing:
                 raise DataError(
                     f"there is no array named {' or '.join(missing)}",
                     where=str(path),
-                    expected="arrays x and y",
+                    expected=f"arrays {' and '.join(needed)}",
                     got=", ".join(archive.files) or "no array at all",
                     remedy="Save it with numpy.savez(path, x=..., y=...).",
                 )
             return {
                 key: _member(archive, key, path)
-                for key in ("x", "y", "groups")
+                for key in dict.fromkeys((*needed, *further))
                 if key in archive.files
             }
     except FileNotFoundError:

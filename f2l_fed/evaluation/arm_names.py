@@ -173,6 +173,10 @@ BASELINE_ARMS = (
 """Arms of `f2l_fed.evaluation.baselines`, which are measured on demand."""
 
 
+FEWEST_SITES = 5
+"""Number of sites from which an interval is shown; with fewer it says nothing."""
+
+
 def keys(adapt: str) -> tuple[str, ...]:
     """The keys of the arms of an adapted part, in their order."""
     return tuple(arm.key for arm in ARMS if arm.adapt in ("", adapt))

@@ -15,7 +15,8 @@ class TargetConfig:
     """The network that is generated.
 
     Args:
-        name: A known target or ``module:factory``.
+        name: A known target or ``module:factory``; "auto", the default of new federations, is
+            replaced by a built-in one that suits the inputs.
         input_shape: Shape of one input, e.g. [1, 28, 28]; a simulation takes the data's.
         classes: Number of outputs; a simulation takes the scenario's. Where heads are generated,
             the most classes that a site may have, whose network has an output for each of its own.

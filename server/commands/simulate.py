@@ -13,10 +13,22 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from f2l_fed.errors import UsageError
+from f2l_fed.errors import UsageError, visible
+from f2l_fed.wire.enrolment import NAME_RULE, is_name
 
 DataOption = Annotated[
-    str, typer.Option(help="Use these datasets: names or .npz paths, separated by commas.")
+    str,
+    typer.Option(
+        help="Use these datasets, separated by commas: names, or paths of .npz files, tables, "
+        "folders of images. [default: mnist5k]",
+        show_default=False,
+    ),
+]
+SiteOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--site", metavar="NAME=PATH", help="Simulate a site with data of its own; repeated."
+    ),
 ]
 OutOption = Annotated[Path, typer.Option(help="Write results, zoo and releases to this folder.")]
 SetOption = Annotated[
@@ -29,12 +41,24 @@ def simulate(
     config: Annotated[
         Path | None, typer.Argument(metavar="[FEDERATION.toml]", help="Configuration.")
     ] = None,
-    data: DataOption = "mnist5k",
+    data: DataOption = "",
+    site: SiteOption = None,
     scenario: Annotated[
-        str, typer.Option(help="Divide the data by few-shot, dirichlet, camera or natural.")
-    ] = "few-shot",
+        str,
+        typer.Option(
+            help="Divide the data by few-shot, dirichlet, camera or natural. [default: few-shot, "
+            "natural with --site]",
+            show_default=False,
+        ),
+    ] = "",
     sites: Annotated[int, typer.Option(help="Simulate this many sites.")] = 40,
-    held_out: Annotated[int, typer.Option(help="Hold out this many sites of each kind.")] = 30,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            help="Hold out this many sites of each kind. [default: 30, a fifth with --site]",
+            show_default=False,
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Run this many rounds.")] = 3,
     seed: Annotated[int, typer.Option(help="Set the seed of all random draws.")] = 0,
     out: OutOption = Path("out"),
@@ -46,29 +70,46 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
 ) -> None:
     """Run a whole federation on this machine: real apps, real data, real zoo."""
-    from f2l_fed.config import load_config
+    from f2l_fed.config import load_simulation_config
     from server.reporting.console_progress import ProgressView
     from server.reporting.console_tables import result_table
     from server.reporting.report import write_report
     from server.simulation.setup import Simulation, prepare
 
+    own_sites = tuple(map(_own_site, site or []))
+    if own_sites and (data or scenario not in ("", "natural")):
+        raise UsageError(
+            "sites with data of their own are not divided again",
+            where="--site",
+            expected="neither --data nor another --scenario than natural",
+        )
+    federation_config, reading = load_simulation_config(config, set_ or [])
     simulation = Simulation(
-        data=tuple(spec.strip() for spec in data.split(",") if spec.strip()),
-        scenario=scenario,
+        data=() if own_sites else _specs(data or "mnist5k"),
+        own_sites=own_sites,
+        reading=reading,
+        scenario=scenario or ("natural" if own_sites else "few-shot"),
         sites=sites,
-        held_out=held_out,
+        held_out=(max(len(own_sites) // 5, 1) if own_sites else 30)
+        if held_out is None
+        else held_out,
         rounds=rounds,
         out=out,
-        config=replace(load_config(config, set_ or [], new=True), seed=seed),
+        config=replace(federation_config, seed=seed),
         baselines=baselines,
     )
-    if not simulation.data:
-        raise UsageError("no dataset is named", where="--data", expected="names or .npz paths")
     console = Console(stderr=True)
+    remarks: list[str] = []
+
+    def say(text: str) -> None:
+        console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
+
     try:
         with ProgressView(console, rounds) as progress:
             progress.stage("data are divided and sites are set up")
-            federation, divided = prepare(simulation, force=force)
+            federation, divided = prepare(simulation, force=force, remark=remarks.append)
+            for remark in remarks:
+                say(f"remark: {remark}")
             progress.stage("Ray and Flower start")
             # Seconds of imports: invalid settings have been reported before.
             from server.simulation.run import run
@@ -90,3 +131,25 @@ def simulate(
     for part in result_table(result):
         table.print(part)
     print(f"result  {out / 'result.json'}\nreport  {out / 'report.html'}")
+
+
+def _specs(data: str) -> tuple[str, ...]:
+    """The datasets that an option names; a path may hold a comma itself."""
+    if Path(data).exists():
+        return (data,)
+    specs = tuple(spec.strip() for spec in data.split(",") if spec.strip())
+    if not specs:
+        raise UsageError("no dataset is named", where="--data", expected="names or paths")
+    return specs
+
+
+def _own_site(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not separator or not path or not is_name(name):
+        raise UsageError(
+            "not a site with its data",
+            where="--site",
+            expected=f"NAME=PATH, the name of {NAME_RULE}",
+            got=text,
+        )
+    return name, Path(path).expanduser()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from f2l_fed.config import config_of, new_values
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ConfigError
+from f2l_fed.targets.auto import chosen_target
 from server.federation.folder import FEDERATION_FILE, Federation
 from server.federation.server_settings import ServerSettings
 from server.federation.settings_file import settings_text
@@ -53,6 +55,7 @@ def create(
     section = {**_section(values, where), **server}
     settings = from_mapping(ServerSettings, section, where=f"{where} [server]")
     config = config_of(new_values(values), overrides, where=where)
+    config = replace(config, target=chosen_target(config.target))
     federation = Federation.create(root, config)
     write_atomically(root / SETTINGS_FILE, settings_text(settings, config))
     return federation, settings

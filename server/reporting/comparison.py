@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from f2l_fed.errors import DataError
+from f2l_fed.evaluation.arm_names import FEWEST_SITES
 
 __all__ = [
     "GROUPS",
@@ -131,15 +132,21 @@ def read_comparisons(result: Mapping[str, Any]) -> dict[str, Comparison]:
     """
     held_out = result.get("held_out") or {}
     timings = result.get("steps_to_target") or {}
+    sites = result.get("held_out_sites") or {}
     return {
-        group: _read_comparison(group, held_out[group], timings.get(group) or {})
+        group: _read_comparison(
+            group,
+            held_out[group],
+            timings.get(group) or {},
+            few=sites.get(group, FEWEST_SITES) < FEWEST_SITES,
+        )
         for group in GROUPS
         if held_out.get(group)
     }
 
 
 def _read_comparison(
-    group: str, measured: Mapping[str, Any], timing: Mapping[str, Any]
+    group: str, measured: Mapping[str, Any], timing: Mapping[str, Any], *, few: bool
 ) -> Comparison:
     where = f"held_out.{group}"
     steps = tuple(int(n) for n in _numbers(measured.get("steps"), f"{where}.steps"))
@@ -156,7 +163,9 @@ def _read_comparison(
                 name=name,
                 accuracy=_numbers(arm.get("accuracy"), f"{where}.arms.{name}.accuracy", len(steps)),
                 ci95=_numbers(
-                    arm.get("ci95", [None] * len(steps)), f"{where}.arms.{name}.ci95", len(steps)
+                    [None] * len(steps) if few else arm.get("ci95", [None] * len(steps)),
+                    f"{where}.arms.{name}.ci95",
+                    len(steps),
                 ),
                 reached_after=reached.get(name),
                 timed=name in reached,

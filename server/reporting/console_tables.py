@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from f2l_fed.evaluation.arm_names import GENERATED, label
+from f2l_fed.evaluation.arm_names import FEWEST_SITES, GENERATED, label
 
 TITLES = {
     ("few-shot", "seen"): "Held-out sites with known classes in new combinations",
@@ -22,10 +22,12 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     for kind, part in result["held_out"].items():
         if part is None:
             continue
+        count = result["held_out_sites"][kind]
+        known = count >= FEWEST_SITES
         title = TITLES.get((result["scenario"], kind), "Held-out sites")
         table = _titled(
-            f"{title}: {result['held_out_sites'][kind]}.\n"
-            "Accuracy in % after n local steps, ± half of its 95% interval over sites"
+            f"{title}: {count}.\nAccuracy in % after n local steps"
+            + (", ± half of its 95% interval over sites" if known else "; too few for an interval")
         )
         table.add_column("start", no_wrap=True)
         for step in part["steps"]:
@@ -36,7 +38,10 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         ]
         for arm, row in part["arms"].items():
             cells = [
-                Text(f"{100 * value:.1f} ±{100 * error:.1f}", style="bold" * (value == top))
+                Text(
+                    f"{100 * value:.1f}" + f" ±{100 * error:.1f}" * known,
+                    style="bold" * (value == top),
+                )
                 for value, error, top in zip(row["accuracy"], row["ci95"], best, strict=True)
             ]
             table.add_row(label(arm), *cells)

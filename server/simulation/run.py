@@ -171,7 +171,7 @@ def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, An
     return {
         "seed": simulation.config.seed,
         "scenario": simulation.scenario,
-        "data": list(simulation.data),
+        "data": list(simulation.data) or [name for name, _ in simulation.own_sites],
         "sites": len(divided.sites),
         "held_out_sites": {
             kind: 0 if sites is None else len(sites) for kind, sites in divided.held_out.items()

@@ -7,7 +7,8 @@ requests are refused at once.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +16,14 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.data import Partition, SiteData, load_dataset, partition, save_npz
+from f2l_fed.data import Dataset, Partition, SiteData, load_dataset, partition, save_npz
+from f2l_fed.data.named_datasets.registry import DATASETS
+from f2l_fed.data.own_data import read_pool, read_sites
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.files import kind_of
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
+from f2l_fed.targets.auto import chosen_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
@@ -48,7 +54,9 @@ class Simulation:
     """The description of a simulation.
 
     Args:
-        data: Names of datasets or paths of ``.npz`` files, pooled.
+        data: Names of datasets, or paths of users' own data, pooled.
+        own_sites: Names of sites, and their own data each; then there is no ``data``.
+        reading: Settings of the reading of own data.
         scenario: The scenario that divides them among sites.
         sites: Number of training sites.
         held_out: Number of held-out sites of each kind.
@@ -66,10 +74,19 @@ class Simulation:
     out: Path
     config: FederationConfig
     baselines: bool = False
+    own_sites: tuple[tuple[str, Path], ...] = ()
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
 
 
-def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partition]:
+def prepare(
+    simulation: Simulation, *, force: bool, remark: Callable[[str], None] | None = None
+) -> tuple[Federation, Partition]:
     """Divides the data and creates the federation with a folder for every site.
+
+    Args:
+        simulation: The simulation.
+        force: Whether results that are there may be replaced.
+        remark: Called with each remark on own data, a sentence.
 
     Raises:
         UsageError: If the folder holds results already and ``force`` is not set.
@@ -90,18 +107,17 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
     _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
-        [load_dataset(spec) for spec in simulation.data],
+        _datasets(simulation, remark or (lambda _: None)),
         sites=simulation.sites,
         held_out=simulation.held_out,
         seed=simulation.config.seed,
         config=simulation.config.split,
     )
+    target = replace(
+        simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
+    )
     config = replace(
-        simulation.config,
-        shared_labels=divided.shared_labels,
-        target=replace(
-            simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
-        ),
+        simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
     )
     federation = Federation(out, config)
     # An unsuitable target is refused before files are replaced.
@@ -123,9 +139,29 @@ def prepare(simulation: Simulation, *, force: bool) -> tuple[Federation, Partiti
         else:
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
-    for site in divided.sites:
-        _write_site(out / "sites" / site.name, site, config)
+    for number, site in enumerate(divided.sites):
+        # The runtime knows its sites by their numbers.
+        _write_site(out / "sites" / f"site-{number:03d}", site, config)
     return federation, divided
+
+
+def _datasets(simulation: Simulation, remark: Callable[[str], None]) -> list[Dataset]:
+    if simulation.own_sites:
+        found = [read_sites(simulation.own_sites, simulation.reading)]
+    else:
+        found = [_dataset(spec, simulation.reading) for spec in simulation.data]
+    for _, remarks in found:
+        for text in remarks:
+            remark(text)
+    return [dataset for dataset, _ in found]
+
+
+def _dataset(spec: str, reading: ReadingConfig) -> tuple[Dataset, tuple[str, ...]]:
+    """A dataset by its name, or of a path, and remarks."""
+    path = Path(spec).expanduser()
+    if spec in DATASETS or not (path.exists() or path.is_symlink() or kind_of(path)):
+        return load_dataset(spec), ()
+    return read_pool(path, reading)
 
 
 def _require_free(out: Path, *, force: bool) -> None:

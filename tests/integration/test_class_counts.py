@@ -157,7 +157,7 @@ def test_a_site_whose_classes_change_is_asked_for_heads_of_those_it_has(tmp_path
     assert model is not None
     assert start is not None
     # A new check-in has asked for its context of now.
-    assert (model.facts.classes, model.facts.labels) == (4, "2,3,4,5")
+    assert (model.facts.classes, model.facts.labels) == (4, ("2", "3", "4", "5"))
     assert (model.facts.chosen, model.facts.accuracy > 0.5) == (PRIOR, True)
     keep_classes(file.parent, range(3, 6))
     with pytest.raises(DataError, match="classes are not those that the start was made for"):

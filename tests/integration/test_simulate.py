@@ -139,6 +139,32 @@ def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
     assert holds(lambda: not in_session(process.pid)), f"left behind: {in_session(process.pid)}"
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_sites_with_tables_of_their_own_as_a_spreadsheet_writes_them(tmp_path):
+    rng = np.random.default_rng(0)
+    sites = []
+    for name in ("north", "south", "west"):
+        lines = ["Nr;größe;Ergebnis"]
+        for n in range(60):
+            size = f"{rng.normal(3 * (n % 2)):.3f}".replace(".", ",")
+            lines.append(f"{n};{size};{['gut', 'Riß'][n % 2]}")
+        (tmp_path / f"{name}.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+        sites += ["--site", f"{name}={tmp_path / name}.csv"]
+    settings = [word for setting in SETTINGS[1:] for word in ("--set", setting)]
+    done = simulate(
+        *sites,
+        *("--set", "data.label=Ergebnis", "--rounds", "1", *settings, "--out", f"{tmp_path}/out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "remark: The decimal mark is a comma." in done.stderr
+    assert "too few for an interval" in " ".join(done.stdout.split())
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["data"] == ["north", "south", "west"]
+    assert result["target"]["name"] == "mlp"
+    assert result["rounds"][0]["accepted"] == 2
+
+
 def in_session(session: int) -> list[int]:
     """Living processes of a session; Ray's daemons and workers are in that of their driver."""
     found = []

@@ -266,7 +266,7 @@ def _register(central: Central, kits: Path, site: MarkedSite, page: int) -> None
     process = site.started(sys.executable, "-c", REGISTER, kit, site.folder, site.data, log=log)
     assert process.wait(PATIENCE_S) == 0, log.read_text()
     text = site.file.read_text()
-    text = text.replace('labels = ""', f'labels = "{", ".join(site.labels)}"')
+    text = text.replace("labels = []", f"labels = {list(site.labels)}")
     text = text.replace("page = 0", f"page = {page}")
     site.file.write_text(f"# {site.texts['comment']}\n{text}")
 

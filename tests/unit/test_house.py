@@ -41,7 +41,6 @@ LAYERS = {
         ("cli",),
     ),
     "clients": (
-        ("data",),
         ("site",),
         ("onboarding", "training"),
         ("client_app",),

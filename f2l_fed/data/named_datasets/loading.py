@@ -44,7 +44,7 @@ def load_dataset(spec: str) -> Dataset:
         near = difflib.get_close_matches(spec, DATASETS, n=1)
         raise DataError(
             f"unknown dataset {spec!r}",
-            expected=f"one of {', '.join(DATASETS)}, or a path that ends in .npz",
+            expected=f"one of {', '.join(DATASETS)}, or the path of a file or folder",
             remedy=f"Did you mean {near[0]!r}?" if near else "Choose one of these names.",
         )
     source = DATASETS[spec]

@@ -37,7 +37,8 @@ def plan_natural(
     distinct = np.unique(pool.groups)
     members = [np.flatnonzero(pool.groups == group) for group in distinct]
     counts = np.stack([np.bincount(pool.y[rows], minlength=pool.classes) for rows in members])
-    usable = [members[index] for index in np.flatnonzero(usable_sites(counts))]
+    fit = np.flatnonzero(usable_sites(counts))
+    usable = [members[index] for index in fit]
     if len(usable) < held_out + 1:
         raise DataError(
             "there are too few groups with two classes of four examples",
@@ -46,6 +47,7 @@ def plan_natural(
             got=f"{len(usable)} of {len(distinct)}",
             remedy="Hold out fewer sites or add groups.",
         )
+    names = [pool.group_names[distinct[index]] for index in fit] if pool.group_names else []
     order = stream(seed, "natural").permutation(len(usable))
     inside, outside = order[: len(usable) - held_out][:sites], order[len(usable) - held_out :]
 
@@ -54,12 +56,14 @@ def plan_natural(
         return [rows[pool.y[rows] == label] for label in range(pool.classes)]
 
     training = tuple(
-        plan_site(f"site-{number:03d}", pool, by_class(index), seed, quarter)
+        plan_site(
+            names[index] if names else f"site-{number:03d}", pool, by_class(index), seed, quarter
+        )
         for number, index in enumerate(inside)
     )
     seen = tuple(
         plan_site(
-            f"seen-{number:03d}",
+            names[index] if names else f"seen-{number:03d}",
             pool,
             by_class(index),
             seed,

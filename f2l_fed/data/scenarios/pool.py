@@ -25,6 +25,7 @@ class Pool:
         y: (n,) int64, in [0, classes).
         classes: Number of classes of all datasets.
         groups: (n,) int64, natural sites, or None where a dataset has none.
+        group_names: Names of these by their number; empty where they have none.
     """
 
     names: tuple[str, ...]
@@ -33,6 +34,7 @@ class Pool:
     y: IntArray
     classes: int
     groups: IntArray | None
+    group_names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,6 +88,7 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
         y=y[keep],
         classes=int(first_class[-1]),
         groups=None if groups is None else groups[keep],
+        group_names=datasets[0].group_names if len(datasets) == 1 else (),
     )
 
 

@@ -116,3 +116,21 @@ def test_a_taken_port_is_reported_in_one_sentence(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(ConfigError, match="the page can't be served"), serving_page(site, port):
             raise AssertionError("it is served")
+
+
+def test_the_page_shows_examples_only_where_the_site_asks_for_it(tmp_path):
+    (port,) = free_ports(1)
+    site = digits_site(tmp_path)
+    with serving_page(site, port):
+        assert get(port, "/data")[0].status == 404
+        site.write_text(f"page_data = true\n{site.read_text()}")
+        assert "href=/data" in get(port)[1]
+        answer, text = get(port, "/data")
+        assert answer.status == 200
+        assert text.count("<img ") == 10
+        assert "<td>0</td><td class=n>10</td><td class=n>2</td>" in text
+        assert "img-src data:" in answer.headers["Content-Security-Policy"]
+        (tmp_path / "train.npz").write_text("<script>")
+        answer, text = get(port, "/data")
+        assert answer.status == 500
+        assert "<script" not in text

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from clients.daemon import supernode
 from clients.daemon.supervisor import Backoff
-from clients.site.config import ServerConfig, SiteConfig
+from clients.site.config import DataConfig, ServerConfig, SiteConfig
 from clients.site.site import SiteFolder
 
 QUIET = logging.Logger("quiet", logging.CRITICAL)
 
 
 def site(folder: Path, server: ServerConfig) -> SiteFolder:
-    config = SiteConfig(name="north", data="train.npz", server=server)
+    config = SiteConfig(name="north", data=DataConfig(path="train.npz"), server=server)
     return SiteFolder(file=folder / "site.toml", config=config)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def model(round: int = 1) -> Model:
         time="2026-01-02T12:00:00+00:00",
         target="cnn-xs",
         classes=3,
-        labels="ok,scratch,dent",
+        labels=("ok", "scratch", "dent"),
         input_shape=SHAPE,
         lineage="test/0",
         round=round,
@@ -61,7 +62,7 @@ def test_the_file_names_the_parameters_as_the_network_does(tmp_path):
     save_model(tmp_path, model())
     with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         assert {*file.keys()} == {*model().layout.names}
-        assert '"labels": "ok,scratch,dent"' in file.metadata()["f2l_fed"]
+        assert json.loads(file.metadata()["f2l_fed"])["labels"] == ["ok", "scratch", "dent"]
 
 
 def test_a_saved_start_is_read_back_with_its_recipe(tmp_path):

@@ -94,7 +94,8 @@ def test_an_address_has_a_host_and_a_port():
 def test_its_own_classes_are_numbered_from_0_in_the_order_of_their_labels(tmp_path):
     np.savez(tmp_path / "train.npz", x=np.eye(6), y=[7, 2, 2, 9, 9, 7])
     path = tmp_path / "site.toml"
-    path.write_text('name = "a"\ndata = "train.npz"')
+    names = [str(label) for label in range(10)]
+    path.write_text(f'name = "a"\ndata = "train.npz"\nlabels = {names}')
     site = open_site(path)
     own = site.with_own_classes()
     assert (site.classes, own.classes, own.labels) == (10, 3, ("2", "7", "9"))

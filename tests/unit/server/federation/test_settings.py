@@ -29,6 +29,13 @@ def test_the_file_has_given_values_as_keys_and_defaults_as_comments(tmp_path: Pa
     assert (again.config, same) == (federation.config, server)
 
 
+@pytest.mark.parametrize(("shape", "name"), [("[12]", "mlp"), ("[3, 32, 32]", "cnn-xs")])
+def test_a_new_federation_gets_a_network_that_suits_its_inputs(tmp_path, shape, name) -> None:
+    federation, _ = create(tmp_path / "f", {}, [f"target.input_shape={shape}"], {}, "--set")
+    assert federation.config.target.name == name
+    assert refresh(tmp_path / "f")[0].config == federation.config
+
+
 def test_an_edit_takes_effect_and_an_invalid_one_is_named(tmp_path: Path) -> None:
     create(tmp_path / "f", {}, SMALL, {}, "--set")
     path = tmp_path / "f/federation.toml"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from f2l_fed.errors import DataError, UsageError
+from server.reporting.comparison import read_comparisons
 from server.reporting.report import render_report, write_report
 
 STEPS = [0, 1, 20, 50]
@@ -318,3 +320,17 @@ def test_what_a_site_reaches_alone_is_said(result):
     assert "trains alone" not in read(result).text
     result["held_out"]["seen"]["arms"]["local"] = arm(0.77, 0.77, 0.77, 0.77)
     assert "trains alone, to the end, reaches 77.0%" in read(result).text
+
+
+def test_an_interval_over_few_sites_is_not_shown():
+    result = {
+        "held_out_sites": {"seen": 2},
+        "held_out": {
+            "seen": {"steps": [0], "arms": {"generated": {"accuracy": [0.5], "ci95": [2.608]}}}
+        },
+    }
+    (comparison,) = read_comparisons(result).values()
+    assert math.isnan(comparison.arms[0].ci95[0])
+    result["held_out_sites"]["seen"] = 5
+    (comparison,) = read_comparisons(result).values()
+    assert comparison.arms[0].ci95 == (2.608,)

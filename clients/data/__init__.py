@@ -1,1 +1,0 @@
-"""A site's own files read as labelled examples: arrays, tables, folders of images."""

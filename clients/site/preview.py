@@ -1,0 +1,122 @@
+"""A preview of a site's data: examples as they reach the network, balance of classes, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.site.site import SiteFolder
+from clients.site.site_examples import SiteExamples, read_site_examples
+
+SHOWN = 10
+"""Number of examples in a preview."""
+
+_SHADES = " .:-=+*#%@"
+_BLOCKS = " ░▒▓█"
+_WIDTH = 28
+_FEATURES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewExample:
+    """One example: its place in the data, its label, and its input as float32 tensor."""
+
+    place: str
+    label: str
+    x: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPreview:
+    """The preview of a site's data.
+
+    Args:
+        site: Name of the site.
+        input_shape: Shape of one input.
+        features: Names of a vector's features; empty for images.
+        parts: Number of examples of each part: train, validation, test.
+        per_class: The same for each class, by its label.
+        examples: A few of the examples to learn from, the classes in turn.
+        remarks: What was converted or left out, as sentences.
+    """
+
+    site: str
+    input_shape: tuple[int, ...]
+    features: tuple[str, ...]
+    parts: dict[str, int]
+    per_class: dict[str, dict[str, int]]
+    examples: tuple[PreviewExample, ...]
+    remarks: tuple[str, ...]
+
+
+def preview(folder: SiteFolder, shown: int = SHOWN) -> DataPreview:
+    """Makes a preview; raises DataError if the data can't be used."""
+    examples = read_site_examples(folder.path, folder.config)
+    parts = {"train": examples.train, "validation": examples.validation}
+    if examples.test is not None:
+        parts["test"] = examples.test
+    classes = max(len(examples.labels), *(int(part.y.max()) + 1 for part in parts.values()))
+    counts = {name: part.y.bincount(minlength=classes).tolist() for name, part in parts.items()}
+    return DataPreview(
+        site=folder.config.name,
+        input_shape=tuple(examples.train.x.shape[1:]),
+        features=examples.encoding.features,
+        parts={name: len(part.y) for name, part in parts.items()},
+        per_class={
+            _label(examples, number): {name: counts[name][number] for name in parts}
+            for number in range(classes)
+            if any(counts[name][number] for name in parts)
+        },
+        examples=_chosen(examples, shown),
+        remarks=examples.remarks,
+    )
+
+
+def picture_text(x: Tensor, *, blocks: bool) -> str:
+    """An image as lines of characters.
+
+    Args:
+        x: (C, H, W) in [0, 1].
+        blocks: Whether block characters can be shown; else letters stand for shades.
+
+    >>> print(picture_text(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), blocks=False) + "|")
+    @ |
+    """
+    shades = _BLOCKS if blocks else _SHADES
+    _, height, width = x.shape
+    columns = min(width, _WIDTH)
+    # A character is about twice as high as it is wide.
+    lines = max(round(height * columns / width / 2), 1)
+    grey = torch.nn.functional.adaptive_avg_pool2d(x.mean(0)[None], (lines, columns))[0]
+    places = (grey.clamp(0, 1) * (len(shades) - 1)).round().long().tolist()
+    return "\n".join("".join(shades[place] for place in line) for line in places)
+
+
+def vector_text(x: Tensor, features: Sequence[str]) -> str:
+    """The first features of a vector with their names."""
+    values = [f"{name}={value:.4g}" for name, value in zip(features, x.tolist(), strict=False)]
+    more = f" and {len(values) - _FEATURES} more" if len(values) > _FEATURES else ""
+    return ", ".join(values[:_FEATURES]) + more
+
+
+def _chosen(examples: SiteExamples, shown: int) -> tuple[PreviewExample, ...]:
+    """Examples of the classes in turn, in the order of the data."""
+    y = examples.train.y.numpy()
+    members = [np.flatnonzero(y == label).tolist() for label in np.unique(y)]
+    turns = [rows[turn] for turn in range(shown) for rows in members if turn < len(rows)]
+    return tuple(
+        PreviewExample(
+            place=examples.places[row],
+            label=_label(examples, int(y[row])),
+            x=examples.train.x[row],
+        )
+        for row in turns[:shown]
+    )
+
+
+def _label(examples: SiteExamples, number: int) -> str:
+    return examples.labels[number] if examples.labels else str(number)

@@ -1,0 +1,90 @@
+"""Settings of the reading of users' own data: the section ``[data]``."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from f2l_fed.core.validation import choice, require
+
+MODES = {"": "", "grey": "L", "gray": "L", "l": "L", "rgb": "RGB", "colour": "RGB", "color": "RGB"}
+"""Pillow's name of each colour mode that may be asked for."""
+
+SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
+"""Words for separators that are hard to write."""
+
+GAPS = ("indicator", "median", "leave-out", "refuse")
+"""Ways to treat values that are missing."""
+
+_LARGEST_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingConfig:
+    """The settings of a reader; what is empty is found out from the file.
+
+    Args:
+        label: Name of the column, or of the array in an ``.npz``, that holds the labels.
+        ignore: Columns that are no features, such as a running number.
+        group: Column (or array) whose rows of one value are kept on one side of a split, such as
+            several images of one part; "folder" takes the folders inside the class folders.
+        separator: Separator of a text file's columns; "tab" for a tab.
+        decimal: Decimal mark of a text file, "." or ",".
+        encoding: Encoding of a text file, such as "windows-1252".
+        resize: Width and height of every image, pixels; [n] for both. The middle is kept.
+        mode: "grey" or "rgb" for every image.
+        unlabelled: Labels that mark rows without one, such as "-1"; those are left out.
+        gaps: Treatment of missing numbers: "indicator" fills in the training rows' median and adds
+            a feature that tells where, "median" only fills in, "leave-out" drops the rows,
+            "refuse" ends.
+        categories: Values of text columns, by column and in the order of their features; by
+            default those that occur in the training rows, sorted.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    label: str = ""
+    ignore: tuple[str, ...] = ()
+    group: str = ""
+    separator: str = ""
+    decimal: str = ""
+    encoding: str = ""
+    resize: tuple[int, ...] = ()
+    mode: str = ""
+    unlabelled: tuple[str, ...] = ()
+    gaps: str = "indicator"
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        separator = SEPARATORS.get(self.separator, self.separator)
+        require(len(separator) <= 1, self, "separator", 'one character, or "tab"')
+        choice(self, "decimal", ("", ".", ","))
+        require(self.mode.lower() in MODES, self, "mode", '"grey", "rgb" or ""')
+        choice(self, "gaps", GAPS)
+        require(_is_encoding(self.encoding), self, "encoding", 'a name such as "windows-1252"')
+        sides = all(0 < side <= _LARGEST_SIDE for side in self.resize)
+        require(
+            len(self.resize) <= 2 and sides,
+            self,
+            "resize",
+            f"width and height, each from 1 to {_LARGEST_SIDE}",
+        )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height that every image gets; None for its own."""
+        return (self.resize[0], self.resize[-1]) if self.resize else None
+
+    @property
+    def pillow_mode(self) -> str:
+        """Pillow's name of the mode; "" where it is found out."""
+        return MODES[self.mode.lower()]
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return not name or bool(codecs.lookup(name)._is_text_encoding)
+    except (LookupError, ValueError):
+        return False

@@ -1,0 +1,72 @@
+"""The division of examples into those to learn from and those to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from f2l_fed.data.array_checks import AnyArray, IntArray
+
+
+def same_rows(inputs: AnyArray) -> IntArray:
+    """A number for each example, the same for exact copies.
+
+    Args:
+        inputs: (n, ...) examples.
+
+    Returns:
+        (n,) int64, numbered in order of the first occurrence.
+
+    >>> same_rows(np.array([[1, 2], [3, 4], [1, 2]])).tolist()
+    [0, 1, 0]
+    """
+    numbers: dict[bytes, int] = {}
+    rows = np.ascontiguousarray(inputs).reshape(len(inputs), -1)
+    digests = (hashlib.blake2b(row.data, digest_size=16).digest() for row in rows)
+    return np.fromiter(
+        (numbers.setdefault(digest, len(numbers)) for digest in digests), np.int64, len(rows)
+    )
+
+
+def held_out_groups(
+    groups: IntArray, labels: IntArray, order: IntArray, fraction: float
+) -> IntArray:
+    """Chooses examples to measure on so that no group is on both sides.
+
+    About the share of every class is chosen: never more than it, or one example where that is
+    less, unless a group of several is the only way; and never the last group of a class.
+
+    Args:
+        groups: (n,) int64, examples of one number stay together.
+        labels: (n,) int64.
+        order: (n,) int64, examples in random order; groups are taken in the order of their first.
+        fraction: Share of every class.
+
+    Returns:
+        (m,) int64, the examples to measure on.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    total = np.bincount(labels)
+    wanted = np.where(total > 0, np.maximum(np.rint(fraction * total), 1), 0).astype(np.int64)
+    held, left = np.zeros_like(total), total.copy()
+    first = np.unique(groups[order], return_index=True)[1]
+    sequence = groups[order][np.sort(first)]
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
+    chosen: dict[int, None] = {}
+    # A second pass with larger groups for classes that have got none.
+    for generous in (False, True):
+        if generous and (held[total > 0] > 0).all():
+            break
+        for group in sequence.tolist():
+            if group in chosen:
+                continue
+            counts = np.bincount(labels[members[group]], minlength=len(total))
+            touched = counts > 0
+            fits = (held + counts)[touched] <= wanted[touched]
+            lacks = generous and bool((held[touched] == 0).any())
+            if (fits.all() or lacks) and ((left - counts)[touched] > 0).all():
+                held, left = held + counts, left - counts
+                chosen[group] = None
+    taken = [members[group] for group in chosen]
+    return np.concatenate(taken) if taken else np.empty(0, np.int64)

@@ -1,0 +1,138 @@
+"""Tables: which columns are features, which one the label, and what each holds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.labels import WrittenLabels, tidy_labels, tidy_name
+from f2l_fed.data.readers.raw_examples import RawExamples
+from f2l_fed.data.readers.table_columns import read_column, text_column_codes
+from f2l_fed.data.readers.table_files import LABEL_GAPS, LABEL_NAMES, read_table_files
+from f2l_fed.data.readers.text_format import is_numeral
+from f2l_fed.errors import DataError
+
+
+def read_tables(
+    files: Sequence[Path],
+    config: ReadingConfig,
+    findings: Findings,
+    *,
+    where: str,
+    labelled: bool = True,
+    features: Sequence[str] = (),
+) -> RawExamples:
+    """Reads the parts of a table.
+
+    Args:
+        files: Text or Parquet files.
+        config: Settings.
+        findings: Takes remarks and problems.
+        where: File or folder that errors name.
+        labelled: Whether a column of labels is needed.
+        features: Columns that a network was trained on: all others are left out without a word.
+
+    Raises:
+        DataError: If the table can't be read or a column is missing.
+    """
+    table = read_table_files(files, config, findings)
+    names = list(table.columns)
+    label = _label_name(names, config, where, findings, needed=labelled)
+    group, ignored = "", set()
+    if labelled:
+        group = _named_column(names, config.group, "group", findings) if config.group else ""
+        ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
+    findings.require_none()
+    if not len(table.places.row):
+        raise DataError("the table has no rows", where=where)
+    labels = _labels(table.columns[label], table.decimal, config, findings) if label else None
+    columns, values = [], []
+    for name in names:
+        if name in (label, group) or name in ignored or (features and name not in features):
+            continue
+        found = read_column(name, table, findings, forced=name in features)
+        if found is not None:
+            columns.append(found[0])
+            values.append(found[1])
+    findings.require_none()
+    if not columns:
+        raise DataError(
+            "no column is a feature",
+            where=where,
+            got=f"columns {', '.join(map(repr, names[:20]))}",
+            remedy="Add columns of numbers, or name another separator under [data].",
+        )
+    return RawExamples(
+        where=where,
+        inputs=np.column_stack(values),
+        columns=tuple(columns),
+        labels=labels,
+        groups=text_column_codes(table.columns[group])[0] if group else None,
+        places=table.places,
+    )
+
+
+def _label_name(
+    names: Sequence[str], config: ReadingConfig, where: str, findings: Findings, *, needed: bool
+) -> str:
+    """Name of the column of labels; "" where there is none and none is needed."""
+    if config.label:
+        if not needed and tidy_name(config.label) not in names:
+            return ""
+        return _named_column(names, config.label, "label", findings)
+    for known in LABEL_NAMES:
+        for name in names:
+            if name.casefold() == known:
+                if name not in ("label", "y"):
+                    findings.remark(f"The column {name!r} is taken for the labels.")
+                return name
+    if not needed:
+        return ""
+    raise DataError(
+        "there is no column of labels",
+        where=where,
+        expected=f"a column named {' or '.join(LABEL_NAMES[:2])}",
+        got=f"columns {', '.join(map(repr, names[:20]))}{', …' if len(names) > 20 else ''}",
+        remedy="Add a first line that names every column."
+        if all(is_numeral(name, ".") for name in names)
+        else 'Name it under [data] in site.toml, such as label = "result"; for simulate, '
+        "--set data.label=result.",
+    )
+
+
+def _named_column(names: Sequence[str], name: str, key: str, findings: Findings) -> str:
+    tidy = tidy_name(name)
+    if tidy in names:
+        return tidy
+    alike = [known for known in names if known.casefold() == tidy.casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    close = difflib.get_close_matches(tidy, names, n=1)
+    findings.problem(
+        f"the column that [data] {key} names does not exist",
+        [repr(name)],
+        expected=f"one of {', '.join(map(repr, names[:20]))}",
+        remedy=f"Did you mean {close[0]!r}?" if close else "Check the name.",
+    )
+    return ""
+
+
+def _labels(column: Any, decimal: str, config: ReadingConfig, findings: Findings) -> WrittenLabels:
+    codes, names = text_column_codes(column)
+    if decimal == "," and all(is_numeral(name, ",") for name in names if name):
+        names = [name.replace(",", ".") if name else name for name in names]
+    if pa.types.is_temporal(column.type):
+        findings.problem(
+            "the column of labels holds dates or times",
+            [str(names[0])],
+            remedy="Name another column as label under [data].",
+        )
+    gaps = (*LABEL_GAPS, *config.unlabelled)
+    return tidy_labels(codes, names, unlabelled=gaps, findings=findings)
