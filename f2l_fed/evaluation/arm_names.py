@@ -34,6 +34,10 @@ SHARED = "shared"
 """Key of the shared network with the site's label mix: what a map around it has to beat."""
 
 
+THIS_FEDERATION = "this_federation"
+"""Key of the federation itself among the own networks of training sites."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One arm of the comparison.
@@ -173,6 +177,60 @@ BASELINE_ARMS = (
 """Arms of `f2l_fed.evaluation.baselines`, which are measured on demand."""
 
 
+PERSONALISED_ARMS = (
+    Arm(
+        key=THIS_FEDERATION,
+        label="F2L-Fed",
+        description="what a site makes of the round's release",
+    ),
+    Arm(
+        key="local_only",
+        label="local only",
+        description="a network that goes on learning at its site, without a federation",
+    ),
+    Arm(
+        key="plain_fedavg",
+        label="FedAvg",
+        description="the mean network of all sites, weighted by examples",
+    ),
+    Arm(
+        key="fedavg_epochs",
+        label="FedAvg + 5",
+        description="that mean after five local epochs with a learning rate that falls to zero",
+    ),
+    Arm(
+        key="fedavg_accelerated",
+        label="accelerated+5",
+        description="the same, with a server that goes further the way of its last change",
+    ),
+    Arm(
+        key="fedper",
+        label="FedPer",
+        description="an averaged body, and a head that stays at its site",
+    ),
+    Arm(
+        key="fedrep",
+        label="FedRep",
+        description="an averaged body, trained under a head that was trained before it",
+    ),
+    Arm(
+        key="ditto",
+        label="Ditto",
+        description="a network of the site's own, pulled to the mean of all",
+    ),
+    Arm(
+        key="fedala",
+        label="FedALA",
+        description="a head mixed from the site's own and the mean's, number by number",
+    ),
+    Arm(
+        key="pfedhn",
+        label="pFedHN",
+        description="a network that the server makes from a learnt description of the site",
+    ),
+)
+"""Arms of `f2l_fed.evaluation.baselines.personalised`: own networks of training sites."""
+
 FEWEST_SITES = 5
 """Number of sites from which an interval is shown; with fewer it says nothing."""
 
@@ -182,7 +240,7 @@ def keys(adapt: str) -> tuple[str, ...]:
     return tuple(arm.key for arm in ARMS if arm.adapt in ("", adapt))
 
 
-_BY_KEY = {arm.key: arm for arm in (*ARMS, *BASELINE_ARMS)}
+_BY_KEY = {arm.key: arm for arm in (*ARMS, *BASELINE_ARMS, *PERSONALISED_ARMS)}
 
 
 def label(key: str) -> str:

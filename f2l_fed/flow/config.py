@@ -29,6 +29,8 @@ class FlowConfig:
         held_out: Share of sites for validation, by which the best weights are chosen.
         check_every: Steps between validations.
         patience: Validations without an improvement after which the fit ends.
+        look: Validations after which it ends if none has been better than the start, which for
+            the source "prior" is a normal distribution around the prediction.
     """
 
     source: str = "prior"
@@ -43,12 +45,13 @@ class FlowConfig:
     held_out: float = 0.15
     check_every: int = 50
     patience: int = 5
+    look: int = 2
 
     def __post_init__(self) -> None:
         choice(self, "source", SOURCES)
         choice(self, "coupling", COUPLINGS)
         require(self.width >= 2, self, "width", ">= 2")
-        positive(self, "depth", "batch", "lr", "check_every", "patience")
+        positive(self, "depth", "batch", "lr", "check_every", "patience", "look")
         require(self.steps >= 0, self, "steps", ">= 0")
         require(self.weight_decay >= 0, self, "weight_decay", ">= 0")
         share(self, "held_out")

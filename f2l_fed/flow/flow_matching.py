@@ -40,6 +40,7 @@ class FlowFit:
         speed: Root mean square of its velocity along the straight paths from source to records,
             relative to that of the paths themselves. Near 0 the field carries nothing; far above
             1 it blows up. Exact transport to normal targets from a source as wide has about 0.5.
+        error: Standard error of ``normal_loss - loss`` over the validation sites.
     """
 
     field: VelocityField
@@ -47,6 +48,12 @@ class FlowFit:
     normal_loss: float
     step: int
     speed: float
+    error: float
+
+    @property
+    def wins(self) -> bool:
+        """Whether the field is better than a normal by more than two standard errors."""
+        return self.normal_loss - self.loss > 2 * self.error
 
 
 def fit_flow(
@@ -103,6 +110,7 @@ def fit_flow(
         normal_loss=course.first,
         step=course.step,
         speed=_speed(field, examples(torch.arange(min(len(targets), _PROBED)))),
+        error=course.error,
     )
 
 

@@ -138,6 +138,7 @@ def reflow(
         normal_loss=fit.normal_loss,
         step=fit.step,
         speed=fit.speed,
+        error=fit.error,
         few_error=course.best,
         former_few_error=course.first,
         curvature=curvature(field.conditioned_on(check.context, check.known), check.start),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -37,10 +38,14 @@ class RegressionBatch:
     known: Tensor
     velocity: Tensor
 
+    def errors(self, network: FilmNetwork) -> Tensor:
+        """(n, k) squared errors; differentiable."""
+        error: Tensor = network(self.t, self.x, self.context, self.known) - self.velocity
+        return error.square()
+
     def error(self, network: FilmNetwork) -> Tensor:
         """Mean squared error, per coordinate; differentiable."""
-        error: Tensor = network(self.t, self.x, self.context, self.known) - self.velocity
-        return error.square().mean()
+        return self.errors(network).mean()
 
     def __getitem__(self, rows: slice) -> RegressionBatch:
         return RegressionBatch(
@@ -56,11 +61,13 @@ class TrainingCurve:
         first: Validation error of the initial weights.
         best: Validation error of the best ones, which the network has now.
         step: Gradient step at which these were reached; 0 if none was better than the first.
+        error: Standard error of ``first - best`` over the validation sites; infinite for one.
     """
 
     first: float
     best: float
     step: int
+    error: float = inf
 
 
 def _nothing(_: Any) -> None:
@@ -134,7 +141,8 @@ def regress(
         if rng is not None:
             rng.set_state(last["rng"])
     for step in range(begun, config.steps + 1):
-        if step > best_step + config.patience * config.check_every:
+        patience = config.patience if best_step else min(config.patience, config.look)
+        if step > best_step + patience * config.check_every:
             break
         optimiser.zero_grad()
         training.descend(network, batch())
@@ -199,7 +207,15 @@ def fit_to_examples(
     def validate() -> float:
         return float(check.error(network))
 
-    return regress(network, batch, validate, config, rng=rng, training=training)
+    @torch.no_grad()
+    def by_site() -> Tensor:
+        errors = check.errors(network).double()
+        return errors.view(len(validation) // group, -1).mean(1)
+
+    before = by_site()
+    course = regress(network, batch, validate, config, rng=rng, training=training)
+    gain = before - by_site()
+    return replace(course, error=float(gain.std()) / len(gain) ** 0.5 if len(gain) > 1 else inf)
 
 
 def validation_split(

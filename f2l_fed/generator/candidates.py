@@ -58,9 +58,11 @@ def candidates_for_training(
 
     Returns:
         (D,) float32 by kind: "prior", "global_mean", "nearest" if it is asked for and there is a
-        record, "sample-0", ….
+        record, "sample-0", … (in a mixed fleet with the family: "sample-1-0"). All are of the
+        family of the prediction.
     """
-    drawn = _draws(generator, expected, config.training_samples, None, rng)
+    centres = expected.expand(config.training_samples, -1)
+    drawn = _draws(generator, centres, None, rng)
     near = _nearest(records, context) if config.nearest else {}
     return _by_kind(generator, near, expected, drawn)
 
@@ -77,28 +79,31 @@ def candidates_for_service(
 ) -> dict[str, Tensor]:
     """The candidates of a site that uses the service; as `candidates_for_training`.
 
+    In a mixed fleet the draws are from all families, in the share that the context says.
+
     Args:
         evaluations: Instead of the generator's own. With 0 nothing but the source is drawn from,
             which for the source "prior" is a normal distribution around the prediction.
     """
-    sample = replace(generator.config.sample, temperature=config.temperature)
+    width = config.temperature if generator.fleet is None else config.fleet_temperature
+    sample = replace(generator.config.sample, temperature=width)
     if evaluations is not None:
         sample = replace(sample, evaluations=evaluations)
-    drawn = _draws(generator, expected, config.samples, sample, rng)
+    centres = generator.centres(context, expected, config.samples)
+    drawn = _draws(generator, centres, sample, rng)
     near = _nearest(records, context) if config.nearest else {}
     return _by_kind(generator, near, expected, drawn)
 
 
 def _draws(
-    generator: Generator,
-    expected: Tensor,
-    count: int,
-    sample: SampleConfig | None,
-    rng: torch.Generator,
-) -> Tensor:
-    if not count:
-        return expected[None][:0]
-    return generator.sample(expected.expand(count, -1), rng, sample)
+    generator: Generator, centres: Tensor, sample: SampleConfig | None, rng: torch.Generator
+) -> dict[str, Tensor]:
+    """One network around each of (m, D) centres, by kind."""
+    if not len(centres):
+        return {}
+    families = generator.family_of(centres).tolist()
+    drawn = enumerate(generator.sample(centres, rng, sample))
+    return {candidate_kinds.sample(index, families[index]): weights for index, weights in drawn}
 
 
 def _nearest(records: FittedRecords | None, context: Tensor) -> dict[str, Tensor]:
@@ -107,11 +112,15 @@ def _nearest(records: FittedRecords | None, context: Tensor) -> dict[str, Tensor
 
 
 def _by_kind(
-    generator: Generator, nearest: Mapping[str, Tensor], expected: Tensor, drawn: Tensor
+    generator: Generator,
+    nearest: Mapping[str, Tensor],
+    expected: Tensor,
+    drawn: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
+    family = int(generator.family_of(expected[None]))
     return {
         candidate_kinds.PRIOR: expected,
-        candidate_kinds.GLOBAL_MEAN: generator.mean,
+        candidate_kinds.GLOBAL_MEAN: generator.members[family].mean,
         **nearest,
-        **{candidate_kinds.sample(index): weights for index, weights in enumerate(drawn)},
+        **drawn,
     }

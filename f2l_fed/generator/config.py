@@ -76,6 +76,8 @@ class CandidatesConfig:
         keep: So many of these, the best on the site's own examples, are averaged.
         temperature: Width of their source, relative to the one that was fitted: a choice can be
             made from more than what is likely.
+        fleet_temperature: The same in a mixed fleet, where each family has a part of the draws and
+            of the sites.
         training_samples: Networks drawn in a training round, at the generator's own temperature
             and never averaged. Every draw that is chosen there makes the returned network a
             little harder to predict from the site's context.
@@ -85,10 +87,12 @@ class CandidatesConfig:
     samples: int = 64
     keep: int = 8
     temperature: float = 1.5
+    fleet_temperature: float = 0.6
     training_samples: int = 2
 
     def __post_init__(self) -> None:
         require(self.samples >= 0, self, "samples", ">= 0")
         positive(self, "keep")
         require(self.temperature >= 0, self, "temperature", ">= 0")
+        require(self.fleet_temperature >= 0, self, "fleet_temperature", ">= 0")
         require(self.training_samples >= 0, self, "training_samples", ">= 0")

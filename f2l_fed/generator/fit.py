@@ -18,8 +18,10 @@ from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit, fit_flow
 from f2l_fed.flow.sources.noise import pooled_rms
+from f2l_fed.flow.sources.registry import SOURCES
 from f2l_fed.generator.config import GeneratorConfig
-from f2l_fed.generator.generator import Generator
+from f2l_fed.generator.generator import Fleet, Generator
+from f2l_fed.prior.families import Families, find_families
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
@@ -58,7 +60,7 @@ class GeneratorFit:
         held_out: (n, E, D) float32, prediction for each record without those of its site.
         drawn: (n, D) float32, one network drawn around the first of each site.
         round_trip: Fidelity of a codec for networks that it never saw.
-        flow: The velocity field with the course of its fit.
+        flow: The velocity field with the course of its fit; of a mixed fleet's largest family.
     """
 
     generator: Generator
@@ -76,7 +78,31 @@ class GeneratorFit:
             "flow_normal_loss": self.flow.normal_loss,
             "flow_step": float(self.flow.step),
             "flow_speed": self.flow.speed,
+            **(
+                {"families": float(families)}
+                if (families := len(self.generator.members)) > 1
+                else {}
+            ),
         }
+
+    def model(self) -> str:
+        """The cheapest model that is as good as any, and why, in words for the release."""
+        members, flow = self.generator.members, self.flow
+        if self.generator.prior.symmetry.rows_alone:
+            return "Prior: sites solve their heads with a pull towards it, and need no draws."
+        many = f"{len(members)} families of networks, each with its own: " * (len(members) > 1)
+        if not flow.step:
+            return (
+                f"{many}Prior and normal draws around it: no flow came below their loss of "
+                f"{flow.normal_loss:.3g} on left-out sites."
+            )
+        losses = (
+            f"on left-out sites the flow's loss is {flow.loss:.3g} and that of normal draws "
+            f"{flow.normal_loss:.3g}, ±{2 * flow.error:.2g} between them."
+        )
+        if self.generator.config.sample.evaluations:
+            return f"{many}Prior and flow: {losses}"
+        return f"{many}Prior and normal draws around it, for a flow is no better: {losses}"
 
 
 class FitField(Protocol):
@@ -109,7 +135,7 @@ def fit_generator(
     prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
 ) -> GeneratorFit:
-    """Fits prior, codec and flow on the records of all sites.
+    """Fits prior, codec and flow on the records of all sites, or on those of each family.
 
     Args:
         contexts: (n, E, D) float32, E probe updates of each of n >= 2 sites.
@@ -119,7 +145,7 @@ def fit_generator(
         config: Sizes and schedules.
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
-        before: Refine this prior instead of fitting one from scratch.
+        before: Refine this prior instead of fitting one from scratch; of no use to families.
         prior: The prior without a gate on these records, where it is known already, or of another
             kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
@@ -134,7 +160,52 @@ def fit_generator(
         prior = prior or fit_prior(contexts, weights, symmetry, anchor)
         if config.prior.gate and symmetry.rows_alone:
             prior = with_gate(prior, contexts, weights)
-    episodes = contexts.shape[1]
+
+    def fit_around(fit: PriorFit, some: Tensor) -> GeneratorFit:
+        return _fit_around(fit, some, target, config, rng, fit_field)
+
+    most = 1 if symmetry.rows_alone else config.prior.families
+    found = find_families(contexts, weights, symmetry, anchor, prior, most=most)
+    return fit_around(prior, weights) if found is None else _fit_fleet(found, weights, fit_around)
+
+
+def _fit_fleet(
+    found: Families, weights: Tensor, fit_around: Callable[[PriorFit, Tensor], GeneratorFit]
+) -> GeneratorFit:
+    """A generator for each family, as one."""
+    rows = [found.labels == family for family in range(len(found.priors))]
+    fits = [fit_around(fit, weights[own]) for fit, own in zip(found.priors, rows, strict=True)]
+    held_out, drawn = torch.empty_like(weights), torch.empty_like(weights[:, 0])
+    for fit, own in zip(fits, rows, strict=True):
+        held_out[own], drawn[own] = fit.held_out, fit.drawn
+    # A field that is no better than a normal stands for one, so those of all may be used.
+    config = max((fit.generator.config for fit in fits), key=lambda one: one.sample.evaluations)
+    first, *others = (replace(fit.generator, config=config) for fit in fits)
+    kept = [
+        (fit.round_trip, float(own.float().mean())) for fit, own in zip(fits, rows, strict=True)
+    ]
+    return GeneratorFit(
+        generator=replace(first, fleet=Fleet(shares=found.shares, others=tuple(others))),
+        held_out=held_out,
+        drawn=drawn,
+        round_trip=RoundTrip(
+            variance=sum(share * trip.variance for trip, share in kept),
+            agreement=sum(share * trip.agreement for trip, share in kept),
+        ),
+        flow=fits[0].flow,
+    )
+
+
+def _fit_around(
+    prior: PriorFit,
+    weights: Tensor,
+    target: Target,
+    config: GeneratorConfig,
+    rng: torch.Generator,
+    fit_field: FitField,
+) -> GeneratorFit:
+    """Codec and flow of the (n, E, D) networks that a prior was fitted on."""
+    symmetry, episodes = prior.prior.symmetry, weights.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
     def fit_codec(some: Tensor) -> Codec:
@@ -145,6 +216,10 @@ def fit_generator(
     targets, centres = codec.encode(weights), codec.encode(expected)
     spread = pooled_rms(targets - centres, codec.shape)
     flow = fit_field(targets, centres, spread, codec.shape, config.flow, rng, group=episodes)
+    around = SOURCES[config.flow.source].follows_context
+    if around and not symmetry.rows_alone and not flow.wins:
+        # Draws from the source itself are as good, and cost no evaluation.
+        config = replace(config, sample=replace(config.sample, evaluations=0))
     generator = Generator(
         prior=prior.prior,
         codec=codec,

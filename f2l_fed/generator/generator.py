@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from f2l_fed.codec import Codec
 from f2l_fed.flow import SOURCES, VelocityField, begin, guided, solve
 from f2l_fed.generator.config import GeneratorConfig, SampleConfig
+from f2l_fed.prior.families import FamilyShares
 from f2l_fed.prior.linear_prior import Prior
 
 
@@ -29,6 +31,19 @@ class Bodies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The families of a mixed fleet besides the largest, whose generator holds them.
+
+    Args:
+        shares: Of all families, the largest first, given a context.
+        others: A generator for each of the others, with the same anchor and settings.
+    """
+
+    shares: FamilyShares
+    others: tuple[Generator, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Generator:
     """Makes networks for contexts.
 
@@ -40,6 +55,8 @@ class Generator:
         mean: (D,) float32, aggregate of the networks it was fitted on.
         config: As fitted.
         bodies: The bodies that heads are generated on, or the shared networks; else None.
+        fleet: Where networks are of several families, the others; all above is then of the
+            largest. Else None.
     """
 
     prior: Prior
@@ -49,10 +66,59 @@ class Generator:
     mean: Tensor
     config: GeneratorConfig
     bodies: Bodies | None = None
+    fleet: Fleet | None = None
+
+    @property
+    def members(self) -> tuple[Generator, ...]:
+        """A generator for each family, the largest first; itself alone where there is one."""
+        return (self,) if self.fleet is None else (replace(self, fleet=None), *self.fleet.others)
 
     def expect(self, contexts: Tensor) -> Tensor:
-        """(n, D) probe updates to (n, D) expected weights."""
-        return self.prior(contexts)
+        """(n, D) probe updates to (n, D) expected weights, of the likeliest family each."""
+        if self.fleet is None:
+            return self.prior(contexts)
+        likeliest = self.fleet.shares(contexts).argmax(1)
+        return self._by_family(likeliest, contexts, lambda member, rows: member.prior(rows))
+
+    def centres(self, context: Tensor, expected: Tensor, count: int) -> Tensor:
+        """The expected weights that draws for one context are made around.
+
+        Args:
+            context: (D,) float32.
+            expected: (D,) float32, what is expected in its family; of a known site, without it.
+            count: Number of draws.
+
+        Returns:
+            (count, D) float32: ``expected`` each time, or what each family's prior expects, in
+            the share of the family that the context says.
+        """
+        if self.fleet is None:
+            return expected.expand(count, -1)
+        each = torch.cat([member.prior(context[None]) for member in self.members])
+        each[self.family_of(expected[None])] = expected
+        numbers = _portions(self.fleet.shares(context[None])[0], count)
+        return each.repeat_interleave(numbers, 0)
+
+    def family_of(self, weights: Tensor) -> Tensor:
+        """(n,) int64, the family in ``members`` whose mean is nearest to each of (n, D) weights."""
+        if self.fleet is None:
+            return torch.zeros(len(weights), dtype=torch.int64)
+        split = self.prior.symmetry.split
+        means = split(torch.stack([member.mean for member in self.members])).common
+        # Differences first: distances between basins are small beside the norms in wide networks.
+        near = [(split(weights).common - mean).square().sum(1) for mean in means]
+        return torch.stack(near).argmin(0)
+
+    def _by_family(
+        self, families: Tensor, rows: Tensor, make: Callable[[Generator, Tensor], Tensor]
+    ) -> Tensor:
+        """(n, D), each row made from that of ``rows`` by the member of its family."""
+        made = torch.empty_like(rows)
+        for family, member in enumerate(self.members):
+            own = families == family
+            if bool(own.any()):
+                made[own] = make(member, rows[own])
+        return made
 
     @torch.no_grad()
     def sample(
@@ -70,10 +136,16 @@ class Generator:
         Returns:
             (n, D) float32; the same bits for equal inputs on the same build.
         """
+        if self.fleet is not None:
+            families = self.family_of(expected)
+            return self._by_family(families, expected, lambda m, own: m.sample(own, rng, config))
         return self.carry(expected, self.noise(len(expected), rng), config)
 
     def noise(self, count: int, rng: torch.Generator) -> Tensor:
-        """(count, k) float32, what `sample` draws; the same generator state, the same noise."""
+        """(count, k) float32, what `sample` draws; the same generator state, the same noise.
+
+        Of the largest family, as `carry` is.
+        """
         return SOURCES[self.config.flow.source].noise(count, self.codec.shape, rng, None)
 
     def carry(self, expected: Tensor, noise: Tensor, config: SampleConfig | None = None) -> Tensor:
@@ -92,3 +164,12 @@ class Generator:
             evaluations=config.evaluations,
         )
         return expected + self.codec.displacement(context, end)
+
+
+def _portions(shares: Tensor, count: int) -> Tensor:
+    """(m,) int64 with the sum ``count``, as near to (m,) shares as whole numbers can be."""
+    wanted = shares * count
+    numbers = wanted.floor().long()
+    left = count - int(numbers.sum())
+    numbers[(wanted - numbers).argsort(descending=True, stable=True)[:left]] += 1
+    return numbers

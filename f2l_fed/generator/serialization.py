@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
 from f2l_fed.generator.config import GeneratorConfig
-from f2l_fed.generator.generator import Bodies, Generator
+from f2l_fed.generator.generator import Bodies, Fleet, Generator
+from f2l_fed.prior.families import FamilyShares
 from f2l_fed.prior.likeness import LikenessGate
 from f2l_fed.prior.linear_prior import Prior
 from f2l_fed.prior.ridge import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
-_VERSION = 4
+_VERSION, _FLEET_VERSION = 4, 5
+"""Of files with one family, and with several, which earlier versions would take for one."""
 _GATE = "prior.gate."
+_SHARES, _FAMILY = "families.shares.", "family."
+_COMMON = ("anchor", "symmetry.")
+"""Tensors that all families have in common."""
 
 BODY, NEXT_BODY = "body", "next_body"
 """Names of a generator's bodies among its tensors; absent where sites share nothing."""
@@ -35,7 +41,8 @@ _AROUND = "prior.around"
 def save_generator(generator: Generator, path: Path) -> None:
     """Writes a generator; the caller makes the file durable."""
     tensors = tensors_of(generator)
-    about = {"format": _VERSION, "config": dataclasses.asdict(generator.config)}
+    version = _VERSION if generator.fleet is None else _FLEET_VERSION
+    about = {"format": version, "config": dataclasses.asdict(generator.config)}
     # One entry only: safetensors writes several in any order, and equal generators would differ.
     metadata = {"f2l": json.dumps(about, sort_keys=True)}
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
@@ -56,7 +63,18 @@ def tensors_of(generator: Generator) -> dict[str, Tensor]:
         "symmetry.output": generator.codec.symmetry.output,
         **_bodies(generator),
         **({} if generator.prior.around is None else {_AROUND: generator.prior.around}),
+        **_fleet(generator.fleet),
     }
+
+
+def _fleet(fleet: Fleet | None) -> dict[str, Tensor]:
+    if fleet is None:
+        return {}
+    found = with_prefix(_SHARES, _fields(fleet.shares.map))
+    for number, member in enumerate(fleet.others, start=1):
+        own = {k: v for k, v in tensors_of(member).items() if not k.startswith(_COMMON)}
+        found |= with_prefix(f"{_FAMILY}{number}.", own)
+    return found
 
 
 def _gate(gate: LikenessGate) -> dict[str, Tensor]:
@@ -105,11 +123,11 @@ def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tenso
         raise ReleaseError(
             "can't read the generator", where=str(path), got=str(error), remedy="Roll back."
         ) from error
-    if about.get("format") != _VERSION:
+    if about.get("format") not in (_VERSION, _FLEET_VERSION):
         raise ReleaseError(
             "the generator is of an unknown format",
             where=str(path),
-            expected=str(_VERSION),
+            expected=f"{_VERSION} or {_FLEET_VERSION}",
             got=str(about.get("format")),
         )
     return about, tensors
@@ -117,6 +135,22 @@ def _read(path: Path, part: str | None) -> tuple[dict[str, Any], dict[str, Tenso
 
 def _assemble(settings: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
     config = from_mapping(GeneratorConfig, settings, where="config")
+    generator = _member(config, tensors)
+    if f"{_SHARES}left" not in tensors:
+        return generator
+    shares = _ridge(_SHARES, tensors)
+    common = {name: value for name, value in tensors.items() if name.startswith(_COMMON)}
+    others = [
+        _member(config, {**common, **without_prefix(f"{_FAMILY}{number}.", tensors)})
+        for number in range(1, len(shares.y_mean))
+    ]
+    symmetry = generator.prior.symmetry
+    fleet = Fleet(shares=FamilyShares(symmetry=symmetry, map=shares), others=tuple(others))
+    return replace(generator, fleet=fleet)
+
+
+def _member(config: GeneratorConfig, tensors: dict[str, Tensor]) -> Generator:
+    """The generator of one family."""
     hidden, output = tensors["symmetry.hidden"], tensors["symmetry.output"]
     symmetry = OutputSymmetry(hidden, output, len(hidden) + output.numel())
     codec = CODECS[config.codec.kind].from_tensors(symmetry, without_prefix("codec.", tensors))

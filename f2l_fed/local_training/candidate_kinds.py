@@ -20,13 +20,22 @@ BLEND = "blend"
 _SAMPLE = "sample-"
 
 
-def sample(index: int) -> str:
-    """Kind of a network drawn from the generator.
+def sample(index: int, family: int = 0) -> str:
+    """Kind of a network drawn from the generator, and in a mixed fleet from which family.
 
-    >>> sample(3)
-    'sample-3'
+    >>> sample(3), sample(3, 1)
+    ('sample-3', 'sample-1-3')
     """
-    return f"{_SAMPLE}{index}"
+    return f"{_SAMPLE}{family}-{index}" if family else f"{_SAMPLE}{index}"
+
+
+def group_of(kind: str) -> str:
+    """The part that the kinds of one family's draws share; only these have a mean worth having.
+
+    >>> group_of("sample-3"), group_of("sample-1-3")
+    ('sample', 'sample-1')
+    """
+    return kind.rpartition("-")[0]
 
 
 def is_sample(kind: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from f2l_fed.core.validation import require
+from f2l_fed.core.validation import positive, require
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +16,14 @@ class PriorConfig:
             predicted update; 1 goes where the sites went, more goes on from there.
         gate: Where heads alone are generated, add less where a site's classes are like no known
             ones.
+        families: Where whole networks are generated, the most families of networks that are told
+            apart, each with a prior of its own; 1 for one prior in any case.
     """
 
     rate: float = 1.5
     gate: bool = True
+    families: int = 8
 
     def __post_init__(self) -> None:
         require(self.rate > 0, self, "rate", "> 0")
+        positive(self, "families")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -22,6 +22,8 @@ from f2l_fed.evaluation.summary import summarise
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
 from server.cluster.tasks import typed_errors
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +95,8 @@ def evaluate_baselines(
         RoundError: If it was stopped.
         TargetError: If the network has no head that can be taken apart.
     """
-    task: Any = ray.remote(num_cpus=config.ray.task_cpus)(measure_baseline)
     known = ray.put((config, divided, rounds, parts))
-    pending = [task.remote(key, known) for key in BASELINES]
-    while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
-        if stop.is_set():
-            raise RoundError("stopped")
-    with typed_errors():
-        found: list[BaselineMeasurement] = ray.get(pending)
+    found = measured_side_by_side(config, measure_baseline, BASELINES, known, stop=stop)
     together = {kind: None if part is None else _copy(part) for kind, part in held_out.items()}
     for one in found:
         for kind, part in together.items():
@@ -112,6 +108,36 @@ def evaluate_baselines(
         for key, one in zip(BASELINES, found, strict=True)
     }
     return together, costs
+
+
+def measured_side_by_side(
+    config: FederationConfig,
+    measure: Callable[[str, Any], T],
+    keys: Iterable[str],
+    known: Any,
+    *,
+    stop: threading.Event,
+) -> list[T]:
+    """The measurements of several baselines, each in a Ray task.
+
+    Args:
+        config: The federation's configuration.
+        measure: The measurement, from a baseline's key and what is known.
+        keys: The baselines.
+        known: Reference to an object in Ray's store.
+        stop: Set from outside to stop the measurement.
+
+    Raises:
+        RoundError: If it was stopped.
+    """
+    task: Any = ray.remote(num_cpus=config.ray.task_cpus)(measure)
+    pending = [task.remote(key, known) for key in keys]
+    while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
+        if stop.is_set():
+            raise RoundError("stopped")
+    with typed_errors():
+        found: list[T] = ray.get(pending)
+    return found
 
 
 def measure_baseline(key: str, known: tuple[Any, ...]) -> BaselineMeasurement:

@@ -118,7 +118,7 @@ class TrainedFlow:
             ) from error
         made = load_file(folder / "made")
         rng.set_state(made.pop("rng"))
-        loss, normal_loss, step, speed = made.pop("course").tolist()
+        loss, normal_loss, step, speed, margin = made.pop("course").tolist()
         field = VelocityField(shape, spread, config.source, width=config.width, depth=config.depth)
         field.load_state_dict(made)
         return FlowFit(
@@ -127,6 +127,7 @@ class TrainedFlow:
             normal_loss=normal_loss,
             step=int(step),
             speed=speed,
+            error=margin,
         )
 
 
@@ -158,7 +159,9 @@ def _work(settings: dict[str, Any]) -> None:
         ),
     )
     if here.get_world_rank() == 0:
-        course = torch.tensor([fit.loss, fit.normal_loss, fit.step, fit.speed], dtype=torch.float64)
+        course = torch.tensor(
+            [fit.loss, fit.normal_loss, fit.step, fit.speed, fit.error], dtype=torch.float64
+        )
         made = {**fit.field.state_dict(), "rng": rng.get_state(), "course": course}
         save_file({name: t.contiguous() for name, t in made.items()}, folder / "made.draft")
         (folder / "made.draft").replace(folder / "made")

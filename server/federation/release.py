@@ -32,6 +32,7 @@ class Release:
         body_sites: The sites whose updates are in the next body.
         temperatures: Divisors of a site's logits, each with the number of examples per class that
             it was learnt for.
+        model: What sites' networks are made by, and why, in words.
     """
 
     id: str
@@ -48,3 +49,4 @@ class Release:
     chain: tuple[str, ...] = ()
     body_sites: tuple[str, ...] = ()
     temperatures: tuple[tuple[int, float], ...] = ()
+    model: str = ""

@@ -77,7 +77,7 @@ def explain_site(federation: Federation, release: Release, site: str) -> SiteExp
         )
     _require_known(release, site)
     try:
-        steps = _steps(federation, release)
+        steps = _steps(federation, release, site)
     except ZooError as error:
         raise ReleaseError(
             "can't be explained without a record that it learned from",
@@ -115,19 +115,30 @@ def _require_known(release: Release, site: str) -> None:
     )
 
 
-def _steps(federation: Federation, release: Release) -> dict[str, RefinementStep]:
-    """The releases that a prior adds up, by id, oldest first."""
+def _steps(federation: Federation, release: Release, site: str) -> dict[str, RefinementStep]:
+    """The releases that a site's prior adds up, by id, oldest first."""
     parent = federation.releases.read(release.parent) if release.parent else None
     records = release_records(federation, release)
     contexts = records.contexts.view(len(release.sites), -1, records.contexts.shape[1])
     before = expectation(federation, parent, list(release.sites), contexts)
-    earlier = _steps(federation, parent) if before is not None and parent is not None else {}
-    step = refinement_step_of(
-        release.sites,
-        contexts,
+    generator, weights, sites = (
+        federation.releases.generator(release.id),
         records.weights.view_as(contexts),
+        release.sites,
+    )
+    if generator.fleet is not None:
+        # Its prior was fitted on the sites of its family alone, and on no earlier one.
+        families, before = generator.family_of(weights[:, 0]), None
+        own = (families == families[sites.index(site)]).nonzero()[:, 0].tolist()
+        sites = tuple(sites[row] for row in own)
+        contexts, weights = contexts[own], weights[own]
+    earlier = _steps(federation, parent, site) if before is not None and parent is not None else {}
+    step = refinement_step_of(
+        sites,
+        contexts,
+        weights,
         federation.symmetry,
-        federation.releases.generator(release.id).config.prior,
+        generator.config.prior,
         anchor=federation.prior_anchor(parent),
         before=before,
     )
@@ -154,8 +165,9 @@ def _fine_tuning(
         # Heads are solved, whatever the site started from.
         return None
     row, episodes = newest.sites.index(site), newest.weights.shape[1]
+    key = release.records[release.sites.index(site) * episodes]
     records = federation.zoo.snapshot(release.snapshot).records(site=site)
-    record = next(r for r in records if r.key == release.records[row * episodes])
+    record = next(r for r in records if r.key == key)
     before, after = _start(federation, record, newest.contexts[row]), newest.weights[row, 0]
     if before is None:
         return None

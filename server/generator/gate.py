@@ -99,11 +99,11 @@ def unsound(generator: Generator) -> str:
         require_finite(generator, where="")
     except ReleaseError as error:
         return str(error)
-    anchored = generator.prior.anchor
-    around = generator.mean.expand(_DRAWS, -1)
-    with torch.no_grad():
-        expected = generator.expect(torch.zeros(1, len(anchored)))
-        drawn = generator.sample(around, generator_for("gate", "draws"))
-    if not bool(expected.isfinite().all() and drawn.isfinite().all()):
-        return "the generator makes networks that are not finite."
+    for member in generator.members:
+        around = member.mean.expand(_DRAWS, -1)
+        with torch.no_grad():
+            expected = member.expect(torch.zeros(1, around.shape[1]))
+            drawn = member.sample(around, generator_for("gate", "draws"))
+        if not bool(expected.isfinite().all() and drawn.isfinite().all()):
+            return "the generator makes networks that are not finite."
     return ""

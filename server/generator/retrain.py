@@ -141,6 +141,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         chain=chain,
         body_sites=tuple(update.site for update in updates),
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
+        model=fit.model() if used else "",
     )
     return federation.releases.write_candidate(release, fit)
 
@@ -149,9 +150,11 @@ def _settings(federation: Federation) -> GeneratorConfig:
     """The generator's settings; with a body the field serves the audit alone, and is fitted less.
 
     Sites pull their heads to the prior's, and draws around it have made none of them better.
-    Around a shared network nothing is drawn.
+    Around a shared network nothing is drawn, and there is one family.
     """
     settings = federation.config.generator
+    if federation.config.has_shared_network:
+        settings = replace(settings, prior=replace(settings.prior, families=1))
     most = 0 if federation.config.has_shared_network else _FIELD_STEPS
     if federation.body is None and most:
         return settings

@@ -78,6 +78,8 @@ def expectation(
 ) -> Expectation | None:
     """The parent's predictions for contexts; None if its probes start from another anchor.
 
+    A mixed fleet has none either: its families are found anew from all records.
+
     Args:
         federation: The folder.
         parent: The release to refine; None before the first.
@@ -88,7 +90,10 @@ def expectation(
         return None
     if parent.anchors < federation.config.probe.anchors:
         return None
-    prior = federation.releases.generator(parent.id).prior
+    generator = federation.releases.generator(parent.id)
+    if generator.fleet is not None:
+        return None
+    prior = generator.prior
     expected = prior(contexts.flatten(0, 1)).view_as(contexts)
     without = federation.releases.expected(parent.id)
     row = {site: index for index, site in enumerate(parent.sites)}

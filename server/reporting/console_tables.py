@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.evaluation.arm_names import FEWEST_SITES, GENERATED, label
+from server.reporting.personalised import personalised_rows
 
 TITLES = {
     ("few-shot", "seen"): "Held-out sites with known classes in new combinations",
@@ -55,6 +56,9 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text()
     if result.get("baselines"):
         yield _costs(result)
+        yield Text()
+    if result.get("personalised"):
+        yield _personalised(personalised_rows(result), result["personalised"]["rounds"])
         yield Text()
     yield from map(Text, _judgement(result["held_out_verdict"]))
     for note in result["data_notes"]:
@@ -127,6 +131,34 @@ def _costs(result: Mapping[str, Any]) -> Table:
             f"{cost['bytes_down'] / 1e3:.1f}",
             f"{cost['local_steps']}",
             f"{cost['seconds']:.0f}",
+        )
+    return table
+
+
+def _personalised(rows: Mapping[str, Mapping[str, Any]], rounds: Sequence[int]) -> Table:
+    """The own networks of training sites, with the costs of baselines."""
+    table = _titled(
+        "Training sites' own networks on their own test examples: accuracy in % over all test "
+        "examples\nafter a round; then the mean over sites after the last one"
+    )
+    table.add_column("method", no_wrap=True)
+    for number in rounds:
+        table.add_column(f"round {number}", justify="right", no_wrap=True)
+    for name in ("sites", "kB up", "steps a round", "own steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    best = [max(column) for column in zip(*(row["weighted"] for row in rows.values()), strict=True)]
+    for key, row in rows.items():
+        cost = row.get("cost")
+        table.add_row(
+            label(key),
+            *(
+                Text(f"{100 * value:.1f}", style="bold" * (value == top))
+                for value, top in zip(row["weighted"], best, strict=True)
+            ),
+            f"{100 * row['plain'][-1]:.1f}",
+            f"{cost['bytes_up'] / 1e3:.1f}" if cost else "",
+            f"{cost['steps']:.0f}" if cost else "",
+            f"{cost['own_steps']:.0f}" if cost else "",
         )
     return table
 

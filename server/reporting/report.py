@@ -27,6 +27,7 @@ from server.reporting.findings import (
     verdict,
 )
 from server.reporting.html import render
+from server.reporting.personalised import personalised_rows
 
 __all__ = ["render_report", "write_report"]
 
@@ -83,6 +84,7 @@ def render_report(result: Mapping[str, Any]) -> str:
         rounds=_totals(result.get("rounds") or []),
         label=label,
         description=description,
+        personalised=personalised_rows(result) if result.get("personalised") else {},
         after=after,
         lead=GENERATED,
         base=RANDOM,

@@ -19,6 +19,7 @@ def result_of(
     *,
     training: Sequence[Mapping[str, Any]],
     baselines: Mapping[str, Any],
+    personalised: Mapping[str, Any],
     wall_seconds: float,
 ) -> dict[str, Any]:
     """Builds the content of ``result.json``.
@@ -30,6 +31,7 @@ def result_of(
         held_out: Measured arms by kind of held-out site.
         training: Accuracy at training sites after each round, oldest first.
         baselines: Cost of each baseline that was measured beside the arms, by its key.
+        personalised: What baselines give to training sites, where labels are shared.
         wall_seconds: Duration of the whole run.
     """
     target = federation.target
@@ -50,6 +52,7 @@ def result_of(
                     "promoted": state.promoted,
                     "reasons": list(release.reasons) if not state.promoted else [],
                     "left_out": dict(release.left_out),
+                    "model": release.model,
                     "figures": {name: round(v, 6) for name, v in release.figures.items()},
                 }
             )
@@ -73,6 +76,7 @@ def result_of(
             "figures": {name: round(figure, 6) for name, figure in judged.figures.items()},
         },
         **({"baselines": dict(baselines)} if baselines else {}),
+        **({"personalised": dict(personalised)} if personalised else {}),
         "steps_to_target": {
             kind: None if part is None else steps_to_target(part) for kind, part in held_out.items()
         },

@@ -29,6 +29,7 @@ from f2l_fed.events import Listener
 from server.cluster import connection
 from server.cluster.baselines import evaluate_baselines
 from server.cluster.held_out import evaluate_held_out
+from server.cluster.personalised import evaluate_personalised
 from server.federation.folder import Federation
 from server.reporting.result import result_of
 from server.rounds.state import RoundState
@@ -114,6 +115,10 @@ def _connected_run(
                 held_out, outcome["baselines"] = evaluate_baselines(
                     federation.config, divided, simulation.rounds, parts, held_out, stop=stop
                 )
+                if divided.shared_labels:
+                    outcome["personalised"] = evaluate_personalised(
+                        federation.config, divided, simulation.rounds, stop=stop
+                    )
             outcome["held_out"] = held_out
         except Exception as error:
             # The boundary of Flower's thread: the main thread raises the error again.
@@ -146,6 +151,7 @@ def _connected_run(
         outcome["held_out"],
         training=outcome["training"],
         baselines=outcome.get("baselines", {}),
+        personalised=outcome.get("personalised", {}),
         wall_seconds=time.monotonic() - began,
     )
     write_atomically(federation.root / "result.json", json.dumps(result, indent=1) + "\n")

@@ -16,6 +16,7 @@ import pytest
 
 from f2l_fed.core.locks import locked
 from f2l_fed.evaluation.arm_names import BASELINE_ARMS, keys
+from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
 from f2l_fed.evaluation.baselines.registry import BASELINES
 from tests.support.commands import in_process
 from tests.support.small_federation import SETTINGS, small_federation
@@ -108,6 +109,23 @@ def test_baselines_stand_beside_the_arms_with_their_costs(tmp_path):
     assert "ProtoNet + LR" in done.stdout
     assert "kB up" in done.stdout
     assert "Per-FedAvg" in (out / "report.html").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_shared_labels_add_the_baselines_own_networks_of_training_sites(tmp_path):
+    out = tmp_path / "out"
+    done = simulate(*SMALL, "--scenario", "dirichlet", "--baselines", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    part = json.loads((out / "result.json").read_text())["personalised"]
+    assert part["rounds"] == [1, 2]
+    assert tuple(part["methods"]) == tuple(PERSONALISED_BASELINES)
+    for row in part["methods"].values():
+        assert len(row["weighted"]) == len(row["plain"]) == 2
+    assert part["methods"]["fedavg_epochs"]["weighted"][-1] > 0.8
+    assert part["methods"]["fedavg_epochs"]["cost"]["own_steps"] > 0
+    assert "FedRep" in done.stdout
+    assert "an averaged body" in (out / "report.html").read_text()
 
 
 @pytest.mark.ray

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from f2l_fed.codec.config import CodecConfig
 from f2l_fed.flow import FlowConfig, VelocityField
-from f2l_fed.generator.config import GeneratorConfig
+from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.generator.fit import GeneratorFit, fit_generator
 from f2l_fed.generator.generator import Generator
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -79,4 +79,5 @@ def stirred(field: VelocityField, seed: int = 0) -> VelocityField:
 def small_generator(*, symmetric: bool = True, source: str = "prior") -> Generator:
     """That of `small_fit` with a field that is far from the normal one."""
     generator = small_fit(symmetric=symmetric, source=source).generator
-    return replace(generator, velocity=stirred(generator.velocity))
+    config = replace(generator.config, sample=SampleConfig())
+    return replace(generator, velocity=stirred(generator.velocity), config=config)

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"server/control/proto/control.proto\x12\x12\x66\x32l_fed.control.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rHealthRequest\"n\n\x0bHealthReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x10\n\x08problems\x18\x04 \x03(\t\"\"\n\x11ListRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"#\n\x12WatchRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\xb5\x03\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05sites\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x03(\t\x12\x39\n\x08rejected\x18\x06 \x03(\x0b\x32\'.f2l_fed.control.v1.Round.RejectedEntry\x12\x0f\n\x07release\x18\x07 \x01(\t\x12\x10\n\x08promoted\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x37\n\x07seconds\x18\n \x03(\x0b\x32&.f2l_fed.control.v1.Round.SecondsEntry\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\r \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x0e \x01(\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListReleasesRequest\" \n\x12ShowReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x15PromoteReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16RollbackReleaseRequest\"\xcf\x03\n\x07Release\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.f2l_fed.control.v1.Release.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x04\x12\x39\n\x07\x66igures\x18\x05 \x03(\x0b\x32(.f2l_fed.control.v1.Release.FiguresEntry\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\r\n\x05sites\x18\x07 \x03(\t\x12:\n\x08left_out\x18\x08 \x03(\x0b\x32(.f2l_fed.control.v1.Release.LeftOutEntry\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0f\n\x07\x61nchors\x18\n \x01(\r\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\x0c\n\x08PROMOTED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"\x12\n\x10ListSitesRequest\"\x91\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\r\x12\x10\n\x08rejected\x18\x03 \x01(\r\x12\x12\n\nlast_round\x18\x04 \x01(\r\x12\x16\n\x0elast_rejection\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06online\x18\x07 \x01(\x08\x12\x0c\n\x04\x65nds\x18\x08 \x01(\t\">\n\x0e\x41\x64\x64SiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hours\x18\x02 \x01(\r\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"\x1b\n\x0c\x41\x64\x64SiteReply\x12\x0b\n\x03kit\x18\x01 \x01(\x0c\"!\n\x11RemoveSiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x11StartRoundRequest\x12\x0e\n\x06rounds\x18\x01 \x01(\r\x12\r\n\x05sites\x18\x02 \x01(\r\"\x13\n\x11\x41\x62ortRoundRequest\"#\n\x12ResumeRoundRequest\x12\r\n\x05sites\x18\x01 \x01(\r\"\x10\n\x0eShowRunRequest\"P\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x01(\r\x12\x11\n\tremaining\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\'\n\x12WatchEventsRequest\x12\x11\n\tsince_run\x18\x01 \x01(\x08\"h\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x11\n\x0fZooStatsRequest\"\x8c\x01\n\rZooStatsReply\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x13\n\x0bquarantined\x18\x02 \x01(\x04\x12\r\n\x05sites\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x11\n\tforgotten\x18\x07 \x03(\t2\xaa\n\n\x07\x43ontrol\x12L\n\x06Health\x12!.f2l_fed.control.v1.HealthRequest\x1a\x1f.f2l_fed.control.v1.HealthReply\x12P\n\nListRounds\x12%.f2l_fed.control.v1.ListRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12R\n\x0bWatchRounds\x12&.f2l_fed.control.v1.WatchRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12V\n\x0cListReleases\x12\'.f2l_fed.control.v1.ListReleasesRequest\x1a\x1b.f2l_fed.control.v1.Release0\x01\x12R\n\x0bShowRelease\x12&.f2l_fed.control.v1.ShowReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12M\n\tListSites\x12$.f2l_fed.control.v1.ListSitesRequest\x1a\x18.f2l_fed.control.v1.Site0\x01\x12R\n\x08ZooStats\x12#.f2l_fed.control.v1.ZooStatsRequest\x1a!.f2l_fed.control.v1.ZooStatsReply\x12\x46\n\x07ShowRun\x12\".f2l_fed.control.v1.ShowRunRequest\x1a\x17.f2l_fed.control.v1.Run\x12R\n\x0bWatchEvents\x12&.f2l_fed.control.v1.WatchEventsRequest\x1a\x19.f2l_fed.control.v1.Event0\x01\x12O\n\x07\x41\x64\x64Site\x12\".f2l_fed.control.v1.AddSiteRequest\x1a .f2l_fed.control.v1.AddSiteReply\x12M\n\nRemoveSite\x12%.f2l_fed.control.v1.RemoveSiteRequest\x1a\x18.f2l_fed.control.v1.Site\x12L\n\nStartRound\x12%.f2l_fed.control.v1.StartRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12L\n\nAbortRound\x12%.f2l_fed.control.v1.AbortRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12N\n\x0bResumeRound\x12&.f2l_fed.control.v1.ResumeRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12X\n\x0ePromoteRelease\x12).f2l_fed.control.v1.PromoteReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12Z\n\x0fRollbackRelease\x12*.f2l_fed.control.v1.RollbackReleaseRequest\x1a\x1b.f2l_fed.control.v1.Releaseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"server/control/proto/control.proto\x12\x12\x66\x32l_fed.control.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n\rHealthRequest\"n\n\x0bHealthReply\x12\x0f\n\x07version\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x10\n\x08problems\x18\x04 \x03(\t\"\"\n\x11ListRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"#\n\x12WatchRoundsRequest\x12\r\n\x05\x66irst\x18\x01 \x01(\r\"\xb5\x03\n\x05Round\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\r\n\x05sites\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x03(\t\x12\x39\n\x08rejected\x18\x06 \x03(\x0b\x32\'.f2l_fed.control.v1.Round.RejectedEntry\x12\x0f\n\x07release\x18\x07 \x01(\t\x12\x10\n\x08promoted\x18\x08 \x01(\x08\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x37\n\x07seconds\x18\n \x03(\x0b\x32&.f2l_fed.control.v1.Round.SecondsEntry\x12\x10\n\x08\x62ytes_up\x18\x0b \x01(\x04\x12\x12\n\nbytes_down\x18\x0c \x01(\x04\x12\x17\n\x0f\x61\x63\x63uracy_before\x18\r \x01(\x01\x12\x16\n\x0e\x61\x63\x63uracy_after\x18\x0e \x01(\x01\x1a/\n\rRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13ListReleasesRequest\" \n\x12ShowReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x15PromoteReleaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16RollbackReleaseRequest\"\xde\x03\n\x07Release\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x05state\x18\x02 \x01(\x0e\x32!.f2l_fed.control.v1.Release.State\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x10\n\x08snapshot\x18\x04 \x01(\x04\x12\x39\n\x07\x66igures\x18\x05 \x03(\x0b\x32(.f2l_fed.control.v1.Release.FiguresEntry\x12\x0f\n\x07reasons\x18\x06 \x03(\t\x12\r\n\x05sites\x18\x07 \x03(\t\x12:\n\x08left_out\x18\x08 \x03(\x0b\x32(.f2l_fed.control.v1.Release.LeftOutEntry\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x0f\n\x07\x61nchors\x18\n \x01(\r\x12\r\n\x05model\x18\x0b \x01(\t\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cLeftOutEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\r\n\tCANDIDATE\x10\x01\x12\x0c\n\x08PROMOTED\x10\x02\x12\x0b\n\x07RETIRED\x10\x03\"\x12\n\x10ListSitesRequest\"\x91\x01\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\r\x12\x10\n\x08rejected\x18\x03 \x01(\r\x12\x12\n\nlast_round\x18\x04 \x01(\r\x12\x16\n\x0elast_rejection\x18\x05 \x01(\t\x12\r\n\x05state\x18\x06 \x01(\t\x12\x0e\n\x06online\x18\x07 \x01(\x08\x12\x0c\n\x04\x65nds\x18\x08 \x01(\t\">\n\x0e\x41\x64\x64SiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hours\x18\x02 \x01(\r\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"\x1b\n\x0c\x41\x64\x64SiteReply\x12\x0b\n\x03kit\x18\x01 \x01(\x0c\"!\n\x11RemoveSiteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x11StartRoundRequest\x12\x0e\n\x06rounds\x18\x01 \x01(\r\x12\r\n\x05sites\x18\x02 \x01(\r\"\x13\n\x11\x41\x62ortRoundRequest\"#\n\x12ResumeRoundRequest\x12\r\n\x05sites\x18\x01 \x01(\r\"\x10\n\x0eShowRunRequest\"P\n\x03Run\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x01(\r\x12\x11\n\tremaining\x18\x04 \x01(\r\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\'\n\x12WatchEventsRequest\x12\x11\n\tsince_run\x18\x01 \x01(\x08\"h\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x06\x66ields\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x11\n\x0fZooStatsRequest\"\x8c\x01\n\rZooStatsReply\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x13\n\x0bquarantined\x18\x02 \x01(\x04\x12\r\n\x05sites\x18\x03 \x01(\x04\x12\x0e\n\x06rounds\x18\x04 \x01(\x04\x12\x0f\n\x07\x63ommits\x18\x05 \x01(\x04\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x11\n\tforgotten\x18\x07 \x03(\t2\xaa\n\n\x07\x43ontrol\x12L\n\x06Health\x12!.f2l_fed.control.v1.HealthRequest\x1a\x1f.f2l_fed.control.v1.HealthReply\x12P\n\nListRounds\x12%.f2l_fed.control.v1.ListRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12R\n\x0bWatchRounds\x12&.f2l_fed.control.v1.WatchRoundsRequest\x1a\x19.f2l_fed.control.v1.Round0\x01\x12V\n\x0cListReleases\x12\'.f2l_fed.control.v1.ListReleasesRequest\x1a\x1b.f2l_fed.control.v1.Release0\x01\x12R\n\x0bShowRelease\x12&.f2l_fed.control.v1.ShowReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12M\n\tListSites\x12$.f2l_fed.control.v1.ListSitesRequest\x1a\x18.f2l_fed.control.v1.Site0\x01\x12R\n\x08ZooStats\x12#.f2l_fed.control.v1.ZooStatsRequest\x1a!.f2l_fed.control.v1.ZooStatsReply\x12\x46\n\x07ShowRun\x12\".f2l_fed.control.v1.ShowRunRequest\x1a\x17.f2l_fed.control.v1.Run\x12R\n\x0bWatchEvents\x12&.f2l_fed.control.v1.WatchEventsRequest\x1a\x19.f2l_fed.control.v1.Event0\x01\x12O\n\x07\x41\x64\x64Site\x12\".f2l_fed.control.v1.AddSiteRequest\x1a .f2l_fed.control.v1.AddSiteReply\x12M\n\nRemoveSite\x12%.f2l_fed.control.v1.RemoveSiteRequest\x1a\x18.f2l_fed.control.v1.Site\x12L\n\nStartRound\x12%.f2l_fed.control.v1.StartRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12L\n\nAbortRound\x12%.f2l_fed.control.v1.AbortRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12N\n\x0bResumeRound\x12&.f2l_fed.control.v1.ResumeRoundRequest\x1a\x17.f2l_fed.control.v1.Run\x12X\n\x0ePromoteRelease\x12).f2l_fed.control.v1.PromoteReleaseRequest\x1a\x1b.f2l_fed.control.v1.Release\x12Z\n\x0fRollbackRelease\x12*.f2l_fed.control.v1.RollbackReleaseRequest\x1a\x1b.f2l_fed.control.v1.Releaseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,41 +64,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKRELEASEREQUEST']._serialized_start=857
   _globals['_ROLLBACKRELEASEREQUEST']._serialized_end=881
   _globals['_RELEASE']._serialized_start=884
-  _globals['_RELEASE']._serialized_end=1347
-  _globals['_RELEASE_FIGURESENTRY']._serialized_start=1179
-  _globals['_RELEASE_FIGURESENTRY']._serialized_end=1225
-  _globals['_RELEASE_LEFTOUTENTRY']._serialized_start=1227
-  _globals['_RELEASE_LEFTOUTENTRY']._serialized_end=1273
-  _globals['_RELEASE_STATE']._serialized_start=1275
-  _globals['_RELEASE_STATE']._serialized_end=1347
-  _globals['_LISTSITESREQUEST']._serialized_start=1349
-  _globals['_LISTSITESREQUEST']._serialized_end=1367
-  _globals['_SITE']._serialized_start=1370
-  _globals['_SITE']._serialized_end=1515
-  _globals['_ADDSITEREQUEST']._serialized_start=1517
-  _globals['_ADDSITEREQUEST']._serialized_end=1579
-  _globals['_ADDSITEREPLY']._serialized_start=1581
-  _globals['_ADDSITEREPLY']._serialized_end=1608
-  _globals['_REMOVESITEREQUEST']._serialized_start=1610
-  _globals['_REMOVESITEREQUEST']._serialized_end=1643
-  _globals['_STARTROUNDREQUEST']._serialized_start=1645
-  _globals['_STARTROUNDREQUEST']._serialized_end=1695
-  _globals['_ABORTROUNDREQUEST']._serialized_start=1697
-  _globals['_ABORTROUNDREQUEST']._serialized_end=1716
-  _globals['_RESUMEROUNDREQUEST']._serialized_start=1718
-  _globals['_RESUMEROUNDREQUEST']._serialized_end=1753
-  _globals['_SHOWRUNREQUEST']._serialized_start=1755
-  _globals['_SHOWRUNREQUEST']._serialized_end=1771
-  _globals['_RUN']._serialized_start=1773
-  _globals['_RUN']._serialized_end=1853
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1855
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1894
-  _globals['_EVENT']._serialized_start=1896
-  _globals['_EVENT']._serialized_end=2000
-  _globals['_ZOOSTATSREQUEST']._serialized_start=2002
-  _globals['_ZOOSTATSREQUEST']._serialized_end=2019
-  _globals['_ZOOSTATSREPLY']._serialized_start=2022
-  _globals['_ZOOSTATSREPLY']._serialized_end=2162
-  _globals['_CONTROL']._serialized_start=2165
-  _globals['_CONTROL']._serialized_end=3487
+  _globals['_RELEASE']._serialized_end=1362
+  _globals['_RELEASE_FIGURESENTRY']._serialized_start=1194
+  _globals['_RELEASE_FIGURESENTRY']._serialized_end=1240
+  _globals['_RELEASE_LEFTOUTENTRY']._serialized_start=1242
+  _globals['_RELEASE_LEFTOUTENTRY']._serialized_end=1288
+  _globals['_RELEASE_STATE']._serialized_start=1290
+  _globals['_RELEASE_STATE']._serialized_end=1362
+  _globals['_LISTSITESREQUEST']._serialized_start=1364
+  _globals['_LISTSITESREQUEST']._serialized_end=1382
+  _globals['_SITE']._serialized_start=1385
+  _globals['_SITE']._serialized_end=1530
+  _globals['_ADDSITEREQUEST']._serialized_start=1532
+  _globals['_ADDSITEREQUEST']._serialized_end=1594
+  _globals['_ADDSITEREPLY']._serialized_start=1596
+  _globals['_ADDSITEREPLY']._serialized_end=1623
+  _globals['_REMOVESITEREQUEST']._serialized_start=1625
+  _globals['_REMOVESITEREQUEST']._serialized_end=1658
+  _globals['_STARTROUNDREQUEST']._serialized_start=1660
+  _globals['_STARTROUNDREQUEST']._serialized_end=1710
+  _globals['_ABORTROUNDREQUEST']._serialized_start=1712
+  _globals['_ABORTROUNDREQUEST']._serialized_end=1731
+  _globals['_RESUMEROUNDREQUEST']._serialized_start=1733
+  _globals['_RESUMEROUNDREQUEST']._serialized_end=1768
+  _globals['_SHOWRUNREQUEST']._serialized_start=1770
+  _globals['_SHOWRUNREQUEST']._serialized_end=1786
+  _globals['_RUN']._serialized_start=1788
+  _globals['_RUN']._serialized_end=1868
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1870
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1909
+  _globals['_EVENT']._serialized_start=1911
+  _globals['_EVENT']._serialized_end=2015
+  _globals['_ZOOSTATSREQUEST']._serialized_start=2017
+  _globals['_ZOOSTATSREQUEST']._serialized_end=2034
+  _globals['_ZOOSTATSREPLY']._serialized_start=2037
+  _globals['_ZOOSTATSREPLY']._serialized_end=2177
+  _globals['_CONTROL']._serialized_start=2180
+  _globals['_CONTROL']._serialized_end=3502
 # @@protoc_insertion_point(module_scope)

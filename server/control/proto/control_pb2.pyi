@@ -104,7 +104,7 @@ class RollbackReleaseRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("id", "state", "parent", "snapshot", "figures", "reasons", "sites", "left_out", "parameters", "anchors")
+    __slots__ = ("id", "state", "parent", "snapshot", "figures", "reasons", "sites", "left_out", "parameters", "anchors", "model")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Release.State]
@@ -139,6 +139,7 @@ class Release(_message.Message):
     LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ANCHORS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     id: str
     state: Release.State
     parent: str
@@ -149,7 +150,8 @@ class Release(_message.Message):
     left_out: _containers.ScalarMap[str, str]
     parameters: int
     anchors: int
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[Release.State, str]] = ..., parent: _Optional[str] = ..., snapshot: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., reasons: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[str]] = ..., left_out: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[int] = ..., anchors: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[Release.State, str]] = ..., parent: _Optional[str] = ..., snapshot: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ..., reasons: _Optional[_Iterable[str]] = ..., sites: _Optional[_Iterable[str]] = ..., left_out: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[int] = ..., anchors: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ListSitesRequest(_message.Message):
     __slots__ = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from math import pi
 
 import pytest
@@ -302,13 +303,16 @@ def test_a_fit_that_stays_without_improvement_ends_early():
         return draws.get_state()
 
     ended = draws_after(steps=10)
-    assert torch.equal(draws_after(steps=500, patience=2), ended)
-    assert not torch.equal(draws_after(steps=500, patience=3), ended)
+    assert torch.equal(draws_after(steps=500, patience=2, look=3), ended)
+    assert torch.equal(draws_after(steps=500, patience=3, look=2), ended)
+    assert not torch.equal(draws_after(steps=500, patience=3, look=3), ended)
 
 
 def test_a_fit_without_steps_is_the_normal_one():
     fit = fit_flow(*bimodal(40), PLAIN, FlowConfig(width=8, depth=1, steps=0), rng())
-    assert (fit.step, fit.loss) == (0, fit.normal_loss)
+    assert (fit.step, fit.loss, fit.wins) == (0, fit.normal_loss, False)
+    gained = replace(fit, loss=fit.normal_loss - 0.1)
+    assert [replace(gained, error=error).wins for error in (0.04, 0.06)] == [True, False]
 
 
 def test_the_speed_of_exact_transport_is_that_of_its_closed_form():

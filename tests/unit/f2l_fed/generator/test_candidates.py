@@ -145,3 +145,13 @@ def test_the_nearest_records_are_those_with_the_nearest_contexts():
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises((ConfigError, UsageError)):
         CandidatesConfig(**wrong)
+
+
+def test_draws_of_several_families_are_averaged_within_each_alone():
+    left, right = torch.tensor([[4.0, 0, 0, 0.5], [0.5, 0, 0, 4]])
+    offered = {"sample-0": left, "sample-1-1": scaled(-9.0), "sample-1-2": right, "sample-3": right}
+    kind, weights = select(LINEAR, offered, X, Y, keep=2)
+    assert kind == BLEND
+    assert torch.equal(weights, (left + right) / 2)
+    apart = {"sample-0": left, "sample-1-1": right}
+    assert select(LINEAR, apart, X, Y, keep=2)[0] in apart

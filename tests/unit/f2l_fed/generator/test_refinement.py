@@ -43,7 +43,7 @@ def behind_a_vae(*, symmetric: bool) -> Generator:
         rng(1),
         anchor=torch.zeros(symmetry.size),
     )
-    return replace(fit.generator, velocity=stirred(fit.generator.velocity))
+    return replace(fit.generator, velocity=stirred(fit.generator.velocity), config=config)
 
 
 def returned_to(generator: Generator, count: int = 12, seed: int = 3) -> ReturnedNetworks:

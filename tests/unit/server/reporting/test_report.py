@@ -322,6 +322,24 @@ def test_what_a_site_reaches_alone_is_said(result):
     assert "trains alone, to the end, reaches 77.0%" in read(result).text
 
 
+def test_training_sites_with_the_baselines_for_shared_labels_have_a_table(result):
+    assert "Training sites beside baselines</h2>" not in render_report(result)
+    cost = {"bytes_up": 10_792, "bytes_down": 10_792, "steps": 39.9, "own_steps": 199.5}
+    row = {"weighted": [0.915, 0.922], "plain": [0.901, 0.913], "cost": cost}
+    result["personalised"] = {"rounds": [1, 3], "methods": {"fedavg_epochs": row}}
+    result["training_sites"] = [
+        {"round": 1, "release": "00001", "accuracy": 0.9, "weighted": 0.917},
+        {"round": 3, "release": "00003", "accuracy": 0.918, "weighted": 0.923},
+    ]
+    page = render_report(result)
+    told = re.search(r"Training sites beside baselines</h2>.*?</table>", page, re.S)
+    assert told is not None
+    cells = re.findall(r"<td>(.*?)</td>", told[0])
+    assert cells[:6] == ["91.7", "92.3", "91.8", "–", "–", "–"]
+    assert cells[6:] == ["91.5", "92.2", "91.3", "0.011", "40", "200"]
+    assert "FedAvg + 5" in told[0]
+
+
 def test_an_interval_over_few_sites_is_not_shown():
     result = {
         "held_out_sites": {"seen": 2},

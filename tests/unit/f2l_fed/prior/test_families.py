@@ -1,0 +1,85 @@
+"""Families of networks: as many as predict unseen networks better than one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from f2l_fed.prior.families import find_families
+from f2l_fed.prior.linear_prior import fit_prior
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from tests.support.fleets import mixed_records
+from tests.support.small import small_target
+
+TARGET = small_target()
+SIZE = TARGET.layout.size
+SYMMETRY = OutputSymmetry.of(TARGET, enabled=True)
+
+
+def found_in(contexts, weights, most=8):
+    anchor = torch.zeros(SIZE)
+    one = fit_prior(contexts, weights, SYMMETRY, anchor)
+    return find_families(contexts, weights, SYMMETRY, anchor, one, most=most)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("families", [2, 3])
+def test_families_are_found_as_they_are(families, told):
+    contexts, weights, labels = mixed_records(families, 30, told=told)
+    found = found_in(contexts, weights)
+    assert found is not None
+    assert len(found.priors) == families
+    pairs = set(zip(labels.tolist(), found.labels.tolist(), strict=True))
+    assert len(pairs) == families
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sites", [16, 40, 80])
+def test_one_family_stays_one(sites, seed):
+    contexts, weights, _ = mixed_records(1, sites, seed=seed)
+    assert found_in(contexts, weights) is None
+
+
+def test_more_than_the_most_are_not_looked_for():
+    contexts, weights, _ = mixed_records(3, 30)
+    assert found_in(contexts, weights, most=1) is None
+    two = found_in(contexts, weights, most=2)
+    assert two is not None
+    assert len(two.priors) == 2
+
+
+def test_families_too_small_for_a_prior_are_none():
+    contexts, weights, _ = mixed_records(2, 7)
+    assert found_in(contexts, weights) is None
+
+
+def test_the_largest_family_is_the_first():
+    contexts, weights, labels = mixed_records(2, 30)
+    kept = (labels == 1) | (torch.arange(60) < 30)
+    found = found_in(contexts[kept], weights[kept])
+    assert found is not None
+    assert torch.equal(found.labels, 1 - labels[kept])
+
+
+def test_shares_follow_a_context_that_tells_the_family_and_no_other():
+    contexts, weights, _ = mixed_records(2, 40)
+    found = found_in(contexts, weights)
+    assert found is not None
+    shares = found.shares(contexts.flatten(0, 1))
+    own = shares[torch.arange(160), found.labels.repeat_interleave(2)]
+    assert float(own.mean()) > 0.9
+    torch.testing.assert_close(shares.sum(1), torch.ones(160))
+    contexts, weights, _ = mixed_records(2, 40, told=False)
+    found = found_in(contexts, weights)
+    assert found is not None
+    assert float((found.shares(contexts.flatten(0, 1)) - 0.5).abs().max()) < 0.35
+
+
+def test_each_prior_is_that_of_its_own_sites():
+    contexts, weights, _ = mixed_records(2, 30)
+    found = found_in(contexts, weights)
+    assert found is not None
+    for family, prior in enumerate(found.priors):
+        rows = found.labels == family
+        alone = fit_prior(contexts[rows], weights[rows], SYMMETRY, torch.zeros(SIZE))
+        assert torch.equal(prior.held_out, alone.held_out)
