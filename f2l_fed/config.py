@@ -29,7 +29,13 @@ from f2l_fed.generator.config import (
     GeneratorConfig,
     SampleConfig,
 )
-from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, ProbeConfig, Recipe
+from f2l_fed.local_training.config import (
+    EpisodesConfig,
+    HeadConfig,
+    ProbeConfig,
+    Recipe,
+    SharedConfig,
+)
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
 from f2l_fed.targets.config import TargetConfig
@@ -138,6 +144,7 @@ class FederationConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
+    shared: SharedConfig = field(default_factory=SharedConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     first: Recipe = Recipe(steps=150, lr=0.05, momentum=0.9, batch=50)
     later: Recipe = Recipe(steps=15, lr=0.03, momentum=0.9, batch=50)
@@ -166,11 +173,13 @@ class FederationConfig:
 
     @property
     def has_body(self) -> bool:
-        """Whether all sites share a body, and heads are generated.
-
-        Where labels are shared, one head serves all and whole networks are generated.
-        """
+        """Whether all sites share a body, and heads are generated."""
         return self.target.adapt == "head" and not self.shared_labels
+
+    @property
+    def has_shared_network(self) -> bool:
+        """Whether all sites share a network with its head, since labels mean the same."""
+        return self.target.adapt == "head" and self.shared_labels
 
     @property
     def pairs(self) -> int:
@@ -182,7 +191,13 @@ class FederationConfig:
 
         On a body a site starts from a solved head, in the first round too.
         """
-        return self.later if release or self.has_body else self.first
+        shares = self.has_body or self.has_shared_network
+        return self.later if release or shares else self.first
+
+    @property
+    def limits(self) -> GateConfig:
+        """The limits of the gate; around a shared network those that are about accuracy alone."""
+        return self.gate.of_accuracy() if self.has_shared_network else self.gate
 
     @property
     def generator(self) -> GeneratorConfig:

@@ -110,6 +110,7 @@ class ModelStart:
         pull: Strength of the steps' pull to their start, divided by the number of examples.
         temperature: Divisor of the network's logits, which the start does not have.
         own_classes: Whether its outputs are the classes that the site has, numbered from 0.
+        falling: Whether the learning rate falls to zero.
     """
 
     model: Model
@@ -117,6 +118,7 @@ class ModelStart:
     pull: float = 0.0
     temperature: float = 1.0
     own_classes: bool = False
+    falling: bool = False
 
 
 def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> None:
@@ -130,6 +132,7 @@ def save_model(folder: Path, model: Model, start: ModelStart | None = None) -> N
             "pull": start.pull,
             "temperature": start.temperature,
             "own_classes": start.own_classes,
+            "falling": start.falling,
         }
         steps = {"recipe": json.dumps({**asdict(start.recipe), **more})}
         files[START] = _packed(start.model, steps)
@@ -164,12 +167,14 @@ def load_start(folder: Path) -> ModelStart | None:
     model, recipe = _read(path, "recipe")
     pull, temperature = recipe.pop("pull", 0.0), recipe.pop("temperature", 1.0)
     own_classes = recipe.pop("own_classes", False)
+    falling = recipe.pop("falling", False)
     return ModelStart(
         model=model,
         recipe=from_mapping(Recipe, recipe, where=str(path)),
         pull=float(pull),
         temperature=float(temperature),
         own_classes=bool(own_classes),
+        falling=bool(falling),
     )
 
 

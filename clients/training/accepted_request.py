@@ -24,6 +24,7 @@ from clients.site.site import Site
 from clients.training.accepted_body import allow_body
 from f2l_fed.errors import DataError, LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
@@ -90,7 +91,8 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
             nothing = "body" if frame.body_layout else "update"
             allow_answer(policy, min(leaving(site, frame), default=nothing), app)
             site.sent.allow_round(policy, utc_now())
-        allow_request(policy, frame.target, request.recipe, count)
+        for recipe in recipes_of(request, count):
+            allow_request(policy, frame.target, recipe, count)
     else:
         allow_answer(policy, "probe", app)
     allow_request(policy, frame.target, frame.probe, count)
@@ -135,9 +137,10 @@ def work_of(site: Site, request: ProbeRequest | Task) -> Work:
     steps, examples = 0 if frame.body_layout else frame.episodes * frame.probe.steps, 0
     if isinstance(request, Task):
         networks = max(len(request.candidates), 1)
-        steps += networks * request.recipe.steps
-        if request.recipe.steps:
-            examples = min(request.recipe.batch or count, count)
+        for recipe in recipes_of(request, count):
+            steps += networks * recipe.steps
+            if recipe.steps:
+                examples = min(recipe.batch or count, count)
         if frame.episodic is not None:
             steps += episodic_steps(site, request)
     sent = request.anchor
@@ -148,6 +151,13 @@ def work_of(site: Site, request: ProbeRequest | Task) -> Work:
         examples=examples,
         anchor="first" if sent is None else sha256(sent.numpy().data).hexdigest()[:12],
     )
+
+
+def recipes_of(task: Task, examples: int) -> tuple[Recipe, ...]:
+    """The gradient steps on whole networks or heads that a task asks for."""
+    if (shared := task.frame.shared) is None:
+        return (task.recipe,)
+    return shared.own_recipe(examples, task.release), shared.update_recipe(examples)
 
 
 def episodic_steps(site: Site, task: Task) -> int:
@@ -286,6 +296,9 @@ def _allow_anchor(site: Site, request: ProbeRequest | Task, sent: Tensor, target
     policy = site.config.policy
     if not (policy.shared_labels and request.frame.shared_labels):
         raise PolicyRefusal("anchor-with-head")
-    support = site.train.y.bincount().clamp(max=request.frame.shots).sum()
-    if int(support) < policy.minimum_head_examples:
+    frame, labels = request.frame, site.train.y
+    support = int(labels.bincount().clamp(max=frame.shots).sum())
+    if frame.shared is not None:
+        support = min(len(labels), frame.shots * frame.classes)
+    if support < policy.minimum_head_examples:
         raise PolicyRefusal("too-few-examples-a-step")

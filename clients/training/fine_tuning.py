@@ -18,6 +18,7 @@ from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.local_training.candidate_kinds import ANCHOR
+from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from f2l_fed.local_training.site_streams import steps_stream
@@ -36,6 +37,8 @@ class FineTuned:
         before: Loss and accuracy of the start on the validation examples.
         after: Loss and accuracy of the network on them.
         temperature: Divisor of the logits that is in the network already, and not in the start.
+        recipe: The steps in between; None for those of the task.
+        falling: Whether their learning rate falls to zero.
     """
 
     chosen: str
@@ -44,6 +47,8 @@ class FineTuned:
     before: tuple[float, float]
     after: tuple[float, float]
     temperature: float = 1.0
+    recipe: Recipe | None = None
+    falling: bool = False
 
     @property
     def is_usable(self) -> bool:
@@ -112,6 +117,7 @@ def model_of(
     """The network that the site keeps of a task, and the start that it was made from."""
     site, task = accepted.site, accepted.request
     frame = task.frame
+    recipe = network.recipe or task.recipe
     whole = accepted.target if accepted.body is None else accepted.body.network
     layout = whole.layout
     facts = ModelFacts(
@@ -126,7 +132,7 @@ def model_of(
         release=task.release,
         chosen=network.chosen,
         layout=layout.digest,
-        steps=task.recipe.steps,
+        steps=recipe.steps,
         accuracy_before=network.before[1],
         accuracy=network.after[1],
         encoding=site.encoding.text,
@@ -137,9 +143,10 @@ def model_of(
         Model(weights=network.weights, layout=layout, facts=facts),
         ModelStart(
             model=start,
-            recipe=task.recipe,
+            recipe=recipe,
             pull=0.0 if frame.head is None else frame.head.step_pull,
             temperature=network.temperature,
+            falling=network.falling,
             own_classes=accepted.body is not None,
         ),
     )
@@ -170,7 +177,9 @@ def fine_tune_again(
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")
     x, y, first = site.train.x, site.train.y, start.model.weights
-    weights = finetune(target, first, x, y, recipe, rng, pull=start.pull / len(y))
+    weights = finetune(
+        target, first, x, y, recipe, rng, pull=start.pull / len(y), falling=start.falling
+    )
     network = tempered(site, target, facts.chosen, first, weights, start.temperature)
     if not network.is_usable:
         raise TargetError(

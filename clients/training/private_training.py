@@ -48,25 +48,29 @@ def private_update(accepted: AcceptedRequest[Task], budget: Budget) -> tuple[Upd
         PolicyRefusal: If the budget does not reach for it, or the server sent no prior.
     """
     site, task = accepted.site, accepted.request
+    count, recipe = len(site.train.y), task.recipe
     episodes = task.candidates or ({ANCHOR: accepted.first_anchor},)
     kind = PRIOR if task.candidates else ANCHOR
+    if shared := task.frame.shared:
+        # Without the site's label mix, which would be in every gradient and tell of all examples.
+        episodes, kind, recipe = ({ANCHOR: accepted.anchor},), ANCHOR, shared.update_recipe(count)
     if any(kind not in candidates for candidates in episodes):
         raise PolicyRefusal("no-start-without-choice")
-    probe, count = _cached_probe(accepted), len(site.train.y)
-    parts = [(dp_sgd.sampling_rate(task.recipe, count), task.recipe.steps)]
+    probe = _cached_probe(accepted)
+    parts = [(dp_sgd.sampling_rate(recipe, count), recipe.steps)]
     if probe is None:
         parts.append((1.0, task.frame.probe.steps))
     noise = budget.spend([(rate, steps) for rate, steps in parts if steps])
     if probe is None:
         probe = _make_probe(accepted, noise)
-    change = _noised_change(accepted, episodes[0][kind], task.recipe, noise)
+    change = _noised_change(accepted, episodes[0][kind], recipe, noise)
     update = Update(
         site=site.config.name,
         round=task.round,
         chosen=(kind,) * len(episodes),
         weights=torch.stack([candidates[kind] + change for candidates in episodes]),
         probes=probe.expand(task.frame.episodes, -1).clone(),
-        numbers={"examples": float(count), "steps": float(task.recipe.steps)},
+        numbers={"examples": float(count), **({} if shared else {"steps": float(recipe.steps)})},
     )
     return update, float(change.double().norm())
 

@@ -15,6 +15,7 @@ from clients.site.model_store import Model, ModelStart
 from clients.site.policy import allow_download
 from clients.site.sent_log import array_bytes, utc_now
 from clients.site.site import Site
+from clients.training import shared_training
 from clients.training.accepted_request import accept
 from clients.training.body_training import own_network
 from clients.training.fine_tuning import FineTuned, fine_tune_episodes, model_of
@@ -64,6 +65,8 @@ def request_network(
         accepted = replace(accepted, request=asked)
     if accepted.body is not None:
         network = own_network(accepted)
+    elif task.frame.shared is not None:
+        network = shared_training.own_network(accepted, steps=steps)
     else:
         (network,) = fine_tune_episodes(accepted)
     if not network.is_usable:

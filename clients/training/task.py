@@ -10,11 +10,13 @@ from clients.site.model_store import save_model
 from clients.site.policy import allowed_numbers
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
+from clients.training import shared_training
 from clients.training.accepted_request import AcceptedRequest, accept
 from clients.training.body_training import context, own_network, update_on_body
 from clients.training.fine_tuning import fine_tune_episodes, lowest_loss, model_of, plain_update
 from clients.training.private_training import private_probes, private_update
 from clients.training.probe_cache import probes_of
+from clients.training.shared_training import contexts_of
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
 
@@ -42,6 +44,8 @@ def respond(site: Site, task: Task, *, app: str = "") -> tuple[Update, tuple[flo
     accepted = accept(site, task, app=app)
     if accepted.body is not None:
         return _respond_on_body(accepted)
+    if task.frame.shared is not None:
+        return _respond_to_shared(accepted)
     networks = fine_tune_episodes(accepted)
     if (best := lowest_loss(networks)) is not None:
         save_model(site.state, *model_of(accepted, best, utc_now()))
@@ -76,7 +80,8 @@ def respond_to_probe(site: Site, request: ProbeRequest, *, app: str | None = "")
     budget = site.budget
     if budget:
         return ProbeReply(site=site.config.name, probes=private_probes(accepted, budget))
-    probes = probes_of(accepted)
+    shares = request.frame.shared is not None
+    probes = contexts_of(accepted) if shares else probes_of(accepted)
     _require_finite(probes)
     return ProbeReply(site=site.config.name, probes=probes)
 
@@ -88,6 +93,25 @@ def _respond_on_body(accepted: AcceptedRequest[Task]) -> tuple[Update, tuple[flo
     if network.is_usable:
         save_model(site.state, *model_of(accepted, network, utc_now()))
     update, changes = update_on_body(accepted, network)
+    numbers = allowed_numbers(site.config.policy, update.numbers)
+    return replace(update, numbers=numbers), changes
+
+
+def _respond_to_shared(
+    accepted: AcceptedRequest[Task],
+) -> tuple[Update, tuple[float, ...]]:
+    """The update of a site that shares a network, whose own network is kept."""
+    site = accepted.site
+    network = shared_training.own_network(accepted)
+    if network.is_usable:
+        save_model(site.state, *model_of(accepted, network, utc_now()))
+    if budget := site.budget:
+        update, change = private_update(accepted, budget)
+        changes: tuple[float, ...] = (change,)
+        # These never leave: the site's next network is made of them.
+        shared_training.passes(accepted)
+    else:
+        update, changes = shared_training.update_of_shared(accepted, network)
     numbers = allowed_numbers(site.config.policy, update.numbers)
     return replace(update, numbers=numbers), changes
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from f2l_fed.core.validation import positive, require
+
+_SHARED_COPY = 0.01
+"""Distance to another network, as `AdmissionConfig.copy`, where all start from the same one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,15 @@ class AdmissionConfig:
     quota: int = 64
     examples: float = 1e9
     loss: float = 1e6
+
+    def of_shared(self) -> AdmissionConfig:
+        """The limits for changes of one network that all sites share.
+
+        A site with few examples takes few steps and stays near the start, and so near others like
+        it; one with many examples of one label goes its own way. Both are as honest as any, and
+        their weight in the mean is bounded.
+        """
+        return replace(self, deviations=max(self.deviations, self.far), copy=_SHARED_COPY)
 
     def __post_init__(self) -> None:
         positive(self, "deviations", "clip", "far", "minimum", "floor", "copy", "inputs", "quota")

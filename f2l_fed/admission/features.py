@@ -66,6 +66,9 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
         HEAD: _cosine(sketch.output_rows(submission.weights), sketch.output_rows(probes)),
         HEAD_CHANGE: _cosine(_mean(sketch.output_rows(updates)), _mean(*expected)),
     }
+    if submission.shared:
+        # The output layer is that of all sites, and its change says more of labels that are many.
+        values = {name: value for name, value in values.items() if name not in (HEAD, HEAD_CHANGE)}
     logs = layers.clamp(min=_SMALLEST).log()
     values |= {f"{LAYER}{index}": log for index, log in enumerate(logs.T)}
     signatures = sketch.signature(submission.weights)

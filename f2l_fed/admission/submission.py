@@ -39,8 +39,9 @@ class Submission:
         numbers: Declared numbers by name (`f2l_fed.wire.messages.NUMBERS`).
         steps: Gradient steps that were asked for.
         others: (c, D) float32, the other networks it was sent; it may have sent one of them back.
-        solved: Whether they are heads, solved from zero: the declared numbers are then those of the
-            site's own network, which it keeps.
+        solved: Whether the declared numbers are those of the site's own network, which it keeps:
+            these are heads, solved from zero, or what it made of a shared network.
+        shared: Whether all sites start from the same network, and a probe is a change of it too.
     """
 
     site: str
@@ -53,6 +54,7 @@ class Submission:
     steps: int
     others: Tensor | None = None
     solved: bool = False
+    shared: bool = False
 
     @property
     def updates(self) -> Tensor:

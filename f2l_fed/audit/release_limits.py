@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import hypot, isfinite
+from dataclasses import dataclass, replace
+from math import hypot, inf, isfinite
 from typing import Any
 
 from f2l_fed.core.validation import require
@@ -28,6 +28,9 @@ class GateConfig:
         min_memorisation_z: Smallest z-score of copying, where it was taken.
         min_context_cost: Smallest loss of accuracy, before any local step, from a wrong context in
             place of the right one, where held-out sites were measured.
+        min_accuracy_gain: Smallest mean change of the accuracy that sites declare for their own
+            networks of the release that they have, from those of the one before; around a shared
+            network alone, where a release goes on from the last one.
         max_drift: Largest squared distance of what a release expects from the networks that the
             release before was fitted on, relative to that of what that one expected, over the
             sites that both know; nothing is expected of a site with its own records.
@@ -41,6 +44,7 @@ class GateConfig:
     max_flow_speed: float = 2.0
     min_memorisation_z: float = -3.0
     min_context_cost: float = 0.05
+    min_accuracy_gain: float = -0.1
     max_drift: float = 10.0
 
     def __post_init__(self) -> None:
@@ -55,6 +59,22 @@ class GateConfig:
             self,
             "min_flow_speed",
             ">= 0 and not above max_flow_speed",
+        )
+
+    def of_accuracy(self) -> GateConfig:
+        """The limits without those that compare parameters with parameters.
+
+        Where all sites share a network, a map that explains nothing is left out by itself.
+        """
+        return replace(
+            self,
+            min_explained=-inf,
+            min_conditioning=-inf,
+            min_dispersion=0.0,
+            max_dispersion=inf,
+            min_flow_speed=0.0,
+            max_flow_speed=inf,
+            min_context_cost=-inf,
         )
 
 
@@ -103,6 +123,7 @@ def decide(
     floors |= {
         "memorisation_z": limits.min_memorisation_z,
         "flow_speed": limits.min_flow_speed,
+        "accuracy_gain": limits.min_accuracy_gain,
     }
     ceilings = {"dispersion": limits.max_dispersion, "flow_speed": limits.max_flow_speed}
     found = dict(figures)

@@ -30,6 +30,9 @@ ALONE = "local"
 LOGISTIC = "logistic"
 """Key of the head that a site solves on the body by itself: what has to be beaten."""
 
+SHARED = "shared"
+"""Key of the shared network with the site's label mix: what a map around it has to beat."""
+
 
 THIS_FEDERATION = "this_federation"
 """Key of the federation itself among the own networks of training sites."""
@@ -43,7 +46,8 @@ class Arm:
         key: Its name in ``result.json``, never changed.
         label: Its name for people, at most 13 characters.
         description: The start in a phrase.
-        adapt: The adapted part that it is of, "head" or "all"; "" for both.
+        adapt: The adapted part that it is of, "head", "all" or, around a network that all sites
+            share, "shared"; "" for each.
     """
 
     key: str
@@ -77,6 +81,12 @@ ARMS = (
         key="soup",
         label="mean of 8",
         description="the average of the 8 stored networks with the nearest contexts",
+    ),
+    Arm(
+        key=SHARED,
+        label="shared + mix",
+        description="the network that all sites share, with the site's own label frequencies",
+        adapt="shared",
     ),
     Arm(
         key=PROBE,

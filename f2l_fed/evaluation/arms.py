@@ -24,6 +24,7 @@ from f2l_fed.evaluation.arm_names import (
     PRIOR,
     PROBE,
     RANDOM,
+    SHARED,
     WRONG_CONTEXT,
 )
 from f2l_fed.evaluation.confidence import Predictions, predictions
@@ -31,10 +32,12 @@ from f2l_fed.generator.candidates import FittedRecords, candidates_for_service
 from f2l_fed.generator.config import CandidatesConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.adapted_network import adapted_head, class_means_head, site_context
-from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe
+from f2l_fed.local_training.candidate_kinds import GLOBAL_MEAN
+from f2l_fed.local_training.config import HeadConfig, ProbeConfig, Recipe, SharedConfig
 from f2l_fed.local_training.finetune import STEPS, accuracy_after, finetune
 from f2l_fed.local_training.probe import probe_update, support_set
 from f2l_fed.local_training.selection import select
+from f2l_fed.local_training.shared_network import SharingSite, few_examples, shifted
 from f2l_fed.local_training.site_streams import (
     NO_ROUND,
     draws_stream,
@@ -91,6 +94,7 @@ class ServedRelease:
             are.
         head: How heads are solved.
         temperatures: Of the release; see `f2l_fed.local_training.temperature`.
+        shared: How a site uses a network that all of them share; None without one.
     """
 
     lineage: str
@@ -102,6 +106,7 @@ class ServedRelease:
     body: Body | None = None
     head: HeadConfig = field(default_factory=HeadConfig)
     temperatures: tuple[tuple[int, float], ...] = ()
+    shared: SharedConfig | None = None
 
     def network_of(self, site: HeldOutSite) -> Target:
         """The whole network that a site has in the end."""
@@ -163,6 +168,8 @@ def starts(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:
     """(D,) float32, the start of every arm for one held-out site, by the arm's key."""
     if release.body is not None:
         return starts_on_body(release, release.body, site)
+    if release.shared is not None:
+        return starts_around_shared(release, release.shared, site)
     lineage, generator, records = release.lineage, release.generator, release.records
     context = release.context(site)
     expected = generator.expect(context[None])[0]
@@ -233,6 +240,36 @@ def _stranger(
     rich = contexts[class_counts(contexts, largest) >= classes]
     among = rich if len(rich) else contexts
     return among[torch.randint(len(among), (), generator=rng)]
+
+
+def starts_around_shared(
+    release: ServedRelease, config: SharedConfig, site: HeldOutSite
+) -> dict[str, Tensor]:
+    """`starts` where all sites share a network: all but its bare mean with the site's label mix."""
+    lineage, generator, records = release.lineage, release.generator, release.records
+    x, y = site.train
+    sharing = SharingSite(target=release.target, x=x, y=y, config=config)
+    most = release.probe.shots * release.target.classes
+    few = few_examples(y, most, support_stream(lineage, site.name))
+    context = sharing.context(generator.prior.anchor, few, release.probe.recipe)
+    expected = generator.expect(context[None])[0]
+    draws = generator_for(lineage, site.name, "stranger")
+    other = torch.randint(len(records.contexts), (1,), generator=draws)
+    near = records.nearest(context, _SOUP)
+    candidates = {PRIOR: expected, GLOBAL_MEAN: generator.mean}
+    mixed = {
+        "nearest": near[0],
+        "soup": near.mean(0),
+        SHARED: generator.mean,
+        PRIOR: expected,
+        WRONG_CONTEXT: generator.expect(records.contexts[other])[0],
+    }
+    return {
+        **untrained(release, site),
+        "global_mean": generator.mean,
+        **{arm: shifted(release.target, start, sharing.shift) for arm, start in mixed.items()},
+        GENERATED: sharing.start(candidates, None)[1],
+    }
 
 
 def untrained(release: ServedRelease, site: HeldOutSite) -> dict[str, Tensor]:

@@ -146,7 +146,8 @@ def fit_generator(
         rng: Draws everything random.
         anchor: (D,) float32, where the probes start.
         before: Refine this prior instead of fitting one from scratch; of no use to families.
-        prior: The prior without a gate on these records, where it is known already.
+        prior: The prior without a gate on these records, where it is known already, or of another
+            kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
 
     Raises:

@@ -17,12 +17,13 @@ from f2l_fed.prior.linear_prior import Prior
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bodies:
-    """The bodies of a release.
+    """The bodies of a release, or the whole networks where all sites share one.
 
     Args:
-        own: (B,) float32, the body that its heads belong to; sites get it.
-        next: (B,) float32, the average of what the sites made of it; they train it further, and
-            make the heads of the next release on it.
+        own: (B,) float32, the body that its heads belong to, or the shared network; sites get it.
+        next: (B,) float32, the average of what the sites made of a body; they train it further,
+            and make the heads of the next release on it. Of a shared network, where the sites'
+            next passes and contexts start, ahead of it.
     """
 
     own: Tensor
@@ -53,7 +54,7 @@ class Generator:
         spread: (k,) float32, width of the source around the prior.
         mean: (D,) float32, aggregate of the networks it was fitted on.
         config: As fitted.
-        bodies: Where heads are generated, the bodies; else None.
+        bodies: The bodies that heads are generated on, or the shared networks; else None.
         fleet: Where networks are of several families, the others; all above is then of the
             largest. Else None.
     """

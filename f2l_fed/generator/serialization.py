@@ -33,7 +33,9 @@ _COMMON = ("anchor", "symmetry.")
 """Tensors that all families have in common."""
 
 BODY, NEXT_BODY = "body", "next_body"
-"""Names of a generator's bodies among its tensors; absent where whole networks are generated."""
+"""Names of a generator's bodies among its tensors; absent where sites share nothing."""
+
+_AROUND = "prior.around"
 
 
 def save_generator(generator: Generator, path: Path) -> None:
@@ -60,6 +62,7 @@ def tensors_of(generator: Generator) -> dict[str, Tensor]:
         "symmetry.hidden": generator.codec.symmetry.hidden,
         "symmetry.output": generator.codec.symmetry.output,
         **_bodies(generator),
+        **({} if generator.prior.around is None else {_AROUND: generator.prior.around}),
         **_fleet(generator.fleet),
     }
 
@@ -167,6 +170,7 @@ def _member(config: GeneratorConfig, tensors: dict[str, Tensor]) -> Generator:
             common=_ridge("prior.common.", tensors),
             rows=_ridge("prior.rows.", tensors),
             gate=LikenessGate(**gate) if gate else LikenessGate.open(),
+            around=tensors.get(_AROUND),
         ),
         codec=codec,
         velocity=field.requires_grad_(False),

@@ -136,3 +136,75 @@ class HeadConfig:
     def __post_init__(self) -> None:
         positive(self, "pairs", "context", "target", "pull")
         require(0 <= self.step_pull < math.inf, self, "step_pull", ">= 0, finite")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedConfig:
+    """Settings of a network that all sites share, head and all, since labels mean the same.
+
+    Args:
+        smoothing: Examples of every class that are added to a site's own before frequencies are
+            taken.
+        epochs: Passes over a site's examples, from the shared network, whose end it returns.
+        lr: Learning rate of these.
+        batch: Examples a step, of these and of the site's own network.
+        max_gradient_norm: Euclidean length that a longer gradient is shortened to; 0 for none.
+        mix: Share of the network that a site returned last in its own one, after the early rounds;
+            the rest is the shared network that came of all.
+        own_epochs: Further passes of the site's own network.
+        own_lr: Learning rate of these, which falls to zero.
+        early_rounds: Rounds after which there are others in their place.
+        early_epochs: The passes after one of these rounds.
+        early_lr: Their learning rate, which falls to zero.
+        most_steps: Largest number of steps of all passes together, at sites with many examples.
+        step: Length of the server's step along the mean change; what sites get is the mean itself.
+        acceleration: Share of the server's last step, from where it was before, by which the next
+            passes start ahead.
+    """
+
+    smoothing: float = 0.5
+    epochs: int = 1
+    lr: float = 0.3
+    batch: int = 10
+    max_gradient_norm: float = 5.0
+    mix: float = 0.5
+    own_epochs: int = 2
+    own_lr: float = 0.2
+    early_rounds: int = 5
+    early_epochs: int = 5
+    early_lr: float = 0.2
+    most_steps: int = 1000
+    step: float = 1.5
+    acceleration: float = 0.5
+
+    def __post_init__(self) -> None:
+        positive(self, "smoothing", "epochs", "lr", "batch", "own_lr", "early_lr", "step")
+        share(self, "acceleration")
+        for name in ("own_epochs", "early_rounds", "early_epochs", "most_steps"):
+            require(getattr(self, name) >= 0, self, name, ">= 0")
+        require(0 <= self.mix <= 1, self, "mix", ">= 0 and <= 1")
+        finite = 0 <= self.max_gradient_norm < math.inf
+        require(finite, self, "max_gradient_norm", ">= 0, finite")
+
+    def update_recipe(self, examples: int) -> Recipe:
+        """The steps of a site's part in a round, by the number of its examples."""
+        return self._recipe(examples, self.epochs, self.lr)
+
+    def is_early(self, release: str) -> bool:
+        """Whether a release is one of the early rounds', or none."""
+        return not (release.isdecimal() and int(release) > self.early_rounds)
+
+    def own_recipe(self, examples: int, release: str) -> Recipe:
+        """The steps of a site's own network from a release; their learning rate falls to zero."""
+        if not self.is_early(release):
+            return self._recipe(examples, self.own_epochs, self.own_lr)
+        return self._recipe(examples, self.early_epochs, self.early_lr)
+
+    def _recipe(self, examples: int, epochs: int, lr: float) -> Recipe:
+        return Recipe(
+            steps=min(epochs * math.ceil(examples / self.batch), self.most_steps),
+            lr=lr,
+            momentum=0.0,
+            batch=self.batch,
+            max_gradient_norm=self.max_gradient_norm,
+        )

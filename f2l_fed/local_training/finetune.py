@@ -25,6 +25,7 @@ def iterates(
     rng: torch.Generator,
     *,
     pull: float = 0.0,
+    falling: bool = False,
 ) -> Iterator[Tensor]:
     """Yields the weights before the first step and after every step.
 
@@ -36,6 +37,7 @@ def iterates(
         recipe: Settings of the descent; ``steps`` is the number of steps.
         rng: Draws the batches: reshuffled whenever the examples are used up.
         pull: Strength of a penalty on the way from the start, pull / 2 * |theta - weights|².
+        falling: Whether the learning rate falls linearly, to zero after the last step.
 
     Yields:
         (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
@@ -47,7 +49,7 @@ def iterates(
     order = torch.empty(0, dtype=torch.int64)
     size = min(recipe.batch or len(x), len(x))
     yield theta.detach()
-    for _ in range(recipe.steps):
+    for step in range(recipe.steps):
         if size == len(x):
             batch_x, batch_y = x, y
         else:
@@ -60,7 +62,7 @@ def iterates(
             momentum.mul_(recipe.momentum).add_(clip_by_norm(gradient, recipe.max_gradient_norm))
             if pull:
                 momentum.add_(theta - weights, alpha=pull)
-            theta.sub_(momentum, alpha=recipe.lr)
+            theta.sub_(momentum, alpha=recipe.lr * (1 - falling * step / recipe.steps))
         yield theta.detach()
 
 
@@ -83,13 +85,14 @@ def finetune(
     rng: torch.Generator,
     *,
     pull: float = 0.0,
+    falling: bool = False,
 ) -> Tensor:
     """The weights after all steps of the recipe; (D,) float32. See `iterates`.
 
     After one step or more, batch normalisation has the statistics of the examples. Pulled steps
     that end above their start, in the loss that they descend on, are not taken.
     """
-    *_, last = iterates(target, weights, x, y, recipe, rng, pull=pull)
+    *_, last = iterates(target, weights, x, y, recipe, rng, pull=pull, falling=falling)
     return _taken(target, weights, last, x, y, pull).clone() if recipe.steps else last.clone()
 
 

@@ -44,6 +44,7 @@ class Prior:
         common: Map of the common part, (C,) -> (C,).
         rows: Map of every output row's deviation, (R,) -> (R,); of size 0 without symmetry.
         gate: Factors on what the map of the rows adds.
+        around: (D,) float32, the network that the maps are added to; None for anchor and context.
     """
 
     symmetry: OutputSymmetry
@@ -51,6 +52,7 @@ class Prior:
     common: RidgeMap
     rows: RidgeMap
     gate: LikenessGate = field(default_factory=LikenessGate.open)
+    around: Tensor | None = None
 
     def without_rows(self) -> Prior:
         """The prior that leaves the deviations of output rows as the context has them."""
@@ -66,7 +68,7 @@ class Prior:
         rows = self.rows(parts.rows)
         rows = rows * self.gate(parts.rows + rows)[:, None, None]
         mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), rows))
-        return self.anchor + contexts + mapped
+        return (self.anchor + contexts if self.around is None else self.around) + mapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from f2l_fed.errors import WireError
-from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
+from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe, SharedConfig
 from f2l_fed.wire.fields import counted, digest, named, pack_settings, unpack_settings
 from f2l_fed.wire.messages import Frame
 
@@ -34,6 +34,8 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
         head["labels"] = _SHARED
     if frame.nearest:
         head["nearest"] = True
+    if frame.shared:
+        head |= {"share": True} | pack_settings("shared", frame.shared)
     if frame.adapt != ALL:
         head |= {"adapt": frame.adapt, "body_layout": frame.body_layout}
         head |= pack_settings("episodic", frame.episodic) if frame.episodic else {}
@@ -66,6 +68,7 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
         probe=unpack_settings(Recipe, "probe", head),
         shared_labels=labels == _SHARED,
         nearest=nearest,
+        shared=unpack_settings(SharedConfig, "shared", head) if "share" in head else None,
         **_unpack_body(head),
     )
 

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from f2l_fed.local_training.config import LOSSES, EpisodesConfig, HeadConfig, Recipe
+from f2l_fed.local_training.config import (
+    LOSSES,
+    EpisodesConfig,
+    HeadConfig,
+    Recipe,
+    SharedConfig,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +53,7 @@ class Frame:
         body_layout: Digest of the body's layout; "" without a body.
         episodic: How the body is trained; None without a body.
         head: How heads are solved; None without a body.
+        shared: How sites train and use a network that all of them share; None without one.
     """
 
     lineage: str
@@ -63,6 +70,12 @@ class Frame:
     body_layout: str = ""
     episodic: EpisodesConfig | None = None
     head: HeadConfig | None = None
+    shared: SharedConfig | None = None
+
+    @property
+    def needs_latest(self) -> bool:
+        """Whether only the latest protocol has messages of this kind."""
+        return self.adapt != "all" or self.shared is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,8 @@ class Task:
         recipe: Recipe of the fine-tuning.
         candidates: For each episode, (D,) float32 by kind ("prior", "sample-0", …); the site
             fine-tunes the best of each. Empty means one network, from the lineage's first anchor.
+            With a shared network, which is trained from the anchor, there is one episode or none:
+            the networks of the release, of which the site makes its own.
             With a body there is one episode or none: the heads that were generated for the site,
             for as many classes as its context had.
         body: (B,) float32, the release's body, to which the candidates belong; None without a body

@@ -121,4 +121,5 @@ def served_release(federation: Federation, id: str) -> ServedRelease:
         body=federation.body,
         head=federation.config.head,
         temperatures=release.temperatures,
+        shared=federation.config.shared if federation.config.has_shared_network else None,
     )

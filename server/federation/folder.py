@@ -143,6 +143,7 @@ class Federation:
             body_layout=self.body.layout.digest if self.body else "",
             episodic=config.episodes if self.body else None,
             head=config.head if self.body else None,
+            shared=config.shared if config.has_shared_network else None,
         )
 
     @cached_property
@@ -152,8 +153,12 @@ class Federation:
 
     @property
     def probe_frame(self) -> Frame:
-        """The frame of the requests for contexts of a round; a head is generated for one alone."""
-        return self.frame if self.body is None else self.service_frame
+        """The frame of the requests for contexts of a round.
+
+        A head, or a network around a shared one, is generated for one context alone.
+        """
+        alone = self.body is not None or self.config.has_shared_network
+        return self.service_frame if alone else self.frame
 
     @cached_property
     def first_start(self) -> Tensor:
@@ -179,7 +184,7 @@ class Federation:
 
     def next_anchor(self, release: Release | None) -> Tensor:
         """The start of contexts in the round after a release, as of `anchor`."""
-        if release is not None and self.body is not None:
+        if release is not None and (self.body is not None or self.config.has_shared_network):
             return self.releases.part(release.id, NEXT_BODY)
         if release is None or release.anchors >= self.config.probe.anchors:
             return self.anchor(release)

@@ -16,7 +16,7 @@ from f2l_fed.generator.candidates import (
     candidates_for_training,
 )
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.candidate_kinds import PRIOR
+from f2l_fed.local_training.candidate_kinds import GLOBAL_MEAN, PRIOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.local_training.site_streams import draws_stream
 from f2l_fed.targets.head_rows import class_count, cut, present_rows
@@ -92,6 +92,9 @@ class CandidateFactory:
                 yield site, ({PRIOR: self._head(site, probes[index, 0], expected[index, 0])},)
                 continue
             own, others = self._without(site, expected[index])
+            if config.has_shared_network:
+                yield site, (self._around_shared(own[0]),)
+                continue
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
                 candidates_for_training(
@@ -114,8 +117,17 @@ class CandidateFactory:
             return {PRIOR: self._head(site, context, expected[0])}
         (own,), others = self._without(site, expected)
         config = self.federation.config
+        if config.has_shared_network:
+            return self._around_shared(own)
         rng = draws_stream(config.lineage, site)
         return candidates_for_service(self.generator, others, context, own, config.candidates, rng)
+
+    def _around_shared(self, expected: Tensor) -> dict[str, Tensor]:
+        """The prediction of a prior around a shared network and, if it is another, that network."""
+        shared = self.generator.mean
+        if expected.equal(shared):
+            return {PRIOR: shared}
+        return {PRIOR: expected.clone(), GLOBAL_MEAN: shared}
 
     def _head(self, site: str, context: Tensor, expected: Tensor) -> Tensor:
         """The head for a site, with as many classes as its context has.

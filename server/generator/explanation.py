@@ -65,9 +65,16 @@ def explain_site(federation: Federation, release: Release, site: str) -> SiteExp
     """Explains a release's prediction for one of its sites.
 
     Raises:
-        UsageError: If the release was not made from records of the site.
+        UsageError: If the release was not made from records of the site, or all sites share a
+            network.
         ReleaseError: If a record that it learned from was erased or is damaged.
     """
+    if federation.config.has_shared_network:
+        raise UsageError(
+            "a site's network is the one that all sites share and its own passes",
+            where=f"release {release.id}",
+            expected="a federation that generates heads or whole networks",
+        )
     _require_known(release, site)
     try:
         steps = _steps(federation, release, site)

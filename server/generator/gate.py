@@ -29,7 +29,7 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
     reasons: list[str] = []
     if release.sites:
         # One that was fitted on no heads, for all sites have a privacy budget, has no figures.
-        reasons += decide(release.figures, federation.config.gate).reasons
+        reasons += decide(release.figures, federation.config.limits).reasons
     promoted = federation.releases.promoted()
     now = promoted.id if promoted is not None else ""
     if release.parent != now:
@@ -42,8 +42,9 @@ def objections(federation: Federation, release: Release) -> tuple[str, ...]:
     try:
         generator = federation.releases.generator(release.id)
         moved = 0.0
-        if promoted is not None and federation.body is None:
-            # Heads on different bodies can't be compared; sites bound a body's change themselves.
+        shares = federation.body is not None or federation.config.has_shared_network
+        if promoted is not None and not shares:
+            # Heads on different bodies can't be compared, and a shared network moves every round.
             before = promoted
             moved = while_erasing(federation, lambda: drift(federation, release, before))
     except F2LError as error:

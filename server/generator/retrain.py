@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import nan
 from pathlib import Path
+from statistics import fmean, median
 
+import torch
 from torch import Tensor
 
 from f2l_fed.admission import load_history
@@ -17,13 +20,16 @@ from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.fit import FitField, GeneratorFit, fit_generator, fit_without_records
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import filter_sites
+from f2l_fed.generator.serialization import BODY
 from f2l_fed.local_training.temperature import fitted_temperature
+from f2l_fed.prior.shared_prior import fit_around
 from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
 from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.next_body import next_body
+from server.generator.next_network import next_networks, server_point
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
 
@@ -92,6 +98,9 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         used = {sites[row]: used[sites[row]] for row in kept}
         contexts, weights = contexts[kept], weights[kept]
     anchor = federation.next_anchor(parent)
+    shared = _shared_networks(federation, parent, anchor, weights, list(used.values()))
+    if shared is not None:
+        prior = fit_around(contexts, weights, federation.symmetry, anchor, shared.own)
     rng = generator_for(config.lineage, id, "retrain")
     if used:
         fit = fit_generator(
@@ -116,7 +125,8 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     updates = [update for update in updates if update.site not in left_out]
     bodies = _bodies(federation, anchor, updates)
     chain = () if bodies is None else (*federation.chain(parent), body_digest(bodies.next))
-    fit = replace(fit, generator=replace(fit.generator, bodies=bodies))
+    mean = fit.generator.mean if shared is None else shared.own.clone()
+    fit = replace(fit, generator=replace(fit.generator, bodies=bodies or shared, mean=mean))
     release = Release(
         id=id,
         state="candidate",
@@ -126,7 +136,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         records=tuple(record.key for rows in used.values() for record in rows),
         anchors=1 if parent is None else min(parent.anchors + 1, config.probe.anchors),
         left_out=left_out,
-        figures=_figures(fit, weights),
+        figures=_figures(fit, weights) | _accuracy(federation, parent, used),
         parameters=federation.network.layout.size,
         chain=chain,
         body_sites=tuple(update.site for update in updates),
@@ -140,12 +150,39 @@ def _settings(federation: Federation) -> GeneratorConfig:
     """The generator's settings; with a body the field serves the audit alone, and is fitted less.
 
     Sites pull their heads to the prior's, and draws around it have made none of them better.
+    Around a shared network nothing is drawn, and there is one family.
     """
     settings = federation.config.generator
-    if federation.body is None:
+    if federation.config.has_shared_network:
+        settings = replace(settings, prior=replace(settings.prior, families=1))
+    most = 0 if federation.config.has_shared_network else _FIELD_STEPS
+    if federation.body is None and most:
         return settings
     flow = settings.flow
-    return replace(settings, flow=replace(flow, steps=min(flow.steps, _FIELD_STEPS)))
+    return replace(settings, flow=replace(flow, steps=min(flow.steps, most)))
+
+
+def _shared_networks(
+    federation: Federation,
+    parent: Release | None,
+    started: Tensor,
+    weights: Tensor,
+    records: Sequence[Sequence[Record]],
+) -> Bodies | None:
+    """The shared networks of the new release, of (n, E, D) networks; None where there are none."""
+    if not federation.config.has_shared_network:
+        return None
+    last, config = None, federation.config
+    if parent is not None:
+        own = federation.releases.part(parent.id, BODY)
+        last = server_point(federation.anchor(parent), own, config.shared)
+    # A site that keeps the number to itself counts like one with the median number.
+    told = [rows[0].metrics.get("examples", nan) for rows in records]
+    known = [count for count in told if count == count] or [1.0]
+    counts = torch.tensor(told).nan_to_num(median(known))
+    return next_networks(
+        federation.target, started, last, weights[:, 0], counts, config.aggregate, config.shared
+    )
 
 
 def _temperatures(
@@ -166,6 +203,31 @@ def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
         return {}
     audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
     return {**fit.figures(), **audit.figures()}
+
+
+def _accuracy(
+    federation: Federation, parent: Release | None, used: Mapping[str, Sequence[Record]]
+) -> dict[str, float]:
+    """The accuracy that sites declare for their own networks of the parent, and what they gained.
+
+    The gain is over that of their networks of the release before; there is none without a shared
+    network, or where no site declares both.
+    """
+    if not federation.config.has_shared_network or parent is None:
+        return {}
+    now = _declared([rows[0] for rows in used.values()])
+    before = _declared(federation.zoo.snapshot(parent.snapshot).records(keys=parent.records))
+    both = now.keys() & before.keys()
+    found = {"accuracy": fmean(now.values())} if now else {}
+    if parent.parent and both:
+        found["accuracy_gain"] = fmean(now[site] - before[site] for site in both)
+    return found
+
+
+def _declared(records: Iterable[Record]) -> dict[str, float]:
+    """The accuracy of their own networks that sites declare, by name."""
+    told = ((record.site, record.metrics.get("accuracy_after")) for record in records)
+    return {site: accuracy for site, accuracy in told if accuracy is not None}
 
 
 def _updates(federation: Federation, parent: Release | None) -> list[BodyUpdate]:

@@ -86,7 +86,7 @@ def expectation(
         sites: The n sites.
         contexts: (n, E, D) float32, of these sites.
     """
-    if parent is None or federation.body is not None:
+    if parent is None or federation.body is not None or federation.config.has_shared_network:
         return None
     if parent.anchors < federation.config.probe.anchors:
         return None

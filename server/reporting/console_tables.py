@@ -51,6 +51,9 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         if part.get("confidence"):
             yield _confidence_table(part["confidence"])
         yield Text()
+    if result.get("training_sites"):
+        yield _training_table(result["training_sites"])
+        yield Text()
     if result.get("baselines"):
         yield _costs(result)
         yield Text()
@@ -90,6 +93,19 @@ def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
             f"{own['loss']:.3f}",
             f"{100 * own['calibration_error']:.1f}",
             f"{100 * own['accuracy_at_80']:.1f}",
+        )
+    return table
+
+
+def _training_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The networks that training sites have after each round."""
+    table = _titled("Training sites' own networks: accuracy in % on their test examples")
+    table.add_column("after round", no_wrap=True)
+    for name in ("mean of sites", "of examples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row['round']}", f"{100 * row['accuracy']:.1f}", f"{100 * row['weighted']:.1f}"
         )
     return table
 

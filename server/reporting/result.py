@@ -17,6 +17,7 @@ def result_of(
     states: Sequence[RoundState],
     held_out: Mapping[str, Any],
     *,
+    training: Sequence[Mapping[str, Any]],
     baselines: Mapping[str, Any],
     personalised: Mapping[str, Any],
     wall_seconds: float,
@@ -28,13 +29,14 @@ def result_of(
         federation: The federation.
         states: Its rounds.
         held_out: Measured arms by kind of held-out site.
+        training: Accuracy at training sites after each round, oldest first.
         baselines: Cost of each baseline that was measured beside the arms, by its key.
         personalised: What baselines give to training sites, where labels are shared.
         wall_seconds: Duration of the whole run.
     """
     target = federation.target
     measured = federation.releases.measured()
-    judged = decide(measured.figures, federation.config.gate, held_out)
+    judged = decide(measured.figures, federation.config.limits, held_out)
     verdicts, notes = [], list(facts["data_notes"])
     if federation.releases.promoted() is None:
         notes.append(
@@ -65,6 +67,7 @@ def result_of(
         },
         "rounds": [_round(state) for state in states],
         "verdicts": verdicts,
+        "training_sites": [dict(row) for row in training],
         "held_out": dict(held_out),
         "held_out_verdict": {
             "release": measured.id,

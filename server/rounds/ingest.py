@@ -134,6 +134,8 @@ class Ingest:
         if self._federation.body is not None:
             return self._admit_heads(request, update)
         config = self._federation.config
+        if config.has_shared_network:
+            return self._admit_shared(request, update)
         pairs = list(zip(candidates, update.chosen, strict=True))
         if any(kind not in starts for starts, kind in pairs):
             return Outcome("start", "a start that is not among the candidates")
@@ -148,6 +150,23 @@ class Ingest:
             numbers=update.numbers,
             steps=config.recipe(request.release).steps,
             others=torch.stack(others) if others else None,
+        )
+        return self._screen(submission, update.chosen)
+
+    def _admit_shared(self, request: RequestHeader, update: Update) -> Outcome:
+        """Takes what a site made of the shared network."""
+        release = self._federation.releases.read(request.release) if request.release else None
+        submission = Submission(
+            site=request.site,
+            round=request.round,
+            parent=request.release,
+            weights=update.weights,
+            starts=self._federation.next_anchor(release).expand_as(update.weights),
+            probes=update.probes,
+            numbers=update.numbers,
+            steps=0,
+            solved=True,
+            shared=True,
         )
         return self._screen(submission, update.chosen)
 

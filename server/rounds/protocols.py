@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from f2l_fed.wire.frames import ALL
 from f2l_fed.wire.messages import Frame
 from f2l_fed.wire.protocol import LATEST, common, spoken_by_site
 from server.rounds.messaging import SiteReply
@@ -34,10 +33,10 @@ class UnregisteredSites:
 def asked_in(protocols: SiteProtocols, site: str, frame: Frame) -> int:
     """The version in which a site is asked.
 
-    Only the latest has messages with a body. There every site is asked in it, for a site that was
-    updated tells so in its answer.
+    Only the latest has messages with a body or a shared network. There every site is asked in it,
+    for a site that was updated tells so in its answer.
     """
-    return LATEST if frame.adapt != ALL else common(protocols.of(site))
+    return LATEST if frame.needs_latest else common(protocols.of(site))
 
 
 def note_answer(protocols: SiteProtocols, reply: SiteReply) -> None:
@@ -47,13 +46,14 @@ def note_answer(protocols: SiteProtocols, reply: SiteReply) -> None:
 
 
 def too_old(reply: SiteReply, frame: Frame) -> str:
-    """The reason why a site could not answer a message with a body; "" if it is another one."""
-    if frame.adapt == ALL or reply.content is None:
+    """The reason why a site could not answer such a message; "" if it is another one."""
+    if not frame.needs_latest or reply.content is None:
         return ""
     spoken = spoken_by_site(reply.content)
     if spoken >= LATEST:
         return ""
+    part = "a shared network" if frame.shared else "a body"
     return (
-        f"the site speaks protocol {spoken}, which has no messages with a body; "
+        f"the site speaks protocol {spoken}, which has no messages with {part}; "
         "update F2L-Fed at the site"
     )

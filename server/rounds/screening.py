@@ -62,10 +62,13 @@ class Screening:
     def open(cls, federation: Federation, parts: Path) -> Screening:
         """Reads the history, adds the parts that a killed run left, and follows the zoo."""
         config = federation.config
+        limits = config.admission
+        if config.has_shared_network:
+            limits = limits.of_shared()
         screening = cls(
             federation,
             parts,
-            screen=Screen.of(federation.target, config.lineage, config.pairs, config.admission),
+            screen=Screen.of(federation.target, config.lineage, config.pairs, limits),
             first_anchor=federation.first_start,
             history=load_history(federation.screening),
         )

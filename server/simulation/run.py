@@ -35,6 +35,7 @@ from server.reporting.result import result_of
 from server.rounds.state import RoundState
 from server.server_app import run_rounds
 from server.simulation.setup import Simulation, held_out_sites
+from server.simulation.training_sites import training_accuracy
 
 CLIENT_APP = "clients.client_app"
 
@@ -107,6 +108,7 @@ def _connected_run(
                 listener=listener,
             )
             _require_success(outcome["rounds"])
+            outcome["training"] = training_accuracy(federation, divided, outcome["rounds"])
             parts = held_out_sites(divided)
             held_out = evaluate_held_out(federation, parts, stop=stop)
             if simulation.baselines:
@@ -147,6 +149,7 @@ def _connected_run(
         federation,
         outcome["rounds"],
         outcome["held_out"],
+        training=outcome["training"],
         baselines=outcome.get("baselines", {}),
         personalised=outcome.get("personalised", {}),
         wall_seconds=time.monotonic() - began,
@@ -196,6 +199,12 @@ def _about_contexts(config: FederationConfig) -> str:
         return (
             f"A site's context is a logistic head on {shots} examples per class, solved on the "
             "federation's body; the steps of solving heads are not counted as local steps."
+        )
+    if config.has_shared_network:
+        return (
+            f"A site's context takes {config.probe.steps} gradient steps on {shots} times as many "
+            "examples as there are classes, in its own label mix; they are not counted as local "
+            "steps."
         )
     return (
         f"A site's context takes {config.probe.steps} gradient steps on {shots} examples per "

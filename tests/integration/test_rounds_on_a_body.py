@@ -17,6 +17,7 @@ from server.erasure import affected_releases, erase_site
 from server.federation.body_updates import BodyUpdates
 from server.generator.explanation import explain_site
 from server.simulation.setup import held_out_sites
+from server.simulation.training_sites import training_accuracy
 from tests.support.inline import run_inline
 from tests.support.small_federation import events, small_federation
 
@@ -197,3 +198,12 @@ def test_a_head_is_explained_by_the_sites_that_it_was_learnt_from(conducted):
     shares = {one.site: one.share for one in found.origin.shares}
     assert shares.pop("site-002") == pytest.approx(0)
     assert min(shares.values()) > 0
+
+
+def test_the_last_networks_of_training_sites_are_measured_like_those_before(conducted):
+    federation, divided, states = conducted
+    rows = training_accuracy(federation, divided, states)
+    assert [row["round"] for row in rows] == [1, 2, 3]
+    assert [row["release"] for row in rows] == ["00001", "00002", "00003"]
+    assert rows[1]["accuracy"] == pytest.approx(states[2].accuracy_after, abs=1e-3)
+    assert rows[2]["accuracy"] > rows[0]["accuracy"] - 0.05

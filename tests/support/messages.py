@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from torch import Tensor
 
-from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe
+from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe, SharedConfig
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame, ProbeReply, ProbeRequest, Task, Update
 from tests.support.small import rng
@@ -70,6 +71,11 @@ WITH_BODY = Task(
     chain=("ab" * 32, "cd" * 32),
     temperatures=((1, 0.45), (5, 0.55)),
     keep=3,
+)
+SHARED = replace(
+    TASK,
+    frame=replace(FRAME, shared_labels=True, shared=SharedConfig(lr=0.2, early_rounds=2)),
+    candidates=({"prior": vector(0), "global_mean": vector(1)},),
 )
 UPDATE = Update(
     site="a",

@@ -27,6 +27,7 @@ def test_good_figures_pass_without_reasons_and_limits_themselves_are_good_enough
         ("dispersion", 2.0, "dispersion is 2, above the limit of 1.5."),
         ("flow_speed", 0.02, "flow_speed is 0.02, below the limit of 0.1."),
         ("flow_speed", 3.5, "flow_speed is 3.5, above the limit of 2."),
+        ("accuracy_gain", -0.2, "accuracy_gain is -0.2, below the limit of -0.1."),
         ("memorisation_z", -7.123, "memorisation_z is -7.12, below the limit of -3."),
         ("flow_loss", nan, "flow_loss is nan, which is not a finite number."),
         ("dispersion", nan, "dispersion is nan, which is not a finite number."),
@@ -85,3 +86,12 @@ def test_a_wrong_context_has_to_cost_something():
     found = decide(GOOD, GateConfig(), {"seen": dead})
     assert found.reasons == ("seen_context_cost is 0.04, below the limit of 0.05.",)
     assert decide(GOOD, GateConfig(min_context_cost=0.0), {"seen": dead}).passed
+
+
+def test_around_a_shared_network_a_map_that_explains_nothing_is_no_objection():
+    limits = GateConfig().of_accuracy()
+    nothing = {"explained": -3.0, "conditioning": -1.0, "dispersion": 30.0, "flow_speed": 0.0}
+    assert decide(nothing, limits).passed
+    assert decide(nothing | {"accuracy_gain": 0.0}, limits).passed
+    assert not decide(nothing | {"accuracy_gain": -0.2}, limits).passed
+    assert not decide(nothing | {"explained": nan}, limits).passed

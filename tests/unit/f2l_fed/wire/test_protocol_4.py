@@ -29,6 +29,7 @@ from tests.support.messages import (
     FRAME,
     HEADS,
     LAYOUT,
+    SHARED,
     TASK,
     UPDATE,
     WITH_BODY,
@@ -81,8 +82,8 @@ def test_a_probe_request_comes_through_as_it_was(anchor):
 
 @pytest.mark.parametrize(
     "task",
-    [TASK, replace(TASK, candidates=(), release="", anchor=None), WITH_BODY],
-    ids=["candidates", "none", "body"],
+    [TASK, replace(TASK, candidates=(), release="", anchor=None), WITH_BODY, SHARED],
+    ids=["candidates", "none", "body", "shared"],
 )
 def test_a_task_comes_through_as_it_was(task):
     assert same(unpack_task(pack_task(task)), task)
