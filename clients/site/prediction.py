@@ -109,7 +109,7 @@ class Predictor:
         if len(facts.input_shape) == 3:
             mode = "rgb" if facts.input_shape[0] == 3 else "grey"
             reading = replace(reading, resize=facts.input_shape[:0:-1], mode=mode)
-        raw = read_raw(path, reading)
+        raw = read_raw(path, reading, self.encoding)
         here = Findings(raw.where)
         y = number_labels(raw, facts.labels, here, remedy="Correct them, or leave them out.")
         x = self.encoding.encode(raw, here) if raw.columns else FeatureEncoding().encode(raw, here)

@@ -125,7 +125,7 @@ def _further(
     findings: Findings,
 ) -> Examples:
     """The examples of a file of their own to measure on."""
-    raw = read_raw(folder / config.validation, config.data)
+    raw = read_raw(folder / config.validation, config.data, encoding)
     here = Findings(raw.where)
     y = number_labels(raw, names, here)
     x = encoding.encode(raw, here)

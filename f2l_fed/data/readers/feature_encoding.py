@@ -162,7 +162,7 @@ def fit_encoding(
     listed = {tidy_name(name): values for name, values in config.categories.items()}
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
-        if column.values:
+        if column.values or listed.get(column.name):
             if private and column.name not in listed:
                 findings.problem(
                     "a privacy budget needs the values of text columns in the settings",
@@ -202,8 +202,27 @@ def fit_encoding(
 
 def _scale(values: AnyArray) -> tuple[float, float]:
     """Mean and standard deviation; 1 for that of numbers that never vary, which say nothing."""
-    spread = float(values.std())
-    return float(values.mean()), spread if spread > 0 else 1.0
+    mean, spread = values.mean(), values.std()
+    return float(mean), 1.0 if is_constant(values, spread) else float(spread)
+
+
+def is_constant(values: AnyArray, spread: AnyArray) -> AnyArray:
+    """Whether numbers vary by no more than rounding, for which a sum leaves a spread above 0.
+
+    Args:
+        values: (n, ...) floats, n at least 1.
+        spread: (...), their standard deviation.
+
+    Returns:
+        (...) bool.
+    """
+    rounding = ROUNDING * np.finfo(values.dtype).eps
+    constant: AnyArray = spread <= rounding * np.abs(values).max(axis=0)
+    return constant
+
+
+ROUNDING = 16
+"""Number of roundings of the largest value up to which a spread says nothing."""
 
 
 def unit_images(images: AnyArray) -> FloatArray:

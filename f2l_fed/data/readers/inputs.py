@@ -47,8 +47,9 @@ def read_inputs(
     if parts := table_parts(path, findings):
         from f2l_fed.data.readers.tables import read_tables
 
-        names = [column.name for column in encoding.columns]
-        raw = read_tables(parts, config, findings, where=str(path), labelled=False, features=names)
+        raw = read_tables(
+            parts, config, findings, where=str(path), labelled=False, encoding=encoding
+        )
         return len(raw), _rows(raw, encoding, input_shape, findings)
     if kind_of(path) == "npz":
         raw = read_npz(path, config, findings, labelled=False)

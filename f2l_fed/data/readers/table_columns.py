@@ -36,7 +36,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_column(
-    name: str, table: RawTable, findings: Findings, *, forced: bool
+    name: str, table: RawTable, findings: Findings, *, forced: bool, texts: bool = False
 ) -> tuple[Column, AnyArray] | None:
     """A column as a feature: what it is called and (n,) float64, NaN for gaps.
 
@@ -45,6 +45,7 @@ def read_column(
         table: The table.
         findings: Takes remarks, and values that can't be used as problems.
         forced: Whether the column has been a feature in training, and stays one.
+        texts: Whether its values are texts, even those that look like numbers.
 
     Returns:
         None where it is left out, with a remark.
@@ -63,14 +64,17 @@ def read_column(
     if not forced and _ROW_NUMBER.fullmatch(name) and _all_different(column):
         _leave_out(name, "a running number or an id", findings)
         return None
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _of_texts(name, column, table, findings, forced=forced)
-    if not (
+    numeric = (
         types.is_integer(kind)
         or types.is_floating(kind)
         or types.is_boolean(kind)
         or types.is_decimal(kind)
-    ):
+    )
+    if numeric and texts:
+        column, kind = column.cast(pa.string()), pa.string()
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _of_texts(name, column, table, findings, forced=forced, texts_only=texts)
+    if not numeric:
         findings.problem(
             "columns hold neither numbers nor texts",
             [f"{name!r}: {kind}"],
@@ -94,7 +98,7 @@ def _finite(name: str, values: AnyArray, places: ExamplePlaces, findings: Findin
 
 
 def _of_texts(
-    name: str, column: Any, table: RawTable, findings: Findings, *, forced: bool
+    name: str, column: Any, table: RawTable, findings: Findings, *, forced: bool, texts_only: bool
 ) -> tuple[Column, AnyArray] | None:
     codes, texts = text_column_codes(column)
     tidy = [tidy_name(text or "") for text in texts]
@@ -104,7 +108,9 @@ def _of_texts(
     if not total:
         findings.remark(f"Column {name!r} is empty and left out.")
         return (Column(name=name), np.full(len(codes), np.nan)) if forced else None
-    numbers = _numbers(name, tidy, known, table, findings)
+    numbers = np.full(len(texts), np.nan)
+    if not texts_only:
+        numbers = _numbers(name, tidy, known, table, findings)
     if 2 * int(counts[known & ~np.isnan(numbers)].sum()) >= total:
         bad = np.flatnonzero(known & np.isnan(numbers))
         if bad.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,20 @@ class RawTable:
     decimal: str = "."
 
 
-def read_table_files(files: Sequence[Path], config: ReadingConfig, findings: Findings) -> RawTable:
+def read_table_files(
+    files: Sequence[Path],
+    config: ReadingConfig,
+    findings: Findings,
+    *,
+    texts: Collection[str] = (),
+) -> RawTable:
     """Reads the parts of one table.
 
     Args:
         files: Text or Parquet files with the same columns, in any order.
         config: Settings.
         findings: Takes remarks and problems, such as rows with too many fields.
+        texts: Columns of text files that stay texts, whatever they look like.
 
     Raises:
         DataError: If a file can't be read at all, or there are too many values.
@@ -82,7 +89,7 @@ def read_table_files(files: Sequence[Path], config: ReadingConfig, findings: Fin
             table = _parquet(file)
             numbers = np.arange(table.num_rows, dtype=np.int64) + 1
         else:
-            table, numbers, decimal = _text(file, config, findings)
+            table, numbers, decimal = _text(file, config, findings, texts)
             decimals.add(decimal)
         table = _named(table, file)
         _require_size(table.num_rows * table.num_columns, files[0] if len(files) == 1 else file)
@@ -107,7 +114,9 @@ def read_table_files(files: Sequence[Path], config: ReadingConfig, findings: Fin
     return RawTable(columns=columns, places=places, decimal="," if "," in decimals else ".")
 
 
-def _text(path: Path, config: ReadingConfig, findings: Findings) -> tuple[Any, IntArray, str]:
+def _text(
+    path: Path, config: ReadingConfig, findings: Findings, kept: Collection[str]
+) -> tuple[Any, IntArray, str]:
     form = text_format(path, config, findings)
     odd: list[tuple[int, int]] = []
 
@@ -115,7 +124,11 @@ def _text(path: Path, config: ReadingConfig, findings: Findings) -> tuple[Any, I
         odd.append((int(row.number), int(row.actual_columns)))
         return "skip"
 
-    texts = {name: pa.string() for name in form.header if _is_kept_as_text(name, config)}
+    texts = {
+        name: pa.string()
+        for name in form.header
+        if tidy_name(name) in kept or _is_kept_as_text(name, config)
+    }
     options = {
         # One thread, so that rows can be numbered.
         "read_options": csv.ReadOptions(

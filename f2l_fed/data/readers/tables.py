@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.labels import WrittenLabels, tidy_labels, tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
@@ -27,7 +28,7 @@ def read_tables(
     *,
     where: str,
     labelled: bool = True,
-    features: Sequence[str] = (),
+    encoding: FeatureEncoding | None = None,
 ) -> RawExamples:
     """Reads the parts of a table.
 
@@ -37,12 +38,16 @@ def read_tables(
         findings: Takes remarks and problems.
         where: File or folder that errors name.
         labelled: Whether a column of labels is needed.
-        features: Columns that a network was trained on: all others are left out without a word.
+        encoding: The encoding of the columns that a network was trained on: all of them are
+            features, and others are left out without a word.
 
     Raises:
         DataError: If the table can't be read or a column is missing.
     """
-    table = read_table_files(files, config, findings)
+    known = {column.name: column for column in encoding.columns} if encoding else {}
+    texts = {tidy_name(name) for name in config.categories}
+    texts |= {name for name, column in known.items() if column.values}
+    table = read_table_files(files, config, findings, texts=texts)
     names = list(table.columns)
     label = _label_name(names, config, where, findings, needed=labelled)
     group, ignored = "", set()
@@ -55,9 +60,11 @@ def read_tables(
     labels = _labels(table.columns[label], table.decimal, config, findings) if label else None
     columns, values = [], []
     for name in names:
-        if name in (label, group) or name in ignored or (features and name not in features):
+        if name in (label, group) or name in ignored or (known and name not in known):
             continue
-        found = read_column(name, table, findings, forced=name in features)
+        found = read_column(
+            name, table, findings, forced=name in known or name in texts, texts=name in texts
+        )
         if found is not None:
             columns.append(found[0])
             values.append(found[1])
