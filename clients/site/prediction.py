@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from clients.site.model_store import Model, network
 from clients.site.site import SiteFolder
-from clients.site.site_examples import Examples, read_site_examples
+from clients.site.site_examples import Examples, part_of, read_site_examples
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.inputs import BATCH, read_inputs
 from f2l_fed.data.readers.numbering import number_labels
+from f2l_fed.data.readers.raw_examples import TEST
 from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.errors import DataError, F2LError
 from f2l_fed.evaluation.confidence import calibration_error, predictions
@@ -111,6 +112,7 @@ class Predictor:
             reading = replace(reading, resize=facts.input_shape[:0:-1], mode=mode)
         raw = read_raw(path, reading, self.encoding)
         here = Findings(raw.where)
+        raw = part_of(raw, TEST, here)
         y = number_labels(raw, facts.labels, here, remedy="Correct them, or leave them out.")
         x = self.encoding.encode(raw, here) if raw.columns else FeatureEncoding().encode(raw, here)
         here.require_none()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -86,6 +86,19 @@ class FeatureEncoding:
             ) from error
         return cls(columns=columns)
 
+    def suits(self, names: Collection[str], findings: Findings) -> bool:
+        """Whether a table of columns with these names has all that are encoded; else a problem."""
+        missing = [column.name for column in self.columns if column.name not in names]
+        if missing:
+            findings.problem(
+                "columns are missing",
+                map(repr, missing[:SHOWN]),
+                count=len(missing),
+                expected="all columns of the training examples",
+                remedy="Add them; they may be empty.",
+            )
+        return not missing
+
     def encode(self, raw: RawExamples, findings: Findings) -> FloatArray:
         """Encodes examples: images in [0, 1], and columns as this encoding says.
 
@@ -99,14 +112,7 @@ class FeatureEncoding:
         if not self.columns:
             return unit_images(raw.inputs)
         given = {column.name: place for place, column in enumerate(raw.columns)}
-        if missing := [column.name for column in self.columns if column.name not in given]:
-            findings.problem(
-                "columns are missing",
-                map(repr, missing[:SHOWN]),
-                count=len(missing),
-                expected="all columns of the training examples",
-                remedy="Add them; they may be empty.",
-            )
+        if not self.suits(given, findings):
             return np.zeros((len(raw), len(self.features)), np.float32)
         encoded = np.empty((len(raw), len(self.features)), np.float32)
         at = 0

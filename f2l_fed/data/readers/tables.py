@@ -54,6 +54,8 @@ def read_tables(
     if labelled:
         group = _named_column(names, config.group, "group", findings) if config.group else ""
         ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
+    if encoding:
+        encoding.suits(names, findings)
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)

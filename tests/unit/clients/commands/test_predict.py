@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,27 @@ def test_predictions_for_a_folder_of_photos_leave_out_what_can_not_be_read(tmp_p
     Image.new("L", (9, 9), 250).save(tmp_path / "more/dark/2.png")
     values = json.loads(f2l_site("evaluate", site, "--data", tmp_path / "more", "--json").stdout)
     assert values["examples"] == 2
+
+
+def test_only_the_test_folder_counts_where_folders_name_parts(tmp_path, f2l_site):
+    for part, count in (("train", 6), ("val", 2), ("test", 3)):
+        for n in range(count):
+            for label, value in (("dark", 40), ("light", 200)):
+                path = tmp_path / "d" / part / label / f"{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (8, 8), value + n).save(path)
+    site = site_on(tmp_path / "d")
+    trained(open_site(site), "cnn-xs")
+    values = json.loads(f2l_site("evaluate", site, "--data", tmp_path / "d", "--json").stdout)
+    assert values["examples"] == 6
+    assert any("folder for test" in remark for remark in values["remarks"])
+    shutil.copytree(tmp_path / "d/train", tmp_path / "more")
+    further = open_site(site_on(tmp_path / "more", top=f'validation = "{tmp_path / "d"}"'))
+    assert len(further.validation.y) == 4
+    shutil.rmtree(tmp_path / "d/test")
+    done = f2l_site("evaluate", site, "--data", tmp_path / "d")
+    assert done.returncode == 2
+    assert "none for test" in done.stderr
 
 
 def test_a_network_of_a_version_without_encodings_still_predicts(tmp_path, f2l_site):

@@ -249,7 +249,7 @@ def test_a_small_validation_file_keeps_texts_that_look_like_numbers(tmp_path, ki
     path = table(
         tmp_path / "t.csv",
         flag=["true", "false", "unknown", "false"] * 5,
-        size=["A", "1", "1", "B"] * 5,
+        size=["A", "1", "C", "B"] * 5,
         a=list(range(N)),
     )
     more = table(
