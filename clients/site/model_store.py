@@ -75,9 +75,11 @@ class ModelFacts:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of all outputs: the labels, and numbers where there are none."""
-        numbers = range(len(self.labels), self.classes)
-        return (*self.labels, *map(str, numbers))
+        """Names of all outputs: the labels, or numbers where there are none; all different."""
+        if not self.labels:
+            return tuple(map(str, range(self.classes)))
+        surplus = range(len(self.labels), self.classes)
+        return (*self.labels, *(f"(output {number} without a label)" for number in surplus))
 
     @property
     def origin(self) -> str:

@@ -125,7 +125,7 @@ def _further(
     findings: Findings,
 ) -> Examples:
     """The examples of a file of their own to measure on."""
-    raw = read_raw(folder / config.validation, config.data, encoding)
+    raw = read_raw(folder / config.validation, config.data, encoding if encoding.columns else None)
     here = Findings(raw.where)
     raw = part_of(raw, VALIDATION, here)
     y = number_labels(raw, names, here)

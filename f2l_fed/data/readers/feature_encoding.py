@@ -11,6 +11,7 @@ import numpy as np
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import label_key, tidy_name
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
@@ -114,15 +115,23 @@ class FeatureEncoding:
         given = {column.name: place for place, column in enumerate(raw.columns)}
         if not self.suits(given, findings):
             return np.zeros((len(raw), len(self.features)), np.float32)
+        if (values := len(raw) * len(self.features)) > MOST_VALUES:
+            raise DataError(
+                "the encoded table is too large",
+                where=raw.where,
+                expected=f"at most {MOST_VALUES:,} values",
+                got=f"{values:,}",
+                remedy="Leave out rows or columns, above all those of texts.",
+            )
         encoded = np.empty((len(raw), len(self.features)), np.float32)
         at = 0
         for column in self.columns:
             place = given[column.name]
-            values = raw.inputs[:, place]
+            numbers = raw.inputs[:, place]
             width = len(column.features)
             block = encoded[:, at : at + width]
             if column.values:
-                _one_hot(block, values, raw.columns[place], column, raw, findings)
+                _one_hot(block, numbers, raw.columns[place], column, raw, findings)
             elif raw.columns[place].values:
                 found = raw.columns[place].values
                 findings.problem(
@@ -131,8 +140,8 @@ class FeatureEncoding:
                     remedy="Correct the column.",
                 )
             else:
-                gaps = np.isnan(values)
-                block[:, 0] = (np.where(gaps, column.fill, values) - column.mean) / column.spread
+                gaps = np.isnan(numbers)
+                block[:, 0] = (np.where(gaps, column.fill, numbers) - column.mean) / column.spread
                 if column.indicator:
                     block[:, 1] = gaps
             at += width

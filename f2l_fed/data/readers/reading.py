@@ -63,7 +63,7 @@ def read_raw(
     else:
         raise unknown_kind(path)
     findings.require_none()
-    raw = _labelled(_without_gaps(raw, config, findings), findings)
+    raw = _labelled(without_gaps(raw, config, findings), findings)
     findings.require_none()
     return replace(raw, remarks=findings.remarks)
 
@@ -109,7 +109,7 @@ def unknown_kind(path: Path) -> DataError:
     )
 
 
-def _without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) -> RawExamples:
+def without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) -> RawExamples:
     """The examples without rows that have gaps, or with a problem, where the settings ask so."""
     if not raw.columns or config.gaps not in ("leave-out", "refuse"):
         return raw

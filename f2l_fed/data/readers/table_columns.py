@@ -15,7 +15,8 @@ from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import text_codes, tidy_name
 from f2l_fed.data.readers.numerals import is_date, parse_numerals, without_unit
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces
-from f2l_fed.data.readers.table_files import GAP_TEXTS, RawTable
+from f2l_fed.data.readers.table_files import RawTable
+from f2l_fed.data.readers.text_rows import GAP_TEXTS
 
 MOST_CATEGORIES = 32
 """Largest number of different texts of a column that is a feature."""
@@ -148,7 +149,8 @@ def _numbers(
     other = "." if table.decimal == "," else ","
     if np.isnan(values).any():
         again, also = parse_numerals(bare, other)
-        if not np.isnan(again).any():
+        # The mark that suits more; what is left is told as no number.
+        if np.isnan(again).sum() < np.isnan(values).sum():
             values, separated = again, also
             findings.remark(f"The decimal mark of column {name!r} is {other!r}.")
     numbers = np.full(len(texts), np.nan)

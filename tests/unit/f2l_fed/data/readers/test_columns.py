@@ -281,3 +281,28 @@ def test_a_validation_file_of_a_few_rows_keeps_every_column_of_the_training(tmp_
     site = opened(path, top=f'validation = "{more}"')
     assert site.encoding.features == ("row_id", "a")
     assert site.validation.x[:, 0].tolist() == list(range(N))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "more"),
+    [
+        ("label", pa.array([[1], [2]] * 10), ""),
+        ("label", pa.array([b"\xff", b"a"] * 10), ""),
+        ("grp", pa.array([{"a": 1}, {"a": 2}] * 10), 'group = "grp"'),
+    ],
+)
+def test_a_column_that_pyarrow_can_not_convert_is_named(tmp_path, column, values, more):
+    path = table(tmp_path / "t.parquet", **{"a": list(range(N)), column: values})
+    one_problem(checked(path, more), "a column can't be read", repr(column))
+
+
+def test_parts_of_a_column_that_can_not_be_joined_are_told(tmp_path):
+    table(tmp_path / "parts/0.parquet", a=list(range(N)))
+    table(tmp_path / "parts/1.parquet", a=[[1]] * N)
+    one_problem(checked(tmp_path / "parts"), "a column can't be read", "'a'")
+
+
+def test_an_encoding_of_too_many_features_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    path = table(tmp_path / "t.csv", **{f"c{n}": ["r", "g", "b", "w"] * 5 for n in range(5)})
+    monkeypatch.setattr("f2l_fed.data.readers.feature_encoding.MOST_VALUES", 399)
+    one_problem(checked(path), "the encoded table is too large", "399", "400")
