@@ -143,7 +143,7 @@ def site_threshold(folder: SiteFolder, predictor: Predictor, goal: float) -> flo
     for number, name in enumerate(facts.output_names):
         place.setdefault(name, number)
     outputs = torch.tensor([place.get(name, -1) for name in names])[y]
-    if examples.encoding.text != facts.encoding or int(outputs.min()) < 0:
+    if examples.encoding != predictor.encoding or int(outputs.min()) < 0:
         raise DataError(
             "the data of the site are no longer those of the network",
             where=str(folder.file),

@@ -29,6 +29,7 @@ class EncodedColumn:
         indicator: Whether a further feature is 1 at gaps.
         mean: What is subtracted from the numbers.
         spread: What they are divided by after that.
+        unit: What was removed behind or before the numbers, such as "mm".
     """
 
     name: str
@@ -37,6 +38,7 @@ class EncodedColumn:
     indicator: bool = False
     mean: float = 0.0
     spread: float = 1.0
+    unit: str = ""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ class FeatureEncoding:
                     remedy="Correct the column.",
                 )
             else:
+                _compare_units(raw.columns[place], column, numbers, findings)
                 gaps = np.isnan(numbers)
                 block[:, 0] = (np.where(gaps, column.fill, numbers) - column.mean) / column.spread
                 if column.indicator:
@@ -201,6 +204,7 @@ def fit_encoding(
                 mean=mean,
                 spread=spread,
                 fill=float(np.median(present)) if len(present) and not private else 0.0,
+                unit=column.unit,
                 indicator=some and config.gaps == "indicator" and not private,
             )
         )
@@ -247,6 +251,22 @@ def unit_images(images: AnyArray) -> FloatArray:
         scaled /= np.float32(255)
         return scaled
     return images.astype(np.float32, copy=False)
+
+
+def _compare_units(
+    found: Column, column: EncodedColumn, numbers: AnyArray, findings: Findings
+) -> None:
+    if found.unit == column.unit or np.isnan(numbers).all():
+        return
+    if found.unit:
+        findings.problem(
+            f"numbers in column {column.name!r} have another unit than at training",
+            [repr(found.unit)],
+            expected=repr(column.unit) if column.unit else "none",
+            remedy="Convert them.",
+        )
+    else:
+        findings.remark(f"The numbers of column {column.name!r} are taken for {column.unit!r}.")
 
 
 def _one_hot(

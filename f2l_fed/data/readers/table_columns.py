@@ -109,9 +109,9 @@ def _of_texts(
     if not total:
         findings.remark(f"Column {name!r} is empty and left out.")
         return (Column(name=name), np.full(len(codes), np.nan)) if forced else None
-    numbers = np.full(len(texts), np.nan)
+    numbers, unit = np.full(len(texts), np.nan), ""
     if not texts_only:
-        numbers = _numbers(name, tidy, known, table, findings)
+        numbers, unit = _numbers(name, tidy, known, table, findings)
     if 2 * int(counts[known & ~np.isnan(numbers)].sum()) >= total:
         bad = np.flatnonzero(known & np.isnan(numbers))
         if bad.size:
@@ -124,7 +124,7 @@ def _of_texts(
                 findings,
             )
         lookup = np.append(np.where(known, numbers, np.nan), np.nan)
-        return Column(name=name), _finite(name, lookup[codes], table.places, findings)
+        return Column(name=name, unit=unit), _finite(name, lookup[codes], table.places, findings)
     dates = int(sum(counts[place] for place, text in enumerate(tidy) if is_date(text)))
     if 2 * dates >= total and not forced:
         _leave_out(name, "dates or times", findings)
@@ -141,8 +141,8 @@ def _of_texts(
 
 def _numbers(
     name: str, texts: Sequence[str], known: AnyArray, table: RawTable, findings: Findings
-) -> AnyArray:
-    """Texts as numbers, NaN for those that are none; what had to be removed is remarked."""
+) -> tuple[AnyArray, str]:
+    """Texts as numbers, NaN for those that are none, and their unit; both are remarked."""
     told = np.flatnonzero(known)
     bare, unit = without_unit([texts[place] for place in told.tolist()])
     values, separated = parse_numerals(bare, table.decimal)
@@ -160,7 +160,7 @@ def _numbers(
             findings.remark(f"Separators between thousands in column {name!r} were removed.")
         if unit:
             findings.remark(f"The unit {unit!r} in column {name!r} was removed.")
-    return numbers
+    return numbers, unit
 
 
 def _leave_out(name: str, kind: str, findings: Findings) -> None:

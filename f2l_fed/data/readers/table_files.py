@@ -48,6 +48,7 @@ def read_table_files(
     findings: Findings,
     *,
     texts: Collection[str] = (),
+    told: bool = False,
 ) -> RawTable:
     """Reads the parts of one table.
 
@@ -56,6 +57,7 @@ def read_table_files(
         config: Settings.
         findings: Takes remarks and problems, such as rows with too many fields.
         texts: Columns of text files that stay texts, whatever they look like.
+        told: Whether empty rows of text files, which are left out, are remarked.
 
     Raises:
         DataError: If a file can't be read at all, or there are too many values.
@@ -68,7 +70,7 @@ def read_table_files(
     for file in files:
         if file in forms:
             form = forms[file]
-            table, numbers = read_text(file, form, decimal, config, findings, texts)
+            table, numbers = read_text(file, form, decimal, config, findings, texts, told=told)
         else:
             table = _parquet(file)
             numbers = np.arange(table.num_rows, dtype=np.int64) + 1

@@ -56,7 +56,7 @@ def read_tables(
     texts = {tidy_name(name) for name in config.categories}
     if encoding:
         texts = {name for name, column in known.items() if column.values}
-    table = read_table_files(files, config, findings, texts=texts)
+    table = read_table_files(files, config, findings, texts=texts, told=not labelled)
     names = list(table.columns)
     label = _label_name(names, config, where, findings) if labelled else ""
     group, ignored = "", set()

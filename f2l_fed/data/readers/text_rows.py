@@ -137,6 +137,8 @@ def read_text(
     config: ReadingConfig,
     findings: Findings,
     kept: Collection[str],
+    *,
+    told: bool = False,
 ) -> tuple[Any, IntArray]:
     """Reads a text table whose form is known.
 
@@ -147,6 +149,7 @@ def read_text(
         config: Settings.
         findings: Takes rows of another length as problems.
         kept: Columns that stay texts, whatever they look like.
+        told: Whether empty rows are remarked.
 
     Returns:
         A ``pyarrow.Table`` without empty rows, and (n,) int64, the rows' numbers.
@@ -194,6 +197,8 @@ def read_text(
         )
         numbers = np.setdiff1d(numbers, at)[: table.num_rows]
     kept = _not_empty(table)
+    if told and len(kept) < table.num_rows:
+        findings.remark(f"{table.num_rows - len(kept)} empty rows are left out.")
     return table.take(kept), numbers[kept]
 
 

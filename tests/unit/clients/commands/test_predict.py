@@ -195,7 +195,8 @@ def test_a_saturated_prediction_abstains_where_no_threshold_suffices(tmp_path, o
     )
     bold = replace(predictor.model, weights=1000 * predictor.model.weights)
     new = table(tmp_path / "new.csv", 20, seed=1, labelled=False)
-    _, batches = replace(predictor, model=bold).predict(new, Findings(""), threshold=math.inf)
+    never = threshold_for(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), 0.95)
+    _, batches = replace(predictor, model=bold).predict(new, Findings(""), threshold=never)
     (batch,) = batches
     assert max(one.probability for one in batch) == 1
     assert all(one.abstain for one in batch)
@@ -240,6 +241,25 @@ def test_gaps_of_inputs_are_treated_as_the_settings_say(tmp_path, f2l_site, gaps
     assert len(read(tmp_path / "out.csv")) == (10 if gaps == "median" else 9)
     words = "1 missing values of column 'Maß' are filled in" if gaps == "median" else "left out"
     assert words in done.stdout
+
+
+def test_empty_rows_of_inputs_are_told_and_units_are_compared(tmp_path, f2l_site):
+    rows = "".join(f"{n} mm,{n % 5},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text(f"a,b,label\n{rows}")
+    site = site_on(tmp_path / "t.csv")
+    trained(open_site(site), "mlp")
+    new = tmp_path / "new.csv"
+    arguments = ("predict", site, "--input", new, "--output", tmp_path / "out.csv", "--force")
+    new.write_text("a,b\n1 mm,1\n\n,\n2 mm,2\n")
+    done = f2l_site(*arguments)
+    assert "remark: 2 empty rows are left out" in done.stdout
+    assert [row["source"] for row in read(tmp_path / "out.csv")] == ["new.csv:2", "new.csv:5"]
+    new.write_text("a,b\n1,1\n")
+    assert "'a' are taken for 'mm'" in f2l_site(*arguments).stdout
+    new.write_text("a,b\n1 cm,1\n")
+    done = f2l_site(*arguments)
+    assert done.returncode == 2
+    assert "another unit than at training: expected 'mm', got 'cm'" in done.stderr
 
 
 def test_no_cell_of_the_output_is_a_formula():
