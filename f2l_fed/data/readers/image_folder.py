@@ -164,6 +164,14 @@ def _shared_form(
     colour = any(fact.shared == "RGB" for fact in facts)
     mode = config.pillow_mode or ("RGB" if colour else "L")
     _remark_modes(facts, mode, findings)
+    ranges = Counter(fact.top for fact in facts if fact.top)
+    if len(ranges) > 1:
+        findings.problem(
+            "images of floats have different ranges",
+            [f"0 to {top:g} ({count})" for top, count in ranges.most_common()],
+            expected="one range",
+            remedy="Save all of them with values from 0 to 1, or with 8 or 16 bits a channel.",
+        )
     sizes = Counter(fact.size for fact in facts)
     if config.size is None and len(sizes) > 1:
         counted = [f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()]

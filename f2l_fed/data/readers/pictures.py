@@ -51,6 +51,8 @@ class PictureFacts:
         size: Width and height once it is upright, pixels.
         turned: Whether the camera's note asks for a rotation.
         clear: Whether parts may be transparent.
+        top: Value of white in an image of floats, 1 or 255 by its brightest pixel; 0 for others,
+            and for black ones.
     """
 
     mode: str
@@ -58,6 +60,7 @@ class PictureFacts:
     size: tuple[int, int]
     turned: bool
     clear: bool
+    top: float = 0.0
 
 
 def is_image_name(path: Path) -> bool:
@@ -94,6 +97,7 @@ def picture_facts(path: Path) -> PictureFacts | None:
                 size=(height, width) if orientation in _TURNED else (width, height),
                 turned=orientation in range(2, 9),
                 clear=image.has_transparency_data,
+                top=_white(float(np.asarray(image).max())) if image.mode == "F" else 0.0,
             )
     except UnidentifiedImageError:
         if is_image_name(path):
@@ -161,7 +165,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        top = 1.0 if high <= 1 else 255.0
+        top = _white(high) or 1.0
     else:
         top = 65535.0
     if not (low >= 0 and high <= top):
@@ -171,6 +175,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             remedy="Save them with 8 or 16 bits a channel.",
         )
     return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
+
+
+def _white(brightest: float) -> float:
+    """Value of white in an image of floats by its brightest pixel; 0 where that is black."""
+    return 0.0 if brightest == 0 else 1.0 if brightest <= 1 else 255.0
 
 
 def _is_grey_palette(image: Image.Image) -> bool:

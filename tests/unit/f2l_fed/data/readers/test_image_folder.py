@@ -115,6 +115,16 @@ def test_floats_out_of_range_are_told(tmp_path):
     assert "8 or 16 bits" in problem
 
 
+def test_images_of_floats_have_one_range(tmp_path):
+    for label, value in (("a", 0.5), ("b", 0.0), ("c", 1.0)):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.full((3, 4), value, np.float32)).save(tmp_path / label / "1.tif")
+    assert pixels(tmp_path)[:, 0, 0, 0].tolist() == [128, 0, 255]
+    Image.fromarray(np.full((3, 4), 200, np.float32)).save(tmp_path / "b/2.tif")
+    problem = one_problem(checked(tmp_path), "different ranges")
+    assert "0 to 1 (2), 0 to 255 (1)" in problem
+
+
 def test_transparent_parts_are_laid_on_white(tmp_path):
     for label in "ab":
         (tmp_path / label).mkdir()
