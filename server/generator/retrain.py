@@ -142,6 +142,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         body_sites=tuple(update.site for update in updates),
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
         model=fit.model() if used else "",
+        families=() if fit.families is None else tuple(fit.families.labels.tolist()),
     )
     return federation.releases.write_candidate(release, fit)
 
@@ -201,7 +202,7 @@ def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
     """The figures of a fit; none where there was nothing to fit."""
     if not len(weights):
         return {}
-    audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
+    audit = Audit.of(weights[:, 0], fit.held_out_as_new[:, 0], fit.drawn)
     return {**fit.figures(), **audit.figures()}
 
 
