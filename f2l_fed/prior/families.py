@@ -144,7 +144,7 @@ def find_families(
                 labels=labels,
                 shares=FamilyShares(symmetry=symmetry, map=membership.map),
                 priors=tuple(priors),
-                held_out=_as_new(contexts, groups, priors, shares.argmax(2)),
+                held_out=_as_new(contexts, groups, priors, _likeliest(membership, labels)),
             )
             best, before, in_vain = score, labels, 0
     return found
@@ -152,7 +152,7 @@ def find_families(
 
 def _exceeds(values: Tensor, least: float) -> bool:
     """Whether the mean of (n,) values is above a limit and two standard errors."""
-    error = float(values.std()) / len(values) ** 0.5
+    error: float = float(values.std()) / len(values) ** 0.5
     return float(values.mean()) > max(least, 2 * error)
 
 
@@ -160,6 +160,17 @@ def _means_of_others(rows: Tensor) -> Tensor:
     """(n, 1, D), for each site of (n, E, D) rows the mean of all others."""
     means = rows.mean(1, keepdim=True)
     return (means.sum(0) - means) / (len(rows) - 1)
+
+
+def _likeliest(membership: RidgeFit, labels: Tensor) -> Tensor:
+    """(n, E) int64, the likeliest family of each record without those of its site.
+
+    The families keep their sizes: without one of its sites the own family is a little rarer than
+    the others, and where contexts say nothing none would be told to be of its own.
+    """
+    hot = functional.one_hot(labels).float()
+    rarer = (hot - hot.mean(0)) / (len(hot) - 1)
+    return (membership.held_out.view(len(hot), -1, hot.shape[1]) + rarer[:, None]).argmax(2)
 
 
 def _as_new(
