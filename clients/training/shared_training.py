@@ -6,7 +6,8 @@ it takes the shared network a few passes further, from the task's anchor, and re
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from clients.training.probe_cache import digest_of, read_probes, write_probes
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.shared_network import SharingSite, few_examples
-from f2l_fed.local_training.site_streams import steps_stream, support_stream
+from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream, support_stream
 from f2l_fed.wire.messages import ProbeRequest, Task, Update
 
-RETURNED = "returned.safetensors"
-"""Name of the file in the state folder."""
+_KEPT = 2
+"""Latest rounds whose passes are kept: a round may be asked for again, and needs the one before."""
 
 _UPDATE = 1
 """Stream of the passes that are returned; those of the site's own network have the first one."""
@@ -87,7 +88,7 @@ def passes(accepted: AcceptedRequest[Task]) -> Tensor:
     weights = _sharing(accepted).update(accepted.anchor, rng)
     if not bool(weights.isfinite().all()):
         raise PolicyRefusal("diverged")
-    write_probes(site.state / RETURNED, weights[None], _digest(accepted))
+    _keep(accepted, weights)
     return weights
 
 
@@ -108,9 +109,45 @@ def contexts_of(accepted: AcceptedRequest[ProbeRequest | Task]) -> Tensor:
 
 
 def returned_last(accepted: AcceptedRequest[Task]) -> Tensor | None:
-    """(D,) float32, the end of the site's latest `passes`; None where it has made none."""
-    kept = read_probes(accepted.site.state / RETURNED, _digest(accepted))
-    return None if kept is None else kept[0]
+    """(D,) float32, the end of the site's latest `passes` before this round; None without any.
+
+    Those that went on from a later release than the task's do not count: it was rolled back.
+    """
+    task = accepted.request
+    for file in reversed(_returned(accepted)):
+        earlier = task.round == NO_ROUND or file.round < task.round
+        if earlier and file.release <= task.release:
+            kept = read_probes(file.path, _digest(accepted))
+            if kept is not None:
+                return kept[0]
+    return None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Returned:
+    """A file with the end of the passes of one round, from one release."""
+
+    round: int
+    release: str
+    path: Path
+
+
+def _returned(accepted: AcceptedRequest[Task]) -> list[_Returned]:
+    """The files that are kept, by round."""
+    found = []
+    for path in accepted.site.state.glob("returned-*.safetensors"):
+        _, number, release = path.stem.split("-", 2)
+        if number.isdecimal():
+            found.append(_Returned(int(number), release, path))
+    return sorted(found)
+
+
+def _keep(accepted: AcceptedRequest[Task], weights: Tensor) -> None:
+    task, state = accepted.request, accepted.site.state
+    path = state / f"returned-{task.round:05d}-{task.release}.safetensors"
+    write_probes(path, weights[None], _digest(accepted))
+    for file in _returned(accepted)[:-_KEPT]:
+        file.path.unlink(missing_ok=True)
 
 
 def _sharing(accepted: AcceptedRequest[ProbeRequest | Task]) -> SharingSite:

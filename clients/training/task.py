@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from torch import Tensor
@@ -108,8 +109,10 @@ def _respond_to_shared(
     if budget := site.budget:
         update, change = private_update(accepted, budget)
         changes: tuple[float, ...] = (change,)
-        # These never leave: the site's next network is made of them.
-        shared_training.passes(accepted)
+        # These never leave: the site's next network is made of them. Nor may it be told outside
+        # whether they overflow, which depends on examples without any noise.
+        with suppress(PolicyRefusal):
+            shared_training.passes(accepted)
     else:
         update, changes = shared_training.update_of_shared(accepted, network)
     numbers = allowed_numbers(site.config.policy, update.numbers)

@@ -28,7 +28,7 @@ class GateConfig:
         min_memorisation_z: Smallest z-score of copying, where it was taken.
         min_context_cost: Smallest loss of accuracy, before any local step, from a wrong context in
             place of the right one, where held-out sites were measured.
-        min_accuracy_gain: Smallest mean change of the accuracy that sites declare for their own
+        min_accuracy_gain: Smallest median change of the accuracy that sites declare for their own
             networks of the release that they have, from those of the one before; around a shared
             network alone, where a release goes on from the last one.
         max_drift: Largest squared distance of what a release expects from the networks that the

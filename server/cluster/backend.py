@@ -8,7 +8,7 @@ that is lost as a whole interrupts the round, which goes on when it is started a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class RayBackend:
             known = {site: context for site in chunk if (context := probes.get(site)) is not None}
             if not known:
                 continue
-            contexts = torch.stack(list(known.values()))
+            contexts = stacked(list(known.values()))
             streams.append(task.remote(self.root, release, list(known), contexts, self.config))
         while streams:
             yield from _each(streams.popleft())
@@ -93,6 +93,15 @@ class RayBackend:
         task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
         with typed_errors():
             return ray.get(task.remote(self.root, *arguments, self.config))
+
+
+def stacked(contexts: Sequence[Tensor]) -> Tensor:
+    """(n, E, D) from the contexts of n sites, E being the fewest that one of them has.
+
+    A site's update may bring more of them than a request for contexts alone.
+    """
+    fewest = min(len(own) for own in contexts)
+    return torch.stack([own[:fewest] for own in contexts])
 
 
 def _each(stream: Any) -> Iterator[tuple[str, CandidateSet]]:

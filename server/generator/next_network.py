@@ -22,10 +22,14 @@ from f2l_fed.aggregate.registry import aggregate
 from f2l_fed.generator.config import AggregateConfig
 from f2l_fed.generator.generator import Bodies
 from f2l_fed.local_training.config import SharedConfig
+from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.target import Target
 
 _LONGEST = 3.0
 """Largest length of a site's change, relative to the median of all."""
+
+_LONGEST_ROW = 1.5
+"""Largest length of a change of one output row, relative to the median of sites' longest ones."""
 
 _HEAVIEST = 5.0
 """Largest number of examples that counts, relative to the median of all."""
@@ -53,11 +57,13 @@ def next_networks(
         config: How far along the mean change the server goes, and how far ahead from there.
     """
     changes = returned - started
-    counts = examples.clamp(max=_HEAVIEST * float(examples.median()))
     if rule.rule == "mean":
-        change = mean_change(target, _shortened(changes), counts)
+        counts = examples.clamp(max=_HEAVIEST * float(examples.median()))
+        change = mean_change(target, _shortened(target, changes), counts)
     else:
-        change = aggregate(rule.rule, changes, counts, byzantine=rule.byzantine)
+        # A declared number must not outvote the rest where the rule is there to prevent it.
+        equal = torch.ones(len(changes))
+        change = aggregate(rule.rule, changes, equal, byzantine=rule.byzantine)
     own = started + change
     point = server_point(started, own, config)
     moved = point - (started if last is None else last)
@@ -103,9 +109,21 @@ def _head(target: Target, weights: Tensor) -> Tensor:
     return whole
 
 
-def _shortened(changes: Tensor) -> Tensor:
-    """Changes of which none is much longer than most."""
+def _shortened(target: Target, changes: Tensor) -> Tensor:
+    """(n, D) changes, none much longer than most, and no output row longer than most longest ones.
+
+    A row counts as far as it was moved, so that a longer one would count twice over.
+    """
     lengths = changes.norm(dim=1)
-    longest = _LONGEST * float(lengths.median())
-    kept: Tensor = (longest / lengths.clamp(min=1e-30)).clamp(max=1)
-    return changes * kept[:, None]
+    changes = changes * _kept(lengths, _LONGEST * lengths.median())[:, None]
+    output = OutputSymmetry.of(target, enabled=True).output
+    rows = changes[:, output]
+    lengths = rows.norm(dim=2)
+    kept = _kept(lengths, _LONGEST_ROW * lengths.amax(dim=1).median())
+    changes[:, output] = rows * kept[:, :, None]
+    return changes
+
+
+def _kept(lengths: Tensor, longest: Tensor) -> Tensor:
+    """The shares that shorten to the longest, of the shape of the lengths."""
+    return (longest / lengths.clamp(min=1e-30)).clamp(max=1)

@@ -16,6 +16,7 @@ from f2l_fed import events
 from f2l_fed.admission import Finding, Submission, Verdict, new_records
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.events import EventLog
+from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.wire.messages import Update
@@ -44,6 +45,9 @@ class Outcome:
     reason: str = ""
     finding: str = ""
     chosen: tuple[str, ...] = ()
+
+
+_STRANGE_START = Outcome("start", "a start that is not among the candidates")
 
 
 class Ingest:
@@ -131,14 +135,18 @@ class Ingest:
     def _admit(self, request: RequestHeader, update: Update, candidates: CandidateSet) -> Outcome:
         if update.round != request.round:
             return Outcome("round", f"an update for round {update.round}")
+        config = self._federation.config
+        if self._federation.body is not None or config.has_shared_network:
+            kinds = {ANCHOR, *(kind for starts in candidates for kind in starts)}
+            if not kinds.issuperset(update.chosen):
+                return _STRANGE_START
         if self._federation.body is not None:
             return self._admit_heads(request, update)
-        config = self._federation.config
         if config.has_shared_network:
             return self._admit_shared(request, update)
         pairs = list(zip(candidates, update.chosen, strict=True))
         if any(kind not in starts for starts, kind in pairs):
-            return Outcome("start", "a start that is not among the candidates")
+            return _STRANGE_START
         others = [w for starts, kind in pairs for name, w in starts.items() if name != kind]
         submission = Submission(
             site=request.site,
@@ -207,8 +215,9 @@ class Ingest:
         self._screening.keep_part(judged)
         self._federation.zoo.append(new_records(judged.submission))
         self._screening.remember(judged)
+        needed = self._federation.probe_frame.episodes
         self._run_cache.keep_context(
-            self._next_anchor(submission.parent), submission.site, submission.probes
+            self._next_anchor(submission.parent), submission.site, submission.probes[:needed]
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 

@@ -15,7 +15,6 @@ from clients.site.sent_log import utc_now
 from clients.site.site import open_site
 from clients.training.fine_tuning import fine_tune_again
 from clients.training.requested_network import request_network
-from clients.training.shared_training import RETURNED
 from f2l_fed.evaluation.arm_names import GENERATED, keys
 from f2l_fed.wire.serialization import from_bytes, to_bytes
 from server.cluster.held_out import measurements_of
@@ -98,7 +97,7 @@ def test_a_site_keeps_its_own_network_with_its_label_mix(conducted):
     module = network(federation.target, model.weights)
     found = (module(site.validation.x).argmax(1) == site.validation.y).float().mean()
     assert float(found) == pytest.approx(model.facts.accuracy)
-    assert (site.state / RETURNED).exists()
+    assert list(site.state.glob("returned-*.safetensors"))
     again, _ = fine_tune_again(site, start, utc_now())
     assert again.facts.steps == model.facts.steps
     assert again.facts.accuracy > 0.7
@@ -216,7 +215,10 @@ def test_sites_with_a_privacy_budget_take_part_without_their_label_mix(tmp_path)
     snapshot = federation.zoo.snapshot()
     (record, *_) = snapshot.records(site="site-000", round=2)
     assert set(record.metrics) == {"examples", "update_norm"}
-    left, kept = torch.from_numpy(snapshot.weights([record]))[0], load_file(site.state / RETURNED)
+    left, kept = (
+        torch.from_numpy(snapshot.weights([record]))[0],
+        load_file(max(site.state.glob("returned-*.safetensors"))),
+    )
     assert not torch.allclose(left, kept["probes"][0], atol=0.01)
 
 

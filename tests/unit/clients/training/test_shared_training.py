@@ -68,6 +68,39 @@ def test_after_the_early_rounds_a_sites_own_network_is_made_of_what_it_returned_
     torch.testing.assert_close(early.start, before.start)
 
 
+def test_a_round_that_is_asked_for_again_makes_the_same_network(tmp_path):
+    one = site(tmp_path)
+    respond(one, task("00006"))
+    asked = replace(task("00007"), round=8)
+    first = shared_training.own_network(accept(one, asked, app=""))
+    respond(one, asked)
+    again = shared_training.own_network(accept(one, asked, app=""))
+    assert torch.equal(again.weights, first.weights)
+    assert len(list(one.state.glob("returned-*"))) == 2
+    respond(one, replace(asked, round=9))
+    assert len(list(one.state.glob("returned-*"))) == 2
+
+
+def test_after_a_rollback_what_went_on_from_the_later_release_does_not_count(tmp_path):
+    one = site(tmp_path)
+    plain = shared_training.own_network(accept(one, replace(task("00006"), round=9), app=""))
+    respond(one, replace(task("00007"), round=8))
+    found = shared_training.own_network(accept(one, replace(task("00006"), round=9), app=""))
+    assert torch.equal(found.weights, plain.weights)
+    on = shared_training.own_network(accept(one, replace(task("00007"), round=9), app=""))
+    assert not torch.equal(on.weights, plain.weights)
+
+
+def test_a_private_site_does_not_tell_that_its_plain_passes_overflow(tmp_path, monkeypatch):
+    def overflow(accepted):
+        raise PolicyRefusal("diverged")
+
+    one = site(tmp_path, more=AGREED + "\n[privacy]\nepsilon = 8.0\n")
+    monkeypatch.setattr(shared_training, "passes", overflow)
+    update, _ = respond(one, replace(task("00001"), round=2))
+    assert update.weights.isfinite().all()
+
+
 def test_the_work_of_all_passes_is_counted(tmp_path):
     one, asked = site(tmp_path), task("00006", epochs=2)
     count = len(one.train.y)

@@ -98,3 +98,24 @@ def test_another_rule_may_be_set(rule):
     config = AggregateConfig(rule=rule, byzantine=4)
     found = following(returned, [10.0] * 11, rule=config)
     assert float((found.own - START - 1).abs().max()) < 1
+
+
+def test_one_site_does_not_take_over_the_row_of_a_class():
+    own = 0.1 * changes(20)
+    honest = mean_change(TARGET, own, torch.full((20,), 10.0))
+    forged = own.clone()
+    row = TARGET.layout.unflatten(forged[0])[TARGET.output_weight]
+    length = float(own.norm(dim=1).median())
+    row[1] = 2.5 * length / row.shape[1] ** 0.5
+    found = following(START + forged, [10.0] * 20).own - START
+    moved = float((found - honest).norm())
+    assert moved < 0.25 * length
+
+
+@pytest.mark.parametrize("rule", ["median", "clipped_mean", "geometric_median"])
+def test_a_made_up_number_of_examples_does_not_stop_a_robust_rule(rule):
+    returned = START + 0.1 * changes(6)
+    chosen = AggregateConfig(rule=rule, byzantine=1)
+    one = following(returned, [1e9] + [20.0] * 5, rule=chosen)
+    other = following(returned, [20.0] * 6, rule=chosen)
+    assert torch.equal(one.own, other.own)
