@@ -63,7 +63,7 @@ def predict(
         threshold = site_threshold(folder, predictor, goal)
         say(
             f"abstains below {threshold:.3f}; validation examples above are right in {goal:.0%}"
-            if threshold < 1
+            if threshold <= 1
             else f"abstains always: at no threshold are validation examples right in {goal:.0%}"
         )
     findings, written, abstained = Findings(str(inputs)), 0, 0

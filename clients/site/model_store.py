@@ -75,9 +75,11 @@ class ModelFacts:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of all outputs: the labels, and numbers where there are none."""
-        numbers = range(len(self.labels), self.classes)
-        return (*self.labels, *map(str, numbers))
+        """Names of all outputs: the labels, or numbers where there are none; all different."""
+        if not self.labels:
+            return tuple(map(str, range(self.classes)))
+        surplus = range(len(self.labels), self.classes)
+        return (*self.labels, *(f"(output {number} without a label)" for number in surplus))
 
     @property
     def origin(self) -> str:
@@ -182,7 +184,8 @@ def export_model(model: Model, folder: Path) -> None:
     """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
 
     The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
-    number of inputs at a time, features of a table in their own units.
+    number of inputs at a time: images as float32, features of a table in their own units as
+    float64, since a time in seconds or the like has more digits than float32 keeps.
 
     Args:
         model: The network.
@@ -202,7 +205,7 @@ def export_model(model: Model, folder: Path) -> None:
     encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     program = torch.export.export(
         Scaled(module, *encoding.scales) if encoding.columns else module,
-        (torch.zeros(2, *facts.input_shape),),
+        (torch.zeros(2, *facts.input_shape, dtype=torch.float64 if encoding.columns else None),),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     torch.export.save(program, folder / PROGRAM)
@@ -224,12 +227,13 @@ class Scaled(nn.Module):
     def __init__(self, module: nn.Module, means: Sequence[float], spreads: Sequence[float]) -> None:
         super().__init__()
         self.module = module
-        self.register_buffer("means", torch.tensor(means))
-        self.register_buffer("spreads", torch.tensor(spreads))
+        self.register_buffer("means", torch.tensor(means, dtype=torch.float64))
+        self.register_buffer("spreads", torch.tensor(spreads, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, K) for features (n, F) in their own units."""
-        logits: Tensor = self.module((x - self.means) / self.spreads)
+        """Logits (n, K) for features (n, F) in their own units, best as float64."""
+        scaled = (x - self.means) / self.spreads
+        logits: Tensor = self.module(scaled.float())
         return logits
 
 

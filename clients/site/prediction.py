@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 
 from clients.site.model_store import Model, network
 from clients.site.site import SiteFolder
-from clients.site.site_examples import Examples, read_site_examples
+from clients.site.site_examples import Examples, part_of, read_site_examples
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.inputs import BATCH, read_inputs
 from f2l_fed.data.readers.numbering import number_labels
+from f2l_fed.data.readers.raw_examples import TEST
 from f2l_fed.data.readers.reading import read_raw
+from f2l_fed.data.readers.text_format import is_numeral
 from f2l_fed.errors import DataError, F2LError
 from f2l_fed.evaluation.confidence import calibration_error, predictions
 from f2l_fed.targets import build_target
@@ -109,8 +112,9 @@ class Predictor:
         if len(facts.input_shape) == 3:
             mode = "rgb" if facts.input_shape[0] == 3 else "grey"
             reading = replace(reading, resize=facts.input_shape[:0:-1], mode=mode)
-        raw = read_raw(path, reading)
+        raw = read_raw(path, reading, self.encoding)
         here = Findings(raw.where)
+        raw = part_of(raw, TEST, here)
         y = number_labels(raw, facts.labels, here, remedy="Correct them, or leave them out.")
         x = self.encoding.encode(raw, here) if raw.columns else FeatureEncoding().encode(raw, here)
         here.require_none()
@@ -135,9 +139,11 @@ def site_threshold(folder: SiteFolder, predictor: Predictor, goal: float) -> flo
     examples = read_site_examples(folder.path, folder.config)
     facts, y = predictor.model.facts, examples.validation.y
     names = examples.labels or tuple(map(str, range(int(y.max()) + 1)))
-    place = {name: number for number, name in enumerate(facts.output_names)}
+    place: dict[str, int] = {}
+    for number, name in enumerate(facts.output_names):
+        place.setdefault(name, number)
     outputs = torch.tensor([place.get(name, -1) for name in names])[y]
-    if examples.encoding.text != facts.encoding or int(outputs.min()) < 0:
+    if examples.encoding != predictor.encoding or int(outputs.min()) < 0:
         raise DataError(
             "the data of the site are no longer those of the network",
             where=str(folder.file),
@@ -156,7 +162,8 @@ def threshold_for(probabilities: Tensor, y: Tensor, goal: float) -> float:
         goal: Share of right ones among those that are kept.
 
     Returns:
-        In [0, 1]; 0 where all may be kept, 1 where no threshold reaches the goal.
+        In [0, 1], 0 where all may be kept; infinity where no threshold reaches the goal, so that
+        even a prediction of probability 1 abstains.
 
     >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
     >>> round(threshold_for(p, torch.tensor([0, 0, 1]), 0.9), 3)
@@ -166,9 +173,12 @@ def threshold_for(probabilities: Tensor, y: Tensor, goal: float) -> float:
     order = found.values.argsort(descending=True, stable=True)
     right = (found.indices == y)[order].double()
     share = right.cumsum(0) / torch.arange(1, len(y) + 1)
-    enough = torch.nonzero(share >= goal).flatten()
+    # Equal probabilities are kept or not together, so only the last of them counts.
+    falls = torch.ones(len(y), dtype=torch.bool)
+    falls[:-1] = found.values[order].diff() < 0
+    enough = torch.nonzero((share >= goal) & falls).flatten()
     if not len(enough):
-        return 1.0
+        return math.inf
     last = int(enough[-1])
     return 0.0 if last == len(y) - 1 else float(found.values[order[last]])
 
@@ -191,9 +201,20 @@ def write_predictions(batch: list[Prediction], file: TextIO, *, lines: bool, fir
     if first:
         writer.writerow(("source", "label", "probability", "abstain"))
     writer.writerows(
-        (row["source"], row["label"], row["probability"], "yes" if row["abstain"] else "no")
-        for row in rows
+        (
+            _cell(one.source),
+            _cell(one.label),
+            one.probability,
+            "yes" if one.abstain else "no",
+        )
+        for one in batch
     )
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: with an apostrophe before it if need be."""
+    risky = text.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_numeral(text, ".")
+    return f"'{text}" if risky else text
 
 
 def evaluate(predictor: Predictor, examples: Examples) -> dict[str, Any]:

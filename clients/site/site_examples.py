@@ -12,7 +12,7 @@ from torch import Tensor
 from clients.site.config import SiteConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data.array_checks import AnyArray, IntArray
-from f2l_fed.data.readers.division import held_out_groups, same_rows
+from f2l_fed.data.readers.division import held_out_groups, joined_groups, same_rows
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding, fit_encoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.numbering import number_labels, output_names
@@ -125,14 +125,43 @@ def _further(
     findings: Findings,
 ) -> Examples:
     """The examples of a file of their own to measure on."""
-    raw = read_raw(folder / config.validation, config.data)
+    raw = read_raw(folder / config.validation, config.data, encoding if encoding.columns else None)
     here = Findings(raw.where)
+    raw = part_of(raw, VALIDATION, here)
     y = number_labels(raw, names, here)
     x = encoding.encode(raw, here)
     here.require_none()
     for remark in (*raw.remarks, *here.remarks):
         findings.remark(f"In {config.validation}: {remark}")
     return Examples(x=torch.from_numpy(x), y=torch.from_numpy(y))
+
+
+def part_of(raw: RawExamples, kind: int, findings: Findings) -> RawExamples:
+    """The examples of one part where folders name parts, with a remark; else all of them.
+
+    Args:
+        raw: The examples.
+        kind: `VALIDATION` or `TEST`.
+        findings: Takes the remark.
+
+    Raises:
+        DataError: If folders name parts, but not this one.
+    """
+    if raw.part is None:
+        return raw
+    name = {VALIDATION: "validation", TEST: "test"}[kind]
+    rows = np.flatnonzero(raw.part == kind)
+    if not rows.size:
+        raise DataError(
+            f"the folders name parts of the data, but none for {name}",
+            where=raw.where,
+            remedy="Name the folder of the examples to measure on, such as the one below it.",
+        )
+    findings.remark(
+        f"Only the {rows.size} examples of the folder for {name} count; {len(raw) - rows.size} of "
+        "other folders do not."
+    )
+    return raw.take(rows)
 
 
 def _parts(
@@ -170,7 +199,14 @@ def _held_out(raw: RawExamples, y: IntArray, config: SiteConfig, findings: Findi
         rows = held_out_groups(raw.groups, y, order, config.validation_fraction)
         count = len(np.unique(raw.groups))
         findings.remark(f"{count} groups of examples are kept together in the split.")
-        kept = "stay in their groups"
+        # With a privacy budget, no example decides on which side another one is.
+        if repeated and not config.privacy.epsilon:
+            joined = joined_groups(raw.groups, copies)
+            together = held_out_groups(joined, y, order, config.validation_fraction)
+            if set(y[together]) == set(y[rows]):
+                rows = together
+        if not np.isin(copies[rows], np.delete(copies, rows)).any():
+            kept = "are kept on one side of the split"
     elif repeated and not config.privacy.epsilon:
         # With a privacy budget, no example decides on which side another one is.
         together = held_out_groups(copies, y, order, config.validation_fraction)

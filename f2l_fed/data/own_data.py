@@ -37,6 +37,7 @@ def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ..
     raw = read_raw(path, config)
     findings = _findings(raw)
     encoding = fit_encoding(raw, np.arange(len(raw)), config, findings)
+    encoding = _centred([encoding], [raw])[0]
     x = encoding.encode(raw, findings)
     findings.require_none()
     if raw.labels is None or len(raw.labels.names) < 2:
@@ -91,6 +92,7 @@ def read_sites(
     encodings = _common(
         [fit_encoding(raw, np.arange(len(raw)), config, findings) for raw in raws.values()]
     )
+    encodings = _centred(encodings, list(raws.values()))
     x, y = [], []
     for raw, encoding in zip(raws.values(), encodings, strict=True):
         here = _findings(raw)
@@ -133,6 +135,38 @@ def _all_names(labels: Sequence[WrittenLabels]) -> tuple[str, ...]:
     if all(found.whole for found in labels):
         return tuple(sorted(spelling.values(), key=int))
     return tuple(sorted(spelling.values()))
+
+
+def _centred(
+    encodings: Sequence[FeatureEncoding], raws: Sequence[RawExamples]
+) -> list[FeatureEncoding]:
+    """The encodings with one mean for all where numbers lie so far from 0 that float32 would lose
+    their differences, such as times in seconds; a scenario's own scaling takes no notice."""
+    means = {}
+    for name in {column.name for column in encodings[0].columns if not column.values}:
+        found = [
+            raw.inputs[:, place]
+            for raw in raws
+            for place, column in enumerate(raw.columns)
+            if column.name == name and not column.values
+        ]
+        values = np.concatenate(found) if found else np.empty(0)
+        values = values[~np.isnan(values)]
+        if values.size and np.ptp(values) < _FAR * abs(values.mean()):
+            means[name] = float(values.mean())
+    return [
+        FeatureEncoding(
+            columns=tuple(
+                replace(column, mean=means.get(column.name, column.mean))
+                for column in encoding.columns
+            )
+        )
+        for encoding in encodings
+    ]
+
+
+_FAR = 1e-3
+"""Share of their mean that numbers vary by, below which they are centred."""
 
 
 def _common(encodings: Sequence[FeatureEncoding]) -> list[FeatureEncoding]:

@@ -150,7 +150,16 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
             findings.require_none()
     if x.ndim == 2:
         return values, tuple(Column(name=str(number)) for number in range(1, x.shape[1] + 1))
-    if x.dtype == np.uint16 and int(x.max()) > 255:
+    if x.dtype == np.uint16:
+        # A scale that hung on the brightest pixel would be another one in another file.
+        if 0 < (brightest := int(x.max())) <= 255:
+            raise DataError(
+                "it is unclear whether x has pixels of 8 or of 16 bits",
+                where=where,
+                expected="values above 255 in uint16",
+                got=f"uint16 of at most {brightest}",
+                remedy="Save pixels of 8 bits as uint8; others divided by 65535, as floats.",
+            )
         findings.remark("x has 16-bit pixels, which were divided by 65535.")
         return channels_first(values.astype(np.float32) / np.float32(65535), where), ()
     return channels_first(unit_range(values.astype(np.float32), x, where), where), ()

@@ -29,6 +29,35 @@ def same_rows(inputs: AnyArray) -> IntArray:
     )
 
 
+def joined_groups(first: IntArray, second: IntArray) -> IntArray:
+    """Groups that keep together what either of two groupings does.
+
+    Args:
+        first: (n,) int64, examples of one number belong together.
+        second: (n,) int64, likewise.
+
+    Returns:
+        (n,) int64.
+
+    >>> joined_groups(np.array([0, 0, 1, 2]), np.array([5, 6, 6, 7])).tolist()
+    [0, 0, 0, 1]
+    """
+    _, first = np.unique(first, return_inverse=True)
+    _, second = np.unique(second, return_inverse=True)
+    roots = list(range(int(first.max(initial=-1)) + int(second.max(initial=-1)) + 2))
+
+    def root(number: int) -> int:
+        while roots[number] != number:
+            roots[number] = number = roots[roots[number]]
+        return number
+
+    others = second + int(first.max(initial=-1)) + 1
+    for one, other in zip(first.tolist(), others.tolist(), strict=True):
+        roots[root(other)] = root(one)
+    joined = np.array([root(number) for number in first.tolist()], np.int64)
+    return np.unique(joined, return_inverse=True)[1].astype(np.int64)
+
+
 def held_out_groups(
     groups: IntArray, labels: IntArray, order: IntArray, fraction: float
 ) -> IntArray:

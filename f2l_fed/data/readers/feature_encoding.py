@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import label_key, tidy_name
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
@@ -28,6 +29,7 @@ class EncodedColumn:
         indicator: Whether a further feature is 1 at gaps.
         mean: What is subtracted from the numbers.
         spread: What they are divided by after that.
+        unit: What was removed behind or before the numbers, such as "mm".
     """
 
     name: str
@@ -36,6 +38,7 @@ class EncodedColumn:
     indicator: bool = False
     mean: float = 0.0
     spread: float = 1.0
+    unit: str = ""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -86,6 +89,19 @@ class FeatureEncoding:
             ) from error
         return cls(columns=columns)
 
+    def suits(self, names: Collection[str], findings: Findings) -> bool:
+        """Whether a table of columns with these names has all that are encoded; else a problem."""
+        missing = [column.name for column in self.columns if column.name not in names]
+        if missing:
+            findings.problem(
+                "columns are missing",
+                map(repr, missing[:SHOWN]),
+                count=len(missing),
+                expected="all columns of the training examples",
+                remedy="Add them; they may be empty.",
+            )
+        return not missing
+
     def encode(self, raw: RawExamples, findings: Findings) -> FloatArray:
         """Encodes examples: images in [0, 1], and columns as this encoding says.
 
@@ -99,24 +115,25 @@ class FeatureEncoding:
         if not self.columns:
             return unit_images(raw.inputs)
         given = {column.name: place for place, column in enumerate(raw.columns)}
-        if missing := [column.name for column in self.columns if column.name not in given]:
-            findings.problem(
-                "columns are missing",
-                map(repr, missing[:SHOWN]),
-                count=len(missing),
-                expected="all columns of the training examples",
-                remedy="Add them; they may be empty.",
-            )
+        if not self.suits(given, findings):
             return np.zeros((len(raw), len(self.features)), np.float32)
+        if (values := len(raw) * len(self.features)) > MOST_VALUES:
+            raise DataError(
+                "the encoded table is too large",
+                where=raw.where,
+                expected=f"at most {MOST_VALUES:,} values",
+                got=f"{values:,}",
+                remedy="Leave out rows or columns, above all those of texts.",
+            )
         encoded = np.empty((len(raw), len(self.features)), np.float32)
         at = 0
         for column in self.columns:
             place = given[column.name]
-            values = raw.inputs[:, place]
+            numbers = raw.inputs[:, place]
             width = len(column.features)
             block = encoded[:, at : at + width]
             if column.values:
-                _one_hot(block, values, raw.columns[place], column, raw, findings)
+                _one_hot(block, numbers, raw.columns[place], column, raw, findings)
             elif raw.columns[place].values:
                 found = raw.columns[place].values
                 findings.problem(
@@ -125,8 +142,9 @@ class FeatureEncoding:
                     remedy="Correct the column.",
                 )
             else:
-                gaps = np.isnan(values)
-                block[:, 0] = (np.where(gaps, column.fill, values) - column.mean) / column.spread
+                _compare_units(raw.columns[place], column, numbers, findings)
+                gaps = np.isnan(numbers)
+                block[:, 0] = (np.where(gaps, column.fill, numbers) - column.mean) / column.spread
                 if column.indicator:
                     block[:, 1] = gaps
             at += width
@@ -162,7 +180,7 @@ def fit_encoding(
     listed = {tidy_name(name): values for name, values in config.categories.items()}
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
-        if column.values:
+        if column.values or listed.get(column.name):
             if private and column.name not in listed:
                 findings.problem(
                     "a privacy budget needs the values of text columns in the settings",
@@ -186,6 +204,7 @@ def fit_encoding(
                 mean=mean,
                 spread=spread,
                 fill=float(np.median(present)) if len(present) and not private else 0.0,
+                unit=column.unit,
                 indicator=some and config.gaps == "indicator" and not private,
             )
         )
@@ -202,8 +221,27 @@ def fit_encoding(
 
 def _scale(values: AnyArray) -> tuple[float, float]:
     """Mean and standard deviation; 1 for that of numbers that never vary, which say nothing."""
-    spread = float(values.std())
-    return float(values.mean()), spread if spread > 0 else 1.0
+    mean, spread = values.mean(), values.std()
+    return float(mean), 1.0 if is_constant(values, spread) else float(spread)
+
+
+def is_constant(values: AnyArray, spread: AnyArray) -> AnyArray:
+    """Whether numbers vary by no more than rounding, for which a sum leaves a spread above 0.
+
+    Args:
+        values: (n, ...) floats, n at least 1.
+        spread: (...), their standard deviation.
+
+    Returns:
+        (...) bool.
+    """
+    rounding = ROUNDING * np.finfo(values.dtype).eps
+    constant: AnyArray = spread <= rounding * np.abs(values).max(axis=0)
+    return constant
+
+
+ROUNDING = 16
+"""Number of roundings of the largest value up to which a spread says nothing."""
 
 
 def unit_images(images: AnyArray) -> FloatArray:
@@ -213,6 +251,22 @@ def unit_images(images: AnyArray) -> FloatArray:
         scaled /= np.float32(255)
         return scaled
     return images.astype(np.float32, copy=False)
+
+
+def _compare_units(
+    found: Column, column: EncodedColumn, numbers: AnyArray, findings: Findings
+) -> None:
+    if found.unit == column.unit or np.isnan(numbers).all():
+        return
+    if found.unit:
+        findings.problem(
+            f"numbers in column {column.name!r} have another unit than at training",
+            [repr(found.unit)],
+            expected=repr(column.unit) if column.unit else "none",
+            remedy="Convert them.",
+        )
+    else:
+        findings.remark(f"The numbers of column {column.name!r} are taken for {column.unit!r}.")
 
 
 def _one_hot(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from f2l_fed.data.array_checks import FloatArray
 from f2l_fed.data.readers.arrays import read_npz
 from f2l_fed.data.readers.config import ReadingConfig
@@ -12,7 +14,7 @@ from f2l_fed.data.readers.feature_encoding import FeatureEncoding, unit_images
 from f2l_fed.data.readers.files import kind_of, require_readable
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import RawExamples
-from f2l_fed.data.readers.reading import table_parts, unknown_kind
+from f2l_fed.data.readers.reading import table_parts, unknown_kind, without_gaps
 from f2l_fed.errors import DataError
 
 BATCH = 256
@@ -47,11 +49,14 @@ def read_inputs(
     if parts := table_parts(path, findings):
         from f2l_fed.data.readers.tables import read_tables
 
-        names = [column.name for column in encoding.columns]
-        raw = read_tables(parts, config, findings, where=str(path), labelled=False, features=names)
+        raw = read_tables(
+            parts, config, findings, where=str(path), labelled=False, encoding=encoding
+        )
+        raw = _with_gaps_treated(raw, config, encoding, findings)
         return len(raw), _rows(raw, encoding, input_shape, findings)
     if kind_of(path) == "npz":
         raw = read_npz(path, config, findings, labelled=False)
+        raw = _with_gaps_treated(raw, config, encoding, findings)
         return len(raw), _rows(raw, encoding, input_shape, findings)
     if len(input_shape) != 3:
         if path.is_dir():
@@ -63,6 +68,23 @@ def read_inputs(
 
     mode = "RGB" if input_shape[0] == 3 else "L"
     return image_inputs(path, mode, (input_shape[2], input_shape[1]), findings, BATCH)
+
+
+def _with_gaps_treated(
+    raw: RawExamples, config: ReadingConfig, encoding: FeatureEncoding, findings: Findings
+) -> RawExamples:
+    """The inputs without those that the settings leave out; what will be filled in is remarked."""
+    raw = without_gaps(raw, config, findings)
+    findings.require_none()
+    told = {column.name for column in encoding.columns if column.values or column.indicator}
+    for place, column in enumerate(raw.columns):
+        gaps = int(np.isnan(raw.inputs[:, place]).sum())
+        if gaps and column.name not in told:
+            findings.remark(
+                f"{gaps} missing values of column {column.name!r} are filled in; at training none "
+                "were missing, or nothing told where."
+            )
+    return raw
 
 
 def _rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,6 +77,7 @@ def tidy_labels(
     names: Sequence[str | None],
     *,
     unlabelled: Iterable[str],
+    gaps: Collection[str] = (),
     findings: Findings,
 ) -> WrittenLabels:
     """Brings labels to one spelling; what was changed is remarked.
@@ -84,11 +85,12 @@ def tidy_labels(
     Args:
         codes: (n,) int64, place of each label in ``names``; -1 for none.
         names: The labels as they are written; None for none.
-        unlabelled: Labels that mark examples without one.
+        unlabelled: Labels that mark examples without one, in any spelling.
+        gaps: Texts that stand for none in exactly this spelling: "Na" is a label, "NA" none.
         findings: Takes remarks, and a problem where the labels are no classes.
     """
     none = {label_key(name) for name in unlabelled}
-    keys = [label_key(name) if name is not None else "" for name in names]
+    keys = ["" if name is None or tidy_name(name) in gaps else label_key(name) for name in names]
     keys = ["" if key in none else key for key in keys]
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     known = sorted({key for place, key in enumerate(keys) if key and counts[place]})

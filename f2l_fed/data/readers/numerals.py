@@ -31,9 +31,10 @@ def parse_numerals(texts: Sequence[str], decimal: str) -> tuple[AnyArray, bool]:
     [1234.5, 2.0, nan]
     """
     mark = "." if decimal == "," else ","
-    d = re.escape(decimal)
+    d, m = re.escape(decimal), re.escape(mark)
+    # No one separates the thousands of 0.123.
     grouped = re.compile(
-        rf"[+-]?\d{{1,3}}({re.escape(mark)}\d{{3}}|[ \u00a0\u202f'’]\d{{3}})+({d}\d*)?"
+        rf"[+-]?(?!0\d*{m})\d{{1,3}}({m}\d{{3}}|[ \u00a0\u202f'’]\d{{3}})+({d}\d*)?"
     )
     values = np.full(len(texts), np.nan)
     separated = False

@@ -43,10 +43,11 @@ class ExamplePlaces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a table: its name, and the texts that its numbers stand for, if any."""
+    """A column of a table: its name, the texts that its numbers stand for, and their unit."""
 
     name: str
     values: tuple[str, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

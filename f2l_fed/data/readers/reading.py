@@ -11,6 +11,7 @@ import numpy as np
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.readers.arrays import examples_of_arrays, read_npz
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.files import kind_of, require_readable, visible_entries
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import RawExamples
@@ -27,13 +28,17 @@ READERS: dict[str, Callable[[Path], tuple[AnyArray, AnyArray]]] = {}
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
 
-def read_raw(path: Path, config: ReadingConfig) -> RawExamples:
+def read_raw(
+    path: Path, config: ReadingConfig, encoding: FeatureEncoding | None = None
+) -> RawExamples:
     """Reads labelled examples; rows without a label are left out and counted.
 
     Args:
         path: An ``.npz`` file with x and y; a text or Parquet table with a column of labels, or a
             folder of its parts; or a folder of images with one sub-folder per class.
         config: Settings.
+        encoding: The encoding of a table's columns at training, where these are further examples:
+            no column of it is left out, whatever a small file holds.
 
     Raises:
         DataError: If the examples can't be used, with everything that is wrong.
@@ -45,7 +50,7 @@ def read_raw(path: Path, config: ReadingConfig) -> RawExamples:
     if parts:
         from f2l_fed.data.readers.tables import read_tables
 
-        raw = read_tables(parts, config, findings, where=str(path))
+        raw = read_tables(parts, config, findings, where=str(path), encoding=encoding)
     elif path.is_dir():
         from f2l_fed.data.readers.image_folder import read_image_folder
 
@@ -58,7 +63,7 @@ def read_raw(path: Path, config: ReadingConfig) -> RawExamples:
     else:
         raise unknown_kind(path)
     findings.require_none()
-    raw = _labelled(_without_gaps(raw, config, findings), findings)
+    raw = _labelled(without_gaps(raw, config, findings), findings)
     findings.require_none()
     return replace(raw, remarks=findings.remarks)
 
@@ -104,7 +109,7 @@ def unknown_kind(path: Path) -> DataError:
     )
 
 
-def _without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) -> RawExamples:
+def without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) -> RawExamples:
     """The examples without rows that have gaps, or with a problem, where the settings ask so."""
     if not raw.columns or config.gaps not in ("leave-out", "refuse"):
         return raw

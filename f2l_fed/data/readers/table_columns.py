@@ -15,7 +15,8 @@ from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import text_codes, tidy_name
 from f2l_fed.data.readers.numerals import is_date, parse_numerals, without_unit
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces
-from f2l_fed.data.readers.table_files import GAP_TEXTS, RawTable
+from f2l_fed.data.readers.table_files import RawTable
+from f2l_fed.data.readers.text_rows import GAP_TEXTS
 
 MOST_CATEGORIES = 32
 """Largest number of different texts of a column that is a feature."""
@@ -36,7 +37,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def read_column(
-    name: str, table: RawTable, findings: Findings, *, forced: bool
+    name: str, table: RawTable, findings: Findings, *, forced: bool, texts: bool = False
 ) -> tuple[Column, AnyArray] | None:
     """A column as a feature: what it is called and (n,) float64, NaN for gaps.
 
@@ -45,6 +46,7 @@ def read_column(
         table: The table.
         findings: Takes remarks, and values that can't be used as problems.
         forced: Whether the column has been a feature in training, and stays one.
+        texts: Whether its values are texts, even those that look like numbers.
 
     Returns:
         None where it is left out, with a remark.
@@ -63,14 +65,17 @@ def read_column(
     if not forced and _ROW_NUMBER.fullmatch(name) and _all_different(column):
         _leave_out(name, "a running number or an id", findings)
         return None
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return _of_texts(name, column, table, findings, forced=forced)
-    if not (
+    numeric = (
         types.is_integer(kind)
         or types.is_floating(kind)
         or types.is_boolean(kind)
         or types.is_decimal(kind)
-    ):
+    )
+    if numeric and texts:
+        column, kind = column.cast(pa.string()), pa.string()
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return _of_texts(name, column, table, findings, forced=forced, texts_only=texts)
+    if not numeric:
         findings.problem(
             "columns hold neither numbers nor texts",
             [f"{name!r}: {kind}"],
@@ -94,7 +99,7 @@ def _finite(name: str, values: AnyArray, places: ExamplePlaces, findings: Findin
 
 
 def _of_texts(
-    name: str, column: Any, table: RawTable, findings: Findings, *, forced: bool
+    name: str, column: Any, table: RawTable, findings: Findings, *, forced: bool, texts_only: bool
 ) -> tuple[Column, AnyArray] | None:
     codes, texts = text_column_codes(column)
     tidy = [tidy_name(text or "") for text in texts]
@@ -104,7 +109,9 @@ def _of_texts(
     if not total:
         findings.remark(f"Column {name!r} is empty and left out.")
         return (Column(name=name), np.full(len(codes), np.nan)) if forced else None
-    numbers = _numbers(name, tidy, known, table, findings)
+    numbers, unit = np.full(len(texts), np.nan), ""
+    if not texts_only:
+        numbers, unit = _numbers(name, tidy, known, table, findings)
     if 2 * int(counts[known & ~np.isnan(numbers)].sum()) >= total:
         bad = np.flatnonzero(known & np.isnan(numbers))
         if bad.size:
@@ -117,7 +124,7 @@ def _of_texts(
                 findings,
             )
         lookup = np.append(np.where(known, numbers, np.nan), np.nan)
-        return Column(name=name), _finite(name, lookup[codes], table.places, findings)
+        return Column(name=name, unit=unit), _finite(name, lookup[codes], table.places, findings)
     dates = int(sum(counts[place] for place, text in enumerate(tidy) if is_date(text)))
     if 2 * dates >= total and not forced:
         _leave_out(name, "dates or times", findings)
@@ -134,15 +141,16 @@ def _of_texts(
 
 def _numbers(
     name: str, texts: Sequence[str], known: AnyArray, table: RawTable, findings: Findings
-) -> AnyArray:
-    """Texts as numbers, NaN for those that are none; what had to be removed is remarked."""
+) -> tuple[AnyArray, str]:
+    """Texts as numbers, NaN for those that are none, and their unit; both are remarked."""
     told = np.flatnonzero(known)
     bare, unit = without_unit([texts[place] for place in told.tolist()])
     values, separated = parse_numerals(bare, table.decimal)
     other = "." if table.decimal == "," else ","
     if np.isnan(values).any():
         again, also = parse_numerals(bare, other)
-        if not np.isnan(again).any():
+        # The mark that suits more; what is left is told as no number.
+        if np.isnan(again).sum() < np.isnan(values).sum():
             values, separated = again, also
             findings.remark(f"The decimal mark of column {name!r} is {other!r}.")
     numbers = np.full(len(texts), np.nan)
@@ -152,7 +160,7 @@ def _numbers(
             findings.remark(f"Separators between thousands in column {name!r} were removed.")
         if unit:
             findings.remark(f"The unit {unit!r} in column {name!r} was removed.")
-    return numbers
+    return numbers, unit
 
 
 def _leave_out(name: str, kind: str, findings: Findings) -> None:

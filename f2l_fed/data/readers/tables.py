@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.labels import WrittenLabels, tidy_labels, tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.readers.table_columns import read_column, text_column_codes
-from f2l_fed.data.readers.table_files import LABEL_GAPS, LABEL_NAMES, read_table_files
+from f2l_fed.data.readers.table_files import LABEL_GAPS, named_errors, read_table_files
 from f2l_fed.data.readers.text_format import is_numeral
+from f2l_fed.data.readers.text_rows import LABEL_NAMES
 from f2l_fed.errors import DataError
 
 
@@ -27,7 +29,7 @@ def read_tables(
     *,
     where: str,
     labelled: bool = True,
-    features: Sequence[str] = (),
+    encoding: FeatureEncoding | None = None,
 ) -> RawExamples:
     """Reads the parts of a table.
 
@@ -36,28 +38,50 @@ def read_tables(
         config: Settings.
         findings: Takes remarks and problems.
         where: File or folder that errors name.
-        labelled: Whether a column of labels is needed.
-        features: Columns that a network was trained on: all others are left out without a word.
+        labelled: Whether a column of labels is needed; without, none is looked for.
+        encoding: The encoding of the columns that a network was trained on: all of them are
+            features, and others are left out without a word.
 
     Raises:
         DataError: If the table can't be read or a column is missing.
     """
-    table = read_table_files(files, config, findings)
+    if encoding is not None and not encoding.columns:
+        raise DataError(
+            "the network was not made from a table, or by an earlier version that did not keep the "
+            "names of its columns",
+            where=where,
+            remedy="Make it again: f2l-site generate.",
+        )
+    known = {column.name: column for column in encoding.columns} if encoding else {}
+    texts = {tidy_name(name) for name in config.categories}
+    if encoding:
+        texts = {name for name, column in known.items() if column.values}
+    table = read_table_files(files, config, findings, texts=texts, told=not labelled)
     names = list(table.columns)
-    label = _label_name(names, config, where, findings, needed=labelled)
+    label = _label_name(names, config, where, findings) if labelled else ""
     group, ignored = "", set()
     if labelled:
         group = _named_column(names, config.group, "group", findings) if config.group else ""
         ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
+    if encoding:
+        encoding.suits(names, findings)
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)
-    labels = _labels(table.columns[label], table.decimal, config, findings) if label else None
+    labels, groups = None, None
+    if label:
+        with named_errors(label, table.columns[label].type, where):
+            labels = _labels(table.columns[label], table.decimal, config, findings)
+    if group:
+        with named_errors(group, table.columns[group].type, where):
+            groups = text_column_codes(table.columns[group])[0]
     columns, values = [], []
     for name in names:
-        if name in (label, group) or name in ignored or (features and name not in features):
+        if name in (label, group) or name in ignored or (known and name not in known):
             continue
-        found = read_column(name, table, findings, forced=name in features)
+        forced = name in known or name in texts
+        with named_errors(name, table.columns[name].type, where):
+            found = read_column(name, table, findings, forced=forced, texts=name in texts)
         if found is not None:
             columns.append(found[0])
             values.append(found[1])
@@ -74,18 +98,14 @@ def read_tables(
         inputs=np.column_stack(values),
         columns=tuple(columns),
         labels=labels,
-        groups=text_column_codes(table.columns[group])[0] if group else None,
+        groups=groups,
         places=table.places,
     )
 
 
-def _label_name(
-    names: Sequence[str], config: ReadingConfig, where: str, findings: Findings, *, needed: bool
-) -> str:
-    """Name of the column of labels; "" where there is none and none is needed."""
+def _label_name(names: Sequence[str], config: ReadingConfig, where: str, findings: Findings) -> str:
+    """Name of the column of labels."""
     if config.label:
-        if not needed and tidy_name(config.label) not in names:
-            return ""
         return _named_column(names, config.label, "label", findings)
     for known in LABEL_NAMES:
         for name in names:
@@ -93,8 +113,6 @@ def _label_name(
                 if name not in ("label", "y"):
                     findings.remark(f"The column {name!r} is taken for the labels.")
                 return name
-    if not needed:
-        return ""
     raise DataError(
         "there is no column of labels",
         where=where,
@@ -134,5 +152,6 @@ def _labels(column: Any, decimal: str, config: ReadingConfig, findings: Findings
             [str(names[0])],
             remedy="Name another column as label under [data].",
         )
-    gaps = (*LABEL_GAPS, *config.unlabelled)
-    return tidy_labels(codes, names, unlabelled=gaps, findings=findings)
+    return tidy_labels(
+        codes, names, unlabelled=config.unlabelled, gaps=LABEL_GAPS, findings=findings
+    )

@@ -1,11 +1,11 @@
-"""The form of a text table, found from the file: encoding, separator, decimal mark."""
+"""The form of a text table, found from the file: encoding, separator, header."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +43,12 @@ class TextFormat:
     Args:
         encoding: Python's name of the encoding.
         separator: The character between columns.
-        decimal: The decimal mark.
         header: Names of the columns, as they are written.
         skipped: Lines before the header.
     """
 
     encoding: str
     separator: str
-    decimal: str
     header: tuple[str, ...]
     skipped: int = 0
 
@@ -83,20 +81,11 @@ def text_format(path: Path, config: ReadingConfig, findings: Findings) -> TextFo
         raise DataError(
             "the table is empty", where=str(path), expected="a first line with names of columns"
         )
-    decimal = config.decimal or _decimal(records[1:], separator)
     if not config.separator and separator != ",":
         findings.remark(f"The columns are separated by {_word(separator)}.")
-    if not config.decimal and decimal == ",":
-        findings.remark("The decimal mark is a comma.")
-    elif not config.decimal and separator == ";" and _is_unclear(records[1:]):
-        findings.remark(
-            "Numbers such as 1.234 were read with a decimal point; if it separates thousands, set "
-            'decimal = "," under [data].'
-        )
     return TextFormat(
         encoding=encoding,
         separator=separator,
-        decimal=decimal,
         header=tuple(records[0]),
         skipped=skipped,
     )
@@ -221,34 +210,6 @@ def is_numeral(text: str, decimal: str) -> bool:
     """Whether a text is a number with this decimal mark, and without thousands separators."""
     mark = re.escape(decimal)
     return bool(re.fullmatch(rf"\s*[+-]?(\d+{mark}?\d*|{mark}\d+)([eE][+-]?\d+)?\s*", text))
-
-
-def _decimal(records: Sequence[Sequence[str]], separator: str) -> str:
-    """The decimal mark for which more cells speak; a lone ``1,234`` speaks for thousands only
-    where commas separate the columns."""
-    cells = [cell.strip() for record in records for cell in record if cell]
-    comma, dot = (sum(bool(_only(mark).fullmatch(cell)) for cell in cells) for mark in ",.")
-    if comma or dot:
-        return "," if comma > dot else "."
-    if separator == "," or any(re.fullmatch(r"[+-]?\d{1,3}(,\d{3}){2,}", cell) for cell in cells):
-        return "."
-    return "," if any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in cells) else "."
-
-
-def _is_unclear(records: Sequence[Sequence[str]]) -> bool:
-    """Whether every point has three digits behind it, as between thousands."""
-    cells = [cell.strip() for record in records for cell in record if "." in cell]
-    numbers = [cell for cell in cells if is_numeral(cell, ".")]
-    return bool(numbers) and all(re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", cell) for cell in numbers)
-
-
-def _only(mark: str) -> re.Pattern[str]:
-    """Numerals that make sense with this decimal mark alone."""
-    d, t = re.escape(mark), re.escape("." if mark == "," else ",")
-    return re.compile(
-        rf"[+-]?(\d+{d}\d{{1,2}}|\d+{d}\d{{4,}}|0{d}\d+|\d{{4,}}{d}\d+|\d{{1,3}}({t}\d{{3}})+{d}\d+)"
-        r"([eE][+-]?\d+)?"
-    )
 
 
 def _word(separator: str) -> str:

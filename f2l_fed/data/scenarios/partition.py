@@ -10,6 +10,7 @@ import numpy as np
 
 from f2l_fed.data.array_checks import FloatArray, IntArray
 from f2l_fed.data.dataset import Dataset
+from f2l_fed.data.readers.feature_encoding import is_constant
 from f2l_fed.data.scenarios.config import SplitConfig, require_positive
 from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
@@ -130,10 +131,11 @@ def _standardiser(pool: Pool, plan: ScenarioPlan) -> Callable[[FloatArray], Floa
     if len(pool.shape) != 1:
         return lambda x: x
     rows = np.unique(np.concatenate([site.train for site in plan.training]))
-    mean, spread = pool.x[rows].mean(axis=0), pool.x[rows].std(axis=0)
+    known = pool.x[rows]
+    mean, spread = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)
     # A feature that never varied says nothing; it must not blow up where it does vary.
-    scale = np.where(spread > 0, spread, np.float32(1))
-    return lambda x: (x - mean) / scale
+    scale = np.where(is_constant(known, spread), 1.0, spread)
+    return lambda x: ((x - mean) / scale).astype(np.float32)
 
 
 def _render(site: SitePlan, pool: Pool, rescale: Callable[[FloatArray], FloatArray]) -> SiteData:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +18,18 @@ import torch
 from PIL import Image
 
 from clients.cli import site as entry_point
-from clients.site.model_store import Model, ModelFacts, save_model
-from clients.site.prediction import threshold_for
-from clients.site.site import Site, open_site
+from clients.site.model_store import Model, ModelFacts, load_model, save_model
+from clients.site.prediction import (
+    Prediction,
+    Predictor,
+    site_threshold,
+    threshold_for,
+    write_predictions,
+)
+from clients.site.site import Site, SiteFolder, open_site
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.findings import Findings
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import finetune, loss_and_accuracy
 from f2l_fed.targets import build_target
@@ -143,13 +154,122 @@ def test_it_abstains_below_the_threshold(tmp_path, on_table, f2l_site):
     [
         ([0.9, 0.8, 0.7], [0, 0, 0], 0.95, 0.0),
         ([0.9, 0.8, 0.7], [0, 0, 1], 0.95, 0.8),
-        ([0.9, 0.8, 0.7], [1, 1, 1], 0.95, 1.0),
+        ([0.9, 0.8, 0.7], [1, 1, 1], 0.95, math.inf),
+        ([1.0, 1.0, 1.0], [0, 0, 1], 0.95, math.inf),
+        ([1.0, 0.8, 0.8, 0.7], [0, 0, 1, 1], 0.95, 1.0),
+        ([0.9, 0.8, 0.8, 0.8], [0, 0, 0, 1], 0.95, 0.9),
         ([0.9, 0.8, 0.7, 0.6], [0, 1, 0, 1], 0.6, 0.7),
     ],
 )
 def test_the_threshold_keeps_as_many_as_are_right_often_enough(probabilities, y, goal, threshold):
     p = torch.tensor([[value, 1 - value] for value in probabilities])
     assert threshold_for(p, torch.tensor(y), goal) == pytest.approx(threshold)
+
+
+def test_surplus_outputs_never_share_a_name_with_a_label(tmp_path):
+    rows = "".join(f"{3 * (n % 3)},{n % 3 + 1}\n" for n in range(90))
+    (tmp_path / "t.csv").write_text(f"a,label\n{rows}")
+    site = site_on(tmp_path / "t.csv")
+    model = trained(open_site(site), "mlp")
+    target = build_target("mlp", (1,), 10)
+    weights = finetune(
+        target,
+        target.initialise(generator_for("start")),
+        open_site(site).train.x,
+        open_site(site).train.y,
+        Recipe(steps=200, lr=0.05, momentum=0.9),
+        generator_for("steps"),
+    )
+    facts = replace(model.facts, classes=10, layout=target.layout.digest)
+    assert len(set(facts.output_names)) == 10
+    assert facts.output_names[:3] == ("1", "2", "3")
+    wide = Predictor(
+        model=Model(weights=weights, layout=target.layout, facts=facts), reading=ReadingConfig()
+    )
+    assert site_threshold(SiteFolder.read(site), wide, 0.95) == 0
+
+
+def test_a_saturated_prediction_abstains_where_no_threshold_suffices(tmp_path, on_table, f2l_site):
+    predictor = Predictor(
+        model=load_model(open_site(on_table).state), reading=SiteFolder.read(on_table).config.data
+    )
+    bold = replace(predictor.model, weights=1000 * predictor.model.weights)
+    new = table(tmp_path / "new.csv", 20, seed=1, labelled=False)
+    never = threshold_for(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), 0.95)
+    _, batches = replace(predictor, model=bold).predict(new, Findings(""), threshold=never)
+    (batch,) = batches
+    assert max(one.probability for one in batch) == 1
+    assert all(one.abstain for one in batch)
+
+
+def test_a_network_without_an_encoding_takes_no_table(tmp_path, on_table, f2l_site):
+    state = open_site(on_table).state
+    model = load_model(state)
+    save_model(state, replace(model, facts=replace(model.facts, encoding="")))
+    new = table(tmp_path / "new.csv", 20, seed=1)
+    for arguments in (
+        ("predict", on_table, "--input", new, "--output", tmp_path / "o.csv", "--threshold", "0"),
+        ("evaluate", on_table, "--data", new),
+    ):
+        done = f2l_site(*arguments)
+        assert done.returncode == 2
+        assert "Make it again: f2l-site generate." in done.stderr
+
+
+def test_inputs_have_no_labels_whatever_their_columns_are_called(tmp_path, f2l_site):
+    rows = "".join(f"{n},{n % 2},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text(f"a,y,label\n{rows}")
+    site = site_on(tmp_path / "t.csv")
+    trained(open_site(site), "mlp")
+    (tmp_path / "new.csv").write_text("a,y\n1,0\n2,1\n")
+    arguments = ("predict", site, "--input", tmp_path / "new.csv")
+    done = f2l_site(*arguments, "--output", tmp_path / "out.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read(tmp_path / "out.csv")) == 2
+
+
+@pytest.mark.parametrize("gaps", ["median", "leave-out", "refuse"])
+def test_gaps_of_inputs_are_treated_as_the_settings_say(tmp_path, f2l_site, gaps):
+    site = site_on(table(tmp_path / "t.csv", 40, seed=0), f'gaps = "{gaps}"')
+    trained(open_site(site), "mlp")
+    new = table(tmp_path / "new.csv", 10, seed=1, gap=4)
+    done = f2l_site("predict", site, "--input", new, "--output", tmp_path / "out.csv")
+    if gaps == "refuse":
+        assert done.returncode == 2
+        assert "'Maß' (new.csv:6)" in done.stderr
+        return
+    assert len(read(tmp_path / "out.csv")) == (10 if gaps == "median" else 9)
+    words = "1 missing values of column 'Maß' are filled in" if gaps == "median" else "left out"
+    assert words in done.stdout
+
+
+def test_empty_rows_of_inputs_are_told_and_units_are_compared(tmp_path, f2l_site):
+    rows = "".join(f"{n} mm,{n % 5},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text(f"a,b,label\n{rows}")
+    site = site_on(tmp_path / "t.csv")
+    trained(open_site(site), "mlp")
+    new = tmp_path / "new.csv"
+    arguments = ("predict", site, "--input", new, "--output", tmp_path / "out.csv", "--force")
+    new.write_text("a,b\n1 mm,1\n\n,\n2 mm,2\n")
+    done = f2l_site(*arguments)
+    assert "remark: 2 empty rows are left out" in done.stdout
+    assert [row["source"] for row in read(tmp_path / "out.csv")] == ["new.csv:2", "new.csv:5"]
+    new.write_text("a,b\n1,1\n")
+    assert "'a' are taken for 'mm'" in f2l_site(*arguments).stdout
+    new.write_text("a,b\n1 cm,1\n")
+    done = f2l_site(*arguments)
+    assert done.returncode == 2
+    assert "another unit than at training: expected 'mm', got 'cm'" in done.stderr
+
+
+def test_no_cell_of_the_output_is_a_formula():
+    names = ("=1+1", "+x", "-x", "@x", "-1", "+2.5", "ok")
+    batch = [Prediction(source=name, label=name, probability=1.0, abstain=False) for name in names]
+    file = io.StringIO()
+    write_predictions(batch, file, lines=False, first=True)
+    rows = list(csv.DictReader(io.StringIO(file.getvalue())))
+    expected = ["'=1+1", "'+x", "'-x", "'@x", "-1", "+2.5", "ok"]
+    assert [row["source"] for row in rows] == [row["label"] for row in rows] == expected
 
 
 def test_bad_rows_are_told_as_in_training(tmp_path, on_table, f2l_site):
@@ -213,6 +333,27 @@ def test_predictions_for_a_folder_of_photos_leave_out_what_can_not_be_read(tmp_p
     Image.new("L", (9, 9), 250).save(tmp_path / "more/dark/2.png")
     values = json.loads(f2l_site("evaluate", site, "--data", tmp_path / "more", "--json").stdout)
     assert values["examples"] == 2
+
+
+def test_only_the_test_folder_counts_where_folders_name_parts(tmp_path, f2l_site):
+    for part, count in (("train", 6), ("val", 2), ("test", 3)):
+        for n in range(count):
+            for label, value in (("dark", 40), ("light", 200)):
+                path = tmp_path / "d" / part / label / f"{n}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (8, 8), value + n).save(path)
+    site = site_on(tmp_path / "d")
+    trained(open_site(site), "cnn-xs")
+    values = json.loads(f2l_site("evaluate", site, "--data", tmp_path / "d", "--json").stdout)
+    assert values["examples"] == 6
+    assert any("folder for test" in remark for remark in values["remarks"])
+    shutil.copytree(tmp_path / "d/train", tmp_path / "more")
+    further = open_site(site_on(tmp_path / "more", top=f'validation = "{tmp_path / "d"}"'))
+    assert len(further.validation.y) == 4
+    shutil.rmtree(tmp_path / "d/test")
+    done = f2l_site("evaluate", site, "--data", tmp_path / "d")
+    assert done.returncode == 2
+    assert "none for test" in done.stderr
 
 
 def test_a_network_of_a_version_without_encodings_still_predicts(tmp_path, f2l_site):

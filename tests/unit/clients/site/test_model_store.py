@@ -18,6 +18,7 @@ from clients.site.model_store import (
     save_model,
 )
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.data.readers.feature_encoding import EncodedColumn, FeatureEncoding
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
@@ -106,3 +107,21 @@ def test_the_exported_program_predicts_like_the_network(tmp_path: Path):
     assert dataclasses.replace(read.facts) == model().facts
     with pytest.raises(UsageError, match="the file exists already"):
         export_model(model(), tmp_path / "out")
+
+
+def test_the_exported_program_keeps_the_digits_of_large_numbers(tmp_path: Path):
+    scale = EncodedColumn(name="stamp", mean=1.76e9, spread=30.0)
+    encoding = FeatureEncoding(columns=(scale, EncodedColumn(name="b")))
+    target = build_target("mlp", (2,), 3)
+    facts = dataclasses.replace(
+        model().facts, target="mlp", input_shape=(2,), encoding=encoding.text
+    )
+    weights = target.initialise(generator_for("model"))
+    made = Model(weights=weights, layout=target.layout, facts=facts)
+    export_model(made, tmp_path / "out")
+    program = torch.export.load(tmp_path / "out/model.pt2").module()
+    x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    own = x * torch.tensor([100.0, 1.0]) + torch.tensor([1.76e9, 0.0], dtype=torch.float64)
+    scaled = torch.stack([(own[:, 0] - 1.76e9) / 30, own[:, 1]], 1).float()
+    torch.testing.assert_close(program(own), target.logits(weights, scaled))
+    assert program(own.float()).shape == (50, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from f2l_fed.data.readers.division import held_out_groups, same_rows
+from f2l_fed.data.readers.division import held_out_groups, joined_groups, same_rows
 from tests.support.checked_site import checked, one_problem, one_remark, opened
 
 RNG = np.random.default_rng(0)
@@ -55,6 +55,20 @@ def test_groups_are_kept_on_one_side(tmp_path):
     one_remark(checked(path), "15 groups")
 
 
+def test_copies_in_different_groups_are_kept_on_one_side(tmp_path):
+    x = np.repeat(RNG.random((30, 3)), 2, axis=0)
+    path = saved(tmp_path / "d.npz", x=x, y=np.arange(60) // 2 % 2, groups=np.arange(60))
+    site = opened(path)
+    assert rows(site.train.x).isdisjoint(rows(site.validation.x))
+    one_remark(checked(path), "30 examples are exact copies", "kept on one side")
+
+
+def test_copies_that_join_all_groups_are_said_to_be_on_both_sides(tmp_path):
+    x, y = np.ones((40, 1)), np.arange(40) % 2
+    path = saved(tmp_path / "d.npz", x=x, y=y, groups=np.arange(40) // 4)
+    one_remark(checked(path), "39 examples are exact copies", "says too much")
+
+
 def test_groups_that_can_not_be_divided_are_told(tmp_path):
     path = saved(tmp_path / "d.npz", x=RNG.random((20, 2)), y=np.arange(20) % 2, groups=[7] * 20)
     assert "name others under validation" in one_problem(checked(path), "no group")
@@ -73,3 +87,13 @@ def test_no_class_loses_its_last_group_and_each_is_measured_where_it_can_be(frac
 
 def test_equal_rows_have_equal_numbers():
     assert same_rows(np.array([[1.0, np.nan], [2, 3], [1, np.nan]])).tolist() == [0, 1, 0]
+
+
+def test_joined_groups_are_the_parts_that_hang_together():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 40, 60), rng.integers(0, 40, 60)
+    joined = joined_groups(first, second)
+    same = (first[:, None] == first) | (second[:, None] == second)
+    for _ in range(6):
+        same = same @ same
+    assert np.array_equal(joined[:, None] == joined, same)

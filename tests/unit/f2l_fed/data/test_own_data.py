@@ -105,3 +105,13 @@ def test_the_natural_scenario_keeps_the_names_of_sites(tmp_path):
     names = [site.name for site in (*divided.sites, *seen)]
     assert sorted(names) == ["north", "south", "west"]
     assert len(divided.sites) == 2
+
+
+def test_a_simulation_keeps_the_differences_of_times_in_seconds(tmp_path):
+    rows = [(1_760_000_000 + n, n % 7, "xy"[n % 2]) for n in range(100)]
+    table(tmp_path / "a.csv", "stamp,b,label", *(f"{a},{b},{y}" for a, b, y in rows))
+    pool, _ = read_pool(tmp_path / "a.csv", ReadingConfig())
+    assert np.diff(pool.x[:, 0]).tolist() == [1] * 99
+    table(tmp_path / "b.csv", "stamp,b,label", *(f"{a + 1000},{b},{y}" for a, b, y in rows))
+    both, _ = read_sites([("a", tmp_path / "a.csv"), ("b", tmp_path / "b.csv")], ReadingConfig())
+    assert np.unique(both.x[100:, 0] - both.x[:100, 0]).tolist() == [1000]

@@ -100,3 +100,14 @@ def test_a_reader_of_ones_own_goes_through_the_same_checks(tmp_path, monkeypatch
     assert opened(tmp_path / "t.npy").train.x.shape[1:] == (3,)
     np.save(tmp_path / "t.npy", np.column_stack([X, Y + 0.5]))
     one_problem(checked(tmp_path / "t.npy"), "y is not whole")
+
+
+def test_the_scale_of_sixteen_bits_does_not_hang_on_the_brightest_pixel(tmp_path):
+    x = np.zeros((4, 3, 3), np.uint16)
+    x[0] = 65535
+    raw = read_raw(saved(tmp_path, x=x, y=[0, 1, 0, 1]), ReadingConfig())
+    assert sorted(set(raw.inputs.flatten().tolist())) == [0, 1]
+    read_raw(saved(tmp_path, x=x[1:], y=[0, 1, 0]), ReadingConfig())
+    x[0] = 255
+    with pytest.raises(DataError, match="8 or of 16 bits"):
+        read_raw(saved(tmp_path, x=x, y=[0, 1, 0, 1]), ReadingConfig())

@@ -232,3 +232,77 @@ def test_numbers_are_scaled_over_the_training_rows_and_other_features_are_not(tm
     assert torch.allclose(
         (plain - torch.tensor(means)) / torch.tensor(spreads), site.train.x, atol=0.02
     )
+
+
+@pytest.mark.parametrize("value", [0.1, 98.6])
+def test_a_column_that_varies_by_rounding_alone_is_not_blown_up(tmp_path, value):
+    path = table(tmp_path / "t.csv", a=[value] * N, b=list(range(N)))
+    raw = read_raw(path, ReadingConfig())
+    again = np.repeat(np.arange(N), 5)
+    encoding = fit_encoding(raw, again, ReadingConfig(), Findings(""), scaled=True)
+    raw.inputs[:, 0] += 1e-3
+    assert np.abs(encoding.encode(raw, Findings(""))[:, 0]).max() < 1.1e-3
+
+
+@KINDS
+def test_a_small_validation_file_keeps_texts_that_look_like_numbers(tmp_path, kind):
+    path = table(
+        tmp_path / "t.csv",
+        flag=["true", "false", "unknown", "false"] * 5,
+        size=["A", "1", "C", "B"] * 5,
+        a=list(range(N)),
+    )
+    more = table(
+        tmp_path / f"more{kind}", flag=[True, False] * 10, size=[1] * N, a=[None] * N, c=["z"] * N
+    )
+    site = opened(path, top=f'validation = "{more}"')
+    names = site.encoding.features
+    assert "flag = unknown" in names
+    assert "size = A" in names
+    x = site.validation.x
+    assert x[:, names.index("flag = true")].tolist() == [1, 0] * 10
+    assert x[:, names.index("flag = false")].tolist() == [0, 1] * 10
+    assert x[:, names.index("size = 1")].tolist() == [1] * N
+
+
+@KINDS
+def test_listed_categories_win_over_numbers(tmp_path, kind):
+    path = table(tmp_path / f"t{kind}", size=[38, 40] * 10, b=[None] * N, a=list(range(N)))
+    more = 'categories.size = ["38", "40", "XL"]\ncategories.b = ["x", "y"]'
+    site = opened(path, more)
+    assert site.encoding.features == ("size = 38", "size = 40", "size = XL", "b = x", "b = y", "a")
+    assert site.train.x[:, :5].sum(1).tolist() == [1] * len(site.train.y)
+
+
+@KINDS
+def test_a_validation_file_of_a_few_rows_keeps_every_column_of_the_training(tmp_path, kind):
+    path = table(tmp_path / "t.csv", row_id=[n % 9 for n in range(N)], a=list(range(N)))
+    more = table(tmp_path / f"more{kind}", row_id=list(range(N)), a=list(range(N)))
+    site = opened(path, top=f'validation = "{more}"')
+    assert site.encoding.features == ("row_id", "a")
+    assert site.validation.x[:, 0].tolist() == list(range(N))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "more"),
+    [
+        ("label", pa.array([[1], [2]] * 10), ""),
+        ("label", pa.array([b"\xff", b"a"] * 10), ""),
+        ("grp", pa.array([{"a": 1}, {"a": 2}] * 10), 'group = "grp"'),
+    ],
+)
+def test_a_column_that_pyarrow_can_not_convert_is_named(tmp_path, column, values, more):
+    path = table(tmp_path / "t.parquet", **{"a": list(range(N)), column: values})
+    one_problem(checked(path, more), "a column can't be read", repr(column))
+
+
+def test_parts_of_a_column_that_can_not_be_joined_are_told(tmp_path):
+    table(tmp_path / "parts/0.parquet", a=list(range(N)))
+    table(tmp_path / "parts/1.parquet", a=[[1]] * N)
+    one_problem(checked(tmp_path / "parts"), "a column can't be read", "'a'")
+
+
+def test_an_encoding_of_too_many_features_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    path = table(tmp_path / "t.csv", **{f"c{n}": ["r", "g", "b", "w"] * 5 for n in range(5)})
+    monkeypatch.setattr("f2l_fed.data.readers.feature_encoding.MOST_VALUES", 399)
+    one_problem(checked(path), "the encoded table is too large", "399", "400")

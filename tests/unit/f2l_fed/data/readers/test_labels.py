@@ -16,6 +16,7 @@ from tests.support.checked_site import (
     opened,
     site_on,
     write_picture,
+    write_rows,
 )
 
 SHARED = "shared_labels = true"
@@ -155,3 +156,10 @@ def test_the_old_form_of_the_data_key_is_read(tmp_path):
     arrays(tmp_path / "d.npz", "b", "a")
     (tmp_path / "site.toml").write_text('name = "a"\ndata = "d.npz"\nlabels = "b, a"\n')
     assert open_site(tmp_path / "site.toml").labels == ("b", "a")
+
+
+def test_sodium_is_a_label_and_a_gap_is_none(tmp_path):
+    rows = "1,Na\n2,K\n3,NA\n4,n/a\n" * 10
+    path = write_rows(tmp_path / "t.csv", text=f"a,label\n{rows}")
+    assert opened(path).labels == ("K", "Na")
+    one_remark(checked(path), "20 examples without a label")

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from clients.site.site import open_site
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.reading import read_raw
+from f2l_fed.errors import DataError
 from tests.support.checked_site import checked, one_problem, one_remark, opened, site_on, write_rows
 
 N = 20
@@ -163,7 +166,7 @@ def test_an_excel_workbook_is_refused_with_the_remedy(tmp_path):
 
 def test_a_table_beyond_the_limit_is_refused_and_the_limit_is_named(tmp_path, monkeypatch):
     path = write_rows(tmp_path / "t.csv")
-    monkeypatch.setattr("f2l_fed.data.readers.table_files.MOST_VALUES", 50)
+    monkeypatch.setattr("f2l_fed.data.readers.text_rows.MOST_VALUES", 50)
     assert "at most 50 values, got 60" in one_problem(checked(path), "too large")
     monkeypatch.setattr("f2l_fed.data.readers.text_format.MOST_BYTES", 100)
     one_problem(checked(path), "too large", "at most 0.0 GB of text")
@@ -272,6 +275,51 @@ def test_numbers_that_may_be_thousands_or_decimals_are_remarked(tmp_path):
     one_remark(checked(path), "separates thousands", 'decimal = ","')
     assert opened(path).train.x.max() <= N
     assert opened(path, 'decimal = ","').train.x.min() >= 1000
+
+
+def test_a_leading_zero_is_no_thousand(tmp_path):
+    rows = "".join(f"{n},5;0.{n + 100};{n},25;{'xy'[n % 2]}\n" for n in range(N))
+    path = write_rows(tmp_path / "t.csv", text=f"a;b;c;label\n{rows}")
+    one_remark(checked(path), "The decimal mark of column 'b' is '.'")
+    assert opened(path).train.x[:, 1].max() < 1
+
+
+def test_the_decimal_mark_is_decided_over_all_rows(tmp_path):
+    rows = "".join(f"{n};{'xy'[n % 2]}\n" for n in range(300)) + "1,234;x\n2,345;y\n"
+    path = write_rows(tmp_path / "t.csv", text=f"a;label\n{rows}")
+    one_remark(checked(path), "The decimal mark is a comma")
+    assert opened(path).train.x.max() < 300
+
+
+def test_parts_share_the_decimal_mark_of_all_rows(tmp_path):
+    first = "".join(f"{n + 1}.234;{'xy'[n % 2]}\n" for n in range(N))
+    second = "".join(f"{n},5;{'xy'[n % 2]}\n" for n in range(N))
+    for name, rows in (("a.csv", first), ("b.csv", second)):
+        write_rows(tmp_path / "p" / name, text=f"a;label\n{rows}")
+    site = opened(tmp_path / "p")
+    values = np.sort(np.r_[site.train.x.numpy(), site.validation.x.numpy()][:, 0])
+    assert values.tolist() == [n + 0.5 for n in range(N)] + [1000 * n + 1234 for n in range(N)]
+
+
+@pytest.mark.parametrize("points", [5, N, 60])
+def test_parts_with_different_decimal_marks_in_a_column_are_told(tmp_path, points):
+    first = "".join(f"{n + 1}.25;{'xy'[n % 2]}\n" for n in range(points))
+    second = "".join(f"{n},5;{'xy'[n % 2]}\n" for n in range(N))
+    for name, rows in (("a.csv", first), ("b.csv", second)):
+        write_rows(tmp_path / "p" / name, text=f"a;label\n{rows}")
+    one_problem(checked(tmp_path / "p"), "values in column 'a' are no numbers")
+
+
+@pytest.mark.parametrize("line", ["1,1\n", "\n", "1,1,1\n"])
+def test_a_packed_table_is_refused_before_all_of_it_is_held(tmp_path, monkeypatch, line):
+    def never(*_: object) -> None:
+        raise AssertionError("all of it was read")
+
+    monkeypatch.setattr("f2l_fed.data.readers.text_rows.MOST_VALUES", 200_000)
+    monkeypatch.setattr("f2l_fed.data.readers.table_files.read_text", never)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,label\n" + line.encode() * 300_000, 1))
+    with pytest.raises(DataError, match="the table is too large"):
+        read_raw(tmp_path / "t.csv.gz", ReadingConfig())
 
 
 def test_a_text_with_two_encodings_is_told(tmp_path):

@@ -248,6 +248,15 @@ def test_vectors_are_standardised_by_what_training_sites_train_on():
         assert all(np.isfinite(site.x_test).all() for site in all_sites(part))
 
 
+@pytest.mark.parametrize("value", [0.1, 5.1, 98.6])
+def test_a_feature_that_varies_by_rounding_alone_is_not_blown_up(value):
+    data = made(shape=(5,))
+    x = data.x.copy()
+    x[:, 0] = value
+    part = split("dirichlet", replace(data, x=x), config=replace(SMALL, dirichlet_alpha=1.0))
+    assert all(np.abs(site.x_train[:, 0]).max() < 1e-4 for site in part.sites)
+
+
 @pytest.mark.parametrize(
     ("scenario", "data", "changes", "sentence"),
     [
