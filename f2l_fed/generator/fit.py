@@ -57,10 +57,12 @@ class GeneratorFit:
 
     Args:
         generator: The generator.
-        held_out: (n, E, D) float32, prediction for each record without those of its site.
+        held_out: (n, E, D) float32, prediction for each record without those of its site; of a
+            mixed fleet, in the family of its network.
         drawn: (n, D) float32, one network drawn around the first of each site.
         round_trip: Fidelity of a codec for networks that it never saw.
         flow: The velocity field with the course of its fit; of a mixed fleet's largest family.
+        families: The families of a mixed fleet; else None.
     """
 
     generator: Generator
@@ -68,6 +70,12 @@ class GeneratorFit:
     drawn: Tensor
     round_trip: RoundTrip
     flow: FlowFit
+    families: Families | None = None
+
+    @property
+    def held_out_as_new(self) -> Tensor:
+        """(n, E, D) float32, ``held_out`` without knowing the family of the network either."""
+        return self.held_out if self.families is None else self.families.held_out
 
     def figures(self) -> dict[str, float]:
         """The figures of the fit for the gate, events and reports."""
@@ -193,6 +201,7 @@ def _fit_fleet(
             agreement=sum(share * trip.agreement for trip, share in kept),
         ),
         flow=fits[0].flow,
+        families=found,
     )
 
 

@@ -33,6 +33,8 @@ class Release:
         temperatures: Divisors of a site's logits, each with the number of examples per class that
             it was learnt for.
         model: What sites' networks are made by, and why, in words.
+        families: Of a mixed fleet, the family of each of ``sites``; else empty, as in releases by
+            versions that did not keep them.
     """
 
     id: str
@@ -50,3 +52,4 @@ class Release:
     body_sites: tuple[str, ...] = ()
     temperatures: tuple[tuple[int, float], ...] = ()
     model: str = ""
+    families: tuple[int, ...] = ()

@@ -63,7 +63,7 @@ class ReleaseRegistry:
         path = self.path / id / "release.json"
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            for key in ("sites", "records", "reasons", "chain", "body_sites"):
+            for key in ("sites", "records", "reasons", "chain", "body_sites", "families"):
                 value[key] = tuple(value.get(key, ()))
             value["temperatures"] = tuple((n, t) for n, t in value.get("temperatures", ()))
             return Release(**value)

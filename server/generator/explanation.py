@@ -128,8 +128,9 @@ def _steps(federation: Federation, release: Release, site: str) -> dict[str, Ref
     )
     if generator.fleet is not None:
         # Its prior was fitted on the sites of its family alone, and on no earlier one.
-        families, before = generator.family_of(weights[:, 0]), None
-        own = (families == families[sites.index(site)]).nonzero()[:, 0].tolist()
+        families, before = release.families or generator.family_of(weights[:, 0]).tolist(), None
+        family = families[sites.index(site)]
+        own = [row for row, other in enumerate(families) if other == family]
         sites = tuple(sites[row] for row in own)
         contexts, weights = contexts[own], weights[own]
     earlier = _steps(federation, parent, site) if before is not None and parent is not None else {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.admission import load_history
-from f2l_fed.audit.diagnostics import Audit
+from f2l_fed.audit.diagnostics import Audit, explained
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
@@ -142,6 +142,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         body_sites=tuple(update.site for update in updates),
         temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
         model=fit.model() if used else "",
+        families=() if fit.families is None else tuple(fit.families.labels.tolist()),
     )
     return federation.releases.write_candidate(release, fit)
 
@@ -202,7 +203,11 @@ def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
     if not len(weights):
         return {}
     audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
-    return {**fit.figures(), **audit.figures()}
+    found = {**fit.figures(), **audit.figures()}
+    if fit.families is not None:
+        # Before a new site has chosen by its own examples, of which family its network is.
+        found["explained_as_new"] = explained(weights[:, 0], fit.held_out_as_new[:, 0])
+    return found
 
 
 def _accuracy(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from f2l_fed.config import load_config
@@ -68,8 +70,17 @@ def test_a_zoo_of_two_basins_makes_a_release_of_two_families(tmp_path):
     groups = {group_of(kind) for kind in served if kind.startswith("sample-")}
     assert groups == {"sample", "sample-1"}
 
+    assert federation.releases.read("00001") == replace(release, state="promoted")
+    assert [family == release.families[1] for family in release.families] == [False, True] * 12
     told = explain_site(federation, release, names[3])
     assert told.learned_in == ("00001",)
+    assert {share.site for share in told.origin.shares} == set(names[1::2])
+    # A release of a version that did not keep the families is explained by the nearest means.
+    assert explain_site(federation, replace(release, families=()), names[3]) == told
+    # What the release was fitted by counts, wherever the first of a site's networks lies.
+    families = (*release.families[:2], release.families[1], *release.families[3:])
+    told = explain_site(federation, replace(release, families=families), names[3])
+    assert {share.site for share in told.origin.shares} == {names[2], *names[1::2]}
     # Nothing is refined from several families.
     promoted = federation.releases.promoted()
     assert promoted is not None

@@ -58,6 +58,16 @@ def test_families_predict_unseen_networks_better_than_one_prior():
     assert missed[0] < 0.5 * missed[1]
 
 
+def test_a_new_site_has_the_family_of_its_context_and_a_known_one_that_of_its_network():
+    told, untold = mixed_fit(), mixed_fit(told=False)
+    assert torch.equal(told.held_out_as_new, told.held_out)
+    found = untold.families
+    assert found is not None
+    assert torch.equal(untold.generator.family_of(untold.held_out[:, 0]), found.labels)
+    guessed = untold.generator.family_of(untold.held_out_as_new[:, 0])
+    assert 10 < int((guessed != found.labels).sum()) < 40
+
+
 def test_draws_stay_in_the_family_that_they_are_made_around():
     generator = mixed_fit().generator
     each = torch.stack([member.mean for member in generator.members])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from f2l_fed.audit.diagnostics import explained
 from f2l_fed.prior.families import find_families
 from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from tests.support.fleets import mixed_records
-from tests.support.small import small_target
+from tests.support.small import rng, small_target
 
 TARGET = small_target()
 SIZE = TARGET.layout.size
@@ -38,6 +39,33 @@ def test_families_are_found_as_they_are(families, told):
 def test_one_family_stays_one(sites, seed):
     contexts, weights, _ = mixed_records(1, sites, seed=seed)
     assert found_in(contexts, weights) is None
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0])
+@pytest.mark.parametrize("families", [2, 3, 4])
+def test_contexts_that_say_nothing_of_a_network_give_one_family(families, scale):
+    draws, count = rng(7), 60
+    labels = torch.arange(count) % families
+    basins = 3 * torch.randn(families, SIZE, generator=draws)
+    weights = basins[labels][:, None] + 0.3 * torch.randn(count, 2, SIZE, generator=draws)
+    contexts = scale * torch.randn(weights.shape, generator=draws)
+    assert found_in(contexts, weights) is None
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("families", [2, 4])
+def test_held_out_predictions_are_as_good_as_those_of_new_sites(families, told):
+    contexts, weights, _ = mixed_records(families, 60, told=told)
+    known = 30 * families
+    found = found_in(contexts[:known], weights[:known])
+    assert found is not None
+    new = contexts[known:].flatten(0, 1)
+    made = torch.stack([fit.prior(new) for fit in found.priors])
+    made = made[found.shares(new).argmax(1), torch.arange(len(new))].view_as(weights[known:])
+    of_new = explained(weights[known:].flatten(0, 1), made.flatten(0, 1))
+    figure = explained(weights[:known].flatten(0, 1), found.held_out.flatten(0, 1))
+    assert figure == pytest.approx(of_new, abs=0.03 if told else 0.3)
+    assert figure > 0.8 if told else figure < 0
 
 
 def test_more_than_the_most_are_not_looked_for():
