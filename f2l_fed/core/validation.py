@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 
 from f2l_fed.errors import ConfigError
 
@@ -23,6 +24,12 @@ def positive(owner: object, *names: str) -> None:
     """Requires fields above zero."""
     for name in names:
         require(getattr(owner, name) > 0, owner, name, "> 0")
+
+
+def finite(owner: object, *names: str) -> None:
+    """Requires fields in [0, ∞)."""
+    for name in names:
+        require(0 <= getattr(owner, name) < inf, owner, name, ">= 0, finite")
 
 
 def share(owner: object, *names: str) -> None:

@@ -16,6 +16,8 @@ __all__ = [
     "channels_first",
     "read_codes",
     "read_examples",
+    "require_inputs",
+    "require_one_each",
     "unit_range",
 ]
 
@@ -35,6 +37,31 @@ def read_examples(x: AnyArray, where: str) -> FloatArray:
 
     Returns:
         (n, C, H, W) in [0, 1] or (n, F), float32.
+
+    Raises:
+        DataError: With the first thing that is wrong.
+    """
+    require_inputs(x, where)
+    with np.errstate(over="ignore"):
+        values = x.astype(np.float32)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        index = ", ".join(str(axis) for axis in np.unravel_index(int(bad[0]), x.shape))
+        raise DataError(
+            f"x has {bad.size} values that are NaN, infinite or too large for float32, "
+            f"the first at x[{index}]",
+            where=where,
+            remedy="Remove those examples or fill the values in.",
+        )
+    return values if x.ndim == 2 else channels_first(unit_range(values, x, where), where)
+
+
+def require_inputs(x: AnyArray, where: str) -> None:
+    """Requires images or vectors of numbers, at least one.
+
+    Args:
+        x: What should be examples.
+        where: File or dataset that errors name.
 
     Raises:
         DataError: With the first thing that is wrong.
@@ -62,18 +89,6 @@ def read_examples(x: AnyArray, where: str) -> FloatArray:
             got=f"shape {x.shape}",
             remedy="Save at least one example of every class.",
         )
-    with np.errstate(over="ignore"):
-        values = x.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        index = ", ".join(str(axis) for axis in np.unravel_index(int(bad[0]), x.shape))
-        raise DataError(
-            f"x has {bad.size} values that are NaN, infinite or too large for float32, "
-            f"the first at x[{index}]",
-            where=where,
-            remedy="Remove those examples or fill the values in.",
-        )
-    return values if x.ndim == 2 else channels_first(unit_range(values, x, where), where)
 
 
 def unit_range(values: FloatArray, x: AnyArray, where: str) -> FloatArray:
@@ -121,24 +136,11 @@ def channels_first(images: FloatArray, where: str) -> FloatArray:
     )
 
 
-def read_codes(values: AnyArray, key: str, examples: int, where: str) -> tuple[IntArray, int]:
-    """Checks labels or groups and numbers their distinct values in sorted order.
-
-    Args:
-        values: (n,) integers, whole floats or strings.
-        key: Name of the array, for errors.
-        examples: The n that is right.
-        where: File or dataset that errors name.
-
-    Returns:
-        (n,) int64 in [0, K), and K.
+def require_one_each(values: AnyArray, key: str, examples: int, where: str) -> None:
+    """Requires one integer, float or string for every example; arguments as `read_codes`.
 
     Raises:
         DataError: With the first thing that is wrong.
-
-    >>> codes, distinct = read_codes(np.array(["b", "a", "b"]), "y", 3, "own.npz")
-    >>> codes.tolist(), distinct
-    ([1, 0, 1], 2)
     """
     if values.ndim != 1:
         raise DataError(
@@ -163,6 +165,28 @@ def read_codes(values: AnyArray, key: str, examples: int, where: str) -> tuple[I
             got=str(values.dtype),
             remedy=f"Save {key} as integers or strings.",
         )
+
+
+def read_codes(values: AnyArray, key: str, examples: int, where: str) -> tuple[IntArray, int]:
+    """Checks labels or groups and numbers their distinct values in sorted order.
+
+    Args:
+        values: (n,) integers, whole floats or strings.
+        key: Name of the array, for errors.
+        examples: The n that is right.
+        where: File or dataset that errors name.
+
+    Returns:
+        (n,) int64 in [0, K), and K.
+
+    Raises:
+        DataError: With the first thing that is wrong.
+
+    >>> codes, distinct = read_codes(np.array(["b", "a", "b"]), "y", 3, "own.npz")
+    >>> codes.tolist(), distinct
+    ([1, 0, 1], 2)
+    """
+    require_one_each(values, key, examples, where)
     # Infinity equals its own rounding, so finiteness is asked for by itself.
     fractional = values.dtype.kind == "f" and ~(np.isfinite(values) & (values == np.rint(values)))
     if np.any(fractional):

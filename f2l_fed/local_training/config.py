@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from f2l_fed.core.validation import positive, require, share
+from f2l_fed.core.validation import finite, positive, require, share
 
 TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
 """Temperatures at which sites measure, in ascending order."""
@@ -42,8 +42,7 @@ class Recipe:
         positive(self, "lr")
         share(self, "momentum")
         require(self.batch >= 0, self, "batch", ">= 0")
-        finite = 0 <= self.max_gradient_norm < math.inf
-        require(finite, self, "max_gradient_norm", ">= 0, finite")
+        finite(self, "max_gradient_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +109,7 @@ class EpisodesConfig:
         require(self.first >= 0, self, "first", ">= 0")
         require(self.steps >= 0, self, "steps", ">= 0")
         share(self, "momentum")
-        finite = 0 <= self.max_gradient_norm < math.inf
-        require(finite, self, "max_gradient_norm", ">= 0, finite")
+        finite(self, "max_gradient_norm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +133,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         positive(self, "pairs", "context", "target", "pull")
-        require(0 <= self.step_pull < math.inf, self, "step_pull", ">= 0, finite")
+        finite(self, "step_pull")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +181,7 @@ class SharedConfig:
         for name in ("own_epochs", "early_rounds", "early_epochs", "most_steps"):
             require(getattr(self, name) >= 0, self, name, ">= 0")
         require(0 <= self.mix <= 1, self, "mix", ">= 0 and <= 1")
-        finite = 0 <= self.max_gradient_norm < math.inf
-        require(finite, self, "max_gradient_norm", ">= 0, finite")
+        finite(self, "max_gradient_norm")
 
     def update_recipe(self, examples: int) -> Recipe:
         """The steps of a site's part in a round, by the number of its examples."""

@@ -89,13 +89,14 @@ def mean_likeness(rows: Tensor, centroids: Tensor) -> Tensor:
     Returns:
         (n,) float.
     """
-    nearest, there = row_likeness(rows, centroids), row_is_present(rows)
-    return (nearest * there).sum(1) / there.sum(1).clamp(min=1)
+    cosines = functional.normalize(rows, dim=-1) @ centroids.T
+    return _over_present(cosines.amax(-1), rows)
 
 
-def row_likeness(rows: Tensor, centroids: Tensor) -> Tensor:
-    """(…, R) rows and (m, R) unit centroids to (…), the largest cosine of each row."""
-    return (functional.normalize(rows, dim=-1) @ centroids.T).amax(-1)
+def _over_present(values: Tensor, rows: Tensor) -> Tensor:
+    """(…, K) values of (…, K, R) rows to (…), their means over the rows that a site has."""
+    there = row_is_present(rows)
+    return (values * there).sum(-1) / there.sum(-1).clamp(min=1)
 
 
 def fit_gate(contexts: Tensor, weights: Tensor, held_out: Tensor, strength: float) -> GateFit:
@@ -174,5 +175,4 @@ def _likeness_without_clusters(expected: Tensor, clusters: RowClusters) -> Tenso
     """(n, E), the likeness of records to known classes, each row's own cluster apart."""
     cosines = functional.normalize(expected, dim=3) @ clusters.centroids.T
     cosines.scatter_(3, clusters.labels[..., None], -1.0)
-    there = row_is_present(expected)
-    return (cosines.amax(3) * there).sum(2) / there.sum(2).clamp(min=1)
+    return _over_present(cosines.amax(3), expected)

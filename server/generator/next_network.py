@@ -85,28 +85,13 @@ def mean_change(target: Target, changes: Tensor, examples: Tensor) -> Tensor:
     """(D,) float32, the mean of (n, D) changes by (n,) numbers of examples, head rows by length."""
     shares = (examples / examples.sum()).to(changes.dtype)
     mean = shares @ changes
-    heads = torch.stack([_head(target, change) for change in changes])
+    output = OutputSymmetry.of(target, enabled=True).output
+    heads = changes[:, output]
     lengths = heads.norm(dim=2) * examples.sqrt()[:, None]
     total = lengths.sum(0)
     by_row = torch.where(total > 0, lengths / total.clamp(min=1e-30), shares[:, None])
-    rows = (by_row[:, :, None] * heads).sum(0)
-    tensors = target.layout.unflatten(mean)
-    features = tensors[target.output_weight].shape[1]
-    tensors[target.output_weight].copy_(rows[:, :features])
-    if target.output_bias is not None:
-        tensors[target.output_bias].copy_(rows[:, features])
+    mean[output] = (by_row[:, :, None] * heads).sum(0)
     return mean
-
-
-def _head(target: Target, weights: Tensor) -> Tensor:
-    """(K, F) or, with the bias as last column, (K, F + 1) float32, the output rows."""
-    tensors = target.layout.unflatten(weights)
-    rows: Tensor = tensors[target.output_weight]
-    if target.output_bias is None:
-        return rows
-    bias = tensors[target.output_bias][:, None]
-    whole: Tensor = torch.cat([rows, bias], dim=1)
-    return whole
 
 
 def _shortened(target: Target, changes: Tensor) -> Tensor:

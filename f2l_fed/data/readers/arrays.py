@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from f2l_fed.data.array_checks import AnyArray, channels_first, unit_range
+from f2l_fed.data.array_checks import (
+    AnyArray,
+    channels_first,
+    require_inputs,
+    require_one_each,
+    unit_range,
+)
 from f2l_fed.data.dataset import read_arrays
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import MOST_VALUES
@@ -60,7 +66,7 @@ def examples_of_arrays(
     inputs, columns = _inputs(x, str(path), findings)
     for name in (label, group):
         if name in arrays:
-            _require_one_each(arrays[name], name, len(inputs), str(path))
+            require_one_each(arrays[name], name, len(inputs), str(path))
     places = ExamplePlaces(
         files=(path.name,),
         file=np.zeros(len(x), np.int64),
@@ -99,29 +105,7 @@ def _require_size(path: Path) -> None:
 
 def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tuple[Column, ...]]:
     """Images (n, C, H, W) in [0, 1], or vectors (n, F) with their columns."""
-    if x.dtype.kind not in "biuf":
-        raise DataError(
-            "x is not numeric",
-            where=where,
-            expected="integers or floats",
-            got=str(x.dtype),
-            remedy="Convert x to numbers before saving it.",
-        )
-    if x.ndim not in (2, 3, 4):
-        raise DataError(
-            "x has the wrong number of dimensions",
-            where=where,
-            expected="(n, F), (n, H, W), (n, C, H, W) or (n, H, W, C)",
-            got=str(x.shape),
-            remedy="Reshape x so that the first dimension counts the examples.",
-        )
-    if not x.size:
-        raise DataError(
-            "x is empty",
-            where=where,
-            got=f"shape {x.shape}",
-            remedy="Save at least one example of every class.",
-        )
+    require_inputs(x, where)
     if x.size > MOST_VALUES:
         raise DataError(
             "x is too large",
@@ -163,32 +147,6 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
         findings.remark("x has 16-bit pixels, which were divided by 65535.")
         return channels_first(values.astype(np.float32) / np.float32(65535), where), ()
     return channels_first(unit_range(values.astype(np.float32), x, where), where), ()
-
-
-def _require_one_each(values: AnyArray, key: str, examples: int, where: str) -> None:
-    if values.ndim != 1:
-        raise DataError(
-            f"{key} is not one-dimensional",
-            where=where,
-            expected="shape (n,)",
-            got=str(values.shape),
-            remedy=f"Save one value per example, for instance {key}.ravel() or "
-            f"{key}.argmax(axis=1) for one-hot rows.",
-        )
-    if len(values) != examples:
-        raise DataError(
-            f"x and {key} have different lengths",
-            where=where,
-            got=f"{examples} and {len(values)}",
-            remedy=f"Save one entry of {key} for every example of x.",
-        )
-    if values.dtype.kind not in "biufSU":
-        raise DataError(
-            f"{key} holds neither integers nor strings",
-            where=where,
-            got=str(values.dtype),
-            remedy=f"Save {key} as integers or strings.",
-        )
 
 
 def _labels(
