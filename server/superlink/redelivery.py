@@ -13,6 +13,8 @@ from typing import Any
 
 from flwr.common.constant import Status
 from flwr.server.superlink.utils import check_abort
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.superlink.servicer.fleet import fleet_handlers
 
 KEPT_S = 120.0
@@ -49,15 +51,18 @@ class Redelivery:
     def confirm_message_received(self, request: Any, state: Any, store: Any) -> Any:
         """Forgets the message, which the site has received.
 
-        Flower deletes whatever object is named; here a site can only confirm messages to it.
+        Flower deletes whatever object is named; here a site can only confirm messages to it, and
+        only whole ones: deleted while the server still sends it, a message would end the round.
         """
         node, id = request.node.node_id, request.message_object_id
-        _, given = self._unconfirmed.pop(node, (0.0, None))
+        _, given = self._unconfirmed.get(node, (0.0, None))
         message = state.message_ins_store.get(id)
-        if not (
-            (given is not None and given.messages_list[0].metadata.message_id == id)
-            or (message is not None and message.metadata.dst_node_id == node)
-        ):
+        own = (given is not None and given.messages_list[0].metadata.message_id == id) or (
+            message is not None and message.metadata.dst_node_id == node
+        )
+        if own and _is_whole(id, store):
+            self._unconfirmed.pop(node, None)
+        else:
             request.message_object_id = ""
         return self._confirm(request=request, state=state, store=store)
 
@@ -66,6 +71,15 @@ def _run_goes_on(answer: Any, state: Any) -> bool:
     """Whether the run of a message still goes on."""
     run = answer.messages_list[0].metadata.run_id
     return not check_abort(run, _NOT_RUNNING, state)
+
+
+def _is_whole(message_id: str, store: Any) -> bool:
+    """Whether the server has sent every part of a message that is kept."""
+    try:
+        ids = iterate_object_tree(store.get_object_tree(message_id))
+    except NoObjectInStoreError:  # Its run has ended, or it was confirmed before.
+        return True
+    return all(store.get(part.object_id) for part in ids)
 
 
 def install_redelivery() -> None:
