@@ -20,6 +20,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, text_codes, tidy_labels
+from f2l_fed.data.readers.matching import numbered_columns
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
@@ -133,7 +134,7 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
             )
             findings.require_none()
     if x.ndim == 2:
-        return values, tuple(Column(name=str(number)) for number in range(1, x.shape[1] + 1))
+        return values, numbered_columns(x.shape[1])
     if x.dtype == np.uint16:
         # A scale that hung on the brightest pixel would be another one in another file.
         if 0 < (brightest := int(x.max())) <= 255:

@@ -70,6 +70,7 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
         labels=tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings),
         groups=groups,
         part=parts if len(set(parts.tolist())) > 1 else None,
+        white=max(image.facts.top if image.facts else 0.0 for image in images),
         places=ExamplePlaces(
             files=tuple(image.name for image in images),
             file=np.arange(len(images), dtype=np.int64),
@@ -79,7 +80,13 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
 
 
 def image_inputs(
-    path: Path, mode: str, size: tuple[int, int], findings: Findings, batch: int
+    path: Path,
+    mode: str,
+    size: tuple[int, int],
+    findings: Findings,
+    batch: int,
+    *,
+    white: float = 0.0,
 ) -> tuple[int, Iterator[tuple[list[str], FloatArray]]]:
     """An image, or every image below a folder, brought to one form, a batch at a time.
 
@@ -89,6 +96,7 @@ def image_inputs(
         size: Width and height, pixels.
         findings: Takes remarks, also on images that can't be read and are left out.
         batch: Number of images in a batch.
+        white: Value of white in images of floats; 0 to go by each one's brightest pixel.
 
     Returns:
         The number of files, and batches of their names and (b, C, H, W) float32 in [0, 1].
@@ -111,7 +119,7 @@ def image_inputs(
             names, pixels = [], []
             for image in _usable(listed[start : start + batch], here):
                 try:
-                    pixels.append(read_pixels(image.path, mode, size))
+                    pixels.append(read_pixels(image.path, mode, size, white=white))
                     names.append(image.name)
                 except DataError as error:
                     _add(here, image, error)
