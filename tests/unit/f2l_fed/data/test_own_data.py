@@ -30,7 +30,7 @@ def test_a_site_and_a_simulation_read_the_same_examples_from_the_same_file(tmp_p
     # A site fills gaps in, which a pool leaves to its sites.
     whole = both[both[:, 1] == 0][:, [0, 2]]
     pool = pooled.x[~np.isnan(pooled.x[:, 0])]
-    assert len(pool) == 28
+    assert len(pool) == 29
     assert sorted(map(tuple, whole.tolist())) == sorted(map(tuple, pool.tolist()))
     assert pooled.classes == len(site.labels) == 2
     assert any("semicolons" in remark for remark in remarks)
