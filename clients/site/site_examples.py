@@ -122,7 +122,8 @@ def _further(
     findings: Findings,
 ) -> Examples:
     """The examples of a file of their own to measure on."""
-    raw = read_raw(folder / config.validation, config.data, encoding if encoding.columns else None)
+    known = encoding if encoding.columns or encoding.white else None
+    raw = read_raw(folder / config.validation, config.data, known)
     here = Findings(raw.where)
     raw = part_of(raw, VALIDATION, here)
     y = number_labels(raw, names, here)
