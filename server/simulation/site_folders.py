@@ -70,6 +70,8 @@ def _data_keys(divided: Partition, columns: Sequence[Column]) -> dict[str, Any]:
     keys: dict[str, Any] = {"gaps": reading.gaps, "scale": reading.scale}
     if reading.indicators:
         keys["indicators"] = list(reading.indicators)
+    for name, pair in reading.scales.items():
+        keys[f"scales.{json.dumps(name, ensure_ascii=False)}"] = list(pair)
     if columns:
         keys["label"] = _label_name(columns)
         keys["columns"] = list(reading.columns)

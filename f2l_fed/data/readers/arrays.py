@@ -11,6 +11,7 @@ import numpy as np
 from f2l_fed.data.array_checks import (
     AnyArray,
     channels_first,
+    not_whole,
     require_inputs,
     require_one_each,
     unit_range,
@@ -153,17 +154,18 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
 def _labels(
     written: AnyArray, key: str, config: ReadingConfig, findings: Findings, places: ExamplePlaces
 ) -> WrittenLabels:
-    if written.dtype.kind == "f":
-        odd = np.flatnonzero(~np.isnan(written) & (written != np.rint(written)) | np.isinf(written))
-        if odd.size:
-            first = odd[:SHOWN]
-            findings.problem(
-                f"{key} is not whole",
-                places.first(first.tolist(), written[first].tolist()),
-                count=int(odd.size),
-                expected="integers, whole numbers or strings",
-                remedy=f"Save {key} as integers; a quantity to predict is no class.",
-            )
-            findings.require_none()
+    odd = not_whole(written)
+    # NaN is an example without a label.
+    odd = odd[~np.isnan(written[odd])] if odd.size else odd
+    if odd.size:
+        first = odd[:SHOWN]
+        findings.problem(
+            f"{key} is not whole",
+            places.first(first.tolist(), written[first].tolist()),
+            count=int(odd.size),
+            expected="integers, whole numbers or strings",
+            remedy=f"Save {key} as integers; a quantity to predict is no class.",
+        )
+        findings.require_none()
     codes, names = text_codes(written)
     return tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings)

@@ -49,7 +49,9 @@ class ReadingConfig:
             ``gaps`` asks for such, those in which some are.
         scale: "standard" gives every number of a table or vector mean 0 and standard deviation 1
             over the training rows, "" leaves it as it is.
-        image_scale: The same for the channels of images; with "" they stay in [0, 1].
+        scales: Mean and spread of columns of numbers, by column, as all sites have agreed on them
+            instead of each one's own.
+        image_scale: The same as ``scale`` for the channels of images; with "" they stay in [0, 1].
 
     Raises:
         ConfigError: If a value is out of range.
@@ -69,6 +71,7 @@ class ReadingConfig:
     columns: tuple[str, ...] = ()
     indicators: tuple[str, ...] = ()
     scale: str = ""
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
     image_scale: str = ""
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class ReadingConfig:
         choice(self, "gaps", GAPS)
         choice(self, "scale", SCALES)
         choice(self, "image_scale", SCALES)
+        pairs = all(len(pair) == 2 and pair[1] > 0 for pair in self.scales.values())
+        require(pairs, self, "scales", "a mean and a spread above 0 for each column")
         told = not self.indicators or self.gaps == "indicator"
         require(told, self, "indicators", 'none unless gaps = "indicator"')
         require(_is_encoding(self.encoding), self, "encoding", 'a name such as "windows-1252"')

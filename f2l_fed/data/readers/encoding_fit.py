@@ -44,16 +44,21 @@ def fit_encoding(
         config: Settings.
         findings: Takes remarks.
         private: Whether nothing may be fitted, since it would carry one example into the inputs of
-            all others, past the noise of a privacy budget: nothing is scaled, gaps become 0, and
-            texts that the settings do not list are a problem.
+            all others, past the noise of a privacy budget: nothing is scaled but as agreed, gaps
+            become the agreed mean or 0, and texts that the settings do not list are a problem.
     """
     if not raw.columns:
         return _of_images(raw, rows, private=private, asked=config.image_scale == "standard")
     if private and config.scale:
-        findings.remark("The numbers are not scaled, since there is a privacy budget.")
+        findings.remark(
+            "The numbers are not scaled, since there is a privacy budget, other than by scales "
+            "under [data]."
+        )
     listed = {tidy_name(name): values for name, values in config.categories.items()}
     told = {tidy_name(name) for name in config.indicators}
-    _require_numbers(told, raw, listed, findings)
+    agreed = {tidy_name(name): pair for name, pair in config.scales.items()}
+    _require_numbers("indicators", told, raw, listed, findings)
+    _require_numbers("scales", agreed, raw, listed, findings)
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
         if column.values or listed.get(column.name):
@@ -71,15 +76,17 @@ def fit_encoding(
         some = bool(empty.any())
         if some:
             gaps.append(f"{column.name!r} ({int(empty.sum())})")
-        mean, spread = 0.0, 1.0
-        if config.scale and not private and len(present):
+        mean, spread = agreed.get(column.name, (0.0, 1.0))
+        if config.scale and not private and len(present) and column.name not in agreed:
             mean, spread = _scale(present)
+        # Without a look at the data, the agreed mean, or 0.
+        fill = float(np.median(present)) if len(present) and not private else mean
         columns.append(
             EncodedColumn(
                 name=column.name,
                 mean=mean,
                 spread=spread,
-                fill=float(np.median(present)) if len(present) and not private else 0.0,
+                fill=fill,
                 unit=column.unit,
                 indicator=column.name in told
                 if told or private
@@ -89,8 +96,8 @@ def fit_encoding(
     encoding = FeatureEncoding(columns=tuple(columns))
     if private and gaps:
         findings.remark(
-            f"Missing values of {len(gaps)} columns become 0: nothing is fitted to the data where "
-            "there is a privacy budget."
+            f"Missing values of {len(gaps)} columns become 0, or the agreed mean: nothing is "
+            "fitted to the data where there is a privacy budget."
         )
         gaps = []
     _remark(encoding, gaps, config, findings)
@@ -121,16 +128,17 @@ def _of_images(raw: RawExamples, rows: IntArray, *, private: bool, asked: bool) 
 
 
 def _require_numbers(
+    key: str,
     told: Collection[str],
     raw: RawExamples,
     listed: Mapping[str, tuple[str, ...]],
     findings: Findings,
 ) -> None:
-    """Takes indicators that are asked for of no column of numbers as a problem."""
+    """Takes names under a key that are of no column of numbers as a problem."""
     numbers = {column.name for column in raw.columns if not column.values} - listed.keys()
     if odd := sorted(set(told) - numbers):
         findings.problem(
-            "indicators under [data] name columns that hold no numbers",
+            f"{key} under [data] name columns that hold no numbers",
             map(repr, odd[:SHOWN]),
             count=len(odd),
             remedy="Correct the names.",

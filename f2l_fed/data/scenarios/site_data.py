@@ -81,6 +81,7 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
     return ReadingConfig(
         gaps=reading.gaps,
         scale=reading.scale,
+        scales=reading.scales,
         image_scale=reading.image_scale,
         columns=tuple(column.name for column in columns),
         categories=categories,

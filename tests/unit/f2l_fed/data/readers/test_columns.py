@@ -342,3 +342,19 @@ def test_texts_that_differ_by_case_are_one_feature(tmp_path):
         "colour = blue",
     ]
     assert site.train.x[:, 1].mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_agreed_scales_hold_with_a_privacy_budget_too(tmp_path):
+    path = table(tmp_path / "t.csv", a=[None, *(1e6 + n for n in range(1, N))], b=list(range(N)))
+    more = 'scale = "standard"\nscales.a = [1e6, 10]'
+    for budget in ({}, {"privacy": "epsilon = 8.0"}):
+        site = opened(path, more, **budget)
+        a, *others = site.encoding.columns
+        assert (a.mean, a.spread) == (1e6, 10)
+        assert a.indicator != bool(budget)
+        gaps = torch.cat([site.train.x, site.validation.x])[:, 0] == 0
+        assert bool(budget) == bool(gaps.any())
+        assert (others[0].mean == 0) == bool(budget)
+    one_problem(checked(path, "scales.c = [0, 1]"), "scales under [data]", "'c'")
+    with pytest.raises(ConfigError, match="scales is out of range"):
+        opened(path, "scales.a = [1e6, 0]")
