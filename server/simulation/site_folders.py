@@ -37,6 +37,8 @@ def write_site_folder(
     columns = () if unnamed else divided.columns
     top: dict[str, Any] = {"name": site.name}
     data = {"path": _write(folder / "train", site.own, columns)}
+    if columns and site.own.groups is not None:
+        data["group"] = _free_name("group", columns)
     if config.split.validation_fraction:
         top["validation_fraction"] = config.split.validation_fraction
     else:
@@ -73,7 +75,7 @@ def _data_keys(divided: Partition, columns: Sequence[Column]) -> dict[str, Any]:
     for name, pair in reading.scales.items():
         keys[f"scales.{json.dumps(name, ensure_ascii=False)}"] = list(pair)
     if columns:
-        keys["label"] = _label_name(columns)
+        keys["label"] = _free_name("label", columns)
         keys["columns"] = list(reading.columns)
         keys |= {
             f"categories.{json.dumps(name)}": list(v) for name, v in reading.categories.items()
@@ -94,9 +96,9 @@ def _keys(values: dict[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
-def _label_name(columns: Sequence[Column]) -> str:
-    """A name of the column of labels that no other column has."""
-    taken, name = {column.name.casefold() for column in columns}, "label"
+def _free_name(name: str, columns: Sequence[Column]) -> str:
+    """A name that none of the columns has."""
+    taken = {column.name.casefold() for column in columns}
     while name in taken:
         name += "_"
     return name
@@ -106,7 +108,7 @@ def _write(path: Path, file: SiteFile, columns: Sequence[Column]) -> str:
     """Writes examples as a table if their columns have names, else as arrays; the file's name."""
     if not columns:
         path = path.with_suffix(".npz")
-        save_npz(path, file.x, file.y)
+        save_npz(path, file.x, file.y, file.groups)
         return path.name
     # Packages that only tables need.
     import pyarrow as pa
@@ -114,7 +116,10 @@ def _write(path: Path, file: SiteFile, columns: Sequence[Column]) -> str:
 
     arrays = {column.name: _values(file.x[:, n], column) for n, column in enumerate(columns)}
     path = path.with_suffix(".parquet")
-    parquet.write_table(pa.table({**arrays, _label_name(columns): pa.array(file.y)}), path)
+    arrays[_free_name("label", columns)] = pa.array(file.y)
+    if file.groups is not None:
+        arrays[_free_name("group", columns)] = pa.array(file.groups)
+    parquet.write_table(pa.table(arrays), path)
     return path.name
 
 

@@ -28,10 +28,12 @@ class SiteFile:
         x: (n, C, H, W) float32 images in [0, 1]; or (n, F) numbers of columns, NaN for gaps, and
             for texts their places in the column's values.
         y: (n,) int64, the site's own labels.
+        groups: (n,) int64, examples of one number stay on one side of the site's split; or None.
     """
 
     x: AnyArray
     y: IntArray
+    groups: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +114,8 @@ def prepare_site(
     own_label[list(plan.classes)] = np.arange(len(plan.classes))
     y = own_label[pool.y[rows]]
     findings = Findings(f"site {plan.name}")
-    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None)
+    groups = None if pool.together is None else pool.together[rows]
+    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None, groups=groups)
     own, test = np.arange(len(plan.train)), np.arange(len(plan.train), len(rows))
     train = own
     if config.validation_fraction:
@@ -134,6 +137,6 @@ def prepare_site(
         y_test=y[test],
         classes=plan.classes,
         encoding=encoding,
-        own=SiteFile(x=x[:cut], y=y[:cut]),
+        own=SiteFile(x=x[:cut], y=y[:cut], groups=None if groups is None else groups[:cut]),
         further=SiteFile(x=x[cut:], y=y[cut:]),
     )
