@@ -12,6 +12,7 @@ from f2l_fed.data.readers.division import kept_aside
 from f2l_fed.data.readers.encoding_fit import fit_encoding
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.labels import tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
@@ -74,7 +75,8 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
     """
     columns = pool.columns
     texts = {column.name: column.values for column in columns if column.values}
-    categories = {**texts, **reading.categories}
+    listed = {tidy_name(name): values for name, values in reading.categories.items()}
+    categories = {**texts, **listed}
     indicators = reading.indicators
     if columns and reading.gaps == "indicator" and not indicators:
         gaps = np.flatnonzero(np.isnan(pool.x).any(axis=0)).tolist()
