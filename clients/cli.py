@@ -1,27 +1,21 @@
-"""The command f2l-site: its groups, and its end after an error."""
+"""The command f2l-site: its groups and entry point."""
 
 from __future__ import annotations
 
-import os
-import sys
-
 import typer
 
-from clients.commands import daemon, data, membership, network, predict
-from clients.commands.console import err
-from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import F2LError, sentence
+from clients.commands import daemon, data, doctor, membership, network, predict
+from f2l_fed.core.command_line import run_program
+from f2l_fed.core.command_options import shared_options
 
 _site = typer.Typer(
     name="f2l-site",
     help="Run a site beside its private data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-_model = typer.Typer(
-    help="Use the network that this site has now.", no_args_is_help=True, add_completion=False
-)
+_site.callback()(shared_options)
+_model = typer.Typer(help="Use the network that this site has now.", no_args_is_help=True)
 for _command in (
     membership.init,
     membership.check,
@@ -29,6 +23,7 @@ for _command in (
     daemon.run,
     daemon.status,
     daemon.sent,
+    doctor.doctor,
     network.generate,
     predict.predict,
     predict.evaluate,
@@ -41,19 +36,7 @@ _site.add_typer(data.data, name="data")
 
 def site() -> None:
     """Entry point of f2l-site."""
-    try:
-        with private_files():
-            _site()
-    except F2LError as error:
-        if os.environ.get("F2L_DEBUG"):
-            raise
-        err.print(f"error: {error}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except (OSError, UnicodeEncodeError) as error:
-        if os.environ.get("F2L_DEBUG"):
-            raise
-        err.print(f"error: {sentence(error)}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+    run_program(_site)
 
 
 if __name__ == "__main__":

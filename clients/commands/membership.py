@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clients.commands.console import AsJson, SiteFile, out, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.errors import F2LError, UsageError
 
 if TYPE_CHECKING:
     from f2l_fed.wire.kit import Kit
 
 
+@interruption_told(
+    "a registration that the server has taken already is finished by the same command"
+)
 def init(
     kit: Annotated[
         Path,
@@ -110,6 +114,7 @@ def check(
         sys.exit(2)
 
 
+@interruption_told("a renewal that has begun is finished by the same command, or the daemon")
 def renew(
     site_file: SiteFile,
     keep_keys: Annotated[bool, typer.Option(help="Keep the keys.")] = False,

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import F2LError, PolicyRefusal, UsageError, visible
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from clients.training.fine_tuning import FineTuned
 
 
+@interruption_told("the site keeps the network that it had")
 def generate(
     site_file: SiteFile,
     steps: Annotated[

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, plain, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import DataError, UsageError, visible
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from f2l_fed.data.readers.findings import Findings
 
 
+@interruption_told("no predictions are written")
 def predict(
     site_file: SiteFile,
     inputs: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from f2l_fed.core.command_line import interruption_told
 from server.commands.connection import call, connection_options
 from server.commands.output import AsJson, print_record, print_rows
 
@@ -114,5 +115,10 @@ def _follow(context: typer.Context, as_json: bool, seconds: float) -> None:
 
     to = connection_options(context)
     watched = follow(to.server, to.certificates, to.name, as_json=as_json, seconds=seconds)
-    if not asyncio.run(watched):
+    goes_on = (
+        "the rounds go on at the server; f2l-admin round watch shows them, round abort ends them"
+    )
+    with interruption_told(goes_on):
+        well = asyncio.run(watched)
+    if not well:
         raise typer.Exit(1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,13 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from f2l_fed.core.addresses import split_address
+from f2l_fed.core.proxies import proxy_to
 from f2l_fed.errors import F2LError
 from server.control.health import FORMER_NAMES
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import ControlStub
+from server.control.reachability import fault
 from server.control.run_messages import (
     ServerHealth,
     SiteRecord,
@@ -50,12 +55,14 @@ class Connection:
 
     Args:
         address: ``host:port``.
+        identity: Folder of the caller's identity.
         stub: Of its protocol.
         health: Of the standard protocol for health.
         timeout_s: Longest wait for an answer.
     """
 
     address: str
+    identity: Path
     stub: Any
     health: Any
     timeout_s: float
@@ -74,17 +81,27 @@ async def connect(
         timeout_s: Longest wait for an answer.
 
     Raises:
-        ConfigError: If the identity can't be read.
+        ConfigError: If the address is malformed or the identity can't be read.
     """
-    own = Credentials.read(certificates / name)
+    host, port = split_address(address, "--server")
+    identity = certificates / name
+    own = Credentials.read(identity)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=own.authority, private_key=own.key, certificate_chain=own.certificate
     )
-    options = (("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),)
+    options = (
+        ("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),
+        # gRPC would ask a proxy for this very machine too.
+        ("grpc.enable_http_proxy", int(proxy_to(host, port) is not None)),
+    )
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         stub = ControlStub(channel)  # type: ignore[no-untyped-call]
         yield Connection(
-            address=address, stub=stub, health=HealthStub(channel), timeout_s=timeout_s
+            address=address,
+            identity=identity,
+            stub=stub,
+            health=HealthStub(channel),
+            timeout_s=timeout_s,
         )
 
 
@@ -105,6 +122,16 @@ async def parts(to: Connection) -> dict[str, bool]:
         if found[part] is None:
             found[part] = await _serves(to, former)
     return {part: serves for part, serves in found.items() if serves is not None}
+
+
+async def seconds_ahead(to: Connection) -> float | None:
+    """Seconds that this machine's clock is ahead of the server's; None from an older server."""
+    with _explained(to):
+        call = to.health.Check(health_pb2.HealthCheckRequest(), timeout=to.timeout_s)
+        date = dict(await call.initial_metadata()).get("date")
+        now = time.time()
+        await call
+    return None if date is None else now - parsedate_to_datetime(str(date)).timestamp()
 
 
 async def _serves(to: Connection, part: str) -> bool | None:
@@ -286,10 +313,11 @@ def _explained(to: Connection) -> Iterator[None]:
 
 def _control_error(error: grpc.aio.AioRpcError, to: Connection) -> ControlError:
     if error.code() is grpc.StatusCode.UNAVAILABLE:
+        what, remedy = fault(to.address, to.identity)
         return ControlError(
-            "the server can't be reached, or one side does not accept the other's certificate",
+            what or "the connection broke",
             where=to.address,
-            remedy="Check that it runs, the address, and that the certificates are still valid.",
+            remedy=remedy or "Try again; see f2l-admin doctor.",
         )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ControlError(
