@@ -21,6 +21,7 @@ _NAMED = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z0-9+_=-]{32,}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")
+_ROUTINE = re.compile(r"\bINFO\b")
 _ERROR = re.compile(
     r"(?i)\b(error|warning|critical|fatal|problem|failed|refused|denied|traceback|exception|"
     r"killed|can't|could not|not renewed|not ready|ended:)"
@@ -92,4 +93,8 @@ def recent_errors(log: Path, most: int = 5) -> tuple[str, ...]:
     except OSError as error:
         return (f"can't be read: {error.strerror or error}",)
     lines = (line.strip() for line in _BLOCK.sub("…", text).splitlines())
-    return tuple(line for line in lines if _ERROR.search(line))[-most:]
+    return tuple(line for line in lines if _tells_of_error(line))[-most:]
+
+
+def _tells_of_error(line: str) -> bool:
+    return bool(_ERROR.search(line)) and not _ROUTINE.search(line)
