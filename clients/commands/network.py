@@ -26,10 +26,10 @@ def generate(
     site_file: SiteFile,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of gradient steps; by default the server's."),
+        typer.Option(min=0, help="Take this many gradient steps; by default the server's."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Only from the latest start, without the server.")
+        bool, typer.Option("--offline", help="Start from the latest start, without the server.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.
 _USER = re.compile(r"[^/\s@]+:[^/\s@]*@")
 _NAMED = re.compile(
     r"(?i)\b((?:proxy-)?authorization|bearer|token|secret|password|passwd|api[_-]?key)"
-    r"(\"?\s*[:=]\s*\"?|\s+)(?:(?:basic|bearer)\s+)?[^\s\",;]{6,}"
+    r"(\"?\s*[:=]\s*|\s+)(?:(?:basic|bearer)\s+)?(?:\"[^\"]*\"|[^\s\",;]{6,})"
 )
 _WORD = re.compile(r"[A-Za-z0-9+_=-]{32,}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")

@@ -92,7 +92,8 @@ def _tls_fault(plain: socket.socket, host: str, identity: Path) -> tuple[str, st
             if secure.selected_alpn_protocol() != "h2":
                 return _OTHER_SERVICE
             # In TLS 1.3 the server judges the caller's certificate after the handshake.
-            secure.recv(1)
+            if not secure.recv(1):
+                return _REFUSED
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in _NOT_VALID_NOW:
             return (
@@ -105,23 +106,26 @@ def _tls_fault(plain: socket.socket, host: str, identity: Path) -> tuple[str, st
                 "Use the host name that [server] address has.",
             )
         return (
-            "this is the server of another federation",
+            f"this is not the federation's server ({error.verify_message})",
             "Check the address, and which identity --certificates and --name choose.",
         )
     except TimeoutError:
         return "the server does not answer", "Check whether the port is that of [server] control."
     except ssl.SSLError as error:
         if "ALERT" in (error.reason or ""):
-            return (
-                f"the server does not accept this identity ({error.reason})",
-                "Check which identity --certificates and --name choose.",
-            )
+            return _REFUSED
         return _OTHER_SERVICE
+    except ConnectionResetError:
+        return _REFUSED
     except OSError:
         return _OTHER_SERVICE
     return "", ""
 
 
+_REFUSED = (
+    "the server does not accept this identity",
+    "Check which identity --certificates and --name choose, and whether it is an administrator's.",
+)
 _OTHER_SERVICE = (
     "another service listens there",
     "Check the port: it is that of [server] control, not the one for sites.",
