@@ -200,4 +200,4 @@ def test_a_file_system_without_hard_links_is_named_with_the_remedy(tmp_path, mon
     zoo = new_zoo(tmp_path / "zoo")
     monkeypatch.setattr(os, "link", refused)
     with pytest.raises(ZooError, match=r"this file system has no hard links.* on a local disk"):
-        zoo.append([new_record(site="site-0")])
+        zoo.append([new_record("1/site-0/0")])
