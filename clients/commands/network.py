@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import F2LError, PolicyRefusal, UsageError, visible
 
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from clients.training.fine_tuning import FineTuned
 
 
+@interruption_told("the site keeps the network that it had")
 def generate(
     site_file: SiteFile,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of gradient steps; by default the server's."),
+        typer.Option(min=0, help="Take this many gradient steps; by default the server's."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Only from the latest start, without the server.")
+        bool, typer.Option("--offline", help="Start from the latest start, without the server.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -14,8 +14,8 @@ from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.files import require_readable
-from f2l_fed.errors import UsageError
-from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 from f2l_fed.wire.kit import Kit
 
 _TEMPLATE = """\
@@ -188,6 +188,10 @@ def create_site(
         DataError: If there is nothing at ``data``.
         ConfigError: If the name can't be used.
     """
+    if not is_name(name):
+        raise ConfigError(
+            "this can't be a site's name", where="--name", expected=NAME_RULE, got=ascii(name[:80])
+        )
     path = _require_new(folder, data)
     folder.mkdir(parents=True, exist_ok=True)
     inside = data.resolve().is_relative_to(folder.resolve())
