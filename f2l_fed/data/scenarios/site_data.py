@@ -131,6 +131,10 @@ def prepare_site(
     encoded = encoding.encode(raw, findings)
     findings.require_none()
     cut = len(plan.train)
+
+    def file(rows: slice) -> SiteFile:
+        return SiteFile(x=x[rows], y=y[rows], groups=None if groups is None else groups[rows])
+
     return SiteData(
         name=plan.name,
         x_train=encoded[train],
@@ -139,6 +143,6 @@ def prepare_site(
         y_test=y[test],
         classes=plan.classes,
         encoding=encoding,
-        own=SiteFile(x=x[:cut], y=y[:cut], groups=None if groups is None else groups[:cut]),
-        further=SiteFile(x=x[cut:], y=y[cut:]),
+        own=file(slice(cut)),
+        further=file(slice(cut, None)),
     )

@@ -179,6 +179,9 @@ def test_groups_are_kept_together_as_at_a_real_site(tmp_path):
     assert new.own.groups is not None
     assert len(new.own.y) + len(new.y_test) == 45
     assert len(new.y_test) % 3 == 0
+    shutil.rmtree(tmp_path / "out")
+    (one, *_) = simulated(tmp_path, data, *settings, "split.validation_fraction=0").sites
+    assert_same(one, open_site(tmp_path / "out/sites/site-000/site.toml"))
 
 
 def test_predictions_for_a_table_are_those_of_the_network_and_of_its_program(tmp_path):
