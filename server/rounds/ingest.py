@@ -215,9 +215,12 @@ class Ingest:
         self._screening.keep_part(judged)
         self._federation.zoo.append(new_records(judged.submission))
         self._screening.remember(judged)
+        # With a body the head on all of a site's examples is the best context for itself.
+        heads = self._federation.body is not None
+        contexts = submission.weights if heads else submission.probes
         needed = self._federation.probe_frame.episodes
         self._run_cache.keep_context(
-            self._next_anchor(submission.parent), submission.site, submission.probes[:needed]
+            self._next_anchor(submission.parent), submission.site, contexts[:needed]
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 
