@@ -20,6 +20,7 @@ from clients.training.outgoing import OutgoingMessage, probe_message, update_mes
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.wire.messages import Refusal
 from f2l_fed.wire.packing import pack_refusal
+from f2l_fed.wire.refusals import FAILED, code_of, told
 
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable: folder of the simulated sites' folders, set by the simulation."""
@@ -55,13 +56,14 @@ def _answer(message: Message, context: Context, answer: Callable[..., OutgoingMe
         outgoing.record(site)
         content = outgoing.content
     except PolicyRefusal as refusal:
-        content = _refusal(site, refusal.what)
+        _LOG.warning("refused: %s", told(refusal.what))
+        content = _refusal(site, code_of(refusal))
     except F2LError as error:
         _LOG.error("%s", error)
-        content = _refusal(site, type(error).__name__)
+        content = _refusal(site, code_of(error))
     except Exception:
         _LOG.exception("the task failed")
-        content = _refusal(site, "failed")
+        content = _refusal(site, FAILED)
     return Message(content=content, reply_to=message)
 
 

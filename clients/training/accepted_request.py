@@ -267,6 +267,7 @@ def _of_own_classes(site: Site) -> Site:
             where=f"site {site.config.name}",
             expected=f"at least {FEWEST}",
             got=str(own.classes),
+            code="too-few-classes",
         )
     return own
 

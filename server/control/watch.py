@@ -40,9 +40,12 @@ class RoundView:
         elif name == events.ROUND_STARTED:
             self.title = f"round {event['round']}: {event['sites']} sites fine-tune"
         elif name in _STEPS and "site" in event:
-            self.sites[event["site"]] = (_STEPS[name], str(event.get("reason", "")))
+            state = "can't take part" if event.get("code") == "unable" else _STEPS[name]
+            self.sites[event["site"]] = (state, str(event.get("reason", "")))
         elif name == events.SITE_FAILED:
-            self.sites[f"node {event.get('node', '')}"] = ("failed", str(event.get("reason", "")))
+            name = event.get("site") or f"node {event.get('node', '')}"
+            state = "can't take part" if event.get("code") == "unable" else "failed"
+            self.sites[name] = (state, str(event.get("reason", "")))
         elif name == events.RETRAINING_STARTED:
             self.title = f"round {event['round']}: the generator is retrained"
         elif name == events.ROUND_FINISHED:

@@ -76,7 +76,7 @@ class ProgressView:
             elif event == events.SITE_QUARANTINED:
                 self._warn(f"{fields['site']} in quarantine", fields["reason"])
         elif event == events.SITE_FAILED:
-            self._warn("a site did not answer", fields["reason"])
+            self._warn(f"{fields.get('site') or 'a site'} is left out", fields["reason"])
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_REJECTED:

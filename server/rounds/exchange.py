@@ -131,12 +131,13 @@ class Exchange:
             if is_late():
                 return True
             # If all updates are needed, those of sites that join are waited for too.
-            enough = limits.enough * max(state.sites, current.asked)
+            enough = limits.enough * (max(state.sites, current.asked) - len(current.unable))
             return limits.enough < 1 and len(current.accepted) >= enough - 1e-9
 
         asked: Counter[tuple[str, int]] = Counter()
         while True:
             present = self._check_in.probe(probed_from, is_over)
+            current.end_check_in(self._check_in.failed_sites())
             missing = [
                 site
                 for site in present
