@@ -130,6 +130,8 @@ class Site(SiteFolder):
                 where=where,
                 expected=str(input_shape),
                 got=str(tuple(self.train.x.shape[1:])),
+                remedy="Under [data] in site.toml, resize and mode change images, ignore leaves "
+                "columns out.",
                 code="inputs-of-another-shape",
             )
         if self.classes > classes:

@@ -1,8 +1,8 @@
 """The settings of a federation, read from ``federation.toml``, created and refreshed after edits.
 
 The section ``[server]`` holds `ServerSettings`; everything else is a
-`f2l_fed.config.FederationConfig`. Keys that decide which networks can be compared are fixed when
-the folder is created; the rest may be edited and takes effect at the next start of the server.
+`f2l_fed.config.FederationConfig`. Keys that decide which networks can be compared are fixed once a
+site has registered; the rest may be edited and takes effect at the next start of the server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from server.federation.settings_file import settings_text
 
 SETTINGS_FILE = "federation.toml"
 
-_FIXED = ("seed", "shared_labels", "target", "probe")
+_FIXED = ("seed", "shared_labels", "labels", "target", "probe")
 
 
 def read_settings(root: Path) -> ServerSettings:
@@ -74,16 +74,19 @@ def refresh(root: Path) -> tuple[Federation, ServerSettings]:
     if not values:
         return federation, settings
     config = config_of(values, where=str(path))
+    config = replace(config, target=chosen_target(config.target))
     for name in _FIXED:
         before, now = getattr(federation.config, name), getattr(config, name)
-        if before != now:
+        if before != now and not federation.is_untouched():
             raise ConfigError(
-                f"{name} is fixed since the federation was created",
+                f"{name} is fixed since a site has registered",
                 where=str(path),
                 expected=str(before),
                 got=str(now),
                 remedy="Change it back, or create another federation.",
             )
+    if any(getattr(federation.config, name) != getattr(config, name) for name in _FIXED):
+        federation.replace_task(config)
     if config != federation.config:
         text = json.dumps(config.to_json(), indent=1) + "\n"
         write_atomically(root / FEDERATION_FILE, text)

@@ -21,7 +21,7 @@ def raised(pattern: str) -> set[str]:
 
 
 def test_every_code_that_a_site_raises_is_in_the_catalogue():
-    found = raised(r'PolicyRefusal\(\s*"([^"]+)"') | raised(r'\bcode="([^"]+)"')
+    found = raised(r'(?:PolicyRefusal\(|yield )\s*"([^"]+)"') | raised(r'\bcode="([^"]+)"')
     assert len(found) > 30
     assert found <= CATALOGUE.keys()
 
