@@ -157,7 +157,9 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
     needed = max(ceil(config.quorum * able - 1e-9), 1)
     enough = len(exchange.accepted) >= needed
     of = f"{able} sites that can take part" if exchange.unable else f"{able} sites"
-    accepted = f"{len(exchange.accepted)} of {of} were accepted"
+    accepted = f"updates of {len(exchange.accepted)} of {of} were accepted, {needed} are the quorum"
+    if not able:
+        accepted = "no site can take part as things are"
     more = len(exchange.quarantined)
     aside = f"; {more} more are in quarantine, where they can be released" if more else ""
     why = "".join(f"; {site}: {text}" for site, text in list(exchange.rejected.items())[:_SHOWN])
@@ -173,7 +175,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
         accuracy_after=exchange.accuracy_after,
-        reason="" if enough else f"updates of {accepted}, {needed} are the quorum{aside}",
+        reason="" if enough else accepted + aside,
         seconds={**state.seconds, "exchange": exchange.seconds},
     )
 
