@@ -208,7 +208,7 @@ def test_with_half_of_the_sites_broken_the_round_ends_at_the_quorum(tmp_path):
     grid = LoopbackGrid(answering(task), nodes(files))
     (state,) = over(federation, files, grid).run(1, 6)
     assert state.step == "failed"
-    assert state.reason == "updates of 3 of 6 sites were accepted, 6 are the quorum"
+    assert state.reason.startswith("updates of 3 of 6 sites were accepted, 6 are the quorum; ")
     assert set(codes(tmp_path / "out", 1).values()) == {"accepted", "failed"}
     assert "private" not in json.dumps(dict(state.rejected))
     assert len({r.site for r in federation.zoo.snapshot().records()}) == 3
