@@ -90,9 +90,14 @@ def task_settings(
     said = said or any(text.startswith(_KEYS) for text in overrides)
     if options.given:
         return options.settings()
-    if said or not sys.stdin.isatty():
+    if said or not at_terminal():
         return []
     return _asked()
+
+
+def at_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
 
 
 def _asked() -> list[str]:

@@ -38,7 +38,8 @@ class RoundView:
         if name == events.RUN_STARTED:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
-            self.title = f"round {event['round']}: {event['sites']} sites fine-tune"
+            remark = f"; {event['remark']}" if event.get("remark") else ""
+            self.title = f"round {event['round']}: {event['sites']} sites fine-tune{remark}"
         elif name in _STEPS and "site" in event:
             state = "can't take part" if event.get("code") == "unable" else _STEPS[name]
             self.sites[event["site"]] = (state, str(event.get("reason", "")))

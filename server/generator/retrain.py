@@ -13,7 +13,7 @@ from torch import Tensor
 
 from f2l_fed.admission import load_history
 from f2l_fed.audit.diagnostics import Audit, explained
-from f2l_fed.audit.release_limits import decide
+from f2l_fed.audit.release_limits import FEW_SITES, decide
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
@@ -34,9 +34,6 @@ from server.generator.next_body import next_body
 from server.generator.next_network import next_networks, server_point
 from server.generator.release_records import read_records, while_erasing
 from server.generator.training_set import expectation, newest_records, sites_heard_last
-
-FEW_SITES = 10
-"""Number of sites from which on a map of heads, or of networks, can be relied on."""
 
 _FIELD_STEPS = 100
 """Most gradient steps of the flow's field where heads are generated."""

@@ -69,6 +69,8 @@ class ProgressView:
         elif event == events.ROUND_STARTED:
             self._sites = fields["sites"]
             self.stage(f"round {fields['round']}/{self._rounds}: sites fine-tune", self._sites)
+            if fields.get("remark"):
+                self._warn("few sites", fields["remark"])
         elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED, events.SITE_QUARANTINED):
             self._advance()
             if event == events.SITE_REJECTED:

@@ -175,7 +175,7 @@ def test_an_unforeseen_exception_leaves_as_a_single_word(tmp_path, caplog):
     site = digits_site(tmp_path, more=f'state = "{SECRET}"\n')
     (tmp_path / SECRET).write_text("a file in the way of the state folder")
     content = ask(site, task())
-    assert refusal(content) == Refusal(site="", code="failed")
+    assert refusal(content) == Refusal(site="north", code="failed")
     assert SECRET not in everything(content)
     assert "FileExistsError" in caplog.text
 
