@@ -144,7 +144,7 @@ def _looks(path: Path) -> tuple[list[int], tuple[str, ...]]:
     import numpy as np
 
     from f2l_fed.data.readers.config import ReadingConfig
-    from f2l_fed.data.readers.feature_encoding import fit_encoding
+    from f2l_fed.data.readers.encoding_fit import fit_encoding
     from f2l_fed.data.readers.findings import Findings
     from f2l_fed.data.readers.reading import read_raw
 
