@@ -168,10 +168,7 @@ class FederationConfig:
         sound = bool(place) and "://" not in place and not (remote and "@" in place)
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
         keys = set(map(label_key, self.labels))
-        fits = len(keys) == len(self.labels) == self.target.classes and self.shared_labels
-        require(
-            not self.labels or fits, self, "labels", "with shared_labels, a name for each class"
-        )
+        require(len(keys) == len(self.labels), self, "labels", "different names")
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 

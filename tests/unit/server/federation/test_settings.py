@@ -69,7 +69,7 @@ def test_until_a_site_has_registered_the_task_may_change(tmp_path: Path) -> None
     opened = settings.Federation.open(tmp_path / "f")
     assert opened.zoo.manifest.layout_digest == changed.target.layout.digest
     path.write_text(path.read_text().replace('labels = ["a", "b"]', 'labels = ["a"]'))
-    with pytest.raises(ConfigError, match="a name for each class"):
+    with pytest.raises(ConfigError, match="a name for each of 2 classes"):
         refresh(tmp_path / "f")
 
 
