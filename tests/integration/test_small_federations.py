@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from f2l_fed.config import config_of, new_values
 from f2l_fed.data import load_dataset
 from server.federation.folder import Federation
 from server.generator import retrain
+from server.rounds.journal import Journal
 from tests.support.inline import conductor
 from tests.support.small_federation import events
 
@@ -92,3 +94,28 @@ def test_few_sites_do_without_a_map_of_heads_that_explains_too_little(tmp_path, 
     (state,) = conductor(federation, files).run(1, 4)
     assert (state.step, state.promoted) == ("done", False)
     assert "explained is" in state.reason
+
+
+def test_sites_that_can_not_take_part_are_named_and_do_not_count_for_the_quorum(tmp_path):
+    federation = federation_of(tmp_path, "round.quorum=0.9")
+    files = sites_of(tmp_path, DIGITS, 4, shared=False)
+    for file, key in ((files[0], "minimum_examples"), (files[1], "minimum_head_examples")):
+        file.write_text(re.sub(rf"{key} = \d+", f"{key} = 5000", file.read_text()))
+    (state,) = conductor(federation, files).run(1, 4)
+    assert (state.step, state.sites, state.accepted) == ("done", 4, ("s2", "s3"))
+    assert state.rejected == {
+        "s0": "refused: the site has too few examples (too-few-examples)",
+        "s1": "refused: an output layer would be made on fewer examples than allowed "
+        "(too-few-examples-a-head)",
+    }
+    ends = {line.site: line.code for line in Journal.of(federation.root / "rounds", 1).read()}
+    assert ends == {"s0": "unable", "s1": "unable", "s2": "accepted", "s3": "accepted"}
+    told = {event["site"]: event["finding"] for event in events(federation.root, "site.failed")}
+    assert told == {"s0": "too-few-examples", "s1": "too-few-examples-a-head"}
+    for file in files[2:]:
+        file.write_text(
+            re.sub(r"minimum_examples = \d+", "minimum_examples = 5000", file.read_text())
+        )
+    (state,) = conductor(federation, files).run(1, 4)
+    assert state.step == "failed"
+    assert state.reason.startswith("no site can take part as things are; s0: refused: ")
