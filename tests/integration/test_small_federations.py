@@ -17,7 +17,7 @@ from server.federation.folder import Federation
 from server.generator import retrain
 from server.rounds.journal import Journal
 from tests.support.inline import conductor
-from tests.support.small_federation import events
+from tests.support.small_federation import ANY_RELEASE, events, prepared
 
 ROUNDS = 4
 QUICK = ("episodes.first=6", "episodes.steps=4", "head.pairs=3", "flow.steps=20", "flow.width=16")
@@ -119,3 +119,15 @@ def test_sites_that_can_not_take_part_are_named_and_do_not_count_for_the_quorum(
     (state,) = conductor(federation, files).run(1, 4)
     assert state.step == "failed"
     assert state.reason.startswith("no site can take part as things are; s0: refused: ")
+
+
+def test_sites_with_nothing_left_to_learn_have_done_their_part(tmp_path):
+    # Without a step every network of a release comes back as it was sent.
+    federation, files = prepared(tmp_path / "out", *ANY_RELEASE, "later.steps=0", sites=3)
+    first, second = conductor(federation, files).run(2, 3)
+    assert first.promoted, first.reason
+    names = ("site-000", "site-001", "site-002")
+    assert (second.step, second.accepted, second.rejected) == ("done", names, {})
+    assert federation.zoo.snapshot().records(round=2) == ()
+    accepted = [one for one in events(federation.root, "site.accepted") if one["round"] == 2]
+    assert {one["reason"] for one in accepted} == {"nothing left to learn"}
