@@ -8,6 +8,7 @@ __all__ = [
     "SCENARIOS",
     "Dataset",
     "Partition",
+    "SiteChange",
     "SiteData",
     "SplitConfig",
     "as_dataset",
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from f2l_fed.data.dataset import Dataset, as_dataset, load_npz, save_npz
     from f2l_fed.data.named_datasets.loading import available, load_dataset
     from f2l_fed.data.scenarios.config import SplitConfig
-    from f2l_fed.data.scenarios.partition import Partition, SiteData, partition
+    from f2l_fed.data.scenarios.partition import Partition, SiteChange, SiteData, partition
     from f2l_fed.data.scenarios.registry import SCENARIOS
 else:
     __getattr__, __dir__ = lazy_exports(
@@ -31,7 +32,12 @@ else:
             "f2l_fed.data.dataset": ["Dataset", "as_dataset", "load_npz", "save_npz"],
             "f2l_fed.data.named_datasets.loading": ["available", "load_dataset"],
             "f2l_fed.data.scenarios.config": ["SplitConfig"],
-            "f2l_fed.data.scenarios.partition": ["Partition", "SiteData", "partition"],
+            "f2l_fed.data.scenarios.partition": [
+                "Partition",
+                "SiteChange",
+                "SiteData",
+                "partition",
+            ],
             "f2l_fed.data.scenarios.registry": ["SCENARIOS"],
         },
     )

@@ -123,6 +123,12 @@ def prepare(
     # An unsuitable target is refused before files are replaced.
     federation.target  # noqa: B018
     if simulation.baselines:
+        if divided.changes:
+            raise UsageError(
+                "baselines are not measured in a federation that changes",
+                where="--baselines",
+                remedy="Leave it out, or choose another scenario.",
+            )
         body = Body.of(federation.network)
         if config.split.most_ways > config.split.ways:
             require_any_classes(body)
@@ -140,8 +146,7 @@ def prepare(
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
     for number, site in enumerate(divided.sites):
-        # The runtime knows its sites by their numbers.
-        _write_site(out / "sites" / f"site-{number:03d}", site, config)
+        _write_site(site_folder(federation, number), site, config)
     return federation, divided
 
 
@@ -209,10 +214,20 @@ def held_out_sites(divided: Partition) -> dict[str, list[HeldOutSite] | None]:
     }
 
 
-def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
-    folder.mkdir(parents=True)
+def site_folder(federation: Federation, number: int) -> Path:
+    """The folder of a simulated site; the runtime knows its sites by their numbers."""
+    return federation.root / "sites" / f"site-{number:03d}"
+
+
+def write_examples(folder: Path, site: SiteData) -> None:
+    """Writes the examples of a simulated site into its folder, in the place of those there."""
     save_npz(folder / "train.npz", site.x_train, site.y_train)
     save_npz(folder / "validation.npz", site.x_test, site.y_test)
+
+
+def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
+    folder.mkdir(parents=True)
+    write_examples(folder, site)
     write_atomically(
         folder / "site.toml",
         f'name = "{site.name}"\n'

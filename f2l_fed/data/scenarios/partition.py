@@ -14,10 +14,10 @@ from f2l_fed.data.readers.feature_encoding import is_constant
 from f2l_fed.data.scenarios.config import SplitConfig, require_positive
 from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan
+from f2l_fed.data.scenarios.site_plan import Change, ScenarioPlan, SitePlan
 from f2l_fed.errors import UsageError
 
-__all__ = ["Partition", "SiteData", "partition"]
+__all__ = ["Partition", "SiteChange", "SiteData", "partition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,12 +42,27 @@ class SiteData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SiteChange:
+    """A change of one site between two rounds.
+
+    Args:
+        after: Number of rounds that are over by then.
+        what: "joined", "left", "classes" (further ones) or "camera" (another one).
+        site: The site as it is from then on; where it leaves, as it was.
+    """
+
+    after: int
+    what: Change
+    site: SiteData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Partition:
     """The data of a federation.
 
     Args:
         scenario: Name of the scenario.
-        sites: Sites that take part in training.
+        sites: Sites that take part in training, each as it is first.
         held_out: ``seen`` and ``unseen`` sites that never do; ``unseen`` is None where the
             scenario or the pool has no classes to spare. No held-out example is a training
             site's.
@@ -56,6 +71,7 @@ class Partition:
         shared_labels: Whether a label means the same at every site.
         disjoint: Whether no two training sites have an example in common.
         pool: Names of the datasets.
+        changes: Changes of sites between rounds, in their order.
     """
 
     scenario: str
@@ -66,6 +82,19 @@ class Partition:
     shared_labels: bool
     disjoint: bool
     pool: tuple[str, ...]
+    changes: tuple[SiteChange, ...] = ()
+
+    def after(self, rounds: int) -> dict[str, SiteData]:
+        """The sites that are there after so many rounds, each as it is then, by name."""
+        there = {site.name: site for site in self.sites}
+        for change in self.changes:
+            if change.what == "joined" and change.after > rounds:
+                del there[change.site.name]
+            elif change.what != "joined" and change.after <= rounds:
+                there[change.site.name] = change.site
+                if change.what == "left":
+                    del there[change.site.name]
+        return there
 
 
 def partition(
@@ -110,6 +139,8 @@ def partition(
     def render(site: SitePlan) -> SiteData:
         return _render(site, pool, rescale)
 
+    later = [change.site for change in plan.changes]
+    planned = (*plan.training, *later, *plan.seen, *(plan.unseen or ()))
     return Partition(
         scenario=scenario,
         sites=tuple(map(render, plan.training)),
@@ -117,13 +148,15 @@ def partition(
             "seen": tuple(map(render, plan.seen)),
             "unseen": None if plan.unseen is None else tuple(map(render, plan.unseen)),
         },
-        classes=max(
-            len(site.classes) for site in (*plan.training, *plan.seen, *(plan.unseen or ()))
-        ),
+        classes=max(len(site.classes) for site in planned),
         input_shape=pool.shape,
         shared_labels=plan.shared_labels,
         disjoint=plan.disjoint,
         pool=pool.names,
+        changes=tuple(
+            SiteChange(after=change.after, what=change.what, site=render(change.site))
+            for change in plan.changes
+        ),
     )
 
 

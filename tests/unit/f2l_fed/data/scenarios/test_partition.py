@@ -37,13 +37,17 @@ def made(
     return as_dataset(name, rng.random((len(y), *shape)), y, groups)
 
 
+def few_sites(scenario: str) -> int:
+    return 9 if scenario.startswith("changing") else 3
+
+
 def planned(scenario: str, pool: Pool, **changes) -> ScenarioPlan:
-    arguments = {"sites": 3, "held_out": 2, "seed": 0, "config": SMALL} | changes
+    arguments = {"sites": few_sites(scenario), "held_out": 2, "seed": 0, "config": SMALL} | changes
     return SCENARIOS[scenario](pool, **arguments)
 
 
 def split(scenario: str, *datasets: Dataset, **changes) -> Partition:
-    arguments = {"sites": 3, "held_out": 2, "seed": 0, "config": SMALL} | changes
+    arguments = {"sites": few_sites(scenario), "held_out": 2, "seed": 0, "config": SMALL} | changes
     return partition(scenario, datasets or (made(),), **arguments)
 
 
@@ -74,19 +78,21 @@ def test_no_example_is_on_both_sides_or_twice_at_one_site(scenario, seed, sites,
         plan = planned(scenario, pool, sites=sites, seed=seed, config=config)
     except DataError:
         # So few training examples for so many sites that the draw was, rightly, given up.
-        assert scenario == "dirichlet"
+        assert scenario == "dirichlet" or (scenario.startswith("changing") and sites < 9)
         return
-    training = rows_of(plan.training)
+    changed = [change.site for change in plan.changes]
+    sites_last = list({site.name: site for site in (*plan.training, *changed)}.values())
+    training = rows_of(sites_last)
     assert not training & rows_of(plan.seen)
     assert not training & rows_of(plan.unseen or ())
-    assert not {int(r) for s in plan.training for r in s.train} & {
-        int(r) for s in plan.training for r in s.test
+    assert not {int(r) for s in sites_last for r in s.train} & {
+        int(r) for s in sites_last for r in s.test
     }
-    for site in (*plan.training, *plan.seen, *(plan.unseen or ())):
+    for site in (*plan.training, *changed, *plan.seen, *(plan.unseen or ())):
         rows = np.concatenate([site.train, site.test])
         assert len(np.unique(rows)) == len(rows)
         assert set(pool.y[rows].tolist()) <= set(site.classes)
-    total = sum(len(site.train) + len(site.test) for site in plan.training)
+    total = sum(len(site.train) + len(site.test) for site in sites_last)
     assert plan.disjoint == (len(training) == total)
 
 
@@ -99,8 +105,8 @@ def test_the_seed_decides_everything(scenario):
 @pytest.mark.parametrize("scenario", sorted(SCENARIOS))
 def test_sites_have_names_labels_in_range_and_two_classes(scenario):
     part = split(scenario)
-    assert [site.name for site in part.sites] == ["site-000", "site-001", "site-002"][
-        : len(part.sites)
+    assert [site.name for site in part.sites] == [
+        f"site-{number:03d}" for number in range(len(part.sites))
     ]
     assert [site.name for site in part.held_out["seen"]] == ["seen-000", "seen-001"]
     assert (part.scenario, part.pool, part.input_shape) == (scenario, ("made",), (1, 4, 4))
@@ -111,7 +117,7 @@ def test_sites_have_names_labels_in_range_and_two_classes(scenario):
         assert len(site.x_test) == len(site.y_test) > 0
         assert len(np.unique(site.y_train)) >= 2
         assert {*site.y_train.tolist(), *site.y_test.tolist()} <= set(range(part.classes))
-        assert len(site.classes) == part.classes
+        assert len(site.classes) == part.classes or scenario == "changing-few-shot"
 
 
 def test_few_shot_sites_have_the_shots_they_were_promised():
@@ -214,6 +220,56 @@ def test_camera_sites_share_labels_but_not_what_they_see():
     assert len({site.camera for site in (*plan.training, *plan.seen)}) == 5
 
 
+@pytest.mark.parametrize(("scenario", "shared"), [("changing", True), ("changing-few-shot", False)])
+def test_changing_sites_join_leave_get_classes_and_cameras(scenario, shared):
+    part = split(scenario, made(shape=(1, 8, 8)), sites=10)
+    by_kind = {}
+    for change in part.changes:
+        by_kind.setdefault(change.what, []).append(change)
+    assert {kind: len(found) for kind, found in by_kind.items()} == {
+        **{"joined": 2, "left": 2},
+        **{"classes": 2, "camera": 2},
+    }
+    names = [change.site.name for change in part.changes]
+    assert len(set(names)) == 8
+    assert not set(names) & {"site-000", "site-001"}
+    first = {site.name: site for site in part.sites}
+    assert (part.shared_labels, part.classes) == (shared, 6 if shared else 5)
+    assert all(len(set(site.y_train.tolist())) == SMALL.ways for site in part.sites)
+    for change in by_kind["classes"]:
+        before, after = first[change.site.name], change.site
+        assert len(set(after.y_train.tolist())) == SMALL.ways + 2
+        # What it had it has still, with the same labels.
+        kept = np.isin(after.y_train, np.unique(before.y_train))
+        np.testing.assert_array_equal(after.x_train[kept], before.x_train)
+        np.testing.assert_array_equal(after.y_train[kept], before.y_train)
+    for change in by_kind["camera"]:
+        before, after = first[change.site.name], change.site
+        np.testing.assert_array_equal(after.y_train, before.y_train)
+        assert (after.x_train != before.x_train).any()
+
+
+def test_the_sites_after_rounds_are_those_that_are_there_as_they_are_then():
+    part = split("changing", made(shape=(1, 8, 8)), sites=10)
+    assert [len(part.after(rounds)) for rounds in (0, 1, 2, 3, 5, 6, 9)] == [8, 8, 9, 8, 8, 8, 8]
+    joined, left = (
+        [change.site.name for change in part.changes if change.what == what]
+        for what in ("joined", "left")
+    )
+    assert joined[0] not in part.after(1)
+    assert joined[0] in part.after(2)
+    assert left[0] in part.after(2)
+    assert left[0] not in part.after(3)
+    (change, _) = (change for change in part.changes if change.what == "camera")
+    assert part.after(change.after)[change.site.name] is change.site
+    assert part.after(change.after - 1)[change.site.name] is not change.site
+    assert list(split("camera", made(shape=(1, 8, 8))).after(9)) == [
+        "site-000",
+        "site-001",
+        "site-002",
+    ]
+
+
 def test_natural_sites_are_groups():
     data = made()
     pool = merge_datasets([data])
@@ -275,6 +331,14 @@ def test_a_feature_that_varies_by_rounding_alone_is_not_blown_up(value):
         ),
         ("camera", made(per_class=10), {}, r"made, class 0: there are too few examples"),
         ("camera", made(shape=(5,)), {}, "needs images: .* got vectors of 5 features"),
+        (
+            "changing",
+            made(shape=(1, 8, 8)),
+            {"sites": 3},
+            "too few training sites .* at least 9, got 3",
+        ),
+        ("changing", made(classes=4, shape=(1, 8, 8)), {"sites": 9}, "too few classes .* least 5"),
+        ("changing-few-shot", made(shape=(5,)), {"sites": 9}, "needs images: .* 5 features"),
         ("dirichlet", made(per_class=5), {"sites": 50}, "at least 400 for 50 training sites, got"),
         ("dirichlet", made(classes=2), {"sites": 6}, "two classes of four examples, in each of"),
         ("natural", replace(made(), groups=None), {}, "Add an array named groups"),
