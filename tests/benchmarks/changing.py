@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -76,7 +77,7 @@ def _found(
         told = {one.site: one.metrics for one in snapshot.records(round=state.number)}
         by_round.append(
             {
-                name: [told[site][name] for site in never]
+                name: [told.get(site, {}).get(name, nan) for site in never]
                 for name in ("accuracy_before", "accuracy_after")
             }
         )
@@ -91,6 +92,7 @@ def _found(
         "rows": training_accuracy(federation, divided, states),
         "held_out": [curves[site.name][GENERATED][0] for site in held_out],
         "rejected": [state.number for state in states if not state.promoted],
+        "quarantined": [dict(state.quarantined) for state in states],
         "left_out": [dict(federation.releases.read(state.release).left_out) for state in states],
     }
 
@@ -117,12 +119,14 @@ def main() -> None:
             for runs in (changing, still)
         )
         apart = (ours - base).flatten()
+        apart = apart[apart.isfinite()]
         rows = [one["rows"][number] for one in changing]
         groups = ("changed", "joined")
         shown = [[row[group] for row in rows if row[group] is not None] for group in groups]
+        means = [100 * float(one.nanmean()) for one in (ours, base, apart)]
         print(
-            f"{number + 1:5d} {100 * float(ours.mean()):16.1f} {100 * float(base.mean()):6.1f}"
-            f" {100 * float(apart.mean()):6.1f} ±{100 * float(half_width(apart)):.1f}"
+            f"{number + 1:5d} {means[0]:16.1f} {means[1]:6.1f} {means[2]:6.1f}"
+            f" ±{100 * float(half_width(apart)):.1f}"
             + "".join(f"{100 * fmean(one):10.1f}" if one else "         –" for one in shown)
         )
     ours, base = (
@@ -132,7 +136,7 @@ def main() -> None:
         f"held-out sites at zero steps: {100 * float(ours.mean()):.1f}, "
         f"still {100 * float(base.mean()):.1f}"
     )
-    for name in ("rejected", "left_out"):
+    for name in ("rejected", "quarantined", "left_out"):
         print(f"{name}: changing {[one[name] for one in changing]}")
         print(f"{name}: still {[one[name] for one in still]}")
     write_json(chosen.json, {"changing": changing, "still": still})

@@ -6,9 +6,16 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from clients.client_app import SITES_ROOT, app
 from f2l_fed.errors import UsageError
+from f2l_fed.local_training.adapted_network import site_context
+from f2l_fed.local_training.candidate_kinds import PRIOR
+from f2l_fed.local_training.finetune import loss_and_accuracy
+from f2l_fed.local_training.site_streams import support_stream
+from f2l_fed.targets.head_rows import padded, with_classes
+from server.generator.candidates import CandidateFactory
 from server.rounds.messaging import Messenger
 from server.simulation.changes import changing_rounds, node_names, with_numbers
 from server.simulation.training_sites import training_accuracy
@@ -88,6 +95,31 @@ def test_sites_that_never_change_are_told_apart_and_lose_nothing(conducted):
     never = [by_round[number]["never"] for number in sorted(by_round)]
     assert never[-1] > max(never) - 0.05
     assert never[-1] > never[0]
+
+
+def test_a_site_with_another_camera_gets_a_head_for_what_it_sees_now(conducted):
+    federation, divided, _ = conducted
+    if federation.body is None:
+        pytest.skip("sites share a network")
+    change = next(change for change in divided.changes if change.what == "camera")
+    factory = CandidateFactory.open(federation, f"{change.after:05d}")
+    row = factory.sites.index(change.site.name)
+    weights = federation.anchor(federation.releases.read(factory.id))
+    body = with_classes(federation.body, len(change.site.classes))
+    tests = torch.from_numpy(change.site.x_test), torch.from_numpy(change.site.y_test)
+    found = {}
+    for when, site in {"before": divided.sites, "now": [change.site]}.items():
+        (own,) = (one for one in site if one.name == change.site.name)
+        x, y = torch.from_numpy(own.x_train), torch.from_numpy(own.y_train)
+        few = support_stream(federation.config.lineage, own.name)
+        shots = federation.config.probe.shots
+        context = site_context(body, weights, x, y, federation.config.head, shots, few)
+        whole = padded(context[None], federation.target.layout)[0]
+        head = factory.served(own.name, whole)[PRIOR]
+        known = padded(head[None], federation.target.layout)[0]
+        assert known.allclose(factory.expected[row, 0], atol=1e-6) == (when == "before")
+        found[when] = loss_and_accuracy(body.network, body.join(weights, head), *tests)[1]
+    assert found["now"] > found["before"] + 0.2
 
 
 def test_baselines_of_a_federation_that_changes_are_refused(tmp_path):
