@@ -47,7 +47,7 @@ def job(
             held_out=_HELD_OUT,
             rounds=rounds,
             out=Path(folder) / "out",
-            config=replace(load_config(None, []), seed=seed),
+            config=replace(load_config(None, ["target.adapt=head"]), seed=seed),
         )
         federation, planned = prepare(simulation, force=False)
         divided = planned if changes else replace(planned, changes=())
