@@ -78,7 +78,7 @@ def plan_changing_few_shot(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """What differs between shared labels and own ones.
+    """A kind of changing federation: of shared labels, or of own ones.
 
     Args:
         first: Draws the camera that a site begins with.

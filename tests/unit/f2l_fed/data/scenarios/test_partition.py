@@ -220,56 +220,6 @@ def test_camera_sites_share_labels_but_not_what_they_see():
     assert len({site.camera for site in (*plan.training, *plan.seen)}) == 5
 
 
-@pytest.mark.parametrize(("scenario", "shared"), [("changing", True), ("changing-few-shot", False)])
-def test_changing_sites_join_leave_get_classes_and_cameras(scenario, shared):
-    part = split(scenario, made(shape=(1, 8, 8)), sites=10)
-    by_kind = {}
-    for change in part.changes:
-        by_kind.setdefault(change.what, []).append(change)
-    assert {kind: len(found) for kind, found in by_kind.items()} == {
-        **{"joined": 2, "left": 2},
-        **{"classes": 2, "camera": 2},
-    }
-    names = [change.site.name for change in part.changes]
-    assert len(set(names)) == 8
-    assert not set(names) & {"site-000", "site-001"}
-    first = {site.name: site for site in part.sites}
-    assert (part.shared_labels, part.classes) == (shared, 6 if shared else 5)
-    assert all(len(set(site.y_train.tolist())) == SMALL.ways for site in part.sites)
-    for change in by_kind["classes"]:
-        before, after = first[change.site.name], change.site
-        assert len(set(after.y_train.tolist())) == SMALL.ways + 2
-        # What it had it has still, with the same labels.
-        kept = np.isin(after.y_train, np.unique(before.y_train))
-        np.testing.assert_array_equal(after.x_train[kept], before.x_train)
-        np.testing.assert_array_equal(after.y_train[kept], before.y_train)
-    for change in by_kind["camera"]:
-        before, after = first[change.site.name], change.site
-        np.testing.assert_array_equal(after.y_train, before.y_train)
-        assert (after.x_train != before.x_train).any()
-
-
-def test_the_sites_after_rounds_are_those_that_are_there_as_they_are_then():
-    part = split("changing", made(shape=(1, 8, 8)), sites=10)
-    assert [len(part.after(rounds)) for rounds in (0, 1, 2, 3, 5, 6, 9)] == [8, 8, 9, 8, 8, 8, 8]
-    joined, left = (
-        [change.site.name for change in part.changes if change.what == what]
-        for what in ("joined", "left")
-    )
-    assert joined[0] not in part.after(1)
-    assert joined[0] in part.after(2)
-    assert left[0] in part.after(2)
-    assert left[0] not in part.after(3)
-    (change, _) = (change for change in part.changes if change.what == "camera")
-    assert part.after(change.after)[change.site.name] is change.site
-    assert part.after(change.after - 1)[change.site.name] is not change.site
-    assert list(split("camera", made(shape=(1, 8, 8))).after(9)) == [
-        "site-000",
-        "site-001",
-        "site-002",
-    ]
-
-
 def test_natural_sites_are_groups():
     data = made()
     pool = merge_datasets([data])
