@@ -19,7 +19,7 @@ from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION
 from server.federation.folder import Federation
 from server.rounds.messaging import Messenger
 from server.rounds.state import RoundState
-from server.simulation.setup import site_folder, write_examples
+from server.simulation.site_folders import site_folder, write_examples
 
 _NUMBER = "number"
 
@@ -51,7 +51,8 @@ def changing_rounds(
         for change in divided.changes:
             if change.after == over:
                 name = change.site.name
-                write_examples(site_folder(federation, number_of[name]), change.site)
+                folder = site_folder(federation.root, number_of[name])
+                write_examples(folder, change.site, divided, federation.config)
                 log.emit(events.SITE_CHANGED, round=over, site=name, what=change.what)
         there = divided.after(over)
         present = {node: site for node, site in nodes.items() if site in there}

@@ -28,7 +28,7 @@ from server.rounds.state import RoundState
 from server.simulation.changes import changing_rounds
 from server.simulation.setup import Simulation, held_out_sites, prepare
 from server.simulation.training_sites import own_accuracies, training_accuracy
-from tests.benchmarks.common import side_by_side, write_json
+from tests.benchmarks.common import SEPARATE, side_by_side, write_json
 from tests.support.inline import conductor
 
 _HELD_OUT = 20
@@ -47,7 +47,7 @@ def job(
             held_out=_HELD_OUT,
             rounds=rounds,
             out=Path(folder) / "out",
-            config=replace(load_config(None, ["target.adapt=head"]), seed=seed),
+            config=replace(load_config(None, [*SEPARATE, "target.adapt=head"]), seed=seed),
         )
         federation, planned = prepare(simulation, force=False)
         divided = planned if changes else replace(planned, changes=())

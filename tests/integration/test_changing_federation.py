@@ -74,8 +74,8 @@ def test_a_site_goes_on_with_the_examples_that_it_has_by_then(conducted):
     for site in divided.after(ROUNDS).values():
         folder = federation.root / "sites" / f"site-{number_of[site.name]:03d}"
         with np.load(folder / "train.npz") as there:
-            np.testing.assert_array_equal(there["y"], site.y_train)
-            np.testing.assert_array_equal(there["x"], site.x_train)
+            np.testing.assert_array_equal(there["y"], site.own.y)
+            np.testing.assert_array_equal(there["x"], site.own.x)
     told = {
         record.site: record.metrics["examples"]
         for record in federation.zoo.snapshot().records(round=ROUNDS)

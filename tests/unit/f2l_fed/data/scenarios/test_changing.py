@@ -9,7 +9,15 @@ from f2l_fed.core.random_streams import stream
 from f2l_fed.data import Partition, SplitConfig, partition
 from f2l_fed.data.dataset import as_dataset
 
-SMALL = SplitConfig(ways=3, shots=4, validation_per_class=2, held_out_shots=2, test_per_class=3)
+SMALL = SplitConfig(
+    ways=3,
+    shots=4,
+    validation_fraction=0,
+    validation_per_class=2,
+    minimum_examples=1,
+    held_out_shots=2,
+    test_per_class=3,
+)
 
 
 def split(scenario: str) -> Partition:
@@ -38,9 +46,9 @@ def test_changing_sites_join_leave_get_classes_and_cameras(scenario, shared):
         before, after = first[change.site.name], change.site
         assert len(set(after.y_train.tolist())) == SMALL.ways + 2
         # What it had it has still, with the same labels.
-        kept = np.isin(after.y_train, np.unique(before.y_train))
-        np.testing.assert_array_equal(after.x_train[kept], before.x_train)
-        np.testing.assert_array_equal(after.y_train[kept], before.y_train)
+        kept = np.isin(after.own.y, np.unique(before.own.y))
+        np.testing.assert_array_equal(after.own.x[kept], before.own.x)
+        np.testing.assert_array_equal(after.own.y[kept], before.own.y)
     for change in by_kind["camera"]:
         before, after = first[change.site.name], change.site
         np.testing.assert_array_equal(after.y_train, before.y_train)
