@@ -12,15 +12,16 @@ from f2l_fed.wire.serialization import from_bytes, to_bytes
 from server.erasure import erase_site
 from server.federation.folder import Federation
 from server.generator.network_service import NetworkService, NoRelease, NotPromoted
+from server.generator.release_records import release_records
 from tests.support.conducted import after_rounds
 from tests.support.inline import conductor
 from tests.support.served import OF_ALL, OF_HEADS, SETTINGS
 from tests.support.small_federation import ANY_RELEASE, events, prepared
 
 
-def reply(federation: Federation, value: float = 0.5) -> bytes:
+def reply(federation: Federation, context: torch.Tensor | None = None) -> bytes:
     layout = federation.target.layout
-    probes = torch.full((1, layout.size), value)
+    probes = torch.full((1, layout.size), 0.5) if context is None else context
     return to_bytes(pack_probe_reply(ProbeReply(site="new", probes=probes), layout))
 
 
@@ -57,10 +58,12 @@ def test_a_task_is_what_the_release_makes_of_a_context(tmp_path, adapt):
 
 def test_an_erased_site_is_no_longer_known_to_an_open_release(tmp_path):
     federation = after_rounds(tmp_path / "out", settings=(*SETTINGS, *OF_HEADS))
-    service, gone = NetworkService(federation.root), federation.releases.read("00001").sites[2]
+    service, release = NetworkService(federation.root), federation.releases.read("00001")
+    gone, context = release.sites[2], release_records(federation, release, [2]).contexts[:1]
 
     def prior() -> torch.Tensor:
-        task = unpack_task(from_bytes(service.task(gone, "00001", reply(federation))))
+        answer = service.task(gone, "00001", reply(federation, context))
+        task = unpack_task(from_bytes(answer))
         return task.candidates[0][PRIOR]
 
     known = federation.releases.expected("00001")[2, 0]
@@ -87,7 +90,8 @@ def test_a_release_without_heads_serves_its_body(tmp_path):
     (state,) = conductor(federation, files).run(1, len(files))
     assert (state.step, federation.releases.read("00001").sites) == ("done", ())
     service = NetworkService(federation.root)
-    silent = unpack_task(from_bytes(service.task("new", "00001", reply(federation, 0.0))))
+    zeros = torch.zeros(1, federation.target.layout.size)
+    silent = unpack_task(from_bytes(service.task("new", "00001", reply(federation, zeros))))
     assert silent.candidates == ()
     assert torch.equal(silent.anchor, federation.anchor(federation.releases.promoted()))
     task = unpack_task(from_bytes(service.task("new", "00001", reply(federation))))
