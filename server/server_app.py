@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def run_rounds(
     sites: int,
     stop: threading.Event | None = None,
     listener: Listener | None = None,
+    names: Callable[[], Mapping[int, str]] | None = None,
 ) -> list[RoundState]:
     """Conducts rounds of the federation in a folder with the nodes of a grid.
 
@@ -43,6 +45,8 @@ def run_rounds(
         sites: Number of nodes to wait for before the first.
         stop: Set from outside to give up.
         listener: Gets every event.
+        names: Looks up the names of the nodes' sites, see `Coordinator`; if left out, those that
+            the SuperLink has bound to their keys.
     """
     federation = Federation.open(root)
     connection.connect(federation.config.ray)
@@ -53,7 +57,7 @@ def run_rounds(
         ),
         backend=RayBackend(root=root, config=federation.config.ray),
         log=federation.events(listener),
-        names=partial(_bound_names, grid),
+        names=names or partial(_bound_names, grid),
         protocols=RegisteredProtocols(SiteRegistry(root / "registry")),
     ).run(rounds, sites)
 

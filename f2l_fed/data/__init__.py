@@ -8,6 +8,7 @@ __all__ = [
     "SCENARIOS",
     "Dataset",
     "Partition",
+    "SiteChange",
     "SiteData",
     "SplitConfig",
     "as_dataset",
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from f2l_fed.data.dataset import Dataset, as_dataset, load_npz, save_npz
     from f2l_fed.data.named_datasets.loading import available, load_dataset
     from f2l_fed.data.scenarios.config import SplitConfig
-    from f2l_fed.data.scenarios.partition import Partition, partition
+    from f2l_fed.data.scenarios.partition import Partition, SiteChange, partition
     from f2l_fed.data.scenarios.registry import SCENARIOS
     from f2l_fed.data.scenarios.site_data import SiteData
 else:
@@ -32,7 +33,7 @@ else:
             "f2l_fed.data.dataset": ["Dataset", "as_dataset", "load_npz", "save_npz"],
             "f2l_fed.data.named_datasets.loading": ["available", "load_dataset"],
             "f2l_fed.data.scenarios.config": ["SplitConfig"],
-            "f2l_fed.data.scenarios.partition": ["Partition", "partition"],
+            "f2l_fed.data.scenarios.partition": ["Partition", "SiteChange", "partition"],
             "f2l_fed.data.scenarios.site_data": ["SiteData"],
             "f2l_fed.data.scenarios.registry": ["SCENARIOS"],
         },

@@ -48,8 +48,8 @@ def simulate(
     scenario: Annotated[
         str,
         typer.Option(
-            help="Divide the data by few-shot, dirichlet, camera or natural. [default: few-shot, "
-            "natural with --site]",
+            help="Divide the data by few-shot, dirichlet, camera, natural, changing or "
+            "changing-few-shot. [default: few-shot, natural with --site]",
             show_default=False,
         ),
     ] = "",

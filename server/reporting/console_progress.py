@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from f2l_fed import events
+from server.reporting.changes import CHANGES
 
 
 class ProgressView:
@@ -79,6 +80,8 @@ class ProgressView:
                 self._warn(f"{fields['site']} in quarantine", fields["reason"])
         elif event == events.SITE_FAILED:
             self._warn(f"{fields.get('site') or 'a site'} is left out", fields["reason"])
+        elif event == events.SITE_CHANGED:
+            self._say(f"after round {fields['round']}: {fields['site']} {CHANGES[fields['what']]}")
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_REJECTED:

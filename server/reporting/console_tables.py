@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.evaluation.arm_names import FEWEST_SITES, GENERATED, label
+from server.reporting.changes import GROUPS, changes_after
 from server.reporting.personalised import personalised_rows
 
 TITLES = {
@@ -52,7 +53,7 @@ def result_table(result: Mapping[str, Any]) -> Iterator[RenderableType]:
             yield _confidence_table(part["confidence"])
         yield Text()
     if result.get("training_sites"):
-        yield _training_table(result["training_sites"])
+        yield _training_table(result)
         yield Text()
     if result.get("baselines"):
         yield _costs(result)
@@ -97,16 +98,21 @@ def _confidence_table(confidence: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def _training_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The networks that training sites have after each round."""
+def _training_table(result: Mapping[str, Any]) -> Table:
+    """The networks that training sites have after each round, and what changes then."""
     table = _titled("Training sites' own networks: accuracy in % on their test examples")
     table.add_column("after round", no_wrap=True)
-    for name in ("mean of sites", "of examples"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            f"{row['round']}", f"{100 * row['accuracy']:.1f}", f"{100 * row['weighted']:.1f}"
-        )
+    groups = [key for key in GROUPS if result.get("changes")]
+    for name in ("mean of sites", "of examples", *(GROUPS[key] for key in groups)):
+        table.add_column(name, justify="right")
+    if groups:
+        table.add_column("and then")
+    for row in result["training_sites"]:
+        told = [row[key] for key in ("accuracy", "weighted", *groups)]
+        cells = ["–" if value is None else f"{100 * value:.1f}" for value in told]
+        if groups:
+            cells.append(changes_after(result, row["round"]))
+        table.add_row(f"{row['round']}", *cells)
     return table
 
 

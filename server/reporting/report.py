@@ -12,6 +12,7 @@ from markupsafe import Markup
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.evaluation.arm_names import GENERATED, RANDOM, description, label
+from server.reporting.changes import GROUPS, changes_after
 from server.reporting.chart import TONES, Line, line_chart
 from server.reporting.comparison import Comparison, read_comparisons
 from server.reporting.findings import (
@@ -38,6 +39,9 @@ _HELD_OUT = {
     "with another label order and another camera.",
     "dirichlet": "All sites share the labels; each has its own distribution of them.",
     "camera": "All sites share the labels; each has its own camera.",
+    "changing": "All sites share the labels; each has some of the classes and no camera.",
+    "changing-few-shot": "Their classes occur at training sites, but in other combinations, "
+    "with another label order and another camera.",
     "natural": "Each site is one source of the data, such as one speaker.",
 }
 _UNSEEN = "No training site has any of their classes."
@@ -85,6 +89,8 @@ def render_report(result: Mapping[str, Any]) -> str:
         label=label,
         description=description,
         personalised=personalised_rows(result) if result.get("personalised") else {},
+        groups=GROUPS,
+        changes_after=changes_after,
         after=after,
         lead=GENERATED,
         base=RANDOM,

@@ -6,25 +6,21 @@ import importlib
 import json
 import logging
 import os
-import platform
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import torch
 from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from f2l_fed.config import FederationConfig
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data import Partition
 from f2l_fed.errors import RoundError
-from f2l_fed.evaluation.arm_names import PROBE, label
 from f2l_fed.events import Listener
 from server.cluster import connection
 from server.cluster.baselines import evaluate_baselines
@@ -32,8 +28,11 @@ from server.cluster.held_out import evaluate_held_out
 from server.cluster.personalised import evaluate_personalised
 from server.federation.folder import Federation
 from server.reporting.result import result_of
+from server.rounds.messaging import Messenger
 from server.rounds.state import RoundState
 from server.server_app import run_rounds
+from server.simulation.changes import changing_rounds, node_names, with_numbers
+from server.simulation.facts import simulation_facts
 from server.simulation.setup import Simulation, held_out_sites
 from server.simulation.training_sites import training_accuracy
 
@@ -99,14 +98,7 @@ def _connected_run(
     @app.main()
     def main(grid: Grid, _: Context) -> None:
         try:
-            outcome["rounds"] = run_rounds(
-                grid,
-                federation.root,
-                rounds=simulation.rounds,
-                sites=len(divided.sites),
-                stop=stop,
-                listener=listener,
-            )
+            outcome["rounds"] = _rounds(grid, simulation, federation, divided, stop, listener)
             _require_success(outcome["rounds"])
             outcome["training"] = training_accuracy(federation, divided, outcome["rounds"])
             parts = held_out_sites(divided)
@@ -127,6 +119,8 @@ def _connected_run(
             ended.set()
 
     client_app: ClientApp = importlib.import_module(CLIENT_APP).app
+    if divided.changes:
+        client_app = with_numbers(client_app)
     try:
         run_simulation(
             server_app=app,
@@ -158,67 +152,39 @@ def _connected_run(
     return result
 
 
-def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
-    """Facts about data and machine for the result."""
-    config = replace(simulation.config, shared_labels=divided.shared_labels)
-    notes = [_about_contexts(config), _about_examples(config), *divided.notes]
-    counts = {len(site.classes) for site in divided.sites}
-    if len(counts) > 1:
-        notes.append(f"The training sites have {min(counts)} to {max(counts)} classes.")
-    if not divided.disjoint:
-        notes.append(
-            "The data have too few images for all training sites, so some of them share examples."
-        )
-    if divided.held_out["unseen"] is None:
-        notes.append(
-            "Every class of the data is at some training site, so there are no sites with unseen "
-            "classes."
-        )
-    return {
-        "seed": simulation.config.seed,
-        "scenario": simulation.scenario,
-        "data": list(simulation.data) or [name for name, _ in simulation.own_sites],
-        "sites": len(divided.sites),
-        "held_out_sites": {
-            kind: 0 if sites is None else len(sites) for kind, sites in divided.held_out.items()
-        },
-        "disjoint": divided.disjoint,
-        "data_notes": notes,
-        "machine": {
-            "cpus": os.cpu_count() or 0,
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-        },
-    }
+def _rounds(
+    grid: Grid,
+    simulation: Simulation,
+    federation: Federation,
+    divided: Partition,
+    stop: threading.Event,
+    listener: Listener | None,
+) -> list[RoundState]:
+    """Conducts the rounds of a simulation, with the changes between them where there are any."""
 
-
-def _about_examples(config: FederationConfig) -> str:
-    """The note on the examples that sites learn from."""
-    share = config.split.validation_fraction
-    limit = f"a site takes part with {config.split.minimum_examples} or more examples"
-    if share:
-        return f"Sites keep {share:.0%} of their examples aside to measure on, and {limit}."
-    return f"Sites learn from all of their examples and measure on further ones, and {limit}."
-
-
-def _about_contexts(config: FederationConfig) -> str:
-    """The note on what a site computes before its first local step."""
-    shots = config.probe.shots
-    if config.has_body:
-        return (
-            f"A site's context is a logistic head on {shots} examples per class, solved on the "
-            "federation's body; the steps of solving heads are not counted as local steps."
+    def conduct(
+        count: int, names: Callable[[], Mapping[int, str]] | None = None
+    ) -> list[RoundState]:
+        return run_rounds(
+            grid,
+            federation.root,
+            rounds=count,
+            sites=len(divided.sites),
+            stop=stop,
+            listener=listener,
+            names=names,
         )
-    if config.has_shared_network:
-        return (
-            f"A site's context takes {config.probe.steps} gradient steps on {shots} times as many "
-            "examples as there are classes, in its own label mix; they are not counted as local "
-            "steps."
-        )
-    return (
-        f"A site's context takes {config.probe.steps} gradient steps on {shots} examples per "
-        f"class, which are not counted as local steps. The start '{label(PROBE)}' is the network "
-        "after these steps."
+
+    if not divided.changes:
+        return conduct(simulation.rounds)
+    messenger = Messenger(grid=grid, config=federation.config.round, stop=stop)
+    return changing_rounds(
+        federation,
+        divided,
+        simulation.rounds,
+        node_names(grid, divided, messenger),
+        federation.events(listener),
+        partial(conduct, 1),
     )
 
 

@@ -28,7 +28,7 @@ from f2l_fed.targets.body import Body
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
-from server.simulation.site_folders import write_site_folder
+from server.simulation.site_folders import site_folder, write_site_folder
 
 _RESULTS = (
     "events.jsonl",
@@ -128,6 +128,12 @@ def prepare(
     # An unsuitable target is refused before files are replaced.
     federation.target  # noqa: B018
     if simulation.baselines:
+        if divided.changes:
+            raise UsageError(
+                "baselines are not measured in a federation that changes",
+                where="--baselines",
+                remedy="Leave it out, or choose another scenario.",
+            )
         body = Body.of(federation.network)
         if config.split.most_ways > config.split.ways:
             require_any_classes(body)
@@ -145,8 +151,7 @@ def prepare(
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
     for number, site in enumerate(divided.sites):
-        # The runtime knows its sites by their numbers.
-        write_site_folder(out / "sites" / f"site-{number:03d}", site, divided, config)
+        write_site_folder(site_folder(federation.root, number), site, divided, config)
     return federation, divided
 
 

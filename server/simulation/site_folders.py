@@ -23,6 +23,11 @@ _LIMITS = {"minimum_examples": 10, "minimum_head_examples": 10, "minimum_batch":
 """The limits of a site's policy on small numbers of examples, with their defaults."""
 
 
+def site_folder(root: Path, number: int) -> Path:
+    """The folder of a site of a federation's folder; the runtime knows its sites by number."""
+    return root / "sites" / f"site-{number:03d}"
+
+
 def write_site_folder(
     folder: Path, site: SiteData, divided: Partition, config: FederationConfig
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -34,14 +35,15 @@ def training_accuracy(
 
     Args:
         federation: The federation after its rounds.
-        divided: Its data; sites are measured on their test examples.
+        divided: Its data; sites are measured on the test examples that they have by then.
         states: The rounds.
 
     Returns:
         For each round that sites have a network of: its number, the release, and the mean over
-        sites, "accuracy", and over their test examples, "weighted"; both from 0 to 1.
+        sites, "accuracy", and over their test examples, "weighted"; both from 0 to 1. Where the
+        federation changes, also the means over the sites that "never" change, those "changed" so
+        far and those "joined" so far, None where there are none.
     """
-    tests = {site.name: len(site.y_test) for site in divided.sites}
     snapshot, rows = federation.zoo.snapshot(), []
     for before, state in pairwise(states):
         told = {
@@ -49,27 +51,59 @@ def training_accuracy(
             for record in snapshot.records(round=state.number)
             if "accuracy_after" in record.metrics
         }
-        rows.append(_row(before.number, state.parent, told, tests))
+        rows.append(_row(before.number, state.parent, told, divided, before.number))
     promoted = federation.releases.promoted()
     if promoted is not None and states:
-        measured = own_accuracies(federation, promoted.id, divided.sites)
-        rows.append(_row(states[-1].number, promoted.id, measured, tests))
+        # What would change after the last round has not.
+        last = states[-1].number
+        measured = own_accuracies(federation, promoted.id, [*divided.after(last - 1).values()])
+        rows.append(_row(last, promoted.id, measured, divided, last - 1))
     return [row for row in rows if row]
 
 
 def _row(
-    number: int, release: str, told: Mapping[str, float], tests: Mapping[str, int]
+    number: int, release: str, told: Mapping[str, float], divided: Partition, changed_after: int
 ) -> dict[str, Any]:
-    """One round's row; empty where no site tells."""
+    """One round's row; empty where no site tells.
+
+    Args:
+        number: The round.
+        release: The release.
+        told: Accuracy by site.
+        divided: The data.
+        changed_after: Latest round whose changes have been made.
+    """
     if not told:
         return {}
-    weights = sum(tests[site] for site in told)
-    return {
+    there = divided.after(changed_after)
+    tests = {site: len(there[site].y_test) for site in told}
+    weighted = sum(tests[site] * one for site, one in told.items()) / sum(tests.values())
+    row: dict[str, Any] = {
         "round": number,
         "release": release,
-        "accuracy": round(sum(told.values()) / len(told), 4),
-        "weighted": round(sum(tests[site] * one for site, one in told.items()) / weights, 4),
+        "accuracy": round(fmean(told.values()), 4),
+        "weighted": round(weighted, 4),
     }
+    for group, sites in _groups(divided, changed_after).items():
+        own = [told[site] for site in sites if site in told]
+        row[group] = round(fmean(own), 4) if own else None
+    return row
+
+
+def _groups(divided: Partition, changed_after: int) -> dict[str, set[str]]:
+    """The sites that never change, those changed so far, those joined so far; none if none does."""
+    if not divided.changes:
+        return {}
+    ever = {change.site.name for change in divided.changes}
+    groups = {
+        "never": {site.name for site in divided.sites} - ever,
+        "changed": set(),
+        "joined": set(),
+    }
+    for change in divided.changes:
+        if change.after <= changed_after and change.what != "left":
+            groups["joined" if change.what == "joined" else "changed"].add(change.site.name)
+    return groups
 
 
 def own_accuracies(federation: Federation, id: str, sites: Sequence[SiteData]) -> dict[str, float]:

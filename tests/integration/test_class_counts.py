@@ -26,7 +26,7 @@ from server.federation.folder import Federation
 from server.generator.explanation import explain_site
 from server.generator.network_service import NetworkService
 from server.rounds.journal import Journal
-from server.simulation.run import simulation_facts
+from server.simulation.facts import simulation_facts
 from server.simulation.setup import Simulation, prepare
 from tests.integration.test_rounds_on_a_body import ON_A_BODY
 from tests.support.inline import answering, conductor, nodes, run_inline

@@ -79,7 +79,9 @@ def test_a_site_in_the_release_gets_what_is_expected_without_its_own_records(cen
     site = center.joined(name)
     requests = NetworkRequests(SiteFolder.read(site), now=now())
     release, asked = requests.context_request()
-    reply = probe_message(open_site(site), asked, app=None).content
+    # The examples that its records were made of.
+    trained = open_site(center.federation.root / "sites" / name / "site.toml")
+    reply = probe_message(trained, asked, app=None).content
     task = unpack_task(requests.task(release, reply))
     (candidates,) = task.candidates
     expected = center.federation.releases.expected("00001")[0, 0]

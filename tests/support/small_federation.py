@@ -43,6 +43,7 @@ def small_federation(
     settings: tuple[str, ...] = (),
     force: bool = False,
     scenario: str = "few-shot",
+    baselines: bool = False,
 ) -> tuple[Federation, Partition]:
     """A prepared federation of few-shot sites with 5 of the 10 digits each, or of others."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
@@ -54,6 +55,7 @@ def small_federation(
         rounds=1,
         out=out,
         config=config,
+        baselines=baselines,
     )
     return prepare(simulation, force=force)
 

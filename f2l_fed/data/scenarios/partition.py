@@ -13,13 +13,28 @@ from f2l_fed.data.scenarios.config import SplitConfig, require_positive
 from f2l_fed.data.scenarios.pool import merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
 from f2l_fed.data.scenarios.site_data import SiteData, prepare_site, settled_reading
-from f2l_fed.data.scenarios.site_plan import SitePlan
+from f2l_fed.data.scenarios.site_plan import Change, SitePlan
 from f2l_fed.errors import DataError, UsageError
 
-__all__ = ["LIKE_SITES", "Partition", "partition"]
+__all__ = ["LIKE_SITES", "Partition", "SiteChange", "partition"]
 
 LIKE_SITES = ReadingConfig(scale="standard")
 """Settings of the data of new sites."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SiteChange:
+    """A change of one site between two rounds.
+
+    Args:
+        after: Number of rounds that are over by then.
+        what: "joined", "left", "classes" (further ones) or "camera" (another one).
+        site: The site as it is from then on; where it leaves, as it was.
+    """
+
+    after: int
+    what: Change
+    site: SiteData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,7 +43,7 @@ class Partition:
 
     Args:
         scenario: Name of the scenario.
-        sites: Sites that take part in training.
+        sites: Sites that take part in training, each as it is first.
         held_out: ``seen`` and ``unseen`` sites that never do; ``unseen`` is None where the
             scenario or the pool has no classes to spare. No held-out example is a training
             site's.
@@ -40,6 +55,7 @@ class Partition:
         columns: The columns of a table or vector; empty for images.
         reading: Settings of every site's data.
         notes: Sites that were left out, as sentences.
+        changes: Changes of sites between rounds, in their order.
     """
 
     scenario: str
@@ -53,6 +69,19 @@ class Partition:
     columns: tuple[Column, ...] = ()
     reading: ReadingConfig = field(default_factory=lambda: LIKE_SITES)
     notes: tuple[str, ...] = ()
+    changes: tuple[SiteChange, ...] = ()
+
+    def after(self, rounds: int) -> dict[str, SiteData]:
+        """The sites that are there after so many rounds, each as it is then, by name."""
+        there = {site.name: site for site in self.sites}
+        for change in self.changes:
+            if change.what == "joined" and change.after > rounds:
+                del there[change.site.name]
+            elif change.what != "joined" and change.after <= rounds:
+                there[change.site.name] = change.site
+                if change.what == "left":
+                    del there[change.site.name]
+        return there
 
 
 def partition(
@@ -107,6 +136,18 @@ def partition(
         return kept
 
     training = prepared(plan.training, "training")
+    there = {site.name for site in training}
+    changes = tuple(
+        SiteChange(
+            after=change.after,
+            what=change.what,
+            site=prepare_site(change.site, pool, settled, config, trains=True),
+        )
+        for change in plan.changes
+        if change.site.name in there
+    )
+    later = [change.site for change in plan.changes]
+    planned = (*plan.training, *later, *plan.seen, *(plan.unseen or ()))
     return Partition(
         scenario=scenario,
         sites=training,
@@ -114,9 +155,7 @@ def partition(
             "seen": prepared(plan.seen, "held-out"),
             "unseen": None if plan.unseen is None else prepared(plan.unseen, "held-out"),
         },
-        classes=max(
-            len(site.classes) for site in (*plan.training, *plan.seen, *(plan.unseen or ()))
-        ),
+        classes=max(len(site.classes) for site in planned),
         input_shape=training[0].x_train.shape[1:],
         shared_labels=plan.shared_labels,
         disjoint=plan.disjoint,
@@ -124,6 +163,7 @@ def partition(
         columns=pool.columns,
         reading=settled,
         notes=tuple(notes),
+        changes=changes,
     )
 
 

@@ -15,6 +15,8 @@ SCENARIOS: Mapping[str, Scenario] = LazyRegistry(
         "few-shot": "f2l_fed.data.scenarios.few_shot:plan_few_shot",
         "dirichlet": "f2l_fed.data.scenarios.dirichlet:plan_dirichlet",
         "camera": "f2l_fed.data.scenarios.camera:plan_camera",
+        "changing": "f2l_fed.data.scenarios.changing:plan_changing",
+        "changing-few-shot": "f2l_fed.data.scenarios.changing:plan_changing_few_shot",
         "natural": "f2l_fed.data.scenarios.natural:plan_natural",
     }
 )

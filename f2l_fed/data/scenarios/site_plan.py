@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
@@ -12,7 +12,9 @@ from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
 
 __all__ = [
+    "Change",
     "ClassParts",
+    "PlannedChange",
     "Scenario",
     "ScenarioPlan",
     "SitePlan",
@@ -39,6 +41,25 @@ class SitePlan:
     camera: Camera | None = None
 
 
+Change = Literal["joined", "left", "classes", "camera"]
+"""What changes about a site: it joins, it leaves, it gets further classes or another camera."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlannedChange:
+    """A change of one training site between two rounds.
+
+    Args:
+        after: Number of rounds that are over by then, 1 or more.
+        what: What changes.
+        site: The site as it is from then on; where it leaves, as it was.
+    """
+
+    after: int
+    what: Change
+    site: SitePlan
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScenarioPlan:
     """A split in terms of pool rows, before any pixel is touched.
@@ -50,6 +71,7 @@ class ScenarioPlan:
             where the scenario or the pool allows none.
         shared_labels: Whether a label means the same at every site.
         disjoint: Whether no two training sites have an example in common.
+        changes: Of training sites between rounds, in their order.
     """
 
     training: tuple[SitePlan, ...]
@@ -57,6 +79,7 @@ class ScenarioPlan:
     unseen: tuple[SitePlan, ...] | None
     shared_labels: bool
     disjoint: bool
+    changes: tuple[PlannedChange, ...] = ()
 
 
 class Scenario(Protocol):

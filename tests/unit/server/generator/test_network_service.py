@@ -18,9 +18,9 @@ from tests.support.served import OF_ALL, OF_HEADS, SETTINGS
 from tests.support.small_federation import ANY_RELEASE, events, prepared
 
 
-def reply(federation: Federation, value: float = 0.5) -> bytes:
+def reply(federation: Federation, context: torch.Tensor | None = None) -> bytes:
     layout = federation.target.layout
-    probes = torch.full((1, layout.size), value)
+    probes = torch.full((1, layout.size), 0.5) if context is None else context
     return to_bytes(pack_probe_reply(ProbeReply(site="new", probes=probes), layout))
 
 
@@ -97,7 +97,8 @@ def test_a_release_without_heads_serves_its_body(tmp_path):
     (state,) = conductor(federation, files).run(1, len(files))
     assert (state.step, federation.releases.read("00001").sites) == ("done", ())
     service = NetworkService(federation.root)
-    silent = unpack_task(from_bytes(service.task("new", "00001", reply(federation, 0.0))))
+    zeros = torch.zeros(1, federation.target.layout.size)
+    silent = unpack_task(from_bytes(service.task("new", "00001", reply(federation, zeros))))
     assert silent.candidates == ()
     assert torch.equal(silent.anchor, federation.anchor(federation.releases.promoted()))
     task = unpack_task(from_bytes(service.task("new", "00001", reply(federation))))

@@ -54,3 +54,18 @@ def test_a_federation_that_tells_of_too_few_rounds_has_no_row():
 
 def test_without_them_there_is_no_such_table():
     assert "own networks" not in shown()
+
+
+def test_a_federation_that_changes_tells_its_sites_apart_and_what_changes():
+    rows = [
+        {"round": 1, "accuracy": 0.9, "weighted": 0.917, "never": 0.91, "changed": None},
+        {"round": 2, "accuracy": 0.8, "weighted": 0.8, "never": 0.92, "changed": 0.7},
+    ]
+    own = [{**row, "joined": None} for row in rows]
+    changes = [{"round": 2, "site": "site-004", "what": "camera"}]
+    lines = shown(training_sites=own, changes=changes).splitlines()
+    rows = {line[:11].strip(): line[11:].split() for line in lines}
+    assert rows["1"] == ["90.0", "91.7", "91.0", "–", "–"]
+    assert rows["2"][:5] == ["80.0", "80.0", "92.0", "70.0", "–"]
+    assert " ".join(rows["2"][5:]) == "site-004 got another camera"
+    assert "never" not in shown(training_sites=own)

@@ -322,6 +322,19 @@ def test_what_a_site_reaches_alone_is_said(result):
     assert "trains alone, to the end, reaches 77.0%" in read(result).text
 
 
+def test_a_federation_that_changes_tells_its_sites_apart_and_what_changes(result):
+    row = {"round": 1, "release": "00001", "accuracy": 0.9, "weighted": 0.917}
+    result["training_sites"] = [{**row, "never": 0.91, "changed": 0.8, "joined": None}]
+    told = re.search(r"<h2>Training sites</h2>.*?</table>", render_report(result), re.S)
+    assert told is not None
+    assert "never changed" not in told[0]
+    result["changes"] = [{"round": 1, "site": "site-004", "what": "left"}]
+    told = re.search(r"<h2>Training sites</h2>.*?</table>", render_report(result), re.S)
+    assert told is not None
+    assert re.findall(r"<td>(.*?)</td>", told[0]) == ["90.0", "91.7", "91.0", "80.0", "–"]
+    assert '<td class="text">site-004 left</td>' in told[0]
+
+
 def test_training_sites_with_the_baselines_for_shared_labels_have_a_table(result):
     assert "Training sites beside baselines</h2>" not in render_report(result)
     cost = {"bytes_up": 10_792, "bytes_down": 10_792, "steps": 39.9, "own_steps": 199.5}
