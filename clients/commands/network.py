@@ -111,7 +111,8 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
 ) -> None:
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
-    from clients.site.model_store import export_model, load_model
+    from clients.site.exported_program import export_model
+    from clients.site.model_store import load_model
     from clients.site.site import SiteFolder
 
     model = load_model(SiteFolder.read(site_file).state)

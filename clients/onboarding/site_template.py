@@ -50,6 +50,11 @@ path = {data}
 label = ""
 ignore = []
 group = ""
+# Where sites' tables may differ: the features that all have agreed on, so that every site has the
+# same ones. Columns in their order, and those with a feature that tells where values are missing.
+# The texts of a column follow in a section [data.categories], such as colour = ["red", "blue"].
+columns = []
+indicators = []
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
@@ -57,7 +62,9 @@ encoding = ""
 # Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
 gaps = "indicator"
 # "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+# The same for the channels of images.
 scale = "standard"
+image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
 resize = []
 mode = ""
