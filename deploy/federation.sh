@@ -92,4 +92,11 @@ say "site ${sites%% *}: its status, and the messages that have left it"
 f2l-site status "${sites%% *}/site.toml"
 f2l-site sent "${sites%% *}/site.toml"
 
+say "site ${sites%% *}: a network that is generated for it"
+if f2l-admin release list --json | grep -q '"state": "promoted"'; then
+  f2l-site generate "${sites%% *}/site.toml"
+else
+  echo "none yet: the gate has rejected the release, which more sites or rounds make better"
+fi
+
 say "done; all processes end now"

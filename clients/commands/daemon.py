@@ -29,7 +29,7 @@ def run(site_file: SiteFile) -> None:
             err.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
 
     run_daemon(site_file, begun=begun)
-    say("ended")
+    say("ended: the site answers nothing until f2l-site run starts it again")
 
 
 def status(site_file: SiteFile, as_json: AsJson = False) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from f2l_fed.errors import UsageError, visible
 from server.commands.connection import call
 from server.commands.output import AsJson, print_rows
 
@@ -50,12 +53,27 @@ def show(
 def promote(
     context: typer.Context,
     id: Annotated[str, typer.Argument(help="The release that sites shall get.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm, for a rejected release.")] = False,
 ) -> None:
-    """Promote a release, so that sites get it."""
+    """Promote a release, so that sites get it; show why the gate has rejected it, and ask."""
     from server.control import client as control_client
 
+    chosen = call(context, lambda server: control_client.show_release(server, id))
+    if chosen.state == "candidate" and chosen.reasons and not yes:
+        _confirm(id, chosen.reasons)
     release = call(context, lambda server: control_client.promote(server, id))
     print(f"{release.id} is {release.state}")
+
+
+def _confirm(id: str, reasons: Sequence[str]) -> None:
+    """Ends the command unless somebody wants sites to get a release that the gate has rejected."""
+    print(f"the gate has rejected {id}:", file=sys.stderr)
+    for reason in reasons:
+        print(f"  {visible(reason)}", file=sys.stderr)
+    if not sys.stdin.isatty():
+        raise UsageError("the promotion has not been confirmed", where=id, remedy="Add --yes.")
+    if not typer.confirm("Promote it all the same?"):
+        raise UsageError("nothing was promoted", where=id)
 
 
 @app.command()

@@ -223,6 +223,13 @@ def _server_tls(certificates: Path) -> ssl.SSLContext:
     return context
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; at ``::`` for IPv4 too, where the system can do both."""
+    both = host == "::" and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=both)
+
+
 @asynccontextmanager
 async def serve_gateway(settings: GatewaySettings) -> AsyncIterator[int]:
     """Serves until the block ends; yields the port.
@@ -230,9 +237,7 @@ async def serve_gateway(settings: GatewaySettings) -> AsyncIterator[int]:
     Raises:
         OSError: If the address can't be listened on.
     """
-    host, port = settings.listen
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=512) as listener:
+    with listening(*settings.listen) as listener:
         listener.setblocking(False)
         accepting = asyncio.create_task(Gateway(settings).accept(listener))
         try:

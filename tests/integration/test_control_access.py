@@ -137,6 +137,25 @@ def test_the_doctor_shows_a_server_and_the_connection_without_secrets(
     assert not any(word in done.stdout for word in ("secret-word", "abcdefgh", "INFO", "MIG"))
 
 
+def test_a_rejected_release_is_promoted_on_confirmation_alone(workdir, certificates):
+    async def asked(*more: str) -> subprocess.CompletedProcess[str]:
+        async with serve(workdir, certificates) as port:
+            to = ("--server", f"127.0.0.1:{port}", "--certificates", str(certificates))
+            words = ("f2l-admin", *to, "--name", "admin-1", "release", "promote", "00002", *more)
+            return await asyncio.to_thread(command, *words)
+
+    done = asyncio.run(asked())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "the gate has rejected 00002:",
+        "  worse",
+        "error: 00002: the promotion has not been confirmed. Add --yes.",
+    ]
+    assert states(workdir) == {"00001": "promoted", "00002": "candidate"}
+    done = asyncio.run(asked("--yes"))
+    assert (done.returncode, done.stdout) == (0, "00002 is promoted\n"), done.stderr
+
+
 def test_a_server_of_an_earlier_version_says_how_its_gateway_stands(workdir, certificates):
     parts = {"superlink": True, "front": False}
     with pytest.MonkeyPatch.context() as patch:
