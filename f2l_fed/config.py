@@ -252,8 +252,9 @@ def load_simulation_config(
     data = values.pop("data", {})
     if not isinstance(data, dict):
         raise ConfigError("not a section", where=where, got="data")
+    # Numbers are scaled as at new sites, unless the settings say otherwise.
     return config_of(values, where=where), from_mapping(
-        ReadingConfig, data, where=f"{where} [data]"
+        ReadingConfig, {"scale": "standard", **data}, where=f"{where} [data]"
     )
 
 
