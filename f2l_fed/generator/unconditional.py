@@ -6,8 +6,8 @@ Networks that were trained on one task from different initialisations differ in 
 of their hidden units, which no prediction depends on. Whether to bring them to canonical weights
 first is not assumed but measured, by what a codec keeps of networks that it never saw. A codec
 then carries the weights to whitened latents, and a flow that never sees a context carries a
-source to these. At last every network's output layer is solved on synthetic inputs, which makes
-networks as good as trained ones of draws that are as far from every one of these.
+source to these. At last the output layer of each drawn network is solved on synthetic inputs, which
+makes draws as good as trained networks, and they stay as far from these.
 
 Reference:
     Ainsworth et al.: Git Re-Basin, arXiv 2209.04836, algorithm 3 (matching to the mean).

@@ -110,12 +110,12 @@ class Arms:
         return replace(self.fitted, heads=None).sample(DRAWN, rng)
 
     def _published(self) -> Iterator[Arm]:
+        if not self.lengths:
+            return
         mean = self.seen.mean(0)
         left, values, axes = torch.linalg.svd(self.seen - mean, full_matrices=False)
         latents, axes = (left * values)[:, :-1], axes[:-1]
         rng = generator_for(*self.names, "published")
-        if not self.lengths:
-            return
         for steps, field in published.train(latents, self.lengths, rng).items():
             began = process_time()
             ends = published.sample(field, len(axes), DRAWN, rng)
@@ -131,21 +131,13 @@ class Arms:
     def _by_neuron(self, count: int, rng: torch.Generator) -> Tensor:
         """Each hidden unit from one of several records, whose units have the same places."""
         layout = self.zoo.target.layout
+        split = zip(self.seen.split(layout.sizes, dim=1), layout.shapes, strict=True)
+        into, bias, out, last = (part.unflatten(1, shape) for part, shape in split)
         picked = torch.rand(DRAWN, len(self.seen), generator=rng).argsort(1)[:, :count]
-        records = self.seen[picked]
-        owner = torch.randint(count, (DRAWN, layout.shapes[0][0]), generator=rng)
-        drawn = records.mean(1)
-        for index, part in enumerate(records.split(layout.sizes, dim=2)[:3]):
-            units = part.unflatten(2, layout.shapes[index])
-            units = units.transpose(2, 3) if index == 2 else units
-            place = owner.view(DRAWN, 1, -1, *[1] * (units.ndim - 3)).expand(
-                -1, 1, *units.shape[2:]
-            )
-            chosen = units.gather(1, place)[:, 0]
-            chosen = chosen.transpose(1, 2) if index == 2 else chosen
-            start = layout.offsets[index]
-            drawn[:, start : start + layout.sizes[index]] = chosen.flatten(1)
-        return drawn
+        choice = torch.randint(count, (DRAWN, len(into[0])), generator=rng)
+        owner, unit = picked.gather(1, choice), torch.arange(len(into[0]))
+        chosen = into[owner, unit], bias[owner, unit], out.mT[owner, unit].mT, last[picked].mean(1)
+        return torch.cat([part.flatten(1) for part in chosen], dim=1)
 
     def _nulls(self, rng: torch.Generator) -> dict[str, Callable[[], Tensor]]:
         seen, heads = self.seen, self.fitted.heads
