@@ -6,7 +6,8 @@ Networks that were trained on one task from different initialisations differ in 
 of their hidden units, which no prediction depends on. Whether to bring them to canonical weights
 first is not assumed but measured, by what a codec keeps of networks that it never saw. A codec
 then carries the weights to whitened latents, and a flow that never sees a context carries a
-source to these.
+source to these. At last the output layer of each drawn network is solved on synthetic inputs, which
+makes draws as good as trained networks, and they stay as far from these.
 
 Reference:
     Ainsworth et al.: Git Re-Basin, arXiv 2209.04836, algorithm 3 (matching to the mean).
@@ -35,6 +36,7 @@ from f2l_fed.flow import (
     guided,
     solve,
 )
+from f2l_fed.generator.solved_heads import SolvedHeads
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.symmetry.weight_matching import Canonicaliser
 from f2l_fed.targets import Target
@@ -55,6 +57,7 @@ class UnconditionalConfig:
             trip, "always" and "never" do not.
         codec: The latent space; labels mean the same to all networks, so it has no rows.
         flow: The source is "gaussian" or "kaiming", and the context is always withheld.
+        head: "solved" solves the output layer of what is drawn (`SolvedHeads`), "drawn" leaves it.
     """
 
     canonical: str = "measured"
@@ -62,9 +65,11 @@ class UnconditionalConfig:
     flow: FlowConfig = field(
         default_factory=lambda: FlowConfig(source="gaussian", dropout=1, batch=32)
     )
+    head: str = "solved"
 
     def __post_init__(self) -> None:
         choice(self, "canonical", ("measured", "always", "never"))
+        choice(self, "head", ("solved", "drawn"))
         if SOURCES[self.flow.source].follows_context or self.flow.dropout != 1:
             raise ConfigError(
                 "the flow depends on a context",
@@ -85,6 +90,7 @@ class Unconditional:
         codec: Weights to latents and back.
         flow: The fitted field and its course.
         initial: Random initialisations, where these are the source.
+        heads: Solves the output layers of what is drawn; None if they stay as drawn.
     """
 
     canonical: Canonicaliser | None
@@ -92,6 +98,7 @@ class Unconditional:
     codec: Codec
     flow: FlowFit
     initial: Initialisations | None
+    heads: SolvedHeads | None
 
     def form(self, weights: Tensor) -> Tensor:
         """(n, D) float32 networks in the form that samples have; they predict the same."""
@@ -127,7 +134,8 @@ class Unconditional:
         velocity = guided(model, nothing[:1], guidance=0)
         solver = "euler" if evaluations % 2 else "midpoint"
         end = solve(velocity, start, solver=solver, evaluations=evaluations)
-        return self.codec.decode(end)
+        drawn = self.codec.decode(end)
+        return self.heads(drawn) if self.heads else drawn
 
 
 def fit_unconditional(
@@ -145,7 +153,8 @@ def fit_unconditional(
     Raises:
         LayoutMismatch: If these aren't rows of the target's weights.
         UsageError: If there are too few, they are all equal, or a weight is not finite.
-        TargetError: If the target's symmetries are needed but not known.
+        TargetError: If the target's symmetries are needed but not known, or its output layer is to
+            be solved but not the last thing that it does.
     """
     _check(weights, target)
     symmetry = OutputSymmetry.of(target, enabled=False)
@@ -165,7 +174,10 @@ def fit_unconditional(
     initial = _initialisations(target, codec, rng) if config.flow.source == "kaiming" else None
     nothing, unit = torch.zeros_like(latents), torch.ones(codec.shape.size)
     flow = fit_flow(latents, nothing, unit, codec.shape, config.flow, rng, initial=initial)
-    return Unconditional(canonical=canonical, gain=gain, codec=codec, flow=flow, initial=initial)
+    heads = SolvedHeads.of(target, weights, rng) if config.head == "solved" else None
+    return Unconditional(
+        canonical=canonical, gain=gain, codec=codec, flow=flow, initial=initial, heads=heads
+    )
 
 
 def _check(weights: Tensor, target: Target) -> None:

@@ -194,7 +194,7 @@ class Arms:
     def __init__(self, zoo: Zoo, names: tuple[str | int, ...]) -> None:
         self.zoo, self.names = zoo, names
         began = process_time()
-        self.fitted = self._fit(zoo.seen, UnconditionalConfig())
+        self.fitted = self._fit(zoo.seen, UnconditionalConfig(head="drawn"))
         self.seconds = process_time() - began
         self.seen = self.fitted.form(zoo.seen)
 
@@ -205,16 +205,18 @@ class Arms:
         yield "trained, held out", form(zoo.held_out), form, zoo.seconds
         for count in (1, 4, 16):
             yield self._generated(f"generated, {count}", self.fitted, count, form)
-        few = UnconditionalConfig(canonical="never", codec=CodecConfig(common=FEW))
+        few = UnconditionalConfig(head="drawn", canonical="never", codec=CodecConfig(common=FEW))
         few_fitted = self._fit(self.seen, few)
         yield self._generated(f"generated, 4, {FEW} components", few_fitted, 4, form)
         initialised = UnconditionalConfig(
-            canonical="never", flow=FlowConfig(source="kaiming", dropout=1, batch=32, patience=1)
+            head="drawn",
+            canonical="never",
+            flow=FlowConfig(source="kaiming", dropout=1, batch=32, patience=1),
         )
         from_initial = self._fit(self.seen, initialised)
         for count in (4, 16):
             yield self._generated(f"generated, {count}, kaiming", from_initial, count, form)
-        as_they_are = self._fit(zoo.seen, UnconditionalConfig(canonical="never"))
+        as_they_are = self._fit(zoo.seen, UnconditionalConfig(head="drawn", canonical="never"))
         yield self._generated("generated, 4, not canonical", as_they_are, 4, _same)
         yield self._generated("Gaussian in latents", self.fitted, 0, form)
         for name, draw in self._nulls().items():

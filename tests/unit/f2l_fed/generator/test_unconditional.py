@@ -28,11 +28,13 @@ TEST = tuple(part[80:] for part in examples(TARGET, 380))
 RECIPE = Recipe(steps=40, lr=0.1, batch=16)
 
 
-def config(*, source="gaussian", canonical="measured"):
+def config(*, source="gaussian", canonical="measured", head="drawn"):
     flow = FlowConfig(
         source=source, dropout=1, width=16, depth=1, steps=40, batch=16, check_every=20
     )
-    return UnconditionalConfig(canonical=canonical, codec=CodecConfig(common=8), flow=flow)
+    return UnconditionalConfig(
+        canonical=canonical, codec=CodecConfig(common=8), flow=flow, head=head
+    )
 
 
 @cache
@@ -44,8 +46,9 @@ def trained():
 
 
 @cache
-def fitted(*, source="gaussian", canonical="measured"):
-    return fit_unconditional(trained(), TARGET, config(source=source, canonical=canonical), rng(1))
+def fitted(*, source="gaussian", canonical="measured", head="drawn"):
+    chosen = config(source=source, canonical=canonical, head=head)
+    return fit_unconditional(trained(), TARGET, chosen, rng(1))
 
 
 def accuracies(weights):
@@ -78,6 +81,22 @@ def test_generated_networks_are_new_and_differ_from_each_other():
     assert nearest_distances(drawn, seen).min() > 0.4 * leave_one_out_distances(seen).median()
     assert 0.5 < dispersion(drawn, seen) < 1.1
     assert max_error_iou(wrong(drawn), wrong(seen)).mean() < 0.9
+
+
+def test_solved_output_layers_make_far_draws_as_good_as_trained_networks():
+    drawn, solved = (fitted(head=choice).sample(50, rng(6), 0) for choice in ("drawn", "solved"))
+    seen = fitted().form(trained())
+    assert accuracies(solved).mean() > accuracies(drawn).mean() + 0.003
+    assert accuracies(solved).min() > accuracies(drawn).min()
+    assert accuracies(solved).mean() > 0.98 * accuracies(trained()).mean()
+    far = nearest_distances(solved, seen).median() / leave_one_out_distances(seen).median()
+    assert far > 0.85
+
+
+def test_solved_output_layers_are_the_default():
+    assert UnconditionalConfig().head == "solved"
+    assert fitted(head="solved").heads is not None
+    assert fitted().heads is None
 
 
 def test_networks_of_different_starts_are_brought_to_canonical_weights():
