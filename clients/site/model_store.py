@@ -26,7 +26,7 @@ from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.local_training.config import Recipe
-from f2l_fed.targets import Target, build_target
+from f2l_fed.targets import build_target
 from f2l_fed.targets.layout import WeightLayout
 
 WEIGHTS = "model.safetensors"
@@ -201,7 +201,8 @@ def export_model(model: Model, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
-    module = network(build_target(facts.target, facts.input_shape, facts.classes), model.weights)
+    target = build_target(facts.target, facts.input_shape, facts.classes)
+    module = target.module(model.weights)
     encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     program = torch.export.export(
         Scaled(module, *encoding.scales) if encoding.columns else module,
@@ -235,14 +236,6 @@ class Scaled(nn.Module):
         scaled = (x - self.means) / self.spreads
         logits: Tensor = self.module(scaled.float())
         return logits
-
-
-def network(target: Target, weights: Tensor) -> nn.Module:
-    """The target as a module with these weights, (D,) float32, ready to predict."""
-    with torch.random.fork_rng(devices=[]):
-        module = target.factory()
-    module.load_state_dict(target.layout.unflatten(weights))
-    return module.eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.site.model_store import Model, network
+from clients.site.model_store import Model
 from clients.site.site import SiteFolder
 from clients.site.site_examples import Examples, part_of, read_site_examples
 from f2l_fed.data.readers.config import ReadingConfig
@@ -72,7 +72,7 @@ class Predictor:
         """The network itself."""
         facts = self.model.facts
         target = build_target(facts.target, facts.input_shape, facts.classes)
-        return network(target, self.model.weights)
+        return target.module(self.model.weights)
 
     def predict(
         self, path: Path, findings: Findings, *, threshold: float

@@ -40,7 +40,7 @@ def build_target(name: str, input_shape: tuple[int, ...], classes: int) -> Targe
 
 
 def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> int:
-    """The number of parameters of a target, found without memory for them.
+    """The number of parameters of a target that take a gradient, found without memory for them.
 
     Args:
         name: As for `build_target`; with its other arguments.
@@ -58,7 +58,7 @@ def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> in
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = factory(input_shape, classes)
-        return sum(parameter.numel() for parameter in network.parameters())
+        return sum(own.numel() for own in network.parameters() if own.requires_grad)
     except TargetError:
         raise
     except Exception:
