@@ -10,7 +10,7 @@ import typer
 
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, sentence
-from server.commands import connection, quarantine, release, round, site, zoo
+from server.commands import connection, quarantine, release, round, site, target, zoo
 from server.commands import server as server_commands
 from server.commands.explain import explain
 from server.commands.health import health
@@ -32,6 +32,7 @@ admin_app.add_typer(quarantine.app, name="quarantine")
 admin_app.add_typer(round.app, name="round")
 admin_app.add_typer(release.app, name="release")
 admin_app.add_typer(site.app, name="site")
+admin_app.add_typer(target.app, name="target")
 
 server_app = server_commands.app
 

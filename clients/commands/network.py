@@ -111,14 +111,17 @@ def export(
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
     from clients.site.model_store import export_model, load_model
     from clients.site.site import SiteFolder
+    from clients.site.site_features import backbone_module
 
-    model = load_model(SiteFolder.read(site_file).state)
+    folder = SiteFolder.read(site_file)
+    model = load_model(folder.state)
     if model is None:
         raise UsageError(
             "this site has no network yet",
             where=str(site_file),
             remedy=f"Get one: f2l-site generate {site_file}",
         )
+    backbone = backbone_module(folder, model.facts.frozen)
     with exported_files():
-        export_model(model, out)
+        export_model(model, out, backbone)
     say(f"{model.facts.target} of {model.facts.origin} is in {out}")

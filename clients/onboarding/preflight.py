@@ -17,6 +17,8 @@ from clients.site.site_examples import Examples, read_site_examples
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
+from f2l_fed.targets.backbone import InstalledBackbone
+from f2l_fed.targets.config import ADAPTER
 
 _IMBALANCE = 10
 """Ratio of the largest to the smallest class that is remarked on."""
@@ -100,6 +102,10 @@ def check(
             f"{config.policy.minimum_examples} training examples, got {len(train.y)}."
         )
     problems += _privacy_problems(site)
+    if config.backbone.file:
+        found, told = _about_backbone(site)
+        problems += found
+        remarks += told
     if target:
         problems += _target_problems(site, target, classes)
     per_class = _per_class(train, site.labels)
@@ -155,6 +161,18 @@ def state_problem(state: Path) -> str:
     return ""
 
 
+def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
+    """Problems with the site's backbone, and remarks on it; its network is built."""
+    try:
+        backbone = InstalledBackbone.of(site.config.backbone, site.path)
+        site.require_fit(backbone.facts.input_shape, site.classes)
+        backbone.module()
+    except F2LError as error:
+        return [str(error)], []
+    part = backbone.part
+    return [], [f"The backbone makes {part.features} features; its digest is {part.digest}."]
+
+
 def _target_problems(site: Site, target: str, classes: int) -> list[str]:
     problems = []
     if target not in site.config.policy.targets.split():
@@ -163,7 +181,10 @@ def _target_problems(site: Site, target: str, classes: int) -> list[str]:
     classes = classes or int(site.train.y.max()) + 1
     try:
         site.require_fit(shape, classes)
-        build_target(target, shape, classes)
+        frozen = None
+        if target == ADAPTER:
+            frozen = InstalledBackbone.of(site.config.backbone, site.path).part
+        build_target(target, shape, classes, frozen)
     except F2LError as error:
         problems.append(str(error))
     return problems

@@ -27,6 +27,7 @@ from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
+from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 from f2l_fed.targets.layout import WeightLayout
 
 WEIGHTS = "model.safetensors"
@@ -55,6 +56,8 @@ class ModelFacts:
         accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
         accuracy: Accuracy after the steps.
         encoding: The encoding of a table's columns as features, JSON; "" for none.
+        backbone: Digest of the frozen backbone whose features it takes; "" for none.
+        features: Number of these.
     """
 
     site: str
@@ -72,6 +75,13 @@ class ModelFacts:
     accuracy_before: float
     accuracy: float
     encoding: str = ""
+    backbone: str = ""
+    features: int = 0
+
+    @property
+    def frozen(self) -> FrozenPart | None:
+        """The frozen part whose features the network takes; None where it takes inputs."""
+        return frozen_part(self.backbone, self.features)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -180,16 +190,18 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def export_model(model: Model, folder: Path) -> None:
+def export_model(model: Model, folder: Path, backbone: nn.Module | None = None) -> None:
     """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
 
     The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
     number of inputs at a time: images as float32, features of a table in their own units as
-    float64, since a time in seconds or the like has more digits than float32 keeps.
+    float64, since a time in seconds or the like has more digits than float32 keeps. It contains the
+    frozen backbone, of which the other two files have the digest alone.
 
     Args:
         model: The network.
         folder: Folder for the files; created where absent.
+        backbone: The frozen part, where the network takes features.
 
     Raises:
         UsageError: If the folder holds one of these files already.
@@ -201,8 +213,7 @@ def export_model(model: Model, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
-    target = build_target(facts.target, facts.input_shape, facts.classes)
-    module = target.module(model.weights)
+    module = whole_module(model, backbone)
     encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     program = torch.export.export(
         Scaled(module, *encoding.scales) if encoding.columns else module,
@@ -211,6 +222,14 @@ def export_model(model: Model, folder: Path) -> None:
     )
     torch.export.save(program, folder / PROGRAM)
     save_model(folder, model)
+
+
+def whole_module(model: Model, backbone: nn.Module | None) -> nn.Module:
+    """A network that takes the data's inputs, behind its frozen part where it has one."""
+    facts = model.facts
+    target = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
+    module = target.module(model.weights)
+    return module if backbone is None else nn.Sequential(backbone, module).eval()
 
 
 class Scaled(nn.Module):
@@ -262,5 +281,5 @@ def _read(path: Path, key: str = "") -> tuple[Model, dict[str, Any]]:
             remedy="Remove it; the next round makes another.",
         ) from error
     facts = from_mapping(ModelFacts, values, where=str(path))
-    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
+    layout = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen).layout
     return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

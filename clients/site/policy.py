@@ -17,7 +17,7 @@ from f2l_fed.wire.messages import NUMBERS
 ANSWERS = ("probe", "update", "body")
 """Kinds of answers that hold parameters."""
 
-_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
+_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m", "adapter")
 """Networks that a site builds unless its operator says otherwise."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +29,8 @@ class PolicyConfig:
 
     Args:
         targets: Networks the site is willing to build, by name and separated by spaces; one
-            written ``module:factory`` runs that code here.
+            written ``module:factory`` runs that code here. "adapter" is a head on the backbone that
+            the site itself names.
         numbers: Numbers that may leave, separated by spaces.
         minimum_examples: Smallest number of training examples with which the site takes part.
         maximum_steps: Largest number of gradient steps of one network, and of one probe.

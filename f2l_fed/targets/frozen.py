@@ -8,7 +8,6 @@ belongs to the layout of the weights.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 
 import torch
@@ -16,24 +15,6 @@ from torch import Tensor, nn
 
 from f2l_fed.core.dense_tensors import oddity
 from f2l_fed.errors import TargetError
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenPart:
-    """The frozen part of a network as those know it who do not have it.
-
-    Args:
-        digest: SHA-256 of its values and of all that it does before and after them.
-        features: F, the numbers that it makes of an input.
-    """
-
-    digest: str
-    features: int
-
-
-def frozen_part(digest: str, features: int) -> FrozenPart | None:
-    """The frozen part that two settings name; None where they name none."""
-    return FrozenPart(digest, features) if digest else None
 
 
 def frozen_tensors(

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from f2l_fed.core.dense_tensors import oddity, require_floats, require_labels
 from f2l_fed.errors import TargetError, UsageError
 from f2l_fed.targets.batch_norm import measuring, running_statistics, with_valid_variances
-from f2l_fed.targets.frozen import FrozenPart, frozen_tensors, kept_in_copies, tensors_digest
+from f2l_fed.targets.frozen import frozen_tensors, kept_in_copies, tensors_digest
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.inspection import fresh_network, output_layer
 from f2l_fed.targets.layout import WeightLayout
 

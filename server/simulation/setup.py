@@ -6,6 +6,7 @@ requests are refused at once.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,10 +25,13 @@ from f2l_fed.data.readers.files import kind_of
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.auto import chosen_target
+from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.config import ADAPTER, BackboneConfig
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
+from server.simulation.features import installed_backbone, on_features
 
 _RESULTS = (
     "events.jsonl",
@@ -57,6 +61,7 @@ class Simulation:
         data: Names of datasets, or paths of users' own data, pooled.
         own_sites: Names of sites, and their own data each; then there is no ``data``.
         reading: Settings of the reading of own data.
+        backbone: The frozen backbone of all sites; none where whole networks or bodies are trained.
         scenario: The scenario that divides them among sites.
         sites: Number of training sites.
         held_out: Number of held-out sites of each kind.
@@ -76,10 +81,15 @@ class Simulation:
     baselines: bool = False
     own_sites: tuple[tuple[str, Path], ...] = ()
     reading: ReadingConfig = field(default_factory=ReadingConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
 def prepare(
-    simulation: Simulation, *, force: bool, remark: Callable[[str], None] | None = None
+    simulation: Simulation,
+    *,
+    force: bool,
+    remark: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Federation, Partition]:
     """Divides the data and creates the federation with a folder for every site.
 
@@ -87,6 +97,11 @@ def prepare(
         simulation: The simulation.
         force: Whether results that are there may be replaced.
         remark: Called with each remark on own data, a sentence.
+        progress: Told while a backbone makes features.
+
+    Returns:
+        The federation, and its data; on a backbone with the features as inputs, which only the
+        folders of the sites have otherwise.
 
     Raises:
         UsageError: If the folder holds results already and ``force`` is not set.
@@ -116,6 +131,10 @@ def prepare(
     target = replace(
         simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
     )
+    backbone = None
+    if target.name == ADAPTER:
+        backbone = installed_backbone(simulation.backbone, divided)
+        target = replace(target, backbone=backbone.part.digest, features=backbone.part.features)
     config = replace(
         simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
     )
@@ -141,7 +160,9 @@ def prepare(
     federation = Federation.create(out, config)
     for number, site in enumerate(divided.sites):
         # The runtime knows its sites by their numbers.
-        _write_site(out / "sites" / f"site-{number:03d}", site, config)
+        _write_site(out / "sites" / f"site-{number:03d}", site, config, backbone)
+    if backbone is not None:
+        divided = on_features(divided, backbone, out / "sites", progress)
     return federation, divided
 
 
@@ -209,7 +230,9 @@ def held_out_sites(divided: Partition) -> dict[str, list[HeldOutSite] | None]:
     }
 
 
-def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
+def _write_site(
+    folder: Path, site: SiteData, config: FederationConfig, backbone: InstalledBackbone | None
+) -> None:
     folder.mkdir(parents=True)
     save_npz(folder / "train.npz", site.x_train, site.y_train)
     save_npz(folder / "validation.npz", site.x_test, site.y_test)
@@ -217,8 +240,7 @@ def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
         folder / "site.toml",
         f'name = "{site.name}"\n'
         'data = "train.npz"\n'
-        'validation = "validation.npz"\n\n'
-        "[policy]\n"
+        'validation = "validation.npz"\n\n' + _section(backbone) + "[policy]\n"
         f'targets = "{config.target.name}"\n'
         f"shared_labels = {str(config.shared_labels).lower()}\n"
         # The settings of a simulation are its user's, who owns all the data.
@@ -229,3 +251,12 @@ def _write_site(folder: Path, site: SiteData, config: FederationConfig) -> None:
         "rounds_per_day = 1000000\n"
         "answers_per_day = 1000000\n",
     )
+
+
+def _section(backbone: InstalledBackbone | None) -> str:
+    """The section of a site's configuration that names its backbone."""
+    if backbone is None:
+        return ""
+    # Texts of JSON are texts of TOML, too.
+    file, network = json.dumps(backbone.config.file), json.dumps(backbone.config.network)
+    return f"[backbone]\nfile = {file}\nnetwork = {network}\n\n"

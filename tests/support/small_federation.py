@@ -8,6 +8,7 @@ from typing import Any
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
+from f2l_fed.targets.config import BackboneConfig
 from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
 
@@ -41,6 +42,7 @@ def small_federation(
     settings: tuple[str, ...] = (),
     force: bool = False,
     scenario: str = "few-shot",
+    backbone: BackboneConfig | None = None,
 ) -> tuple[Federation, Partition]:
     """A prepared federation of few-shot sites with 5 of the 10 digits each, or of others."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
@@ -52,6 +54,7 @@ def small_federation(
         rounds=1,
         out=out,
         config=config,
+        backbone=backbone or BackboneConfig(),
     )
     return prepare(simulation, force=force)
 

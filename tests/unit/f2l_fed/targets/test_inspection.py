@@ -76,6 +76,9 @@ def test_tied_hidden_layers_are_one_tensor_everywhere():
     torch.testing.assert_close(module(x), target.logits(weights, x))
 
 
+SHARED = r"'head\.weight', which is no parameter of its own"
+
+
 class TiedHead(nn.Module):
     def __init__(self, first="embedding", second="head"):
         super().__init__()
@@ -133,7 +136,7 @@ def broken_factory():
             partial(TiedHead, "head", "embedding"),
             r"'head\.weight', which is no parameter of its own",
         ),
-        (TiedHead, r"'head\.weight', which is no parameter of its own"),
+        (TiedHead, SHARED),
         (lambda: Calling(lambda _, out: out + torch.rand(1)), "other outputs for the same inputs"),
         (lambda: Calling(lambda _, out: {"logits": out}), r"got dict\. Wrap it"),
         (lambda: Calling(lambda _, out: (out, out)), r"got tuple\. Wrap it"),

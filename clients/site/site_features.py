@@ -1,0 +1,58 @@
+"""A site's examples as features of its frozen backbone, made once and kept in its state folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from torch import nn
+
+from clients.site.site import Site, SiteFolder
+from clients.site.site_examples import Examples
+from f2l_fed.targets.backbone import InstalledBackbone, Progress
+from f2l_fed.targets.feature_cache import cached_features
+from f2l_fed.targets.frozen_part import FrozenPart
+
+_LOG = logging.getLogger("f2l_fed.site")
+
+
+def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None = None) -> Site:
+    """The site with its backbone's features as inputs; as it is where none is asked for.
+
+    Args:
+        site: The site, whose state folder exists.
+        frozen: The backbone that is asked for.
+        progress: Told while features are made; they are logged if None.
+
+    Raises:
+        TargetError: If the site has another backbone or none, or its code does not suit the file.
+        DataError: If the backbone's file can't be read.
+    """
+    if frozen is None:
+        return site
+    backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    backbone.require(frozen)
+    parts = (site.train.x, site.validation.x)
+    train, validation = cached_features(site.state, backbone, parts, progress or _logged)
+    return replace(
+        site,
+        train=Examples(x=train, y=site.train.y),
+        validation=Examples(x=validation, y=site.validation.y),
+    )
+
+
+def backbone_module(folder: SiteFolder, frozen: FrozenPart | None) -> nn.Module | None:
+    """The backbone of a site as a network; None where none is asked for.
+
+    Raises:
+        TargetError, DataError: As `on_features`.
+    """
+    if frozen is None:
+        return None
+    backbone = InstalledBackbone.of(folder.config.backbone, folder.path)
+    backbone.require(frozen)
+    return backbone.module()
+
+
+def _logged(done: int, total: int) -> None:
+    _LOG.info("features of %d of %d examples are made", done, total)

@@ -1,0 +1,105 @@
+"""f2l-admin target: the preparation of a frozen backbone, on this machine, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from f2l_fed.core.private_files import exported_files
+from f2l_fed.errors import UsageError, visible
+
+app = typer.Typer(
+    help="Prepare a pretrained backbone whose head is generated.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def prepare(
+    network: Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="module:factory, whose factory() returns it without a head; or timm:NAME.",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write (.safetensors).")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Its weights (.safetensors); by default those of the factory."),
+    ] = None,
+    inputs: Annotated[
+        str, typer.Option("--input", metavar="N,N,N", help="Shape of one input, such as 3,64,64.")
+    ] = "",
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public examples that features are centred on; by default synthetic pictures."
+        ),
+    ] = None,
+    resize: Annotated[
+        str, typer.Option(metavar="H,W", help="Bring images to this size before the network.")
+    ] = "",
+    mean: Annotated[
+        str, typer.Option(metavar="N,N,N", help="Subtract this from each channel.")
+    ] = "",
+    std: Annotated[str, typer.Option(metavar="N,N,N", help="Divide each channel by this.")] = "",
+) -> None:
+    """Write a backbone's file for all sites, and print what the federation has to know of it."""
+    import torch
+
+    from f2l_fed.data.own_data import read_pool
+    from f2l_fed.data.readers.config import ReadingConfig
+    from f2l_fed.targets.backbone_file import BackboneFacts
+    from f2l_fed.targets.backbone_preparation import prepare_backbone
+
+    if out.exists():
+        raise UsageError(
+            "the file exists already", where=str(out), remedy="Choose another, or remove it."
+        )
+    shape = tuple(int(size) for size in _numbers("--input", inputs))
+    public = None
+    if like is not None:
+        dataset, _ = read_pool(like, ReadingConfig())
+        public = torch.from_numpy(dataset.x)
+        if shape and shape != tuple(public.shape[1:]):
+            raise UsageError(
+                "the examples have another shape",
+                where=str(like),
+                expected=str(shape),
+                got=str(tuple(public.shape[1:])),
+            )
+        shape = tuple(public.shape[1:])
+    if not shape:
+        raise UsageError("no shape of inputs is named", expected="--input or --like")
+    facts = BackboneFacts(
+        input_shape=shape,
+        features=1,
+        resize=tuple(int(side) for side in _numbers("--resize", resize)),
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+    )
+    file = prepare_backbone(network, weights, facts, public)
+    with exported_files():
+        file.write(out)
+    part = file.part
+    print(visible(f"{out}: {network}, {part.features} features"))
+    print("Its federation, beside the number of classes:")
+    print(f'[target]\nname = "adapter"\nadapt = "head"\ninput_shape = {list(shape)}')
+    print(f'backbone = "{part.digest}"\nfeatures = {part.features}')
+    print("Each site, which has the file and the network's code:")
+    print("[backbone]")
+    print(visible(f'file = "{out.name}"'))
+    print(visible(f'network = "{network}"'))
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(
+            "not numbers", where=option, expected="numbers, separated by commas", got=text
+        ) from error
