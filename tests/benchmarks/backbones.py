@@ -30,7 +30,7 @@ from f2l_fed.config import FederationConfig, load_config
 from f2l_fed.evaluation.arm_names import GENERATED, LOGISTIC
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts_from_heads
 from f2l_fed.evaluation.baselines.baseline import CommonWork, TrainingSite
-from f2l_fed.local_training.logistic_head import logistic_head, with_ones
+from f2l_fed.local_training.logistic_head import logistic_head
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.config import ADAPTER
@@ -97,35 +97,35 @@ class Division:
         return HeldOutSite(name=f"{kind}-{number:03d}", train=examples(train), test=examples(test))
 
 
-def accuracy(head: Tensor, x: Tensor, y: Tensor) -> float:
-    """Of a flat (K * F + K,) head."""
-    bias = head[-WAYS:]
-    scores = x @ head[:-WAYS].view(WAYS, -1).T + bias
-    return float((scores.argmax(1) == y).double().mean())
+def scores_of(head: Tensor, x: Tensor) -> Tensor:
+    """(m, K) scores of a flat (K * F + K,) head."""
+    return x @ head[:-WAYS].view(WAYS, -1).T + head[-WAYS:]
 
 
-def cross_validated(x: Tensor, y: Tensor) -> Tensor:
-    """Logistic regression whose strength leaves the fewest errors in 5 folds, then least loss."""
-    order = y.argsort(stable=True)
+def cross_validated(x: Tensor, y: Tensor, tests: Tensor, labels: Tensor) -> float:
+    """Accuracy of logistic regression with the strength of the fewest errors in 5 folds.
+
+    Equally few errors are told apart by the loss. All is done in the span of the examples, where
+    the solution lies.
+    """
+    basis = torch.linalg.qr(x.T)[0]
+    x, tests = x @ basis, tests @ basis
     fold = torch.empty_like(y)
-    fold[order] = torch.arange(len(y)) % 5
-    folds = [one for one in range(5) if len(y[fold != one].unique()) == WAYS]
-    if len(folds) < 2:
-        return logistic_head(x, y, WAYS, strength=0.25 / len(y))
+    fold[y.argsort(stable=True)] = torch.arange(len(y)) % 5
+    folds = [fold != one for one in range(5) if len(y[fold != one].unique()) == WAYS]
     scored = []
-    for strength in STRENGTHS:
+    for strength in STRENGTHS if len(folds) > 1 else ():
         errors, loss = 0.0, 0.0
-        for one in folds:
-            kept = fold != one
+        for kept in folds:
             head = logistic_head(x[kept], y[kept], WAYS, strength=strength)
-            scores = (
-                with_ones(x[~kept])
-                @ torch.cat([head[:-WAYS].view(WAYS, -1), head[-WAYS:, None]], 1).T
-            )
+            scores = scores_of(head, x[~kept])
             errors += float((scores.argmax(1) != y[~kept]).sum())
             loss += float(functional.cross_entropy(scores, y[~kept], reduction="sum"))
         scored.append((errors, loss, strength))
-    return logistic_head(x, y, WAYS, strength=min(scored)[2])
+    # Nothing can be left out of a single shot.
+    strength = min(scored)[2] if scored else 0.25 / len(y)
+    head = logistic_head(x, y, WAYS, strength=strength)
+    return float((scores_of(head, tests).argmax(1) == labels).double().mean())
 
 
 def centroid_scores(x: Tensor, y: Tensor, tests: Tensor, *, cosine: bool) -> Tensor:
@@ -154,7 +154,7 @@ def arms(release: ServedRelease, site: HeldOutSite, config: FederationConfig) ->
         "generated": curves[GENERATED][0],
         "generated, 20 steps": curves[GENERATED][1],
         "logistic head": curves[LOGISTIC][0],
-        CROSS_VALIDATED: accuracy(cross_validated(x, y), tests, labels),
+        CROSS_VALIDATED: cross_validated(x, y, tests, labels),
     }
     for name, cosine in ((CENTROIDS, False), (COSINE, True)):
         scores = centroid_scores(x, y, tests, cosine=cosine)
@@ -178,9 +178,8 @@ def measured(data: Emoji, seed: int, chosen: argparse.Namespace) -> Iterator[tup
     )
     weights = body.initialise(torch.Generator())
     # A map that is fitted on five shots serves one and fifteen, too.
-    release = replace(
-        release_on(work, config, weights, 5), probe=replace(config.probe, shots=chosen.shots)
-    )
+    release = release_on(work, config, weights, 5)
+    release = replace(release, probe=replace(config.probe, shots=chosen.shots))
     for kind in KINDS:
         for number in range(chosen.held_out):
             yield kind, arms(release, divided.held_out_site(kind, number, chosen.shots), config)
