@@ -29,6 +29,7 @@ for _command in (
     daemon.run,
     daemon.status,
     daemon.sent,
+    network.features,
     network.generate,
     predict.predict,
     predict.evaluate,

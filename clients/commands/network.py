@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, say
@@ -125,3 +126,24 @@ def export(
     with exported_files():
         export_model(model, out, backbone)
     say(f"{model.facts.target} of {model.facts.origin} is in {out}")
+
+
+def features(site_file: SiteFile) -> None:
+    """Make the backbone's features of the site's examples, which tasks then find."""
+    from clients.site.site import open_site
+    from clients.site.site_features import on_features
+    from f2l_fed.targets.backbone import InstalledBackbone
+
+    site = open_site(site_file)
+    backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    site.require_fit(backbone.facts.input_shape, site.classes)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("features", total=None)
+        on_features(
+            site,
+            backbone.part,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    count = len(site.train.y) + len(site.validation.y)
+    say(f"{backbone.part.features} features of {count} examples are in {site.state}")
+    say(f"backbone {backbone.part.digest}")

@@ -1,4 +1,4 @@
-"""f2l-admin target: the preparation of a frozen backbone, on this machine, without a server."""
+"""f2l-admin target: a user's own network and backbone, looked at and prepared on this machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,51 @@ from typing import Annotated
 import typer
 
 from f2l_fed.core.private_files import exported_files
-from f2l_fed.errors import UsageError, visible
+from f2l_fed.errors import TargetError, UsageError, visible
 
 app = typer.Typer(
-    help="Prepare a pretrained backbone whose head is generated.",
+    help="Check a network of your own, and prepare a pretrained backbone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="TARGET", help="module:factory, or a known name.")],
+    inputs: Annotated[
+        str, typer.Option("--input", metavar="N,N,N", help="Shape of one input.")
+    ] = "1,28,28",
+    classes: Annotated[int, typer.Option(min=2, help="Number of outputs.")] = 5,
+) -> None:
+    """Build a network as sites do; print what is generated of it, or why it can't be."""
+    from f2l_fed.local_training.config import HeadConfig
+    from f2l_fed.symmetry.channel_tracing import hidden_spaces
+    from f2l_fed.targets.build import build_target
+    from f2l_fed.targets.description import TargetDescription
+
+    shape = tuple(int(size) for size in _numbers("--input", inputs))
+    target = build_target(name, shape, classes)
+    found = TargetDescription.of(target)
+    for tensor, sizes in found.tensors:
+        print(visible(f"{tensor:<32} {'x'.join(map(str, sizes))}"))
+    print(visible(f"head        {found.head}"))
+    print(f"numbers     {found.size} trained, {found.frozen} frozen")
+    try:
+        spaces = hidden_spaces(target)
+        units = ", ".join(str(space.size) for space in spaces) or "none"
+        print(f"symmetries  hidden units that may change places: {units}")
+    except TargetError as error:
+        print(visible(f"symmetries  {error}"))
+    print(f"layout      {found.digest}")
+    if not found.remarks:
+        pairs = HeadConfig().pairs
+        print(
+            f"a round     {found.bytes_up(pairs)} bytes up: a body of {found.body} numbers and "
+            f"{pairs} pairs of heads of {found.head_size}"
+        )
+    for remark in found.remarks:
+        print(visible(f"remark: {remark}"))
 
 
 @app.command()
