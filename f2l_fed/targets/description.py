@@ -15,7 +15,7 @@ NUMBER_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDescription:
-    """What there is to know of a target before a federation is made for it.
+    """The facts about a target that one wants before a federation is made for it.
 
     Args:
         tensors: Names and shapes of what is trained, in the layout's order.
