@@ -160,3 +160,27 @@ def test_features_on_a_site_are_those_of_its_examples(conducted):
     federation, divided, _, backbone = conducted
     site = on_features(site_of(federation), backbone.part)
     np.testing.assert_array_equal(site.train.x.numpy(), divided.sites[1].x_train)
+
+
+def test_shared_labels_share_one_head_on_the_backbone(conducted, tmp_path):
+    backbone = conducted[3]
+    federation, divided = small_federation(
+        tmp_path / "out", settings=SETTINGS, backbone=backbone.config, scenario="dirichlet"
+    )
+    assert [state.step for state in run_inline(federation, 1)] == ["done"]
+    assert federation.body is None
+    assert federation.frame.frozen == backbone.part
+    assert load_model(site_of(federation).state).layout == federation.target.layout
+    assert len(measurements_of(federation.root, "00001", held_out_sites(divided)["seen"])) == 2
+
+
+def test_a_site_with_a_privacy_budget_gets_its_network_and_spends_nothing(conducted, tmp_path):
+    backbone = conducted[3]
+    federation, _ = small_federation(tmp_path / "out", settings=SETTINGS, backbone=backbone.config)
+    private = site_of(federation, 1)
+    private.file.write_text(private.file.read_text() + "\n[privacy]\nepsilon = 2.0\n")
+    assert [state.step for state in run_inline(federation, 1)] == ["done"]
+    assert load_model(private.state).facts.backbone == backbone.part.digest
+    assert site_of(federation, 1).budget.spent()["spent"] == 0
+    records = federation.zoo.snapshot().records(round=1)
+    assert "site-001" not in {record.site for record in records}
