@@ -47,7 +47,7 @@ class RefinementStep:
         common = self.fit.common.weights(parts.common)[0]
         if self.fit.rows is None:
             return self._by_site(common, common.new_zeros(0, 0))
-        factor = self.fit.prior.gate(parts.rows + self.fit.rows.map(parts.rows))
+        factor = self.fit.prior.gate(parts.rows, self.fit.rows.map(parts.rows))
         return self._by_site(common, factor * self.fit.rows.weights(parts.rows[0]))
 
     def added_without(self, site: str, episode: int) -> dict[str, Tensor]:

@@ -6,14 +6,14 @@ have needed. How like a site's classes are to known ones can be told without nam
 the cosines between its expected rows and the centroids of clusters of the rows that were fitted.
 What the map adds is multiplied by a factor that grows with this likeness.
 
-The factors are learnt from the records. Every row is predicted twice: without its own site, as a
-new site's known class would be, and without its cluster as well, as a class that nobody has. Only
-centroids belong to the release, no row of a site.
+The factors are learnt from the records. Sites are predicted twice: without their own records, as a
+new site of known classes would be, and without every row of their classes at other sites as well,
+as a site whose classes nobody has. Only centroids belong to the release, no row of a site.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ _BINS = 10
 
 _LARGEST_FACTOR = 1.2
 
-_FOLDS = 10
-"""Groups of sites that are left out together with a cluster."""
+_STRANGERS, _PAIRS, _OTHERS = 32, 4, 400
+"""Sites that are predicted as strangers, pairs of a site, and sites that maps for them come from:
+a map of its own for each of them costs more than everything else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,13 @@ class LikenessGate:
         centroids: (m, R) float32, of unit length; (0, 0) for a gate that lets everything through.
         likeness: (b,) float32, in ascending order.
         factors: (b,) float32, the factors at these; linear between, constant beyond.
+        length: () float32, the usual length of a context's rows; 0 if it is not known.
     """
 
     centroids: Tensor
     likeness: Tensor
     factors: Tensor
+    length: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @classmethod
     def open(cls) -> LikenessGate:
@@ -53,11 +56,27 @@ class LikenessGate:
         nothing = torch.zeros(0)
         return cls(centroids=torch.zeros(0, 0), likeness=nothing, factors=nothing)
 
-    def __call__(self, expected: Tensor) -> Tensor:
-        """(n, K, R) expected rows of n sites to their (n,) factors."""
+    def __call__(self, contexts: Tensor, added: Tensor) -> Tensor:
+        """The factors of n sites.
+
+        A context of fewer examples than those that the gate was fitted on is shorter. It says less
+        of what its classes are like, and needs the map more, so that the factor is nearer to 1.
+
+        Args:
+            contexts: (n, K, R) float, the rows of their contexts.
+            added: (n, K, R) float, what the map adds to them.
+
+        Returns:
+            (n,) float.
+        """
         if not len(self.centroids):
-            return expected.new_ones(len(expected))
-        return self.factors_at(mean_likeness(expected, self.centroids))
+            return contexts.new_ones(len(contexts))
+        factors = self.factors_at(mean_likeness(contexts + added, self.centroids))
+        return 1 + (factors - 1) * self._certainty(contexts)
+
+    def _certainty(self, contexts: Tensor) -> Tensor:
+        """The lengths of (…, K, R) contexts relative to the usual one, at most 1; (…)."""
+        return (_row_length(contexts) / self.length).clamp(max=1) if self.length else torch.ones(())
 
     def factors_at(self, likeness: Tensor) -> Tensor:
         """The factors at any likeness, in its shape."""
@@ -93,6 +112,11 @@ def mean_likeness(rows: Tensor, centroids: Tensor) -> Tensor:
     return _over_present(cosines.amax(-1), rows)
 
 
+def _row_length(rows: Tensor) -> Tensor:
+    """(…, K, R) rows to (…), the mean length of those that a site has."""
+    return _over_present(rows.norm(dim=-1), rows)
+
+
 def _over_present(values: Tensor, rows: Tensor) -> Tensor:
     """(…, K) values of (…, K, R) rows to (…), their means over the rows that a site has."""
     there = row_is_present(rows)
@@ -116,15 +140,28 @@ def fit_gate(contexts: Tensor, weights: Tensor, held_out: Tensor, strength: floa
             for site in range(len(contexts))
         ]
     )
-    strange = _without_clusters(contexts, weights - contexts, clusters, strength)
-    unfamiliar = _likeness_without_clusters(contexts + strange, clusters)
+    strangers, pairs = _chosen(len(contexts), _STRANGERS), _chosen(contexts.shape[1], _PAIRS)
+    moved = weights - contexts
+    strange = _as_strangers(contexts, moved, clusters, strangers, pairs, strength)
+
+    def of_chosen(values: Tensor) -> Tensor:
+        return values[strangers][:, pairs]
+
+    unfamiliar = _likeness_to_others(of_chosen(contexts) + strange, clusters, strangers)
     gate = _gate(
-        torch.stack([familiar, unfamiliar]).flatten(),
-        torch.stack([held_out, strange]).flatten(0, 2),
-        (weights - contexts).expand(2, *weights.shape).flatten(0, 2),
+        torch.stack([of_chosen(familiar), unfamiliar]).flatten(),
+        torch.stack([of_chosen(held_out), strange]).flatten(0, 2),
+        of_chosen(moved).expand(2, *strange.shape).flatten(0, 2),
         clusters.centroids,
     )
-    return GateFit(gate=gate, held_out=gate.factors_at(familiar))
+    gate = replace(gate, length=_row_length(contexts).median())
+    certain = gate._certainty(contexts)
+    return GateFit(gate=gate, held_out=1 + (gate.factors_at(familiar) - 1) * certain)
+
+
+def _chosen(of: int, most: int) -> Tensor:
+    """Up to so many of the numbers below ``of``, evenly spaced."""
+    return torch.linspace(0, of - 1, min(of, most)).round().long()
 
 
 def _gate(likeness: Tensor, added: Tensor, wanted: Tensor, centroids: Tensor) -> LikenessGate:
@@ -140,39 +177,54 @@ def _gate(likeness: Tensor, added: Tensor, wanted: Tensor, centroids: Tensor) ->
     )
 
 
-def _without_clusters(
-    contexts: Tensor, moved: Tensor, clusters: RowClusters, strength: float
+def _as_strangers(
+    contexts: Tensor,
+    moved: Tensor,
+    clusters: RowClusters,
+    strangers: Tensor,
+    pairs: Tensor,
+    strength: float,
 ) -> Tensor:
-    """(n, E, K, R), the prediction of each row without its cluster and its group of sites.
+    """(s, p, K, R), what maps of all others add to some sites, as if nobody had their classes.
 
-    The maps come from the normal equations of what is left, by taking sums away.
+    The rows of a head add up to zero, so that those that stay would still tell what was left out;
+    centred again, they are the rows of a head for fewer classes.
+
+    Args:
+        contexts: (n, E, K, R) float32.
+        moved: (n, E, K, R) float32, from contexts to weights.
+        clusters: The clusters of all rows.
+        strangers: (s,) int64, numbers of the sites.
+        pairs: (p,) int64, numbers of their pairs, and of the others'.
+        strength: λ of a map of all pairs.
     """
-    x, y, labels = contexts.double(), moved.double(), clusters.labels
-    folds = [torch.arange(start, len(x), _FOLDS) for start in range(min(_FOLDS, len(x)))]
-    left = [_sums(x[fold].flatten(0, 2), y[fold].flatten(0, 2)) for fold in folds]
-    total = torch.stack(left).sum(0)
-    ridge = strength * torch.eye(x.shape[3], dtype=x.dtype)
-    strange = torch.zeros_like(x)
-    for cluster in range(len(clusters.centroids)):
-        own = [labels[fold] == cluster for fold in folds]
-        sums = [_sums(x[fold][mask], y[fold][mask]) for fold, mask in zip(folds, own, strict=True)]
-        elsewhere = total - torch.stack(sums).sum(0)
-        for fold, mask, all_rows, own_rows in zip(folds, own, left, sums, strict=True):
-            if bool(mask.any()):
-                xx, xy = elsewhere - all_rows + own_rows
-                # There are far fewer rows than outputs, and the system is symmetric.
-                made = torch.linalg.solve(xx + ridge, x[fold][mask].T).T @ xy
-                strange[fold[mask.nonzero()[:, 0]], *mask.nonzero()[:, 1:].T] = made
-    return strange.to(contexts.dtype)
+    sites = _chosen(len(contexts), _OTHERS)
+    x, y = (values[sites][:, pairs].double() for values in (contexts, moved))
+    labels, there = clusters.labels[sites][:, pairs], row_is_present(contexts[sites][:, pairs])
+    share = len(sites) * len(pairs) / (len(contexts) * contexts.shape[1])
+    ridge = share * strength * torch.eye(x.shape[3], dtype=x.dtype)
+    strange = []
+    for stranger in strangers:
+        own = clusters.counts[stranger] > 0
+        kept = there & ~own[labels] & (sites != stranger)[:, None, None]
+        left, right = (_centred(values, kept)[kept] for values in (x, y))
+        asked = contexts[stranger][pairs].double()
+        # There are far fewer rows than outputs, and the system is symmetric.
+        solved = torch.linalg.solve(left.T @ left + ridge, asked.flatten(0, 1).T)
+        strange.append((solved.T @ left.T @ right).view_as(asked))
+    return torch.stack(strange).to(contexts.dtype)
 
 
-def _sums(x: Tensor, y: Tensor) -> Tensor:
-    """(2, R, R), XᵀX and XᵀY."""
-    return torch.stack([x.T @ x, x.T @ y])
+def _centred(rows: Tensor, kept: Tensor) -> Tensor:
+    """(…, K, R) rows less the mean of those of a head that are kept, (…, K) bool."""
+    weights = kept.to(rows.dtype)[..., None]
+    return rows - (rows * weights).sum(-2, keepdim=True) / weights.sum(-2, keepdim=True).clamp(
+        min=1
+    )
 
 
-def _likeness_without_clusters(expected: Tensor, clusters: RowClusters) -> Tensor:
-    """(n, E), the likeness of records to known classes, each row's own cluster apart."""
+def _likeness_to_others(expected: Tensor, clusters: RowClusters, sites: Tensor) -> Tensor:
+    """(s, p), the likeness of (s, p, K, R) rows to the clusters that their sites have no row in."""
     cosines = functional.normalize(expected, dim=3) @ clusters.centroids.T
-    cosines.scatter_(3, clusters.labels[..., None], -1.0)
-    return _over_present(cosines.amax(3), expected)
+    own = (clusters.counts[sites] > 0)[:, None, None]
+    return _over_present(cosines.masked_fill(own, -1.0).amax(3), expected)

@@ -66,7 +66,7 @@ class Prior:
         """(n, D) probe updates to (n, D) expected weights."""
         parts = self.symmetry.split(contexts)
         rows = self.rows(parts.rows)
-        rows = rows * self.gate(parts.rows + rows)[:, None, None]
+        rows = rows * self.gate(parts.rows, rows)[:, None, None]
         mapped = self.symmetry.join(IsotypicParts(self.common(parts.common), rows))
         return (self.anchor + contexts if self.around is None else self.around) + mapped
 

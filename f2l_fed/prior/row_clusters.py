@@ -47,7 +47,8 @@ class RowClusters:
         """
         units = functional.normalize(rows, dim=3)
         there = row_is_present(rows)
-        flat = units[there]
+        # On vectors all of a site's pairs have one head on all examples: copies would be clusters.
+        flat = units[there].unique(dim=0)
         chosen = flat[:: -(-len(flat) // _MOST_ROWS)]
         first = torch.from_numpy(_clustered(chosen.double().numpy()))
         means = torch.zeros(int(first.max()) + 1, rows.shape[3]).index_add_(0, first, chosen)

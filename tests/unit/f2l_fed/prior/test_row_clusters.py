@@ -47,6 +47,7 @@ def test_the_centroids_without_a_site_are_those_of_the_others_alone():
 
 def test_a_cluster_that_only_one_site_has_goes_with_it():
     rows = torch.eye(4)[torch.tensor([[0, 1], [0, 1], [2, 3], [0, 1]])][:, None]
+    rows = rows + 0.05 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
     clusters = RowClusters.of(rows)
     assert len(clusters.centroids_without(2)) < len(clusters.centroids)
 
@@ -65,3 +66,13 @@ def test_more_rows_than_are_clustered_all_get_a_label():
     drawn = drawn_heads(sites=300, pairs=2)
     clusters = RowClusters.of(drawn.weights)
     assert int(clusters.counts.sum()) == 300 * 2 * 4
+
+
+def test_equal_rows_of_a_site_are_one():
+    """On vectors all pairs of a site have one head on all examples; it is no class of its own."""
+    draws = torch.Generator().manual_seed(0)
+    centres = torch.randn(6, 8, generator=draws)
+    chosen = torch.stack([torch.randperm(6, generator=draws)[:3] for _ in range(20)])
+    once = centres[chosen] + 0.3 * torch.randn(20, 3, 8, generator=draws)
+    clusters = RowClusters.of(once[:, None].expand(-1, 16, -1, -1))
+    assert len(clusters.centroids) == len(RowClusters.of(once[:, None]).centroids) == 6
