@@ -9,13 +9,13 @@ new domain (``domain``), classes that nobody has (``unknown``), or three known a
 (``mixed``); they have few examples a class and up to twenty to be tested on. No example, and no
 other vendor's picture of the same emoji, is on both sides.
 
-Features are centred by the mean of the training sites' and scaled to a root mean square norm of 1;
-with a backbone, both numbers belong to its fixed part. Everything else is the product's own path
-for heads on a body: contexts, pairs, ridge, likeness gate, pull, temperature. Arms: ``generated``;
-the same after 20 pulled steps; logistic regression with a strength by 5-fold cross-validation (at
-one shot: the strength that is best on average at other seeds), which the leads are paired with; a
-logistic head of fixed strength; class means, and cosines to class means. All are measured at the
-same sites. Intervals are Student's 95% intervals over sites and seeds together.
+Features are centred by the mean of the training sites' and scaled to a root mean square norm of 1,
+or with ``--fixed`` by the constants of a backbone's file (`backbones`). Everything else is the
+product's own path for heads on a body: contexts, pairs, ridge, likeness gate, pull, temperature.
+Arms: ``generated``; the same after 20 pulled steps; logistic regression with a strength by 5-fold
+cross-validation (at one shot: the strength that is best on average at other seeds), which the leads
+are paired with; a logistic head of fixed strength; class means, and cosines to class means. All are
+measured at the same sites. Intervals are Student's 95% intervals over sites and seeds together.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Setting:
         examples: Examples a class of a training site.
         map_shots: Examples a class of a training site's contexts.
         shots: Examples a class of held-out sites.
+        fixed: Whether features are taken as they are: a backbone's file has centred them.
     """
 
     features: Path
@@ -73,12 +74,13 @@ class Setting:
     examples: int
     map_shots: int
     shots: tuple[int, ...]
+    fixed: bool = False
 
 
 class Features:
     """Features of one set, divided into a part for training sites and a part for held-out ones."""
 
-    def __init__(self, file: Path, rng: torch.Generator) -> None:
+    def __init__(self, file: Path, rng: torch.Generator, *, fixed: bool = False) -> None:
         with np.load(file) as found:
             read = {name: torch.from_numpy(found[name]) for name in found.files}
         self.y, self.domain, self.group = read["y"], read["domain"], read["group"]
@@ -101,6 +103,9 @@ class Features:
         cut = round(len(order) * 2 / 3)
         self.known = [usable[number] for number in order[:cut]]
         self.unknown = [usable[number] for number in order[cut:]]
+        self.x = read["x"]
+        if fixed:
+            return
         training = self.rows_of(self.known, domain=0, held_out=False)
         centred = read["x"] - read["x"][training].mean(0)
         self.x = centred / centred[training].square().sum(1).mean().sqrt()
@@ -226,7 +231,7 @@ def job(setting: Setting, seed: int) -> dict[str, list[dict[str, float]]]:
     torch.set_num_threads(1)
     config = replace(load_config(None, ["target.adapt=head"]), seed=seed)
     rng = generator_for("pretrained heads", seed, "division")
-    data = Features(setting.features, rng)
+    data = Features(setting.features, rng, fixed=setting.fixed)
     width = data.x.shape[1]
     body = Body.of(Target.of("linear", partial(nn.Linear, width, WAYS), (width,), WAYS))
     work = CommonWork(
@@ -260,6 +265,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 15])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--fixed", action="store_true", help="features of `backbones`")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     setting = Setting(
@@ -269,6 +275,7 @@ def main() -> None:
         examples=chosen.examples,
         map_shots=chosen.map_shots,
         shots=tuple(chosen.shots),
+        fixed=chosen.fixed,
     )
     seeds = [chosen.first_seed + number for number in range(chosen.seeds)]
     done = side_by_side(job, [(setting, seed) for seed in seeds])
