@@ -57,7 +57,7 @@ class PolicyConfig:
             parameters and probes again. Where all sites share a body, "probe" and "update" are
             output layers on it, and "body" is the body after training on the site's examples.
         maximum_body_change: Largest change of the body from one to the next, relative to its
-            length, that the site goes along with.
+            length or to 1 where that is more, that the site goes along with.
         apps: SHA-256 of the Flower apps on whose behalf the site answers, separated by spaces;
             "" for any, since what the server sends is never run here.
     """

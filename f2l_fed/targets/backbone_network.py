@@ -54,7 +54,7 @@ def backbone_network(name: str) -> nn.Module:
                 "the backbone's network can't be built",
                 where=_WHERE,
                 got=f"{name!r} ({told(error)})",
-                remedy="Its factory is called without arguments.",
+                remedy="" if kind == _TIMM else "Its factory is called without arguments.",
             ) from error
     if not isinstance(network, nn.Module):
         raise TargetError(

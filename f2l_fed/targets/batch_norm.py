@@ -21,7 +21,7 @@ _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def running_statistics(network: nn.Module, *, where: str) -> dict[str, Tensor]:
     """Means and variances of the batch normalisations of a network's adapted part, by name.
 
-    A batch normalisation whose own parameters are frozen belongs to the frozen part.
+    Those of one whose parameters are frozen, or whose momentum is 0, belong to the frozen part.
 
     Raises:
         TargetError: If one normalises by the batch even when the network predicts.
@@ -74,9 +74,11 @@ def with_valid_variances(
     return {**tensors, **{name: tensors[name].clamp(min=0) for name in variances}}
 
 
-def _is_frozen(layer: nn.Module) -> bool:
+def _is_frozen(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> bool:
+    """Whether running statistics stay as they are: with frozen parameters, or without momentum."""
     own = list(layer.parameters())
-    return bool(own) and not any(parameter.requires_grad for parameter in own)
+    frozen = bool(own) and not any(parameter.requires_grad for parameter in own)
+    return frozen or layer.momentum == 0
 
 
 def _normalisations(

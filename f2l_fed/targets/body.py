@@ -185,6 +185,14 @@ def body_digest(body: Tensor) -> str:
     return sha256(body.numpy().data).hexdigest()
 
 
+def length_of(body: Tensor) -> float:
+    """Euclidean length of a (B,) body, at least 1; bounds on its change are relative to it.
+
+    Low-rank changes are zero at first, so their own length would bound nothing.
+    """
+    return max(float(body.norm()), 1.0)
+
+
 @torch.no_grad()
 def _require_last(network: Target, template: nn.Module, layer: nn.Linear, where: str) -> None:
     """Raises TargetError unless the linear layer is the last thing that the network does."""

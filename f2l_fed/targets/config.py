@@ -50,6 +50,7 @@ class TargetConfig:
                 where="adapt",
                 expected="head",
                 got=self.adapt,
+                remedy="A network of your own can adapt more: see docs/backbones.md.",
             )
         choice(self, "adapt", ADAPTED)
         digest = not self.backbone or re.fullmatch(r"[0-9a-f]{64}", self.backbone) is not None

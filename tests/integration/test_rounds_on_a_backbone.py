@@ -184,3 +184,21 @@ def test_a_site_with_a_privacy_budget_gets_its_network_and_spends_nothing(conduc
     assert site_of(federation, 1).budget.spent()["spent"] == 0
     records = federation.zoo.snapshot().records(round=1)
     assert "site-001" not in {record.site for record in records}
+
+
+def test_a_low_rank_body_of_one_s_own_network_is_trained_by_all(tmp_path):
+    name = "tests.support.backbones:adapted_network"
+    more = (f"target.name={name}", "episodes.first=4", "episodes.steps=2")
+    federation, _ = small_federation(tmp_path / "out", settings=(*SETTINGS, *more))
+    assert [state.step for state in run_inline(federation, 2)] == ["done"] * 2
+    assert federation.body.layout.names == ("0.second.change", SCALE)
+    first, last = federation.anchor(None), federation.next_anchor(federation.releases.promoted())
+    assert not first[:-1].any()
+    assert last[:-1].any()
+    model = load_model(site_of(federation).state)
+    export_model(model, tmp_path / "exported")
+    program = torch.export.load(tmp_path / "exported" / "model.pt2").module()
+    x = site_of(federation).validation.x
+    whole = federation.network.logits(model.weights, x)
+    torch.testing.assert_close(program(x), whole, rtol=1e-4, atol=1e-5)
+    assert len(model.weights) < 200

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from f2l_fed.targets.adaptation import adapted
 from f2l_fed.targets.backbone import InstalledBackbone
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
 from f2l_fed.targets.backbone_preparation import prepare_backbone
@@ -64,3 +65,12 @@ def installed(
 def opened(folder: Path) -> InstalledBackbone:
     """An installed backbone in a folder."""
     return InstalledBackbone.of(installed(folder), folder)
+
+
+def adapted_network(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network of one's own: the backbone with low-rank changes in its last layer, and a head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        backbone = SmallBackbone()
+    body = adapted(backbone, "lora", layers=["second"], rank=2)
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(FEATURES, classes))
