@@ -63,6 +63,7 @@ def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) ->
             where=f"{where}: {prefix}{error.where}".rstrip(": "),
             expected=error.expected,
             got=error.got,
+            remedy=error.remedy,
         ) from error
 
 
