@@ -268,7 +268,12 @@ def load_simulation_config(path: Path | None, overrides: Sequence[str] = ()) -> 
         values["target"]["name"] = ADAPTER
     return SimulationSettings(
         federation=config_of(values, where=where),
-        reading=from_mapping(ReadingConfig, data, where=f"{where} [data]"),
+        reading=from_mapping(
+            # Numbers are scaled as at new sites, unless the settings say otherwise.
+            ReadingConfig,
+            {"scale": "standard", **data},
+            where=f"{where} [data]",
+        ),
         backbone=from_mapping(BackboneConfig, backbone, where=f"{where} [backbone]"),
     )
 

@@ -14,7 +14,6 @@ from clients.commands.console import AsJson, SiteFile, out, plain, say
 data = typer.Typer(
     help="See the site's data as they reach the network.",
     no_args_is_help=True,
-    add_completion=False,
 )
 
 

@@ -11,26 +11,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clients.commands.console import AsJson, SiteFile, out, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.errors import F2LError, UsageError
 
 if TYPE_CHECKING:
     from f2l_fed.wire.kit import Kit
 
 
+@interruption_told(
+    "a registration that the server has taken already is finished by the same command"
+)
 def init(
     kit: Annotated[
         Path,
         typer.Argument(metavar="KIT|DIR", help="The site's kit; without one, the site's folder."),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Labelled examples: a file or a folder of images.")
+        Path | None, typer.Option(help="Read labelled examples from this file or folder.")
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="The site's folder; by default one of its name.")
+        Path | None, typer.Option(help="Create this folder; by default one of the site's name.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Without a kit, the site's name.")] = "",
+    name: Annotated[str, typer.Option(help="Name the site, where there is no kit.")] = "",
     fingerprint: Annotated[
-        str, typer.Option(help="The kit's fingerprint, as the administrator has told it.")
+        str,
+        typer.Option(help="Compare the kit with the administrator's fingerprint."),
     ] = "",
 ) -> None:
     """Register the site with its kit, once, and write a commented site.toml."""
@@ -46,6 +51,12 @@ def init(
             "the site's name comes either from its kit or from --name",
             where=str(kit),
             expected="the file of a kit, or a folder and --name",
+        )
+    if into is not None and not with_kit:
+        raise UsageError(
+            "without a kit the folder is named once",
+            where="--into",
+            remedy="Give the folder in place of the kit.",
         )
     read = read_kit(kit, now=utc_now()) if with_kit else None
     if read:
@@ -83,8 +94,8 @@ def _compare(kit: Kit, path: Path, fingerprint: str) -> None:
 
 def check(
     site_file: SiteFile,
-    target: Annotated[str, typer.Option(help="Also check that this network fits.")] = "",
-    classes: Annotated[int, typer.Option(help="Number of outputs of that network.")] = 0,
+    target: Annotated[str, typer.Option(help="Check that this network fits, too.")] = "",
+    classes: Annotated[int, typer.Option(help="Expect this number of outputs.")] = 0,
     offline: Annotated[bool, typer.Option(help="Do not connect to the server.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,6 +121,7 @@ def check(
         sys.exit(2)
 
 
+@interruption_told("a renewal that has begun is finished by the same command, or the daemon")
 def renew(
     site_file: SiteFile,
     keep_keys: Annotated[bool, typer.Option(help="Keep the keys.")] = False,

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import F2LError, PolicyRefusal, UsageError, visible
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
     from clients.training.fine_tuning import FineTuned
 
 
+@interruption_told("the site keeps the network that it had")
 def generate(
     site_file: SiteFile,
     steps: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of gradient steps; by default the server's."),
+        typer.Option(min=0, help="Take this many gradient steps; by default the server's."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Only from the latest start, without the server.")
+        bool, typer.Option("--offline", help="Start from the latest start, without the server.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -110,7 +112,8 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
 ) -> None:
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
-    from clients.site.model_store import export_model, load_model
+    from clients.site.exported_program import export_model
+    from clients.site.model_store import load_model
     from clients.site.site import SiteFolder
     from clients.site.site_features import backbone_module
 

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, plain, say
+from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
 from f2l_fed.errors import DataError, UsageError, visible
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from f2l_fed.data.readers.findings import Findings
 
 
+@interruption_told("no predictions are written")
 def predict(
     site_file: SiteFile,
     inputs: Annotated[
         Path,
-        typer.Option("--input", help="A table, an .npz with x, an image, or a folder of images."),
+        typer.Option("--input", help="Read a table, an .npz, an image or a folder of images."),
     ],
-    output: Annotated[Path, typer.Option(help="The predictions: a .csv or .jsonl file.")],
+    output: Annotated[Path, typer.Option(help="Write predictions to a .csv or .jsonl file.")],
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -36,7 +38,7 @@ def predict(
     goal: Annotated[
         float,
         typer.Option(
-            min=0.01, max=1, help="Accuracy on validation examples without those abstained from."
+            min=0.01, max=1, help="Reach this accuracy on validation examples that are answered."
         ),
     ] = 0.95,
     force: Annotated[bool, typer.Option(help="Replace the output.")] = False,
@@ -93,9 +95,9 @@ def predict(
 
 def evaluate(
     site_file: SiteFile,
-    data: Annotated[Path, typer.Option(help="Labelled examples that were not learned from.")],
+    data: Annotated[Path, typer.Option(help="Measure on labelled examples, new to it.")],
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the calibration to this .svg file.")
+        Path | None, typer.Option(help="Draw the calibration to this .svg file, too.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

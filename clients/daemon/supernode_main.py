@@ -40,6 +40,7 @@ from clients.daemon.node_state import AnsweringNodeState, pull_whole_message
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
 from clients.site import limits
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.proxies import proxy_to
 from f2l_fed.flower.inner_access import SOCKET
 
 SILENCE_S = 120
@@ -58,8 +59,28 @@ _NOTICED_S = 3.0
 _PULL = "_pull_and_store_message"
 
 
-class CertifiedClient(FleetHttpClient):
-    """Flower's client of the Fleet routes, with the site's certificate.
+class SiteClient(FleetHttpClient):
+    """Flower's client of the Fleet routes, by the same proxy as all requests of a site."""
+
+    def __init__(self, base_url: str, **settings: Any) -> None:
+        super().__init__(base_url, **settings)
+        url, timeout = httpx.URL(base_url), self._client.timeout
+        secure = url.scheme == "https"
+        found = proxy_to(url.host, url.port or 443) if secure else None
+        auth = (found.user, found.password) if found and found.user else None
+        proxy = httpx.Proxy(f"http://{found.address}", auth=auth) if found else None
+        self._client.close()
+        self._client = httpx.Client(
+            verify=settings.get("verify", True),
+            timeout=timeout,
+            follow_redirects=True,
+            trust_env=False,
+            proxy=proxy,
+        )
+
+
+class CertifiedClient(SiteClient):
+    """A site's client with the site's certificate.
 
     It notes the node's number while the node is active. A client that finds such a note follows
     one that was killed, and deactivates that node first: Flower accepts no second node with a key
@@ -140,8 +161,8 @@ def main() -> None:
         (nodestate_factory, "InMemoryNodeState", AnsweringNodeState),
         (start_client_internal, _PULL, partial(pull_whole_message, pull)),
     ]
-    if os.environ.get(CERTIFICATE_VARIABLE):
-        changes.append((fleet_http_connection, "FleetHttpClient", CertifiedClient))
+    client = CertifiedClient if os.environ.get(CERTIFICATE_VARIABLE) else SiteClient
+    changes.append((fleet_http_connection, "FleetHttpClient", client))
     for module, name, change in changes:
         if not hasattr(module, name):
             sys.exit(f"this version of Flower has no {name}; nothing is run")

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.keys import NEW, Keys, take_over
 from clients.site.config import ServerConfig
 from clients.site.sent_log import utc_now
@@ -143,9 +144,8 @@ def _post(
     server: ServerConfig, folder: Path, path: str, form: EnrolmentForm | RenewalForm
 ) -> dict[str, Any]:
     """Sends a form and returns the reply, which has a text "certificate"; nothing is checked."""
-    host, port = server.host_and_port
     context = ssl.create_default_context(cafile=folder / AUTHORITY)
-    connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+    connection = https_connection(server, context, timeout_s=_TIMEOUT_S)
     try:
         connection.request(
             "POST", path, json.dumps(asdict(form)), {"content-type": "application/json"}
@@ -170,7 +170,7 @@ def _post(
         raise EnrolmentError(
             "the server can't be reached",
             where=server.address,
-            got=str(getattr(error, "strerror", "") or type(error).__name__),
+            got=failure_reason(error, server),
             remedy="Check the network and whether the server runs, then try again.",
         ) from error
     finally:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from flwr.app import RecordDict
 
+from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.server_connection import tls_of_site
 from clients.site.site import SiteFolder
 from f2l_fed.errors import F2LError, WireError
@@ -81,9 +82,8 @@ class NetworkRequests:
     ) -> tuple[int, bytes, str]:
         """The status of an answer, its body and its tag."""
         server = self._site.server
-        host, port = server.host_and_port
         most = self._site.config.policy.maximum_download_bytes + _FRAMING_BYTES
-        connection = http.client.HTTPSConnection(host, port, timeout=_CONNECT_S, context=self._tls)
+        connection = https_connection(server, self._tls, timeout_s=_CONNECT_S)
         try:
             connection.connect()
             connection.sock.settimeout(_ANSWER_S)
@@ -101,7 +101,7 @@ class NetworkRequests:
             raise ServerUnavailable(
                 "the server can't be reached",
                 where=server.address,
-                got=str(getattr(error, "strerror", "") or type(error).__name__),
+                got=failure_reason(error, server),
             ) from error
         finally:
             connection.close()

@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
+from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.keys import read_certificate
 from clients.site.config import ServerConfig
 from clients.site.site import SiteFolder
@@ -64,10 +65,10 @@ def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
         site: A site with a certificate, whose connection has no problem.
         now: This machine's time, with a time zone.
     """
-    context, (host, port) = tls_of_site(site, now=now), site.server.host_and_port
+    context = tls_of_site(site, now=now)
     if context is None:
         return False
-    connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+    connection = https_connection(site.server, context, timeout_s=_TIMEOUT_S)
     try:
         connection.request("GET", SELF_PATH)
         facts: Any = json.loads(connection.getresponse().read(_LARGEST_REPLY_BYTES))
@@ -122,22 +123,41 @@ def _tls(site: SiteFolder) -> ssl.SSLContext | None:
         ) from error
 
 
-def _clock_problem(site: SiteFolder, now: datetime) -> str:
-    """The difference between both clocks, as a sentence, where it is too large; or ""."""
-    context, server = _tls(site), site.server
+def seconds_ahead(site: SiteFolder, now: datetime) -> float | None:
+    """Seconds that a time is ahead of the server's; None where it does not tell its own.
+
+    Args:
+        site: The site.
+        now: This machine's time, with a time zone.
+
+    Raises:
+        ConfigError: If root certificates or proxy can't be used.
+    """
+    server_time = _server_time(site)
+    return None if server_time is None else (now - server_time).total_seconds()
+
+
+def _server_time(site: SiteFolder) -> datetime | None:
+    context = _tls(site)
     if context is None:
-        return ""
+        return None
     # With a wrong clock the server's certificate may seem to be not valid yet or any more.
     context.verify_flags |= _NO_TIME_CHECK
-    host, port = server.host_and_port
-    connection = http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
+    connection = https_connection(site.server, context, timeout_s=_TIMEOUT_S)
     try:
         connection.request("GET", "/health")
-        server_time = parsedate_to_datetime(connection.getresponse().getheader("date", ""))
+        return parsedate_to_datetime(connection.getresponse().getheader("date", ""))
     except (OSError, http.client.HTTPException, ValueError):
-        return ""
+        return None
     finally:
         connection.close()
+
+
+def _clock_problem(site: SiteFolder, now: datetime) -> str:
+    """The difference between both clocks, as a sentence, where it is too large; or ""."""
+    server_time = _server_time(site)
+    if server_time is None:
+        return ""
     ahead_s = (now - server_time).total_seconds()
     if abs(ahead_s) <= CLOCK_TOLERANCE_S:
         return ""
@@ -145,7 +165,7 @@ def _clock_problem(site: SiteFolder, now: datetime) -> str:
     return str(
         ConfigError(
             f"this machine's clock is {abs(ahead_s):.0f} s {relation} the server's",
-            where=server.address,
+            where=site.server.address,
             expected=f"at most {CLOCK_TOLERANCE_S} s",
             got=f"{now:%Y-%m-%d %H:%M:%S} here, {server_time:%Y-%m-%d %H:%M:%S} there, UTC",
             remedy="Set the clock that is wrong, for instance with timedatectl set-ntp true.",
@@ -178,27 +198,34 @@ def _load_certificate(context: ssl.SSLContext, site: SiteFolder, now: datetime) 
 
 
 def _reach_problem(server: ServerConfig, context: ssl.SSLContext | None) -> str:
-    host, port = server.host_and_port
+    if context is None:
+        try:
+            socket.create_connection(server.host_and_port, timeout=_TIMEOUT_S).close()
+        except OSError as error:
+            return f"{server.address}: the server can't be reached: {error.strerror or error}."
+        return ""
+    connection = https_connection(server, context, timeout_s=_TIMEOUT_S)
     try:
-        with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
-            if context is not None:
-                with context.wrap_socket(connection, server_hostname=host) as secure:
-                    if server.certificate:
-                        return _membership_problem(server, secure)
+        connection.connect()
+        return _membership_problem(server, connection) if server.certificate else ""
     except ssl.SSLCertVerificationError as error:
         return f"{server.address}: the server's certificate is refused: {error.verify_message}."
-    except OSError as error:
-        return f"{server.address}: the server can't be reached: {error.strerror or error}."
-    return ""
+    except (OSError, http.client.HTTPException) as error:
+        reason = failure_reason(error, server)
+        return f"{server.address}: the server can't be reached: {reason}."
+    finally:
+        connection.close()
 
 
-def _membership_problem(server: ServerConfig, secure: ssl.SSLSocket) -> str:
-    head = f"GET {SELF_PATH} HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n"
-    secure.sendall(head.encode())
-    status = secure.recv(1024).split(b" ")[1:2]
-    if status == [b"200"]:
+def _membership_problem(server: ServerConfig, connection: http.client.HTTPSConnection) -> str:
+    connection.request("GET", SELF_PATH)
+    try:
+        status = connection.getresponse().status
+    except (http.client.HTTPException, ValueError):
+        status = 0
+    if status == 200:
         return ""
-    if status == [b"401"]:
+    if status == 401:
         return (
             f"{server.address}: the server does not know this site, or has removed it. "
             "Ask the administrator."

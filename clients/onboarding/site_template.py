@@ -14,8 +14,8 @@ from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.files import require_readable
-from f2l_fed.errors import UsageError
-from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY
+from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 from f2l_fed.wire.kit import Kit
 
 _TEMPLATE = """\
@@ -50,6 +50,11 @@ path = {data}
 label = ""
 ignore = []
 group = ""
+# Where sites' tables may differ: the features that all have agreed on, so that every site has the
+# same ones. Columns in their order, and those with a feature that tells where values are missing.
+# The texts of a column follow in a section [data.categories], such as colour = ["red", "blue"].
+columns = []
+indicators = []
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
@@ -57,7 +62,9 @@ encoding = ""
 # Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
 gaps = "indicator"
 # "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+# The same for the channels of images.
 scale = "standard"
+image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
 resize = []
 mode = ""
@@ -187,6 +194,10 @@ def create_site(
         DataError: If there is nothing at ``data``.
         ConfigError: If the name can't be used.
     """
+    if not is_name(name):
+        raise ConfigError(
+            "this can't be a site's name", where="--name", expected=NAME_RULE, got=ascii(name[:80])
+        )
     path = _require_new(folder, data)
     folder.mkdir(parents=True, exist_ok=True)
     inside = data.resolve().is_relative_to(folder.resolve())

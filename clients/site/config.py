@@ -11,7 +11,7 @@ from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.core.validation import choice, require, share
+from f2l_fed.core.validation import require, share
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
@@ -68,16 +68,9 @@ class DataConfig(ReadingConfig):
 
     Args:
         path: File or folder of labelled examples, relative to the configuration's folder.
-        scale: "standard" gives every number of a vector mean 0 and standard deviation 1 over the
-            training rows, "" leaves it as it is.
     """
 
     path: str
-    scale: str = ""
-
-    def __post_init__(self) -> None:
-        ReadingConfig.__post_init__(self)
-        choice(self, "scale", ("", "standard"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

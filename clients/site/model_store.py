@@ -10,21 +10,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding
-from f2l_fed.errors import DataError, UsageError
+from f2l_fed.errors import DataError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
@@ -32,7 +29,6 @@ from f2l_fed.targets.layout import WeightLayout
 
 WEIGHTS = "model.safetensors"
 FACTS = "model.json"
-PROGRAM = "model.pt2"
 START = "start.safetensors"
 
 
@@ -190,71 +186,12 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def export_model(model: Model, folder: Path, backbone: nn.Module | None = None) -> None:
-    """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
-
-    The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed; it takes any
-    number of inputs at a time: images as float32, features of a table in their own units as
-    float64, since a time in seconds or the like has more digits than float32 keeps. It contains the
-    frozen backbone, of which the other two files have the digest alone.
-
-    Args:
-        model: The network.
-        folder: Folder for the files; created where absent.
-        backbone: The frozen part, where the network takes features.
-
-    Raises:
-        UsageError: If the folder holds one of these files already.
-    """
-    for name in (WEIGHTS, FACTS, PROGRAM):
-        if (folder / name).exists():
-            raise UsageError(
-                "the file exists already", where=str(folder / name), remedy="Choose another folder."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = model.facts
-    module = whole_module(model, backbone)
-    encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
-    program = torch.export.export(
-        Scaled(module, *encoding.scales) if encoding.columns else module,
-        (torch.zeros(2, *facts.input_shape, dtype=torch.float64 if encoding.columns else None),),
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
-    torch.export.save(program, folder / PROGRAM)
-    save_model(folder, model)
-
-
 def whole_module(model: Model, backbone: nn.Module | None) -> nn.Module:
     """A network that takes the data's inputs, behind its frozen part where it has one."""
     facts = model.facts
     target = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
     module = target.module(model.weights)
     return module if backbone is None else nn.Sequential(backbone, module).eval()
-
-
-class Scaled(nn.Module):
-    """A network behind the scaling of its features.
-
-    Args:
-        module: The network, for scaled features.
-        means: What is subtracted from each feature.
-        spreads: What it is divided by after that.
-    """
-
-    means: Tensor
-    spreads: Tensor
-
-    def __init__(self, module: nn.Module, means: Sequence[float], spreads: Sequence[float]) -> None:
-        super().__init__()
-        self.module = module
-        self.register_buffer("means", torch.tensor(means, dtype=torch.float64))
-        self.register_buffer("spreads", torch.tensor(spreads, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, K) for features (n, F) in their own units, best as float64."""
-        scaled = (x - self.means) / self.spreads
-        logits: Tensor = self.module(scaled.float())
-        return logits
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:

@@ -115,7 +115,7 @@ class Predictor:
         here = Findings(raw.where)
         raw = part_of(raw, TEST, here)
         y = number_labels(raw, facts.labels, here, remedy="Correct them, or leave them out.")
-        x = self.encoding.encode(raw, here) if raw.columns else FeatureEncoding().encode(raw, here)
+        x = self.encoding.encode(raw, here)
         here.require_none()
         for remark in (*raw.remarks, *here.remarks):
             findings.remark(remark)

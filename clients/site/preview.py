@@ -23,7 +23,8 @@ _FEATURES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewExample:
-    """One example: its place in the data, its label, and its input as float32 tensor."""
+    """One example: its place in the data, its label, and its input as float32 tensor, an image in
+    [0, 1]."""
 
     place: str
     label: str
@@ -112,10 +113,18 @@ def _chosen(examples: SiteExamples, shown: int) -> tuple[PreviewExample, ...]:
         PreviewExample(
             place=examples.places[row],
             label=_label(examples, int(y[row])),
-            x=examples.train.x[row],
+            x=_shown(examples, row),
         )
         for row in turns[:shown]
     )
+
+
+def _shown(examples: SiteExamples, row: int) -> Tensor:
+    """An example to learn from as its input; an image as the picture that it is."""
+    x = examples.train.x[row : row + 1]
+    if x.ndim == 4:
+        x = torch.from_numpy(examples.encoding.pictures(x.numpy()))
+    return x[0]
 
 
 def _label(examples: SiteExamples, number: int) -> str:

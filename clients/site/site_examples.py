@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from clients.site.config import SiteConfig
-from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data.array_checks import AnyArray, IntArray
-from f2l_fed.data.readers.division import held_out_groups, joined_groups, same_rows
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding, fit_encoding
+from f2l_fed.data.readers.division import kept_aside, same_rows
+from f2l_fed.data.readers.encoding_fit import fit_encoding
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.numbering import number_labels, output_names
 from f2l_fed.data.readers.raw_examples import (
@@ -85,10 +85,7 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
     findings.require_none()
     train, held_out, test = _parts(raw, y, config, findings)
     private = bool(config.privacy.epsilon)
-    scaled = bool(config.data.scale)
-    if scaled and private and raw.columns:
-        findings.remark("The numbers are not scaled, since there is a privacy budget.")
-    encoding = fit_encoding(raw, train, config.data, findings, scaled=scaled, private=private)
+    encoding = fit_encoding(raw, train, config.data, findings, private=private)
     x = encoding.encode(raw, findings)
     findings.require_none()
 
@@ -125,7 +122,8 @@ def _further(
     findings: Findings,
 ) -> Examples:
     """The examples of a file of their own to measure on."""
-    raw = read_raw(folder / config.validation, config.data, encoding if encoding.columns else None)
+    known = encoding if encoding.columns or encoding.white else None
+    raw = read_raw(folder / config.validation, config.data, known)
     here = Findings(raw.where)
     raw = part_of(raw, VALIDATION, here)
     y = number_labels(raw, names, here)
@@ -184,62 +182,16 @@ def _parts(
     if held_out.size:
         _remark_overlap(raw.inputs[train], raw.inputs[held_out], findings)
         return train, held_out, test
-    held_out = train[_held_out(raw.take(train), y[train], config, findings)]
+    aside = kept_aside(
+        raw.take(train),
+        y[train],
+        config.validation_fraction,
+        findings,
+        site=config.name,
+        private=bool(config.privacy.epsilon),
+    )
+    held_out = train[aside]
     return np.setdiff1d(train, held_out), held_out, test
-
-
-def _held_out(raw: RawExamples, y: IntArray, config: SiteConfig, findings: Findings) -> IntArray:
-    """A fixed share of every class to measure on: at least one example, but never the last."""
-    order = torch.randperm(len(y), generator=generator_for(config.name, "validation")).numpy()
-    copies = same_rows(raw.inputs)
-    repeated = len(copies) - len(np.unique(copies))
-    rows = _share_of_every_class(y, order, config.validation_fraction)
-    kept = "are spread over both sides of the split, so the measured accuracy says too much"
-    if raw.groups is not None:
-        rows = held_out_groups(raw.groups, y, order, config.validation_fraction)
-        count = len(np.unique(raw.groups))
-        findings.remark(f"{count} groups of examples are kept together in the split.")
-        # With a privacy budget, no example decides on which side another one is.
-        if repeated and not config.privacy.epsilon:
-            joined = joined_groups(raw.groups, copies)
-            together = held_out_groups(joined, y, order, config.validation_fraction)
-            if set(y[together]) == set(y[rows]):
-                rows = together
-        if not np.isin(copies[rows], np.delete(copies, rows)).any():
-            kept = "are kept on one side of the split"
-    elif repeated and not config.privacy.epsilon:
-        # With a privacy budget, no example decides on which side another one is.
-        together = held_out_groups(copies, y, order, config.validation_fraction)
-        if set(y[together]) == set(y[rows]):
-            rows, kept = together, "are kept on one side of the split"
-    if repeated:
-        findings.remark(f"{repeated} examples are exact copies of others; copies {kept}.")
-        _remark_contradictions(copies, y, findings)
-    if not rows.size:
-        raise DataError(
-            "no class has two examples"
-            if raw.groups is None
-            else "no group can be kept aside without taking the last one of a class",
-            where=f"site {config.name}",
-            remedy="Add examples, or name others under validation.",
-        )
-    return rows
-
-
-def _share_of_every_class(y: IntArray, order: IntArray, fraction: float) -> IntArray:
-    held_out = []
-    for label in np.unique(y):
-        members = order[y[order] == label]
-        count = max(round(fraction * len(members)), 1)
-        held_out.append(members[: min(count, len(members) - 1)])
-    return np.concatenate(held_out)
-
-
-def _remark_contradictions(copies: IntArray, y: IntArray, findings: Findings) -> None:
-    pairs = np.unique(np.stack([copies, y]), axis=1)
-    odd = int((np.bincount(pairs[0]) > 1).sum())
-    if odd:
-        findings.remark(f"{odd} examples occur several times with different labels.")
 
 
 def _remark_overlap(train: AnyArray, held_out: AnyArray, findings: Findings) -> None:

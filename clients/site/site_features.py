@@ -9,6 +9,7 @@ from torch import nn
 
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples
+from f2l_fed.errors import DataError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.feature_cache import cached_features
 from f2l_fed.targets.frozen_part import FrozenPart
@@ -26,12 +27,19 @@ def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None
 
     Raises:
         TargetError: If the site has another backbone or none, or its code does not suit the file.
-        DataError: If the backbone's file can't be read.
+        DataError: If the backbone's file can't be read, or images are scaled already.
     """
     if frozen is None:
         return site
     backbone = InstalledBackbone.of(site.config.backbone, site.path)
     backbone.require(frozen)
+    if site.encoding.channels:
+        raise DataError(
+            "the backbone scales the channels of images itself",
+            where="[data] image_scale",
+            expected='""',
+            got="standard",
+        )
     parts = (site.train.x, site.validation.x)
     train, validation = cached_features(site.state, backbone, parts, progress or _logged)
     return replace(

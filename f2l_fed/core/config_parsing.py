@@ -20,7 +20,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
     Args:
         kind: A dataclass whose fields are numbers, strings, booleans, lists of numbers or of
-            strings, lists of strings by name, or such dataclasses. A list of strings may also be
+            strings, lists of either by name, or such dataclasses. A list of strings may also be
             one text, separated by commas.
         values: By field name.
         where: File or option, for the error.
@@ -89,6 +89,10 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
         lists = {key: _texts(v) for key, v in value.items()} if isinstance(value, Mapping) else {}
         fits = isinstance(value, Mapping) and None not in lists.values()
         value = lists if fits else value
+    elif hint == Mapping[str, tuple[float, ...]]:
+        numbers = value.values() if isinstance(value, Mapping) else [None]
+        fits = all(isinstance(v, list | tuple) and all(map(_is_number, v)) for v in numbers)
+        value = {key: tuple(map(float, v)) for key, v in value.items()} if fits else value
     elif hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from f2l_fed.errors import UsageError
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of file systems without locks."""
 
 
 @contextmanager
@@ -32,7 +36,7 @@ def locked(
         create_folder: Whether a missing folder is created, too.
 
     Raises:
-        UsageError: If it is held by another and ``wait`` is false.
+        UsageError: If it is held by another and ``wait`` is false, or the file system has no locks.
         OSError: If the file can't be opened.
     """
     if create_folder:
@@ -48,6 +52,15 @@ def locked(
                 where=str(path),
                 remedy="Wait until it has ended, or end it.",
             ) from error
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise UsageError(
+                    "this file system has no locks",
+                    where=str(path),
+                    got=str(error.strerror),
+                    remedy="Use a folder on a local disk, or mount this one with locks.",
+                ) from error
+            raise
         yield
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ __all__ = [
     "FloatArray",
     "IntArray",
     "channels_first",
+    "not_whole",
     "read_codes",
     "read_examples",
     "require_inputs",
@@ -167,6 +168,14 @@ def require_one_each(values: AnyArray, key: str, examples: int, where: str) -> N
         )
 
 
+def not_whole(values: AnyArray) -> IntArray:
+    """Positions of floats that are no whole numbers, NaN and infinity among them; (m,) int64."""
+    if values.dtype.kind != "f":
+        return np.empty(0, np.int64)
+    # Infinity equals its own rounding, so finiteness is asked for by itself.
+    return np.flatnonzero(~(np.isfinite(values) & (values == np.rint(values))))
+
+
 def read_codes(values: AnyArray, key: str, examples: int, where: str) -> tuple[IntArray, int]:
     """Checks labels or groups and numbers their distinct values in sorted order.
 
@@ -187,10 +196,8 @@ def read_codes(values: AnyArray, key: str, examples: int, where: str) -> tuple[I
     ([1, 0, 1], 2)
     """
     require_one_each(values, key, examples, where)
-    # Infinity equals its own rounding, so finiteness is asked for by itself.
-    fractional = values.dtype.kind == "f" and ~(np.isfinite(values) & (values == np.rint(values)))
-    if np.any(fractional):
-        first = int(np.flatnonzero(fractional)[0])
+    if (odd := not_whole(values)).size:
+        first = int(odd[0])
         raise DataError(
             f"{key} is not whole at {key}[{first}]",
             where=where,

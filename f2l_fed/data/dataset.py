@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray, read_codes, read_examples
+from f2l_fed.data.array_checks import AnyArray, IntArray, read_codes, read_examples
+from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.errors import DataError
 
 __all__ = ["Dataset", "as_dataset", "first_occurrences", "load_npz", "read_arrays", "save_npz"]
@@ -27,19 +28,22 @@ class Dataset:
 
     Args:
         name: What reports call it.
-        x: (n, C, H, W) float32 images in [0, 1], or (n, F) float32 vectors.
+        x: (n, C, H, W) float32 images in [0, 1], or (n, F) float32 or float64 vectors, before any
+            preprocessing: NaN for gaps, and for texts their places in the column's values.
         y: (n,) int64, labels in [0, classes).
         classes: Number of classes.
         groups: (n,) int64, the natural site that each example comes from, or None.
         group_names: Names of these sites by their number; empty where they have none.
+        columns: The F columns of a table; empty where they have numbers, and for images.
     """
 
     name: str
-    x: FloatArray
+    x: AnyArray
     y: IntArray
     classes: int
     groups: IntArray | None = None
     group_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
 
 def as_dataset(
@@ -76,7 +80,7 @@ def as_dataset(
     return Dataset(name=name, x=examples, y=labels, classes=classes, groups=sites)
 
 
-def first_occurrences(x: FloatArray) -> IntArray:
+def first_occurrences(x: AnyArray) -> IntArray:
     """Finds the examples that are no exact copy of an earlier one.
 
     Args:
@@ -108,7 +112,7 @@ def load_npz(path: Path) -> Dataset:
     return as_dataset(path.stem, arrays["x"], arrays["y"], arrays.get("groups"), where=str(path))
 
 
-def save_npz(path: Path, x: FloatArray, y: IntArray, groups: IntArray | None = None) -> None:
+def save_npz(path: Path, x: AnyArray, y: IntArray, groups: IntArray | None = None) -> None:
     """Writes a dataset so that ``load_npz`` gives the same arrays back.
 
     Either the whole file appears or nothing does. Images that were bytes become bytes again,
@@ -116,7 +120,7 @@ def save_npz(path: Path, x: FloatArray, y: IntArray, groups: IntArray | None = N
 
     Args:
         path: The file, replaced where it exists; its folder is created.
-        x: (n, C, H, W) or (n, H, W) images in [0, 1], or (n, F) vectors, float32.
+        x: (n, C, H, W) or (n, H, W) images in [0, 1], float32; or (n, F) vectors, floats.
         y: (n,) int64, labels.
         groups: (n,) int64, natural sites, or None.
 
@@ -136,7 +140,7 @@ def save_npz(path: Path, x: FloatArray, y: IntArray, groups: IntArray | None = N
         temporary.unlink(missing_ok=True)
 
 
-def _compact(x: FloatArray) -> AnyArray:
+def _compact(x: AnyArray) -> AnyArray:
     # Vectors stay floats: load_npz scales integers of images only.
     if x.ndim == 2 or not ((x >= 0) & (x <= 1)).all():
         return x

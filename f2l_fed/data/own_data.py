@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
 from f2l_fed.data.readers.config import ReadingConfig
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding, fit_encoding
+from f2l_fed.data.readers.encoding_fit import fit_encoding
+from f2l_fed.data.readers.feature_encoding import unit_images
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, label_key
+from f2l_fed.data.readers.matching import match_columns
 from f2l_fed.data.readers.numbering import number_labels
-from f2l_fed.data.readers.raw_examples import RawExamples
+from f2l_fed.data.readers.raw_examples import Column, RawExamples
 from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.errors import DataError
 
@@ -36,10 +38,10 @@ def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ..
     """
     raw = read_raw(path, config)
     findings = _findings(raw)
-    encoding = fit_encoding(raw, np.arange(len(raw)), config, findings)
-    encoding = _centred([encoding], [raw])[0]
-    x = encoding.encode(raw, findings)
+    # Every site fits its own; the remarks on all examples are the same.
+    fit_encoding(raw, np.arange(len(raw)), config, findings)
     findings.require_none()
+    x = _inputs(raw)
     if raw.labels is None or len(raw.labels.names) < 2:
         raise DataError(
             "all examples have the same label",
@@ -56,6 +58,7 @@ def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ..
         y=raw.labels.codes,
         classes=len(raw.labels.names),
         groups=raw.groups,
+        columns=_without_units(raw.columns),
     )
     return dataset, findings.remarks
 
@@ -65,8 +68,8 @@ def read_sites(
 ) -> tuple[Dataset, tuple[str, ...]]:
     """Reads the data of several sites, one file or folder each.
 
-    Labels of one name are one class, and columns of one name one feature. Gaps are filled in by
-    each site's own median, and which features there are follows from all sites together.
+    Labels of one name are one class, and columns of one name one column, whose texts are those of
+    all sites.
 
     Args:
         sites: Name and data of each site.
@@ -89,17 +92,16 @@ def read_sites(
     for remark, those in by_remark.items():
         findings.remark(remark if len(those) == len(raws) else f"{', '.join(those)}: {remark}")
     names = _all_names([raw.labels for raw in raws.values() if raw.labels])
-    encodings = _common(
-        [fit_encoding(raw, np.arange(len(raw)), config, findings) for raw in raws.values()]
-    )
-    encodings = _centred(encodings, list(raws.values()))
-    x, y = [], []
-    for raw, encoding in zip(raws.values(), encodings, strict=True):
+    if all(raw.columns for raw in raws.values()):
+        raws = dict(zip(raws, match_columns(list(raws.values())), strict=True))
+    parts, y = [], []
+    for raw in raws.values():
+        fit_encoding(raw, np.arange(len(raw)), config, findings)
         here = _findings(raw)
-        x.append(encoding.encode(raw, here))
+        parts.append(_inputs(raw))
         y.append(number_labels(raw, names, here))
         here.require_none()
-    shapes = {name: part.shape[1:] for name, part in zip(raws, x, strict=True)}
+    shapes = {name: part.shape[1:] for name, part in zip(raws, parts, strict=True)}
     if len(set(shapes.values())) > 1:
         raise DataError(
             "the sites have examples of different shapes",
@@ -107,17 +109,31 @@ def read_sites(
             remedy="Bring them to one: --set data.resize=[64,64] or data.mode=rgb for images, "
             "data.ignore=[...] for columns that not all have.",
         )
+    x = np.concatenate(parts)
+    if copies := len(x) - len(first_occurrences(x)):
+        findings.remark(f"{copies} exact copies of other examples, at any site, are left out.")
     if len(names) < 2:
         raise DataError("all examples have the same label", expected="at least two classes")
     dataset = Dataset(
         name="sites",
-        x=np.concatenate(x),
+        x=x,
         y=np.concatenate(y),
         classes=len(names),
-        groups=np.repeat(np.arange(len(raws)), [len(part) for part in x]),
+        groups=np.repeat(np.arange(len(raws)), [len(part) for part in parts]),
         group_names=tuple(raws),
+        columns=_without_units(next(iter(raws.values())).columns),
     )
     return dataset, findings.remarks
+
+
+def _inputs(raw: RawExamples) -> AnyArray:
+    """Images in [0, 1], or the numbers of columns before any preprocessing."""
+    return raw.inputs if raw.columns else unit_images(raw.inputs)
+
+
+def _without_units(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns of numbers that stand without a unit in the simulated sites' files."""
+    return tuple(Column(name=column.name, values=column.values) for column in columns)
 
 
 def _findings(raw: RawExamples) -> Findings:
@@ -135,64 +151,3 @@ def _all_names(labels: Sequence[WrittenLabels]) -> tuple[str, ...]:
     if all(found.whole for found in labels):
         return tuple(sorted(spelling.values(), key=int))
     return tuple(sorted(spelling.values()))
-
-
-def _centred(
-    encodings: Sequence[FeatureEncoding], raws: Sequence[RawExamples]
-) -> list[FeatureEncoding]:
-    """The encodings with one mean for all where numbers lie so far from 0 that float32 would lose
-    their differences, such as times in seconds; a scenario's own scaling takes no notice."""
-    means = {}
-    for name in {column.name for column in encodings[0].columns if not column.values}:
-        found = [
-            raw.inputs[:, place]
-            for raw in raws
-            for place, column in enumerate(raw.columns)
-            if column.name == name and not column.values
-        ]
-        values = np.concatenate(found) if found else np.empty(0)
-        values = values[~np.isnan(values)]
-        if values.size and np.ptp(values) < _FAR * abs(values.mean()):
-            means[name] = float(values.mean())
-    return [
-        FeatureEncoding(
-            columns=tuple(
-                replace(column, mean=means.get(column.name, column.mean))
-                for column in encoding.columns
-            )
-        )
-        for encoding in encodings
-    ]
-
-
-_FAR = 1e-3
-"""Share of their mean that numbers vary by, below which they are centred."""
-
-
-def _common(encodings: Sequence[FeatureEncoding]) -> list[FeatureEncoding]:
-    """The encodings with the features of all of them: every text, and every gap."""
-    texts: dict[str, set[str]] = {}
-    gaps: set[str] = set()
-    for encoding in encodings:
-        for column in encoding.columns:
-            texts.setdefault(column.name, set()).update(column.values)
-            if column.indicator:
-                gaps.add(column.name)
-    fills = [{column.name: column.fill for column in encoding.columns} for encoding in encodings]
-    first = encodings[0].columns
-    return [
-        FeatureEncoding(
-            columns=tuple(
-                replace(
-                    column,
-                    values=column.values
-                    if texts[column.name] == set(column.values)
-                    else tuple(sorted(texts[column.name])),
-                    indicator=column.name in gaps,
-                    fill=fill.get(column.name, column.fill),
-                )
-                for column in first
-            )
-        )
-        for fill in fills
-    ]

@@ -121,6 +121,8 @@ def _start(config: RayConfig) -> None:
         _connection.callback(_shut_down)
         with token_mode(**{TOKEN_PATH: str(folder / TOKEN_FILE)}), _on_loopback():
             _start_patiently(config, folder)
+    except ConfigError:
+        raise
     except Exception as error:
         remedy = "Go on with the round."
         got = _first_line(error)

@@ -18,11 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from f2l_fed.errors import ConfigError
+
 TOKEN_FILE = "token"
 RAY_FOLDER = "r"
 _PREFIX = "f2l-ray-"
 # Sockets lie 84 characters deeper, and their whole path may have 107.
 _LONGEST = 23
+_PLACES = ("/tmp", "/var/tmp")
 _PATIENCE_S = 30.0
 
 
@@ -35,10 +38,11 @@ def session_folder() -> Iterator[Path]:
     Yields:
         The folder. The token, 64 hexadecimal digits, is in its file `TOKEN_FILE`, of mode 0600;
         `RAY_FOLDER` in it is free for Ray's own.
+
+    Raises:
+        ConfigError: If no folder for temporary files has a short name and can be written in.
     """
-    place = Path(tempfile.gettempdir())
-    if len(str(place)) > _LONGEST:
-        place = Path("/tmp")
+    place = _place()
     _remove_abandoned(place)
     folder, lock = _locked_folder(place)
     try:
@@ -49,6 +53,21 @@ def session_folder() -> Iterator[Path]:
     finally:
         _remove(folder)
         os.close(lock)
+
+
+def _place() -> Path:
+    """The first folder for temporary files with a short name in which this user can write."""
+    named = [tempfile.gettempdir(), *_PLACES, os.environ.get("XDG_RUNTIME_DIR", "")]
+    for place in map(Path, filter(None, named)):
+        if len(str(place)) <= _LONGEST and os.access(place, os.W_OK | os.X_OK):
+            return place
+    raise ConfigError(
+        "Ray finds no folder for temporary files",
+        where="TMPDIR",
+        expected=f"a folder that can be written in, with a path of at most {_LONGEST} characters",
+        got=", ".join(filter(None, named)),
+        remedy="Set TMPDIR to one.",
+    )
 
 
 def _locked_folder(place: Path) -> tuple[Path, int]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from f2l_fed.core.command_line import interruption_told
+from f2l_fed.core.command_options import Debug, Version
+from f2l_fed.wire.enrolment import CERTIFICATE
+
+_PERHAPS_TAKEN = "the server may have taken the request already and carries it out all the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +45,10 @@ def options(
     name: Annotated[
         str, typer.Option(envvar="F2L_NAME", help="Use the identity of this name.")
     ] = "admin",
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Version = False,  # noqa: ARG001 - taken by their callbacks
+    debug: Debug = False,  # noqa: ARG001
 ) -> None:
     """Administer a federation."""
-    if debug:
-        os.environ["F2L_DEBUG"] = "1"
     context.obj = ConnectionOptions(server=server, certificates=certificates, name=name)
 
 
@@ -74,4 +80,17 @@ def call(context: typer.Context, question: Callable[[Any], Awaitable[Any]]) -> A
         ) as connection:
             return await question(connection)
 
-    return asyncio.run(ask())
+    _warn_of_end(to_server.certificates / to_server.name / CERTIFICATE)
+    with interruption_told(_PERHAPS_TAKEN):
+        return asyncio.run(ask())
+
+
+def _warn_of_end(certificate: Path) -> None:
+    """Tells on standard error that the caller's own certificate ends soon."""
+    from server.pki.expiry import WARNING_DAYS, certificate_end
+
+    end = certificate_end(certificate)
+    days = (end - datetime.now(UTC)).days if end else WARNING_DAYS
+    if 0 <= days < WARNING_DAYS:
+        text = f"warning: your certificate ends in {days} days; ask for f2l-server identity renew"
+        print(text, file=sys.stderr)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from f2l_fed.core.command_line import interruption_told
 from server.commands.connection import call, connection_options
 from server.commands.output import AsJson, print_record, print_rows
 
@@ -16,6 +18,8 @@ app = typer.Typer(
 )
 
 _WATCH_S = 3600.0
+_ACTIVE = "active"
+_MOST_NAMES = 10
 
 
 @app.command(name="list")
@@ -51,6 +55,7 @@ def start(
     run = call(
         context, lambda server: control_client.start_rounds(server, count=count, sites=wait_for)
     )
+    _tell_missing(context, run.sites)
     if not follow:
         print_record(f"run {run.run} is started with {run.sites} sites", asdict(run), as_json)
         return
@@ -109,10 +114,33 @@ def watch(
     _follow(context, as_json, seconds)
 
 
+def _tell_missing(context: typer.Context, wanted: int) -> None:
+    """Tells on standard error which sites are not online, where fewer are than a run waits for."""
+    from server.control import client as control_client
+
+    registered = [
+        site for site in call(context, control_client.list_sites) if site.state == _ACTIVE
+    ]
+    away = [site.name for site in registered if not site.online]
+    online = len(registered) - len(away)
+    if online < wanted:
+        names = ", ".join(away[:_MOST_NAMES]) + (", …" if len(away) > _MOST_NAMES else "")
+        print(
+            f"{online} of {len(registered)} registered sites are online, and the run waits for "
+            f"{wanted}; not online: {names}. With --sites {max(online, 1)} it would not wait.",
+            file=sys.stderr,
+        )
+
+
 def _follow(context: typer.Context, as_json: bool, seconds: float) -> None:
     from server.control.watch import follow
 
     to = connection_options(context)
     watched = follow(to.server, to.certificates, to.name, as_json=as_json, seconds=seconds)
-    if not asyncio.run(watched):
+    goes_on = (
+        "the rounds go on at the server; f2l-admin round watch shows them, round abort ends them"
+    )
+    with interruption_told(goes_on):
+        well = asyncio.run(watched)
+    if not well:
         raise typer.Exit(1)

@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
+from f2l_fed.core.command_line import interruption_told
+from f2l_fed.core.command_options import shared_options
+
 app = typer.Typer(
     name="f2l-server",
     help="Run the central service of a federation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 identity = typer.Typer(
@@ -22,6 +24,7 @@ identity = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.callback()(shared_options)
 app.add_typer(identity, name="identity")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The federation's folder.")]
@@ -99,12 +102,13 @@ def run(folder: Folder) -> None:
             print(f"control    {addresses.control}", flush=True)
             print(f"dashboard  http://127.0.0.1:{addresses.dashboard}/", flush=True)
             await stop.wait()
-            print("ending", flush=True)
+            print("ending; the next start takes up a round that is under way", flush=True)
 
-    try:
-        asyncio.run(serve())
-    except asyncio.CancelledError:
-        raise SystemExit(130) from None
+    with interruption_told("the server had not started; nothing of it runs"):
+        try:
+            asyncio.run(serve())
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
 @identity.command(name="add")

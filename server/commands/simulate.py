@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from f2l_fed.core.command_line import INTERRUPTED, interruption_told, tell_interruption
 from f2l_fed.errors import UsageError, visible
 from f2l_fed.wire.enrolment import NAME_RULE, is_name
 
@@ -37,6 +38,7 @@ SetOption = Annotated[
 ]
 
 
+@interruption_told("the simulation had not begun, so there are no results")
 def simulate(
     config: Annotated[
         Path | None, typer.Argument(metavar="[FEDERATION.toml]", help="Configuration.")
@@ -119,13 +121,11 @@ def simulate(
 
             result = run(simulation, federation, divided, stop=threading.Event(), listener=progress)
     except KeyboardInterrupt:
-        print(
-            f"Interrupted. Partial results (zoo, releases, events) are in {out}.", file=sys.stderr
-        )
+        tell_interruption(f"nothing goes on; {out} has what is finished (zoo, releases, events)")
         sys.stdout.flush()
         sys.stderr.flush()
         # Flower leaves threads behind that Python would wait for without end.
-        os._exit(130)
+        os._exit(INTERRUPTED)
     write_report(result, out / "report.html")
     if as_json:
         print(json.dumps(result, indent=1))

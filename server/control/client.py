@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,13 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from f2l_fed.core.addresses import split_address
+from f2l_fed.core.proxies import proxy_to
 from f2l_fed.errors import F2LError
 from server.control.health import FORMER_NAMES
 from server.control.proto import control_pb2 as pb
 from server.control.proto.control_pb2_grpc import ControlStub
+from server.control.reachability import fault
 from server.control.run_messages import (
     ServerHealth,
     SiteRecord,
@@ -50,12 +56,14 @@ class Connection:
 
     Args:
         address: ``host:port``.
+        identity: Folder of the caller's identity.
         stub: Of its protocol.
         health: Of the standard protocol for health.
         timeout_s: Longest wait for an answer.
     """
 
     address: str
+    identity: Path
     stub: Any
     health: Any
     timeout_s: float
@@ -74,17 +82,27 @@ async def connect(
         timeout_s: Longest wait for an answer.
 
     Raises:
-        ConfigError: If the identity can't be read.
+        ConfigError: If the address is malformed or the identity can't be read.
     """
-    own = Credentials.read(certificates / name)
+    host, port = split_address(address, "--server")
+    identity = certificates / name
+    own = Credentials.read(identity)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=own.authority, private_key=own.key, certificate_chain=own.certificate
     )
-    options = (("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),)
+    options = (
+        ("grpc.max_receive_message_length", _LARGEST_REPLY_BYTES),
+        # gRPC would ask a proxy for this very machine too.
+        ("grpc.enable_http_proxy", int(proxy_to(host, port) is not None)),
+    )
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         stub = ControlStub(channel)  # type: ignore[no-untyped-call]
         yield Connection(
-            address=address, stub=stub, health=HealthStub(channel), timeout_s=timeout_s
+            address=address,
+            identity=identity,
+            stub=stub,
+            health=HealthStub(channel),
+            timeout_s=timeout_s,
         )
 
 
@@ -94,7 +112,7 @@ async def health(to: Connection) -> ServerHealth:
     Raises:
         ControlError: If the server refuses, fails or can't be reached; so do all calls below.
     """
-    with _explained(to):
+    async with _explained(to):
         return health_of(await to.stub.Health(pb.HealthRequest(), timeout=to.timeout_s))
 
 
@@ -107,10 +125,20 @@ async def parts(to: Connection) -> dict[str, bool]:
     return {part: serves for part, serves in found.items() if serves is not None}
 
 
+async def seconds_ahead(to: Connection) -> float | None:
+    """Seconds that this machine's clock is ahead of the server's; None from an older server."""
+    async with _explained(to):
+        call = to.health.Check(health_pb2.HealthCheckRequest(), timeout=to.timeout_s)
+        date = dict(await call.initial_metadata()).get("date")
+        now = time.time()
+        await call
+    return None if date is None else now - parsedate_to_datetime(str(date)).timestamp()
+
+
 async def _serves(to: Connection, part: str) -> bool | None:
     """Whether a part works; None if the server knows none of this name."""
     request = health_pb2.HealthCheckRequest(service=part)
-    with _explained(to):
+    async with _explained(to):
         try:
             answer = await to.health.Check(request, timeout=to.timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -124,7 +152,7 @@ async def list_rounds(to: Connection, *, first: int = 0) -> list[RoundState]:
     """Reads the rounds from a number on, oldest first."""
     from server.control.round_messages import round_of
 
-    with _explained(to):
+    async with _explained(to):
         replies = to.stub.ListRounds(pb.ListRoundsRequest(first=first), timeout=to.timeout_s)
         return [round_of(message) async for message in replies]
 
@@ -140,7 +168,7 @@ async def watch_rounds(
     """
     from server.control.round_messages import round_of
 
-    with _explained(to):
+    async with _explained(to):
         replies = to.stub.WatchRounds(pb.WatchRoundsRequest(first=first), timeout=duration_s)
         try:
             async for message in replies:
@@ -156,7 +184,7 @@ async def list_releases(to: Connection) -> list[Release]:
     """Reads the releases, oldest first, without their `records`."""
     from server.control.round_messages import release_of
 
-    with _explained(to):
+    async with _explained(to):
         replies = to.stub.ListReleases(pb.ListReleasesRequest(), timeout=to.timeout_s)
         return [release_of(message) async for message in replies]
 
@@ -165,7 +193,7 @@ async def show_release(to: Connection, id: str) -> Release:
     """Reads a release, without its `records`."""
     from server.control.round_messages import release_of
 
-    with _explained(to):
+    async with _explained(to):
         request = pb.ShowReleaseRequest(id=id)
         return release_of(await to.stub.ShowRelease(request, timeout=to.timeout_s))
 
@@ -174,7 +202,7 @@ async def promote(to: Connection, id: str) -> Release:
     """Promotes a release, so that sites get it; returns it as promoted."""
     from server.control.round_messages import release_of
 
-    with _explained(to):
+    async with _explained(to):
         request = pb.PromoteReleaseRequest(id=id)
         return release_of(await to.stub.PromoteRelease(request, timeout=to.timeout_s))
 
@@ -183,14 +211,14 @@ async def rollback(to: Connection) -> Release:
     """Promotes the release before the promoted one; returns it."""
     from server.control.round_messages import release_of
 
-    with _explained(to):
+    async with _explained(to):
         request = pb.RollbackReleaseRequest()
         return release_of(await to.stub.RollbackRelease(request, timeout=to.timeout_s))
 
 
 async def list_sites(to: Connection) -> list[SiteRecord]:
     """Reads the record of each site, sorted by name."""
-    with _explained(to):
+    async with _explained(to):
         replies = to.stub.ListSites(pb.ListSitesRequest(), timeout=to.timeout_s)
         return [site_of(message) async for message in replies]
 
@@ -199,7 +227,7 @@ async def zoo_stats(to: Connection) -> ZooStats:
     """Counts the contents of the zoo."""
     from server.control.round_messages import zoo_of
 
-    with _explained(to):
+    async with _explained(to):
         return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
 
 
@@ -211,21 +239,21 @@ async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool =
         hours: Validity of the kit; 0 takes the server's setting.
         replace: Also for a registered site, whose key and certificate become invalid.
     """
-    with _explained(to):
+    async with _explained(to):
         request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
         return bytes((await to.stub.AddSite(request, timeout=to.timeout_s)).kit)
 
 
 async def remove_site(to: Connection, name: str) -> SiteRecord:
     """Removes a site for good; its next request is refused."""
-    with _explained(to):
+    async with _explained(to):
         request = pb.RemoveSiteRequest(name=name)
         return site_of(await to.stub.RemoveSite(request, timeout=to.timeout_s))
 
 
 async def show_run(to: Connection) -> RequestedRounds:
     """Reads the run that is under way and what comes after it."""
-    with _explained(to):
+    async with _explained(to):
         return run_of(await to.stub.ShowRun(pb.ShowRunRequest(), timeout=to.timeout_s))
 
 
@@ -236,20 +264,20 @@ async def start_rounds(to: Connection, *, count: int = 1, sites: int = 0) -> Req
         count: Number of rounds.
         sites: Number of sites to wait for before each; 0 takes all that are registered.
     """
-    with _explained(to):
+    async with _explained(to):
         request = pb.StartRoundRequest(rounds=count, sites=sites)
         return run_of(await to.stub.StartRound(request, timeout=_STARTING_S))
 
 
 async def abort_round(to: Connection) -> RequestedRounds:
     """Ends the round that is under way or interrupted."""
-    with _explained(to):
+    async with _explained(to):
         return run_of(await to.stub.AbortRound(pb.AbortRoundRequest(), timeout=_STARTING_S))
 
 
 async def resume_round(to: Connection, *, sites: int = 0) -> RequestedRounds:
     """Resumes a round that was interrupted."""
-    with _explained(to):
+    async with _explained(to):
         request = pb.ResumeRoundRequest(sites=sites)
         return run_of(await to.stub.ResumeRound(request, timeout=_STARTING_S))
 
@@ -263,7 +291,7 @@ async def watch_events(
         since_run: Begins with the events since the last run was started.
         duration_s: Longest watch; the server ends it after an hour.
     """
-    with _explained(to):
+    async with _explained(to):
         request = pb.WatchEventsRequest(since_run=since_run)
         replies = to.stub.WatchEvents(request, timeout=duration_s)
         try:
@@ -276,21 +304,22 @@ async def watch_events(
             replies.cancel()
 
 
-@contextmanager
-def _explained(to: Connection) -> Iterator[None]:
+@asynccontextmanager
+async def _explained(to: Connection) -> AsyncIterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise _control_error(error, to) from error
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise _control_error(error, to) from error
+        what, remedy = await asyncio.to_thread(fault, to.address, to.identity)
+        raise ControlError(
+            what or "the connection broke",
+            where=to.address,
+            remedy=remedy or "Try again; see f2l-admin doctor.",
+        ) from error
 
 
 def _control_error(error: grpc.aio.AioRpcError, to: Connection) -> ControlError:
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return ControlError(
-            "the server can't be reached, or one side does not accept the other's certificate",
-            where=to.address,
-            remedy="Check that it runs, the address, and that the certificates are still valid.",
-        )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ControlError(
             "the server did not answer in time",

@@ -1,15 +1,17 @@
 """The standard gRPC health service, for monitors and orchestrators.
 
 Names that can be asked for: "" serves when all parts do, "superlink" and "gateway" are the parts
-that the server supervises, and the control service serves when it can answer.
+that the server supervises, and the control service serves when it can answer. The answer to Check
+has the server's time as HTTP header ``date``.
 """
 
-# ruff: noqa: N802, ARG002 - the methods' names and arguments are the protocol's
+# ruff: noqa: N802 - the methods' names and arguments are the protocol's
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from email.utils import formatdate
 from typing import Any
 
 import grpc
@@ -45,6 +47,7 @@ class HealthService(HealthServicer):  # type: ignore[misc]
     async def Check(
         self, request: pb.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> pb.HealthCheckResponse:
+        await context.send_initial_metadata((("date", formatdate(usegmt=True)),))
         status = self._status(request.service)
         if status == pb.HealthCheckResponse.SERVICE_UNKNOWN:
             raise CallError(

@@ -25,7 +25,8 @@ class ServerHealth:
         version: Of the program.
         started: Start of the service, in UTC.
         release: The release that sites get; "" before the first.
-        problems: Sites that the server keeps out although they are registered, and what to do.
+        problems: Sites that the server keeps out although they are registered, certificates that
+            end soon, and what to do.
     """
 
     version: str

@@ -35,6 +35,7 @@ from server.control.run_messages import ServerHealth, health_message
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
+from server.pki.expiry import expiry_warnings
 from server.pki.identity import Credentials
 from server.pki.revocation import Revocations
 from server.rounds.state import RoundState
@@ -113,7 +114,7 @@ class ControlService(Operations):
                 version=f2l_fed.__version__,
                 started=self._started,
                 release=promoted.id if promoted else "",
-                problems=self._services.membership.problems if self._services else (),
+                problems=await asyncio.to_thread(self._problems),
             )
         )
 
@@ -166,6 +167,11 @@ class ControlService(Operations):
             return Federation.open(self._workdir).zoo.stats()
 
         return zoo_message(await asyncio.to_thread(stats))
+
+    def _problems(self) -> tuple[str, ...]:
+        members = self._services.membership.problems if self._services else ()
+        certificates = self._workdir / "certificates"
+        return (*members, *expiry_warnings(certificates, datetime.now(UTC)))
 
     async def _rounds(self, first: int) -> list[RoundState]:
         states = await asyncio.to_thread(load_states, self._workdir / "rounds")

@@ -109,14 +109,18 @@ async def _until_idle(to: control_client.Connection) -> None:
 async def _next(heard: Any, over: asyncio.Task[None]) -> dict[str, Any] | None:
     """The next event; None when the watch has ended, or nothing more comes after the end."""
     coming = asyncio.ensure_future(anext(heard, None))
-    await asyncio.wait({coming, over}, return_when=asyncio.FIRST_COMPLETED)
-    if not coming.done():
-        over.result()
-        # The last events may still be on their way.
-        await asyncio.wait({coming}, timeout=1.0)
-    if not coming.done():
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)
-        return None
+    try:
+        await asyncio.wait({coming, over}, return_when=asyncio.FIRST_COMPLETED)
+        if not coming.done():
+            over.result()
+            # The last events may still be on their way.
+            await asyncio.wait({coming}, timeout=1.0)
+        if not coming.done():
+            return None
+    finally:
+        # Also where Ctrl-C ends the watch: events can't be closed while one is awaited.
+        if not coming.done():
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
     event: dict[str, Any] | None = coming.result()
     return event

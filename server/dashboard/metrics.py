@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sized
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from server.dashboard.state import read_view
+from server.pki.expiry import certificate_ends
 
 __all__ = ["federation_registry"]
 
@@ -37,6 +39,15 @@ class _FederationCollector(Collector):
         yield GaugeMetricFamily(
             "f2l_unreadable", "Damaged files or groups of lines.", len(view.unreadable)
         )
+        days = GaugeMetricFamily(
+            "f2l_certificate_days_left",
+            "Days until the certificates of authority, server and administrators end.",
+            labels=["name"],
+        )
+        now = datetime.now(UTC)
+        for name, end in certificate_ends(self._workdir / "certificates").items():
+            days.add_metric([name], (end - now).total_seconds() / 86400)
+        yield days
         figures = GaugeMetricFamily(
             "f2l_release_figure",
             "Figures of the promoted release.",

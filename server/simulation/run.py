@@ -161,7 +161,7 @@ def _connected_run(
 def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, Any]:
     """Facts about data and machine for the result."""
     config = replace(simulation.config, shared_labels=divided.shared_labels)
-    notes = [_about_contexts(config)]
+    notes = [_about_contexts(config), _about_examples(config), *divided.notes]
     counts = {len(site.classes) for site in divided.sites}
     if len(counts) > 1:
         notes.append(f"The training sites have {min(counts)} to {max(counts)} classes.")
@@ -190,6 +190,15 @@ def simulation_facts(simulation: Simulation, divided: Partition) -> dict[str, An
             "torch": torch.__version__,
         },
     }
+
+
+def _about_examples(config: FederationConfig) -> str:
+    """The note on the examples that sites learn from."""
+    share = config.split.validation_fraction
+    limit = f"a site takes part with {config.split.minimum_examples} or more examples"
+    if share:
+        return f"Sites keep {share:.0%} of their examples aside to measure on, and {limit}."
+    return f"Sites learn from all of their examples and measure on further ones, and {limit}."
 
 
 def _about_contexts(config: FederationConfig) -> str:

@@ -6,32 +6,32 @@ requests are refused at once.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from f2l_fed.config import FederationConfig
-from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
-from f2l_fed.data import Dataset, Partition, SiteData, load_dataset, partition, save_npz
+from f2l_fed.data import Dataset, Partition, load_dataset, partition
 from f2l_fed.data.named_datasets.registry import DATASETS
 from f2l_fed.data.own_data import read_pool, read_sites
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import kind_of
+from f2l_fed.data.scenarios.partition import LIKE_SITES
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.auto import chosen_target
-from f2l_fed.targets.backbone import InstalledBackbone, Progress
+from f2l_fed.targets.backbone import Progress
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.config import ADAPTER, BackboneConfig
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
 from server.simulation.features import installed_backbone, on_features
+from server.simulation.site_folders import write_site_folder
 
 _RESULTS = (
     "events.jsonl",
@@ -80,8 +80,8 @@ class Simulation:
     config: FederationConfig
     baselines: bool = False
     own_sites: tuple[tuple[str, Path], ...] = ()
-    reading: ReadingConfig = field(default_factory=ReadingConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    reading: ReadingConfig = LIKE_SITES
+    backbone: BackboneConfig = BackboneConfig()
 
 
 def prepare(
@@ -108,6 +108,7 @@ def prepare(
         DataError: If the data are invalid or too few.
         TargetError: If the network does not fit the data.
     """
+    remark = remark or (lambda _: None)
     if simulation.rounds < 1:
         raise UsageError("rounds is too small", expected=">= 1", got=str(simulation.rounds))
     ray_config = simulation.config.ray
@@ -122,12 +123,15 @@ def prepare(
     _require_free(out, force=force)
     divided = partition(
         simulation.scenario,
-        _datasets(simulation, remark or (lambda _: None)),
+        _datasets(simulation, remark),
         sites=simulation.sites,
         held_out=simulation.held_out,
         seed=simulation.config.seed,
         config=simulation.config.split,
+        reading=simulation.reading,
     )
+    for note in divided.notes:
+        remark(note)
     target = replace(
         simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
     )
@@ -160,7 +164,8 @@ def prepare(
     federation = Federation.create(out, config)
     for number, site in enumerate(divided.sites):
         # The runtime knows its sites by their numbers.
-        _write_site(out / "sites" / f"site-{number:03d}", site, config, backbone)
+        folder = out / "sites" / f"site-{number:03d}"
+        write_site_folder(folder, site, divided, config, backbone)
     if backbone is not None:
         divided = on_features(divided, backbone, out / "sites", progress)
     return federation, divided
@@ -228,35 +233,3 @@ def held_out_sites(divided: Partition) -> dict[str, list[HeldOutSite] | None]:
         ]
         for kind, sites in divided.held_out.items()
     }
-
-
-def _write_site(
-    folder: Path, site: SiteData, config: FederationConfig, backbone: InstalledBackbone | None
-) -> None:
-    folder.mkdir(parents=True)
-    save_npz(folder / "train.npz", site.x_train, site.y_train)
-    save_npz(folder / "validation.npz", site.x_test, site.y_test)
-    write_atomically(
-        folder / "site.toml",
-        f'name = "{site.name}"\n'
-        'data = "train.npz"\n'
-        'validation = "validation.npz"\n\n' + _section(backbone) + "[policy]\n"
-        f'targets = "{config.target.name}"\n'
-        f"shared_labels = {str(config.shared_labels).lower()}\n"
-        # The settings of a simulation are its user's, who owns all the data.
-        "minimum_examples = 1\n"
-        "minimum_batch = 1\n"
-        "minimum_head_examples = 1\n"
-        # A simulation runs many rounds within one day.
-        "rounds_per_day = 1000000\n"
-        "answers_per_day = 1000000\n",
-    )
-
-
-def _section(backbone: InstalledBackbone | None) -> str:
-    """The section of a site's configuration that names its backbone."""
-    if backbone is None:
-        return ""
-    # Texts of JSON are texts of TOML, too.
-    file, network = json.dumps(backbone.config.file), json.dumps(backbone.config.network)
-    return f"[backbone]\nfile = {file}\nnetwork = {network}\n\n"

@@ -175,7 +175,7 @@ class SuperLink:
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:
-        client = ControlHttpClient.from_server_address(
+        client = _DirectClient.from_server_address(
             f"localhost:{self.port}",
             insecure=False,
             root_certificates=self.authority,
@@ -191,6 +191,18 @@ class SuperLink:
                 got=_reason(error),
                 remedy="The log flower/superlink.log says more.",
             ) from error
+
+
+class _DirectClient(ControlHttpClient):
+    """Flower's client of the Control routes, without a proxy: it would get the secret."""
+
+    def __init__(self, base_url: str, **settings: Any) -> None:
+        super().__init__(base_url, **settings)
+        timeout = self._client.timeout
+        self._client.close()
+        self._client = httpx.Client(
+            verify=settings.get("verify", True), timeout=timeout, trust_env=False
+        )
 
 
 class _WithSecret:

@@ -13,6 +13,9 @@ from server.federation.server_settings import ServerSettings
 from server.superlink.client import SuperLink
 
 _READY_S = 90.0
+_ASK_S = 5.0
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that stand for all of a machine's, each with one of them."""
 
 
 async def wait_until_healthy(superlink: SuperLink) -> None:
@@ -87,6 +90,16 @@ def require_free_ports(settings: ServerSettings) -> None:
                 got=f"{address}: {os.strerror(error.errno) if error.errno else error}",
                 remedy="End what listens there, or choose another in federation.toml.",
             ) from error
+
+
+def is_listened_on(address: str) -> bool:
+    """Whether something on this machine accepts connections at an address that is listened on."""
+    host, port = split_address(address, "listen")
+    try:
+        socket.create_connection((_ANY.get(host, host), port), timeout=_ASK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from f2l_fed.core.addresses import split_address
@@ -40,6 +41,7 @@ from server.generator.network_service import NetworkService
 from server.membership.enrolment_api import serve_enrolment
 from server.membership.membership import Membership
 from server.membership.network_api import Networks
+from server.pki.expiry import expiry_warnings
 from server.processes import keep_running
 from server.scheduling.run_scheduler import RunScheduler
 from server.superlink.client import SuperLink
@@ -56,6 +58,7 @@ from server.supervision.readiness import (
 )
 
 _LOG = logging.getLogger("f2l.server")
+_DAY_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +185,7 @@ class Supervisor:
             await self._wait_for_first_start(tasks)
             tasks += [asyncio.create_task(keep_running(child)) for child in children[1:]]
             tasks.append(asyncio.create_task(services.runs.follow()))
+            tasks.append(asyncio.create_task(_warn_of_ends(self._root / "certificates")))
             host, port = split_address(settings.control, "control")
             control = await stack.enter_async_context(
                 serve(
@@ -252,6 +256,14 @@ def _reply_bounds(root: Path) -> tuple[ReplyBound, ReplyBound]:
         return largest_built_in(), largest_built_in()
     in_round = reply_bound(layout, federation.config.pairs, federation.body_layout)
     return in_round, reply_bound(layout, 1)
+
+
+async def _warn_of_ends(certificates: Path) -> None:
+    """Warns of certificates that end soon in the log, once a day."""
+    while True:
+        for warning in await asyncio.to_thread(expiry_warnings, certificates, datetime.now(UTC)):
+            _LOG.warning("%s", warning)
+        await asyncio.sleep(_DAY_S)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -34,7 +34,7 @@ from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.targets import Target, build_target
 from server.simulation.setup import Simulation, prepare
-from tests.benchmarks.common import side_by_side, write_json
+from tests.benchmarks.common import SEPARATE_SPLIT, side_by_side, write_json
 from tests.support.attacks import ATTACKS, HARD
 from tests.support.recorded import load, recorded_rounds, save
 
@@ -76,7 +76,7 @@ def record(scenario: str, seed: int, sites: int, rounds: int, kept: Path | None)
             held_out=2,
             rounds=rounds,
             out=Path(scratch) / "out",
-            config=replace(FederationConfig(), seed=seed),
+            config=replace(FederationConfig(), seed=seed, split=SEPARATE_SPLIT),
         )
         federation, _ = prepare(simulation, force=False)
         found = recorded_rounds(federation, rounds)

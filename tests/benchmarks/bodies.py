@@ -14,7 +14,6 @@ from torch import Tensor
 from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data import load_dataset, partition
-from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.local_training.adapted_network import adapted_head, head_pairs
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
 from f2l_fed.local_training.episodic import train_body
@@ -24,6 +23,7 @@ from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
 from server.federation.body_updates import BodyUpdate
 from server.generator.next_body import next_body
+from tests.benchmarks.common import SEPARATE_SPLIT
 
 SITES, HELD_OUT, ROUNDS = 40, 40, 8
 
@@ -57,7 +57,7 @@ class FewShot:
         """Divides data sets, whose names are separated by commas."""
         pool = [load_dataset(name) for name in data.split(",")]
         divided = partition(
-            "few-shot", pool, sites=sites, held_out=held_out, seed=seed, config=SplitConfig()
+            "few-shot", pool, sites=sites, held_out=held_out, seed=seed, config=SEPARATE_SPLIT
         )
         name = FederationConfig().target.name
         return cls(

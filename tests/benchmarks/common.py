@@ -15,10 +15,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.registry import SCENARIOS
 from f2l_fed.evaluation.summary import half_width
 
 T = TypeVar("T")
+
+SEPARATE = ("split.validation_fraction=0", "split.minimum_examples=1")
+"""The settings of all published figures: sites learn from all of their examples, however few, and
+measure on further ones. A deployment's sites, and so those of `f2l-admin simulate`, keep a fifth
+of theirs aside."""
+
+SEPARATE_SPLIT = SplitConfig(validation_fraction=0, minimum_examples=1)
+"""The same as a configuration."""
 
 
 def options(

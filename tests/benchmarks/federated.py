@@ -14,6 +14,7 @@ from f2l_fed.evaluation.arms import ServedRelease
 from server.cluster.held_out import served_release
 from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
+from tests.benchmarks.common import SEPARATE
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def laid_out(
             held_out=held_out,
             rounds=1,
             out=Path(folder) / "out",
-            config=replace(load_config(None, overrides), seed=seed),
+            config=replace(load_config(None, (*SEPARATE, *overrides)), seed=seed),
         )
         yield prepare(simulation, force=False)
 

@@ -37,7 +37,7 @@ from f2l_fed.local_training.finetune import STEPS
 from server.cluster.baselines import work_of
 from server.simulation.setup import held_out_sites
 from tests.benchmarks.baseline_tuning import tune
-from tests.benchmarks.common import side_by_side, write_json
+from tests.benchmarks.common import SEPARATE, side_by_side, write_json
 from tests.benchmarks.own_method import (
     cost_of_method,
     curves_of_release,
@@ -68,7 +68,7 @@ Confidence = dict[str, dict[str, dict[str, float]]]
 
 def settled(seed: int, turns: bool) -> FederationConfig:
     """The configuration of a seed."""
-    config = replace(load_config(None, ["target.adapt=head"]), seed=seed)
+    config = replace(load_config(None, [*SEPARATE, "target.adapt=head"]), seed=seed)
     return replace(config, episodes=replace(config.episodes, turns=turns, inversion=turns))
 
 

@@ -40,7 +40,7 @@ from f2l_fed.local_training.selection import select
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
 from server.simulation.setup import held_out_sites
-from tests.benchmarks.common import options, paired, side_by_side, write_json
+from tests.benchmarks.common import SEPARATE, options, paired, side_by_side, write_json
 
 BASINS, EPISODES = 4, 2
 BASE = "one prior, draws"
@@ -58,7 +58,7 @@ class Fleet:
 
     def __init__(self, seed: int, sites: int, held_out: int, data: str) -> None:
         self.seed = seed
-        self.config: FederationConfig = replace(load_config(None, []), seed=seed)
+        self.config: FederationConfig = replace(load_config(None, SEPARATE), seed=seed)
         self.divided: Partition = partition(
             "few-shot",
             [load_dataset(name) for name in data.split(",")],

@@ -31,9 +31,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from tests.benchmarks.common import write_json
+from tests.benchmarks.common import SEPARATE, write_json
 
 SETTINGS = (
+    *SEPARATE,
     *("split.shots=20", "split.test_per_class=10", "split.validation_per_class=10"),
     *("probe.episodes=1", "probe.anchors=1", "candidates.training_samples=2"),
     *("gate.min_explained=-100", "gate.min_conditioning=-100"),

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from f2l_fed.config import FederationConfig, load_config
-from f2l_fed.data import Partition, SplitConfig, load_dataset, partition
+from f2l_fed.data import Partition, load_dataset, partition
 from f2l_fed.data.dataset import Dataset
 from f2l_fed.evaluation.baselines.personalised.method import PersonalisedWork
 from server.cluster.personalised import personalised_work
+from tests.benchmarks.common import SEPARATE, SEPARATE_SPLIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def divide(setting: Setting, seed: int) -> Partition:
         sites=setting.sites,
         held_out=held_out_of(setting),
         seed=seed,
-        config=SplitConfig(),
+        config=SEPARATE_SPLIT,
     )
 
 
@@ -70,7 +71,9 @@ def held_out_of(setting: Setting) -> int:
 def config_of(divided: Partition, seed: int) -> FederationConfig:
     """The configuration: the smallest network that suits the data, all else as by default."""
     name = "cnn-xs" if len(divided.input_shape) == 3 else "mlp"
-    return replace(load_config(None, [f"target.name={name}", "target.adapt=head"]), seed=seed)
+    return replace(
+        load_config(None, [*SEPARATE, f"target.name={name}", "target.adapt=head"]), seed=seed
+    )
 
 
 def work_of(divided: Partition, setting: Setting, seed: int) -> PersonalisedWork:

@@ -1,13 +1,15 @@
 """Generated heads on a pretrained, frozen backbone, against what a user would do instead.
 
 `python -m tests.benchmarks.pretrained_heads FEATURES.npz [--sites N] [--held-out N] [--shots N …]
-[--seeds N] [--first-seed N] [--json OUT.json]`, with features by `pretrained_features`.
+[--ways N N] [--measured N …] [--seeds N] [--first-seed N] [--json OUT.json]`, with features by
+`pretrained_features`.
 
-Every site has five classes of its own, in an order of its own. A third of the classes is at no
-training site. Held-out sites have five classes that other sites have (``known``), such classes in a
-new domain (``domain``), classes that nobody has (``unknown``), or three known and two unknown ones
-(``mixed``); they have few examples a class and up to twenty to be tested on. No example, and no
-other vendor's picture of the same emoji, is on both sides.
+Every site has five classes of its own (training sites from --ways to --ways, held-out sites each of
+--measured), in an order of its own. A third of the classes is at no training site. Held-out sites
+have classes that other sites have (``known``), such classes in a new domain (``domain``), classes
+that nobody has (``unknown``), or known ones with two fifths of unknown ones (``mixed``); they have
+few examples a class and up to twenty to be tested on. No example, and no other vendor's picture of
+the same emoji, is on both sides.
 
 Features are centred by the mean of the training sites' and scaled to a root mean square norm of 1,
 or with ``--fixed`` by the constants of a backbone's file (`backbones`). Everything else is the
@@ -24,6 +26,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +49,7 @@ from tests.benchmarks.common import side_by_side, write_json
 from tests.benchmarks.own_method import release_on
 
 KINDS = ("known", "domain", "unknown", "mixed")
-WAYS, TESTED = 5, 20
+TESTED = 20
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Of logistic regression's penalty, divided by the number of examples."""
 
@@ -66,6 +69,8 @@ class Setting:
         map_shots: Examples a class of a training site's contexts.
         shots: Examples a class of held-out sites.
         fixed: Whether features are taken as they are: a backbone's file has centred them.
+        ways: Fewest and most classes of a training site.
+        measured: Numbers of classes of held-out sites.
     """
 
     features: Path
@@ -74,7 +79,14 @@ class Setting:
     examples: int
     map_shots: int
     shots: tuple[int, ...]
+    ways: tuple[int, int]
+    measured: tuple[int, ...]
     fixed: bool = False
+
+    @property
+    def most(self) -> int:
+        """The largest number of classes of any site."""
+        return max(*self.ways, *self.measured)
 
 
 class Features:
@@ -84,7 +96,6 @@ class Features:
         with np.load(file) as found:
             read = {name: torch.from_numpy(found[name]) for name in found.files}
         self.y, self.domain, self.group = read["y"], read["domain"], read["group"]
-        self._pairs = bool((read["vendor"] != read["domain"]).any())
         classes = int(self.y.max()) + 1
         held = torch.zeros(len(self.y), dtype=torch.bool)
         for name in range(classes):
@@ -123,11 +134,13 @@ class Features:
 def training_sites(
     data: Features, setting: Setting, rng: torch.Generator
 ) -> Iterator[TrainingSite]:
-    """Sites with five known classes each; examples are apart until a class has no more."""
+    """Sites with known classes; examples are apart until a class has no more."""
     left: dict[int, list[int]] = {}
     for number in range(setting.sites):
+        fewest, most = setting.ways
+        ways = int(torch.randint(fewest, most + 1, (), generator=rng)) if most > fewest else most
         rows_, labels = [], []
-        for label, name in enumerate(_some(data.known, WAYS, rng)):
+        for label, name in enumerate(_some(data.known, ways, rng)):
             for _ in range(setting.examples):
                 if not left.get(name):
                     own = data.rows_of([name], domain=0, held_out=False)
@@ -138,9 +151,9 @@ def training_sites(
 
 
 def held_out_site(
-    data: Features, kind: str, shots: int, name: str, rng: torch.Generator
-) -> HeldOutSite:
-    """A site of a kind with so many examples a class."""
+    data: Features, kind: str, shots: int, ways: int, name: str, rng: torch.Generator
+) -> HeldOutSite | None:
+    """A site of a kind with so many examples a class; None where there are not so many classes."""
     domain = int(kind == "domain")
     enough = {
         number
@@ -149,8 +162,10 @@ def held_out_site(
     }
     known = [number for number in data.known if number in enough]
     unknown = [number for number in data.unknown if number in enough]
-    of_known = {"unknown": 0, "mixed": 3}.get(kind, WAYS)
-    names = _some(known, of_known, rng) + _some(unknown, WAYS - of_known, rng)
+    of_known = {"unknown": 0, "mixed": round(0.6 * ways)}.get(kind, ways)
+    names = _some(known, of_known, rng) + _some(unknown, ways - of_known, rng)
+    if len(names) < ways:
+        return None
     train, test = [], []
     for label, number in enumerate(names):
         groups = data.groups_of(number, domain=domain, held_out=True)
@@ -199,7 +214,8 @@ def cross_validated(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _regression(x: Tensor, y: Tensor, strength: float) -> Tensor:
-    return rows(logistic_head(x, y, WAYS, strength=strength / len(y)), WAYS)
+    ways = int(y.max()) + 1
+    return rows(logistic_head(x, y, ways, strength=strength / len(y)), ways)
 
 
 def arms_at(release: ServedRelease, site: HeldOutSite, work: CommonWork) -> dict[str, float]:
@@ -216,7 +232,7 @@ def arms_at(release: ServedRelease, site: HeldOutSite, work: CommonWork) -> dict
     result[AFTER] = found[GENERATED][1]
     x_test, y_test = site.test
     regression = with_ones(x_test) @ cross_validated(x, y).T
-    hot = functional.one_hot(y, WAYS).float()
+    hot = functional.one_hot(y, site.classes).float()
     means = functional.normalize(hot.T @ x, dim=1)
     for arm, scores in {CROSS_VALIDATED: regression, COSINES: x_test @ means.T}.items():
         result[arm] = float((scores.argmax(1) == y_test).float().mean())
@@ -232,8 +248,8 @@ def job(setting: Setting, seed: int) -> dict[str, list[dict[str, float]]]:
     config = replace(load_config(None, ["target.adapt=head"]), seed=seed)
     rng = generator_for("pretrained heads", seed, "division")
     data = Features(setting.features, rng, fixed=setting.fixed)
-    width = data.x.shape[1]
-    body = Body.of(Target.of("linear", partial(nn.Linear, width, WAYS), (width,), WAYS))
+    width, most = data.x.shape[1], setting.most
+    body = Body.of(Target.of("linear", partial(nn.Linear, width, most), (width,), most))
     work = CommonWork(
         lineage=config.lineage,
         body=body,
@@ -244,14 +260,16 @@ def job(setting: Setting, seed: int) -> dict[str, list[dict[str, float]]]:
         local=config.local,
     )
     release = release_on(work, config, torch.zeros(1), setting.map_shots)
-    return {
-        f"{shots} {kind}": [
-            arms_at(release, held_out_site(data, kind, shots, f"{kind}-{number}", rng), work)
+    found: dict[str, list[dict[str, float]]] = {}
+    for shots, ways, kind in product(setting.shots, setting.measured, KINDS):
+        sites = [
+            held_out_site(data, kind, shots, ways, f"{kind}-{number}", rng)
             for number in range(setting.held_out)
         ]
-        for shots in setting.shots
-        for kind in KINDS
-    }
+        there = [arms_at(release, site, work) for site in sites if site is not None]
+        if there:
+            found[f"{ways} classes, {shots} shots, {kind}"] = there
+    return found
 
 
 def main() -> None:
@@ -263,6 +281,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=25)
     parser.add_argument("--map-shots", type=int, default=5)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 15])
+    parser.add_argument("--ways", type=int, nargs=2, default=[5, 5])
+    parser.add_argument("--measured", type=int, nargs="+", default=[5])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--fixed", action="store_true", help="features of `backbones`")
@@ -276,6 +296,8 @@ def main() -> None:
         map_shots=chosen.map_shots,
         shots=tuple(chosen.shots),
         fixed=chosen.fixed,
+        ways=(min(chosen.ways), max(chosen.ways)),
+        measured=tuple(chosen.measured),
     )
     seeds = [chosen.first_seed + number for number in range(chosen.seeds)]
     done = side_by_side(job, [(setting, seed) for seed in seeds])

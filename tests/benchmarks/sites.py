@@ -17,11 +17,12 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.common import memory_mib, write_json
+from tests.benchmarks.common import SEPARATE, memory_mib, write_json
 
 SIZES = (10, 100, 1000)
 ROUNDS = 3
 SETTINGS = (
+    *SEPARATE,
     "target.name=mlp",
     *("split.shots=8", "split.held_out_shots=5"),
     *("split.test_per_class=4", "split.validation_per_class=4"),

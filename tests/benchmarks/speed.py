@@ -60,7 +60,7 @@ from f2l_fed.prior.linear_prior import Expectation, fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target
 from server.simulation.setup import Simulation, held_out_sites, prepare
-from tests.benchmarks.common import options, write_json
+from tests.benchmarks.common import SEPARATE, SEPARATE_SPLIT, options, write_json
 from tests.benchmarks.federated import promoted
 from tests.benchmarks.published import COMPONENTS, STEPS, PublishedField, runge_kutta_step
 from tests.support.inline import run_inline
@@ -172,7 +172,7 @@ def site_round(data: str, repeats: int) -> dict[str, list[float]]:
             held_out=2,
             rounds=1,
             out=Path(folder) / "out",
-            config=load_config(None, new=True),
+            config=load_config(None, (*SEPARATE, "target.name=auto", "target.adapt=head")),
         )
         federation, divided = prepare(simulation, force=False)
         run_inline(federation, 1)
@@ -287,7 +287,7 @@ def quality(seed: int, sites: int, held_out: int, draws: int, data: str) -> dict
             held_out=held_out,
             rounds=3,
             out=Path(folder) / "out",
-            config=replace(FederationConfig(), seed=seed),
+            config=replace(FederationConfig(), seed=seed, split=SEPARATE_SPLIT),
         )
         federation, divided = prepare(simulation, force=False)
         run_inline(federation, simulation.rounds)

@@ -10,7 +10,8 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
 from clients.client_app import app as honest_app
-from clients.site.model_store import export_model, load_model, load_start, save_model
+from clients.site.exported_program import export_model
+from clients.site.model_store import load_model, load_start, save_model
 from clients.site.sent_log import utc_now
 from clients.site.site import open_site
 from clients.training.fine_tuning import fine_tune_again

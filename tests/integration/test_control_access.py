@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -108,6 +109,34 @@ def test_the_command_says_what_is_down_and_ends_with_1(workdir, certificates):
     assert (done.returncode, done.stdout) == (1, "superlink is down, gateway works\n")
 
 
+def test_the_doctor_shows_a_server_and_the_connection_without_secrets(
+    workdir, certificates, monkeypatch
+):
+    monkeypatch.setenv("https_proxy", "http://ann:secret-word@127.0.0.1:9")
+    logs = workdir / "flower"
+    logs.mkdir(exist_ok=True)
+    key = (certificates / "admin-1" / "tls.key").read_text()
+    (logs / "superlink.log").write_text(
+        f"a INFO [x] error\nERROR: token=abcdefgh12345678 was refused\nERROR: {key}"
+    )
+
+    async def asked() -> subprocess.CompletedProcess[str]:
+        parts = {"superlink": False, "gateway": True}
+        async with serve(workdir, certificates, parts=parts) as port:
+            to = ("--server", f"127.0.0.1:{port}", "--certificates", str(certificates))
+            words = ("f2l-admin", *to, "--name", "viewer-1", "doctor", "--folder", str(workdir))
+            return await asyncio.to_thread(command, *words)
+
+    done = asyncio.run(asked())
+    assert done.returncode == 1, done.stderr
+    assert "problems\n  superlink is down\n" in done.stdout
+    assert re.search(r"ahead of the server  [+-][0-2]\.\d s", done.stdout)
+    assert re.search(r"identity viewer-1  +36[45] days left", done.stdout)
+    assert "ERROR: token=… was refused" in done.stdout
+    assert "https_proxy" in done.stdout
+    assert not any(word in done.stdout for word in ("secret-word", "abcdefgh", "INFO", "MIG"))
+
+
 def test_a_server_of_an_earlier_version_says_how_its_gateway_stands(workdir, certificates):
     parts = {"superlink": True, "front": False}
     with pytest.MonkeyPatch.context() as patch:
@@ -148,11 +177,17 @@ def test_a_method_without_a_rule_is_for_nobody(workdir: Path, certificates: Path
         ask(workdir, certificates, "admin-1", control_client.health, rules={})
 
 
-@pytest.mark.parametrize("name", ["expired", "server"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("expired", r"valid from \S+ until \S+ only. Check this machine's clock"),
+        ("server", "the server does not accept this identity"),
+    ],
+)
 def test_a_certificate_that_is_expired_or_for_servers_is_refused(
-    workdir: Path, certificates: Path, name: str
+    workdir: Path, certificates: Path, name: str, said: str
 ) -> None:
-    with pytest.raises(ControlError, match="does not accept the other's certificate") as refusal:
+    with pytest.raises(ControlError, match=said) as refusal:
         ask(workdir, certificates, name, control_client.health)
     assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
@@ -165,13 +200,16 @@ def test_another_authority_is_refused_by_both_sides(
     issue(other_authority, "admin-1", "admin")
     identity = other_authority / "admin-1"
 
+    said = "this is not the federation's server"
+
     async def refused(to: Connection) -> None:
         async with connect(to.address, other_authority, "admin-1") as other:
-            with pytest.raises(ControlError) as refusal:
+            with pytest.raises(ControlError, match=said) as refusal:
                 await control_client.health(other)
             assert status_of(refusal.value) is grpc.StatusCode.UNAVAILABLE
 
     ask(workdir, certificates, "admin-1", refused)
+    said = "the server does not accept this identity"
     # Now the caller trusts the server, so that only the server can object.
     (identity / "ca.crt").write_bytes((certificates / "ca.crt").read_bytes())
     ask(workdir, certificates, "admin-1", refused)
@@ -197,7 +235,7 @@ def test_without_a_certificate_nobody_gets_in(workdir: Path, certificates: Path)
 
 def test_a_client_does_not_take_a_site_for_the_server(workdir: Path, certificates: Path) -> None:
     assert ask(workdir, certificates, "admin-1", control_client.health, host="localhost")
-    with pytest.raises(ControlError) as refusal:
+    with pytest.raises(ControlError, match=r"not the federation's server \(unsuitable") as refusal:
         ask(
             workdir,
             certificates,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -15,10 +16,12 @@ from flwr.clientapp import ClientApp
 from clients.client_app import app as newer_app
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig
 from f2l_fed.wire.packing import version_of
+from f2l_fed.zoo import Query
 from server.federation.folder import Federation
 from server.membership.site_protocols import RegisteredProtocols
 from server.membership.site_registry import SiteRegistry
 from server.rounds.state import RoundState
+from tests.support.golden import SITES, copied, message, to_bytes
 from tests.support.inline import conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import events, prepared
@@ -122,3 +125,66 @@ def test_an_older_site_is_told_to_be_updated_where_there_is_a_body(tmp_path):
     sentence = "the site speaks protocol 3, which has no messages with a body; "
     assert told[str(OLDER)] == told[str(DOWNGRADED)] == sentence + "update F2L-Fed at the site"
     assert sites.asked == {OLDER: [4], DOWNGRADED: [4]}
+
+
+class RecordedSite:
+    """The site alder of commit 80a4fc7: its recorded answers to the requests of that server."""
+
+    answers: ClassVar = {"probe-request": "probe-reply", "first-task": "first-update"}
+
+    def __init__(self, node: int) -> None:
+        self.node, self.heard = node, list[str]()
+        self.app = ClientApp()
+        self.app.query("probe")(self.answer)
+        self.app.train("task")(self.answer)
+
+    def answer(self, received: Message, context: Context) -> Message:
+        if context.node_id != self.node:
+            return newer_app(received, context)
+        name = "first-task" if "task" in received.content else "probe-request"
+        then = message(name)
+        if name == "probe-request":
+            # Recorded in a later round, about the anchor of that round.
+            then["anchor"] = received.content["anchor"]
+        assert to_bytes(received.content) == to_bytes(then)
+        self.heard.append(name)
+        return Message(message(self.answers[name]), reply_to=received)
+
+
+def test_a_recorded_site_is_asked_to_the_byte_as_then_beside_sites_of_today(tmp_path):
+    place = copied(tmp_path, "federation", "sites")
+    config = Federation.open(place / "federation").config
+    federation = Federation.create(tmp_path / "new", config)
+    registry = SiteRegistry(federation.root / "registry")
+    bound = dict(enumerate(SITES, 1))
+    now = datetime.now(UTC)
+    for node, name in bound.items():
+        key = ec.generate_private_key(ec.SECP384R1()).public_key()
+        public = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        _, token = registry.invite(name, hours=1, now=now)
+        # A site of that commit names no version when it registers.
+        spoken = {} if name == "alder" else {"protocol": 4}
+        registry.enrol(name, token, public, "pem", node, now=now, **spoken)
+    files = [place / "sites" / name / "site.toml" for name in SITES]
+    recorded = RecordedSite(1)
+    (state,) = conductor(
+        federation,
+        files,
+        grid=LoopbackGrid(recorded.app, nodes(files)),
+        names=lambda: bound,
+        protocols=RegisteredProtocols(registry),
+    ).run(1, len(SITES))
+    assert recorded.heard == ["probe-request", "first-task"]
+    assert (state.step, set(state.accepted)) == ("done", set(SITES))
+    assert registry.active("alder").protocol == 3
+
+    def kept(one: Federation) -> dict[str, tuple[int, ...]]:
+        return {
+            record.key: tuple(record.crc32)
+            for record in one.zoo.snapshot().select(Query(site="alder"))
+            if record.round == 1
+        }
+
+    # The zoo has the bits that the zoo of that commit had.
+    assert kept(federation) == kept(Federation.open(place / "federation"))
+    assert len(kept(federation)) == config.pairs

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clients.onboarding.preflight import check
-from clients.site.model_store import export_model, load_model, load_start
+from clients.site.exported_program import export_model
+from clients.site.model_store import load_model, load_start
 from clients.site.prediction import Predictor, evaluate
 from clients.site.sent_log import utc_now
 from clients.site.site import open_site

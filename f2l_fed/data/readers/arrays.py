@@ -11,6 +11,7 @@ import numpy as np
 from f2l_fed.data.array_checks import (
     AnyArray,
     channels_first,
+    not_whole,
     require_inputs,
     require_one_each,
     unit_range,
@@ -20,6 +21,7 @@ from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, text_codes, tidy_labels
+from f2l_fed.data.readers.matching import numbered_columns
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces, RawExamples
 from f2l_fed.errors import DataError
 
@@ -133,7 +135,7 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
             )
             findings.require_none()
     if x.ndim == 2:
-        return values, tuple(Column(name=str(number)) for number in range(1, x.shape[1] + 1))
+        return values, numbered_columns(x.shape[1])
     if x.dtype == np.uint16:
         # A scale that hung on the brightest pixel would be another one in another file.
         if 0 < (brightest := int(x.max())) <= 255:
@@ -152,17 +154,18 @@ def _inputs(x: AnyArray, where: str, findings: Findings) -> tuple[AnyArray, tupl
 def _labels(
     written: AnyArray, key: str, config: ReadingConfig, findings: Findings, places: ExamplePlaces
 ) -> WrittenLabels:
-    if written.dtype.kind == "f":
-        odd = np.flatnonzero(~np.isnan(written) & (written != np.rint(written)) | np.isinf(written))
-        if odd.size:
-            first = odd[:SHOWN]
-            findings.problem(
-                f"{key} is not whole",
-                places.first(first.tolist(), written[first].tolist()),
-                count=int(odd.size),
-                expected="integers, whole numbers or strings",
-                remedy=f"Save {key} as integers; a quantity to predict is no class.",
-            )
-            findings.require_none()
+    odd = not_whole(written)
+    # NaN is an example without a label.
+    odd = odd[~np.isnan(written[odd])] if odd.size else odd
+    if odd.size:
+        first = odd[:SHOWN]
+        findings.problem(
+            f"{key} is not whole",
+            places.first(first.tolist(), written[first].tolist()),
+            count=int(odd.size),
+            expected="integers, whole numbers or strings",
+            remedy=f"Save {key} as integers; a quantity to predict is no class.",
+        )
+        findings.require_none()
     codes, names = text_codes(written)
     return tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings)

@@ -17,6 +17,9 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 GAPS = ("indicator", "median", "leave-out", "refuse")
 """Ways to treat values that are missing."""
 
+SCALES = ("", "standard")
+"""Ways to scale numbers."""
+
 _LARGEST_SIDE = 4096
 
 
@@ -39,7 +42,16 @@ class ReadingConfig:
             a feature that tells where, "median" only fills in, "leave-out" drops the rows,
             "refuse" ends.
         categories: Values of text columns, by column and in the order of their features; by
-            default those that occur in the training rows, sorted.
+            default those that occur, sorted.
+        columns: Columns of a table that are features, in their order; others are left out. By
+            default all in which there is something to learn from.
+        indicators: Columns with a feature that tells where values are missing; by default, where
+            ``gaps`` asks for such, those in which some are.
+        scale: "standard" gives every number of a table or vector mean 0 and standard deviation 1
+            over the training rows, "" leaves it as it is.
+        scales: Mean and spread of columns of numbers, by column, as all sites have agreed on them
+            instead of each one's own.
+        image_scale: The same as ``scale`` for the channels of images; with "" they stay in [0, 1].
 
     Raises:
         ConfigError: If a value is out of range.
@@ -56,6 +68,11 @@ class ReadingConfig:
     unlabelled: tuple[str, ...] = ()
     gaps: str = "indicator"
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    columns: tuple[str, ...] = ()
+    indicators: tuple[str, ...] = ()
+    scale: str = ""
+    scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
+    image_scale: str = ""
 
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator, self.separator)
@@ -63,6 +80,12 @@ class ReadingConfig:
         choice(self, "decimal", ("", ".", ","))
         require(self.mode.lower() in MODES, self, "mode", '"grey", "rgb" or ""')
         choice(self, "gaps", GAPS)
+        choice(self, "scale", SCALES)
+        choice(self, "image_scale", SCALES)
+        pairs = all(len(pair) == 2 and pair[1] > 0 for pair in self.scales.values())
+        require(pairs, self, "scales", "a mean and a spread above 0 for each column")
+        told = not self.indicators or self.gaps == "indicator"
+        require(told, self, "indicators", 'none unless gaps = "indicator"')
         require(_is_encoding(self.encoding), self, "encoding", 'a name such as "windows-1252"')
         sides = all(0 < side <= _LARGEST_SIDE for side in self.resize)
         require(

@@ -5,8 +5,90 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import torch
 
+from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data.array_checks import AnyArray, IntArray
+from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.raw_examples import RawExamples
+from f2l_fed.errors import DataError
+
+
+def kept_aside(
+    raw: RawExamples,
+    y: IntArray,
+    fraction: float,
+    findings: Findings,
+    *,
+    site: str,
+    private: bool = False,
+) -> IntArray:
+    """The examples that a site keeps aside to measure on: a fixed share of every class, at least
+    one example, but never the last.
+
+    Args:
+        raw: The examples.
+        y: (n,) int64, their classes.
+        fraction: The share.
+        findings: Takes remarks on copies and groups.
+        site: Name of the site, from which the draw follows.
+        private: Whether no example may decide on which side another one is, as with a privacy
+            budget.
+
+    Returns:
+        (m,) int64.
+
+    Raises:
+        DataError: If no class has an example to spare.
+    """
+    order = torch.randperm(len(y), generator=generator_for(site, "validation")).numpy()
+    copies = same_rows(raw.inputs)
+    repeated = len(copies) - len(np.unique(copies))
+    rows = _share_of_every_class(y, order, fraction)
+    kept = "are spread over both sides of the split, so the measured accuracy says too much"
+    if raw.groups is not None:
+        rows = held_out_groups(raw.groups, y, order, fraction)
+        count = len(np.unique(raw.groups))
+        findings.remark(f"{count} groups of examples are kept together in the split.")
+        if repeated and not private:
+            joined = joined_groups(raw.groups, copies)
+            together = held_out_groups(joined, y, order, fraction)
+            if set(y[together]) == set(y[rows]):
+                rows = together
+        if not np.isin(copies[rows], np.delete(copies, rows)).any():
+            kept = "are kept on one side of the split"
+    elif repeated and not private:
+        together = held_out_groups(copies, y, order, fraction)
+        if set(y[together]) == set(y[rows]):
+            rows, kept = together, "are kept on one side of the split"
+    if repeated:
+        findings.remark(f"{repeated} examples are exact copies of others; copies {kept}.")
+        _remark_contradictions(copies, y, findings)
+    if not rows.size:
+        raise DataError(
+            "no class has two examples"
+            if raw.groups is None
+            else "no group can be kept aside without taking the last one of a class",
+            where=f"site {site}",
+            remedy="Add examples, or name others under validation.",
+        )
+    return rows
+
+
+def _share_of_every_class(y: IntArray, order: IntArray, fraction: float) -> IntArray:
+    held_out = []
+    for label in np.unique(y):
+        members = order[y[order] == label]
+        count = max(round(fraction * len(members)), 1)
+        held_out.append(members[: min(count, len(members) - 1)])
+    return np.concatenate(held_out)
+
+
+def _remark_contradictions(copies: IntArray, y: IntArray, findings: Findings) -> None:
+    pairs = np.unique(np.stack([copies, y]), axis=1)
+    odd = int((np.bincount(pairs[0]) > 1).sum())
+    if odd:
+        findings.remark(f"{odd} examples occur several times with different labels.")
 
 
 def same_rows(inputs: AnyArray) -> IntArray:

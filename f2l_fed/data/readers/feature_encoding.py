@@ -1,19 +1,18 @@
-"""The encoding of a table's columns as features, fitted on training rows."""
+"""The preprocessing of a site's inputs, which is kept with its network: features and scales."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
-from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.array_checks import AnyArray, FloatArray
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
-from f2l_fed.data.readers.labels import label_key, tidy_name
+from f2l_fed.data.readers.labels import label_key
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
 from f2l_fed.errors import ConfigError, DataError
 
@@ -49,10 +48,26 @@ class EncodedColumn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelScale:
+    """The scaling of one channel of images: what is subtracted, and then divided by."""
+
+    mean: float = 0.0
+    spread: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureEncoding:
-    """The encoding of all columns of a table, in order; without any for images."""
+    """The preprocessing of one kind of inputs.
+
+    Args:
+        columns: The columns of a table or vector, in order; none for images.
+        channels: The channels of images; none where images stay in [0, 1].
+        white: Value of white in images of floats; 0 where none have been seen.
+    """
 
     columns: tuple[EncodedColumn, ...] = ()
+    channels: tuple[ChannelScale, ...] = ()
+    white: float = 0.0
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -60,18 +75,11 @@ class FeatureEncoding:
         return tuple(name for column in self.columns for name in column.features)
 
     @property
-    def scales(self) -> tuple[list[float], list[float]]:
-        """Mean and spread of every feature; 0 and 1 of those that stay as they are."""
-        means, spreads = [], []
-        for column in self.columns:
-            others = len(column.features) - 1
-            means += [column.mean] + [0.0] * others
-            spreads += [column.spread] + [1.0] * others
-        return means, spreads
-
-    @property
     def text(self) -> str:
         """The encoding as JSON, which `of_text` reads; "" for none."""
+        if self.channels or self.white:
+            channels = [asdict(channel) for channel in self.channels]
+            return json.dumps({"channels": channels, "white": self.white})
         return json.dumps([asdict(column) for column in self.columns]) if self.columns else ""
 
     @classmethod
@@ -79,8 +87,13 @@ class FeatureEncoding:
         """The encoding from JSON; raises DataError if it is damaged."""
         try:
             values = json.loads(text) if text else []
+            if isinstance(values, dict):
+                channels = tuple(
+                    from_mapping(ChannelScale, value, where=where) for value in values["channels"]
+                )
+                return cls(channels=channels, white=float(values["white"]))
             columns = tuple(from_mapping(EncodedColumn, value, where=where) for value in values)
-        except (ValueError, TypeError, AttributeError, ConfigError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, ConfigError) as error:
             raise DataError(
                 "the encoding of the network's inputs can't be read",
                 where=where,
@@ -103,7 +116,7 @@ class FeatureEncoding:
         return not missing
 
     def encode(self, raw: RawExamples, findings: Findings) -> FloatArray:
-        """Encodes examples: images in [0, 1], and columns as this encoding says.
+        """Encodes examples: images from [0, 1], and columns as this encoding says.
 
         Args:
             raw: Examples of the same columns, in any order; further ones are left out.
@@ -112,8 +125,8 @@ class FeatureEncoding:
         Returns:
             (n, C, H, W) or (n, F) float32.
         """
-        if not self.columns:
-            return unit_images(raw.inputs)
+        if not self.columns or not raw.columns:
+            return unit_images(raw.inputs) if raw.columns else self.encode_images(raw.inputs)
         given = {column.name: place for place, column in enumerate(raw.columns)}
         if not self.suits(given, findings):
             return np.zeros((len(raw), len(self.features)), np.float32)
@@ -150,98 +163,28 @@ class FeatureEncoding:
             at += width
         return encoded
 
+    def encode_images(self, images: AnyArray) -> FloatArray:
+        """Encodes images: (n, C, H, W) uint8, or float32 in [0, 1], to float32."""
+        unit = unit_images(images)
+        if not self.channels:
+            return unit
+        mean, spread = self._channel_scales()
+        scaled: FloatArray = (unit - mean) / spread
+        return scaled
 
-def fit_encoding(
-    raw: RawExamples,
-    rows: IntArray,
-    config: ReadingConfig,
-    findings: Findings,
-    *,
-    scaled: bool = False,
-    private: bool = False,
-) -> FeatureEncoding:
-    """Fits the encoding of a table's columns.
+    def pictures(self, x: FloatArray) -> FloatArray:
+        """Encoded images (n, C, H, W) as they were in [0, 1]."""
+        if not self.channels:
+            return x
+        mean, spread = self._channel_scales()
+        unit: FloatArray = x * spread + mean
+        return unit
 
-    Which features there are follows from all rows, so that it does not hang on a split; the
-    numbers that are filled in follow from the rows to learn from alone.
-
-    Args:
-        raw: The examples; images need no encoding.
-        rows: (m,) int64, those to learn from.
-        config: Settings.
-        findings: Takes remarks.
-        scaled: Whether numbers get mean 0 and spread 1 over the rows to learn from.
-        private: Whether nothing may be fitted, since it would carry one example into the inputs of
-            all others, past the noise of a privacy budget: gaps become 0, and texts that the
-            settings do not list are a problem.
-    """
-    if not raw.columns:
-        return FeatureEncoding()
-    listed = {tidy_name(name): values for name, values in config.categories.items()}
-    columns, gaps = [], []
-    for place, column in enumerate(raw.columns):
-        if column.values or listed.get(column.name):
-            if private and column.name not in listed:
-                findings.problem(
-                    "a privacy budget needs the values of text columns in the settings",
-                    [repr(column.name)],
-                    remedy="List them under [data.categories], or add the column to ignore.",
-                )
-            named = listed.get(column.name, column.values)
-            columns.append(EncodedColumn(name=column.name, values=tuple(named)))
-            continue
-        empty = np.isnan(raw.inputs[:, place])
-        present = raw.inputs[rows, place][~empty[rows]]
-        some = bool(empty.any())
-        if some:
-            gaps.append(f"{column.name!r} ({int(empty.sum())})")
-        mean, spread = 0.0, 1.0
-        if scaled and not private and len(present):
-            mean, spread = _scale(present)
-        columns.append(
-            EncodedColumn(
-                name=column.name,
-                mean=mean,
-                spread=spread,
-                fill=float(np.median(present)) if len(present) and not private else 0.0,
-                unit=column.unit,
-                indicator=some and config.gaps == "indicator" and not private,
-            )
-        )
-    encoding = FeatureEncoding(columns=tuple(columns))
-    if private and gaps:
-        findings.remark(
-            f"Missing values of {len(gaps)} columns become 0: nothing is fitted to the data where "
-            "there is a privacy budget."
-        )
-        gaps = []
-    _remark(encoding, gaps, config, findings)
-    return encoding
-
-
-def _scale(values: AnyArray) -> tuple[float, float]:
-    """Mean and standard deviation; 1 for that of numbers that never vary, which say nothing."""
-    mean, spread = values.mean(), values.std()
-    return float(mean), 1.0 if is_constant(values, spread) else float(spread)
-
-
-def is_constant(values: AnyArray, spread: AnyArray) -> AnyArray:
-    """Whether numbers vary by no more than rounding, for which a sum leaves a spread above 0.
-
-    Args:
-        values: (n, ...) floats, n at least 1.
-        spread: (...), their standard deviation.
-
-    Returns:
-        (...) bool.
-    """
-    rounding = ROUNDING * np.finfo(values.dtype).eps
-    constant: AnyArray = spread <= rounding * np.abs(values).max(axis=0)
-    return constant
-
-
-ROUNDING = 16
-"""Number of roundings of the largest value up to which a spread says nothing."""
+    def _channel_scales(self) -> tuple[FloatArray, FloatArray]:
+        """Mean and spread of the channels, each (C, 1, 1) float32."""
+        scales = [(channel.mean, channel.spread) for channel in self.channels]
+        both = np.array(scales, np.float32)
+        return both[:, :1, None], both[:, 1:, None]
 
 
 def unit_images(images: AnyArray) -> FloatArray:
@@ -292,26 +235,3 @@ def _one_hot(
             f"{new.size} values of column {column.name!r} did not occur in training and count as "
             f"none, the first at {raw.places[int(new[0])]}."
         )
-
-
-def _remark(
-    encoding: FeatureEncoding, gaps: Sequence[str], config: ReadingConfig, findings: Findings
-) -> None:
-    if gaps:
-        more = " and a feature for each tells where" if config.gaps == "indicator" else ""
-        findings.remark(
-            f"Missing values of {len(gaps)} columns get the training rows' median{more}: "
-            f"{', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}. All sites "
-            "need the same features: settle gaps under [data] with the others."
-        )
-    for column in encoding.columns:
-        if column.values and column.name not in map(tidy_name, config.categories):
-            listed = ", ".join(f'"{value}"' for value in column.values[:MOST_LISTED])
-            findings.remark(
-                f"Column {column.name!r} has texts and becomes {len(column.values)} features: "
-                f"[{listed}]. All sites need the same ones: settle them under [data.categories]."
-            )
-
-
-MOST_LISTED = 10
-"""Number of texts that a remark lists."""

@@ -29,7 +29,9 @@ GROUP_FOLDER = "folder"
 """The value of [data] group by which the folders inside class folders are groups."""
 
 
-def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -> RawExamples:
+def read_image_folder(
+    folder: Path, config: ReadingConfig, findings: Findings, *, white: float = 0.0
+) -> RawExamples:
     """Reads every image below the class folders.
 
     Args:
@@ -37,6 +39,7 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
             its part.
         config: Settings.
         findings: Takes remarks and problems.
+        white: Value of white in images of floats, where training has settled it; else 0.
 
     Raises:
         DataError: If there are no class folders or no images, or some can't be used.
@@ -52,11 +55,12 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
             got=f"{len(listed)} other files, such as {listed[0].name}" if listed else "",
         )
     mode, size = _shared_form(images, config, findings)
+    white = white or _shared_white(images, findings)
     findings.require_none()
     pixels = np.empty((len(images), 3 if mode == "RGB" else 1, size[1], size[0]), np.uint8)
     for row, image in enumerate(images):
         try:
-            pixels[row] = read_pixels(image.path, mode, size)
+            pixels[row] = read_pixels(image.path, mode, size, white=white)
         except DataError as error:
             _add(findings, image, error)
     findings.require_none()
@@ -70,6 +74,7 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
         labels=tidy_labels(codes, names, unlabelled=config.unlabelled, findings=findings),
         groups=groups,
         part=parts if len(set(parts.tolist())) > 1 else None,
+        white=white,
         places=ExamplePlaces(
             files=tuple(image.name for image in images),
             file=np.arange(len(images), dtype=np.int64),
@@ -79,7 +84,13 @@ def read_image_folder(folder: Path, config: ReadingConfig, findings: Findings) -
 
 
 def image_inputs(
-    path: Path, mode: str, size: tuple[int, int], findings: Findings, batch: int
+    path: Path,
+    mode: str,
+    size: tuple[int, int],
+    findings: Findings,
+    batch: int,
+    *,
+    white: float = 0.0,
 ) -> tuple[int, Iterator[tuple[list[str], FloatArray]]]:
     """An image, or every image below a folder, brought to one form, a batch at a time.
 
@@ -89,6 +100,7 @@ def image_inputs(
         size: Width and height, pixels.
         findings: Takes remarks, also on images that can't be read and are left out.
         batch: Number of images in a batch.
+        white: Value of white in images of floats; 0 to go by each one's brightest pixel.
 
     Returns:
         The number of files, and batches of their names and (b, C, H, W) float32 in [0, 1].
@@ -111,7 +123,7 @@ def image_inputs(
             names, pixels = [], []
             for image in _usable(listed[start : start + batch], here):
                 try:
-                    pixels.append(read_pixels(image.path, mode, size))
+                    pixels.append(read_pixels(image.path, mode, size, white=white))
                     names.append(image.name)
                 except DataError as error:
                     _add(here, image, error)
@@ -164,14 +176,6 @@ def _shared_form(
     colour = any(fact.shared == "RGB" for fact in facts)
     mode = config.pillow_mode or ("RGB" if colour else "L")
     _remark_modes(facts, mode, findings)
-    ranges = Counter(fact.top for fact in facts if fact.top)
-    if len(ranges) > 1:
-        findings.problem(
-            "images of floats have different ranges",
-            [f"0 to {top:g} ({count})" for top, count in ranges.most_common()],
-            expected="one range",
-            remedy="Save all of them with values from 0 to 1, or with 8 or 16 bits a channel.",
-        )
     sizes = Counter(fact.size for fact in facts)
     if config.size is None and len(sizes) > 1:
         counted = [f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()]
@@ -198,6 +202,19 @@ def _shared_form(
             remedy="Set resize = [width, height] under [data], or use fewer images.",
         )
     return mode, size
+
+
+def _shared_white(images: Sequence[ListedImage], findings: Findings) -> float:
+    """Value of white in images of floats; 0 where there are none, or only black ones."""
+    ranges = Counter(image.facts.top for image in images if image.facts and image.facts.top)
+    if len(ranges) > 1:
+        findings.problem(
+            "images of floats have different ranges",
+            [f"0 to {top:g} ({count})" for top, count in ranges.most_common()],
+            expected="one range",
+            remedy="Save all of them with values from 0 to 1, or with 8 or 16 bits a channel.",
+        )
+    return max(ranges, default=0.0)
 
 
 def _remark_modes(facts: Sequence[PictureFacts], mode: str, findings: Findings) -> None:

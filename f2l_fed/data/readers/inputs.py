@@ -10,7 +10,7 @@ import numpy as np
 from f2l_fed.data.array_checks import FloatArray
 from f2l_fed.data.readers.arrays import read_npz
 from f2l_fed.data.readers.config import ReadingConfig
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding, unit_images
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.files import kind_of, require_readable
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import RawExamples
@@ -35,7 +35,7 @@ def read_inputs(
     Args:
         path: A table or its parts, an ``.npz`` with x, an image, or a folder of images.
         config: Settings, those of the training.
-        encoding: The encoding of the training's columns.
+        encoding: The preprocessing of the training.
         input_shape: Shape of one input.
         findings: Takes remarks.
 
@@ -67,7 +67,9 @@ def read_inputs(
     from f2l_fed.data.readers.image_folder import image_inputs
 
     mode = "RGB" if input_shape[0] == 3 else "L"
-    return image_inputs(path, mode, (input_shape[2], input_shape[1]), findings, BATCH)
+    size = (input_shape[2], input_shape[1])
+    count, batches = image_inputs(path, mode, size, findings, BATCH, white=encoding.white)
+    return count, ((places, encoding.encode_images(images)) for places, images in batches)
 
 
 def _with_gaps_treated(
@@ -93,7 +95,7 @@ def _rows(
     input_shape: tuple[int, ...],
     findings: Findings,
 ) -> Iterator[tuple[list[str], FloatArray]]:
-    x = encoding.encode(raw, findings) if encoding.columns else unit_images(raw.inputs)
+    x = encoding.encode(raw, findings)
     findings.require_none()
     if x.shape[1:] != input_shape:
         raise DataError(

@@ -107,13 +107,16 @@ def picture_facts(path: Path) -> PictureFacts | None:
         raise _damaged(type(error).__name__) from error
 
 
-def read_pixels(path: Path, mode: str, size: tuple[int, int] | None) -> AnyArray:
+def read_pixels(
+    path: Path, mode: str, size: tuple[int, int] | None, *, white: float = 0.0
+) -> AnyArray:
     """The pixels of an image file.
 
     Args:
         path: A file that `picture_facts` has found usable.
         mode: "L" or "RGB".
         size: Width and height to bring it to, its middle kept; None for its own.
+        white: Value of white in an image of floats; 0 to go by its brightest pixel.
 
     Returns:
         (C, H, W) uint8.
@@ -126,7 +129,7 @@ def read_pixels(path: Path, mode: str, size: tuple[int, int] | None) -> AnyArray
             if size is not None and image.format in ("JPEG", "MPO"):
                 longest = 2 * max(size)
                 image.draft(mode, (longest, longest))
-            upright = _flat(ImageOps.exif_transpose(image), mode)
+            upright = _flat(ImageOps.exif_transpose(image), mode, white)
             if size is not None and upright.size != size:
                 upright = ImageOps.fit(upright, size, Image.Resampling.BILINEAR)
             pixels = np.asarray(upright)
@@ -144,10 +147,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
+def _flat(image: Image.Image, mode: str, white: float) -> Image.Image:
     """The image in a mode of 8 bits, transparent parts laid on white."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bits(image).convert(mode)
+        return _eight_bits(image, white).convert(mode)
     if image.has_transparency_data:
         clear = image.convert("RGBA")
         ground = Image.new("RGBA", clear.size, "white")
@@ -161,11 +164,11 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
     )
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, white: float) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        top = _white(high) or 1.0
+        top = white or _white(high) or 1.0
     else:
         top = 65535.0
     if not (low >= 0 and high <= top):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,10 @@ class ExamplePlaces:
         return [f"{value!r} ({self[row]})" for row, value in zip(rows, values, strict=True)]
 
 
+NOWHERE = ExamplePlaces(files=(), file=np.empty(0, np.int64), row=np.empty(0, np.int64))
+"""The places of examples that come from no file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """A column of a table: its name, the texts that its numbers stand for, and their unit."""
@@ -62,7 +66,8 @@ class RawExamples:
         labels: The labels; None where the data have none, as for predictions.
         groups: (n,) int64, examples of one number belong together; or None.
         part: (n,) int64 of `TRAIN`, `VALIDATION`, `TEST` where folders name them; or None.
-        places: Where each example was found.
+        white: Value of white in images of floats, as their files hold them; 0 for others.
+        places: The place of each example; empty where no file is named.
         remarks: What was converted or left out, as sentences.
     """
 
@@ -72,7 +77,8 @@ class RawExamples:
     labels: WrittenLabels | None
     groups: IntArray | None = None
     part: IntArray | None = None
-    places: ExamplePlaces
+    white: float = 0.0
+    places: ExamplePlaces = field(default_factory=lambda: NOWHERE)
     remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -88,5 +94,5 @@ class RawExamples:
             labels=None if self.labels is None else self.labels.take(rows),
             groups=None if self.groups is None else self.groups[rows],
             part=None if self.part is None else self.part[rows],
-            places=self.places.take(rows),
+            places=self.places.take(rows) if self.places.files else self.places,
         )

@@ -37,8 +37,8 @@ def read_raw(
         path: An ``.npz`` file with x and y; a text or Parquet table with a column of labels, or a
             folder of its parts; or a folder of images with one sub-folder per class.
         config: Settings.
-        encoding: The encoding of a table's columns at training, where these are further examples:
-            no column of it is left out, whatever a small file holds.
+        encoding: The preprocessing at training, where these are further examples: no column of it
+            is left out, whatever a small file holds.
 
     Raises:
         DataError: If the examples can't be used, with everything that is wrong.
@@ -54,7 +54,8 @@ def read_raw(
     elif path.is_dir():
         from f2l_fed.data.readers.image_folder import read_image_folder
 
-        raw = read_image_folder(path, config, findings)
+        white = encoding.white if encoding else 0.0
+        raw = read_image_folder(path, config, findings, white=white)
     elif kind_of(path) == "npz":
         raw = read_npz(path, config, findings)
     elif path.suffix.lower() in READERS:

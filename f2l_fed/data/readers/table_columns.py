@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.findings import SHOWN, Findings
-from f2l_fed.data.readers.labels import text_codes, tidy_name
+from f2l_fed.data.readers.labels import label_key, text_codes, tidy_name
 from f2l_fed.data.readers.numerals import is_date, parse_numerals, without_unit
 from f2l_fed.data.readers.raw_examples import Column, ExamplePlaces
 from f2l_fed.data.readers.table_files import RawTable
@@ -129,13 +129,19 @@ def _of_texts(
     if 2 * dates >= total and not forced:
         _leave_out(name, "dates or times", findings)
         return None
-    values = tuple(sorted({text for text, told in zip(tidy, known, strict=True) if told}))
+    # Texts that differ by case alone are one.
+    spelling = {
+        label_key(text): text
+        for text, told in sorted(zip(tidy, known, strict=True), reverse=True)
+        if told
+    }
+    values = tuple(sorted(spelling.values()))
     many = len(values) > MOST_CATEGORIES or 2 * len(values) > total > _FEW
     if (many or max(map(len, values)) > _LONGEST) and not forced:
         _leave_out(name, f"texts, {len(values)} different ones,", findings)
         return None
-    number = {text: place for place, text in enumerate(values)}
-    lookup = np.array([*(float(number.get(text, np.nan)) for text in tidy), np.nan])
+    number = {label_key(text): place for place, text in enumerate(values)}
+    lookup = np.array([*(float(number.get(label_key(text), np.nan)) for text in tidy), np.nan])
     return Column(name=name, values=values), lookup[codes]
 
 

@@ -40,7 +40,8 @@ def read_tables(
         where: File or folder that errors name.
         labelled: Whether a column of labels is needed; without, none is looked for.
         encoding: The encoding of the columns that a network was trained on: all of them are
-            features, and others are left out without a word.
+            features, and others are left out without a word; so they are where the settings name
+            columns.
 
     Raises:
         DataError: If the table can't be read or a column is missing.
@@ -65,6 +66,9 @@ def read_tables(
         ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
     if encoding:
         encoding.suits(names, findings)
+    chosen = list(known) or [
+        _named_column(names, name, "columns", findings) for name in config.columns
+    ]
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)
@@ -76,10 +80,10 @@ def read_tables(
         with named_errors(group, table.columns[group].type, where):
             groups = text_column_codes(table.columns[group])[0]
     columns, values = [], []
-    for name in names:
-        if name in (label, group) or name in ignored or (known and name not in known):
+    for name in chosen or names:
+        if name in (label, group) or name in ignored or name not in table.columns:
             continue
-        forced = name in known or name in texts
+        forced = name in chosen or name in texts
         with named_errors(name, table.columns[name].type, where):
             found = read_column(name, table, findings, forced=forced, texts=name in texts)
         if found is not None:

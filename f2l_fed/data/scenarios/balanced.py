@@ -53,8 +53,9 @@ def plan_seen_classes(
     Raises:
         DataError: If there are too few examples of a class.
     """
-    local = {"shots": config.shots, "validation_per_class": config.validation_per_class}
-    require_examples(pool, classes, local | held_out_needs(config))
+    local = {"shots": config.shots, "validation_per_class": config.further_per_class}
+    needs = {name: count for name, count in local.items() if count}
+    require_examples(pool, classes, needs | held_out_needs(config))
     decks = {label: _class_decks(pool, label, seed, config) for label in classes}
     training = tuple(
         _training_site(f"site-{index:03d}", decks, draw, seed, config) for index in range(sites)
@@ -71,12 +72,12 @@ def _class_decks(pool: Pool, label: int, seed: int, config: SplitConfig) -> _Dec
         label,
         fraction=config.held_out_fraction,
         at_least=config.held_out_shots + config.test_per_class,
-        spare=config.shots + config.validation_per_class,
+        spare=config.shots + config.further_per_class,
         seed=seed,
     )
     # Two decks, so that what one site validates on is never what another trains on.
-    local = config.shots + config.validation_per_class
-    cut = len(parts.training) * config.validation_per_class // local
+    local = config.shots + config.further_per_class
+    cut = len(parts.training) * config.further_per_class // local
     return _Decks(
         train=Deck(parts.training[cut:], stream(seed, "train", label)),
         validation=Deck(parts.training[:cut], stream(seed, "validation", label)),
@@ -90,7 +91,7 @@ def _training_site(
     rng = stream(seed, "site", name)
     classes, camera = draw(rng, list(decks))
     train = [decks[label].train.deal(config.shots) for label in classes]
-    test = [decks[label].validation.deal(config.validation_per_class) for label in classes]
+    test = [decks[label].validation.deal(config.further_per_class) for label in classes]
     return SitePlan(
         name=name,
         classes=tuple(classes),

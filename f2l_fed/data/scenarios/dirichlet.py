@@ -15,8 +15,8 @@ from f2l_fed.data.scenarios.site_plan import ScenarioPlan, held_out_parts
 from f2l_fed.data.scenarios.unbalanced import (
     CLASSES_PER_SITE,
     EXAMPLES_PER_CLASS,
+    further,
     plan_site,
-    quarter,
     usable_sites,
 )
 from f2l_fed.errors import DataError
@@ -37,11 +37,12 @@ def plan_dirichlet(
     what remains is clearly less skewed than ``dirichlet_alpha`` by itself would make it.
 
     A held-out site draws its own class proportions from the same law and takes up to
-    ``held_out_shots + test_per_class`` examples per class of the pool from held-out images.
+    ``held_out_shots + test_per_class`` examples per class of the pool from held-out images. It
+    learns from the share that these two make, or from more if that were too few to take part.
 
     Args:
         pool: All examples.
-        sites: Training sites; they divide all training images, a quarter of each for testing.
+        sites: Training sites; they divide all training images.
         held_out: Held-out sites.
         seed: The run's seed.
         config: Settings.
@@ -77,7 +78,9 @@ def plan_dirichlet(
     ends = np.cumsum(counts, axis=0)[:-1]
     shares = [np.split(part.training, ends[:, label]) for label, part in enumerate(parts)]
     training = tuple(
-        plan_site(f"site-{index:03d}", pool, [share[index] for share in shares], seed, quarter)
+        plan_site(
+            f"site-{index:03d}", pool, [share[index] for share in shares], seed, further(config)
+        )
         for index in range(sites)
     )
     reserved = np.array([len(part.held_out) for part in parts])
@@ -90,7 +93,15 @@ def plan_dirichlet(
 
     rng = stream(seed, "dirichlet", "held-out")
     held_out_counts = _draw_usable(rng, (held_out, pool.classes), sample, config)
-    test_share = config.test_per_class / (config.held_out_shots + config.test_per_class)
+
+    def test_count(row: IntArray) -> Callable[[int], int]:
+        share = config.test_per_class / (config.held_out_shots + config.test_per_class)
+        # At least so many examples to learn from that the site can take part.
+        needed = config.minimum_examples / (1 - config.validation_fraction)
+        needed += int((row > 0).sum()) if config.validation_fraction else 0
+        share = min(share, max(1 - needed / int(row.sum()), 0.25))
+        return lambda count: int(count * share)
+
     seen = tuple(
         plan_site(
             f"seen-{index:03d}",
@@ -100,7 +111,7 @@ def plan_dirichlet(
                 for part, count in zip(parts, row, strict=True)
             ],
             seed,
-            lambda count: int(count * test_share),
+            test_count(row),
         )
         for index, row in enumerate(held_out_counts)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from f2l_fed.core.random_streams import stream
@@ -9,7 +11,7 @@ from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
-from f2l_fed.data.scenarios.unbalanced import plan_site, quarter, usable_sites
+from f2l_fed.data.scenarios.unbalanced import further, plan_site, usable_sites
 from f2l_fed.errors import DataError
 
 
@@ -57,17 +59,28 @@ def plan_natural(
 
     training = tuple(
         plan_site(
-            names[index] if names else f"site-{number:03d}", pool, by_class(index), seed, quarter
+            names[index] if names else f"site-{number:03d}",
+            pool,
+            by_class(index),
+            seed,
+            further(config),
         )
         for number, index in enumerate(inside)
     )
+
+    def test_count(index: int) -> Callable[[int], int]:
+        shots = config.least_shots(int((counts[fit[index]] > 0).sum()))
+        # More examples to learn from where half of them would not be enough to take part.
+        part = 2 if shots == config.held_out_shots else 4
+        return lambda count: max(count - shots, count // part)
+
     seen = tuple(
         plan_site(
             names[index] if names else f"seen-{number:03d}",
             pool,
             by_class(index),
             seed,
-            lambda count: max(count - config.held_out_shots, count // 2),
+            test_count(index),
         )
         for number, index in enumerate(outside)
     )

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from f2l_fed.data.array_checks import FloatArray, IntArray
 from f2l_fed.data.dataset import Dataset
-from f2l_fed.data.readers.feature_encoding import is_constant
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.data.scenarios.config import SplitConfig, require_positive
-from f2l_fed.data.scenarios.pool import Pool, merge_datasets
+from f2l_fed.data.scenarios.pool import merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan
-from f2l_fed.errors import UsageError
+from f2l_fed.data.scenarios.site_data import SiteData, prepare_site, settled_reading
+from f2l_fed.data.scenarios.site_plan import SitePlan
+from f2l_fed.errors import DataError, UsageError
 
-__all__ = ["Partition", "SiteData", "partition"]
+__all__ = ["LIKE_SITES", "Partition", "partition"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SiteData:
-    """The examples of one site.
-
-    Args:
-        name: ``site-000`` and on; ``seen-000`` and ``unseen-000`` where held out.
-        x_train: (n, ...) float32.
-        y_train: (n,) int64, the site's own labels.
-        x_test: (m, ...) float32.
-        y_test: (m,) int64.
-        classes: Pool class of each of the site's labels.
-    """
-
-    name: str
-    x_train: FloatArray
-    y_train: IntArray
-    x_test: FloatArray
-    y_test: IntArray
-    classes: tuple[int, ...]
+LIKE_SITES = ReadingConfig(scale="standard")
+"""Settings of the data of new sites."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,6 +37,9 @@ class Partition:
         shared_labels: Whether a label means the same at every site.
         disjoint: Whether no two training sites have an example in common.
         pool: Names of the datasets.
+        columns: The columns of a table or vector; empty for images.
+        reading: Settings of every site's data.
+        notes: Sites that were left out, as sentences.
     """
 
     scenario: str
@@ -66,6 +50,9 @@ class Partition:
     shared_labels: bool
     disjoint: bool
     pool: tuple[str, ...]
+    columns: tuple[Column, ...] = ()
+    reading: ReadingConfig = field(default_factory=lambda: LIKE_SITES)
+    notes: tuple[str, ...] = ()
 
 
 def partition(
@@ -76,11 +63,12 @@ def partition(
     held_out: int,
     seed: int,
     config: SplitConfig,
+    reading: ReadingConfig = LIKE_SITES,
 ) -> Partition:
     """Divides datasets among sites, some of them held out of all training.
 
-    Exact duplicates are dropped first. Vectors are standardised per feature by the mean and
-    standard deviation of the training sites' own training examples.
+    Exact duplicates are dropped first. Every site prepares its examples as a real one does: it
+    keeps a share aside to measure on, and fits all preprocessing on the others.
 
     Args:
         scenario: One of ``SCENARIOS``.
@@ -89,6 +77,7 @@ def partition(
         held_out: Held-out sites of each kind, at least 1.
         seed: The run's seed; the same one gives the same partition.
         config: Settings of the split.
+        reading: Settings of the data, for the sites' preprocessing.
 
     Raises:
         UsageError: If the scenario is unknown or a count is not positive.
@@ -105,53 +94,57 @@ def partition(
     require_positive("held_out", held_out)
     pool = merge_datasets(datasets)
     plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
-    rescale = _standardiser(pool, plan)
+    settled = settled_reading(pool, reading)
+    notes: list[str] = []
 
-    def render(site: SitePlan) -> SiteData:
-        return _render(site, pool, rescale)
+    def prepared(plans: Sequence[SitePlan], kind: str) -> tuple[SiteData, ...]:
+        able = [site for site in plans if len(site.train) >= config.minimum_examples]
+        trains = kind == "training"
+        data = [prepare_site(site, pool, settled, config, trains=trains) for site in able]
+        kept = tuple(one for one in data if len(one.y_train) >= config.minimum_examples)
+        ways = max(len(site.classes) for site in plans)
+        _note_small_sites(len(plans), len(kept), kind, ways, config, notes)
+        return kept
 
+    training = prepared(plan.training, "training")
     return Partition(
         scenario=scenario,
-        sites=tuple(map(render, plan.training)),
+        sites=training,
         held_out={
-            "seen": tuple(map(render, plan.seen)),
-            "unseen": None if plan.unseen is None else tuple(map(render, plan.unseen)),
+            "seen": prepared(plan.seen, "held-out"),
+            "unseen": None if plan.unseen is None else prepared(plan.unseen, "held-out"),
         },
         classes=max(
             len(site.classes) for site in (*plan.training, *plan.seen, *(plan.unseen or ()))
         ),
-        input_shape=pool.shape,
+        input_shape=training[0].x_train.shape[1:],
         shared_labels=plan.shared_labels,
         disjoint=plan.disjoint,
         pool=pool.names,
+        columns=pool.columns,
+        reading=settled,
+        notes=tuple(notes),
     )
 
 
-def _standardiser(pool: Pool, plan: ScenarioPlan) -> Callable[[FloatArray], FloatArray]:
-    if len(pool.shape) != 1:
-        return lambda x: x
-    rows = np.unique(np.concatenate([site.train for site in plan.training]))
-    known = pool.x[rows]
-    mean, spread = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)
-    # A feature that never varied says nothing; it must not blow up where it does vary.
-    scale = np.where(is_constant(known, spread), 1.0, spread)
-    return lambda x: ((x - mean) / scale).astype(np.float32)
-
-
-def _render(site: SitePlan, pool: Pool, rescale: Callable[[FloatArray], FloatArray]) -> SiteData:
-    rows = np.concatenate([site.train, site.test])
-    x = rescale(pool.x[rows])
-    if site.camera is not None:
-        x = site.camera(x)
-    own_label = np.full(pool.classes, -1)
-    own_label[list(site.classes)] = np.arange(len(site.classes))
-    y = own_label[pool.y[rows]]
-    cut = len(site.train)
-    return SiteData(
-        name=site.name,
-        x_train=x[:cut],
-        y_train=y[:cut],
-        x_test=x[cut:],
-        y_test=y[cut:],
-        classes=site.classes,
-    )
+def _note_small_sites(
+    count: int, kept: int, kind: str, ways: int, config: SplitConfig, notes: list[str]
+) -> None:
+    """Notes how many sites were left out; raises DataError if no site is left."""
+    least = config.minimum_examples
+    if not kept:
+        raise DataError(
+            f"no {kind} site has enough examples to take part, as in a deployment",
+            expected=f"at least {least} to learn from, beside those kept aside to measure on",
+            remedy=(
+                f"Raise split.held_out_shots to {config.least_shots(ways)}"
+                if kind == "held-out"
+                else "Use fewer sites, or raise split.shots"
+            )
+            + f", or set split.minimum_examples below {least} for an experiment.",
+        )
+    if kept < count:
+        notes.append(
+            f"{count - kept} of {count} {kind} sites have fewer than {least} examples to learn "
+            "from and are left out, since a site's policy refuses with so few."
+        )

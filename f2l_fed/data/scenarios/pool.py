@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from f2l_fed.data.array_checks import FloatArray, IntArray
+from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
+from f2l_fed.data.readers.matching import match_columns, numbered_columns
+from f2l_fed.data.readers.raw_examples import Column, RawExamples
 from f2l_fed.errors import DataError
 
 __all__ = ["Deck", "Pool", "merge_datasets"]
@@ -21,20 +23,22 @@ class Pool:
     Args:
         names: Names of the datasets.
         first_class: Pool class of each dataset's class 0.
-        x: (n, ...) float32, no two rows the same.
+        x: (n, ...) examples as in `Dataset`, no two rows the same.
         y: (n,) int64, in [0, classes).
         classes: Number of classes of all datasets.
         groups: (n,) int64, natural sites, or None where a dataset has none.
         group_names: Names of these by their number; empty where they have none.
+        columns: The columns of vectors; empty for images.
     """
 
     names: tuple[str, ...]
     first_class: tuple[int, ...]
-    x: FloatArray
+    x: AnyArray
     y: IntArray
     classes: int
     groups: IntArray | None
     group_names: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +81,10 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
             remedy="Resize them to one shape, or run them one at a time.",
         )
     first_class = np.cumsum([0, *(data.classes for data in datasets)])
-    x = np.concatenate([data.x for data in datasets])
+    raws = [_raw(data) for data in datasets]
+    if raws[0].columns and len(raws) > 1:
+        raws = list(match_columns(raws))
+    x = np.concatenate([raw.inputs for raw in raws])
     y = np.concatenate([data.y + first for data, first in zip(datasets, first_class, strict=False)])
     keep = first_occurrences(x)
     groups = _groups(datasets)
@@ -89,7 +96,13 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
         classes=int(first_class[-1]),
         groups=None if groups is None else groups[keep],
         group_names=datasets[0].group_names if len(datasets) == 1 else (),
+        columns=raws[0].columns,
     )
+
+
+def _raw(data: Dataset) -> RawExamples:
+    columns = data.columns or (numbered_columns(data.x.shape[1]) if data.x.ndim == 2 else ())
+    return RawExamples(where=data.name, inputs=data.x, columns=columns, labels=None)
 
 
 def _groups(datasets: Sequence[Dataset]) -> IntArray | None:

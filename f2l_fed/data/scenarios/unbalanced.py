@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.data.scenarios.site_plan import SitePlan
 
@@ -63,6 +64,7 @@ def plan_site(
     )
 
 
-def quarter(count: int) -> int:
-    """The test examples among the rows of a training site's class: a quarter, rounded down."""
-    return count // 4
+def further(config: SplitConfig) -> Callable[[int], int]:
+    """The number of examples to measure on among the rows of a training site's class: a quarter,
+    rounded down, unless the site keeps a share aside itself."""
+    return lambda count: 0 if config.validation_fraction else count // 4

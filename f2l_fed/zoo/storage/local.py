@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import uuid
@@ -11,6 +12,7 @@ from math import inf
 from pathlib import Path
 
 from f2l_fed.core.locks import locked
+from f2l_fed.errors import ZooError
 from f2l_fed.zoo.storage.store import Bytes, Name, resolve_name, zoo_errors
 
 
@@ -142,11 +144,24 @@ def _write_new(path: Path, data: Bytes) -> None:
         os.close(descriptor)
 
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""Errors of file systems without hard links."""
+
+
 def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise ZooError(
+                "this file system has no hard links, by which the zoo keeps its writers apart",
+                where=str(path.parent),
+                got=str(error.strerror),
+                remedy="Put the zoo on a local disk, or in an object store.",
+            ) from error
+        raise
     return True
 
 

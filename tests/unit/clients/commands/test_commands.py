@@ -143,6 +143,46 @@ def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site)
     assert "1 messages" in done.stdout
 
 
+def test_the_doctor_shows_one_page_without_data_and_secrets(tmp_path, f2l_site, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://ann:secret-word@127.0.0.1:9")
+    site = digits_site(tmp_path, more='[server]\naddress = "localhost:9"\ninsecure = true\n')
+    work(site)
+    log = tmp_path / "state/daemon.log"
+    log.write_text("a line\nERROR: Proxy-Authorization: Basic c2VjcmV0LXdvcmQ=\n")
+    done = f2l_site("doctor", site)
+    assert done.returncode == 1
+    (problem,) = done.stdout.split("problems\n  ")[1].split("\n\n")[0].splitlines()
+    assert problem == "localhost:9: the server can't be reached: Connection refused."
+    for part in (
+        "name       north",
+        "last sent  update",
+        "state  has never run",
+        "GiB free in",
+        "flwr",
+    ):
+        assert part in done.stdout
+    assert "ERROR: Proxy-Authorization: …" in done.stdout
+    assert "secret-word" not in done.stdout
+
+
+def test_the_doctor_looks_at_the_machine_where_the_site_file_is_broken(tmp_path, f2l_site):
+    (tmp_path / "site.toml").write_text("name = ")
+    done = f2l_site("doctor", tmp_path / "site.toml")
+    assert done.returncode == 1
+    assert "the site's configuration can't be read" in done.stdout
+    assert "GiB free in" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["North", "a.b", "a" * 64, "ä"])
+def test_a_name_that_no_site_may_have_is_refused_before_anything_is_written(
+    tmp_path, f2l_site, name
+):
+    done = f2l_site("init", tmp_path / "new", "--name", name, "--data", digits_site(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--name: this can't be a site's name: expected 1 to 63 of a-z" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_site_without_a_start_is_told_to_take_part_first(tmp_path, f2l_site):
     site = digits_site(tmp_path)
     done = f2l_site("generate", site)
@@ -193,8 +233,9 @@ def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):
     with pytest.raises(UsageError, match="never overwritten"):
         create_site(tmp_path / "a", "a", tmp_path / "a/train.npz")
     assert site.read_text() == before
-    with pytest.raises(ConfigError, match="name is out of range"):
+    with pytest.raises(ConfigError, match="can't be a site's name"):
         create_site(tmp_path / "b", "No Name", tmp_path / "a/train.npz")
     with pytest.raises(DataError, match="the data do not exist"):
         create_site(tmp_path / "c", "c", tmp_path / "absent")
-    assert list(tmp_path.rglob("*.draft")) == list((tmp_path / "b").iterdir()) == []
+    assert list(tmp_path.rglob("*.draft")) == []
+    assert not (tmp_path / "b").exists()

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from clients.site.exported_program import export_model
 from clients.site.model_store import (
     Model,
     ModelFacts,
     ModelStart,
-    export_model,
     load_model,
     load_start,
     save_model,

@@ -71,3 +71,12 @@ def test_a_picture_keeps_light_and_dark():
 def test_output_numbers_are_labels_where_there_are_no_names(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).random((20, 3)), y=np.arange(20) % 2)
     assert set(preview(SiteFolder.read(site_on(tmp_path / "d.npz"))).per_class) == {"0", "1"}
+
+
+def test_scaled_images_are_shown_as_the_pictures_that_they_are(tmp_path):
+    for n in range(12):
+        write_picture(tmp_path / "d" / "ab"[n % 2] / f"{n}.png", seed=n)
+    plain = preview(SiteFolder.read(site_on(tmp_path / "d")))
+    scaled = preview(SiteFolder.read(site_on(tmp_path / "d", 'image_scale = "standard"')))
+    for one, other in zip(plain.examples, scaled.examples, strict=True):
+        torch.testing.assert_close(one.x, other.x)

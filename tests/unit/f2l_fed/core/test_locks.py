@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
@@ -68,3 +70,13 @@ def test_a_missing_folder_is_an_error_where_none_is_to_be_created(tmp_path):
     with pytest.raises(FileNotFoundError), locked(tmp_path / "no" / "lock", create_folder=False):
         pass
     assert not (tmp_path / "no").exists()
+
+
+def test_a_file_system_without_locks_is_named_with_the_remedy(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(UsageError, match=r"lock: this file system has no locks: .* local disk"):
+        with locked(tmp_path / "lock"):
+            pass

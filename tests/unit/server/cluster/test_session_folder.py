@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from f2l_fed.errors import ConfigError
+from server.cluster import session_folder as session_folders
 from server.cluster.session_folder import RAY_FOLDER, TOKEN_FILE, session_folder
 
 HOLDING = """
@@ -94,3 +96,15 @@ def test_a_place_whose_sockets_would_have_too_long_names_is_not_used(place, monk
         session = "session_2026-11-29_05-26-40_919837_4194304"
         assert len(str(folder / RAY_FOLDER / session / "sockets/plasma_store")) < 107
     assert not folder.exists()
+
+
+def test_it_lies_where_a_short_folder_can_be_written_in(monkeypatch, place):
+    monkeypatch.setattr(tempfile, "tempdir", f"/tmp/{'x' * 100}")
+    monkeypatch.setattr(session_folders, "_PLACES", ("/nowhere", str(place)))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with session_folder() as folder:
+        assert folder.parent == place
+    monkeypatch.setattr(session_folders, "_PLACES", ("/nowhere",))
+    with pytest.raises(ConfigError, match=r"TMPDIR: .* at most 23 characters.* Set TMPDIR to one"):
+        with session_folder():
+            pass

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
 
+import pytest
 from rich.console import Console
 
 from f2l_fed import events
 from server.control.watch import RoundView
+from server.control.watch import _next as next_event
 from server.reporting.console_progress import ProgressView
 
 HOSTILE = "[/red] [bold]x[/]"
@@ -35,3 +39,22 @@ def test_the_progress_shows_them_literally_too():
         progress(events.ROUND_FAILED, {"round": 1, "reason": HOSTILE})
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert text.count("[/red] [bold]x[/]") == 4
+
+
+def test_a_watch_that_is_interrupted_while_nothing_comes_can_be_closed():
+    async def silence() -> AsyncIterator[dict[str, object]]:
+        await asyncio.Event().wait()
+        yield {}
+
+    async def interrupted() -> None:
+        heard, over = silence(), asyncio.create_task(asyncio.sleep(3600))
+        waiting = asyncio.create_task(next_event(heard, over))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await heard.aclose()
+        over.cancel()
+
+    asyncio.run(interrupted())

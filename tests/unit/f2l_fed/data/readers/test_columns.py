@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from f2l_fed.data.readers.config import ReadingConfig
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding, fit_encoding
+from f2l_fed.data.readers.encoding_fit import fit_encoding
+from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.reading import read_raw
+from f2l_fed.errors import ConfigError
 from tests.support.checked_site import checked, one_problem, one_remark, opened, write_rows
 
 N = 20
@@ -227,11 +229,10 @@ def test_numbers_are_scaled_over_the_training_rows_and_other_features_are_not(tm
     assert float(present.mean()) == pytest.approx(0, abs=1e-4)
     assert float(present.std(correction=0)) == pytest.approx(1, abs=1e-4)
     assert set(site.train.x[:, 1:].flatten().tolist()) <= {0.0, 1.0}
-    means, spreads = site.encoding.scales
+    column = site.encoding.columns[0]
     plain = opened(path).train.x
-    assert torch.allclose(
-        (plain - torch.tensor(means)) / torch.tensor(spreads), site.train.x, atol=0.02
-    )
+    plain[:, 0] = (plain[:, 0] - column.mean) / column.spread
+    assert torch.allclose(plain, site.train.x, atol=0.02)
 
 
 @pytest.mark.parametrize("value", [0.1, 98.6])
@@ -239,7 +240,7 @@ def test_a_column_that_varies_by_rounding_alone_is_not_blown_up(tmp_path, value)
     path = table(tmp_path / "t.csv", a=[value] * N, b=list(range(N)))
     raw = read_raw(path, ReadingConfig())
     again = np.repeat(np.arange(N), 5)
-    encoding = fit_encoding(raw, again, ReadingConfig(), Findings(""), scaled=True)
+    encoding = fit_encoding(raw, again, ReadingConfig(scale="standard"), Findings(""))
     raw.inputs[:, 0] += 1e-3
     assert np.abs(encoding.encode(raw, Findings(""))[:, 0]).max() < 1.1e-3
 
@@ -306,3 +307,54 @@ def test_an_encoding_of_too_many_features_is_refused_before_it_is_made(tmp_path,
     path = table(tmp_path / "t.csv", **{f"c{n}": ["r", "g", "b", "w"] * 5 for n in range(5)})
     monkeypatch.setattr("f2l_fed.data.readers.feature_encoding.MOST_VALUES", 399)
     one_problem(checked(path), "the encoded table is too large", "399", "400")
+
+
+@KINDS
+def test_settled_features_are_the_same_whatever_a_site_has(tmp_path, kind):
+    more = 'columns = ["size", "row id", "a"]\nindicators = ["a"]\n'
+    more += 'categories.size = ["L", "M"]\nscale = "standard"'
+    parts = {"a": list(range(N)), "row id": list(range(N)), "size": ["M"] * N, "b": [1, 2] * 10}
+    one = opened(table(tmp_path / f"one{kind}", **parts), more)
+    parts |= {"a": [None, 1] * 10, "size": [None] * N, "row id": [1, 2] * 10}
+    other = opened(table(tmp_path / f"other{kind}", **parts), more)
+    features = ("size = L", "size = M", "row id", "a", "a is missing")
+    assert one.encoding.features == other.encoding.features == features
+    assert set(one.train.x[:, 4].tolist()) == {0.0}
+    assert set(other.train.x[:, 4].tolist()) == {0.0, 1.0}
+    report = checked(tmp_path / f"one{kind}", more)
+    assert not any("settle" in remark for remark in report.remarks)
+
+
+def test_settled_features_that_a_table_lacks_are_told(tmp_path):
+    path = table(tmp_path / "t.csv", a=list(range(N)), colour=["red", "blue"] * 10)
+    one_problem(checked(path, 'columns = ["a", "colr"]'), "[data] columns", "'colr'", "'colour'")
+    one_problem(checked(path, 'indicators = ["colour"]'), "hold no numbers", "'colour'")
+    with pytest.raises(ConfigError, match="indicators is out of range"):
+        opened(path, 'gaps = "median"\nindicators = ["a"]')
+
+
+def test_texts_that_differ_by_case_are_one_feature(tmp_path):
+    path = table(tmp_path / "t.csv", a=list(range(N)), colour=["red", "Red", "RED", "blue"] * 5)
+    site = opened(path)
+    assert [name.casefold() for name in site.encoding.features] == [
+        "a",
+        "colour = red",
+        "colour = blue",
+    ]
+    assert site.train.x[:, 1].mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_agreed_scales_hold_with_a_privacy_budget_too(tmp_path):
+    path = table(tmp_path / "t.csv", a=[None, *(1e6 + n for n in range(1, N))], b=list(range(N)))
+    more = 'scale = "standard"\nscales.a = [1e6, 10]'
+    for budget in ({}, {"privacy": "epsilon = 8.0"}):
+        site = opened(path, more, **budget)
+        a, *others = site.encoding.columns
+        assert (a.mean, a.spread) == (1e6, 10)
+        assert a.indicator != bool(budget)
+        gaps = torch.cat([site.train.x, site.validation.x])[:, 0] == 0
+        assert bool(budget) == bool(gaps.any())
+        assert (others[0].mean == 0) == bool(budget)
+    one_problem(checked(path, "scales.c = [0, 1]"), "scales under [data]", "'c'")
+    with pytest.raises(ConfigError, match="scales is out of range"):
+        opened(path, "scales.a = [1e6, 0]")

@@ -24,7 +24,15 @@ from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError, UsageError
 
-SMALL = SplitConfig(ways=3, shots=4, validation_per_class=2, held_out_shots=2, test_per_class=3)
+SMALL = SplitConfig(
+    ways=3,
+    shots=4,
+    validation_fraction=0,
+    validation_per_class=2,
+    held_out_shots=2,
+    test_per_class=3,
+    minimum_examples=1,
+)
 
 
 def made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import time
@@ -190,3 +191,13 @@ def test_an_object_store_that_is_not_there_is_one_sentence(
 def replace(store: Store, name: str, data: bytes) -> None:
     store.delete(name)
     store.put_new(name, data)
+
+
+def test_a_file_system_without_hard_links_is_named_with_the_remedy(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    zoo = new_zoo(tmp_path / "zoo")
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(ZooError, match=r"this file system has no hard links.* on a local disk"):
+        zoo.append([new_record("1/site-0/0")])
