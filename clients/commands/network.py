@@ -134,12 +134,10 @@ def export(
 def features(site_file: SiteFile) -> None:
     """Make the backbone's features of the site's examples, which tasks then find."""
     from clients.site.site import open_site
-    from clients.site.site_features import on_features
-    from f2l_fed.targets.backbone import InstalledBackbone
+    from clients.site.site_features import installed_backbone, on_features
 
     site = open_site(site_file)
-    backbone = InstalledBackbone.of(site.config.backbone, site.path)
-    site.require_fit(backbone.facts.input_shape, site.classes)
+    backbone = installed_backbone(site)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task("features", total=None)
         on_features(

@@ -14,10 +14,10 @@ from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples, read_site_examples
+from clients.site.site_features import installed_backbone
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
-from f2l_fed.targets.backbone import InstalledBackbone
 from f2l_fed.targets.config import ADAPTER
 
 _IMBALANCE = 10
@@ -164,8 +164,7 @@ def state_problem(state: Path) -> str:
 def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
     """Problems with the site's backbone, and remarks on it; its network is built."""
     try:
-        backbone = InstalledBackbone.of(site.config.backbone, site.path)
-        site.require_fit(backbone.facts.input_shape, site.classes)
+        backbone = installed_backbone(site)
         backbone.module()
     except F2LError as error:
         return [str(error)], []
@@ -183,7 +182,7 @@ def _target_problems(site: Site, target: str, classes: int) -> list[str]:
         site.require_fit(shape, classes)
         frozen = None
         if target == ADAPTER:
-            frozen = InstalledBackbone.of(site.config.backbone, site.path).part
+            frozen = installed_backbone(site).part
         build_target(target, shape, classes, frozen)
     except F2LError as error:
         problems.append(str(error))

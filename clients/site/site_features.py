@@ -27,19 +27,12 @@ def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None
 
     Raises:
         TargetError: If the site has another backbone or none, or its code does not suit the file.
-        DataError: If the backbone's file can't be read, or images are scaled already.
+        DataError: If the backbone's file can't be read, or the examples are none of its inputs.
     """
     if frozen is None:
         return site
-    backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    backbone = installed_backbone(site)
     backbone.require(frozen)
-    if site.encoding.channels:
-        raise DataError(
-            "the backbone scales the channels of images itself",
-            where="[data] image_scale",
-            expected='""',
-            got="standard",
-        )
     parts = (site.train.x, site.validation.x)
     train, validation = cached_features(site.state, backbone, parts, progress or _logged)
     return replace(
@@ -47,6 +40,25 @@ def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None
         train=Examples(x=train, y=site.train.y),
         validation=Examples(x=validation, y=site.validation.y),
     )
+
+
+def installed_backbone(site: Site) -> InstalledBackbone:
+    """The backbone of a site, which must suit its examples.
+
+    Raises:
+        TargetError: If none is named.
+        DataError: If its file can't be read, or the examples are none of its inputs.
+    """
+    backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    site.require_fit(backbone.facts.input_shape, site.classes)
+    if site.encoding.channels:
+        raise DataError(
+            "the backbone scales the channels of images itself",
+            where="[data] image_scale",
+            expected='""',
+            got="standard",
+        )
+    return backbone
 
 
 def backbone_module(folder: SiteFolder, frozen: FrozenPart | None) -> nn.Module | None:

@@ -37,6 +37,13 @@ def installed_backbone(config: BackboneConfig, divided: Partition) -> InstalledB
             got=str(divided.input_shape),
             remedy="Convert them (resize and mode under [data]), or prepare the backbone for them.",
         )
+    if divided.reading.image_scale:
+        raise DataError(
+            "the backbone scales the channels of images itself",
+            where="data.image_scale",
+            expected='""',
+            got=divided.reading.image_scale,
+        )
     backbone.module()
     return backbone
 

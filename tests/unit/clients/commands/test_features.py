@@ -42,3 +42,13 @@ def test_a_site_without_a_backbone_is_told_so(tmp_path):
     done = in_process("f2l-site", "features", str(digits_site(tmp_path)))
     assert done.returncode != 0
     assert "no backbone is named" in done.stderr
+
+
+def test_examples_that_are_none_of_the_backbone_s_inputs_are_refused(tmp_path):
+    site = site_with_backbone(tmp_path)
+    scaled = '[data]\npath = "train.npz"\nimage_scale = "standard"\n'
+    site.write_text('name = "north"\n' + scaled + site.read_text().split("\n", 2)[2])
+    done = in_process("f2l-site", "features", str(site))
+    assert done.returncode == 2
+    assert "[data] image_scale: the backbone scales the channels" in done.stderr
+    assert not (tmp_path / "state" / FEATURES).exists()
