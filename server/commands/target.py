@@ -21,9 +21,9 @@ app = typer.Typer(
 def check(
     name: Annotated[str, typer.Argument(metavar="TARGET", help="module:factory, or a known name.")],
     inputs: Annotated[
-        str, typer.Option("--input", metavar="N,N,N", help="Shape of one input.")
+        str, typer.Option("--input", metavar="N,N,N", help="Build it for inputs of this shape.")
     ] = "1,28,28",
-    classes: Annotated[int, typer.Option(min=2, help="Number of outputs.")] = 5,
+    classes: Annotated[int, typer.Option(min=2, help="Build it with this many outputs.")] = 5,
 ) -> None:
     """Build a network as sites do; print what is generated of it, or why it can't be."""
     from f2l_fed.local_training.config import HeadConfig
@@ -67,19 +67,20 @@ def prepare(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write (.safetensors).")],
     weights: Annotated[
         Path | None,
-        typer.Option(help="Its weights (.safetensors); by default those of the factory."),
+        typer.Option(help="Read its weights (.safetensors) here; by default the factory's."),
     ] = None,
     inputs: Annotated[
-        str, typer.Option("--input", metavar="N,N,N", help="Shape of one input, such as 3,64,64.")
+        str,
+        typer.Option("--input", metavar="N,N,N", help="Take inputs like 3,64,64."),
     ] = "",
     like: Annotated[
         Path | None,
         typer.Option(
-            help="Public examples that features are centred on; by default synthetic pictures."
+            help="Centre features on these public examples; by default on synthetic pictures."
         ),
     ] = None,
     resize: Annotated[
-        str, typer.Option(metavar="H,W", help="Bring images to this size before the network.")
+        str, typer.Option(metavar="H,W", help="Resize images to this before the network.")
     ] = "",
     mean: Annotated[
         str, typer.Option(metavar="N,N,N", help="Subtract this from each channel.")
