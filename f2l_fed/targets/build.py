@@ -44,17 +44,10 @@ def build_target(
     >>> build_target("adapter", (3, 64, 64), 5, FrozenPart("0" * 64, 384)).layout.size
     1925
     """
-    if name == ADAPTER:
-        if frozen is None:
-            raise TargetError(
-                "an adapter needs a backbone",
-                where="[target] backbone",
-                expected="its digest and number of features",
-                remedy="f2l-admin target prepare prints both.",
-            )
-        features = (frozen.features,)
+    _require_both(name, frozen)
+    if frozen is not None:
         head = partial(nn.Linear, frozen.features, classes)
-        return Target.of(name, head, features, classes).on(frozen)
+        return Target.of(name, head, (frozen.features,), classes).on(frozen)
     return Target.of(name, partial(_factory(name), input_shape, classes), input_shape, classes)
 
 
@@ -75,7 +68,8 @@ def parameter_count(
     >>> parameter_count("mlp", (1, 5000, 5000), 10)
     800000362
     """
-    if name == ADAPTER and frozen is not None:
+    _require_both(name, frozen)
+    if frozen is not None:
         return (frozen.features + 1) * classes
     factory = _factory(name)
     try:
@@ -88,6 +82,18 @@ def parameter_count(
         if name in TARGETS:
             raise
         return 0
+
+
+def _require_both(name: str, frozen: FrozenPart | None) -> None:
+    """Raises TargetError for an adapter without a frozen part, and for any other with one."""
+    if (name == ADAPTER) != (frozen is not None):
+        raise TargetError(
+            "an adapter, and nothing else, sits on a backbone",
+            where="[target] backbone",
+            expected="the digest and the number of features of one" if frozen is None else "none",
+            got=repr(name),
+            remedy="f2l-admin target prepare prints both." if frozen is None else "",
+        )
 
 
 def _factory(name: str) -> Factory:

@@ -13,6 +13,7 @@ from f2l_fed.targets.backbone import Backbone, InstalledBackbone, features_of
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
 from f2l_fed.targets.backbone_network import backbone_network
 from f2l_fed.targets.backbone_preparation import prepare_backbone
+from f2l_fed.targets.build import build_target, parameter_count
 from f2l_fed.targets.config import BackboneConfig, TargetConfig
 from f2l_fed.targets.frozen_part import FrozenPart
 from tests.support.backbones import (
@@ -194,3 +195,25 @@ def test_the_federation_s_settings_hold_digests_and_no_names():
     for later in ("lora", "norm-bias", "last-block"):
         with pytest.raises(ConfigError, match=r"only the head of a backbone.*so far"):
             replace(config, adapt=later)
+
+
+def test_only_an_adapter_sits_on_a_backbone():
+    part = FrozenPart("a" * 64, 3)
+    assert build_target("adapter", SHAPE, 4, part).input_shape == (3,)
+    assert parameter_count("adapter", SHAPE, 4, part) == 16
+    for build in (build_target, parameter_count):
+        with pytest.raises(TargetError, match=r"sits on a backbone.*prints both"):
+            build("adapter", SHAPE, 4)
+        with pytest.raises(TargetError, match="sits on a backbone: expected none, got 'mlp'"):
+            build("mlp", SHAPE, 4, part)
+
+
+def test_an_exported_backbone_brings_images_to_its_size():
+    file = prepare_backbone(NETWORK, None, facts(resize=(6, 5), mean=(0.2,)))
+    backbone = Backbone(_filled(file), file)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(
+        backbone, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: batch},)
+    )
+    x = torch.rand(5, *SHAPE, generator=rng())
+    torch.testing.assert_close(exported.module()(x), backbone(x))
