@@ -143,6 +143,10 @@ def _require_output(
             expected=f"(batch, {classes})",
             got=f"(batch{''.join(f', {n}' for n in output.shape[1:])})",
         )
+    if not bool(output.isfinite().all()):
+        raise TargetError(
+            "the network's outputs are not finite, even for numbers between 0 and 1", where=where
+        )
     if not all(map(torch.equal, before, network.buffers())):
         raise TargetError(
             "the network changes its own buffers when it predicts",

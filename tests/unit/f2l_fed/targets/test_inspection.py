@@ -142,6 +142,7 @@ def broken_factory():
         (lambda: Calling(lambda _, out: (out, out)), r"got tuple\. Wrap it"),
         (lambda: Calling(lambda _, out: out.softmax(1)), "probabilities.*Leave the final softmax"),
         (lambda: nn.Linear(4, 3).bfloat16(), r"weight torch\.bfloat16\. Call float"),
+        (lambda: Calling(lambda _, out: out / 0), "not finite, even"),
         (Counting, "changes its own buffers"),
         (broken_factory, "the factory fails: got KeyError: 'missing'"),
         (lambda: Calling(fails(KeyError("k"))), "got KeyError: 'k'"),
