@@ -15,11 +15,13 @@ from flwr.clientapp import ClientApp
 
 from clients.site import limits
 from clients.site.sent_log import REFUSAL, utc_now
-from clients.site.site import Site, open_site
+from clients.site.site import SiteFolder, open_site
 from clients.training.outgoing import OutgoingMessage, probe_message, update_message
+from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.wire.messages import Refusal
 from f2l_fed.wire.packing import pack_refusal
+from f2l_fed.wire.refusals import FAILED, code_of, told
 
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable: folder of the simulated sites' folders, set by the simulation."""
@@ -47,30 +49,36 @@ def task(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context, answer: Callable[..., OutgoingMessage]) -> Message:
-    site = None
+    folder = None
     try:
-        site = open_site(site_path(context))
+        folder = SiteFolder.read(site_path(context))
+        site = open_site(folder.file)
         with limits.within(site.config.limits.task_seconds):
             outgoing = answer(site, message.content, app=os.environ.get(APP, ""))
         outgoing.record(site)
         content = outgoing.content
     except PolicyRefusal as refusal:
-        content = _refusal(site, refusal.what)
+        _LOG.warning("refused: %s", told(refusal.what))
+        content = _refusal(folder, code_of(refusal))
     except F2LError as error:
         _LOG.error("%s", error)
-        content = _refusal(site, type(error).__name__)
+        content = _refusal(folder, code_of(error))
     except Exception:
         _LOG.exception("the task failed")
-        content = _refusal(site, "failed")
+        content = _refusal(folder, FAILED)
     return Message(content=content, reply_to=message)
 
 
-def _refusal(site: Site | None, code: str) -> RecordDict:
-    """A refusal with the site's name and a code, recorded where that is possible."""
+def _refusal(site: SiteFolder | None, code: str) -> RecordDict:
+    """A refusal with the site's name and a code, recorded where that is possible.
+
+    A site whose examples can't be read has a name and a record all the same.
+    """
     name = site.config.name if site else ""
     content = pack_refusal(Refusal(site=name, code=code))
     try:
         if site:
+            private_folder(site.state)
             site.sent.record(REFUSAL, 0, content, utc_now())
     except OSError:
         # With a full disk no answer leaves, but the server should hear that none will come.

@@ -10,8 +10,8 @@ fi
 # The default folder is replaced; a folder that is named with --out is not, unless --force is given.
 place=(--out out/demo --force)
 [[ " $* " == *" --out"* ]] && place=()
-# Sites learn from all of their examples and measure on further ones, so that the figures are those of
-# the published measurements; without these settings each would keep a fifth aside.
+# Sites learn from all of their examples and measure on further ones, so that the figures are those
+# of the published measurements; without these settings each would keep a fifth aside.
 separate=(--set split.validation_fraction=0 --set split.minimum_examples=1)
 exec .venv/bin/f2l-admin simulate --data "$data" --scenario few-shot "${separate[@]}" \
   --sites 100 --held-out 30 --rounds 3 "${place[@]}" "$@"

@@ -21,6 +21,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
 from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.config import (
@@ -128,6 +129,8 @@ class FederationConfig:
         seed: Decides the lineage and with it every random draw.
         shared_labels: Whether label k means the same at every site; switches the
             output-permutation symmetry off. A simulation's scenario decides it.
+        labels: Where labels are shared, the names of the classes in the order of the outputs; none
+            where sites number them alike.
         zoo: The weight zoo: a folder, relative to the federation's, or s3://bucket/prefix.
             Endpoint and credentials are in the environment (AWS_...) of all processes that use it,
             never here.
@@ -138,6 +141,7 @@ class FederationConfig:
 
     seed: int = 0
     shared_labels: bool = False
+    labels: tuple[str, ...] = ()
     zoo: str = "zoo"
     target: TargetConfig = field(default_factory=TargetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -163,6 +167,8 @@ class FederationConfig:
         place, remote = self.zoo.removeprefix("s3://"), "://" in self.zoo
         sound = bool(place) and "://" not in place and not (remote and "@" in place)
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
+        keys = set(map(label_key, self.labels))
+        require(len(keys) == len(self.labels), self, "labels", "different names")
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 

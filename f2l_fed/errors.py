@@ -43,6 +43,7 @@ class F2LError(Exception):
         got: The value or state found.
         remedy: The way to mend it, as a sentence.
         transient: Whether a repetition may succeed although no OSError is the cause.
+        code: Its key in `f2l_fed.wire.refusals`, where it says more than the kind of the error.
 
     >>> str(F2LError("steps is negative", where="[recipe] steps", expected=">= 0", got="-1",
     ...              remedy="Set it to 0 or more."))
@@ -62,8 +63,9 @@ class F2LError(Exception):
         got: str = "",
         remedy: str = "",
         transient: bool = False,
+        code: str = "",
     ) -> None:
-        self._transient = transient
+        self._transient, self.code = transient, code
         self.what, self.where, self.expected, self.got, self.remedy = (
             what,
             where,
@@ -95,7 +97,7 @@ class F2LError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders (Ray); keyword-only arguments need help to do so.
-        names = ("where", "expected", "got", "remedy", "transient")
+        names = ("where", "expected", "got", "remedy", "transient", "code")
         return _rebuild, (type(self), self.what, {name: getattr(self, name) for name in names})
 
 
@@ -198,4 +200,4 @@ class RoundError(F2LError):
 
 
 class PolicyRefusal(F2LError):
-    """The site's own policy forbids what was asked; ``code`` is all that leaves the site."""
+    """The site's own policy forbids what was asked; ``what`` is a code, and all that leaves."""

@@ -36,9 +36,13 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Show the daemon, the latest message and the site's network."""
     from clients.daemon.status import read_status
     from clients.onboarding.preflight import state_problem
-    from clients.onboarding.server_connection import connection_problems
+    from clients.onboarding.server_connection import (
+        connection_problems,
+        federation_facts,
+        last_task,
+    )
     from clients.site.model_store import load_model
-    from clients.site.sent_log import budget_text, utc_now
+    from clients.site.sent_log import budget_text, latest_refusal, utc_now
     from clients.site.site import SiteFolder
 
     site = SiteFolder.read(site_file)
@@ -49,12 +53,17 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     if not problem and daemon and daemon.state == "running":
         # A SuperNode that can't reach the server tries again for ever, and counts as running.
         problem = next(iter(connection_problems(site, connect=True, now=utc_now())), "")
+    refusal, last = latest_refusal(entries), ""
+    if not problem and site.server.certificate and daemon and daemon.state == "running":
+        last = last_task(federation_facts(site, now=utc_now()))
     if as_json:
         shown = {
             "site": site.config.name,
             "daemon": asdict(daemon) if daemon else None,
             "problem": problem,
             "latest": entries[-1] if entries else None,
+            "refusal": asdict(refusal) if refusal else None,
+            "last_task": last,
             "budget": spent,
             "model": asdict(model.facts) if model else None,
         }
@@ -74,6 +83,10 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         table.add_row("problem", plain(problem))
     latest = f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing yet"
     table.add_row("last sent", latest)
+    if refusal:
+        table.add_row("refused", plain(f"{refusal.text}. {refusal.remedy}"))
+    if last:
+        table.add_row("last task", plain(last))
     if spent:
         table.add_row("privacy budget", budget_text(spent))
     if model is None:

@@ -44,6 +44,8 @@ def init(
     from clients.site.sent_log import utc_now
 
     with_kit = kit.is_file()
+    if not with_kit and not name and kit.is_dir() and sys.stdin.isatty():
+        name = typer.prompt("Name of the site")
     if not name and not kit.exists():
         raise UsageError("the kit does not exist", where=str(kit), remedy="Check the path.")
     if with_kit == bool(name):
@@ -66,8 +68,10 @@ def init(
             raise UsageError("the option is missing", where="--data", expected="a file or a folder")
         data = Path(typer.prompt("Labelled examples (a file or a folder)")).expanduser()
     if read:
-        path = register_site(read, into, data)
+        path, agreement = register_site(read, into, data)
         say("registered; the kit is used up and can be deleted")
+        if agreement:
+            say(f"the federation is for {agreement.about()}")
     else:
         path = create_site(kit, name, data)
     out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
@@ -99,10 +103,13 @@ def check(
     offline: Annotated[bool, typer.Option(help="Do not connect to the server.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find every obstacle to taking part; nothing is sent."""
+    """Find every obstacle to taking part, also in the federation's task; nothing is sent."""
     from clients.onboarding.preflight import check as check_site
+    from clients.training.agreed_task import differences
 
-    report = check_site(site_file, target=target, classes=classes, connect=not offline)
+    report = check_site(
+        site_file, target=target, classes=classes, connect=not offline, compare=differences
+    )
     if as_json:
         print(json.dumps(asdict(report), indent=1))
     else:
@@ -111,6 +118,8 @@ def check(
         if report.train:
             say(f"site {report.site}: {report.train} examples of shape {shape} to learn from")
             say(f"({counts}), {report.validation} to measure on")
+        if report.federation:
+            say(f"the federation is for {report.federation}")
         for remark in report.remarks:
             say(f"remark: {remark}")
         for problem in report.problems:

@@ -37,6 +37,7 @@ def generate(
     """Get a network generated for the site's examples, and fine-tune it here."""
     from clients.onboarding.network_requests import ServerUnavailable
     from clients.site.site import open_site
+    from f2l_fed.wire.refusals import reason_of, told
 
     site = open_site(site_file)
     try:
@@ -45,8 +46,8 @@ def generate(
         raise F2LError(
             "the site itself refuses what the server asks for it",
             where=str(site_file),
-            got=refusal.what,
-            remedy="Its limits are under [policy]; --offline asks nothing of the server.",
+            got=told(refusal.what),
+            remedy=f"{reason_of(refusal.what).remedy} --offline asks nothing of the server.",
         ) from refusal
     except ServerUnavailable as error:
         made = _from_kept_start(site, steps, error)

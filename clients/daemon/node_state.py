@@ -22,6 +22,7 @@ from flwr.supernode.nodestate.in_memory_nodestate import (
 )
 
 from clients.site.sent_log import REFUSAL, SentLog, utc_now
+from f2l_fed.wire.refusals import TASK_ENDED
 
 _LOG = logging.getLogger("flwr")
 
@@ -105,7 +106,7 @@ def _record(answered: Iterable[str]) -> None:
     """Records errors that are about to leave, each in place of an answer."""
     sent = SentLog.in_folder(Path(os.environ["FLWR_HOME"]).parent)
     for _ in answered:
-        content = RecordDict({"error": ConfigRecord({"code": "task-ended"})})
+        content = RecordDict({"error": ConfigRecord({"code": TASK_ENDED})})
         try:
             sent.record(REFUSAL, 0, content, utc_now())
         except OSError as error:

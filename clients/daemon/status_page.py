@@ -16,7 +16,14 @@ from typing import Any
 from clients.daemon.status import read_status
 from clients.onboarding.preflight import state_problem
 from clients.site.model_store import load_model
-from clients.site.sent_log import REFUSAL, budget_text, norm_texts, utc_now, work_texts
+from clients.site.sent_log import (
+    REFUSAL,
+    budget_text,
+    latest_refusal,
+    norm_texts,
+    utc_now,
+    work_texts,
+)
 from clients.site.site import SiteFolder
 from f2l_fed.core.addresses import is_host_of
 from f2l_fed.errors import ConfigError, F2LError, visible
@@ -69,6 +76,8 @@ def page_html(site_file: Path) -> str:
         state += f" since {escape(_time(daemon.since))}"
         problems.append(daemon.problem)
         facts += [("restarts", str(daemon.restarts)), ("last end", daemon.last_end or "none")]
+    if refusal := latest_refusal(entries):
+        problems.append(f"The last message was refused: {refusal.text}. {refusal.remedy}")
     rounds = [entry for entry in entries if entry["kind"] == "update"]
     last = f"{rounds[-1]['round']}, {_time(rounds[-1]['time'])}" if rounds else "none yet"
     facts += [("last round", last)]

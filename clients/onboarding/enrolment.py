@@ -22,6 +22,7 @@ from clients.site.sent_log import utc_now
 from clients.site.site import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import F2LError, UsageError
+from f2l_fed.wire.agreement import Agreement
 from f2l_fed.wire.enrolment import (
     AUTHORITY,
     CERTIFICATE,
@@ -46,11 +47,12 @@ class EnrolmentError(F2LError):
     """A request that the server refused, or a server that can't be reached."""
 
 
-def register(kit: Kit, folder: Path) -> FederationFacts:
+def register(kit: Kit, folder: Path) -> tuple[FederationFacts, Agreement | None]:
     """Makes a site's keys in a folder and registers them; may be repeated after a failure.
 
     Returns:
-        The facts of the federation that the server has told.
+        The facts of the federation that the server has told, and the agreement about its task;
+        None from an older server.
 
     Raises:
         UsageError: If the folder belongs to a registered site, or to another authority.
@@ -79,7 +81,12 @@ def register(kit: Kit, folder: Path) -> FederationFacts:
     )
     reply = _post(ServerConfig(address=kit.server), folder, ENROL_PATH, form)
     write_atomically(folder / CERTIFICATE, _own_certificate(reply, keys), mode=0o600)
-    return FederationFacts.from_json(reply)
+    try:
+        agreement = Agreement.from_json(reply)
+    except F2LError:
+        # The site is registered; its check names what is damaged.
+        agreement = None
+    return FederationFacts.from_json(reply), agreement
 
 
 def renew(site: SiteFolder, *, now: datetime, new_keys: bool = True) -> None:

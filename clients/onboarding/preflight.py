@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from clients.onboarding.server_connection import connection_problems, hands_out_networks
+import f2l_fed
+from clients.onboarding.server_connection import connection_problems, federation_facts
 from clients.site.config import SiteConfig
 from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
@@ -19,6 +21,7 @@ from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
 from f2l_fed.targets.config import ADAPTER
+from f2l_fed.wire.agreement import Agreement
 
 _IMBALANCE = 10
 """Ratio of the largest to the smallest class that is remarked on."""
@@ -40,6 +43,7 @@ class PreflightReport:
         validation: Number of examples to measure on.
         input_shape: Shape of one input.
         per_class: Number of training examples of every class that occurs, by label.
+        federation: What the federation is for, in words; "" where that is not known.
         problems: Obstacles to taking part, as sentences.
         remarks: Hints that are no obstacles, as sentences.
     """
@@ -49,6 +53,7 @@ class PreflightReport:
     validation: int = 0
     input_shape: tuple[int, ...] = ()
     per_class: dict[str, int] = field(default_factory=dict)
+    federation: str = ""
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -59,6 +64,7 @@ def check(
     target: str = "",
     classes: int = 0,
     connect: bool = True,
+    compare: Callable[[Site, Agreement], list[str]] | None = None,
     now: datetime | None = None,
 ) -> PreflightReport:
     """Checks a site; goes on after the first problem.
@@ -68,13 +74,15 @@ def check(
         target: Also checks that this network suits the examples and is allowed.
         classes: Number of outputs of that network; 0 takes the number of the site's classes.
         connect: Also connects to the server, if there is an address; asks for no task.
+        compare: Finds the obstacles between the site and the federation's task, which the server
+            tells, as sentences.
         now: This machine's time, with a time zone; by default the clock's.
     """
     try:
         folder = SiteFolder.read(path)
     except F2LError as error:
         return PreflightReport(problems=(str(error),))
-    config = folder.config
+    config, agreement = folder.config, None
     problems, remarks = _policy_problems(config.policy), []
     if problem := state_problem(folder.state):
         problems.append(problem)
@@ -82,7 +90,12 @@ def check(
         now = now or utc_now()
         found = connection_problems(folder, connect=connect, now=now)
         problems += found
-        if connect and not found and hands_out_networks(folder, now=now):
+        facts = federation_facts(folder, now=now) if connect and not found else {}
+        try:
+            agreement = Agreement.from_json(facts)
+        except F2LError as error:
+            problems.append(f"The server's agreement about the task is damaged: {error}")
+        if facts.get("nearest") is True:
             remarks.append(
                 "The federation hands out exact networks, those of this site too, to other sites "
                 f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
@@ -106,6 +119,13 @@ def check(
         found, told = _about_backbone(site)
         problems += found
         remarks += told
+    if agreement is not None and compare is not None:
+        problems += compare(site, agreement)
+        if agreement.version != f2l_fed.__version__:
+            remarks.append(
+                f"The server has version {agreement.version} of F2L-Fed, this site "
+                f"{f2l_fed.__version__}; both speak the same protocol."
+            )
     if target:
         problems += _target_problems(site, target, classes)
     per_class = _per_class(train, site.labels)
@@ -115,6 +135,7 @@ def check(
         validation=len(validation.y),
         input_shape=tuple(train.x.shape[1:]),
         per_class=per_class,
+        federation=agreement.about() if agreement else "",
         problems=tuple(problems),
         remarks=(*remarks, *_remarks(config, train, validation, per_class)),
     )

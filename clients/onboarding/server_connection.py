@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import ssl
+from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,8 +20,10 @@ from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.keys import read_certificate
 from clients.site.config import ServerConfig
 from clients.site.site import SiteFolder
+from f2l_fed.admission.verdict import REASONS
 from f2l_fed.errors import ConfigError, F2LError
-from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, SELF_PATH
+from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, LAST_TASK, SELF_PATH
+from f2l_fed.wire.refusals import reason_of
 
 _TIMEOUT_S = 5.0
 _LARGEST_REPLY_BYTES = 64 * 1024
@@ -58,8 +61,8 @@ def connection_problems(site: SiteFolder, *, connect: bool, now: datetime) -> li
     return problems
 
 
-def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
-    """Whether the server says that sites get exact networks of others; older ones say nothing.
+def federation_facts(site: SiteFolder, *, now: datetime) -> dict[str, Any]:
+    """The facts that the server tells a known site, not checked; none if it can't be asked.
 
     Args:
         site: A site with a certificate, whose connection has no problem.
@@ -67,16 +70,35 @@ def hands_out_networks(site: SiteFolder, *, now: datetime) -> bool:
     """
     context = tls_of_site(site, now=now)
     if context is None:
-        return False
+        return {}
     connection = https_connection(site.server, context, timeout_s=_TIMEOUT_S)
     try:
         connection.request("GET", SELF_PATH)
         facts: Any = json.loads(connection.getresponse().read(_LARGEST_REPLY_BYTES))
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return False
+        return {}
     finally:
         connection.close()
-    return isinstance(facts, dict) and facts.get("nearest") is True
+    return facts if isinstance(facts, dict) else {}
+
+
+def last_task(facts: Mapping[str, Any]) -> str:
+    """The end of the site's last task as a sentence, by what the server tells; "" for none.
+
+    Args:
+        facts: From `federation_facts`.
+    """
+    told = facts.get(LAST_TASK)
+    if not isinstance(told, dict) or type(told.get("round")) is not int:
+        return ""
+    code, finding = (str(told.get(name, "")) for name in ("code", "finding"))
+    found = f": {REASONS[finding]}" if finding in REASONS else ""
+    if code == "accepted":
+        return f"round {told['round']}: accepted"
+    if code == "unchanged":
+        return f"round {told['round']}: nothing left to learn"
+    reason = reason_of(code)
+    return f"round {told['round']}: {reason.text}{found}. {reason.remedy}"
 
 
 def tls_of_site(site: SiteFolder, *, now: datetime) -> ssl.SSLContext | None:

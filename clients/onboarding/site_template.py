@@ -15,6 +15,7 @@ from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.wire.agreement import Agreement
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 from f2l_fed.wire.kit import Kit
 
@@ -30,7 +31,7 @@ validation_fraction = 0.2
 
 # The labels in the order that all sites have agreed on, such as ["ok", "scratch"].
 # Empty: whole numbers from 0 are used as they are, anything else is numbered in sorted order.
-labels = []
+labels = {labels}
 
 # Folder for the record of everything sent, the site's network and the daemon's log.
 state = "state"
@@ -149,7 +150,7 @@ _SERVER_FILES = {
 }
 
 
-def register_site(kit: Kit, folder: Path | None, data: Path) -> Path:
+def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
 
     Args:
@@ -158,7 +159,7 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> Path:
         data: Labelled examples.
 
     Returns:
-        The ``site.toml``.
+        The ``site.toml``, and the agreement about the federation's task, if the server tells one.
 
     Raises:
         DataError: If there is nothing at ``data``.
@@ -167,14 +168,26 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> Path:
     """
     folder = folder or Path(kit.site)
     _require_new(folder, data)
-    facts = register(kit, folder)
-    return create_site(
-        folder, kit.site, data, address=kit.server, shared_labels=facts.shared_labels
+    facts, agreement = register(kit, folder)
+    path = create_site(
+        folder,
+        kit.site,
+        data,
+        address=kit.server,
+        shared_labels=facts.shared_labels,
+        labels=agreement.labels if agreement else (),
     )
+    return path, agreement
 
 
 def create_site(
-    folder: Path, name: str, data: Path, *, address: str = "", shared_labels: bool = False
+    folder: Path,
+    name: str,
+    data: Path,
+    *,
+    address: str = "",
+    shared_labels: bool = False,
+    labels: tuple[str, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -185,6 +198,7 @@ def create_site(
         address: ``host:port`` of the server with which it is registered; "" for none.
         shared_labels: Whether label k means the same at every site, as the server told at the
             registration.
+        labels: The labels in the order that all sites have agreed on, likewise.
 
     Returns:
         The file.
@@ -208,6 +222,7 @@ def create_site(
         **asdict(LimitsConfig()),
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "shared_labels": shared_labels,
+        "labels": labels,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }

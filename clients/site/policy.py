@@ -6,7 +6,7 @@ A refusal's text is a code, and the code is all that leaves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from f2l_fed.core.validation import positive, require, share
@@ -138,16 +138,22 @@ def allow_request(policy: PolicyConfig, target: str, recipe: Recipe, examples: i
         recipe: Gradient steps that it asks for, of a network or a probe.
         examples: Number of the site's training examples.
     """
+    for code in refused_of(policy, target, recipe, examples):
+        raise PolicyRefusal(code)
+
+
+def refused_of(policy: PolicyConfig, target: str, recipe: Recipe, examples: int) -> Iterator[str]:
+    """The codes of all that is outside the limits; arguments as of `allow_request`."""
     if target not in policy.targets.split():
-        raise PolicyRefusal("target-not-allowed")
+        yield "target-not-allowed"
     if recipe.steps > policy.maximum_steps:
-        raise PolicyRefusal("too-many-steps")
+        yield "too-many-steps"
     if not recipe.lr <= policy.maximum_lr:
-        raise PolicyRefusal("learning-rate-too-high")
+        yield "learning-rate-too-high"
     if not recipe.momentum <= policy.maximum_momentum:
-        raise PolicyRefusal("momentum-too-high")
+        yield "momentum-too-high"
     if examples < policy.minimum_examples:
-        raise PolicyRefusal("too-few-examples")
+        yield "too-few-examples"
 
 
 def allow_work(policy: PolicyConfig, work: Work) -> None:

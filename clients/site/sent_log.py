@@ -20,6 +20,7 @@ from flwr.app import ArrayRecord, RecordDict
 from clients.site.policy import PolicyConfig, Work
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.wire.protocol import ARRAYS
+from f2l_fed.wire.refusals import Reason, reason_of
 
 REFUSAL = "refusal"
 """Kind of the entries that count as no answer."""
@@ -215,6 +216,13 @@ def _finite(value: float) -> float | None:
 def array_bytes(content: RecordDict) -> int:
     """Bytes of all tensors in a message."""
     return sum(arrays.count_bytes() for arrays in content.array_records.values())
+
+
+def latest_refusal(entries: Sequence[Mapping[str, Any]]) -> Reason | None:
+    """The reason of the latest message if it is a refusal; None where the site has answered."""
+    if not entries or entries[-1]["kind"] != REFUSAL:
+        return None
+    return reason_of(str(entries[-1]["fields"].get("code", "")))
 
 
 def _size(content: RecordDict) -> int:

@@ -130,6 +130,9 @@ class Site(SiteFolder):
                 where=where,
                 expected=str(input_shape),
                 got=str(tuple(self.train.x.shape[1:])),
+                remedy="Under [data] in site.toml, resize and mode change images, ignore leaves "
+                "columns out.",
+                code="inputs-of-another-shape",
             )
         if self.classes > classes:
             raise DataError(
@@ -138,6 +141,7 @@ class Site(SiteFolder):
                 expected=f"at most {classes}",
                 got=str(self.classes),
                 remedy="Where labels are no output numbers, name them under labels in site.toml.",
+                code="too-many-classes",
             )
 
 

@@ -78,6 +78,7 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
             where=raw.where,
             expected="at least two classes",
             remedy="Add examples of another class.",
+            code="too-few-classes",
         )
     shared = config.policy.shared_labels
     names = config.labels or output_names(raw.labels, findings, shared=shared, where=raw.where)

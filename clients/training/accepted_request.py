@@ -105,7 +105,7 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
         # With a budget the noise hides every example, however few there are in a gradient.
         allow_batch(policy, work, count)
     if frame.body_layout:
-        site = _of_own_classes(site)
+        site = own_classes(site)
     # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
     size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
@@ -114,7 +114,7 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     target, body = target_of(frame), body_of(frame)
     _require_vectors(request, target, body)
     if body is not None:
-        _allow_heads(site, frame)
+        allow_heads(site, frame)
         allow_body(site, request, body)
         body = with_classes(body, site.classes)
         target = body.head
@@ -267,7 +267,7 @@ def _require_vectors(request: ProbeRequest | Task, target: Target, body: Body | 
             raise PolicyRefusal("not-finite")
 
 
-def _of_own_classes(site: Site) -> Site:
+def own_classes(site: Site) -> Site:
     """The site with its own classes; raises DataError if there are too few for a head."""
     own = site.with_own_classes()
     if own.classes < FEWEST:
@@ -276,11 +276,12 @@ def _of_own_classes(site: Site) -> Site:
             where=f"site {site.config.name}",
             expected=f"at least {FEWEST}",
             got=str(own.classes),
+            code="too-few-classes",
         )
     return own
 
 
-def _allow_heads(site: Site, frame: Frame) -> None:
+def allow_heads(site: Site, frame: Frame) -> None:
     """Raises PolicyRefusal if a head that leaves would be made on too few examples."""
     support = int(site.train.y.bincount().clamp(max=frame.shots).sum())
     private = site.config.privacy.epsilon

@@ -87,8 +87,7 @@ def context(accepted: AcceptedRequest[ProbeRequest]) -> Tensor:
         # Nor does their number tell how many classes the site has.
         return torch.zeros(1, accepted.target.layout.size // site.classes * FEWEST)
     body, head_config, _ = _settings(accepted.body, frame)
-    x, y, few = site.train.x, site.train.y, support_stream(frame.lineage, site.config.name)
-    head = site_context(body, accepted.anchor, x, y, head_config, frame.shots, few)
+    head = site_context(body, accepted.anchor, site.train.x, site.train.y, head_config)
     if not bool(head.isfinite().all()):
         raise PolicyRefusal("diverged")
     return head[None]

@@ -30,6 +30,10 @@ LAYER = "layer."
 
 _SMALLEST = 1e-12
 
+_STILL = 0.01
+"""Share of the start's length below which a change of a shared network counts as so long: what has
+nothing left to learn moves by whatever is left, and ten times that is still nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
@@ -59,17 +63,21 @@ def extract_features(submission: Submission, sketch: WeightSketch) -> Features:
     longer = row_factors(submission.weights, sketch)
     expected = [_unit(sketch.output_rows(each)) for each in (probes, submission.starts)]
     layers = sketch.layer_norms(updates) * longer[:, None]
-    lengths = layers.square().sum(dim=1).sqrt().clamp(min=_SMALLEST)
+    shortest = torch.full_like(layers, _SMALLEST)
+    if submission.shared:
+        shortest = (_STILL * sketch.layer_norms(submission.starts)).clamp(min=_SMALLEST)
+    still = shortest.square().sum(dim=1).sqrt()
+    lengths = torch.maximum(layers.square().sum(dim=1).sqrt(), still)
     values = {
         NORM: lengths.log(),
-        PROBE: (longer * probes.double().norm(dim=1)).clamp(min=_SMALLEST).log(),
+        PROBE: torch.maximum(longer * probes.double().norm(dim=1), still).log(),
         HEAD: _cosine(sketch.output_rows(submission.weights), sketch.output_rows(probes)),
         HEAD_CHANGE: _cosine(_mean(sketch.output_rows(updates)), _mean(*expected)),
     }
     if submission.shared:
         # The output layer is that of all sites, and its change says more of labels that are many.
         values = {name: value for name, value in values.items() if name not in (HEAD, HEAD_CHANGE)}
-    logs = layers.clamp(min=_SMALLEST).log()
+    logs = torch.maximum(layers, shortest).log()
     values |= {f"{LAYER}{index}": log for index, log in enumerate(logs.T)}
     signatures = sketch.signature(submission.weights)
     directions = sketch.count_sketch(updates)

@@ -10,6 +10,9 @@ from typing import Any
 from f2l_fed.core.validation import require
 from f2l_fed.evaluation.arm_names import GENERATED, PRIOR, WRONG_CONTEXT
 
+FEW_SITES = 10
+"""Number of sites from which on their records are enough to judge a map by."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateConfig:

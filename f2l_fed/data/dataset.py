@@ -34,6 +34,8 @@ class Dataset:
         classes: Number of classes.
         groups: (n,) int64, the natural site that each example comes from, or None.
         group_names: Names of these sites by their number; empty where they have none.
+        together: (n,) int64, examples of one number are never on both sides of a split within a
+            site; or None.
         columns: The F columns of a table; empty where they have numbers, and for images.
     """
 
@@ -43,6 +45,7 @@ class Dataset:
     classes: int
     groups: IntArray | None = None
     group_names: tuple[str, ...] = ()
+    together: IntArray | None = None
     columns: tuple[Column, ...] = ()
 
 

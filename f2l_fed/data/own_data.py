@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from f2l_fed.data.array_checks import AnyArray
+from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.encoding_fit import fit_encoding
@@ -121,6 +121,7 @@ def read_sites(
         classes=len(names),
         groups=np.repeat(np.arange(len(raws)), [len(part) for part in parts]),
         group_names=tuple(raws),
+        together=_together(list(raws.values())),
         columns=_without_units(next(iter(raws.values())).columns),
     )
     return dataset, findings.remarks
@@ -129,6 +130,18 @@ def read_sites(
 def _inputs(raw: RawExamples) -> AnyArray:
     """Images in [0, 1], or the numbers of columns before any preprocessing."""
     return raw.inputs if raw.columns else unit_images(raw.inputs)
+
+
+def _together(raws: Sequence[RawExamples]) -> IntArray | None:
+    """The groups within the sites, with numbers of their own at each; None without any."""
+    told = [raw.groups for raw in raws if raw.groups is not None]
+    if len(told) < len(raws):
+        return None
+    found: list[IntArray] = []
+    for groups in told:
+        first = 1 + int(found[-1].max()) if found else 0
+        found.append(first + np.unique(groups, return_inverse=True)[1].astype(np.int64))
+    return np.concatenate(found)
 
 
 def _without_units(columns: Sequence[Column]) -> tuple[Column, ...]:

@@ -205,8 +205,7 @@ def starts_from_heads(release: ServedRelease, body: Body, site: HeldOutSite) -> 
     assert generator.bodies is not None
     weights, (x, y) = generator.bodies.own, site.train
     largest, body = body.head.layout, with_classes(body, site.classes)
-    few = support_stream(lineage, site.name)
-    own = site_context(body, weights, x, y, config, release.probe.shots, few)
+    own = site_context(body, weights, x, y, config)
     context = padded(own[None], largest)[0]
     # Where all sites have a privacy budget, there are no records of heads.
     near, wrong = generator.mean[None], torch.zeros_like(context)
@@ -224,7 +223,7 @@ def starts_from_heads(release: ServedRelease, body: Body, site: HeldOutSite) -> 
         "nearest": for_site(near[0]),
         "soup": for_site(near.mean(0)),
         "class_means": class_means_head(body, weights, x, y),
-        LOGISTIC: adapted_head(body, weights, None, x, y, config),
+        LOGISTIC: own,
         "common_prior": for_site(generator.prior.without_rows()(context[None])[0]),
         PRIOR: expected,
         WRONG_CONTEXT: for_site(generator.expect(wrong[None])[0]),

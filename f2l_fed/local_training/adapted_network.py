@@ -95,12 +95,12 @@ def site_context(
     x: Tensor,
     y: Tensor,
     config: HeadConfig,
-    shots: int,
-    rng: torch.Generator,
 ) -> Tensor:
-    """(H,) float32, a site's context: the first of `head_pairs`' heads on few examples."""
-    support = support_set(y, shots, rng)
-    return context_head(body, body.features(weights, x[support]), y[support], config)
+    """(H,) float32, a site's context: a head on all of its examples.
+
+    The map is fitted on heads of few; one of more examples is nearer to what it would say.
+    """
+    return context_head(body, body.features(weights, x), y, config)
 
 
 @torch.no_grad()

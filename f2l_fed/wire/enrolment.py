@@ -4,9 +4,10 @@ The administrator hands a site its kit, one JSON file (`f2l_fed.wire.kit`). The 
 and posts an `EnrolmentForm` with the kit's token to `ENROL_PATH` over TLS, where the server must
 show a certificate that the kit's authority has signed. Later it posts a `RenewalForm`, signed by
 its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``, the first together
-with `FederationFacts`, or with ``{"error": sentence}``. A registered site gets these facts from
-`SELF_PATH` too. From `NETWORK_PATH` it gets the promoted release's request for its context, and
-when it posts its answer there, the task with what was generated for it.
+with `FederationFacts` and the agreement about the task (`f2l_fed.wire.agreement`), or with
+``{"error": sentence}``. A registered site gets these from `SELF_PATH` too. From `NETWORK_PATH` it
+gets the promoted release's request for its context, and when it posts its answer there, the task
+with what was generated for it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ RENEW_PATH = "/v1/site/renew"
 SELF_PATH = "/v1/site/me"
 NETWORK_PATH = "/v1/site/network"
 """Paths of the gateway: registration, renewal, whether the caller is a known site, a network."""
+
+LAST_TASK = "last_task"
+"""Key of the end of a site's last task in an answer from `SELF_PATH`: its round, the end's code of
+`f2l_fed.wire.refusals`, and as a code what admission found."""
 
 SITE_HEADER = "f2l-site"
 """Header in which the gateway names the site that it has authenticated; nobody else can set it."""

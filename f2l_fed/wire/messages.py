@@ -173,7 +173,7 @@ class ProbeReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The reply of a site whose policy forbids the request, or that failed: a code alone."""
+    """The reply of a site that can't answer: a code of `f2l_fed.wire.refusals` alone."""
 
     site: str
     code: str

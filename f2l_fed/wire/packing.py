@@ -11,12 +11,13 @@ from types import ModuleType
 
 from flwr.app import ConfigRecord, RecordDict
 
-from f2l_fed.errors import WireError
+from f2l_fed.errors import WireError, shown
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire import protocol_3, protocol_4
 from f2l_fed.wire.fields import CountMismatch, config_of, typed
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.protocol import LATEST, OLDEST, SPOKEN
+from f2l_fed.wire.refusals import FAILED, LONGEST_CODE
 
 __all__ = [
     "CountMismatch",
@@ -176,14 +177,18 @@ def pack_refusal(refusal: Refusal) -> RecordDict:
 def unpack_refusal(content: RecordDict) -> Refusal | None:
     """Unpacks the refusal in a reply; None if the reply is none.
 
+    A site of the oldest protocol may give a text instead of a code: it is cut and made printable.
+
     Raises:
-        WireError: If its code is not a plain code: people will read it.
+        WireError: If the code of any other is not a plain code: people will read it.
     """
     if not isinstance(content.get("refusal"), ConfigRecord):
         return None
     head = config_of(content, "refusal")
     code = typed(head, "code", str)
-    if _CODE.fullmatch(code) is None:
+    if SPOKEN not in head:
+        code = shown(code, LONGEST_CODE) or FAILED
+    elif _CODE.fullmatch(code) is None:
         raise WireError("the refusal has no valid code", expected=_CODE.pattern)
     return Refusal(site=typed(head, "site", str), code=code)
 

@@ -42,6 +42,24 @@ def init(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting."),
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Take shape and classes of these examples; nothing else is kept."),
+    ] = None,
+    classes: Annotated[
+        int,
+        typer.Option(min=0, help="Expect this many classes; of own labels, at one site."),
+    ] = 0,
+    labels: Annotated[
+        str, typer.Option(metavar="A,B,…", help="Name the shared labels, in their order.")
+    ] = "",
+    shared_labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-labels/--own-labels",
+            help="Share the labels among sites, or not.",
+        ),
+    ] = None,
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Let sites reach the server here.")
     ] = "",
@@ -53,7 +71,9 @@ def init(
     ] = "",
 ) -> None:
     """Create a federation: settings, zoo, releases, a certificate authority and two identities."""
+    from server.commands.task_options import CLASSES, LIKE, TaskOptions, labels_of, task_settings
     from server.federation import settings
+    from server.federation.agreement import agreement_of
     from server.pki.certificate_store import create_authority, issue
     from server.pki.revocation import revoke
 
@@ -61,7 +81,11 @@ def init(
     named = {key: value for key, value in given.items() if value}
     where = str(config) if config else "the command line"
     values = settings.read_values(config)
-    federation, chosen = settings.create(folder, values, list(set_ or []), named, where)
+    options = TaskOptions(
+        like=like, classes=classes, labels=labels_of(labels), shared=shared_labels
+    )
+    task = task_settings(options, values, set_ or [])
+    federation, chosen = settings.create(folder, values, [*task, *(set_ or [])], named, where)
     certificates = folder / "certificates"
     create_authority(certificates)
     issue(certificates, "server", "server", hosts=(chosen.host,))
@@ -69,6 +93,11 @@ def init(
     revoke(certificates, ())
     target = federation.target
     print(f"{folder}: a federation for {target.name}, {target.layout.size} parameters")
+    print(f"it is for {agreement_of(federation).about()}")
+    print(
+        f"until the first site registers, that can be changed in {settings.SETTINGS_FILE}; "
+        f"{LIKE} and {CLASSES} of f2l-server init say it from the start"
+    )
     print(f"settings are in {folder / settings.SETTINGS_FILE}")
     print(f"identities of server and admin are in {certificates}")
     print(f"Next: f2l-server run {folder}")

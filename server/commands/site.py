@@ -80,7 +80,9 @@ def list_sites(
     from server.control import client as control_client
 
     found = [asdict(site) for site in call(context, control_client.list_sites)]
-    columns = ("name", "state", "online", "accepted", "rejected", "last_round", "ends")
+    columns: tuple[str, ...] = ("name", "state", "online", "accepted", "rejected", "last_round")
+    rejected = any(site["last_rejection"] for site in found)
+    columns += ("last_rejection", "ends") if rejected else ("ends",)
     print_rows(found, columns, as_json)
 
 

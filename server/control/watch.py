@@ -38,11 +38,15 @@ class RoundView:
         if name == events.RUN_STARTED:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
-            self.title = f"round {event['round']}: {event['sites']} sites fine-tune"
+            remark = f"; {event['remark']}" if event.get("remark") else ""
+            self.title = f"round {event['round']}: {event['sites']} sites fine-tune{remark}"
         elif name in _STEPS and "site" in event:
-            self.sites[event["site"]] = (_STEPS[name], str(event.get("reason", "")))
+            state = "can't take part" if event.get("code") == "unable" else _STEPS[name]
+            self.sites[event["site"]] = (state, str(event.get("reason", "")))
         elif name == events.SITE_FAILED:
-            self.sites[f"node {event.get('node', '')}"] = ("failed", str(event.get("reason", "")))
+            name = event.get("site") or f"node {event.get('node', '')}"
+            state = "can't take part" if event.get("code") == "unable" else "failed"
+            self.sites[name] = (state, str(event.get("reason", "")))
         elif name == events.RETRAINING_STARTED:
             self.title = f"round {event['round']}: the generator is retrained"
         elif name == events.ROUND_FINISHED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,6 +74,50 @@ class Federation:
         (root / "rounds").mkdir(exist_ok=True)
         write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
         return federation
+
+    def is_untouched(self) -> bool:
+        """Whether no site has registered yet and nothing has come in, so that the task may change.
+
+        A registration that can't be read counts as one.
+        """
+        for path in (self.root / "registry").glob("[a-z0-9]*.json"):
+            try:
+                known = json.loads(path.read_text(encoding="utf-8"))
+                if known["state"] != "invited" or known["key"]:
+                    return False
+            except (OSError, ValueError, KeyError, TypeError):
+                return False
+        place = self.zoo_place
+        if isinstance(place, Path) and not place.exists():
+            # An earlier change was cut off.
+            return True
+        return not self.last_round() and not self.zoo.snapshot().commit
+
+    def replace_task(self, config: FederationConfig) -> None:
+        """Makes an untouched folder one for another task: its empty zoo is made anew.
+
+        Raises:
+            UsageError: If the zoo is in an object store, where nothing is ever removed.
+            TargetError: If the new network can't be built.
+        """
+        new = Federation(self.root, config)
+        layout = new.target.layout
+        if not isinstance(self.zoo_place, Path) or self.config.zoo != config.zoo:
+            raise UsageError(
+                "the task can't change while the zoo is in an object store, or moves",
+                where=str(self.root),
+                remedy="Create another federation.",
+            )
+        shutil.rmtree(self.zoo_place, ignore_errors=True)
+        Zoo.create(
+            new.zoo_place,
+            lineage=config.lineage,
+            layout_digest=layout.digest,
+            layout=layout.to_json(),
+            context_dim=layout.size,
+        )
+        # Last: a folder whose zoo is of another task is refused, and this step is repeated.
+        write_atomically(self.root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
 
     @classmethod
     def open(cls, root: Path) -> Federation:

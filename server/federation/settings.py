@@ -1,8 +1,8 @@
 """The settings of a federation, read from ``federation.toml``, created and refreshed after edits.
 
 The section ``[server]`` holds `ServerSettings`; everything else is a
-`f2l_fed.config.FederationConfig`. Keys that decide which networks can be compared are fixed when
-the folder is created; the rest may be edited and takes effect at the next start of the server.
+`f2l_fed.config.FederationConfig`. Keys that decide which networks can be compared are fixed once a
+site has registered; the rest may be edited and takes effect at the next start of the server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from f2l_fed.config import config_of, new_values
+from f2l_fed.config import FederationConfig, config_of, new_values
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ConfigError
@@ -24,7 +24,7 @@ from server.federation.settings_file import settings_text
 
 SETTINGS_FILE = "federation.toml"
 
-_FIXED = ("seed", "shared_labels", "target", "probe")
+_FIXED = ("seed", "shared_labels", "labels", "target", "probe")
 
 
 def read_settings(root: Path) -> ServerSettings:
@@ -55,7 +55,7 @@ def create(
     section = {**_section(values, where), **server}
     settings = from_mapping(ServerSettings, section, where=f"{where} [server]")
     config = config_of(new_values(values), overrides, where=where)
-    config = replace(config, target=chosen_target(config.target))
+    config = _checked(config, where)
     federation = Federation.create(root, config)
     write_atomically(root / SETTINGS_FILE, settings_text(settings, config))
     return federation, settings
@@ -74,20 +74,35 @@ def refresh(root: Path) -> tuple[Federation, ServerSettings]:
     if not values:
         return federation, settings
     config = config_of(values, where=str(path))
+    config = _checked(config, str(path))
     for name in _FIXED:
         before, now = getattr(federation.config, name), getattr(config, name)
-        if before != now:
+        if before != now and not federation.is_untouched():
             raise ConfigError(
-                f"{name} is fixed since the federation was created",
+                f"{name} is fixed since a site has registered",
                 where=str(path),
                 expected=str(before),
                 got=str(now),
                 remedy="Change it back, or create another federation.",
             )
+    if any(getattr(federation.config, name) != getattr(config, name) for name in _FIXED):
+        federation.replace_task(config)
     if config != federation.config:
         text = json.dumps(config.to_json(), indent=1) + "\n"
         write_atomically(root / FEDERATION_FILE, text)
     return Federation(root, config), settings
+
+
+def _checked(config: FederationConfig, where: str) -> FederationConfig:
+    """A configuration with the name of a real target, whose labels belong to it."""
+    if config.labels and not (config.shared_labels and len(config.labels) == config.target.classes):
+        raise ConfigError(
+            "labels are named that the federation does not have",
+            where=f"{where}: labels",
+            expected=f"with shared_labels, a name for each of {config.target.classes} classes",
+            got=f"{len(config.labels)} names",
+        )
+    return replace(config, target=chosen_target(config.target))
 
 
 def read_values(path: Path | None) -> dict[str, Any]:

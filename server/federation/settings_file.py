@@ -14,8 +14,8 @@ from server.federation.server_settings import ServerSettings
 
 _HEAD = """\
 # A federation. A line with "# " before a key shows its default.
-# Edit the file and start the server again. seed, shared_labels, [target] and [probe] are fixed for
-# good: networks of different ones can't be compared.
+# Edit the file and start the server again. seed, shared_labels, labels, [target] and [probe] are
+# fixed once a site has registered: networks of different ones can't be compared.
 """
 
 

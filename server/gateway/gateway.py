@@ -174,7 +174,7 @@ class Gateway:
         if method == "GET" and path == "/health":
             return self._superlink, 0
         if method == "GET" and path == SELF_PATH:
-            return (self._enrolment, 0) if self._auth.is_registered(proxied.site) else 401
+            return (self._networks, 0) if self._auth.is_registered(proxied.site) else 401
         if method in ("GET", "POST") and path == NETWORK_PATH:
             largest_bytes = self._settings.largest_context_bytes if method == "POST" else 0
             known = self._auth.is_registered(proxied.site)

@@ -19,7 +19,7 @@ from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training.candidate_kinds import GLOBAL_MEAN, PRIOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.local_training.site_streams import draws_stream
-from f2l_fed.targets.head_rows import class_count, cut, present_rows
+from f2l_fed.targets.head_rows import class_count, cut
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
 
@@ -89,7 +89,7 @@ class CandidateFactory:
         config = self.federation.config
         for index, site in enumerate(sites):
             if self.federation.body is not None:
-                yield site, ({PRIOR: self._head(site, probes[index, 0], expected[index, 0])},)
+                yield site, ({PRIOR: self._head(probes[index, 0], expected[index, 0])},)
                 continue
             own, others = self._without(site, expected[index])
             if config.has_shared_network:
@@ -114,7 +114,7 @@ class CandidateFactory:
         """
         expected = self.generator.expect(context[None])
         if self.federation.body is not None:
-            return {PRIOR: self._head(site, context, expected[0])}
+            return {PRIOR: self._head(context, expected[0])}
         (own,), others = self._without(site, expected)
         config = self.federation.config
         if config.has_shared_network:
@@ -129,21 +129,17 @@ class CandidateFactory:
             return {PRIOR: shared}
         return {PRIOR: expected.clone(), GLOBAL_MEAN: shared}
 
-    def _head(self, site: str, context: Tensor, expected: Tensor) -> Tensor:
+    def _head(self, context: Tensor, expected: Tensor) -> Tensor:
         """The head for a site, with as many classes as its context has.
 
+        Its own records are no secret to it and, unlike a start, its heads do not follow this one.
+
         Args:
-            site: Its name.
             context: (H,) float32, padded.
             expected: (H,) float32, the prediction for it.
         """
         largest = self.federation.target.layout
-        classes = class_count(context, largest)
-        known, _ = self._without(site, expected[None])
-        # Records of other classes than the site has now say nothing about these. What is added to
-        # all rows alike is padding too.
-        same = int(present_rows(self.federation.symmetry.split(known).rows)) == classes
-        return cut(known[0] if same else expected, largest, classes).clone()
+        return cut(expected, largest, class_count(context, largest)).clone()
 
     def _without(self, site: str, expected: Tensor) -> tuple[Tensor, Any]:
         """The predictions for a site, and the records of all others.

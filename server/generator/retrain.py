@@ -13,6 +13,8 @@ from torch import Tensor
 
 from f2l_fed.admission import load_history
 from f2l_fed.audit.diagnostics import Audit, explained
+from f2l_fed.audit.release_limits import FEW_SITES, decide
+from f2l_fed.config import FederationConfig
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import RecordErased, RoundError
 from f2l_fed.flow import fit_flow
@@ -119,8 +121,14 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         fit = fit_without_records(
             federation.target, federation.symmetry, config.generator, rng, federation.first_start
         )
+    fitted, model, figures = used, fit.model() if used else "", _figures(fit, weights)
+    if federation.body is not None and used and (why := _too_few(figures, len(used), config)):
+        fit = fit_without_records(
+            federation.target, federation.symmetry, config.generator, rng, federation.first_start
+        )
+        used, model, figures = {}, why, {}
     since = federation.zoo.erasures()
-    if any(since.get(site, 0) > commit for site in used):
+    if any(since.get(site, 0) > commit for site in fitted):
         raise RecordErased("a site was erased while a release was fitted on it", where=id)
     updates = [update for update in updates if update.site not in left_out]
     bodies = _bodies(federation, anchor, updates)
@@ -136,15 +144,31 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         records=tuple(record.key for rows in used.values() for record in rows),
         anchors=1 if parent is None else min(parent.anchors + 1, config.probe.anchors),
         left_out=left_out,
-        figures=_figures(fit, weights) | _accuracy(federation, parent, used),
+        figures=figures | _accuracy(federation, parent, used),
         parameters=federation.network.layout.size,
         chain=chain,
         body_sites=tuple(update.site for update in updates),
-        temperatures=_temperatures(federation, parent, [rows[0] for rows in used.values()]),
-        model=fit.model() if used else "",
+        temperatures=_temperatures(federation, parent, [rows[0] for rows in fitted.values()]),
+        model=model,
         families=() if fit.families is None else tuple(fit.families.labels.tolist()),
     )
     return federation.releases.write_candidate(release, fit)
+
+
+def _too_few(figures: Mapping[str, float], sites: int, config: FederationConfig) -> str:
+    """The reason, in words, why a map of heads is left out; "" where it stays.
+
+    That of many sites is the gate's to judge, which keeps the release before.
+    """
+    if sites >= FEW_SITES:
+        return ""
+    reasons = decide(figures, config.limits).reasons
+    return (
+        f"The heads of the sites' own few examples: {sites} sites are too few for a map of heads, "
+        f"since {' '.join(reasons)}"
+        if reasons
+        else ""
+    )
 
 
 def _settings(federation: Federation) -> GeneratorConfig:

@@ -25,6 +25,7 @@ from f2l_fed.wire.enrolment import (
     LARGEST_FORM_BYTES,
     RENEW_PATH,
     SELF_PATH,
+    SITE_HEADER,
     EnrolmentForm,
     Form,
     RenewalForm,
@@ -41,8 +42,13 @@ _AT_A_TIME = 4
 _FAILED = "The server failed; its log says why."
 
 
-def create_app(membership: Membership) -> FastAPI:
-    """The service of one federation, without networks."""
+def create_app(membership: Membership, *, names_sites: bool = False) -> FastAPI:
+    """The service of one federation, without networks.
+
+    Args:
+        membership: Its sites.
+        names_sites: Whether nobody but a gateway that names the site can reach it.
+    """
     app = FastAPI(title="F2L-Fed enrolment", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(HostCheck, names=())
     slots = asyncio.Semaphore(_AT_A_TIME)
@@ -68,7 +74,7 @@ def create_app(membership: Membership) -> FastAPI:
         answered = await answer(request, EnrolmentForm, membership.enrol)
         if isinstance(answered, Response):
             return answered
-        return JSONResponse({**answered, **membership.facts().to_json()})
+        return JSONResponse({**answered, **membership.told_facts()})
 
     @app.post(RENEW_PATH)
     async def renew(request: Request) -> Response:
@@ -76,9 +82,10 @@ def create_app(membership: Membership) -> FastAPI:
         return answered if isinstance(answered, Response) else JSONResponse(answered)
 
     @app.get(SELF_PATH)
-    def facts() -> JSONResponse:
+    def facts(request: Request) -> JSONResponse:
         # The gateway has authenticated the site; it gets here with nothing but the question.
-        return JSONResponse(membership.facts().to_json())
+        site = request.headers.get(SITE_HEADER, "") if names_sites else ""
+        return JSONResponse(membership.told_facts(site))
 
     return app
 
@@ -111,7 +118,7 @@ async def serve_enrolment(
             remedy="Choose another port, under [server] enrolment.",
         ) from error
     with listener:
-        app = create_app(membership)
+        app = create_app(membership, names_sites=networks is not None)
         if networks is not None:
             add_network_routes(app, networks)
         async with serving(app, listener):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -32,6 +33,7 @@ from f2l_fed.wire.kit import Kit
 from server.federation.folder import FEDERATION_FILE
 from server.federation.server_settings import ServerSettings
 from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
+from server.membership.site_standing import told_standing
 from server.pki.certificate_authority import certificate_pem
 from server.pki.certificate_store import certify_site
 from server.pki.identity import check_name
@@ -63,6 +65,7 @@ class Membership:
         self._settings, self._superlink, self._clock = settings, superlink, clock
         self._events = EventLog(path=root / "events.jsonl", clock=time.time)
         self.registry = SiteRegistry(root / "registry")
+        self._agreed: tuple[int, dict[str, Any]] = (0, {})
         self.problems: tuple[str, ...] = ()
         """Sites that the SuperLink has not registered, and what to do: one sentence each."""
         unused = ec.generate_private_key(ec.SECP384R1()).public_key()
@@ -79,6 +82,32 @@ class Membership:
             )
         except (OSError, ValueError, AttributeError):
             return FederationFacts()
+
+    def told_facts(self, site: str = "") -> dict[str, Any]:
+        """The facts with the agreement about the task, as answers to sites carry them.
+
+        Args:
+            site: The site that asks, which is also told how its last task ended; "" for any.
+        """
+        told = {**self.facts().to_json(), **self._agreement()}
+        return told | told_standing(self._root, site) if site else told
+
+    def _agreement(self) -> dict[str, Any]:
+        """The agreement as an answer carries it; nothing where there is no federation."""
+        # Loaded where it is needed, with PyTorch: commands that only list sites do without.
+        from server.federation.agreement import agreement_of
+        from server.federation.folder import Federation
+
+        path = self._root / FEDERATION_FILE
+        try:
+            version = path.stat().st_mtime_ns
+            if version != self._agreed[0]:
+                # A network is built for it: once for each edit of the settings.
+                self._agreed = version, agreement_of(Federation.open(self._root)).to_json()
+        except (F2LError, OSError) as error:
+            _LOG.warning("the agreement about the task can't be told: %s", error)
+            return {}
+        return self._agreed[1]
 
     def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
         """Makes a kit for a site; its earlier key and certificates become invalid.

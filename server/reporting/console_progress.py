@@ -76,6 +76,8 @@ class ProgressView:
         elif event == events.ROUND_STARTED:
             self._sites = fields["sites"]
             self.stage(f"round {fields['round']}/{self._rounds}: sites fine-tune", self._sites)
+            if fields.get("remark"):
+                self._warn("few sites", fields["remark"])
         elif event in (events.SITE_ACCEPTED, events.SITE_REJECTED, events.SITE_QUARANTINED):
             self._advance()
             if event == events.SITE_REJECTED:
@@ -83,7 +85,7 @@ class ProgressView:
             elif event == events.SITE_QUARANTINED:
                 self._warn(f"{fields['site']} in quarantine", fields["reason"])
         elif event == events.SITE_FAILED:
-            self._warn("a site did not answer", fields["reason"])
+            self._warn(f"{fields.get('site') or 'a site'} is left out", fields["reason"])
         elif event == events.RETRAINING_STARTED:
             self.stage(f"round {fields['round']}/{self._rounds}: the generator is retrained")
         elif event == events.RELEASE_REJECTED:

@@ -12,8 +12,11 @@ from f2l_fed.errors import F2LError
 from f2l_fed.events import EventLog
 from f2l_fed.wire.messages import PROBE_ACTION, ProbeRequest
 from f2l_fed.wire.packing import pack_probe_request, unpack_probe_reply
+from f2l_fed.wire.refusals import OLD_PROTOCOL
 from server.federation.folder import Federation
-from server.rounds.messaging import Messenger, SiteReply, SiteRequest
+from server.rounds.ingest import unanswered
+from server.rounds.journal import Code, JournalEntry
+from server.rounds.messaging import Messenger, SiteReply, SiteRequest, Unanswered
 from server.rounds.protocols import SiteProtocols, asked_in, note_answer, too_old
 from server.rounds.run_cache import RunCache, anchor_digest
 
@@ -54,15 +57,20 @@ class CheckIn:
         self._conflicting: set[int] = set()
         # Nodes that did not introduce themselves; they are not asked again in this round, since
         # each silent one costs the whole timeout.
-        self._silent: set[int] = set()
+        self._failed: dict[int, JournalEntry] = {}
 
     def node_of(self, site: str) -> int:
         """The node of a site that has introduced itself."""
         return self._node_of[site]
 
     def silent_nodes(self) -> int:
-        """The number of connected nodes that did not introduce themselves in this round."""
-        return len(self._silent & set(self._messenger.connected()))
+        """The number of connected nodes of unknown name that did not introduce themselves."""
+        nameless = {node for node, entry in self._failed.items() if not entry.site}
+        return len(nameless & set(self._messenger.connected()))
+
+    def failed_sites(self) -> list[JournalEntry]:
+        """The known sites that did not introduce themselves in this round, each with its reason."""
+        return [entry for entry in self._failed.values() if entry.site]
 
     def begin_round(self, anchor: Tensor, is_over: Callable[[], bool]) -> int:
         """Asks all connected nodes; returns the number of sites, including the silent ones.
@@ -71,9 +79,9 @@ class CheckIn:
             anchor: (D,) float32, where the probes start.
             is_over: Whether to stop waiting.
         """
-        self._silent.clear()
+        self._failed.clear()
         known = len(self.probe(anchor, is_over))
-        return known + len(self._silent)
+        return known + len(self._failed)
 
     def probe(self, anchor: Tensor, is_over: Callable[[], bool]) -> tuple[str, ...]:
         """Asks the connected nodes for their probes if their site or its context is unknown.
@@ -99,7 +107,7 @@ class CheckIn:
             node
             for node in nodes
             if node in connected
-            and node not in self._conflicting | self._silent
+            and node not in self._conflicting | self._failed.keys()
             and not (node in site_of and self._run_cache.has_context(digest, site_of[node]))
         ]
         done = 0
@@ -110,10 +118,18 @@ class CheckIn:
                 continue
             note_answer(self._protocols, reply)
             site, failure = self._introduce(reply, digest, connected, bound)
-            if failure:
+            if failure is not None:
+                name = failure.site
                 if reply.node not in self._conflicting:
-                    self._silent.add(reply.node)
-                self._log.emit(events.SITE_FAILED, node=str(reply.node), reason=failure)
+                    self._failed[reply.node] = failure
+                self._log.emit(
+                    events.SITE_FAILED,
+                    node=str(reply.node),
+                    **({"site": name} if name else {}),
+                    code=failure.code,
+                    reason=failure.reason,
+                    finding=failure.finding,
+                )
             else:
                 done += 1
                 self._log.emit(events.SITE_PROBED, site=site, done=done, sites=len(unknown))
@@ -141,11 +157,20 @@ class CheckIn:
 
     def _introduce(
         self, reply: SiteReply, digest: str, connected: set[int], bound: Mapping[int, str]
-    ) -> tuple[str, str]:
-        """Keeps the probes in a reply; returns the site and "", or "" and what is wrong."""
-        content, failure, _ = reply.unpack()
-        if content is None:
-            return "", too_old(reply, self._federation.frame) or failure
+    ) -> tuple[str, JournalEntry | None]:
+        """Keeps the probes in a reply; returns the site and None, or "" and what is wrong."""
+        site = bound.get(reply.node, "")
+
+        def failed(reason: str, code: Code = "garbage", finding: str = "") -> JournalEntry:
+            return JournalEntry(site=site, code=code, reason=reason, finding=finding)
+
+        content = reply.unpack()
+        if isinstance(content, Unanswered):
+            site = site or self._claimed(content.site, reply.node, connected)
+            if text := too_old(reply, self._federation.frame):
+                return "", failed(text, "unable", OLD_PROTOCOL)
+            outcome = unanswered(content)
+            return "", failed(outcome.reason, outcome.code, outcome.finding)
         try:
             told = unpack_probe_reply(
                 content,
@@ -154,18 +179,30 @@ class CheckIn:
                 episodes=self._federation.probe_frame.episodes,
             )
         except F2LError as error:
-            return "", str(error)
+            return "", failed(str(error))
         # As in admission: nothing finite can be computed from longer ones.
         if not bool(told.probes.square().sum(dim=1).isfinite().all()):
-            return "", "probes that are not finite"
-        site = bound.get(reply.node, told.site)
-        if not (site and site.isprintable() and len(site) <= LONGEST_NAME):
-            return "", "not a valid site name"
+            return "", failed("probes that are not finite")
+        site = site or told.site
+        if not _is_valid(site):
+            site = ""
+            return "", failed("not a valid site name")
         owner = self._node_of.get(site, reply.node)
         # A site that was restarted comes back as another node; its earlier node is gone by then.
         if owner != reply.node and owner in connected:
             self._conflicting.add(reply.node)
-            return "", "the name of another connected site"
+            site = ""
+            return "", failed("the name of another connected site")
         self._node_of[site] = reply.node
         self._run_cache.keep_context(digest, site, told.probes)
-        return site, ""
+        return site, None
+
+    def _claimed(self, name: str, node: int, connected: set[int]) -> str:
+        """The name that a node gives itself in a refusal; "" unless it is valid and free."""
+        taken = self._node_of.get(name, node)
+        free = taken == node or taken not in connected
+        return name if _is_valid(name) and free else ""
+
+
+def _is_valid(site: str) -> bool:
+    return bool(site) and site.isprintable() and len(site) <= LONGEST_NAME

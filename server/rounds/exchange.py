@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import Tensor
 
 from f2l_fed import events
+from f2l_fed.audit.release_limits import FEW_SITES
 from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
@@ -107,7 +108,13 @@ class Exchange:
         BodyUpdates.of(self._federation.root).drop_all_but(promoted.id if promoted else "")
         is_over = deadline(self._federation.config.round.deadline_s)
         sites = self._check_in.begin_round(self._federation.anchor(promoted), is_over)
-        self._log.emit(events.ROUND_STARTED, round=number, sites=sites)
+        remark = {}
+        if self._federation.config.target.adapt == "all" and not promoted and sites < FEW_SITES:
+            remark["remark"] = (
+                f"of fewer than {FEW_SITES} whole networks the gate often rejects the release; "
+                'a new federation with target.adapt = "head" needs only two sites'
+            )
+        self._log.emit(events.ROUND_STARTED, round=number, sites=sites, **remark)
         return round_state.begun(number, promoted.id if promoted else "", sites)
 
     def run(self, state: RoundState) -> RoundState:
@@ -131,12 +138,13 @@ class Exchange:
             if is_late():
                 return True
             # If all updates are needed, those of sites that join are waited for too.
-            enough = limits.enough * max(state.sites, current.asked)
+            enough = limits.enough * (max(state.sites, current.asked) - len(current.unable))
             return limits.enough < 1 and len(current.accepted) >= enough - 1e-9
 
         asked: Counter[tuple[str, int]] = Counter()
         while True:
             present = self._check_in.probe(probed_from, is_over)
+            current.end_check_in(self._check_in.failed_sites())
             missing = [
                 site
                 for site in present

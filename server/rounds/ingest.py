@@ -24,7 +24,7 @@ from f2l_fed.wire.packing import CountMismatch, unpack_update
 from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.rounds.journal import Code
-from server.rounds.messaging import RequestHeader, SiteReply
+from server.rounds.messaging import RequestHeader, SiteReply, Unanswered
 from server.rounds.run_cache import RunCache, anchor_digest
 from server.rounds.screening import Screening
 
@@ -37,7 +37,7 @@ class Outcome:
         code: See `Code`.
         reason: For people; "" if the update was accepted.
         finding: What admission found, a key of `f2l_fed.admission.REASONS`; "long" if the update
-            was accepted, but shortened.
+            was accepted, but shortened; of a refusal the site's code.
         chosen: Kinds of the candidates that the site started from, if the update was accepted.
     """
 
@@ -45,6 +45,13 @@ class Outcome:
     reason: str = ""
     finding: str = ""
     chosen: tuple[str, ...] = ()
+
+
+def unanswered(found: Unanswered) -> Outcome:
+    """The outcome of a request without an answer."""
+    if found.refused:
+        return Outcome("refused" if found.able else "unable", found.reason, found.code)
+    return Outcome("silent" if found.code == "silent" else "failed", found.reason)
 
 
 _STRANGE_START = Outcome("start", "a start that is not among the candidates")
@@ -96,10 +103,9 @@ class Ingest:
         Raises:
             ZooError: If zoo or quarantine can't be written; that is not the site's fault.
         """
-        content, failure, from_site = reply.unpack()
-        if content is None:
-            unanswered: Code = "silent" if reply.failure == "timeout" else "failed"
-            return Outcome("refused" if from_site else unanswered, failure)
+        content = reply.unpack()
+        if isinstance(content, Unanswered):
+            return unanswered(content)
         federation = self._federation
         try:
             body, pairs = federation.body, federation.config.pairs
@@ -209,15 +215,21 @@ class Ingest:
         judged = self._screening.judge(submission)
         verdict = judged.verdict
         if verdict.action == "reject":
+            if verdict.code == "unchanged" and submission.parent:
+                # From the first anchor, with outputs of zeros, nobody has nothing to learn.
+                return Outcome("unchanged", "nothing left to learn", verdict.code)
             return Outcome("admission", verdict.reason, verdict.code)
         if verdict.action == "quarantine":
             return self._quarantine(submission, verdict)
         self._screening.keep_part(judged)
         self._federation.zoo.append(new_records(judged.submission))
         self._screening.remember(judged)
+        # With a body the head on all of a site's examples is the best context for itself.
+        heads = self._federation.body is not None
+        contexts = submission.weights if heads else submission.probes
         needed = self._federation.probe_frame.episodes
         self._run_cache.keep_context(
-            self._next_anchor(submission.parent), submission.site, submission.probes[:needed]
+            self._next_anchor(submission.parent), submission.site, contexts[:needed]
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 

@@ -19,24 +19,32 @@ Code = Literal[
     "silent",
     "failed",
     "refused",
+    "unable",
     "garbage",
     "round",
     "count",
     "start",
     "admission",
     "quarantined",
+    "unchanged",
 ]
 """The end of a task.
 
-"silent": no reply in time. "failed": the site's process or its node broke. "refused": by the site's
-policy. "garbage": not an update in the agreed form and layout. "round", "count", "start": an update
-of another round, with another number of networks, or from a start that is not among the candidates.
-"admission": an update that may not enter the zoo. "quarantined": an update that a person has to
-look at before it may.
+"silent": no reply in time. "failed": the site's process or its node broke. "refused": by the site,
+for a reason that may be gone the next time. "unable": by the site, which can't take part as things
+are and does not count for the quorum. "garbage": not an update in the agreed form and layout.
+"round", "count", "start": an update of another round, with another number of networks, or from a
+start that is not among the candidates. "admission": an update that may not enter the zoo.
+"quarantined": an update that a person has to look at before it may. "unchanged": a network of a
+release as it was sent, since the site has nothing left to learn; that is a success, and nothing of
+it enters the zoo.
 """
 
-PASSING: frozenset[str] = frozenset({"silent", "failed"})
-"""The codes that say nothing about the site, which may be asked again when it comes back."""
+PASSING: frozenset[str] = frozenset({"silent", "failed", "unable"})
+"""The codes of sites that may be asked again in the round when they come back as another node."""
+
+SUCCESSES: frozenset[str] = frozenset({"accepted", "unchanged"})
+"""The codes of sites that have done their part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +55,8 @@ class JournalEntry:
         site: The site that was asked.
         code: See `Code`.
         reason: For people; "" if accepted.
-        finding: Key of `f2l_fed.admission.REASONS` where admission found something.
+        finding: Key of `f2l_fed.admission.REASONS` where admission found something, or the code
+            that the site has given, see `f2l_fed.wire.refusals`.
         bytes_up: Size of the reply.
         bytes_down: Size of the task.
     """

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from f2l_fed.config import RoundConfig
 from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.wire.packing import unpack_refusal
+from f2l_fed.wire.refusals import CATALOGUE, FAILED, reason_of, told
 from server.rounds.state import Interrupted
 
 _SHORTEST_S = 0.002
@@ -48,6 +49,28 @@ class RequestHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A request without an answer.
+
+    Args:
+        code: Key of `f2l_fed.wire.refusals.CATALOGUE`, or a code that is unknown here.
+        reason: For people.
+        refused: Whether the site itself has said so.
+        site: The name that it has given itself then.
+    """
+
+    code: str
+    reason: str
+    refused: bool = False
+    site: str = ""
+
+    @property
+    def able(self) -> bool:
+        """Whether the site counts for the quorum all the same."""
+        return not self.refused or reason_of(self.code).able
+
+
+@dataclass(frozen=True, slots=True)
 class SiteReply:
     """A reply to a request, or its absence.
 
@@ -71,20 +94,21 @@ class SiteReply:
         """Flower's id of the node."""
         return self.request.node
 
-    def unpack(self) -> tuple[RecordDict | None, str, bool]:
-        """The content, or the reason why there is none, and whether the site itself answered.
-
-        A refusal of the site is a reason and no content.
-        """
+    def unpack(self) -> RecordDict | Unanswered:
+        """The content, or why there is none; a refusal of the site is no content."""
         if self.content is None:
-            return None, self.failure, False
+            code = {"timeout": "silent"}.get(self.failure, self.failure)
+            code = code if code in CATALOGUE else FAILED
+            return Unanswered(code, f"{CATALOGUE[code].text} ({self.failure})")
         try:
             refusal = unpack_refusal(self.content)
         except F2LError as error:
-            return None, str(error), True
+            return Unanswered("garbage", str(error), refused=True)
         if refusal is None:
-            return self.content, "", True
-        return None, f"refused: {refusal.code}", True
+            return self.content
+        return Unanswered(
+            refusal.code, f"refused: {told(refusal.code)}", refused=True, site=refusal.site
+        )
 
 
 class Messenger:

@@ -12,7 +12,7 @@ from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
 from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
-from server.rounds.journal import PASSING, Journal, JournalEntry
+from server.rounds.journal import PASSING, SUCCESSES, Journal, JournalEntry
 from server.rounds.state import ExchangeResult, RoundState
 
 
@@ -26,10 +26,12 @@ class RoundExchange:
         stored: Sites with a record of this round in the zoo.
 
     Attributes:
-        accepted: Sites with an update in the zoo.
+        accepted: Sites with an update in the zoo, or nothing left to learn.
+        unchanged: Those of them with nothing left to learn.
         settled: Sites that are not asked again: accepted, quarantined, or rejected for good.
         broken: Sites that broke in their task during this run.
         rejected: Sites without an update, each with the reason.
+        unable: Those of them that have said that they can't take part.
         quarantined: Sites with an update in quarantine, each with the reason.
     """
 
@@ -41,6 +43,8 @@ class RoundExchange:
         self.settled = set(self.accepted)
         self.broken: set[str] = set()
         self.rejected: dict[str, str] = {}
+        self.unable: set[str] = set()
+        self.unchanged: set[str] = set()
         self.quarantined: dict[str, str] = {}
         # As many as there are tasks out, however many sites there are.
         self._out: dict[str, tuple[CandidateSet, int]] = {}
@@ -92,6 +96,17 @@ class RoundExchange:
         """Number of sites with an end or a task, so far."""
         return len(self.settled | self.rejected.keys() | self._out.keys())
 
+    def end_check_in(self, failed: Iterable[JournalEntry]) -> None:
+        """Notes the sites that failed at the check-in, unless they have ended otherwise.
+
+        The check-in has emitted their events.
+        """
+        for entry in failed:
+            known = self.rejected.get(entry.site)
+            if entry.site not in self.settled | self._out.keys() and known != entry.reason:
+                self._journal.append(entry)
+                self._count(entry)
+
     def send(self, site: str, candidates: CandidateSet, size_bytes: int) -> None:
         """Notes a task that is about to be sent."""
         self._out[site] = (candidates, size_bytes)
@@ -107,7 +122,7 @@ class RoundExchange:
             entry: The end.
             chosen: Kinds of the candidates that the site started from, if it was accepted.
         """
-        if entry.code == "accepted":
+        if entry.code in SUCCESSES:
             self.accepted.add(entry.site)
         elif entry.code == "failed":
             self.broken.add(entry.site)
@@ -115,8 +130,9 @@ class RoundExchange:
         self._count(entry)
         fields: dict[str, Any] = {"round": self.state.number, "site": entry.site}
         event = events.SITE_ACCEPTED
-        if entry.code == "accepted":
+        if entry.code in SUCCESSES:
             fields["chosen"] = " ".join(chosen)
+            fields |= {"reason": entry.reason} if entry.reason else {}
         elif entry.code == "quarantined":
             event, fields["reason"] = events.SITE_QUARANTINED, entry.reason
         else:
@@ -127,10 +143,15 @@ class RoundExchange:
     def _count(self, entry: JournalEntry) -> None:
         self._bytes_up += entry.bytes_up
         self._bytes_down += entry.bytes_down
-        if entry.code == "accepted":
+        self.unable.discard(entry.site)
+        if entry.code == "unchanged":
+            self.unchanged.add(entry.site)
+        if entry.code in SUCCESSES:
             self.settled.add(entry.site)
             self.rejected.pop(entry.site, None)
         elif entry.site not in self.settled:
+            if entry.code == "unable":
+                self.unable.add(entry.site)
             if entry.code == "quarantined":
                 self.rejected.pop(entry.site, None)
                 self.quarantined[entry.site] = entry.reason
@@ -152,6 +173,7 @@ class RoundExchange:
         records = federation.zoo.snapshot().records(round=self.state.number)
         accepted = {record.site for record in records}
         accepted |= BodyUpdates.of(federation.root).sites(self.state.parent, self.state.number)
+        accepted |= self.unchanged
         means = {
             name: fmean(told)
             if (told := [r.metrics[name] for r in records if name in r.metrics])
@@ -165,6 +187,7 @@ class RoundExchange:
         known = len(accepted) + len(rejected) + len(quarantined)
         return ExchangeResult(
             asked=max(self.state.sites, known + silent_nodes),
+            unable=len(self.unable - accepted),
             accepted=tuple(sorted(accepted)),
             rejected=rejected,
             quarantined=quarantined,

@@ -37,6 +37,9 @@ Step = Literal["exchange", "retrain", "gate", "done", "failed"]
 
 _IN_QUARANTINE = "in quarantine: "
 
+_SHOWN = 5
+"""Sites that the reason of a failed round names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundState:
@@ -47,7 +50,7 @@ class RoundState:
         step: The next step; "done" and "failed" are final.
         parent: Release that made the candidates; "" in the first round.
         sites: Number of sites asked, including those that did not answer the introduction.
-        accepted: Sites with an update in the zoo.
+        accepted: Sites with an update in the zoo, or nothing left to learn.
         rejected: Sites without an update, each with the reason; a late site stays here, though
             its update is in the zoo by then.
         quarantined: Sites with an update in quarantine, each with the reason.
@@ -113,9 +116,12 @@ class ExchangeResult:
 
     Args:
         asked: Number of sites, including those that joined during the exchange.
+        unable: Number of those that have said that they can't take part; the quorum is of the
+            others.
     """
 
     asked: int
+    unable: int = 0
     accepted: tuple[str, ...]
     rejected: Mapping[str, str]
     quarantined: Mapping[str, str] = field(default_factory=dict)
@@ -141,14 +147,23 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
     >>> suspect = dataclasses.replace(some, quarantined={"b": "unlike the others"})
     >>> exchanged(begun(1, "", 4), suspect, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
     '1 more are in quarantine, where they can be released'
+    >>> spent = dataclasses.replace(some, unable=3, rejected={"b": "its budget is spent"})
+    >>> exchanged(begun(1, "", 4), spent, RoundConfig(quorum=0.5)).step
+    'retrain'
     """
     _require(state, "exchange")
     # A share such as 0.55 is not exact; 100 sites are to need 55.
-    needed = ceil(config.quorum * exchange.asked - 1e-9)
-    enough = len(exchange.accepted) >= max(needed, 1)
-    accepted = f"{len(exchange.accepted)} of {exchange.asked} sites were accepted"
+    able = exchange.asked - exchange.unable
+    needed = max(ceil(config.quorum * able - 1e-9), 1)
+    enough = len(exchange.accepted) >= needed
+    of = f"{able} sites that can take part" if exchange.unable else f"{able} sites"
+    accepted = f"updates of {len(exchange.accepted)} of {of} were accepted, {needed} are the quorum"
+    if not able:
+        accepted = "no site can take part as things are"
     more = len(exchange.quarantined)
     aside = f"; {more} more are in quarantine, where they can be released" if more else ""
+    why = "".join(f"; {site}: {text}" for site, text in list(exchange.rejected.items())[:_SHOWN])
+    aside += why + ("; and others" if len(exchange.rejected) > _SHOWN else "")
     return dataclasses.replace(
         state,
         step="retrain" if enough else "failed",
@@ -160,7 +175,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
         bytes_down=exchange.bytes_down,
         accuracy_before=exchange.accuracy_before,
         accuracy_after=exchange.accuracy_after,
-        reason="" if enough else f"updates of {accepted}, {needed} are the quorum{aside}",
+        reason="" if enough else accepted + aside,
         seconds={**state.seconds, "exchange": exchange.seconds},
     )
 

@@ -18,6 +18,9 @@ from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.data.scenarios.site_data import SiteFile
 from f2l_fed.targets.backbone import InstalledBackbone
 
+_TRAIN, _VALIDATION = "train", "validation"
+"""Names of the files, without their suffix."""
+
 _LIMITS = {"minimum_examples": 10, "minimum_head_examples": 10, "minimum_batch": 8}
 """The limits of a site's policy on small numbers of examples, with their defaults."""
 
@@ -39,15 +42,17 @@ def write_site_folder(
         backbone: The frozen network that the site has; None for none.
     """
     folder.mkdir(parents=True)
-    # Columns without names of their own are the rows of an array.
-    unnamed = divided.columns == numbered_columns(len(divided.columns))
-    columns = () if unnamed else divided.columns
-    top: dict[str, Any] = {"name": site.name}
-    data = {"path": _write(folder / "train", site.own, columns)}
-    if config.split.validation_fraction:
-        top["validation_fraction"] = config.split.validation_fraction
-    else:
-        top["validation"] = _write(folder / "validation", site.further, columns)
+    write_examples(folder, site, divided)
+    columns = _named(divided)
+    suffix = ".parquet" if columns else ".npz"
+    data = {"path": f"{_TRAIN}{suffix}"}
+    if columns and site.own.groups is not None:
+        data["group"] = _free_name("group", columns)
+    fraction = config.split.validation_fraction
+    top = {
+        "name": site.name,
+        **({"validation_fraction": fraction} if fraction else {"validation": _VALIDATION + suffix}),
+    }
     lines = [
         *_keys(top),
         "",
@@ -70,6 +75,26 @@ def write_site_folder(
     write_atomically(folder / "site.toml", "\n".join(lines) + "\n")
 
 
+def write_examples(folder: Path, site: SiteData, divided: Partition) -> None:
+    """Writes a site's examples into its folder, in the place of those there.
+
+    Args:
+        folder: The folder.
+        site: The examples.
+        divided: The data that they are part of.
+    """
+    columns = _named(divided)
+    _write(folder / _TRAIN, site.own, columns)
+    if len(site.further.y):
+        _write(folder / _VALIDATION, site.further, columns)
+
+
+def _named(divided: Partition) -> Sequence[Column]:
+    """The columns of a table; none for images, and for vectors without names, which are arrays."""
+    unnamed = divided.columns == numbered_columns(len(divided.columns))
+    return () if unnamed else divided.columns
+
+
 def _data_keys(divided: Partition, columns: Sequence[Column]) -> dict[str, Any]:
     """The keys of ``[data]`` that are not as by default."""
     reading = divided.reading
@@ -81,7 +106,7 @@ def _data_keys(divided: Partition, columns: Sequence[Column]) -> dict[str, Any]:
     for name, pair in reading.scales.items():
         keys[f"scales.{json.dumps(name, ensure_ascii=False)}"] = list(pair)
     if columns:
-        keys["label"] = _label_name(columns)
+        keys["label"] = _free_name("label", columns)
         keys["columns"] = list(reading.columns)
         keys |= {
             f"categories.{json.dumps(name)}": list(v) for name, v in reading.categories.items()
@@ -102,28 +127,28 @@ def _keys(values: dict[str, Any]) -> list[str]:
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
 
-def _label_name(columns: Sequence[Column]) -> str:
-    """A name of the column of labels that no other column has."""
-    taken, name = {column.name.casefold() for column in columns}, "label"
+def _free_name(name: str, columns: Sequence[Column]) -> str:
+    """A name that none of the columns has."""
+    taken = {column.name.casefold() for column in columns}
     while name in taken:
         name += "_"
     return name
 
 
-def _write(path: Path, file: SiteFile, columns: Sequence[Column]) -> str:
-    """Writes examples as a table if their columns have names, else as arrays; the file's name."""
+def _write(path: Path, file: SiteFile, columns: Sequence[Column]) -> None:
+    """Writes examples as a table if their columns have names, else as arrays."""
     if not columns:
-        path = path.with_suffix(".npz")
-        save_npz(path, file.x, file.y)
-        return path.name
+        save_npz(path.with_suffix(".npz"), file.x, file.y, file.groups)
+        return
     # Packages that only tables need.
     import pyarrow as pa
     from pyarrow import parquet
 
     arrays = {column.name: _values(file.x[:, n], column) for n, column in enumerate(columns)}
-    path = path.with_suffix(".parquet")
-    parquet.write_table(pa.table({**arrays, _label_name(columns): pa.array(file.y)}), path)
-    return path.name
+    arrays[_free_name("label", columns)] = pa.array(file.y)
+    if file.groups is not None:
+        arrays[_free_name("group", columns)] = pa.array(file.groups)
+    parquet.write_table(pa.table(arrays), path.with_suffix(".parquet"))
 
 
 def _values(values: np.ndarray[Any, Any], column: Column) -> Any:

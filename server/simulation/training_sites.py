@@ -19,7 +19,7 @@ from f2l_fed.local_training.adapted_network import adapted_head, adapted_network
 from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.shared_network import SharingSite
-from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream, support_stream
+from f2l_fed.local_training.site_streams import NO_ROUND, steps_stream
 from f2l_fed.targets import Target
 from f2l_fed.targets.head_rows import padded, with_classes
 from server.federation.folder import Federation
@@ -99,8 +99,7 @@ def _own_network(factory: CandidateFactory, site: SiteData) -> tuple[Target, Ten
     if federation.body is not None:
         weights = federation.anchor(federation.releases.read(factory.id))
         body = with_classes(federation.body, len(site.classes))
-        few = support_stream(config.lineage, site.name)
-        context = site_context(body, weights, x, y, config.head, config.probe.shots, few)
+        context = site_context(body, weights, x, y, config.head)
         generated = factory.served(site.name, padded(context[None], federation.target.layout)[0])
         head = adapted_head(body, weights, generated[PRIOR], x, y, config.head)
         made = adapted_network(body, weights, head, x, y, config.head, config.later, rng)

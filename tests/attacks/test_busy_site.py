@@ -60,8 +60,8 @@ def test_a_slow_site_answers_once_with_one_process(tmp_path):
         assert holds(lambda: run.done() or len(busy.starts()) > 1)
         assert len(busy.starts()) == 1
         assert run.result().log_text.count("REPLY") == 1
-        assert "'code': 'WireError'" in run.result().log_text
-        assert recorded(site) == ["WireError"]
+        assert "'code': 'message-not-understood'" in run.result().log_text
+        assert recorded(site) == ["message-not-understood"]
 
 
 def test_a_task_whose_process_is_killed_before_it_begins_fails_and_the_record_says_so(tmp_path):

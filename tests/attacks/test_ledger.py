@@ -25,7 +25,7 @@ def site(tmp_path):
 
 
 def refused(site) -> None:
-    assert code(ask_task(site, NETWORK)) == "ConfigError"
+    assert code(ask_task(site, NETWORK)) == "configuration-invalid"
     (problem,) = check(site, connect=False).problems
     assert "ledger" in problem
     assert "backup" in problem

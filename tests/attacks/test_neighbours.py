@@ -48,9 +48,9 @@ def test_another_account_of_a_site_neither_takes_its_task_nor_answers_for_it(tmp
             assert "PermissionError" in taken.stdout or "Permission denied" in taken.stdout, taken
             assert ports == []
             # The site has answered itself, and recorded it.
-            assert "'code': 'WireError'" in result.log_text, result.log_text
+            assert "'code': 'message-not-understood'" in result.log_text, result.log_text
             (entry,) = SentLog.in_folder(site.parent / "state").entries()
-            assert entry["fields"]["code"] == "WireError"
+            assert entry["fields"]["code"] == "message-not-understood"
             process.send_signal(signal.SIGTERM)
 
 

@@ -311,7 +311,7 @@ def test_a_killed_supernode_is_back_at_once_and_asked_once_more_in_its_round(pla
 
 def test_with_a_full_disk_no_answer_leaves_and_the_site_goes_on_once_there_is_room(played):
     full = played.sites["full"]
-    assert played.first.rejected["full"] == "refused: failed"
+    assert played.first.rejected["full"] == "refused: the site's program has failed (failed)"
     assert full.sent() == [("probe", 0), ("probe", 0), ("update", 2)]
     (said,) = played.seen["said"].splitlines()
     assert said.endswith("nothing leaves this site until there is room.")

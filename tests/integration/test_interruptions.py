@@ -68,7 +68,7 @@ def test_silent_nodes_hold_introductions_no_longer_than_the_deadline(tmp_path):
     # Whose turn came after the silent one takes part as one that has joined.
     assert (state.step, len(state.accepted), state.sites) == ("done", 5, 6)
     (silent,) = events(tmp_path / "out", "site.failed")
-    assert (silent["node"], silent["reason"]) == ("4", "timeout")
+    assert (silent["node"], silent["code"]) == ("4", "silent")
 
 
 def test_answers_that_are_overdue_are_not_fetched_all_at_once(tmp_path):

@@ -63,7 +63,7 @@ def test_a_round_ends_without_a_site_that_is_too_slow(tmp_path, limit):
     finished = tmp_path / "out/releases/00001/release.json"
     grid = WithholdingGrid(files, slow=3, while_=lambda: not finished.exists())
     first = over(federation, files, grid).run(1, 6)
-    assert first[0].rejected == {"site-002": "timeout"}
+    assert first[0].rejected == {"site-002": "no answer has come in time (timeout)"}
     assert codes(tmp_path / "out", 1)["site-002"] == "silent"
     assert "site-002" not in federation.releases.read("00001").sites
 
@@ -81,7 +81,10 @@ def test_a_late_update_of_a_site_that_is_gone_is_in_the_next_release(tmp_path):
 
     grid = LastWords(files, slow=3, while_=lambda: not finished.exists())
     first, second = over(federation, files, grid).run(2, 6)
-    assert (first.step, first.rejected) == ("done", {"site-002": "timeout"})
+    assert (first.step, first.rejected) == (
+        "done",
+        {"site-002": "no answer has come in time (timeout)"},
+    )
     assert (second.step, second.rejected, second.sites) == ("done", {}, 5)
     assert "site-002" not in federation.releases.read("00001").sites
     assert "site-002" in federation.releases.read("00002").sites
@@ -205,7 +208,7 @@ def test_with_half_of_the_sites_broken_the_round_ends_at_the_quorum(tmp_path):
     grid = LoopbackGrid(answering(task), nodes(files))
     (state,) = over(federation, files, grid).run(1, 6)
     assert state.step == "failed"
-    assert state.reason == "updates of 3 of 6 sites were accepted, 6 are the quorum"
+    assert state.reason.startswith("updates of 3 of 6 sites were accepted, 6 are the quorum; ")
     assert set(codes(tmp_path / "out", 1).values()) == {"accepted", "failed"}
     assert "private" not in json.dumps(dict(state.rejected))
     assert len({r.site for r in federation.zoo.snapshot().records()}) == 3
@@ -312,4 +315,4 @@ def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
     # It counts among those that were asked.
     assert (first.sites, len(first.accepted), second.sites) == (6, 5, 6)
     failed = events(tmp_path / "out", "site.failed")
-    assert [(line["node"], line["reason"]) for line in failed] == [("2", "timeout")] * 2
+    assert [(line["node"], line["code"]) for line in failed] == [("2", "silent")] * 2

@@ -120,7 +120,7 @@ def test_a_task_that_can_not_be_delivered_fails_its_site_alone(tmp_path):
     federation, files = prepared(tmp_path / "out")
     grid = RefusingGrid(honest_app, nodes(files))
     (state,) = conductor(federation, files, grid=grid).run(1, 6)
-    assert state.rejected == {"site-002": "undeliverable"}
+    assert state.rejected == {"site-002": "the message could not be delivered (undeliverable)"}
     assert len(state.accepted) == 5
 
 
@@ -153,4 +153,6 @@ def test_what_is_wrong_with_a_site_s_data_is_told_by_its_kind_and_nothing_else(t
     (state,) = conductor(federation, files).run(1, 6)
     assert len(state.accepted) == 5
     (failed,) = events(tmp_path / "out", "site.failed")
-    assert failed["reason"] == "refused: DataError"
+    assert failed["reason"] == "refused: the site's examples can't be used (data-unusable)"
+    assert (failed["site"], failed["code"]) == ("site-002", "unable")
+    assert list(state.rejected) == ["site-002"]

@@ -15,6 +15,7 @@ from clients.site.prediction import Predictor, evaluate
 from clients.site.sent_log import utc_now
 from clients.site.site import open_site
 from clients.site.site_features import backbone_module, on_features
+from clients.training.agreed_task import differences
 from clients.training.fine_tuning import fine_tune_again
 from clients.training.outgoing import probe_message
 from f2l_fed.errors import LayoutMismatch, TargetError
@@ -24,6 +25,7 @@ from f2l_fed.targets.feature_cache import FEATURES
 from f2l_fed.wire.messages import ProbeRequest
 from f2l_fed.wire.packing import pack_probe_request, unpack_probe_request
 from server.cluster.held_out import measurements_of
+from server.federation.agreement import agreement_of
 from server.federation.folder import Federation
 from server.simulation.setup import held_out_sites
 from server.simulation.training_sites import training_accuracy
@@ -140,10 +142,16 @@ def test_a_site_with_another_backbone_refuses_before_anything_is_sent(conducted,
     assert backbone.part.digest in str(caught.value)
     assert theirs.part.digest in str(caught.value)
     assert any(theirs.part.digest in remark for remark in check(site.file).remarks)
+    (told,) = differences(changed, agreement_of(federation))
+    assert backbone.part.digest in told
+    assert theirs.part.digest in told
     site.file.write_text(text.partition("[backbone]")[0] + "[policy]" + text.split("[policy]")[1])
     with pytest.raises(TargetError, match="no backbone is named"):
         probe_message(site_of(federation, 2), request(federation), app=None)
+    (none,) = differences(site_of(federation, 2), agreement_of(federation))
+    assert "no backbone is named" in none
     site.file.write_text(text)
+    assert differences(site_of(federation, 2), agreement_of(federation)) == []
     assert site.sent.entries() == entries
 
 

@@ -168,7 +168,7 @@ def test_a_site_answers_with_its_own_code_survives_a_kill_and_ends_as_a_whole(tm
             assert holds(lambda: running(site) not in (0, second))
             assert standing(site).restarts == 2
             result = link.run({})
-            assert "'code': 'WireError'" in result.log_text, result.log_text
+            assert "'code': 'message-not-understood'" in result.log_text, result.log_text
             assert "'site': 'north'" in result.log_text
             assert not ran.exists(), "the code that the server sent was run"
             process.send_signal(signal.SIGTERM)

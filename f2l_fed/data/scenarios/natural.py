@@ -8,9 +8,10 @@ import numpy as np
 
 from f2l_fed.core.random_streams import stream
 from f2l_fed.data.array_checks import IntArray
+from f2l_fed.data.readers.division import held_out_groups
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
-from f2l_fed.data.scenarios.site_plan import ScenarioPlan
+from f2l_fed.data.scenarios.site_plan import ScenarioPlan, SitePlan
 from f2l_fed.data.scenarios.unbalanced import further, plan_site, usable_sites
 from f2l_fed.errors import DataError
 
@@ -74,16 +75,36 @@ def plan_natural(
         part = 2 if shots == config.held_out_shots else 4
         return lambda count: max(count - shots, count // part)
 
+    def held_out_site(name: str, index: int) -> SitePlan:
+        if pool.together is None:
+            return plan_site(name, pool, by_class(index), seed, test_count(index))
+        counts = [len(rows) for rows in by_class(index) if len(rows)]
+        share = sum(map(test_count(index), counts)) / sum(counts)
+        return _grouped_site(name, pool, usable[index], seed, share)
+
     seen = tuple(
-        plan_site(
-            names[index] if names else f"seen-{number:03d}",
-            pool,
-            by_class(index),
-            seed,
-            test_count(index),
-        )
+        held_out_site(names[index] if names else f"seen-{number:03d}", index)
         for number, index in enumerate(outside)
     )
     return ScenarioPlan(
         training=training, seen=seen, unseen=None, shared_labels=True, disjoint=True
+    )
+
+
+def _grouped_site(name: str, pool: Pool, rows: IntArray, seed: int, share: float) -> SitePlan:
+    """A held-out site that is measured on about a share of its rows, whole groups of them."""
+    assert pool.together is not None
+    order = stream(seed, "site", name).permutation(len(rows))
+    test = rows[held_out_groups(pool.together[rows], pool.y[rows], order, share)]
+    if not test.size:
+        raise DataError(
+            "no group can be measured on without taking the last one of a class",
+            where=f"site {name}",
+            remedy="Add groups, or remove group under [data].",
+        )
+    return SitePlan(
+        name=name,
+        classes=tuple(range(pool.classes)),
+        train=np.setdiff1d(rows, test),
+        test=test,
     )

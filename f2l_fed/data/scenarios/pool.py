@@ -28,6 +28,8 @@ class Pool:
         classes: Number of classes of all datasets.
         groups: (n,) int64, natural sites, or None where a dataset has none.
         group_names: Names of these by their number; empty where they have none.
+        together: (n,) int64, examples of one number are never on both sides of a split within a
+            site; or None.
         columns: The columns of vectors; empty for images.
     """
 
@@ -38,6 +40,7 @@ class Pool:
     classes: int
     groups: IntArray | None
     group_names: tuple[str, ...] = ()
+    together: IntArray | None = None
     columns: tuple[Column, ...] = ()
 
     @property
@@ -88,6 +91,7 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
     y = np.concatenate([data.y + first for data, first in zip(datasets, first_class, strict=False)])
     keep = first_occurrences(x)
     groups = _groups(datasets)
+    together = datasets[0].together if len(datasets) == 1 else None
     return Pool(
         names=names,
         first_class=tuple(int(first) for first in first_class[:-1]),
@@ -96,6 +100,7 @@ def merge_datasets(datasets: Sequence[Dataset]) -> Pool:
         classes=int(first_class[-1]),
         groups=None if groups is None else groups[keep],
         group_names=datasets[0].group_names if len(datasets) == 1 else (),
+        together=None if together is None else together[keep],
         columns=raws[0].columns,
     )
 

@@ -12,6 +12,7 @@ from f2l_fed.data.readers.division import kept_aside
 from f2l_fed.data.readers.encoding_fit import fit_encoding
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.labels import tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
@@ -28,10 +29,12 @@ class SiteFile:
         x: (n, C, H, W) float32 images in [0, 1]; or (n, F) numbers of columns, NaN for gaps, and
             for texts their places in the column's values.
         y: (n,) int64, the site's own labels.
+        groups: (n,) int64, examples of one number stay on one side of the site's split; or None.
     """
 
     x: AnyArray
     y: IntArray
+    groups: IntArray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,7 +75,8 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
     """
     columns = pool.columns
     texts = {column.name: column.values for column in columns if column.values}
-    categories = {**texts, **reading.categories}
+    listed = {tidy_name(name): values for name, values in reading.categories.items()}
+    categories = {**texts, **listed}
     indicators = reading.indicators
     if columns and reading.gaps == "indicator" and not indicators:
         gaps = np.flatnonzero(np.isnan(pool.x).any(axis=0)).tolist()
@@ -112,7 +116,8 @@ def prepare_site(
     own_label[list(plan.classes)] = np.arange(len(plan.classes))
     y = own_label[pool.y[rows]]
     findings = Findings(f"site {plan.name}")
-    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None)
+    groups = None if pool.together is None else pool.together[rows]
+    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None, groups=groups)
     own, test = np.arange(len(plan.train)), np.arange(len(plan.train), len(rows))
     train = own
     if config.validation_fraction:
@@ -126,6 +131,10 @@ def prepare_site(
     encoded = encoding.encode(raw, findings)
     findings.require_none()
     cut = len(plan.train)
+
+    def file(rows: slice) -> SiteFile:
+        return SiteFile(x=x[rows], y=y[rows], groups=None if groups is None else groups[rows])
+
     return SiteData(
         name=plan.name,
         x_train=encoded[train],
@@ -134,6 +143,6 @@ def prepare_site(
         y_test=y[test],
         classes=plan.classes,
         encoding=encoding,
-        own=SiteFile(x=x[:cut], y=y[:cut]),
-        further=SiteFile(x=x[cut:], y=y[cut:]),
+        own=file(slice(cut)),
+        further=file(slice(cut, None)),
     )

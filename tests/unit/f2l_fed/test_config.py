@@ -55,6 +55,8 @@ def another(key, value):
             return value + 1, str(value + 1)
         case float():
             return value / 2 + 0.01, str(value / 2 + 0.01)
+        case tuple() if key == "labels":
+            return ("ok", "a,b"), '["ok", "a,b"]'
         case tuple():
             return (3, 8, 8), "[3, 8, 8]"
         case str():

@@ -69,6 +69,8 @@ def test_the_page_shows_the_status_and_what_has_left(tmp_path):
         "<dt>restarts<dd>3",
         "<dt>answers in 24 hours<dd>0 of 1000 allowed",
         "<td>too-few-examples</td>",
+        "The last message was refused: the site has too few examples. Add examples, or lower "
+        "[policy] minimum_examples in site.toml.</p>",
         "1 messages",
     ):
         assert words in text, words

@@ -52,10 +52,10 @@ def test_there_is_a_head_on_few_and_one_on_all_for_every_turn():
     torch.testing.assert_close(found.all[1], one, atol=1e-3, rtol=1e-2)
 
 
-def test_a_site_s_context_is_its_first_head_on_few():
+def test_a_site_s_context_is_a_head_on_all_of_its_examples():
     x, y = examples()
-    context = site_context(BODY, WEIGHTS, x, y, CONFIG, 4, draws(0))
-    torch.testing.assert_close(context, pairs().few[0], atol=1e-3, rtol=1e-2)
+    alone = adapted_head(BODY, WEIGHTS, None, x, y, CONFIG)
+    assert torch.equal(site_context(BODY, WEIGHTS, x, y, CONFIG), alone)
 
 
 def test_the_pull_holds_a_head_of_few_examples_and_gives_way_to_many():

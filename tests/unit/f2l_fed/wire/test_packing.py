@@ -135,6 +135,15 @@ def test_a_refusal_comes_through_and_an_answer_is_none():
     assert unpack_refusal(pack_update(UPDATE, LAYOUT)) is None
 
 
+@pytest.mark.parametrize("code", ["", "x" * 6500, "[/red]", "two words", "a\x1b[2J", "ä"])
+def test_a_site_of_the_oldest_protocol_may_give_a_text_which_is_cut_and_made_printable(code):
+    content = pack_refusal(Refusal(site="a", code=code))
+    del content["refusal"]["protocol"]
+    told = unpack_refusal(content).code
+    assert told.isprintable()
+    assert 1 <= len(told) <= 64
+
+
 @pytest.mark.parametrize("code", ["", "x" * 65, "[/red]", "two words", "a\x1b[2J", "ä"])
 def test_a_refusals_code_is_nothing_but_a_code(code):
     with pytest.raises(WireError, match="no valid code"):

@@ -31,6 +31,18 @@ def test_texts_of_sites_are_shown_literally():
     assert text.count("[/red] [bold]x[/]") == 3
 
 
+def test_a_site_that_failed_at_the_check_in_goes_by_its_name_and_a_remark_is_seen():
+    view = RoundView()
+    failed = {"event": events.SITE_FAILED, "node": "7", "reason": "too few classes"}
+    view.take({**failed, "site": "north", "code": "unable"})
+    view.take({**failed, "node": "8"})
+    view.take({"event": events.ROUND_STARTED, "round": 1, "sites": 2, "remark": "few sites"})
+    text = shown(view.table())
+    assert "north   can't take part  too few classes" in text
+    assert "node 8  failed" in text
+    assert "few sites" in text
+
+
 def test_the_progress_shows_them_literally_too():
     console = Console(file=io.StringIO(), width=200, stderr=False)
     with ProgressView(console, 1) as progress:

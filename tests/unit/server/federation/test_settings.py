@@ -43,11 +43,33 @@ def test_an_edit_takes_effect_and_an_invalid_one_is_named(tmp_path: Path) -> Non
     path.write_text(text.replace("# timeout_s = 600.0", "timeout_s = 5.0"))
     assert refresh(tmp_path / "f")[0].config.round.timeout_s == 5.0
     assert settings.Federation.open(tmp_path / "f").config.round.timeout_s == 5.0
+    registry = tmp_path / "f/registry"
+    registry.mkdir()
+    (registry / "north.json").write_text('{"name": "north", "state": "active", "key": "k"}')
     path.write_text(text.replace('name = "mlp"', 'name = "cnn-xs"'))
-    with pytest.raises(ConfigError, match="target is fixed since the federation was created"):
+    with pytest.raises(ConfigError, match="target is fixed since a site has registered"):
         refresh(tmp_path / "f")
     path.write_text(text.replace("[server]", "[server]\nlistn = 'x:1'"))
     with pytest.raises(ConfigError, match=r"unknown key: got listn\. Did you mean listen\?"):
+        refresh(tmp_path / "f")
+
+
+def test_until_a_site_has_registered_the_task_may_change(tmp_path: Path) -> None:
+    create(tmp_path / "f", {}, SMALL, {}, "--set")
+    registry = tmp_path / "f/registry"
+    registry.mkdir()
+    (registry / "south.json").write_text('{"name": "south", "state": "invited", "key": ""}')
+    path = tmp_path / "f/federation.toml"
+    text = path.read_text().replace("[1, 8, 8]", "[12]").replace("# classes = 5", "classes = 2")
+    path.write_text(
+        text.replace("# shared_labels = false", 'shared_labels = true\nlabels = ["a", "b"]')
+    )
+    changed = refresh(tmp_path / "f")[0]
+    assert changed.config.labels == ("a", "b")
+    opened = settings.Federation.open(tmp_path / "f")
+    assert opened.zoo.manifest.layout_digest == changed.target.layout.digest
+    path.write_text(path.read_text().replace('labels = ["a", "b"]', 'labels = ["a"]'))
+    with pytest.raises(ConfigError, match="a name for each of 2 classes"):
         refresh(tmp_path / "f")
 
 

@@ -56,7 +56,7 @@ def test_a_task_is_what_the_release_makes_of_a_context(tmp_path, adapt):
 
 
 def test_an_erased_site_is_no_longer_known_to_an_open_release(tmp_path):
-    federation = after_rounds(tmp_path / "out", settings=(*SETTINGS, *OF_HEADS))
+    federation = after_rounds(tmp_path / "out", settings=SETTINGS)
     service, gone = NetworkService(federation.root), federation.releases.read("00001").sites[2]
 
     def prior() -> torch.Tensor:
@@ -67,6 +67,16 @@ def test_an_erased_site_is_no_longer_known_to_an_open_release(tmp_path):
     torch.testing.assert_close(prior(), known)
     erase_site(gone, zoo=federation.zoo, releases=federation.releases, federations=[federation])
     assert not torch.allclose(prior(), known)
+
+
+def test_a_head_for_a_known_site_follows_from_its_context_like_any_other(tmp_path):
+    federation = after_rounds(tmp_path / "out", settings=(*SETTINGS, *OF_HEADS))
+    service, known = NetworkService(federation.root), federation.releases.read("00001").sites[2]
+    heads = [
+        unpack_task(from_bytes(service.task(site, "00001", reply(federation)))).candidates[0][PRIOR]
+        for site in (known, "new")
+    ]
+    assert torch.equal(*heads)
 
 
 def test_a_site_that_asks_again_and_again_is_one_event(tmp_path):

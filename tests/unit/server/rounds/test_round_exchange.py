@@ -44,3 +44,23 @@ def test_a_task_that_is_out_counts_as_asked_until_it_ends(tmp_path):
     assert current.asked == 1
     assert current.sent("a") == ((), 12)
     assert current.asked == 0
+
+
+def test_a_site_that_failed_at_the_check_in_is_named_and_may_still_come(tmp_path):
+    current = exchange(tmp_path)
+    gone = JournalEntry(site="u", code="unable", reason="no classes", finding="too-few-classes")
+    silent = JournalEntry(site="s", code="silent", reason="no answer")
+    for _ in range(2):
+        current.end_check_in([gone, silent])
+    assert current.rejected == {"u": "no classes", "s": "no answer"}
+    assert (current.unable, current.settled, current.asked) == ({"u"}, set(), 2)
+    assert [line.site for line in Journal.of(tmp_path, 1).read()] == ["u", "s"]
+    current.end(JournalEntry(site="u", code="accepted"))
+    assert (current.unable, current.rejected) == (set(), {"s": "no answer"})
+
+
+def test_a_site_with_nothing_left_to_learn_has_done_its_part(tmp_path):
+    current = exchange(tmp_path)
+    current.end(JournalEntry(site="a", code="unchanged", reason="nothing left to learn"))
+    assert current.accepted == current.settled == current.unchanged == {"a"}
+    assert current.rejected == {}

@@ -28,6 +28,7 @@ from f2l_fed.targets import build_target
 from server.simulation.setup import Simulation, prepare
 from tests.support.checked_site import write_picture
 
+GROUP = 'group = "part"'
 NAMES = ("north", "south", "west")
 LABELS = ("dent", "ok", "scratch")
 
@@ -80,7 +81,7 @@ def settled(tmp_path: Path, name: str, data: Path, like: Path) -> Site:
         key = line.partition(" = ")[0]
         if key.startswith("categories"):
             text = text.replace("\n[data]\n", f"\n[data]\n{line}\n")
-        elif key in ("columns", "indicators", "image_scale", "gaps"):
+        elif key in ("columns", "indicators", "image_scale", "gaps") or line == GROUP:
             text = re.sub(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
     file.write_text(text)
     return open_site(file)
@@ -155,6 +156,32 @@ def test_a_table_that_is_divided_among_sites_of_which_some_lack_gaps_or_texts(tm
         assert_same(one, open_site(tmp_path / f"out/sites/site-{number:03d}/site.toml"))
     means = {one.encoding.columns[1].mean for one in divided.sites}
     assert len(means) == len(divided.sites)
+
+
+def test_groups_are_kept_together_as_at_a_real_site(tmp_path):
+    data = {}
+    for seed, name in enumerate(NAMES):
+        rows = table(tmp_path / f"{name}.csv", seed).read_text().splitlines()
+        rows = [f"{row};{n // 3 % 5}{row[-1]}" for n, row in enumerate(rows[1:])]
+        text = "\n".join(["stamp;length;colour;constant;machine id;result;part", *rows])
+        data[name] = tmp_path / f"{name}.csv"
+        data[name].write_text(text)
+    settings = ("data.label=result", "data.group=part", "split.held_out_shots=8")
+    divided = simulated(tmp_path, data, *settings)
+    for number, one in enumerate(divided.sites):
+        like = tmp_path / f"out/sites/site-{number:03d}/site.toml"
+        here = open_site(like)
+        assert here.config.data.group == "group"
+        assert_same(one, here)
+        like.write_text(like.read_text().replace('group = "group"', GROUP))
+        assert_same(one, settled(tmp_path, one.name, data[one.name], like))
+    (new,) = divided.held_out["seen"] or ()
+    assert new.own.groups is not None
+    assert len(new.own.y) + len(new.y_test) == 45
+    assert len(new.y_test) % 3 == 0
+    shutil.rmtree(tmp_path / "out")
+    (one, *_) = simulated(tmp_path, data, *settings, "split.validation_fraction=0").sites
+    assert_same(one, open_site(tmp_path / "out/sites/site-000/site.toml"))
 
 
 def test_predictions_for_a_table_are_those_of_the_network_and_of_its_program(tmp_path):

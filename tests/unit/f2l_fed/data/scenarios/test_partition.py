@@ -353,3 +353,39 @@ def test_the_pool_has_to_have_the_most_classes_of_the_range():
     with pytest.raises(DataError, match="too few classes") as error:
         split("few-shot", made(classes=5), config=replace(SMALL, most_ways=6))
     assert "at least 6 (most_ways)" in str(error.value)
+
+
+@pytest.mark.parametrize("scenario", ["natural", "dirichlet"])
+def test_sites_of_two_classes_have_enough_examples_to_take_part(scenario):
+    # Five shots of two classes would be ten examples, of which a site keeps two aside.
+    data = made(classes=2, per_class=120, shape=(5,))
+    config = SplitConfig(dirichlet_alpha=10)
+    part = split(scenario, data, sites=3, held_out=1, config=config)
+    for site in all_sites(part):
+        assert len(site.y_train) >= config.minimum_examples
+        assert len(site.y_test) >= 2
+    assert part.notes == ()
+
+
+def test_sites_without_enough_examples_are_left_out_and_counted():
+    config = SplitConfig(dirichlet_alpha=1, held_out_shots=40, minimum_examples=22)
+    data = made(shape=(5,))
+    every = split("dirichlet", data, sites=6, config=replace(config, minimum_examples=1))
+    part = split("dirichlet", data, sites=6, config=config)
+    able = [site.name for site in every.sites if len(site.y_train) >= 22]
+    assert [site.name for site in part.sites] == able
+    assert 0 < len(able) < 6
+    assert part.notes[0].startswith(f"{6 - len(able)} of 6 training sites have fewer than 22")
+
+
+def test_a_site_keeps_a_fifth_of_every_class_aside():
+    config = SplitConfig(ways=3, shots=10, held_out_shots=5, test_per_class=3)
+    part = split("few-shot", made(per_class=40), config=config)
+    for site in part.sites:
+        assert np.bincount(site.y_train).tolist() == [8, 8, 8]
+        assert np.bincount(site.y_test).tolist() == [2, 2, 2]
+        assert len(site.further.y) == 0
+    for site in part.held_out["seen"]:
+        assert np.bincount(site.y_train).tolist() == [4, 4, 4]
+        assert np.bincount(site.y_test).tolist() == [3, 3, 3]
+        assert len(site.own.y) == 15

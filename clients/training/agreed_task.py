@@ -1,0 +1,129 @@
+"""The comparison of a site with the federation's task, before anything of the site is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from clients.site.policy import allow_batch, allow_network, allow_work, refused_of
+from clients.site.site import Site
+from clients.site.site_features import installed_backbone
+from clients.training.accepted_request import (
+    allow_heads,
+    own_classes,
+    recipes_of,
+    target_of,
+    work_of,
+)
+from f2l_fed.data.readers.labels import label_key
+from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
+from f2l_fed.targets.build import parameter_count
+from f2l_fed.wire.agreement import Agreement
+from f2l_fed.wire.messages import Task
+from f2l_fed.wire.protocol import LATEST
+from f2l_fed.wire.refusals import OLD_PROTOCOL, reason_of
+
+_CHECKED_ELSEWHERE = "too-few-examples"
+_ANY_RELEASE = "any"
+
+
+def differences(site: Site, agreement: Agreement) -> list[str]:
+    """The obstacles between a site and a federation's task, a sentence each with its remedy.
+
+    Args:
+        site: The site.
+        agreement: What the server asks of its sites.
+    """
+    frame, policy = agreement.frame, site.config.policy
+    if agreement.protocol > LATEST:
+        return [_sentence(OLD_PROTOCOL)]
+    found: list[str] = []
+
+    def try_(act: Callable[[], object]) -> None:
+        try:
+            act()
+        except PolicyRefusal as refusal:
+            found.append(_sentence(refusal.what))
+        except F2LError as error:
+            found.append(str(error))
+
+    try_(partial(_require_labels, site, agreement))
+    own = site
+    if frame.body_layout:
+        try:
+            own = own_classes(site)
+        except F2LError as error:
+            found.append(str(error))
+    try_(partial(own.require_fit, frame.input_shape, frame.classes))
+    if frame.frozen is not None:
+        try_(lambda: installed_backbone(own).require(frame.frozen))
+    if frame.nearest and not policy.nearest:
+        found.append(_sentence("nearest-not-allowed"))
+    count, private = len(own.train.y), bool(site.config.privacy.epsilon)
+    for task in (_task(agreement, ""), _task(agreement, _ANY_RELEASE)):
+        work = work_of(own, task)
+        for recipe in (*recipes_of(task, count), frame.probe):
+            codes = refused_of(policy, frame.target, recipe, count)
+            found += [_sentence(code) for code in codes if code != _CHECKED_ELSEWHERE]
+        try_(partial(allow_work, policy, work))
+        if not private:
+            try_(partial(allow_batch, policy, work, count))
+        size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
+        try_(partial(allow_network, policy, size, work))
+    if frame.target in policy.targets.split():
+        # A module of the operator's own, or one that the policy allows: others are not built.
+        try_(partial(target_of, frame))
+    if frame.body_layout:
+        try_(partial(allow_heads, own, frame))
+    return list(dict.fromkeys(found))
+
+
+def _task(agreement: Agreement, release: str) -> Task:
+    """A task as a round would ask it, without any network."""
+    frame = agreement.frame
+    alone = bool(frame.body_layout) or frame.shared is not None
+    networks = 0 if not release else 1 if alone else frame.episodes
+    return Task(
+        frame=frame,
+        anchor=None,
+        round=1,
+        release=release,
+        recipe=agreement.later if release else agreement.first,
+        candidates=({},) * networks,
+    )
+
+
+def _require_labels(site: Site, agreement: Agreement) -> None:
+    """Raises ConfigError unless labels mean at the site what they mean in the federation."""
+    shared, policy = agreement.frame.shared_labels, site.config.policy
+    if shared != policy.shared_labels:
+        raise ConfigError(
+            "labels mean the same at every site of this federation"
+            if shared
+            else "labels are each site's own in this federation",
+            where="[policy] shared_labels",
+            expected=str(shared).lower(),
+            got=str(policy.shared_labels).lower(),
+            remedy="Change it in site.toml.",
+        )
+    names = agreement.labels
+    if not (shared and names):
+        return
+    if list(map(label_key, site.labels)) != list(map(label_key, names)):
+        raise ConfigError(
+            "the labels are not those of the federation, in its order",
+            where="labels",
+            expected=_listed(names),
+            got=_listed(site.labels) if site.labels else "numbers",
+            remedy="Write labels = [...] with the federation's names into site.toml, also those "
+            "that do not occur here; f2l-site data preview shows which of them do.",
+        )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def _sentence(code: str) -> str:
+    reason = reason_of(code)
+    return f"{reason.text[0].upper()}{reason.text[1:]} ({code}). {reason.remedy}"

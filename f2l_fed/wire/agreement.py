@@ -1,0 +1,113 @@
+"""The agreement about a federation's task: what a site compares with itself before it takes part.
+
+The server gives it to a registered site under the key ``task`` of `FederationFacts`' answers. There
+is nothing in it that a request of a round would not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from f2l_fed.local_training.config import Recipe
+from f2l_fed.wire.fields import listed, named, pack_settings, unpack_settings
+from f2l_fed.wire.frames import pack_frame, unpack_frame
+from f2l_fed.wire.messages import Frame
+from f2l_fed.wire.protocol import LATEST, OLDEST
+
+TASK = "task"
+"""Key of the agreement in an answer."""
+
+_MOST_LABELS = 1000
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """The agreement about a task.
+
+    Args:
+        frame: The network, as in every request of a round.
+        first: Recipe of a site's first round.
+        later: Recipe of later rounds.
+        labels: Where they are shared, the names of the classes in the order of the outputs; empty
+            where they are the numbers of the outputs.
+        version: Of the server's program.
+    """
+
+    frame: Frame
+    first: Recipe
+    later: Recipe
+    labels: tuple[str, ...] = ()
+    version: str = ""
+
+    @property
+    def protocol(self) -> int:
+        """The lowest version of the protocol that a site has to speak."""
+        return LATEST if self.frame.needs_latest else OLDEST
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that it adds to an answer."""
+        fields = {
+            **pack_frame(self.frame, LATEST),
+            **pack_settings("first", self.first),
+            **pack_settings("later", self.later),
+            "names": list(self.labels),
+            "program": self.version,
+        }
+        return {TASK: fields}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Agreement | None:
+        """Reads it from an answer; None for one of an older server, which says nothing.
+
+        Raises:
+            WireError: If it is damaged.
+        """
+        fields = values.get(TASK)
+        if not isinstance(fields, dict):
+            return None
+        return cls(
+            frame=unpack_frame(fields),
+            first=unpack_settings(Recipe, "first", fields),
+            later=unpack_settings(Recipe, "later", fields),
+            labels=tuple(listed(fields, "names", str, most=_MOST_LABELS)),
+            version=named(fields, "program"),
+        )
+
+    def about(self) -> str:
+        """The task in words.
+
+        >>> from f2l_fed.wire.messages import Frame
+        >>> frame = Frame(lineage="mlp/0", target="mlp", classes=3, input_shape=(1, 8, 8),
+        ...               layout="", episodes=1, shots=5, probe=Recipe(steps=1))
+        >>> Agreement(frame=frame, first=Recipe(steps=1), later=Recipe(steps=1)).about()
+        'images of 8x8 pixels in 1 channel, 3 classes, each site its own, network mlp'
+        """
+        frame = self.frame
+        classes = f"{frame.classes} classes"
+        if frame.shared_labels:
+            names = ", ".join(self.labels[:_SHOWN])
+            more = f" and {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
+            numbers = f"numbered 0 to {frame.classes - 1}"
+            classes += f", the same at every site: {names + more if names else numbers}"
+        elif frame.adapt == "head":
+            classes = f"2 to {frame.classes} classes, each site its own"
+        else:
+            classes += ", each site its own"
+        return f"{inputs_text(frame.input_shape)}, {classes}, network {frame.target}"
+
+
+def inputs_text(shape: tuple[int, ...]) -> str:
+    """The shape of inputs in words.
+
+    >>> inputs_text((12,)), inputs_text((3, 32, 48))
+    ('vectors of 12 numbers', 'images of 48x32 pixels in 3 channels')
+    """
+    if len(shape) == 3:
+        channels = f"{shape[0]} channel{'s' * (shape[0] > 1)}"
+        return f"images of {shape[2]}x{shape[1]} pixels in {channels}"
+    if len(shape) == 1:
+        return f"vectors of {shape[0]} numbers"
+    return f"inputs of shape {'x'.join(map(str, shape))}"
