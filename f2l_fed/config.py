@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from f2l_fed.admission import AdmissionConfig
 from f2l_fed.audit.release_limits import GateConfig
@@ -39,7 +39,7 @@ from f2l_fed.local_training.config import (
 )
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
-from f2l_fed.targets.config import TargetConfig
+from f2l_fed.targets.config import ADAPTER, BackboneConfig, TargetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,21 +246,41 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> FederationC
     return config_of(_values(path), overrides, where=str(path) if path else "--set")
 
 
-def load_simulation_config(
-    path: Path | None, overrides: Sequence[str] = ()
-) -> tuple[FederationConfig, ReadingConfig]:
-    """Reads the configuration of a simulation: of its federation, and under ``[data]`` of the
-    reading of own data; see `load_config`."""
+class SimulationSettings(NamedTuple):
+    """The configuration of a simulation.
+
+    Args:
+        federation: Of its federation.
+        reading: Of the reading of own data, under ``[data]``.
+        backbone: The backbone of all sites, under ``[backbone]``.
+    """
+
+    federation: FederationConfig
+    reading: ReadingConfig
+    backbone: BackboneConfig
+
+
+def load_simulation_config(path: Path | None, overrides: Sequence[str] = ()) -> SimulationSettings:
+    """Reads the configuration of a simulation; see `load_config`."""
     values = new_values(_values(path))
     for text in overrides:
         _override(values, text)
     where = str(path) if path else "--set"
-    data = values.pop("data", {})
-    if not isinstance(data, dict):
-        raise ConfigError("not a section", where=where, got="data")
-    # Numbers are scaled as at new sites, unless the settings say otherwise.
-    return config_of(values, where=where), from_mapping(
-        ReadingConfig, {"scale": "standard", **data}, where=f"{where} [data]"
+    data, backbone = (values.pop(name, {}) for name in ("data", "backbone"))
+    for name, section in (("data", data), ("backbone", backbone)):
+        if not isinstance(section, dict):
+            raise ConfigError("not a section", where=where, got=name)
+    if backbone and isinstance(values.get("target"), dict):
+        values["target"]["name"] = ADAPTER
+    return SimulationSettings(
+        federation=config_of(values, where=where),
+        reading=from_mapping(
+            # Numbers are scaled as at new sites, unless the settings say otherwise.
+            ReadingConfig,
+            {"scale": "standard", **data},
+            where=f"{where} [data]",
+        ),
+        backbone=from_mapping(BackboneConfig, backbone, where=f"{where} [backbone]"),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, say
@@ -115,14 +116,36 @@ def export(
     from clients.site.exported_program import export_model
     from clients.site.model_store import load_model
     from clients.site.site import SiteFolder
+    from clients.site.site_features import backbone_module
 
-    model = load_model(SiteFolder.read(site_file).state)
+    folder = SiteFolder.read(site_file)
+    model = load_model(folder.state)
     if model is None:
         raise UsageError(
             "this site has no network yet",
             where=str(site_file),
             remedy=f"Get one: f2l-site generate {site_file}",
         )
+    backbone = backbone_module(folder, model.facts.frozen)
     with exported_files():
-        export_model(model, out)
+        export_model(model, out, backbone)
     say(f"{model.facts.target} of {model.facts.origin} is in {out}")
+
+
+def features(site_file: SiteFile) -> None:
+    """Make the backbone's features of the site's examples, which tasks then find."""
+    from clients.site.site import open_site
+    from clients.site.site_features import installed_backbone, on_features
+
+    site = open_site(site_file)
+    backbone = installed_backbone(site)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("features", total=None)
+        on_features(
+            site,
+            backbone.part,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    count = len(site.train.y) + len(site.validation.y)
+    say(f"{backbone.part.features} features of {count} examples are in {site.state}")
+    say(f"backbone {backbone.part.digest}")

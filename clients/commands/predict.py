@@ -144,6 +144,7 @@ def evaluate(
 def _predictor(folder: SiteFolder) -> Predictor:
     from clients.site.model_store import load_model
     from clients.site.prediction import Predictor
+    from clients.site.site_features import backbone_module
 
     model = load_model(folder.state)
     if model is None:
@@ -152,7 +153,8 @@ def _predictor(folder: SiteFolder) -> Predictor:
             where=str(folder.file),
             remedy=f"Get one: f2l-site generate {folder.file}",
         )
-    return Predictor(model=model, reading=folder.config.data)
+    backbone = backbone_module(folder, model.facts.frozen)
+    return Predictor(model=model, reading=folder.config.data, backbone=backbone)
 
 
 def _said(findings: Findings) -> str:

@@ -23,6 +23,7 @@ for _command in (
     daemon.status,
     daemon.sent,
     doctor.doctor,
+    network.features,
     network.generate,
     predict.predict,
     predict.evaluate,

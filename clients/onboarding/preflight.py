@@ -16,9 +16,11 @@ from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples, read_site_examples
+from clients.site.site_features import installed_backbone
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError
 from f2l_fed.targets import build_target, known_targets
+from f2l_fed.targets.config import ADAPTER
 from f2l_fed.wire.agreement import Agreement
 
 _IMBALANCE = 10
@@ -113,6 +115,10 @@ def check(
             f"{config.policy.minimum_examples} training examples, got {len(train.y)}."
         )
     problems += _privacy_problems(site)
+    if config.backbone.file:
+        found, told = _about_backbone(site)
+        problems += found
+        remarks += told
     if agreement is not None and compare is not None:
         problems += compare(site, agreement)
         if agreement.version != f2l_fed.__version__:
@@ -176,6 +182,17 @@ def state_problem(state: Path) -> str:
     return ""
 
 
+def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
+    """Problems with the site's backbone, and remarks on it; its network is built."""
+    try:
+        backbone = installed_backbone(site)
+        backbone.module()
+    except F2LError as error:
+        return [str(error)], []
+    part = backbone.part
+    return [], [f"The backbone makes {part.features} features; its digest is {part.digest}."]
+
+
 def _target_problems(site: Site, target: str, classes: int) -> list[str]:
     problems = []
     if target not in site.config.policy.targets.split():
@@ -184,7 +201,10 @@ def _target_problems(site: Site, target: str, classes: int) -> list[str]:
     classes = classes or int(site.train.y.max()) + 1
     try:
         site.require_fit(shape, classes)
-        build_target(target, shape, classes)
+        frozen = None
+        if target == ADAPTER:
+            frozen = installed_backbone(site).part
+        build_target(target, shape, classes, frozen)
     except F2LError as error:
         problems.append(str(error))
     return problems

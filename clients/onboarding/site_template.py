@@ -72,6 +72,12 @@ mode = ""
 # Labels that mark examples without one, such as ["-1"]; those are left out.
 unlabelled = []
 
+[backbone]
+# Where the federation adapts a pretrained network: the administrator's file and the code that takes
+# it, module:factory or timm:NAME, both installed here. The server sends a digest and no name.
+file = ""
+network = ""
+
 [policy]
 # Limits on what this site does and sends, whatever the server asks.
 targets = {targets}

@@ -15,6 +15,7 @@ from f2l_fed.core.validation import require, share
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
+from f2l_fed.targets.config import BackboneConfig
 from f2l_fed.wire.enrolment import NAME_RULE, is_name
 
 
@@ -88,6 +89,7 @@ class SiteConfig:
         policy: Limits on what leaves.
         privacy: Differential privacy of what leaves.
         server: Connection to the server.
+        backbone: The pretrained, frozen network of a federation that adapts one.
         limits: Limits on what the daemon takes of this machine.
         page: Port of the daemon's own page, on loopback; 0 for none.
         page_data: Whether that page, which every account of this machine can read, also shows a
@@ -103,6 +105,7 @@ class SiteConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     page: int = 0
     page_data: bool = False

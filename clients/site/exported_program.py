@@ -7,28 +7,29 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clients.site.model_store import FACTS, WEIGHTS, Model, network, save_model
+from clients.site.model_store import FACTS, WEIGHTS, Model, save_model, whole_module
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import UsageError
-from f2l_fed.targets import build_target
 
 PROGRAM = "model.pt2"
 
 _NUMBER, _TEXT, _GAP = range(3)
 
 
-def export_model(model: Model, folder: Path) -> None:
+def export_model(model: Model, folder: Path, backbone: nn.Module | None = None) -> None:
     """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
 
     The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed and takes any
     number of inputs at a time: (n, C, H, W) float32 images in [0, 1]; or (n, F) float64, the
     columns of a table in the order of ``encoding`` in ``model.json``, numbers in their own units,
     texts as places among the column's values, NaN for what is missing or unknown. Float64, since a
-    time in seconds or the like has more digits than float32 keeps.
+    time in seconds or the like has more digits than float32 keeps. It contains the frozen backbone,
+    of which the other two files have the digest alone.
 
     Args:
         model: The network.
         folder: Folder for the files; created where absent.
+        backbone: The frozen part, where the network takes features.
 
     Raises:
         UsageError: If the folder holds one of these files already.
@@ -40,7 +41,7 @@ def export_model(model: Model, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
-    module = network(build_target(facts.target, facts.input_shape, facts.classes), model.weights)
+    module = whole_module(model, backbone)
     encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     example = torch.zeros(2, *facts.input_shape)
     if encoding.columns:

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -24,7 +23,8 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import DataError
 from f2l_fed.local_training.config import Recipe
-from f2l_fed.targets import Target, build_target
+from f2l_fed.targets import build_target
+from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 from f2l_fed.targets.layout import WeightLayout
 
 WEIGHTS = "model.safetensors"
@@ -52,6 +52,8 @@ class ModelFacts:
         accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
         accuracy: Accuracy after the steps.
         encoding: The encoding of a table's columns as features, JSON; "" for none.
+        backbone: Digest of the frozen backbone whose features it takes; "" for none.
+        features: Number of these.
     """
 
     site: str
@@ -69,6 +71,13 @@ class ModelFacts:
     accuracy_before: float
     accuracy: float
     encoding: str = ""
+    backbone: str = ""
+    features: int = 0
+
+    @property
+    def frozen(self) -> FrozenPart | None:
+        """The frozen part whose features the network takes; None where it takes inputs."""
+        return frozen_part(self.backbone, self.features)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -177,12 +186,12 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def network(target: Target, weights: Tensor) -> nn.Module:
-    """The target as a module with these weights, (D,) float32, ready to predict."""
-    with torch.random.fork_rng(devices=[]):
-        module = target.factory()
-    module.load_state_dict(target.layout.unflatten(weights))
-    return module.eval()
+def whole_module(model: Model, backbone: nn.Module | None) -> nn.Module:
+    """A network that takes the data's inputs, behind its frozen part where it has one."""
+    facts = model.facts
+    target = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
+    module = target.module(model.weights)
+    return module if backbone is None else nn.Sequential(backbone, module).eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:
@@ -209,5 +218,5 @@ def _read(path: Path, key: str = "") -> tuple[Model, dict[str, Any]]:
             remedy="Remove it; the next round makes another.",
         ) from error
     facts = from_mapping(ModelFacts, values, where=str(path))
-    layout = build_target(facts.target, facts.input_shape, facts.classes).layout
+    layout = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen).layout
     return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

@@ -17,7 +17,7 @@ from f2l_fed.wire.messages import NUMBERS
 ANSWERS = ("probe", "update", "body")
 """Kinds of answers that hold parameters."""
 
-_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m")
+_TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m", "adapter")
 """Networks that a site builds unless its operator says otherwise."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -29,7 +29,8 @@ class PolicyConfig:
 
     Args:
         targets: Networks the site is willing to build, by name and separated by spaces; one
-            written ``module:factory`` runs that code here.
+            written ``module:factory`` runs that code here. "adapter" is a head on the backbone that
+            the site itself names.
         numbers: Numbers that may leave, separated by spaces.
         minimum_examples: Smallest number of training examples with which the site takes part.
         maximum_steps: Largest number of gradient steps of one network, and of one probe.
@@ -56,7 +57,7 @@ class PolicyConfig:
             parameters and probes again. Where all sites share a body, "probe" and "update" are
             output layers on it, and "body" is the body after training on the site's examples.
         maximum_body_change: Largest change of the body from one to the next, relative to its
-            length, that the site goes along with.
+            length or to 1 where that is more, that the site goes along with.
         apps: SHA-256 of the Flower apps on whose behalf the site answers, separated by spaces;
             "" for any, since what the server sends is never run here.
     """

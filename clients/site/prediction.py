@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clients.site.model_store import Model, network
+from clients.site.model_store import Model, whole_module
 from clients.site.site import SiteFolder
 from clients.site.site_examples import Examples, part_of, read_site_examples
 from f2l_fed.data.readers.config import ReadingConfig
@@ -27,7 +27,6 @@ from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.data.readers.text_format import is_numeral
 from f2l_fed.errors import DataError, F2LError
 from f2l_fed.evaluation.confidence import calibration_error, predictions
-from f2l_fed.targets import build_target
 
 GOAL = 0.95
 """Accuracy on the validation examples that are kept, from which the threshold follows."""
@@ -57,10 +56,12 @@ class Predictor:
     Args:
         model: The network and its description.
         reading: Settings of the site's data.
+        backbone: The frozen part, where the network takes features.
     """
 
     model: Model
     reading: ReadingConfig
+    backbone: nn.Module | None = None
 
     @property
     def encoding(self) -> FeatureEncoding:
@@ -69,10 +70,8 @@ class Predictor:
         return FeatureEncoding.of_text(facts.encoding, where=f"the network of {facts.site}")
 
     def module(self) -> nn.Module:
-        """The network itself."""
-        facts = self.model.facts
-        target = build_target(facts.target, facts.input_shape, facts.classes)
-        return network(target, self.model.weights)
+        """The network itself, for the data's inputs."""
+        return whole_module(self.model, self.backbone)
 
     def predict(
         self, path: Path, findings: Findings, *, threshold: float

@@ -20,7 +20,7 @@ from clients.site.site import Site
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.local_training.probe import first_anchor
-from f2l_fed.targets.body import Body, body_digest
+from f2l_fed.targets.body import Body, body_digest, length_of
 from f2l_fed.wire.messages import ProbeRequest, Task
 
 ACCEPTED_BODY = "body.safetensors"
@@ -64,7 +64,7 @@ def allow_body(site: Site, request: ProbeRequest | Task, body: Body) -> None:
 
 
 def _require_near(body: Tensor, other: Tensor, limit: float) -> None:
-    if not float((body - other).norm()) <= limit * float(other.norm()):
+    if not float((body - other).norm()) <= limit * length_of(other):
         raise PolicyRefusal("body-changed-too-much")
 
 

@@ -21,6 +21,7 @@ from clients.site.policy import (
 )
 from clients.site.sent_log import utc_now
 from clients.site.site import Site
+from clients.site.site_features import on_features
 from clients.training.accepted_body import allow_body
 from f2l_fed.errors import DataError, LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
@@ -29,6 +30,7 @@ from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import parameter_count
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.head_rows import FEWEST, classes_of_width, with_classes
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
@@ -106,7 +108,9 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
         site = own_classes(site)
     # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
-    allow_network(policy, parameter_count(frame.target, frame.input_shape, frame.classes), work)
+    size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
+    allow_network(policy, size, work)
+    site = on_features(site, frame.frozen)
     target, body = target_of(frame), body_of(frame)
     _require_vectors(request, target, body)
     if body is not None:
@@ -163,7 +167,8 @@ def recipes_of(task: Task, examples: int) -> tuple[Recipe, ...]:
 def episodic_steps(site: Site, task: Task) -> int:
     """The episodic steps of the body that a task asks for; few with a privacy budget."""
     episodic, privacy = task.frame.episodic, site.config.privacy
-    if episodic is None:
+    if episodic is None or task.frame.frozen is not None:
+        # Nothing of a frozen body is trained.
         return 0
     asked = episodic.steps if task.release else episodic.first
     return min(asked, privacy.body_steps) if privacy.epsilon else asked
@@ -176,7 +181,7 @@ def target_of(frame: Frame) -> Target:
         LayoutMismatch: If this installation builds another network by that name.
     """
     body = body_of(frame)
-    whole = cached_target(frame.target, frame.input_shape, frame.classes)
+    whole = cached_target(frame.target, frame.input_shape, frame.classes, frame.frozen)
     target = whole if body is None else body.head
     _require_layout(frame.target, frame.layout, target.layout.digest)
     return target
@@ -193,7 +198,7 @@ def body_of(frame: Frame) -> Body | None:
         return None
     if frame.adapt != "head" or frame.episodic is None or frame.head is None:
         raise PolicyRefusal("adapted-part-unknown")
-    body = _cached_body(frame.target, frame.input_shape, frame.classes)
+    body = _cached_body(frame.target, frame.input_shape, frame.classes, frame.frozen)
     _require_layout(frame.target, frame.body_layout, body.layout.digest)
     return body
 
@@ -210,14 +215,18 @@ def _require_layout(name: str, asked: str, own: str) -> None:
 
 
 @lru_cache(maxsize=4)
-def cached_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
+def cached_target(
+    name: str, input_shape: tuple[int, ...], classes: int, frozen: FrozenPart | None
+) -> Target:
     """The network of this name, built once; arguments as in `build_target`."""
-    return build_target(name, input_shape, classes)
+    return build_target(name, input_shape, classes, frozen)
 
 
 @lru_cache(maxsize=4)
-def _cached_body(name: str, input_shape: tuple[int, ...], classes: int) -> Body:
-    return Body.of(cached_target(name, input_shape, classes))
+def _cached_body(
+    name: str, input_shape: tuple[int, ...], classes: int, frozen: FrozenPart | None
+) -> Body:
+    return Body.of(cached_target(name, input_shape, classes, frozen))
 
 
 def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from clients.site.policy import allow_batch, allow_network, allow_work, refused_of
 from clients.site.site import Site
+from clients.site.site_features import installed_backbone
 from clients.training.accepted_request import (
     allow_heads,
     own_classes,
@@ -54,6 +55,8 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         except F2LError as error:
             found.append(str(error))
     try_(partial(own.require_fit, frame.input_shape, frame.classes))
+    if frame.frozen is not None:
+        try_(lambda: installed_backbone(own).require(frame.frozen))
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
     count, private = len(own.train.y), bool(site.config.privacy.epsilon)
@@ -65,7 +68,7 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         try_(partial(allow_work, policy, work))
         if not private:
             try_(partial(allow_batch, policy, work, count))
-        size = parameter_count(frame.target, frame.input_shape, frame.classes)
+        size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
         try_(partial(allow_network, policy, size, work))
     if frame.target in policy.targets.split():
         # A module of the operator's own, or one that the policy allows: others are not built.

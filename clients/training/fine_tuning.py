@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clients.site.model_store import START, Model, ModelFacts, ModelStart
 from clients.site.site import Site
+from clients.site.site_features import on_features
 from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
 from f2l_fed.core.random_streams import generator_for
@@ -136,6 +137,8 @@ def model_of(
         accuracy_before=network.before[1],
         accuracy=network.after[1],
         encoding=site.encoding.text,
+        backbone=frame.frozen.digest if frame.frozen else "",
+        features=frame.frozen.features if frame.frozen else 0,
     )
     at_start = replace(facts, steps=0, accuracy=network.before[1])
     start = Model(weights=network.start, layout=layout, facts=at_start)
@@ -168,11 +171,12 @@ def fine_tune_again(
         TargetError: If the network overflows, so that the one kept before is worth more.
     """
     facts = start.model.facts
-    target = cached_target(facts.target, facts.input_shape, facts.classes)
+    target = cached_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
     if start.own_classes:
         site = site.with_own_classes()
         _require_same_classes(site, facts)
     site.require_fit(facts.input_shape, facts.classes)
+    site = on_features(site, facts.frozen)
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")

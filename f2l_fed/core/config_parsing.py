@@ -63,6 +63,7 @@ def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) ->
             where=f"{where}: {prefix}{error.where}".rstrip(": "),
             expected=error.expected,
             got=error.got,
+            remedy=error.remedy,
         ) from error
 
 
@@ -77,6 +78,9 @@ def _convert(hint: Any, value: Any, where: str, name: str) -> Any:
     elif hint == tuple[int, ...]:
         fits = isinstance(value, list | tuple) and all(type(n) is int for n in value)
         value = tuple(value) if fits else value
+    elif hint == tuple[float, ...]:
+        fits = isinstance(value, list | tuple) and all(map(_is_number, value))
+        value = tuple(map(float, value)) if fits else value
     elif hint == tuple[str, ...]:
         texts = _texts(value)
         fits = texts is not None
@@ -114,7 +118,11 @@ def _texts(value: Any) -> tuple[str, ...] | None:
 
 
 def _show(hint: Any) -> str:
-    names = {tuple[int, ...]: "list of int", tuple[str, ...]: "list of texts"}
+    names = {
+        tuple[int, ...]: "list of int",
+        tuple[float, ...]: "list of numbers",
+        tuple[str, ...]: "list of texts",
+    }
     return names.get(hint) or str(getattr(hint, "__name__", hint))
 
 

@@ -75,10 +75,11 @@ def train_body(
         loss: Of an episode; `episode_loss` if None.
 
     Returns:
-        (B,) float32; the start itself where fewer than two classes have two examples.
+        (B,) float32; the start itself where fewer than two classes have two examples, or nothing
+        of the body is trained.
     """
     theta = weights.detach().clone()
-    if steps == 0 or not has_episode(y):
+    if steps == 0 or body.is_frozen or not has_episode(y):
         return theta
     momentum = torch.zeros_like(theta)
     for _ in range(steps):

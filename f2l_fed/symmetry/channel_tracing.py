@@ -15,6 +15,7 @@ from torch.nn import functional
 from f2l_fed.errors import TargetError
 from f2l_fed.symmetry.hidden_units import Axis, HiddenSpace
 from f2l_fed.targets import Target
+from f2l_fed.targets.frozen import frozen_tensors
 
 # Each commutes with a positive factor of a channel.
 _HOMOGENEOUS: frozenset[object] = frozenset(
@@ -57,7 +58,8 @@ def hidden_spaces(target: Target) -> tuple[HiddenSpace, ...]:
             ShapeProp(graph).propagate(torch.zeros(2, *target.input_shape))
     except (fx.proxy.TraceError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise _unknown(where, f"a graph that can't be traced ({type(error).__name__})") from error
-    return _Walk(target=target, where=where).spaces(graph)
+    frozen = frozen_tensors(target.template, target.layout.names, where=where)
+    return _Walk(target=target, where=where, frozen=frozenset(frozen)).spaces(graph)
 
 
 def _unknown(where: str, got: str) -> TargetError:
@@ -100,6 +102,7 @@ class _Walk:
     where: str
     groups: list[_Group] = field(default_factory=list)
     ties: dict[tuple[str, int], tuple[_Group, int]] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
 
     def spaces(self, graph: fx.GraphModule) -> tuple[HiddenSpace, ...]:
         values: dict[fx.Node, _Channels] = {}
@@ -190,6 +193,10 @@ class _Walk:
 
     def _tie(self, name: str, dimension: int, group: _Group, block: int) -> None:
         if name not in self.target.layout.names:
+            if name in self.frozen:
+                # What it says of a unit can't be given to another one.
+                group.root.fixed = True
+                return
             raise _unknown(self.where, f"{name!r}, which is shared by two layers")
         before, length = self.ties.setdefault((name, dimension), (group, block))
         if length != block:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,14 +19,14 @@ _KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def running_statistics(network: nn.Module, *, where: str) -> dict[str, Tensor]:
-    """Means and variances of a network's batch normalisations, by name.
+    """Means and variances of the batch normalisations of a network's adapted part, by name.
+
+    Those of one whose parameters are frozen, or whose momentum is 0, belong to the frozen part.
 
     Raises:
-        TargetError: If the network has other state that is not a parameter, or normalises by the
-            batch even when it predicts.
+        TargetError: If one normalises by the batch even when the network predicts.
     """
     statistics = {}
-    known = set()
     for prefix, layer in _normalisations(network):
         if layer.running_mean is None or layer.running_var is None:
             raise TargetError(
@@ -34,24 +35,25 @@ def running_statistics(network: nn.Module, *, where: str) -> dict[str, Tensor]:
                 got=f"batch normalisation {prefix[:-1]!r} without running statistics",
                 remedy="Leave track_running_stats on.",
             )
-        statistics[f"{prefix}running_mean"] = layer.running_mean
-        statistics[f"{prefix}running_var"] = layer.running_var
-        known.add(f"{prefix}num_batches_tracked")
-    known |= statistics.keys()
-    if others := [name for name, _ in network.named_buffers() if name not in known]:
-        raise TargetError(
-            "the network has state that is not a parameter",
-            where=where,
-            got=f"buffer {others[0]!r}",
-            remedy="Make it a parameter, or a constant of the code.",
-        )
+        if not _is_frozen(layer):
+            statistics[f"{prefix}running_mean"] = layer.running_mean
+            statistics[f"{prefix}running_var"] = layer.running_var
     return statistics
 
 
-def measuring(network: nn.Module) -> nn.Module:
-    """A copy whose batch normalisations use their batch's statistics, and overwrite theirs."""
-    twin = copy.deepcopy(network)
+def measuring(network: nn.Module, shared: dict[int, Tensor]) -> nn.Module:
+    """A copy whose batch normalisations use their batch's statistics, and overwrite theirs.
+
+    Those of the frozen part go on with their own.
+
+    Args:
+        network: The network.
+        shared: Tensors that the copy shares, as `copy.deepcopy` takes them.
+    """
+    twin = copy.deepcopy(network, dict[int, Any](shared))
     for _, layer in _normalisations(twin):
+        if _is_frozen(layer):
+            continue
         layer.train()
         layer.momentum = 1.0
         # The count of batches is of no use here, and calls must leave the copy as it is.
@@ -70,6 +72,13 @@ def with_valid_variances(
     """
     variances = [name for name in statistics if name.endswith("running_var")]
     return {**tensors, **{name: tensors[name].clamp(min=0) for name in variances}}
+
+
+def _is_frozen(layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> bool:
+    """Whether running statistics stay as they are: with frozen parameters, or without momentum."""
+    own = list(layer.parameters())
+    frozen = bool(own) and not any(parameter.requires_grad for parameter in own)
+    return frozen or layer.momentum == 0
 
 
 def _normalisations(

@@ -7,9 +7,10 @@ features. So whatever acts on a target (layout, symmetry, codec, flow, audit, zo
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.func import functional_call
 
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.batch_norm import measuring, with_valid_variances
+from f2l_fed.targets.frozen import kept_in_copies
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.targets.target import Target
 
@@ -56,8 +58,9 @@ class Body:
         where = f"target {network.name!r}"
         layer = network.template.get_submodule(path) if path else network.template
         assert isinstance(layer, nn.Linear)
+        shared = kept_in_copies(network.template, network.layout.names)
         if path:
-            template = copy.deepcopy(network.template)
+            template = copy.deepcopy(network.template, dict[int, Any](shared))
             template.set_submodule(path, nn.Identity())
         else:
             template = nn.Identity()
@@ -70,18 +73,25 @@ class Body:
         ]
         names, shapes = zip(*tensors, (SCALE, (1,)), strict=True)
         features, bias = layer.in_features, network.output_bias is not None
+        head = Target.of(
+            f"{network.name} head",
+            partial(nn.Linear, features, network.classes, bias=bias),
+            (features,),
+            network.classes,
+        )
+        frozen = network.layout.frozen
         return cls(
             network=network,
-            head=Target.of(
-                f"{network.name} head",
-                partial(nn.Linear, features, network.classes, bias=bias),
-                (features,),
-                network.classes,
-            ),
-            layout=WeightLayout(names, shapes),
+            head=replace(head, layout=replace(head.layout, frozen=frozen)),
+            layout=WeightLayout(names, shapes, frozen),
             template=template,
-            trainee=measuring(template) if network.statistics else template,
+            trainee=measuring(template, shared) if network.statistics else template,
         )
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing of the body is trained; then its `SCALE` is not, either."""
+        return self.layout.names == (SCALE,)
 
     def initialise(self, generator: torch.Generator) -> Tensor:
         """Random weights as the network's own initialisation draws them, at scale 1.
@@ -173,6 +183,14 @@ class Body:
 def body_digest(body: Tensor) -> str:
     """SHA-256 of a (B,) float32 body, as chains name it; 64 hexadecimal digits."""
     return sha256(body.numpy().data).hexdigest()
+
+
+def length_of(body: Tensor) -> float:
+    """Euclidean length of a (B,) body, at least 1; bounds on its change are relative to it.
+
+    Low-rank changes are zero at first, so their own length would bound nothing.
+    """
+    return max(float(body.norm()), 1.0)
 
 
 @torch.no_grad()

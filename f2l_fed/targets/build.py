@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from functools import partial
 from importlib.metadata import entry_points
 
 import torch
+from torch import nn
 
 from f2l_fed.errors import TargetError
+from f2l_fed.targets.config import ADAPTER
+from f2l_fed.targets.frozen_part import FrozenPart
+from f2l_fed.targets.imports import imported
 from f2l_fed.targets.registry import TARGETS
 from f2l_fed.targets.target import Factory, Target
 
@@ -18,29 +21,40 @@ _GROUP = "f2l_fed.targets"
 
 def known_targets() -> list[str]:
     """Names that `build_target` accepts, besides ``module:factory``."""
-    return sorted({*TARGETS, *entry_points(group=_GROUP).names})
+    return sorted({ADAPTER, *TARGETS, *entry_points(group=_GROUP).names})
 
 
-def build_target(name: str, input_shape: tuple[int, ...], classes: int) -> Target:
+def build_target(
+    name: str, input_shape: tuple[int, ...], classes: int, frozen: FrozenPart | None = None
+) -> Target:
     """Builds a target network.
 
     Args:
         name: A known name, or ``module:factory`` where ``factory(input_shape, classes)``
             returns a ``torch.nn.Module``.
-        input_shape: Shape of one input.
+        input_shape: Shape of one input; of no matter on a frozen part.
         classes: Number of outputs, at least 2.
+        frozen: The frozen part whose features are the inputs, of `ADAPTER` alone.
 
     Raises:
         TargetError: If the name is unknown or the network is not fit to be generated.
 
     >>> build_target("cnn-xs", (1, 28, 28), 5).layout.size
     1973
+    >>> build_target("adapter", (3, 64, 64), 5, FrozenPart("0" * 64, 384)).layout.size
+    1925
     """
+    _require_both(name, frozen)
+    if frozen is not None:
+        head = partial(nn.Linear, frozen.features, classes)
+        return Target.of(name, head, (frozen.features,), classes).on(frozen)
     return Target.of(name, partial(_factory(name), input_shape, classes), input_shape, classes)
 
 
-def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> int:
-    """The number of parameters of a target, found without memory for them.
+def parameter_count(
+    name: str, input_shape: tuple[int, ...], classes: int, frozen: FrozenPart | None = None
+) -> int:
+    """The number of parameters of a target that take a gradient, found without memory for them.
 
     Args:
         name: As for `build_target`; with its other arguments.
@@ -54,11 +68,14 @@ def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> in
     >>> parameter_count("mlp", (1, 5000, 5000), 10)
     800000362
     """
+    _require_both(name, frozen)
+    if frozen is not None:
+        return (frozen.features + 1) * classes
     factory = _factory(name)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network = factory(input_shape, classes)
-        return sum(parameter.numel() for parameter in network.parameters())
+        return sum(own.numel() for own in network.parameters() if own.requires_grad)
     except TargetError:
         raise
     except Exception:
@@ -67,11 +84,23 @@ def parameter_count(name: str, input_shape: tuple[int, ...], classes: int) -> in
         return 0
 
 
+def _require_both(name: str, frozen: FrozenPart | None) -> None:
+    """Raises TargetError for an adapter without a frozen part, and for any other with one."""
+    if (name == ADAPTER) != (frozen is not None):
+        raise TargetError(
+            "an adapter, and nothing else, sits on a backbone",
+            where="[target] backbone",
+            expected="the digest and the number of features of one" if frozen is None else "none",
+            got=repr(name),
+            remedy="f2l-admin target prepare prints both." if frozen is None else "",
+        )
+
+
 def _factory(name: str) -> Factory:
     if name in TARGETS:
         return TARGETS[name]
     if ":" in name:
-        return _imported(name)
+        return imported(name, where="[target] name")
     for entry in entry_points(group=_GROUP, name=name):
         factory: Factory = entry.load()
         return factory
@@ -83,19 +112,3 @@ def _factory(name: str) -> Factory:
         got=repr(name),
         remedy=f"Did you mean {close[0]!r}?" if close else "",
     )
-
-
-def _imported(name: str) -> Factory:
-    module_name, _, attribute = name.partition(":")
-    try:
-        factory: Factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise TargetError(
-            "the target's factory can't be imported",
-            where="[target] name",
-            got=f"{name!r} ({error})",
-            remedy="Install the package that holds it, or set PYTHONPATH.",
-        ) from error
-    if not callable(factory):
-        raise TargetError("the target's factory is not callable", where="[target] name", got=name)
-    return factory

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from f2l_fed.core.validation import choice, require
+from f2l_fed.errors import ConfigError
+from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 
 ADAPTED = ("head", "all")
 """The parts of a network that can be generated."""
+
+ADAPTER = "adapter"
+"""The name of a head on the features of a pretrained, frozen backbone."""
+
+_NOT_YET = ("lora", "norm-bias", "last-block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +36,56 @@ class TargetConfig:
     input_shape: tuple[int, ...] = (1, 28, 28)
     classes: int = 5
     adapt: str = "all"
+    backbone: str = ""
+    features: int = 0
 
     def __post_init__(self) -> None:
         require(
             bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
         )
         require(self.classes >= 2, self, "classes", ">= 2")
+        if self.adapt in _NOT_YET:
+            raise ConfigError(
+                "only the head of a backbone can be adapted so far",
+                where="adapt",
+                expected="head",
+                got=self.adapt,
+                remedy="A network of your own can adapt more: see docs/backbones.md.",
+            )
         choice(self, "adapt", ADAPTED)
+        digest = not self.backbone or re.fullmatch(r"[0-9a-f]{64}", self.backbone) is not None
+        require(digest, self, "backbone", "64 hexadecimal digits")
+        adapts = self.name == ADAPTER
+        require(
+            adapts or not self.backbone, self, "name", f"{ADAPTER!r}, where there is a backbone"
+        )
+        require(not adapts or self.adapt == "head", self, "adapt", "'head' on a backbone")
+        require(
+            bool(self.backbone) == (self.features > 0), self, "features", "those of the backbone"
+        )
+
+    @property
+    def frozen(self) -> FrozenPart | None:
+        """The frozen part of an "adapter"; None without one."""
+        return frozen_part(self.backbone, self.features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneConfig:
+    """A frozen backbone that this machine has.
+
+    Args:
+        file: The file that f2l-admin target prepare has written, relative to the configuration's
+            folder; "" for none.
+        network: The code that takes it: ``module:factory``, whose ``factory()`` returns the
+            network without a head, or ``timm:NAME``.
+    """
+
+    file: str = ""
+    network: str = ""
+
+    def __post_init__(self) -> None:
+        require("\0" not in self.file, self, "file", "a path without a zero byte")
+        require(
+            bool(self.file) == bool(self.network), self, "network", "a name where there is a file"
+        )

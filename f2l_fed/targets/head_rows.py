@@ -17,6 +17,7 @@ from torch import Tensor
 from f2l_fed.errors import LayoutMismatch, TargetError
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import build_target
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.layout import WeightLayout
 
 FEWEST = 2
@@ -103,7 +104,7 @@ def with_classes(body: Body, classes: int) -> Body:
     """
     if classes == body.network.classes:
         return body
-    other = _built(body.network.name, body.network.input_shape, classes)
+    other = _built(body.network.name, body.network.input_shape, classes, body.network.frozen)
     if other.layout != body.layout:
         raise _dependent(body)
     return other
@@ -125,8 +126,10 @@ def require_any_classes(body: Body) -> None:
 
 
 @lru_cache(maxsize=64)
-def _built(name: str, input_shape: tuple[int, ...], classes: int) -> Body:
-    return Body.of(build_target(name, input_shape, classes))
+def _built(
+    name: str, input_shape: tuple[int, ...], classes: int, frozen: FrozenPart | None
+) -> Body:
+    return Body.of(build_target(name, input_shape, classes, frozen))
 
 
 def _dependent(body: Body) -> TargetError:

@@ -29,6 +29,7 @@ class WeightLayout:
     Args:
         names: As in ``module.named_parameters()``, and those of batch statistics after them.
         shapes: One shape per name.
+        frozen: Digest of the frozen part that the weights belong to; "" without one.
 
     >>> layout = WeightLayout(("w", "b"), ((2, 3), (2,)))
     >>> layout.size, layout.offsets
@@ -39,11 +40,13 @@ class WeightLayout:
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    frozen: str = ""
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> WeightLayout:
-        """The layout of named tensors, in their order."""
-        return cls(tuple(tensors), tuple(tuple(tensor.shape) for tensor in tensors.values()))
+    def of(cls, tensors: Mapping[str, Tensor], frozen: str = "") -> WeightLayout:
+        """The layout of named tensors, in their order, on a frozen part."""
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
+        return cls(tuple(tensors), shapes, frozen)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> WeightLayout:
@@ -59,6 +62,7 @@ class WeightLayout:
             return cls(
                 tuple(str(tensor["name"]) for tensor in tensors),
                 tuple(tuple(int(n) for n in tensor["shape"]) for tensor in tensors),
+                str(value.get("frozen", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LayoutMismatch(
@@ -69,12 +73,12 @@ class WeightLayout:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that `from_json` reads back."""
-        return {
-            "tensors": [
-                {"name": name, "shape": list(shape), "dtype": DTYPE}
-                for name, shape in zip(self.names, self.shapes, strict=True)
-            ]
-        }
+        tensors = [
+            {"name": name, "shape": list(shape), "dtype": DTYPE}
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        ]
+        # Without a frozen part the digest is what it was before there were any.
+        return {"tensors": tensors} | ({"frozen": self.frozen} if self.frozen else {})
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -122,7 +126,8 @@ class WeightLayout:
                     expected="a dense tensor of real numbers in memory",
                     got=found,
                 )
-        self.require(WeightLayout.of({name: tensors[name] for name in self._common(tensors)}))
+        common = {name: tensors[name] for name in self._common(tensors)}
+        self.require(WeightLayout.of(common, self.frozen))
         return torch.cat([tensors[name].detach().reshape(-1).float() for name in self.names])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
@@ -152,6 +157,14 @@ class WeightLayout:
         if self == other:
             return
         mine, theirs = _pairs(self), _pairs(other)
+        if mine == theirs:
+            raise LayoutMismatch(
+                "the weights belong to another frozen part",
+                where=where,
+                expected=self.frozen or "none",
+                got=other.frozen or "none",
+                remedy="Use the same backbone file on both sides.",
+            )
         index = next(
             (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b),
             min(len(mine), len(theirs)),

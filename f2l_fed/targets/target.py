@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch.func import functional_call
 from f2l_fed.core.dense_tensors import oddity, require_floats, require_labels
 from f2l_fed.errors import TargetError, UsageError
 from f2l_fed.targets.batch_norm import measuring, running_statistics, with_valid_variances
+from f2l_fed.targets.frozen import frozen_tensors, kept_in_copies, tensors_digest
+from f2l_fed.targets.frozen_part import FrozenPart
+from f2l_fed.targets.inspection import fresh_network, output_layer
 from f2l_fed.targets.layout import WeightLayout
 
 Factory = Callable[[tuple[int, ...], int], nn.Module]
@@ -32,6 +36,8 @@ class Target:
             the batch.
         layout: Order of the parameters, followed by the statistics of batch normalisation.
         statistics: Names of the latter.
+        frozen: The frozen part that makes the inputs, where they are features; None where the
+            inputs are the data's.
         output_weight: Name of the (K, F) weight of the last linear layer.
         output_bias: Name of its (K,) bias, or None.
     """
@@ -46,6 +52,7 @@ class Target:
     statistics: tuple[str, ...]
     output_weight: str
     output_bias: str | None
+    frozen: FrozenPart | None = None
 
     @classmethod
     def of(
@@ -60,20 +67,9 @@ class Target:
         Raises:
             TargetError: If its networks can't be generated as one vector of float32 weights.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            template = factory()
         where = f"target {name!r}"
-        if not isinstance(template, nn.Module):
-            raise TargetError(
-                "the factory does not return a network",
-                where=where,
-                expected="a torch.nn.Module",
-                got=type(template).__name__,
-            )
-        # Dropout would make the outputs depend on more than weights and inputs.
-        template.eval()
-        parameters = dict(template.named_parameters())
+        template = fresh_network(factory, input_shape, 0, where=where)
+        parameters = trainable(template)
         statistics = running_statistics(template, where=where)
         tensors = {**parameters, **statistics}
         if odd := [key for key, value in tensors.items() if value.dtype != torch.float32]:
@@ -81,53 +77,39 @@ class Target:
                 "a parameter is not float32",
                 where=where,
                 got=f"{odd[0]} {tensors[odd[0]].dtype}",
+                remedy="Call float() on it in the factory, or freeze it.",
             )
         for key, value in tensors.items():
             if found := oddity(value):
                 raise TargetError(
                     "a parameter is not a plain tensor", where=where, got=f"{key}: {found}"
                 )
-        with torch.no_grad():
-            try:
-                output = template(torch.zeros(2, *input_shape))
-            except (RuntimeError, ValueError) as error:
-                raise TargetError(
-                    "the network does not accept the data's inputs",
-                    where=where,
-                    got=f"inputs of shape {input_shape}",
-                ) from error
-        if not isinstance(output, Tensor) or output.shape != (2, classes):
+        frozen = frozen_tensors(template, tensors, where=where)
+        path = output_layer(template, input_shape, classes, where=where)
+        prefix = f"{path}." if path else ""
+        weight, bias = f"{prefix}weight", f"{prefix}bias"
+        every = template.named_parameters(remove_duplicate=False)
+        others = [key for key, own in every if own is tensors.get(weight) and key != weight]
+        if weight not in parameters or others:
             raise TargetError(
-                "the network has the wrong output shape",
+                "the output layer can't be generated",
                 where=where,
-                expected=f"(batch, {classes})",
-                got=f"(batch{''.join(f', {n}' for n in output.shape[1:])})"
-                if isinstance(output, Tensor)
-                else type(output).__name__,
+                got=f"{weight!r}, which is "
+                + ("frozen" if weight in frozen else "no parameter of its own"),
+                remedy="Give it a trainable weight of its own.",
             )
-        heads = [
-            key
-            for key, module in template.named_modules()
-            if isinstance(module, nn.Linear) and module.out_features == classes
-        ]
-        if not heads:
-            raise TargetError(
-                "no linear output layer found",
-                where=where,
-                expected=f"a last torch.nn.Linear with {classes} outputs",
-            )
-        prefix = f"{heads[-1]}." if heads[-1] else ""
-        bias = f"{prefix}bias"
         return cls(
             name=name,
             input_shape=input_shape,
             classes=classes,
             factory=factory,
             template=template,
-            trainee=measuring(template) if statistics else template,
-            layout=WeightLayout.of(tensors),
+            trainee=measuring(template, kept_in_copies(template, tensors))
+            if statistics
+            else template,
+            layout=WeightLayout.of(tensors, tensors_digest(frozen) if frozen else ""),
             statistics=tuple(statistics),
-            output_weight=f"{prefix}weight",
+            output_weight=weight,
             output_bias=bias if bias in parameters else None,
         )
 
@@ -137,12 +119,23 @@ class Target:
         Returns:
             (D,) float32; the same for equal generator states on every machine.
         """
-        seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = self.factory()
-        statistics = running_statistics(network, where=f"target {self.name!r}")
-        return self.layout.flatten({**dict(network.named_parameters()), **statistics})
+        seed, where = int(torch.randint(2**62, (), generator=generator)), f"target {self.name!r}"
+        network = fresh_network(self.factory, self.input_shape, seed, where=where)
+        statistics = running_statistics(network, where=where)
+        return self.layout.flatten({**trainable(network), **statistics})
+
+    def module(self, weights: Tensor) -> nn.Module:
+        """A network of its own with these weights, (D,) float32, ready to predict."""
+        network = copy.deepcopy(self.template)
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        with torch.no_grad():
+            for name, value in self.layout.unflatten(weights).items():
+                tensors[name].copy_(value)
+        return network
+
+    def on(self, frozen: FrozenPart) -> Target:
+        """The same network, as one on the features of a frozen part."""
+        return replace(self, frozen=frozen, layout=replace(self.layout, frozen=frozen.digest))
 
     def require(self, weights: Tensor, x: Tensor, y: Tensor) -> None:
         """Requires weights of this network, and labelled examples that suit it.
@@ -236,3 +229,9 @@ class Target:
             tensors[name] = tensors[name].detach().clone()
         output: Tensor = functional_call(self.trainee, tensors, (x,))
         return output, tensors
+
+
+def trainable(network: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a network that take a gradient, by name; a shared one once."""
+    named = network.named_parameters()
+    return {name: parameter for name, parameter in named if parameter.requires_grad}

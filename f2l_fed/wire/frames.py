@@ -7,6 +7,7 @@ from typing import Any
 
 from f2l_fed.errors import WireError
 from f2l_fed.local_training.config import EpisodesConfig, HeadConfig, Recipe, SharedConfig
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.wire.fields import counted, digest, named, pack_settings, unpack_settings
 from f2l_fed.wire.messages import Frame
 
@@ -36,6 +37,8 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
         head["nearest"] = True
     if frame.shared:
         head |= {"share": True} | pack_settings("shared", frame.shared)
+    if frame.frozen:
+        head |= {"backbone": frame.frozen.digest, "features": frame.frozen.features}
     if frame.adapt != ALL:
         head |= {"adapt": frame.adapt, "body_layout": frame.body_layout}
         head |= pack_settings("episodic", frame.episodic) if frame.episodic else {}
@@ -69,8 +72,15 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
         shared_labels=labels == _SHARED,
         nearest=nearest,
         shared=unpack_settings(SharedConfig, "shared", head) if "share" in head else None,
+        frozen=_unpack_frozen(head),
         **_unpack_body(head),
     )
+
+
+def _unpack_frozen(head: Mapping[str, Any]) -> FrozenPart | None:
+    if "backbone" not in head:
+        return None
+    return FrozenPart(digest(head["backbone"], "backbone"), counted(head, "features"))
 
 
 def _unpack_body(head: Mapping[str, Any]) -> dict[str, Any]:

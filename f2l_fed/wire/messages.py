@@ -22,6 +22,8 @@ from f2l_fed.local_training.config import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from f2l_fed.targets.frozen_part import FrozenPart
+
 PROBE_ACTION = "query.probe"
 TASK_ACTION = "train.task"
 
@@ -54,6 +56,7 @@ class Frame:
         episodic: How the body is trained; None without a body.
         head: How heads are solved; None without a body.
         shared: How sites train and use a network that all of them share; None without one.
+        frozen: The frozen part whose features the network takes, by its digest; None without one.
     """
 
     lineage: str
@@ -71,11 +74,12 @@ class Frame:
     episodic: EpisodesConfig | None = None
     head: HeadConfig | None = None
     shared: SharedConfig | None = None
+    frozen: FrozenPart | None = None
 
     @property
     def needs_latest(self) -> bool:
         """Whether only the latest protocol has messages of this kind."""
-        return self.adapt != "all" or self.shared is not None
+        return self.adapt != "all" or self.shared is not None or self.frozen is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

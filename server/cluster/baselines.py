@@ -19,7 +19,7 @@ from f2l_fed.evaluation.baselines.baseline import CommonWork, TrainingSite, curv
 from f2l_fed.evaluation.baselines.registry import BASELINES
 from f2l_fed.evaluation.confidence import Predictions, predictions, summarise_confidence
 from f2l_fed.evaluation.summary import summarise
-from f2l_fed.targets import build_target
+from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from server.cluster.tasks import typed_errors
 
@@ -43,6 +43,12 @@ class BaselineMeasurement:
     seconds: float
 
 
+def network_of(config: FederationConfig, divided: Partition) -> Target:
+    """The network that baselines train on the data of a federation."""
+    target = config.target
+    return build_target(target.name, divided.input_shape, divided.classes, target.frozen)
+
+
 def work_of(config: FederationConfig, divided: Partition, rounds: int) -> CommonWork:
     """The work of a federation's training sites.
 
@@ -54,7 +60,7 @@ def work_of(config: FederationConfig, divided: Partition, rounds: int) -> Common
     Raises:
         TargetError: If the network does anything after its last linear layer.
     """
-    network = build_target(config.target.name, divided.input_shape, divided.classes)
+    network = network_of(config, divided)
     return CommonWork(
         lineage=config.lineage,
         body=Body.of(network),

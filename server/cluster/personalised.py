@@ -22,8 +22,7 @@ from f2l_fed.evaluation.baselines.personalised.method import (
 )
 from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
-from f2l_fed.targets import build_target
-from server.cluster.baselines import measured_side_by_side
+from server.cluster.baselines import measured_side_by_side, network_of
 
 
 def personalised_work(
@@ -38,7 +37,7 @@ def personalised_work(
     """
     return PersonalisedWork(
         lineage=config.lineage,
-        network=build_target(config.target.name, divided.input_shape, divided.classes),
+        network=network_of(config, divided),
         sites=tuple(
             TrainingSite(
                 name=site.name, x=torch.from_numpy(site.x_train), y=torch.from_numpy(site.y_train)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from server.commands import connection, quarantine, release, round, site, zoo
+from server.commands import connection, quarantine, release, round, site, target, zoo
 from server.commands.doctor import doctor
 from server.commands.explain import explain
 from server.commands.health import health
@@ -26,3 +26,4 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(round.app, name="round")
 app.add_typer(release.app, name="release")
 app.add_typer(site.app, name="site")
+app.add_typer(target.app, name="target")

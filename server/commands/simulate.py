@@ -85,11 +85,12 @@ def simulate(
             where="--site",
             expected="neither --data nor another --scenario than natural",
         )
-    federation_config, reading = load_simulation_config(config, set_ or [])
+    settings = load_simulation_config(config, set_ or [])
     simulation = Simulation(
         data=() if own_sites else _specs(data or "mnist5k"),
         own_sites=own_sites,
-        reading=reading,
+        reading=settings.reading,
+        backbone=settings.backbone,
         scenario=scenario or ("natural" if own_sites else "few-shot"),
         sites=sites,
         held_out=(max(len(own_sites) // 5, 1) if own_sites else 30)
@@ -97,7 +98,7 @@ def simulate(
         else held_out,
         rounds=rounds,
         out=out,
-        config=replace(federation_config, seed=seed),
+        config=replace(settings.federation, seed=seed),
         baselines=baselines,
     )
     console = Console(stderr=True)
@@ -109,7 +110,9 @@ def simulate(
     try:
         with ProgressView(console, rounds) as progress:
             progress.stage("data are divided and sites are set up")
-            federation, divided = prepare(simulation, force=force, remark=remarks.append)
+            federation, divided = prepare(
+                simulation, force=force, remark=remarks.append, progress=progress.features
+            )
             for remark in remarks:
                 say(f"remark: {remark}")
             progress.stage("Ray and Flower start")

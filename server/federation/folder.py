@@ -148,7 +148,7 @@ class Federation:
     def network(self) -> Target:
         """The whole network that sites get; with a body, one with the most classes."""
         shape = self.config.target
-        return build_target(shape.name, shape.input_shape, shape.classes)
+        return build_target(shape.name, shape.input_shape, shape.classes, shape.frozen)
 
     @cached_property
     def body(self) -> Body | None:
@@ -189,6 +189,7 @@ class Federation:
             episodic=config.episodes if self.body else None,
             head=config.head if self.body else None,
             shared=config.shared if config.has_shared_network else None,
+            frozen=config.target.frozen,
         )
 
     @cached_property

@@ -14,6 +14,7 @@ from torch import Tensor
 from f2l_fed.aggregate.registry import aggregate
 from f2l_fed.generator.config import AggregateConfig
 from f2l_fed.local_training.finetune import clip_by_norm
+from f2l_fed.targets.body import length_of
 from server.federation.body_updates import BodyUpdate
 
 CLIPPED_FROM = 3
@@ -52,7 +53,7 @@ def next_body(
     elif len(changes) <= 2 * byzantine:
         rule, byzantine = "median", 0
     change = aggregate(rule, changes, torch.ones(len(changes)), byzantine=byzantine)
-    return body + clip_by_norm(change, _LONGEST * float(torch.minimum(body.norm(), first.norm())))
+    return body + clip_by_norm(change, _LONGEST * min(length_of(body), length_of(first)))
 
 
 def _points_alike(changes: Tensor) -> Tensor:

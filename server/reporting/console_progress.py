@@ -60,6 +60,13 @@ class ProgressView:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(text, total=total)
 
+    def features(self, done: int, total: int) -> None:
+        """Shows how many examples the backbone has made features of."""
+        if not self._bar.tasks or self._bar.tasks[-1].total != total:
+            self.stage("the backbone makes features", total)
+        if self._task is not None:
+            self._bar.update(self._task, completed=done)
+
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         """Takes one event."""
         event = events.current_name(event)

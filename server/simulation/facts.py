@@ -72,9 +72,11 @@ def _about_contexts(config: FederationConfig) -> str:
     """The note on what a site computes before its first local step."""
     shots = config.probe.shots
     if config.has_body:
+        features = "the frozen backbone" if config.target.frozen else "the federation's body"
         return (
-            f"A site's context is a logistic head on {shots} examples per class, solved on the "
-            "federation's body; the steps of solving heads are not counted as local steps."
+            f"A site's context is a logistic head on all of its examples, solved on {features}; "
+            f"the map is learnt from heads on {shots} examples per class. The steps of solving "
+            "heads are not counted as local steps."
         )
     if config.has_shared_network:
         return (

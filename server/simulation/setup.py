@@ -24,10 +24,13 @@ from f2l_fed.data.scenarios.partition import LIKE_SITES
 from f2l_fed.errors import UsageError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.auto import chosen_target
+from f2l_fed.targets.backbone import Progress
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.config import ADAPTER, BackboneConfig
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
 from server.federation.folder import FEDERATION_FILE, Federation
+from server.simulation.features import installed_backbone, on_features
 from server.simulation.site_folders import site_folder, write_site_folder
 
 _RESULTS = (
@@ -58,6 +61,7 @@ class Simulation:
         data: Names of datasets, or paths of users' own data, pooled.
         own_sites: Names of sites, and their own data each; then there is no ``data``.
         reading: Settings of the reading of own data.
+        backbone: The frozen backbone of all sites; none where whole networks or bodies are trained.
         scenario: The scenario that divides them among sites.
         sites: Number of training sites.
         held_out: Number of held-out sites of each kind.
@@ -77,10 +81,15 @@ class Simulation:
     baselines: bool = False
     own_sites: tuple[tuple[str, Path], ...] = ()
     reading: ReadingConfig = LIKE_SITES
+    backbone: BackboneConfig = BackboneConfig()
 
 
 def prepare(
-    simulation: Simulation, *, force: bool, remark: Callable[[str], None] | None = None
+    simulation: Simulation,
+    *,
+    force: bool,
+    remark: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Federation, Partition]:
     """Divides the data and creates the federation with a folder for every site.
 
@@ -88,6 +97,11 @@ def prepare(
         simulation: The simulation.
         force: Whether results that are there may be replaced.
         remark: Called with each remark on own data, a sentence.
+        progress: Told while a backbone makes features.
+
+    Returns:
+        The federation, and its data; on a backbone with the features as inputs, which only the
+        folders of the sites have otherwise.
 
     Raises:
         UsageError: If the folder holds results already and ``force`` is not set.
@@ -121,6 +135,10 @@ def prepare(
     target = replace(
         simulation.config.target, input_shape=divided.input_shape, classes=divided.classes
     )
+    backbone = None
+    if target.name == ADAPTER:
+        backbone = installed_backbone(simulation.backbone, divided)
+        target = replace(target, backbone=backbone.part.digest, features=backbone.part.features)
     config = replace(
         simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
     )
@@ -151,7 +169,10 @@ def prepare(
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
     for number, site in enumerate(divided.sites):
-        write_site_folder(site_folder(federation.root, number), site, divided, config)
+        folder = site_folder(federation.root, number)
+        write_site_folder(folder, site, divided, config, backbone)
+    if backbone is not None:
+        divided = on_features(divided, backbone, out / "sites", progress)
     return federation, divided
 
 

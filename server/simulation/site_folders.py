@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from f2l_fed.data import Partition, SiteData, SplitConfig, save_npz
 from f2l_fed.data.readers.matching import numbered_columns
 from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.data.scenarios.site_data import SiteFile
+from f2l_fed.targets.backbone import InstalledBackbone
 
 _TRAIN, _VALIDATION = "train", "validation"
 """Names of the files, without their suffix."""
@@ -29,7 +31,11 @@ def site_folder(root: Path, number: int) -> Path:
 
 
 def write_site_folder(
-    folder: Path, site: SiteData, divided: Partition, config: FederationConfig
+    folder: Path,
+    site: SiteData,
+    divided: Partition,
+    config: FederationConfig,
+    backbone: InstalledBackbone | None = None,
 ) -> None:
     """Writes a site's examples and its ``site.toml``, which leaves all else as by default.
 
@@ -38,6 +44,7 @@ def write_site_folder(
         site: The examples.
         divided: The data that they are part of.
         config: The federation's configuration.
+        backbone: The frozen network that the site has; None for none.
     """
     folder.mkdir(parents=True)
     write_examples(folder, site, divided)
@@ -57,6 +64,7 @@ def write_site_folder(
         "[data]",
         *_keys({**data, **_data_keys(divided, columns)}),
         "",
+        *(["[backbone]", *_keys(asdict(backbone.config)), ""] if backbone else []),
         "[policy]",
         *_keys(
             {

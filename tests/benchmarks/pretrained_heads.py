@@ -11,13 +11,13 @@ that nobody has (``unknown``), or known ones with two fifths of unknown ones (``
 few examples a class and up to twenty to be tested on. No example, and no other vendor's picture of
 the same emoji, is on both sides.
 
-Features are centred by the mean of the training sites' and scaled to a root mean square norm of 1;
-with a backbone, both numbers belong to its fixed part. Everything else is the product's own path
-for heads on a body: contexts, pairs, ridge, likeness gate, pull, temperature. Arms: ``generated``;
-the same after 20 pulled steps; logistic regression with a strength by 5-fold cross-validation (at
-one shot: the strength that is best on average at other seeds), which the leads are paired with; a
-logistic head of fixed strength; class means, and cosines to class means. All are measured at the
-same sites. Intervals are Student's 95% intervals over sites and seeds together.
+Features are centred by the mean of the training sites' and scaled to a root mean square norm of 1,
+or with ``--fixed`` by the constants of a backbone's file (`backbones`). Everything else is the
+product's own path for heads on a body: contexts, pairs, ridge, likeness gate, pull, temperature.
+Arms: ``generated``; the same after 20 pulled steps; logistic regression with a strength by 5-fold
+cross-validation (at one shot: the strength that is best on average at other seeds), which the leads
+are paired with; a logistic head of fixed strength; class means, and cosines to class means. All are
+measured at the same sites. Intervals are Student's 95% intervals over sites and seeds together.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Setting:
         examples: Examples a class of a training site.
         map_shots: Examples a class of a training site's contexts.
         shots: Examples a class of held-out sites.
+        fixed: Whether features are taken as they are: a backbone's file has centred them.
         ways: Fewest and most classes of a training site.
         measured: Numbers of classes of held-out sites.
     """
@@ -80,6 +81,7 @@ class Setting:
     shots: tuple[int, ...]
     ways: tuple[int, int]
     measured: tuple[int, ...]
+    fixed: bool = False
 
     @property
     def most(self) -> int:
@@ -90,7 +92,7 @@ class Setting:
 class Features:
     """Features of one set, divided into a part for training sites and a part for held-out ones."""
 
-    def __init__(self, file: Path, rng: torch.Generator) -> None:
+    def __init__(self, file: Path, rng: torch.Generator, *, fixed: bool = False) -> None:
         with np.load(file) as found:
             read = {name: torch.from_numpy(found[name]) for name in found.files}
         self.y, self.domain, self.group = read["y"], read["domain"], read["group"]
@@ -112,6 +114,9 @@ class Features:
         cut = round(len(order) * 2 / 3)
         self.known = [usable[number] for number in order[:cut]]
         self.unknown = [usable[number] for number in order[cut:]]
+        self.x = read["x"]
+        if fixed:
+            return
         training = self.rows_of(self.known, domain=0, held_out=False)
         centred = read["x"] - read["x"][training].mean(0)
         self.x = centred / centred[training].square().sum(1).mean().sqrt()
@@ -242,7 +247,7 @@ def job(setting: Setting, seed: int) -> dict[str, list[dict[str, float]]]:
     torch.set_num_threads(1)
     config = replace(load_config(None, ["target.adapt=head"]), seed=seed)
     rng = generator_for("pretrained heads", seed, "division")
-    data = Features(setting.features, rng)
+    data = Features(setting.features, rng, fixed=setting.fixed)
     width, most = data.x.shape[1], setting.most
     body = Body.of(Target.of("linear", partial(nn.Linear, width, most), (width,), most))
     work = CommonWork(
@@ -280,6 +285,7 @@ def main() -> None:
     parser.add_argument("--measured", type=int, nargs="+", default=[5])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--fixed", action="store_true", help="features of `backbones`")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     setting = Setting(
@@ -289,6 +295,7 @@ def main() -> None:
         examples=chosen.examples,
         map_shots=chosen.map_shots,
         shots=tuple(chosen.shots),
+        fixed=chosen.fixed,
         ways=(min(chosen.ways), max(chosen.ways)),
         measured=tuple(chosen.measured),
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clients.site.model_store import load_model, load_start, network
+from clients.site.model_store import load_model, load_start
 from clients.site.sent_log import utc_now
 from clients.site.site import open_site
 from clients.training.fine_tuning import fine_tune_again
@@ -94,7 +94,7 @@ def test_a_site_keeps_its_own_network_with_its_label_mix(conducted):
     assert model.facts.release == f"{ROUNDS - 1:05d}"
     assert start.falling
     assert model.facts.steps == start.recipe.steps > 0
-    module = network(federation.target, model.weights)
+    module = federation.target.module(model.weights)
     found = (module(site.validation.x).argmax(1) == site.validation.y).float().mean()
     assert float(found) == pytest.approx(model.facts.accuracy)
     assert list(site.state.glob("returned-*.safetensors"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from f2l_fed.config import load_config
 from f2l_fed.data import Partition
+from f2l_fed.targets.config import BackboneConfig
 from server.federation.folder import Federation
 from server.simulation.setup import Simulation, prepare
 
@@ -44,6 +45,7 @@ def small_federation(
     force: bool = False,
     scenario: str = "few-shot",
     baselines: bool = False,
+    backbone: BackboneConfig | None = None,
 ) -> tuple[Federation, Partition]:
     """A prepared federation of few-shot sites with 5 of the 10 digits each, or of others."""
     config = load_config(None, [*SETTINGS, f"seed={seed}", *settings])
@@ -56,6 +58,7 @@ def small_federation(
         out=out,
         config=config,
         baselines=baselines,
+        backbone=backbone or BackboneConfig(),
     )
     return prepare(simulation, force=force)
 

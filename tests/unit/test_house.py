@@ -57,7 +57,7 @@ LOOSE = {"f2l_fed": 3, "server": 5, "clients": 2}
 BY_NAME = {
     "f2l_fed/core/lazy_exports.py",
     "f2l_fed/core/lazy_registry.py",
-    "f2l_fed/targets/build.py",
+    "f2l_fed/targets/imports.py",
     "server/simulation/run.py",
 }
 """Files that import a module by its name: exports and registries that import at the first use, a

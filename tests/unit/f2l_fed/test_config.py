@@ -16,6 +16,7 @@ DEFAULT = FederationConfig()
 WORDS = {
     "target.adapt": "head",
     "target.name": "mlp",
+    "target.backbone": "ab" * 32,
     "aggregate.rule": "median",
     "flow.source": "gaussian",
     "sample.solver": "heun",
@@ -25,6 +26,14 @@ WORDS = {
     "ray.jobs": "http://ray.example:8265",
     "ray.token_file": "/run/secrets/ray",
 }
+
+ON_A_BACKBONE = {
+    "target.name": "adapter",
+    "target.adapt": "head",
+    "target.backbone": "cd" * 32,
+    "target.features": 2,
+}
+"""Keys that are only set together."""
 
 
 def leaves(value, prefix=""):
@@ -70,8 +79,10 @@ def test_there_are_keys_of_every_section():
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_set_and_sets_nothing_else(key):
     value, text = another(key, KEYS[key])
-    found = dict(leaves(load_config(None, [f"{key}={text}"])))
-    assert found == KEYS | {key: value}
+    others = ON_A_BACKBONE if key in ("target.backbone", "target.features") else {}
+    overrides = [f"{other}={given}" for other, given in others.items()]
+    found = dict(leaves(load_config(None, [*overrides, f"{key}={text}"])))
+    assert found == KEYS | others | {key: value}
     assert found[key] != KEYS[key]
 
 
@@ -219,7 +230,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_configuration_survives_json():
-    config = load_config(None, [f"{key}={another(key, value)[1]}" for key, value in KEYS.items()])
+    overrides = [f"{key}={another(key, value)[1]}" for key, value in KEYS.items()]
+    config = load_config(None, [*overrides, "target.name=adapter"])
     assert config != DEFAULT
     text = json.dumps(config.to_json())
     assert from_mapping(FederationConfig, json.loads(text), where="test") == config

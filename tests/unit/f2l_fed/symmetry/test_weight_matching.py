@@ -156,7 +156,11 @@ def conv(*layers):
         (conv(nn.Conv2d(12, 12, 1, groups=12)), IMAGE, "the step '_0_1'"),
         (conv(nn.GroupNorm(2, 12), nn.GroupNorm(3, 12)), IMAGE, "in groups of 6 and of 4"),
         (lambda: nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 3)), (4,), "'_0_1'"),
-        (lambda: parametrizations.weight_norm(nn.Linear(4, 3)), (4,), "the step"),
+        (
+            lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 6)), nn.Linear(6, 3)),
+            (4,),
+            "the step",
+        ),
     ],
 )
 def test_a_network_with_unknown_symmetries_is_refused(factory, input_shape, got):

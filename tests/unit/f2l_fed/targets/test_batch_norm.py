@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clients.site.model_store import network
 from f2l_fed.errors import TargetError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import accuracy_after, finetune, iterates, loss_and_accuracy
@@ -144,7 +143,7 @@ def test_a_generated_variance_below_zero_still_gives_a_prediction(target):
 def test_a_site_can_take_the_network_away(target):
     x, y = examples(target, 30)
     weights = finetune(target, target.initialise(rng()), x, y, RECIPE, rng())
-    module = network(target, weights)
+    module = target.module(weights)
     torch.testing.assert_close(module(x), target.logits(weights, x))
 
 
@@ -164,14 +163,3 @@ def test_without_running_statistics_a_prediction_would_depend_on_its_batch():
 
     with pytest.raises(TargetError, match=r"other inputs of its batch.*'1'.*track_running_stats"):
         Target.of("mine", factory, (4,), 3)
-
-
-class Counting(nn.Linear):
-    def __init__(self):
-        super().__init__(4, 3)
-        self.register_buffer("calls", torch.zeros(()))
-
-
-def test_other_buffers_are_refused():
-    with pytest.raises(TargetError, match=r"not a parameter.*buffer 'calls'"):
-        Target.of("mine", Counting, (4,), 3)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.errors import LayoutMismatch, WireError
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.wire.fields import CountMismatch
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest
 from f2l_fed.wire.protocol_4 import (
@@ -78,6 +79,14 @@ def test_a_probe_request_comes_through_as_it_was(anchor):
     assert same(unpack_probe_request(pack_probe_request(request)), request)
     with_body = ProbeRequest(frame=HEADS, anchor=anchor, chain=("ab" * 32, "cd" * 32))
     assert same(unpack_probe_request(pack_probe_request(with_body)), with_body)
+    on_a_backbone = replace(with_body, frame=replace(HEADS, frozen=FrozenPart("ef" * 32, 384)))
+    assert same(unpack_probe_request(pack_probe_request(on_a_backbone)), on_a_backbone)
+
+
+@pytest.mark.parametrize("changes", [{"backbone": "nets:make"}, {"backbone": "ef" * 32}])
+def test_a_backbone_is_a_digest_with_its_number_of_features(changes):
+    with pytest.raises(WireError):
+        unpack_task(with_frame(**changes))
 
 
 @pytest.mark.parametrize(

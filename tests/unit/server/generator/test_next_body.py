@@ -115,3 +115,11 @@ def test_the_change_is_at_most_what_sites_go_along_with(length):
         expected = min(length, 2.5 * share) * float(BODY.norm())
         assert float(moved.norm()) == pytest.approx(expected, rel=1e-4)
         assert float(torch.cosine_similarity(moved, direction, dim=0)) > 0.999
+
+
+def test_the_change_of_a_body_of_zeros_is_bounded_too():
+    zero = torch.zeros(50)
+    near = updates(0.1 * torch.ones(4, 50))
+    torch.testing.assert_close(next_body(zero, near, DEFAULT, first=zero), near[0].body)
+    far = next_body(zero, updates(10 * torch.ones(4, 50)), DEFAULT, first=zero)
+    assert float(far.norm()) == pytest.approx(2.5)

@@ -16,7 +16,7 @@ from tests.support.checked_site import write_picture
 
 
 def simulation(out: Path, *overrides: str, **changes: object) -> Simulation:
-    config, reading = load_simulation_config(None, overrides)
+    config, reading, _ = load_simulation_config(None, overrides)
     plain = Simulation(
         data=(),
         scenario="dirichlet",
@@ -96,7 +96,7 @@ def test_settings_of_the_reading_are_strict(tmp_path):
         load_simulation_config(None, ["data.seperator=;"])
     file = tmp_path / "federation.toml"
     file.write_bytes(b'\xef\xbb\xbfseed = 3\n[data]\nlabel = "kind"\nignore = ["a, b"]\n')
-    config, reading = load_simulation_config(file, ["data.mode=grey"])
+    config, reading, _ = load_simulation_config(file, ["data.mode=grey"])
     assert config.seed == 3
     assert (reading.label, reading.ignore, reading.mode) == ("kind", ("a, b",), "grey")
 

@@ -55,7 +55,7 @@ def pictures(folder: Path, seed: int) -> Path:
 
 
 def simulated(tmp_path: Path, data: dict[str, Path] | Path, *settings: str) -> Partition:
-    config, reading = load_simulation_config(None, settings)
+    config, reading, _ = load_simulation_config(None, settings)
     own = tuple(data.items()) if isinstance(data, dict) else ()
     plan = Simulation(
         data=() if isinstance(data, dict) else (str(data),),
@@ -260,7 +260,7 @@ def test_sites_that_a_deployment_would_refuse_are_left_out_or_told(tmp_path):
     divided = simulated(tmp_path, {**data, "small": more}, "data.label=result")
     assert "small" not in {one.name for one in divided.sites}
     shutil.rmtree(tmp_path / "out")
-    config, reading = load_simulation_config(None, ["split.held_out_shots=1", "split.shots=20"])
+    config, reading, _ = load_simulation_config(None, ["split.held_out_shots=1", "split.shots=20"])
     plan = Simulation(
         data=("digits",),
         scenario="few-shot",

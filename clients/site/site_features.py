@@ -1,0 +1,78 @@
+"""A site's examples as features of its frozen backbone, made once and kept in its state folder."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from torch import nn
+
+from clients.site.site import Site, SiteFolder
+from clients.site.site_examples import Examples
+from f2l_fed.errors import DataError
+from f2l_fed.targets.backbone import InstalledBackbone, Progress
+from f2l_fed.targets.feature_cache import cached_features
+from f2l_fed.targets.frozen_part import FrozenPart
+
+_LOG = logging.getLogger("f2l_fed.site")
+
+
+def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None = None) -> Site:
+    """The site with its backbone's features as inputs; as it is where none is asked for.
+
+    Args:
+        site: The site, whose state folder exists.
+        frozen: The backbone that is asked for.
+        progress: Told while features are made; they are logged if None.
+
+    Raises:
+        TargetError: If the site has another backbone or none, or its code does not suit the file.
+        DataError: If the backbone's file can't be read, or the examples are none of its inputs.
+    """
+    if frozen is None:
+        return site
+    backbone = installed_backbone(site)
+    backbone.require(frozen)
+    parts = (site.train.x, site.validation.x)
+    train, validation = cached_features(site.state, backbone, parts, progress or _logged)
+    return replace(
+        site,
+        train=Examples(x=train, y=site.train.y),
+        validation=Examples(x=validation, y=site.validation.y),
+    )
+
+
+def installed_backbone(site: Site) -> InstalledBackbone:
+    """The backbone of a site, which must suit its examples.
+
+    Raises:
+        TargetError: If none is named.
+        DataError: If its file can't be read, or the examples are none of its inputs.
+    """
+    backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    site.require_fit(backbone.facts.input_shape, site.classes)
+    if site.encoding.channels:
+        raise DataError(
+            "the backbone scales the channels of images itself",
+            where="[data] image_scale",
+            expected='""',
+            got="standard",
+        )
+    return backbone
+
+
+def backbone_module(folder: SiteFolder, frozen: FrozenPart | None) -> nn.Module | None:
+    """The backbone of a site as a network; None where none is asked for.
+
+    Raises:
+        TargetError, DataError: As `on_features`.
+    """
+    if frozen is None:
+        return None
+    backbone = InstalledBackbone.of(folder.config.backbone, folder.path)
+    backbone.require(frozen)
+    return backbone.module()
+
+
+def _logged(done: int, total: int) -> None:
+    _LOG.info("features of %d of %d examples are made", done, total)

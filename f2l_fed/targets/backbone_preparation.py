@@ -1,0 +1,88 @@
+"""The preparation of a backbone's file from a network and its pretrained weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from f2l_fed.errors import DataError, TargetError
+from f2l_fed.targets.backbone import Backbone, features_of, fill
+from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
+from f2l_fed.targets.backbone_network import backbone_network
+from f2l_fed.targets.inspection import called
+from f2l_fed.targets.synthetic_inputs import synthetic_inputs
+
+_SYNTHETIC = 512
+
+
+def prepare_backbone(
+    network: str,
+    weights: Path | None,
+    description: BackboneFacts,
+    like: Tensor | None = None,
+) -> BackboneFile:
+    """Prepares a backbone: takes its tensors, and centres and scales its features.
+
+    Args:
+        network: ``module:factory`` or ``timm:NAME``, a network without a head.
+        weights: The safetensors file of its tensors; None takes those of the factory.
+        description: The facts, whatever number of features they say.
+        like: (n, *input_shape) float32, public inputs whose features become centred with length 1
+            at the mean; synthetic ones if None.
+
+    Raises:
+        DataError: If the weights can't be read.
+        TargetError: If network and weights or inputs don't suit each other.
+    """
+    module = backbone_network(network)
+    if weights is not None:
+        fill(module, _weights(weights), network, str(weights))
+    draws = torch.Generator().manual_seed(0)
+    like = synthetic_inputs(description.input_shape, _SYNTHETIC, draws) if like is None else like
+    none = BackboneFile(
+        facts=description,
+        network={},
+        centre=torch.zeros(()),
+        scale=torch.ones(()),
+        inputs=like[:2],
+        expected=like[:2],
+    )
+    raw = Backbone(module, none)
+    where = f"backbone {network!r}"
+    if (pooled := called(raw, like[:2], where=where)).dim() != 2:
+        raise TargetError(
+            "the network makes no features of an input",
+            where=where,
+            expected="(batch, features), or maps (batch, features, height, width)",
+            got=str(tuple(pooled.shape)),
+        )
+    found = features_of(raw, like)
+    centre = found.mean(0)
+    length = (found - centre).square().sum(1).mean().sqrt()
+    if not bool(found.isfinite().all()) or float(length) <= 0:
+        raise TargetError("the features are all the same, or not finite", where=where)
+    return BackboneFile(
+        facts=replace(description, features=found.shape[1]),
+        network=module.state_dict(),
+        centre=centre,
+        scale=1 / length,
+        inputs=like[:2].clone(),
+        expected=(found[:2] - centre) / length,
+    )
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            "the weights can't be read",
+            where=str(path),
+            expected="a .safetensors file",
+            got=getattr(error, "strerror", None) or type(error).__name__,
+        ) from error
