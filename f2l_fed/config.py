@@ -270,8 +270,17 @@ def load_simulation_config(path: Path | None, overrides: Sequence[str] = ()) -> 
     for name, section in (("data", data), ("backbone", backbone)):
         if not isinstance(section, dict):
             raise ConfigError("not a section", where=where, got=name)
-    if backbone and isinstance(values.get("target"), dict):
-        values["target"]["name"] = ADAPTER
+    if backbone and isinstance(target := values.get("target"), dict):
+        if target.get("name", AUTO) not in (AUTO, ADAPTER):
+            raise ConfigError(
+                "a backbone is there, and another target is named",
+                where=f"{where} target.name",
+                expected=repr(ADAPTER),
+                got=repr(target["name"]),
+                remedy="Leave one of both out.",
+            )
+        target["name"] = ADAPTER
+        data = {"scale": "", **data}
     return SimulationSettings(
         federation=config_of(values, where=where),
         reading=from_mapping(

@@ -58,6 +58,19 @@ def installed_backbone(site: Site) -> InstalledBackbone:
             expected='""',
             got="standard",
         )
+    own = site.config.data.scales
+    scaled = [
+        column.name
+        for column in site.encoding.columns
+        if (column.mean, column.spread) != (0.0, 1.0) and column.name not in own
+    ]
+    if scaled:
+        raise DataError(
+            "all sites have one backbone, and these numbers are scaled by the site's own",
+            where="[data] scale",
+            expected='"", or the scales that all sites have agreed on ([data.scales])',
+            got=f"{len(scaled)} columns, such as {scaled[0]!r}",
+        )
     return backbone
 
 

@@ -167,7 +167,8 @@ def recipes_of(task: Task, examples: int) -> tuple[Recipe, ...]:
 def episodic_steps(site: Site, task: Task) -> int:
     """The episodic steps of the body that a task asks for; few with a privacy budget."""
     episodic, privacy = task.frame.episodic, site.config.privacy
-    if episodic is None or task.frame.frozen is not None:
+    body = body_of(task.frame)
+    if episodic is None or body is None or body.is_frozen:
         # Nothing of a frozen body is trained.
         return 0
     asked = episodic.steps if task.release else episodic.first

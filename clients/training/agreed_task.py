@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from clients.site.policy import allow_batch, allow_network, allow_work, refused_of
+from clients.site.policy import (
+    PolicyConfig,
+    Work,
+    allow_batch,
+    allow_network,
+    allow_work,
+    refused_of,
+)
 from clients.site.site import Site
 from clients.site.site_features import installed_backbone
 from clients.training.accepted_request import (
@@ -19,7 +26,7 @@ from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.targets.build import parameter_count
 from f2l_fed.wire.agreement import Agreement
-from f2l_fed.wire.messages import Task
+from f2l_fed.wire.messages import Frame, Task
 from f2l_fed.wire.protocol import LATEST
 from f2l_fed.wire.refusals import OLD_PROTOCOL, reason_of
 
@@ -60,6 +67,7 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
     count, private = len(own.train.y), bool(site.config.privacy.epsilon)
+    allowed = frame.target in policy.targets.split()
     for task in (_task(agreement, ""), _task(agreement, _ANY_RELEASE)):
         work = work_of(own, task)
         for recipe in (*recipes_of(task, count), frame.probe):
@@ -68,14 +76,27 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         try_(partial(allow_work, policy, work))
         if not private:
             try_(partial(allow_batch, policy, work, count))
-        size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
-        try_(partial(allow_network, policy, size, work))
-    if frame.target in policy.targets.split():
-        # A module of the operator's own, or one that the policy allows: others are not built.
-        try_(partial(target_of, frame))
+        if allowed:
+            try_(partial(_allow_size, policy, frame, work))
+    if allowed:
+        # A module of the operator's own, or one that the policy allows: others are not built, and
+        # none of forbidden size.
+        try_(partial(_build, policy, frame, work))
     if frame.body_layout:
         try_(partial(allow_heads, own, frame))
     return list(dict.fromkeys(found))
+
+
+def _allow_size(policy: PolicyConfig, frame: Frame, work: Work) -> None:
+    """Raises PolicyRefusal if the network is larger than allowed, which is found without it."""
+    size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
+    allow_network(policy, size, work)
+
+
+def _build(policy: PolicyConfig, frame: Frame, work: Work) -> None:
+    """Builds the network of a task unless it is larger than allowed."""
+    _allow_size(policy, frame, work)
+    target_of(frame)
 
 
 def _task(agreement: Agreement, release: str) -> Task:

@@ -43,8 +43,9 @@ class LowRank(nn.Module):
         super().__init__()
         self.layer = layer.requires_grad_(False)
         weight = layer.weight
-        draws = torch.randn(rank, *weight.shape[1:], generator=generator_for("low rank", name))
-        self.register_buffer("fixed", draws / weight[0].numel() ** 0.5)
+        # Uniform draws have the same bits on every processor, normal ones have not.
+        draws = torch.rand(rank, *weight.shape[1:], generator=generator_for("low rank", name))
+        self.register_buffer("fixed", (draws - 0.5) * (12 / weight[0].numel()) ** 0.5)
         self.change = nn.Parameter(torch.zeros(weight.shape[0], rank))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,13 +108,27 @@ def _norms_and_biases(network: nn.Module, name: str, _: int) -> None:
 
 def _low_rank(network: nn.Module, name: str, rank: int) -> None:
     prefix = f"{name}." if name else ""
-    for inner, module in list(network.get_submodule(name).named_modules()):
+    inside, changed = "", dict[int, LowRank]()
+    for inner, module in list(network.get_submodule(name).named_modules(remove_duplicate=False)):
         path = name if not inner else prefix + inner
+        if isinstance(module, LowRank):
+            inside = f"{path}."
+        if inside and path.startswith(inside):
+            continue
+        if isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer):
+            raise TargetError(
+                "this attention takes the weights of its layers, not their results",
+                where=path or "layers",
+                got=type(module).__name__,
+                remedy='Write it with linear layers that are called, or adapt "norm-bias".',
+            )
         # A convolution of each channel alone has no ranks to speak of.
         conv = isinstance(module, nn.Conv2d) and module.groups == 1
         usual = conv and module.padding_mode == "zeros"
         if path and (usual or isinstance(module, nn.Linear)):
-            network.set_submodule(path, LowRank(module, rank, path))
+            # A layer that is registered twice stays one.
+            low_rank = changed.setdefault(id(module), LowRank(module, rank, path))
+            network.set_submodule(path, low_rank)
 
 
 _ADAPT = {"last-block": _all, "norm-bias": _norms_and_biases, "lora": _low_rank}

@@ -64,6 +64,12 @@ class Backbone(nn.Module):
             size = list(self.resize)
             x = functional.interpolate(x, size, mode="bilinear", antialias=True)
         found: Tensor = self.network((x - self.mean) / self.std)
+        if not isinstance(found, Tensor):
+            raise TargetError(
+                "the backbone returns no tensor",
+                got=type(found).__name__,
+                remedy="Wrap it in a module whose forward returns its features alone.",
+            )
         return found.float().mean((2, 3)) if found.dim() == 4 else found.float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,10 +113,19 @@ class InstalledBackbone:
         """The backbone, ready to make features.
 
         Raises:
-            TargetError: If the network's code does not suit the file.
+            TargetError: If the network's code does not suit the file, or another file is there now.
         """
         path = Path(self.config.file)
-        return _built(path, self.config.network, *_version(path))
+        backbone, part = _built(path, self.config.network, *_version(path))
+        if part != self.part:
+            raise TargetError(
+                "the backbone's file has changed in the meantime",
+                where=self.config.file,
+                expected=self.part.digest,
+                got=part.digest,
+                remedy="The next task or command takes the new one.",
+            )
+        return backbone
 
     def require(self, asked: FrozenPart | None) -> None:
         """Raises TargetError, with both digests, if another backbone is asked for."""
@@ -184,7 +199,7 @@ def _described(path: Path, _time: int, _size: int) -> tuple[BackboneFacts, Froze
 
 
 @lru_cache(maxsize=2)
-def _built(path: Path, network: str, _time: int, _size: int) -> Backbone:
+def _built(path: Path, network: str, _time: int, _size: int) -> tuple[Backbone, FrozenPart]:
     file = BackboneFile.read(path)
     module = backbone_network(network)
     fill(module, file.network, network, str(path))
@@ -199,4 +214,4 @@ def _built(path: Path, network: str, _time: int, _size: int) -> Backbone:
             got=repr(network),
             remedy="Install the version of its code that the administrator used.",
         )
-    return backbone
+    return backbone, file.part

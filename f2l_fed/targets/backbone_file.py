@@ -93,7 +93,7 @@ class BackboneFile:
     def part(self) -> FrozenPart:
         """The frozen part, by its digest and its number of features."""
         tensors = {
-            name: tensor
+            f"{_NETWORK}{name}": tensor
             for name, tensor in self.network.items()
             if not name.endswith("num_batches_tracked")
         }
@@ -126,6 +126,11 @@ class BackboneFile:
             shapes = [(facts.features,), (), (2, *facts.input_shape), (2, facts.features)]
             if [tuple(tensor.shape) for tensor in own.values()] != shapes:
                 raise ValueError("shapes")
+            if any(
+                not tensor.is_floating_point() or not tensor.isfinite().all()
+                for tensor in own.values()
+            ):
+                raise ValueError("numbers")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, F2LError) as error:
             raise DataError(
                 "the backbone can't be read",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import Backbone, features_of, fill
@@ -61,6 +61,23 @@ def prepare_backbone(
             expected="(batch, features), or maps (batch, features, height, width)",
             got=str(tuple(pooled.shape)),
         )
+    before = {name: value.clone() for name, value in _tensors(module).items()}
+    alone, again = called(raw, like[:1], where=where), called(raw, like[:2], where=where)
+    after = _tensors(module)
+    if not torch.equal(again, pooled) or any(
+        not torch.equal(value, after[name]) for name, value in before.items()
+    ):
+        raise TargetError(
+            "the network is random, or changes when it is called",
+            where=where,
+            remedy="Make it answer alike in eval mode.",
+        )
+    if not torch.allclose(alone, pooled[:1], rtol=1e-3, atol=1e-3):
+        raise TargetError(
+            "an example's features depend on the others of its batch",
+            where=where,
+            remedy="Use a network whose eval mode treats examples apart.",
+        )
     found = features_of(raw, like)
     centre = found.mean(0)
     length = (found - centre).square().sum(1).mean().sqrt()
@@ -68,12 +85,16 @@ def prepare_backbone(
         raise TargetError("the features are all the same, or not finite", where=where)
     return BackboneFile(
         facts=replace(description, features=found.shape[1]),
-        network=module.state_dict(),
+        network=_tensors(module),
         centre=centre,
         scale=1 / length,
         inputs=like[:2].clone(),
         expected=(found[:2] - centre) / length,
     )
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: one for name, one in module.state_dict().items() if isinstance(one, Tensor)}
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.errors import DataError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress, features_of
 
 FEATURES = "features.safetensors"
@@ -41,17 +42,25 @@ def cached_features(
 
     Raises:
         TargetError: If the network's code does not suit the backbone's file.
+        DataError: If features are not finite.
     """
     path, sizes = state / FEATURES, [len(part) for part in parts]
     key = _digest(backbone, parts)
     if (kept := _read(path, key, (sum(sizes), backbone.part.features))) is None:
         kept = features_of(backbone.module(), torch.cat(list(parts)), progress)
+        if strange := int((~kept.isfinite()).any(1).sum()):
+            raise DataError(
+                f"the backbone's features of {strange} of {len(kept)} examples are not finite",
+                where=backbone.config.file,
+                remedy="Leave these examples out, or use another backbone.",
+            )
         write_atomically(path, save({"features": kept}, {"made_from": key}), mode=0o600)
     return list(kept.split(sizes))
 
 
 def _digest(backbone: InstalledBackbone, parts: Sequence[Tensor]) -> str:
-    digest = sha256(f"{torch.__version__} {backbone.part.digest}".encode())
+    made_by = f"{torch.__version__} {backbone.part.digest} {backbone.config.network}"
+    digest = sha256(made_by.encode())
     for part in parts:
         digest.update(f"{tuple(part.shape)}".encode())
         digest.update(part.contiguous().numpy().data)

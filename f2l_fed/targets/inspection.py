@@ -63,6 +63,8 @@ def called(network: nn.Module, x: Tensor, *, where: str) -> Tensor:
     """
     try:
         output = network(x)
+    except TargetError:
+        raise
     except Exception as error:
         raise TargetError(
             "the network does not accept the data's inputs",

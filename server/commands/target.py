@@ -31,7 +31,7 @@ def check(
     from f2l_fed.targets.build import build_target
     from f2l_fed.targets.description import TargetDescription
 
-    shape = tuple(int(size) for size in _numbers("--input", inputs))
+    shape = _sizes("--input", inputs)
     target = build_target(name, shape, classes)
     found = TargetDescription.of(target)
     for tensor, sizes in found.tensors:
@@ -99,7 +99,9 @@ def prepare(
         raise UsageError(
             "the file exists already", where=str(out), remedy="Choose another, or remove it."
         )
-    shape = tuple(int(size) for size in _numbers("--input", inputs))
+    if not out.absolute().parent.is_dir():
+        raise UsageError("there is no such folder", where=str(out.parent), remedy="Make it first.")
+    shape = _sizes("--input", inputs) if inputs else ()
     public = None
     if like is not None:
         dataset, _ = read_pool(like, ReadingConfig())
@@ -117,7 +119,7 @@ def prepare(
     facts = BackboneFacts(
         input_shape=shape,
         features=1,
-        resize=tuple(int(side) for side in _numbers("--resize", resize)),
+        resize=_sizes("--resize", resize) if resize else (),
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
     )
@@ -133,6 +135,15 @@ def prepare(
     print("[backbone]")
     print(visible(f'file = "{out.name}"'))
     print(visible(f'network = "{network}"'))
+
+
+def _sizes(option: str, text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 0 < int(part) < 2**31 for part in parts):
+        raise UsageError(
+            "no sizes", where=option, expected="whole numbers > 0, separated by commas", got=text
+        )
+    return tuple(int(part) for part in parts)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

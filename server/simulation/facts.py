@@ -12,6 +12,7 @@ import torch
 from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
 from f2l_fed.evaluation.arm_names import PROBE, label
+from f2l_fed.targets.config import ADAPTER
 from server.simulation.setup import Simulation
 
 
@@ -72,7 +73,8 @@ def _about_contexts(config: FederationConfig) -> str:
     """The note on what a site computes before its first local step."""
     shots = config.probe.shots
     if config.has_body:
-        features = "the frozen backbone" if config.target.frozen else "the federation's body"
+        frozen = config.target.name == ADAPTER
+        features = "the frozen backbone" if frozen else "the federation's body"
         return (
             f"A site's context is a logistic head on all of its examples, solved on {features}; "
             f"the map is learnt from heads on {shots} examples per class. The steps of solving "
