@@ -8,6 +8,7 @@ from functools import partial
 from clients.site.policy import (
     PolicyConfig,
     Work,
+    allow_answer,
     allow_batch,
     allow_network,
     allow_work,
@@ -17,6 +18,7 @@ from clients.site.site import Site
 from clients.site.site_features import installed_backbone
 from clients.training.accepted_request import (
     allow_heads,
+    leaving,
     own_classes,
     recipes_of,
     target_of,
@@ -66,6 +68,9 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         try_(lambda: installed_backbone(own).require(frame.frozen))
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
+    try_(partial(allow_answer, policy, "probe", None))
+    if not leaving(own, frame):
+        found.append(_sentence("answer-not-allowed"))
     count, private = len(own.train.y), bool(site.config.privacy.epsilon)
     allowed = frame.target in policy.targets.split()
     for task in (_task(agreement, ""), _task(agreement, _ANY_RELEASE)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -97,3 +98,59 @@ def test_shared_labels_are_compared_by_name_and_order(tmp_path, labels, count):
     problems = differences(Site.load(SiteFolder.read(path)), task)
     assert len(problems) == count
     assert all("not those of the federation" in problem for problem in problems)
+
+
+def test_a_target_that_is_not_allowed_is_neither_imported_nor_built(tmp_path, monkeypatch):
+    module, record = tmp_path / "asked_network.py", tmp_path / "imported"
+    module.write_text(
+        f"import pathlib\nfrom torch import nn\npathlib.Path({str(record)!r}).touch()\n"
+        "def network(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    task = agreed(frame=dataclasses.replace(frame(), target="asked_network:network"))
+    assert [text for text in found(tmp_path, task) if "(target-not-allowed)" not in text] == []
+    assert not record.exists()
+    own = found(tmp_path, task, "[policy]\ntargets = 'asked_network:network'")
+    assert any("same version" in text for text in own)
+    assert record.exists()
+    easter = agreed(frame=dataclasses.replace(frame(), target="this:d"))
+    assert len(found(tmp_path, easter)) == 1
+    assert "this" not in sys.modules
+
+
+def test_a_network_that_is_too_large_is_not_built(tmp_path):
+    task = agreed(frame=dataclasses.replace(frame(), classes=10**9))
+    (problem,) = (text for text in found(tmp_path, task) if "network" in text)
+    assert "(network-too-large)" in problem
+
+
+@pytest.mark.parametrize(
+    ("target", "part"),
+    [("nonsense", "unknown target"), ("cnn-xs", "cnn-xs"), ("adapter", "an adapter")],
+)
+def test_a_network_that_cannot_be_built_hides_no_other_difference(tmp_path, target, part):
+    digits_site(tmp_path, more=f"[policy]\ntargets = '{target}'\nmaximum_steps = 1")
+    with np.load(tmp_path / "train.npz") as data:
+        np.savez(tmp_path / "train.npz", x=data["x"].reshape(-1, 64), y=data["y"])
+    vectors = dataclasses.replace(frame(), target=target, input_shape=(64,))
+    path = tmp_path / "site.toml"
+    problems = differences(Site.load(SiteFolder.read(path)), agreed(frame=vectors))
+    assert any(part in text for text in problems)
+    assert any("(too-many-steps)" in text for text in problems)
+
+
+@pytest.mark.parametrize(
+    ("task", "answers", "count"),
+    [
+        (agreed(), "probe", 1),
+        (agreed(), "update", 1),
+        (agreed(), "probe update", 0),
+        (agreed(frame=body_frame()), "probe", 1),
+        (agreed(frame=body_frame()), "probe body", 0),
+    ],
+)
+def test_answers_that_may_not_leave_are_told(tmp_path, task, answers, count):
+    problems = found(tmp_path, task, f"[policy]\nanswers = '{answers}'")
+    assert len(problems) == count
+    assert all("(answer-not-allowed)" in text for text in problems)
