@@ -21,7 +21,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
 from f2l_fed.data.readers.config import ReadingConfig
-from f2l_fed.data.readers.labels import label_key
+from f2l_fed.data.readers.labels import label_key, tidy_name
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.config import (
@@ -40,6 +40,7 @@ from f2l_fed.local_training.config import (
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
 from f2l_fed.targets.config import ADAPTER, BackboneConfig, TargetConfig
+from f2l_fed.wire.agreement import LONGEST_LABEL, MOST_LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +170,10 @@ class FederationConfig:
         require(sound, self, "zoo", "a folder, or s3://bucket/prefix without credentials")
         keys = set(map(label_key, self.labels))
         require(len(keys) == len(self.labels), self, "labels", "different names")
+        few = len(self.labels) <= MOST_LABELS
+        short = all(tidy_name(name) and len(name) <= LONGEST_LABEL for name in self.labels)
+        rule = f"at most {MOST_LABELS} names of 1 to {LONGEST_LABEL} characters"
+        require(few and short, self, "labels", rule)
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 

@@ -27,6 +27,7 @@ from f2l_fed.wire.enrolment import (
     AUTHORITY,
     CERTIFICATE,
     ENROL_PATH,
+    LARGEST_ANSWER_BYTES,
     RENEW_PATH,
     EnrolmentForm,
     FederationFacts,
@@ -39,7 +40,6 @@ _NOT_VALID_NOW = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
 
 _TIMEOUT_S = 30.0
-_LARGEST_REPLY_BYTES = 64 * 1024
 _LONGEST_REASON = 400
 
 
@@ -158,7 +158,7 @@ def _post(
             "POST", path, json.dumps(asdict(form)), {"content-type": "application/json"}
         )
         reply = connection.getresponse()
-        body = reply.read(_LARGEST_REPLY_BYTES)
+        body = reply.read(LARGEST_ANSWER_BYTES)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in _NOT_VALID_NOW:
             raise EnrolmentError(

@@ -18,10 +18,10 @@ from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples, read_site_examples
 from clients.site.site_features import installed_backbone
 from f2l_fed.data.readers.findings import DataProblems
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, WireError
 from f2l_fed.targets import build_target, known_targets
 from f2l_fed.targets.config import ADAPTER
-from f2l_fed.wire.agreement import Agreement
+from f2l_fed.wire.agreement import Agreement, listed_labels, same_labels
 
 _IMBALANCE = 10
 """Ratio of the largest to the smallest class that is remarked on."""
@@ -93,8 +93,15 @@ def check(
         facts = federation_facts(folder, now=now) if connect and not found else {}
         try:
             agreement = Agreement.from_json(facts)
-        except F2LError as error:
+        except WireError as error:
             problems.append(f"The server's agreement about the task is damaged: {error}")
+        except F2LError as error:
+            problems.append(str(error))
+        else:
+            if connect and not found and agreement is None:
+                remarks.append(
+                    "The server tells nothing about its task, so it was not compared with the site."
+                )
         if facts.get("nearest") is True:
             remarks.append(
                 "The federation hands out exact networks, those of this site too, to other sites "
@@ -102,10 +109,15 @@ def check(
             )
     try:
         examples = read_site_examples(folder.path, config)
-    except DataProblems as error:
-        return PreflightReport(site=config.name, problems=(*map(str, error.problems), *problems))
     except F2LError as error:
-        return PreflightReport(site=config.name, problems=(str(error), *problems))
+        several = error.problems if isinstance(error, DataProblems) else (error,)
+        problems += _label_problems(config, agreement)
+        return PreflightReport(
+            site=config.name,
+            federation=agreement.about() if agreement else "",
+            problems=(*map(str, several), *problems),
+            remarks=tuple(remarks),
+        )
     site = Site.of(folder, examples)
     remarks += examples.remarks
     train, validation = site.train, site.validation
@@ -150,6 +162,14 @@ def _policy_problems(policy: PolicyConfig) -> list[str]:
         if ":" not in name and name not in known_targets()
     ]
     return problems if names else ["[policy] targets: no network is allowed."]
+
+
+def _label_problems(config: SiteConfig, agreement: Agreement | None) -> list[str]:
+    """The federation's names of shared labels, where the examples can't be read by those here."""
+    names = agreement.labels if agreement else ()
+    if not names or same_labels(config.labels, names):
+        return []
+    return [f"labels: those of the federation, in its order, are {listed_labels(names)}."]
 
 
 def _privacy_problems(site: Site) -> list[str]:

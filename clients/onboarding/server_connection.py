@@ -22,11 +22,10 @@ from clients.site.config import ServerConfig
 from clients.site.site import SiteFolder
 from f2l_fed.admission.verdict import REASONS
 from f2l_fed.errors import ConfigError, F2LError
-from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, LAST_TASK, SELF_PATH
+from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, LARGEST_ANSWER_BYTES, LAST_TASK, SELF_PATH
 from f2l_fed.wire.refusals import reason_of
 
 _TIMEOUT_S = 5.0
-_LARGEST_REPLY_BYTES = 64 * 1024
 _NO_TIME_CHECK = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name
 
 
@@ -74,7 +73,7 @@ def federation_facts(site: SiteFolder, *, now: datetime) -> dict[str, Any]:
     connection = https_connection(site.server, context, timeout_s=_TIMEOUT_S)
     try:
         connection.request("GET", SELF_PATH)
-        facts: Any = json.loads(connection.getresponse().read(_LARGEST_REPLY_BYTES))
+        facts: Any = json.loads(connection.getresponse().read(LARGEST_ANSWER_BYTES))
     except (OSError, http.client.HTTPException, ValueError, RecursionError):
         return {}
     finally:

@@ -124,14 +124,18 @@ class Site(SiteFolder):
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
         where = f"site {self.config.name}"
-        if tuple(self.train.x.shape[1:]) != input_shape:
+        shape, names = tuple(self.train.x.shape[1:]), self.encoding.features
+        if shape != input_shape:
             raise DataError(
                 "the site's inputs have another shape than the network's",
                 where=where,
                 expected=str(input_shape),
-                got=str(tuple(self.train.x.shape[1:])),
-                remedy="Under [data] in site.toml, resize and mode change images, ignore leaves "
-                "columns out.",
+                got=f"{shape}: {', '.join(names)}" if names else str(shape),
+                remedy="Under [data] in site.toml, columns names the features in their order, "
+                "categories the values of text columns, indicators the columns with a feature for "
+                "gaps."
+                if names
+                else "Under [data] in site.toml, resize and mode change images.",
                 code="inputs-of-another-shape",
             )
         if self.classes > classes:

@@ -24,13 +24,11 @@ from clients.training.accepted_request import (
     target_of,
     work_of,
 )
-from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.targets.build import parameter_count
-from f2l_fed.wire.agreement import Agreement
+from f2l_fed.wire.agreement import Agreement, listed_labels, same_labels
 from f2l_fed.wire.messages import Frame, Task
-from f2l_fed.wire.protocol import LATEST
-from f2l_fed.wire.refusals import OLD_PROTOCOL, reason_of
+from f2l_fed.wire.refusals import reason_of
 
 _CHECKED_ELSEWHERE = "too-few-examples"
 _ANY_RELEASE = "any"
@@ -44,8 +42,6 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         agreement: What the server asks of its sites.
     """
     frame, policy = agreement.frame, site.config.policy
-    if agreement.protocol > LATEST:
-        return [_sentence(OLD_PROTOCOL)]
     found: list[str] = []
 
     def try_(act: Callable[[], object]) -> None:
@@ -135,19 +131,15 @@ def _require_labels(site: Site, agreement: Agreement) -> None:
     names = agreement.labels
     if not (shared and names):
         return
-    if list(map(label_key, site.labels)) != list(map(label_key, names)):
+    if not same_labels(site.labels, names):
         raise ConfigError(
             "the labels are not those of the federation, in its order",
             where="labels",
-            expected=_listed(names),
-            got=_listed(site.labels) if site.labels else "numbers",
+            expected=listed_labels(names),
+            got=listed_labels(site.labels) if site.labels else "numbers",
             remedy="Write labels = [...] with the federation's names into site.toml, also those "
             "that do not occur here; f2l-site data preview shows which of them do.",
         )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
 
 
 def _sentence(code: str) -> str:

@@ -6,20 +6,29 @@ is nothing in it that a request of a round would not tell.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from f2l_fed.data.readers.labels import label_key
+from f2l_fed.errors import ConfigError
 from f2l_fed.local_training.config import Recipe
-from f2l_fed.wire.fields import listed, named, pack_settings, unpack_settings
+from f2l_fed.wire.fields import counted, listed, named, pack_settings, unpack_settings
 from f2l_fed.wire.frames import pack_frame, unpack_frame
 from f2l_fed.wire.messages import Frame
 from f2l_fed.wire.protocol import LATEST, OLDEST
+from f2l_fed.wire.refusals import OLD_PROTOCOL, reason_of
 
 TASK = "task"
 """Key of the agreement in an answer."""
 
-_MOST_LABELS = 1000
+MOST_LABELS = 1000
+"""Largest number of named labels of a federation."""
+
+LONGEST_LABEL = 80
+"""Largest number of characters of such a name; all of them fit into an answer in any script."""
+
 _SHOWN = 20
 
 
@@ -50,7 +59,7 @@ class Agreement:
     def to_json(self) -> dict[str, Any]:
         """The keys that it adds to an answer."""
         fields = {
-            **pack_frame(self.frame, LATEST),
+            **pack_frame(self.frame, self.protocol),
             **pack_settings("first", self.first),
             **pack_settings("later", self.later),
             "names": list(self.labels),
@@ -63,16 +72,20 @@ class Agreement:
         """Reads it from an answer; None for one of an older server, which says nothing.
 
         Raises:
+            ConfigError: If it needs a later protocol than this installation speaks.
             WireError: If it is damaged.
         """
         fields = values.get(TASK)
         if not isinstance(fields, dict):
             return None
+        if counted(fields, "version") > LATEST:
+            reason = reason_of(OLD_PROTOCOL)
+            raise ConfigError(reason.text, remedy=reason.remedy, code=OLD_PROTOCOL)
         return cls(
             frame=unpack_frame(fields),
             first=unpack_settings(Recipe, "first", fields),
             later=unpack_settings(Recipe, "later", fields),
-            labels=tuple(listed(fields, "names", str, most=_MOST_LABELS)),
+            labels=tuple(listed(fields, "names", str, most=MOST_LABELS)),
             version=named(fields, "program"),
         )
 
@@ -97,6 +110,20 @@ class Agreement:
         else:
             classes += ", each site its own"
         return f"{inputs_text(frame.input_shape)}, {classes}, network {frame.target}"
+
+
+def same_labels(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    """Whether two lists name the same labels in the same order, in whatever spelling."""
+    return list(map(label_key, names)) == list(map(label_key, others))
+
+
+def listed_labels(names: tuple[str, ...]) -> str:
+    """Names as the list that ``site.toml`` takes under ``labels``.
+
+    >>> listed_labels(("ok", "a, b"))
+    '["ok", "a, b"]'
+    """
+    return json.dumps(names, ensure_ascii=False)
 
 
 def inputs_text(shape: tuple[int, ...]) -> str:

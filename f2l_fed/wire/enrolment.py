@@ -63,6 +63,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LARGEST_FORM_BYTES = 16 * 1024
 """Size above which a request is not a form."""
 
+LARGEST_ANSWER_BYTES = 2**20
+"""Size above which an answer is none; the most and longest labels of an agreement fit."""
+
 
 def is_name(text: str) -> bool:
     """Whether a text is fit for a folder, a host name and a certificate.
