@@ -135,7 +135,9 @@ class Site(SiteFolder):
                 "categories the values of text columns, indicators the columns with a feature for "
                 "gaps."
                 if names
-                else "Under [data] in site.toml, resize and mode change images.",
+                else "Under [data] in site.toml, resize and mode change images."
+                if len(shape) == 3
+                else "",
                 code="inputs-of-another-shape",
             )
         if self.classes > classes:

@@ -76,6 +76,16 @@ def test_every_difference_is_found_without_a_round(gateway, tmp_path):
     assert "(too-many-steps). Change [policy] maximum_steps" in problems[1]
 
 
+def test_what_the_federation_is_for_is_told_with_examples_that_do_not_fit(gateway, tmp_path):
+    path = joined(gateway, tmp_path, "east", data_of(tmp_path / "data"))
+    text = path.read_text().replace('["ok", "scratch", "dent"]', '["ok", "crack", "dent"]')
+    path.write_text(text)
+    report = check(path, compare=differences)
+    assert report.federation.startswith("images of 8x8 pixels")
+    assert "labels are not among those of the site" in report.problems[0]
+    assert 'in its order, are ["ok", "scratch", "dent"]' in report.problems[1]
+
+
 def test_a_site_is_told_how_its_last_task_ended_and_no_other_s(gateway, tmp_path):
     path = joined(gateway, tmp_path, "west", data_of(tmp_path / "data"))
     site = SiteFolder.read(path)

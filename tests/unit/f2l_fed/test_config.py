@@ -171,6 +171,12 @@ def test_a_value_of_the_wrong_type_is_refused(text, expected):
     assert text.partition("=")[0] in str(caught.value)
 
 
+@pytest.mark.parametrize("labels", [["ok", " "], ["a" * 81], [f"part {n}" for n in range(1001)]])
+def test_label_names_are_few_and_short(labels):
+    with pytest.raises(ConfigError, match="at most 1000 names of 1 to 80 characters"):
+        load_config(None, [f"labels={json.dumps(labels)}"])
+
+
 @pytest.mark.parametrize(
     "text",
     [

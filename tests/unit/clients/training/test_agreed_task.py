@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from clients.site.site import Site, SiteFolder
 from clients.training.agreed_task import differences
-from f2l_fed.errors import WireError
+from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
-from f2l_fed.wire.agreement import TASK, Agreement
+from f2l_fed.wire.agreement import LONGEST_LABEL, MOST_LABELS, TASK, Agreement
+from f2l_fed.wire.enrolment import LARGEST_ANSWER_BYTES
 from tests.support.sites import body_frame, digits_site, frame
 
 WIDER = build_target("mlp", (1, 9, 9), 3).layout.digest
@@ -43,6 +45,17 @@ def test_it_comes_through_an_answer(agreement):
     assert Agreement.from_json({"labels": "own"}) is None
     with pytest.raises(WireError):
         Agreement.from_json({TASK: {"version": 4}})
+    later = agreement.to_json()[TASK] | {"version": 5, "episodes": "another kind"}
+    with pytest.raises(ConfigError, match="too old for this federation"):
+        Agreement.from_json({TASK: later})
+
+
+def test_the_most_and_longest_labels_fit_into_an_answer():
+    names = tuple("\U0001f41d" * (LONGEST_LABEL - 4) + f"{n:04}" for n in range(MOST_LABELS))
+    shared = dataclasses.replace(frame(), shared_labels=True, classes=MOST_LABELS)
+    answer = agreed(frame=shared, labels=names).to_json()
+    assert len(json.dumps(answer)) < LARGEST_ANSWER_BYTES - 2**14
+    assert Agreement.from_json(answer).labels == names
 
 
 @pytest.mark.parametrize("task", [agreed(), agreed(frame=body_frame())])
@@ -154,3 +167,18 @@ def test_answers_that_may_not_leave_are_told(tmp_path, task, answers, count):
     problems = found(tmp_path, task, f"[policy]\nanswers = '{answers}'")
     assert len(problems) == count
     assert all("(answer-not-allowed)" in text for text in problems)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_the_remedy_for_another_shape_suits_the_data(tmp_path, table):
+    path = digits_site(tmp_path)
+    if table:
+        rows = (f"{n},{'ab'[n % 2]},{n % 3}" for n in range(30))
+        (tmp_path / "train.csv").write_text("\n".join(["width,kind,label", *rows]))
+        path.write_text('name = "north"\n[data]\npath = "train.csv"\nlabel = "label"')
+    other = dataclasses.replace(frame(), input_shape=(5,))
+    problems = differences(Site.load(SiteFolder.read(path)), agreed(frame=other))
+    (problem,) = (text for text in problems if "another shape" in text)
+    for part in ("(3,): width, kind = a, kind = b", "indicators", "categories"):
+        assert (part in problem) == table
+    assert ("resize" in problem) != table
