@@ -14,6 +14,7 @@ from typing import Any
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
 from f2l_fed.local_training.config import Recipe
+from f2l_fed.targets.head_rows import FEWEST
 from f2l_fed.wire.fields import counted, listed, named, pack_settings, unpack_settings
 from f2l_fed.wire.frames import pack_frame, unpack_frame
 from f2l_fed.wire.messages import Frame
@@ -105,8 +106,8 @@ class Agreement:
             more = f" and {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
             numbers = f"numbered 0 to {frame.classes - 1}"
             classes += f", the same at every site: {names + more if names else numbers}"
-        elif frame.adapt == "head":
-            classes = f"2 to {frame.classes} classes, each site its own"
+        elif frame.adapt == "head" and frame.classes > FEWEST:
+            classes = f"{FEWEST} to {frame.classes} classes, each site its own"
         else:
             classes += ", each site its own"
         return f"{inputs_text(frame.input_shape)}, {classes}, network {frame.target}"

@@ -46,6 +46,9 @@ def init(
         Path | None,
         typer.Option(help="Take shape and classes of these examples; nothing else is kept."),
     ] = None,
+    label: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Name these examples' column of labels.")
+    ] = "",
     classes: Annotated[
         int,
         typer.Option(min=0, help="Expect this many classes; of own labels, at one site."),
@@ -82,7 +85,7 @@ def init(
     where = str(config) if config else "the command line"
     values = settings.read_values(config)
     options = TaskOptions(
-        like=like, classes=classes, labels=labels_of(labels), shared=shared_labels
+        like=like, label=label, classes=classes, labels=labels_of(labels), shared=shared_labels
     )
     task = task_settings(options, values, set_ or [])
     federation, chosen = settings.create(folder, values, [*task, *(set_ or [])], named, where)

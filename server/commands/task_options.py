@@ -11,9 +11,11 @@ from typing import Any
 
 import typer
 
+from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import DataError, UsageError
 
-LIKE, CLASSES, LABELS, SHARED = "--like", "--classes", "--labels", "--shared-labels"
+LIKE, LABEL, CLASSES = "--like", "--label", "--classes"
+LABELS, SHARED = "--labels", "--shared-labels"
 _KEYS = ("target.", "shared_labels", "labels")
 
 
@@ -24,12 +26,14 @@ class TaskOptions:
     Args:
         like: Examples like those of the sites, whose shape and classes are taken; they are not
             kept.
+        label: Name of their column, or array, of labels; "" where it is found out.
         classes: Number of classes; with own labels the most that a site may have.
         labels: Names of shared classes in the order of the outputs.
         shared: Whether labels mean the same at every site; None where that is not said.
     """
 
     like: Path | None = None
+    label: str = ""
     classes: int = 0
     labels: tuple[str, ...] = ()
     shared: bool | None = None
@@ -52,8 +56,11 @@ class TaskOptions:
                 "names of own labels can't be agreed on", where=LABELS, expected=SHARED
             )
         shared = bool(self.shared or names)
+        if self.label and self.like is None:
+            raise UsageError("there are no examples to take it of", where=LABEL, expected=LIKE)
         if self.like is not None:
-            shape, known = _looks(self.like)
+            shape, known = _looks(self.like, self.label)
+            self._require_agreeing(known)
             found.append(f"target.input_shape={json.dumps(shape)}")
             classes = classes or len(names or known)
             numbered = known == tuple(map(str, range(len(known))))
@@ -75,6 +82,25 @@ class TaskOptions:
             found.append(f"labels={json.dumps(names, ensure_ascii=False)}")
         return found
 
+    def _require_agreeing(self, known: tuple[str, ...]) -> None:
+        """Raises UsageError if examples with these labels are not what the options say."""
+        if 0 < self.classes < len(known):
+            raise UsageError(
+                "the examples have more classes",
+                where=CLASSES,
+                expected=f"at least {len(known)}, as in {self.like}",
+                got=str(self.classes),
+            )
+        keys = set(map(label_key, self.labels))
+        missing = [name for name in known if label_key(name) not in keys]
+        if self.labels and missing:
+            raise UsageError(
+                "the examples have labels that are not named",
+                where=LABELS,
+                expected=f"also {', '.join(missing)}, as in {self.like}",
+                got=", ".join(self.labels),
+            )
+
 
 def task_settings(
     options: TaskOptions, values: Mapping[str, Any], overrides: Sequence[str]
@@ -89,10 +115,23 @@ def task_settings(
     said = any(key in values for key in ("target", "shared_labels", "labels"))
     said = said or any(text.startswith(_KEYS) for text in overrides)
     if options.given:
-        return options.settings()
+        found = options.settings()
+        if options.shared and not _says_classes([*overrides, *found], values):
+            raise UsageError(
+                "the number of classes that the sites share is not said",
+                where=SHARED,
+                expected=f"with {LABELS}, {CLASSES} or {LIKE}",
+            )
+        return found
     if said or not at_terminal():
         return []
     return _asked()
+
+
+def _says_classes(settings: Sequence[str], values: Mapping[str, Any]) -> bool:
+    target = values.get("target")
+    in_file = isinstance(target, dict) and "classes" in target
+    return in_file or any(text.startswith("target.classes=") for text in settings)
 
 
 def at_terminal() -> bool:
@@ -106,9 +145,8 @@ def _asked() -> list[str]:
     like = typer.prompt("Examples like those of the sites (file or folder; empty: none)", "")
     found = []
     if not like:
-        text = typer.prompt("Shape of one input, such as 1,28,28 or 12")
-        parts = [part.strip() for part in text.replace("x", ",").split(",")]
-        sizes = [int(part) for part in parts if part.isdecimal()]
+        asked = "Shape of one input: channels, height and width such as 1,28,28, or 12"
+        sizes = typer.prompt(asked, value_proc=_shape_of)
         found.append(f"target.input_shape={json.dumps(sizes)}")
     shared = typer.confirm("Do labels mean the same at every site?")
     names = typer.prompt("Their names in order, with commas (empty: numbers)", "") if shared else ""
@@ -116,13 +154,34 @@ def _asked() -> list[str]:
     classes = 0
     if not like and not labels:
         most = "Number of classes" if shared else "Most classes of one site"
-        classes = typer.prompt(most, type=int)
+        classes = typer.prompt(most, value_proc=_count_of)
     path = Path(like).expanduser() if like else None
     return found + TaskOptions(like=path, classes=classes, labels=labels, shared=shared).settings()
 
 
+def _shape_of(text: str) -> list[int]:
+    """The sizes in a text, three of an image or the one of a vector; else it is asked again."""
+    parts = [part.strip() for part in text.replace("x", ",").split(",")]
+    whole = all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts)
+    if not whole or len(parts) not in (1, 3):
+        raise typer.BadParameter(
+            f"not the shape of an image or a vector: expected 1,28,28 or 12, got {text}."
+        )
+    return [int(part) for part in parts]
+
+
+def _count_of(text: str) -> int:
+    """The number of classes in a text, at least 2; else it is asked again."""
+    if not (text.isascii() and text.isdecimal() and int(text) >= 2):
+        raise typer.BadParameter(f"not a number of classes: expected at least 2, got {text}.")
+    return int(text)
+
+
 def labels_of(text: str) -> tuple[str, ...]:
-    """The names in a text, which commas part, or that is a list in JSON.
+    """The names in a text, which commas part, or that is a list in JSON; none in an empty one.
+
+    Raises:
+        UsageError: If it is no list, or a name is empty.
 
     >>> labels_of("ok, scratch"), labels_of('["a,b", "c"]')
     (('ok', 'scratch'), ('a,b', 'c'))
@@ -134,11 +193,14 @@ def labels_of(text: str) -> tuple[str, ...]:
             names = None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UsageError("not a list of names", where=LABELS, expected='["…", "…"]', got=text)
-        return tuple(names)
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    else:
+        names = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(name.strip() for name in names):
+        raise UsageError("a name is empty", where=LABELS, expected="A,B,…", got=text)
+    return tuple(names)
 
 
-def _looks(path: Path) -> tuple[list[int], tuple[str, ...]]:
+def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...]]:
     """The shape of one input of some examples, and the names of their classes."""
     # Loaded where it is needed: the readers take a second.
     import numpy as np
@@ -148,9 +210,10 @@ def _looks(path: Path) -> tuple[list[int], tuple[str, ...]]:
     from f2l_fed.data.readers.findings import Findings
     from f2l_fed.data.readers.reading import read_raw
 
-    raw = read_raw(path.expanduser(), ReadingConfig())
+    reading = ReadingConfig(label=label)
+    raw = read_raw(path.expanduser(), reading)
     findings = Findings(raw.where)
-    inputs = fit_encoding(raw, np.arange(len(raw)), ReadingConfig(), findings).encode(raw, findings)
+    inputs = fit_encoding(raw, np.arange(len(raw)), reading, findings).encode(raw, findings)
     findings.require_none()
     if raw.labels is None or len(raw.labels.names) < 2:
         raise DataError(

@@ -62,6 +62,13 @@ def test_in_a_terminal_the_task_is_asked_for(tmp_path, monkeypatch):
     assert (config.target.name, config.target.input_shape) == ("mlp", (12,))
     assert config.labels == ("ok", "scratch")
     assert "vectors of 12 numbers, 2 classes, the same at every site: ok, scratch" in said
+    for number, wrong in enumerate(("1,28,28.5", "28x28", "abc", "0", "")):
+        (tmp_path / str(number)).mkdir()
+        lines = f"\n{wrong}\n1,28,28\nn\n1\n4\n"
+        config, said = init(tmp_path / str(number), answers=lines)
+        assert (config.target.input_shape, config.target.classes) == ((1, 28, 28), 4)
+        assert ("not the shape of an image or a vector" in said) == bool(wrong)
+        assert "expected at least 2, got 1" in said
     (tmp_path / "set").mkdir()
     config, said = init(tmp_path / "set", "--set", "target.classes=7")
     assert config.target.classes == 7
@@ -79,6 +86,7 @@ def test_without_a_terminal_the_defaults_are_told_with_the_flags(tmp_path):
     [
         (TaskOptions(labels=("a", "b"), shared=False), "names of own labels can't be agreed on"),
         (TaskOptions(labels=("a", "b"), classes=3), "not one name for each class"),
+        (TaskOptions(label="kind"), "no examples to take it of"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, part):
@@ -90,3 +98,47 @@ def test_a_list_of_names_may_hold_commas():
     assert task_options.labels_of(json.dumps(["a,b", "c"])) == ("a,b", "c")
     with pytest.raises(UsageError, match="not a list of names"):
         task_options.labels_of("[1")
+
+
+@pytest.mark.parametrize("text", ["ok,,dent", "ok,", '["ok", " "]'])
+def test_an_empty_name_is_refused(text):
+    with pytest.raises(UsageError, match="a name is empty"):
+        task_options.labels_of(text)
+
+
+def test_no_names_are_none():
+    assert task_options.labels_of(" ") == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"classes": 2}, "--classes: the examples have more classes: expected at least 3"),
+        ({"labels": ("OK", "crack", "dent")}, "expected also scratch"),
+    ],
+)
+def test_options_that_contradict_the_examples_are_refused(data, options, part):
+    with pytest.raises(UsageError) as caught:
+        TaskOptions(like=data, **options).settings()
+    assert part in str(caught.value)
+    assert TaskOptions(like=data, classes=4).settings()[1] == "target.classes=4"
+
+
+def test_shared_labels_need_their_number():
+    with pytest.raises(UsageError, match="number of classes that the sites share is not said"):
+        task_options.task_settings(TaskOptions(shared=True), {}, [])
+    said = [task_options.task_settings(TaskOptions(shared=True), {"target": {"classes": 3}}, [])]
+    said.append(task_options.task_settings(TaskOptions(shared=True), {}, ["target.classes=3"]))
+    assert said == [["shared_labels=true"]] * 2
+
+
+def test_the_column_of_labels_can_be_named(tmp_path):
+    rows = (f"{'ab'[n % 2]},{n},{n % 3}" for n in range(30))
+    (tmp_path / "parts.csv").write_text("\n".join(["kind,width,quality", *rows]))
+    for label, classes in (("kind", 2), ("quality", 3)):
+        (tmp_path / label).mkdir()
+        options = ("--like", str(tmp_path / "parts.csv"), "--label", label)
+        config, said = init(tmp_path / label, *options)
+        assert config.target.classes == classes
+        assert f"{'2 to ' * (classes > 2)}{classes} classes, each site its own" in said
+        assert "2 to 2" not in said
