@@ -21,7 +21,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
 from f2l_fed.data.readers.config import ReadingConfig
-from f2l_fed.data.readers.labels import label_key, tidy_name
+from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS, label_key, tidy_name
 from f2l_fed.errors import ConfigError
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.config import (
@@ -40,7 +40,6 @@ from f2l_fed.local_training.config import (
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
 from f2l_fed.targets.config import ADAPTER, BackboneConfig, TargetConfig
-from f2l_fed.wire.agreement import LONGEST_LABEL, MOST_LABELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from f2l_fed.data.readers.labels import label_key
+from f2l_fed.data.readers.labels import MOST_LABELS, label_key
 from f2l_fed.errors import ConfigError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.head_rows import FEWEST
@@ -23,12 +23,6 @@ from f2l_fed.wire.refusals import OLD_PROTOCOL, reason_of
 
 TASK = "task"
 """Key of the agreement in an answer."""
-
-MOST_LABELS = 1000
-"""Largest number of named labels of a federation."""
-
-LONGEST_LABEL = 80
-"""Largest number of characters of such a name; all of them fit into an answer in any script."""
 
 _SHOWN = 20
 

@@ -13,6 +13,12 @@ import numpy as np
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.findings import SHOWN, Findings
 
+MOST_LABELS = 1000
+"""Largest number of named labels of a federation."""
+
+LONGEST_LABEL = 80
+"""Largest number of characters of such a name; all of them fit into an answer in any script."""
+
 _WHOLE = re.compile(r"([+-]?\d{1,40})(\.0*)?")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|[+-]?inf(inity)?", re.I)

@@ -125,7 +125,7 @@ def _label_name(names: Sequence[str], config: ReadingConfig, where: str, finding
         remedy="Add a first line that names every column."
         if all(is_numeral(name, ".") for name in names)
         else 'Name it under [data] in site.toml, such as label = "result"; for simulate, '
-        "--set data.label=result.",
+        "--set data.label=result; for f2l-server init, --label result.",
     )
 
 

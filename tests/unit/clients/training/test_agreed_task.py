@@ -11,10 +11,11 @@ import pytest
 
 from clients.site.site import Site, SiteFolder
 from clients.training.agreed_task import differences
+from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS
 from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
-from f2l_fed.wire.agreement import LONGEST_LABEL, MOST_LABELS, TASK, Agreement
+from f2l_fed.wire.agreement import TASK, Agreement
 from f2l_fed.wire.enrolment import LARGEST_ANSWER_BYTES
 from tests.support.sites import body_frame, digits_site, frame
 
