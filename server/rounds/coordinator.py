@@ -116,7 +116,7 @@ class Coordinator:
             except F2LError as error:
                 if is_transient(error):
                     raise
-                state = round_state.failed(state, str(error))
+                state = round_state.failed(state, str(error), self._federation.config.round.minimum)
             with state_files.lock_states(self._folder):
                 if aborted := self._aborted(state):
                     return aborted

@@ -162,8 +162,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
         accepted = "no site can take part as things are"
     more = len(exchange.quarantined)
     aside = f"; {more} more are in quarantine, where they can be released" if more else ""
-    why = "".join(f"; {site}: {text}" for site, text in list(exchange.rejected.items())[:_SHOWN])
-    aside += why + ("; and others" if len(exchange.rejected) > _SHOWN else "")
+    aside += _why(exchange.rejected)
     return dataclasses.replace(
         state,
         step="retrain" if enough else "failed",
@@ -193,9 +192,28 @@ def judged(state: RoundState, reasons: tuple[str, ...]) -> RoundState:
     return dataclasses.replace(state, step="done", promoted=not reasons, reason="; ".join(reasons))
 
 
-def failed(state: RoundState, reason: str) -> RoundState:
-    """The end of a round that can't go on."""
+def failed(state: RoundState, reason: str, minimum: int = 0) -> RoundState:
+    """The end of a round that can't go on.
+
+    Args:
+        state: The round.
+        reason: Why.
+        minimum: Smallest number of sites in a retraining; one after fewer updates than that fails
+            for want of the other sites, which are named.
+
+    >>> few = RoundState(number=1, step="retrain", parent="", sites=2, rejected={"b": "no classes"})
+    >>> failed(few, "too few sites.", 2).reason
+    'too few sites; b: no classes'
+    """
+    if state.step == "retrain" and state.rejected and len(state.accepted) < minimum:
+        reason = reason.removesuffix(".") + _why(state.rejected)
     return dataclasses.replace(state, step="failed", reason=reason)
+
+
+def _why(rejected: Mapping[str, str]) -> str:
+    """The first sites without an update with their reasons, to be added to a reason."""
+    shown = "".join(f"; {site}: {text}" for site, text in list(rejected.items())[:_SHOWN])
+    return shown + ("; and others" if len(rejected) > _SHOWN else "")
 
 
 def _require(state: RoundState, step: Step) -> None:
