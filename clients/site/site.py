@@ -124,7 +124,8 @@ class Site(SiteFolder):
     def require_fit(self, input_shape: tuple[int, ...], classes: int) -> None:
         """Raises DataError unless the examples suit the network."""
         where = f"site {self.config.name}"
-        shape, names = tuple(self.train.x.shape[1:]), self.encoding.features
+        shape = tuple(self.train.x.shape[1:])
+        names = self.encoding.features if self.encoding.is_table else ()
         if shape != input_shape:
             raise DataError(
                 "the site's inputs have another shape than the network's",

@@ -44,7 +44,7 @@ class TaskOptions:
         return self != TaskOptions()
 
     def settings(self) -> list[str]:
-        """The settings that they stand for, ``key=value`` texts.
+        """The settings that they stand for, ``key=value`` texts; remarks on examples are printed.
 
         Raises:
             DataError: If the examples can't be read.
@@ -59,7 +59,8 @@ class TaskOptions:
         if self.label and self.like is None:
             raise UsageError("there are no examples to take it of", where=LABEL, expected=LIKE)
         if self.like is not None:
-            shape, known = _looks(self.like, self.label)
+            shape, known, told = _looks(self.like, self.label)
+            print(*told, sep="\n", end="\n" * bool(told))
             self._require_agreeing(known)
             found.append(f"target.input_shape={json.dumps(shape)}")
             classes = classes or len(names or known)
@@ -200,11 +201,12 @@ def labels_of(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...]]:
-    """The shape of one input of some examples, and the names of their classes."""
+def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], list[str]]:
+    """The shape of one input of some examples, the names of their classes, and lines to print."""
     # Loaded where it is needed: the readers take a second.
     import numpy as np
 
+    from f2l_fed.data.readers.agreed_settings import agreed_settings
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.data.readers.encoding_fit import fit_encoding
     from f2l_fed.data.readers.findings import Findings
@@ -213,10 +215,15 @@ def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...]]:
     reading = ReadingConfig(label=label)
     raw = read_raw(path.expanduser(), reading)
     findings = Findings(raw.where)
-    inputs = fit_encoding(raw, np.arange(len(raw)), reading, findings).encode(raw, findings)
+    encoding = fit_encoding(raw, np.arange(len(raw)), reading, findings)
+    inputs = encoding.encode(raw, findings)
     findings.require_none()
     if raw.labels is None or len(raw.labels.names) < 2:
         raise DataError(
             "all examples have the same label", where=str(path), expected="at least two classes"
         )
-    return list(inputs.shape[1:]), raw.labels.names
+    told = [f"remark: {remark}" for remark in (*raw.remarks, *findings.remarks)]
+    if lines := agreed_settings(encoding):
+        told += ["every site needs the same features in the same order; hand it these settings:"]
+        told += lines
+    return list(inputs.shape[1:]), raw.labels.names, told

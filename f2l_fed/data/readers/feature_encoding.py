@@ -75,6 +75,11 @@ class FeatureEncoding:
         return tuple(name for column in self.columns for name in column.features)
 
     @property
+    def is_table(self) -> bool:
+        """Whether the columns have names, not only numbers from 1 as those of vectors."""
+        return any(column.name != str(place) for place, column in enumerate(self.columns, 1))
+
+    @property
     def text(self) -> str:
         """The encoding as JSON, which `of_text` reads; "" for none."""
         if self.channels or self.white:

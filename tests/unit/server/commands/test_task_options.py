@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tomllib
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.encoding_fit import fit_encoding
+from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.errors import UsageError
 from server.commands import task_options
 from server.commands.server import app
@@ -142,3 +149,21 @@ def test_the_column_of_labels_can_be_named(tmp_path):
         assert config.target.classes == classes
         assert f"{'2 to ' * (classes > 2)}{classes} classes, each site its own" in said
         assert "2 to 2" not in said
+
+
+def test_a_table_s_features_are_printed_as_settings_that_make_them_again(tmp_path):
+    rows = (f"{n if n % 7 else ''},{'ab'[n % 2]},{n % 5},{n % 3}" for n in range(60))
+    (tmp_path / "parts.csv").write_text("\n".join(["width,kind,depth,label", *rows]))
+    _, said = init(tmp_path, "--like", str(tmp_path / "parts.csv"))
+    lines = said.split("hand it these settings:\n")[1].split("\ntmp")[0].splitlines()
+    settings = tomllib.loads(
+        "\n".join(itertools.takewhile(lambda line: "/fed: " not in line, lines))
+    )
+    # Another site's table: another order, no gaps, another text.
+    others = (f"{n % 3},{n % 5},{n},a" for n in range(60))
+    (tmp_path / "other.csv").write_text("\n".join(["label,depth,width,kind", *others]))
+    reading = from_mapping(ReadingConfig, settings["data"], where="")
+    raw = read_raw(tmp_path / "other.csv", reading)
+    encoding = fit_encoding(raw, np.arange(60), reading, Findings(""))
+    assert encoding.features == ("width", "width is missing", "kind = a", "kind = b", "depth")
+    assert "remark: " in said
