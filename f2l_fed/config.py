@@ -20,6 +20,7 @@ from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
+from f2l_fed.data.readers.agreed_settings import LONGEST_FEATURE, MOST_FEATURES
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS, label_key, tidy_name
 from f2l_fed.errors import ConfigError
@@ -131,6 +132,8 @@ class FederationConfig:
             output-permutation symmetry off. A simulation's scenario decides it.
         labels: Where labels are shared, the names of the classes in the order of the outputs; none
             where sites number them alike.
+        features: Where inputs are rows of tables, the names of their features in order, as all
+            sites make them; none where that is not agreed on.
         zoo: The weight zoo: a folder, relative to the federation's, or s3://bucket/prefix.
             Endpoint and credentials are in the environment (AWS_...) of all processes that use it,
             never here.
@@ -142,6 +145,7 @@ class FederationConfig:
     seed: int = 0
     shared_labels: bool = False
     labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     zoo: str = "zoo"
     target: TargetConfig = field(default_factory=TargetConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -173,6 +177,10 @@ class FederationConfig:
         short = all(tidy_name(name) and len(name) <= LONGEST_LABEL for name in self.labels)
         rule = f"at most {MOST_LABELS} names of 1 to {LONGEST_LABEL} characters"
         require(few and short, self, "labels", rule)
+        few = len(set(self.features)) == len(self.features) <= MOST_FEATURES
+        short = all(0 < len(name) <= LONGEST_FEATURE for name in self.features)
+        rule = f"at most {MOST_FEATURES} different names of 1 to {LONGEST_FEATURE} characters"
+        require(few and short, self, "features", rule)
         # A federation has no random initialisations to start from.
         require(self.flow.source != "kaiming", self.flow, "source", "gaussian or prior")
 

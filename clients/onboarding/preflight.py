@@ -21,7 +21,7 @@ from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError, WireError
 from f2l_fed.targets import build_target, known_targets
 from f2l_fed.targets.config import ADAPTER
-from f2l_fed.wire.agreement import Agreement, listed_labels, same_labels
+from f2l_fed.wire.agreement import Agreement, listed_names, same_labels
 
 _IMBALANCE = 10
 """Ratio of the largest to the smallest class that is remarked on."""
@@ -169,7 +169,7 @@ def _label_problems(config: SiteConfig, agreement: Agreement | None) -> list[str
     names = agreement.labels if agreement else ()
     if not names or same_labels(config.labels, names):
         return []
-    return [f"labels: those of the federation, in its order, are {listed_labels(names)}."]
+    return [f"labels: those of the federation, in its order, are {listed_names(names)}."]
 
 
 def _privacy_problems(site: Site) -> list[str]:

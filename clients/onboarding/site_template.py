@@ -13,6 +13,7 @@ from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
+from f2l_fed.data.readers.agreed_settings import agreed_settings
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.wire.agreement import Agreement
@@ -51,11 +52,6 @@ path = {data}
 label = ""
 ignore = []
 group = ""
-# Where sites' tables may differ: the features that all have agreed on, so that every site has the
-# same ones. Columns in their order, and those with a feature that tells where values are missing.
-# The texts of a column follow in a section [data.categories], such as colour = ["red", "blue"].
-columns = []
-indicators = []
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
@@ -71,6 +67,10 @@ resize = []
 mode = ""
 # Labels that mark examples without one, such as ["-1"]; those are left out.
 unlabelled = []
+# Where sites' tables may differ: the features that all have agreed on, so that every site has the
+# same ones. Columns in their order, and those with a feature that tells where values are missing.
+# The texts of a column follow in a section [data.categories], such as colour = ["red", "blue"].
+{features}
 
 [backbone]
 # Where the federation adapts a pretrained network: the administrator's file and the code that takes
@@ -176,6 +176,7 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agre
         address=kit.server,
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
+        features=agreement.features if agreement else (),
     )
     return path, agreement
 
@@ -188,6 +189,7 @@ def create_site(
     address: str = "",
     shared_labels: bool = False,
     labels: tuple[str, ...] = (),
+    features: tuple[str, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -199,6 +201,7 @@ def create_site(
         shared_labels: Whether label k means the same at every site, as the server told at the
             registration.
         labels: The labels in the order that all sites have agreed on, likewise.
+        features: The names of a table's features in order, likewise; empty where not agreed.
 
     Returns:
         The file.
@@ -229,6 +232,7 @@ def create_site(
     draft = folder / ".site.toml.draft"
     # JSON's strings and numbers are TOML's too.
     written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    written["features"] = "\n".join(agreed_settings(features))
     draft.write_text(_TEMPLATE.format(**written), "utf-8")
     try:
         read_config(draft)

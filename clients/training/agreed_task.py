@@ -26,7 +26,7 @@ from clients.training.accepted_request import (
 )
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal
 from f2l_fed.targets.build import parameter_count
-from f2l_fed.wire.agreement import Agreement, listed_labels, same_labels
+from f2l_fed.wire.agreement import Agreement, listed_names, same_labels
 from f2l_fed.wire.messages import Frame, Task
 from f2l_fed.wire.refusals import reason_of
 
@@ -59,6 +59,7 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
             own = own_classes(site)
         except F2LError as error:
             found.append(str(error))
+    try_(partial(_require_features, site, agreement.features))
     try_(partial(own.require_fit, frame.input_shape, frame.classes))
     if frame.frozen is not None:
         try_(lambda: installed_backbone(own).require(frame.frozen))
@@ -135,10 +136,28 @@ def _require_labels(site: Site, agreement: Agreement) -> None:
         raise ConfigError(
             "the labels are not those of the federation, in its order",
             where="labels",
-            expected=listed_labels(names),
-            got=listed_labels(site.labels) if site.labels else "numbers",
+            expected=listed_names(names),
+            got=listed_names(site.labels) if site.labels else "numbers",
             remedy="Write labels = [...] with the federation's names into site.toml, also those "
             "that do not occur here; f2l-site data preview shows which of them do.",
+        )
+
+
+def _require_features(site: Site, features: tuple[str, ...]) -> None:
+    """Raises ConfigError unless the features of a table are those of the federation."""
+    own = site.encoding.features
+    if features and site.encoding.is_table and own != features:
+        lacking = tuple(name for name in features if name not in own)
+        more = tuple(name for name in own if name not in features)
+        pairs = (("without", lacking), ("with", more))
+        found = " and ".join(f"{word} {listed_names(names)}" for word, names in pairs if names)
+        raise ConfigError(
+            "the features are not those of the federation, in its order",
+            where="[data]",
+            expected=listed_names(features),
+            got=found or f"another order, {listed_names(own)}",
+            remedy="Write columns, indicators and [data.categories] into site.toml so that they "
+            "are; f2l-site init does so for a new site.",
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from f2l_fed.data.readers.agreed_settings import MOST_FEATURES
 from f2l_fed.data.readers.labels import MOST_LABELS, label_key
 from f2l_fed.errors import ConfigError
 from f2l_fed.local_training.config import Recipe
@@ -37,6 +38,7 @@ class Agreement:
         later: Recipe of later rounds.
         labels: Where they are shared, the names of the classes in the order of the outputs; empty
             where they are the numbers of the outputs.
+        features: The names of a table's features in their order; empty where they are not agreed.
         version: Of the server's program.
     """
 
@@ -44,6 +46,7 @@ class Agreement:
     first: Recipe
     later: Recipe
     labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     version: str = ""
 
     @property
@@ -60,6 +63,8 @@ class Agreement:
             "names": list(self.labels),
             "program": self.version,
         }
+        if self.features:
+            fields["feature_names"] = list(self.features)
         return {TASK: fields}
 
     @classmethod
@@ -76,11 +81,15 @@ class Agreement:
         if counted(fields, "version") > LATEST:
             reason = reason_of(OLD_PROTOCOL)
             raise ConfigError(reason.text, remedy=reason.remedy, code=OLD_PROTOCOL)
+        features: tuple[str, ...] = ()
+        if "feature_names" in fields:
+            features = tuple(listed(fields, "feature_names", str, most=MOST_FEATURES))
         return cls(
             frame=unpack_frame(fields),
             first=unpack_settings(Recipe, "first", fields),
             later=unpack_settings(Recipe, "later", fields),
             labels=tuple(listed(fields, "names", str, most=MOST_LABELS)),
+            features=features,
             version=named(fields, "program"),
         )
 
@@ -112,10 +121,10 @@ def same_labels(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
     return list(map(label_key, names)) == list(map(label_key, others))
 
 
-def listed_labels(names: tuple[str, ...]) -> str:
-    """Names as the list that ``site.toml`` takes under ``labels``.
+def listed_names(names: tuple[str, ...]) -> str:
+    """Names as a list that ``site.toml`` takes.
 
-    >>> listed_labels(("ok", "a, b"))
+    >>> listed_names(("ok", "a, b"))
     '["ok", "a, b"]'
     """
     return json.dumps(names, ensure_ascii=False)

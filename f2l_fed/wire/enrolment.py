@@ -63,8 +63,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LARGEST_FORM_BYTES = 16 * 1024
 """Size above which a request is not a form."""
 
-LARGEST_ANSWER_BYTES = 2**20
-"""Size above which an answer is none; the most and longest labels of an agreement fit."""
+LARGEST_ANSWER_BYTES = 2**22
+"""Size above which an answer is none; the most and longest names of an agreement fit."""
 
 
 def is_name(text: str) -> bool:

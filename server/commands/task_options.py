@@ -16,7 +16,7 @@ from f2l_fed.errors import DataError, UsageError
 
 LIKE, LABEL, CLASSES = "--like", "--label", "--classes"
 LABELS, SHARED = "--labels", "--shared-labels"
-_KEYS = ("target.", "shared_labels", "labels")
+_KEYS = ("target.", "shared_labels", "labels", "features")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,9 @@ class TaskOptions:
         if self.label and self.like is None:
             raise UsageError("there are no examples to take it of", where=LABEL, expected=LIKE)
         if self.like is not None:
-            shape, known, told = _looks(self.like, self.label)
-            print(*told, sep="\n", end="\n" * bool(told))
+            shape, known, features = _looks(self.like, self.label)
+            if features:
+                found.append(f"features={json.dumps(features, ensure_ascii=False)}")
             self._require_agreeing(known)
             found.append(f"target.input_shape={json.dumps(shape)}")
             classes = classes or len(names or known)
@@ -113,7 +114,7 @@ def task_settings(
         values: The content of a configuration file.
         overrides: ``section.key=value`` texts from the command line.
     """
-    said = any(key in values for key in ("target", "shared_labels", "labels"))
+    said = any(key in values for key in ("target", "shared_labels", "labels", "features"))
     said = said or any(text.startswith(_KEYS) for text in overrides)
     if options.given:
         found = options.settings()
@@ -201,12 +202,19 @@ def labels_of(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], list[str]]:
-    """The shape of one input of some examples, the names of their classes, and lines to print."""
+def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
+    """The shape of one input of some examples, and the names of classes and of table features.
+
+    Prints what the reader remarks, and the settings that make the features again.
+    """
     # Loaded where it is needed: the readers take a second.
     import numpy as np
 
-    from f2l_fed.data.readers.agreed_settings import agreed_settings
+    from f2l_fed.data.readers.agreed_settings import (
+        LONGEST_FEATURE,
+        MOST_FEATURES,
+        agreed_settings,
+    )
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.data.readers.encoding_fit import fit_encoding
     from f2l_fed.data.readers.findings import Findings
@@ -222,8 +230,14 @@ def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], list[str
         raise DataError(
             "all examples have the same label", where=str(path), expected="at least two classes"
         )
-    told = [f"remark: {remark}" for remark in (*raw.remarks, *findings.remarks)]
-    if lines := agreed_settings(encoding):
-        told += ["every site needs the same features in the same order; hand it these settings:"]
-        told += lines
-    return list(inputs.shape[1:]), raw.labels.names, told
+    for remark in (*raw.remarks, *findings.remarks):
+        print(f"remark: {remark}")
+    features = encoding.features if encoding.is_table else ()
+    if features:
+        print("every site needs the same features in the same order: a new one has these settings")
+        print("in its site.toml, an older one can take them over:\n[data]")
+        print("\n".join(agreed_settings(features)))
+    if len(features) > MOST_FEATURES or any(len(name) > LONGEST_FEATURE for name in features):
+        print("remark: the names are too many or too long to be compared by f2l-site check")
+        features = ()
+    return list(inputs.shape[1:]), raw.labels.names, features

@@ -19,5 +19,6 @@ def agreement_of(federation: Federation) -> Agreement:
         first=config.recipe(""),
         later=config.later,
         labels=config.labels,
+        features=config.features,
         version=f2l_fed.__version__,
     )

@@ -24,7 +24,7 @@ from server.federation.settings_file import settings_text
 
 SETTINGS_FILE = "federation.toml"
 
-_FIXED = ("seed", "shared_labels", "labels", "target", "probe")
+_FIXED = ("seed", "shared_labels", "labels", "features", "target", "probe")
 
 
 def read_settings(root: Path) -> ServerSettings:
@@ -101,6 +101,13 @@ def _checked(config: FederationConfig, where: str) -> FederationConfig:
             where=f"{where}: labels",
             expected=f"with shared_labels, a name for each of {config.target.classes} classes",
             got=f"{len(config.labels)} names",
+        )
+    if config.features and config.target.input_shape != (len(config.features),):
+        raise ConfigError(
+            "features are named that the inputs do not have",
+            where=f"{where}: features",
+            expected=f"a name for each number of inputs {list(config.target.input_shape)}",
+            got=f"{len(config.features)} names",
         )
     return replace(config, target=chosen_target(config.target))
 

@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from f2l_fed.data.readers.feature_encoding import FeatureEncoding
+_EQUALS, _MISSING = " = ", " is missing"
+
+MOST_FEATURES = 1000
+"""Largest number of named features of a federation."""
+
+LONGEST_FEATURE = 160
+"""Largest number of characters of such a name."""
 
 
-def agreed_settings(encoding: FeatureEncoding) -> list[str]:
-    """The lines of a ``site.toml`` that give another table the features of this one.
+def agreed_settings(features: Sequence[str]) -> list[str]:
+    """The lines of a ``site.toml`` that make these features of a table that has their columns.
 
-    Only numbers are different then: scales are each site's own.
+    Only numbers differ between sites then: scales are each site's own.
 
     Args:
-        encoding: Of a table; there are no lines for vectors without names, and for images.
+        features: Names as of `f2l_fed.data.readers.feature_encoding.FeatureEncoding.features`.
 
-    >>> from f2l_fed.data.readers.feature_encoding import EncodedColumn
-    >>> columns = EncodedColumn(name="width"), EncodedColumn(name="kind", values=("a", "b"))
-    >>> print("\\n".join(agreed_settings(FeatureEncoding(columns=columns))))
-    [data]
+    >>> print("\\n".join(agreed_settings(["width", "width is missing", "kind = a", "kind = b"])))
     columns = ["width", "kind"]
-    indicators = []
+    indicators = ["width"]
+    <BLANKLINE>
     [data.categories]
     "kind" = ["a", "b"]
     """
-    if not encoding.is_table:
-        return []
-    names = [column.name for column in encoding.columns]
-    told = [column.name for column in encoding.columns if column.indicator]
-    lines = ["[data]", f"columns = {_listed(names)}", f"indicators = {_listed(told)}"]
-    texts = [
-        f"{json.dumps(column.name, ensure_ascii=False)} = {_listed(column.values)}"
-        for column in encoding.columns
-        if column.values
-    ]
-    return [*lines, "[data.categories]", *texts] if texts else lines
+    columns: dict[str, list[str]] = {}
+    told = []
+    for feature in features:
+        name, equals, value = feature.partition(_EQUALS)
+        if equals:
+            columns.setdefault(name, []).append(value)
+        elif (number := feature.removesuffix(_MISSING)) in columns:
+            told.append(number)
+        else:
+            columns[feature] = []
+    lines = [f"columns = {_listed(columns)}", f"indicators = {_listed(told)}"]
+    texts = [f"{_text(name)} = {_listed(values)}" for name, values in columns.items() if values]
+    return [*lines, "", "[data.categories]", *texts] if texts else lines
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
+    return "[" + ", ".join(map(_text, names)) + "]"
+
+
+def _text(name: str) -> str:
     # JSON's strings are TOML's too.
-    return json.dumps(names, ensure_ascii=False)
+    return json.dumps(name, ensure_ascii=False)

@@ -55,7 +55,7 @@ def another(key, value):
             return value + 1, str(value + 1)
         case float():
             return value / 2 + 0.01, str(value / 2 + 0.01)
-        case tuple() if key == "labels":
+        case tuple() if key in ("labels", "features"):
             return ("ok", "a,b"), '["ok", "a,b"]'
         case tuple():
             return (3, 8, 8), "[3, 8, 8]"
@@ -175,6 +175,12 @@ def test_a_value_of_the_wrong_type_is_refused(text, expected):
 def test_label_names_are_few_and_short(labels):
     with pytest.raises(ConfigError, match="at most 1000 names of 1 to 80 characters"):
         load_config(None, [f"labels={json.dumps(labels)}"])
+
+
+@pytest.mark.parametrize("names", [["a", "a"], [""], ["a" * 161], [f"f{n}" for n in range(1001)]])
+def test_feature_names_are_few_short_and_different(names):
+    with pytest.raises(ConfigError, match="at most 1000 different names of 1 to 160 characters"):
+        load_config(None, [f"features={json.dumps(names)}"])
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from clients.onboarding.site_template import create_site
 from clients.site.site import Site, SiteFolder
 from clients.training.agreed_task import differences
+from f2l_fed.data.readers.agreed_settings import LONGEST_FEATURE, MOST_FEATURES
 from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS
 from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
@@ -51,12 +54,14 @@ def test_it_comes_through_an_answer(agreement):
         Agreement.from_json({TASK: later})
 
 
-def test_the_most_and_longest_labels_fit_into_an_answer():
+def test_the_most_and_longest_names_fit_into_an_answer():
     names = tuple("\U0001f41d" * (LONGEST_LABEL - 4) + f"{n:04}" for n in range(MOST_LABELS))
     shared = dataclasses.replace(frame(), shared_labels=True, classes=MOST_LABELS)
-    answer = agreed(frame=shared, labels=names).to_json()
+    features = tuple("\U0001f41d" * (LONGEST_FEATURE - 4) + f"{n:04}" for n in range(MOST_FEATURES))
+    answer = agreed(frame=shared, labels=names, features=features).to_json()
     assert len(json.dumps(answer)) < LARGEST_ANSWER_BYTES - 2**14
-    assert Agreement.from_json(answer).labels == names
+    told = Agreement.from_json(answer)
+    assert (told.labels, told.features) == (names, features)
 
 
 @pytest.mark.parametrize("task", [agreed(), agreed(frame=body_frame())])
@@ -183,3 +188,43 @@ def test_the_remedy_for_another_shape_suits_the_data(tmp_path, table):
     for part in ("(3,): width, kind = a, kind = b", "indicators", "categories"):
         assert (part in problem) == table
     assert ("resize" in problem) != table
+
+
+TABLE = dataclasses.replace(
+    frame(), input_shape=(3,), layout=build_target("mlp", (3,), 3).layout.digest
+)
+
+
+def table(folder, head: str, line: str) -> Path:
+    rows = (line.format(n=n, text="ab"[n % 2], label=n % 3) for n in range(60))
+    (folder / "parts.csv").write_text("\n".join([head, *rows]))
+    return folder / "parts.csv"
+
+
+@pytest.mark.parametrize(
+    ("features", "part"),
+    [
+        (("width", "kind = a", "kind = b"), ""),
+        (("kind = a", "kind = b", "width"), 'another order, ["width", "kind = a", "kind = b"]'),
+        (("height", "kind = a", "kind = b"), 'without ["height"] and with ["width"]'),
+        ((), ""),
+    ],
+)
+def test_the_features_of_a_table_are_compared_by_name_and_order(tmp_path, features, part):
+    table(tmp_path, "width,kind,label", "{n},{text},{label}")
+    path = tmp_path / "site.toml"
+    path.write_text('name = "north"\ndata = "parts.csv"')
+    task = agreed(frame=TABLE, features=features)
+    problems = differences(Site.load(SiteFolder.read(path)), task)
+    assert len(problems) == bool(part)
+    assert all(part in problem for problem in problems)
+
+
+def test_a_new_site_makes_the_features_that_are_agreed_on(tmp_path):
+    data = table(tmp_path, "label,kind,more,width", "{label},a,{n},{n}")
+    features = ("width", "kind = a", "kind = b")
+    path = create_site(tmp_path / "north", "north", data, features=features)
+    site = Site.load(SiteFolder.read(path))
+    assert differences(site, agreed(frame=TABLE, features=features)) == []
+    plain = create_site(tmp_path / "south", "south", data)
+    assert Site.load(SiteFolder.read(plain)).encoding.features != features

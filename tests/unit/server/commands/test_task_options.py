@@ -154,8 +154,8 @@ def test_the_column_of_labels_can_be_named(tmp_path):
 def test_a_table_s_features_are_printed_as_settings_that_make_them_again(tmp_path):
     rows = (f"{n if n % 7 else ''},{'ab'[n % 2]},{n % 5},{n % 3}" for n in range(60))
     (tmp_path / "parts.csv").write_text("\n".join(["width,kind,depth,label", *rows]))
-    _, said = init(tmp_path, "--like", str(tmp_path / "parts.csv"))
-    lines = said.split("hand it these settings:\n")[1].splitlines()
+    config, said = init(tmp_path, "--like", str(tmp_path / "parts.csv"))
+    lines = said.split("can take them over:\n")[1].splitlines()
     settings = tomllib.loads(
         "\n".join(itertools.takewhile(lambda line: "/fed: a " not in line, lines))
     )
@@ -165,5 +165,9 @@ def test_a_table_s_features_are_printed_as_settings_that_make_them_again(tmp_pat
     reading = from_mapping(ReadingConfig, settings["data"], where="")
     raw = read_raw(tmp_path / "other.csv", reading)
     encoding = fit_encoding(raw, np.arange(60), reading, Findings(""))
-    assert encoding.features == ("width", "width is missing", "kind = a", "kind = b", "depth")
+    assert (
+        encoding.features
+        == config.features
+        == ("width", "width is missing", "kind = a", "kind = b", "depth")
+    )
     assert "remark: " in said
