@@ -138,6 +138,15 @@ def test_a_target_that_is_not_allowed_is_neither_imported_nor_built(tmp_path, mo
     assert "this" not in sys.modules
 
 
+def test_a_network_of_the_operator_s_own_that_fails_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "failing_network.py").write_text("def network(shape, classes):\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for target in ("failing_network:network", "failing_network:other", "no_such_module:network"):
+        task = agreed(frame=dataclasses.replace(frame(), target=target))
+        (problem,) = set(found(tmp_path, task, f"[policy]\ntargets = '{target}'"))
+        assert target in problem
+
+
 def test_a_network_that_is_too_large_is_not_built(tmp_path):
     task = agreed(frame=dataclasses.replace(frame(), classes=10**9))
     (problem,) = (text for text in found(tmp_path, task) if "network" in text)

@@ -54,6 +54,15 @@ def test_an_edit_takes_effect_and_an_invalid_one_is_named(tmp_path: Path) -> Non
         refresh(tmp_path / "f")
 
 
+def test_features_are_named_for_each_number_of_the_inputs(tmp_path: Path) -> None:
+    names = 'features=["width","height"]'
+    federation, _ = create(tmp_path / "f", {}, ["target.input_shape=[2]", names], {}, "--set")
+    assert federation.config.features == ("width", "height")
+    for shape in ("[3]", "[2,8,8]"):
+        with pytest.raises(ConfigError, match="features are named that the inputs do not have"):
+            create(tmp_path / "g", {}, [f"target.input_shape={shape}", names], {}, "--set")
+
+
 def test_until_a_site_has_registered_the_task_may_change(tmp_path: Path) -> None:
     create(tmp_path / "f", {}, SMALL, {}, "--set")
     registry = tmp_path / "f/registry"
