@@ -56,8 +56,6 @@ group = ""
 separator = ""
 decimal = ""
 encoding = ""
-# Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
-gaps = "indicator"
 # "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
 # The same for the channels of images.
 scale = "standard"
@@ -70,6 +68,7 @@ unlabelled = []
 # Where sites' tables may differ: the features that all have agreed on, so that every site has the
 # same ones. Columns in their order, and those with a feature that tells where values are missing.
 # The texts of a column follow in a section [data.categories], such as colour = ["red", "blue"].
+# Missing numbers: "indicator" (filled in, with one more feature), "median", "leave-out", "refuse".
 {features}
 
 [backbone]

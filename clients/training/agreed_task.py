@@ -156,8 +156,8 @@ def _require_features(site: Site, features: tuple[str, ...]) -> None:
             where="[data]",
             expected=listed_names(features),
             got=found or f"another order, {listed_names(own)}",
-            remedy="Write columns, indicators and [data.categories] into site.toml so that they "
-            "are; f2l-site init does so for a new site.",
+            remedy="Write columns, indicators, gaps and [data.categories] into site.toml so that "
+            "they are; f2l-site init does so for a new site.",
         )
 
 

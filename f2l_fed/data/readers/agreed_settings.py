@@ -25,6 +25,7 @@ def agreed_settings(features: Sequence[str]) -> list[str]:
     >>> print("\\n".join(agreed_settings(["width", "width is missing", "kind = a", "kind = b"])))
     columns = ["width", "kind"]
     indicators = ["width"]
+    gaps = "indicator"
     <BLANKLINE>
     [data.categories]
     "kind" = ["a", "b"]
@@ -39,7 +40,13 @@ def agreed_settings(features: Sequence[str]) -> list[str]:
             told.append(number)
         else:
             columns[feature] = []
-    lines = [f"columns = {_listed(columns)}", f"indicators = {_listed(told)}"]
+    # Where no feature tells of gaps, they may add none either.
+    gaps = "indicator" if told or not features else "median"
+    lines = [
+        f"columns = {_listed(columns)}",
+        f"indicators = {_listed(told)}",
+        f"gaps = {_text(gaps)}",
+    ]
     texts = [f"{_text(name)} = {_listed(values)}" for name, values in columns.items() if values]
     return [*lines, "", "[data.categories]", *texts] if texts else lines
 

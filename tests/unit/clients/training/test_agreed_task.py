@@ -231,6 +231,7 @@ def test_the_features_of_a_table_are_compared_by_name_and_order(tmp_path, featur
 
 def test_a_new_site_makes_the_features_that_are_agreed_on(tmp_path):
     data = table(tmp_path, "label,kind,more,width", "{label},a,{n},{n}")
+    data.write_text(data.read_text() + "\n1,a,7,")
     features = ("width", "kind = a", "kind = b")
     path = create_site(tmp_path / "north", "north", data, features=features)
     site = Site.load(SiteFolder.read(path))
