@@ -369,6 +369,16 @@ def test_the_pool_has_to_have_the_most_classes_of_the_range():
     assert "at least 6 (most_ways)" in str(error.value)
 
 
+def test_a_number_of_classes_that_nobody_asked_for_is_as_many_as_there_are():
+    part = split("few-shot", made(classes=3), config=replace(SMALL, ways=0))
+    assert {len(site.classes) for site in all_sites(part)} == {3} == {part.classes}
+    assert part.notes == ("The data have 3 classes, so each site has all of them in place of 5.",)
+    usual = split("few-shot", made(classes=8), config=replace(SMALL, ways=0))
+    assert (usual.classes, usual.notes) == (5, ())
+    with pytest.raises(DataError, match=r"at least 5 \(ways\), got 3"):
+        split("few-shot", made(classes=3), config=replace(SMALL, ways=5))
+
+
 @pytest.mark.parametrize("scenario", ["natural", "dirichlet"])
 def test_sites_of_two_classes_have_enough_examples_to_take_part(scenario):
     # Five shots of two classes would be ten examples, of which a site keeps two aside.
