@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from f2l_fed.errors import ConfigError, DataError, TargetError
 from f2l_fed.targets.backbone import Backbone, InstalledBackbone, features_of
@@ -20,6 +22,7 @@ from tests.support.backbones import (
     FEATURES,
     NETWORK,
     SHAPE,
+    SmallBackbone,
     backbone_file,
     installed,
     opened,
@@ -176,6 +179,51 @@ def test_features_that_say_nothing_are_refused():
         prepare_backbone(
             "torch.nn:Identity", None, BackboneFacts(input_shape=(3, 4, 5, 6), features=1)
         )
+
+
+class Unfit(SmallBackbone):
+    """A network that no site could agree with."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        made = super().forward(x)
+        if self.kind == "random":
+            return made + torch.rand(())
+        if self.kind == "counting":
+            self.seen += 1
+        if self.kind == "of its batch":
+            return made - made.mean(0)
+        return {"features": made} if self.kind == "dict" else made
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("random", "random, or changes"),
+        ("counting", "random, or changes"),
+        ("of_its_batch", "depend on the others of its batch"),
+        ("as_dict", "returns no tensor"),
+    ],
+)
+def test_a_backbone_that_sites_could_not_agree_on_is_not_prepared(kind, told):
+    with pytest.raises(TargetError, match=told):
+        prepare_backbone(f"{__name__}:{kind}", None, facts())
+
+
+random, counting, of_its_batch, as_dict = (
+    partial(Unfit, kind) for kind in ("random", "counting", "of its batch", "dict")
+)
+
+
+def test_a_network_s_own_scale_is_in_the_digest():
+    file = backbone_file()
+    own = {**file.network, "scale": torch.ones(3)}
+    other = {**own, "scale": torch.full((3,), 2.0)}
+    assert replace(file, network=own).part != replace(file, network=other).part
 
 
 def test_none_named_is_one_sentence(tmp_path):

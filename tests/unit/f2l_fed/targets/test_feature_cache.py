@@ -5,8 +5,10 @@ from __future__ import annotations
 import stat
 from dataclasses import replace
 
+import pytest
 import torch
 
+from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import features_of
 from f2l_fed.targets.feature_cache import FEATURES, cached_features
 from tests.support.backbones import SHAPE, installed, opened
@@ -27,10 +29,34 @@ def test_features_are_made_once(tmp_path):
     first = cached_features(tmp_path, backbone, parts, lambda *now: told.append(now))
     assert told == [(64, 73), (73, 73)]
     assert stat.S_IMODE((tmp_path / FEATURES).stat().st_mode) == 0o600
-    again = cached_features(tmp_path, without_code(backbone), parts)
+    again = cached_features(tmp_path, backbone, parts, lambda *now: told.append(now))
+    assert len(told) == 2
     for part, one, other in zip(parts, first, again, strict=True):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, features_of(backbone.module(), part))
+
+
+def test_another_network_makes_its_own(tmp_path):
+    backbone, x = opened(tmp_path), examples(5)
+    cached_features(tmp_path, backbone, (x,))
+    with pytest.raises(TargetError, match="can't be imported"):
+        cached_features(tmp_path, without_code(backbone), (x,))
+
+
+def test_features_that_are_not_finite_are_not_kept(tmp_path):
+    backbone, x = opened(tmp_path), examples(5)
+    x[2, 0, 3, 3] = torch.nan
+    with pytest.raises(DataError, match="1 of 5 examples are not finite"):
+        cached_features(tmp_path, backbone, (x,))
+    assert not (tmp_path / FEATURES).exists()
+
+
+def test_a_file_that_is_replaced_in_the_meantime_is_not_taken_for_the_one_before(tmp_path):
+    backbone, x = opened(tmp_path), examples(5)
+    installed(tmp_path, resize=(4, 4))
+    with pytest.raises(TargetError, match="has changed in the meantime"):
+        cached_features(tmp_path, backbone, (x,))
+    assert not (tmp_path / FEATURES).exists()
 
 
 def test_changed_examples_and_a_changed_backbone_are_noticed(tmp_path):

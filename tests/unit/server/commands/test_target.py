@@ -101,7 +101,11 @@ def test_features_are_centred_on_public_examples(tmp_path):
     ("more", "told"),
     [
         ((), "no shape of inputs is named"),
-        (("--input", "one"), "--input: not numbers"),
+        *(
+            (("--input", text), "--input: no sizes")
+            for text in ("one", "nan", "1,8.5,8", "-1,8,8", "1,,8", ",")
+        ),
+        (("--input", "1,8,8", "--resize", "inf,4"), "--resize: no sizes"),
         (("--input", "1,8,8", "--std", "0"), "std is out of range"),
         (("--input", "1,8,8", "--mean", "0.1,0.2"), "mean is out of range"),
         (("--input", "8", "--resize", "4,4"), "resize is out of range"),
