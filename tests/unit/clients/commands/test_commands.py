@@ -193,6 +193,19 @@ def test_the_doctor_looks_at_the_machine_where_the_site_file_is_broken(tmp_path,
     assert "GiB free in" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "--input", "new.csv", "--output", "nodir/out.csv"),
+        ("evaluate", "--data", "new.csv", "--picture", "nodir/calibration.svg"),
+    ],
+)
+def test_an_output_in_a_folder_that_is_absent_is_refused_first(tmp_path, f2l_site, words):
+    done = f2l_site(*words, tmp_path / "site.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nodir: there is no such folder. Make it first.\n"
+
+
 @pytest.mark.parametrize("name", ["North", "a.b", "a" * 64, "ä"])
 def test_a_name_that_no_site_may_have_is_refused_before_anything_is_written(
     tmp_path, f2l_site, name
