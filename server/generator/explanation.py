@@ -13,7 +13,6 @@ from f2l_fed.errors import ReleaseError, UsageError, ZooError
 from f2l_fed.explain.attribution import RefinementStep, held_out_attribution, refinement_step_of
 from f2l_fed.explain.explanation import EXPECTED, Explanation, explain, relative_changes
 from f2l_fed.local_training.candidate_kinds import PRIOR, is_sample
-from f2l_fed.targets.head_rows import padded
 from f2l_fed.zoo import Record
 from server.federation.folder import Federation
 from server.federation.release import Release
@@ -150,11 +149,12 @@ def _candidates(
     federation: Federation, release: Release, site: str, contexts: Tensor
 ) -> dict[str, Tensor]:
     """The prediction for a site's first record and what is drawn around it in a training round."""
-    made = candidates_for(federation, release.id, [site], contexts[None])[site][0]
     if federation.body is not None:
-        # The site's head has no rows for the classes that it lacks; records are compared with them.
-        largest = federation.target.layout
-        made = {kind: padded(head[None], largest)[0] for kind, head in made.items()}
+        # What the site is sent is predicted from all of its examples, by a map that knows its own
+        # records: most of it would be said to come from itself.
+        expected = federation.releases.expected(release.id)
+        return {EXPECTED: expected[release.sites.index(site), 0]}
+    made = candidates_for(federation, release.id, [site], contexts[None])[site][0]
     drawn = {kind: weights for kind, weights in made.items() if is_sample(kind)}
     return {EXPECTED: made[PRIOR], **drawn}
 

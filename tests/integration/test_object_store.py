@@ -18,8 +18,8 @@ from f2l_fed.config import load_config
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.zoo import Zoo
 from f2l_fed.zoo.storage import s3
-from server import cli
 from server.commands import server
+from server.commands.admin import app
 from server.federation.folder import Federation
 from server.generator.explanation import explain_site
 from tests.support.inline import run_inline
@@ -46,7 +46,7 @@ def reachable(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def admin(*words: object) -> str:
-    done = CliRunner().invoke(cli.admin_app, list(map(str, words)))
+    done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 

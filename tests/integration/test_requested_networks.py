@@ -20,7 +20,7 @@ from f2l_fed.evaluation.arm_names import GENERATED
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.finetune import STEPS
-from f2l_fed.wire.packing import unpack_task
+from f2l_fed.wire.packing import unpack_probe_reply, unpack_task
 from server.cluster.held_out import curves_of
 from tests.support.commands import in_process
 from tests.support.deployment import free_ports
@@ -74,7 +74,7 @@ def test_the_figures_of_a_table_are_those_of_the_network(center):
     assert curve[5] == pytest.approx(facts["accuracy"], abs=1e-6)
 
 
-def test_a_site_in_the_release_gets_what_is_expected_without_its_own_records(center):
+def test_a_site_in_the_release_gets_a_start_without_its_own_records_and_a_head_with_them(center):
     name = center.federation.releases.read("00001").sites[0]
     site = center.joined(name)
     requests = NetworkRequests(SiteFolder.read(site), now=now())
@@ -85,6 +85,9 @@ def test_a_site_in_the_release_gets_what_is_expected_without_its_own_records(cen
     task = unpack_task(requests.task(release, reply))
     (candidates,) = task.candidates
     expected = center.federation.releases.expected("00001")[0, 0]
+    if center.federation.body is not None:
+        (context,) = unpack_probe_reply(reply, center.federation.target.layout).probes
+        expected = center.federation.releases.generator("00001").expect(context[None])[0]
     assert close(candidates[PRIOR], expected)
     shown = generate(site)
     assert shown["model"]["release"] == "00001"

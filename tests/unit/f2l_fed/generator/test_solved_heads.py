@@ -109,8 +109,8 @@ def test_no_networks_are_solved_as_well():
 
 def test_a_network_that_goes_on_after_its_output_layer_is_refused():
     def factory():
-        return nn.Sequential(mlp((6,), 4, 5), nn.Softmax(dim=1))
+        return nn.Sequential(mlp((6,), 4, 5), nn.Tanh())
 
-    target = Target.of("softmax", factory, (6,), 4)
+    target = Target.of("bounded", factory, (6,), 4)
     with pytest.raises(TargetError, match="last step is its linear output layer"):
         SolvedHeads.of(target, target.initialise(rng())[None], rng(1))
