@@ -28,13 +28,13 @@ def doctor(site_file: SiteFile) -> None:
     from f2l_fed.core.machine_facts import proxy_section, room_section, version_section
     from f2l_fed.core.support_page import Section, page_text
 
-    now, problems, host = datetime.now(UTC), list[str](), ""
+    now, problems, to = datetime.now(UTC), list[str](), ("", 0)
     places = {"site": site_file.parent}
     sections: list[Section] = []
     try:
         site = SiteFolder.read(site_file)
         places["state"] = site.state
-        host = site.server.address.rpartition(":")[0]
+        to = site.server.host_and_port
         for part in (_site, _server, _files, _daemon):
             try:
                 sections += part(site, now, problems)
@@ -42,7 +42,7 @@ def doctor(site_file: SiteFile) -> None:
                 problems.append(str(error))
     except F2LError as error:
         problems.append(str(error))
-    sections += [room_section(places), proxy_section(host), version_section()]
+    sections += [room_section(places), proxy_section(*to), version_section()]
     found = Section("problems", tuple(("", problem) for problem in dict.fromkeys(problems)))
     print(page_text(f"f2l-site doctor, {now:%Y-%m-%d %H:%M} UTC", [found, *sections]))
     if problems:
@@ -54,6 +54,7 @@ def _site(site: SiteFolder, now: datetime, problems: list[str]) -> Iterator[Sect
     from clients.site.model_store import load_model
     from clients.site.sent_log import REFUSAL, budget_text
     from f2l_fed.core.support_page import Section
+    from f2l_fed.wire.refusals import told
 
     if problem := state_problem(site.state):
         problems.append(problem)
@@ -66,25 +67,25 @@ def _site(site: SiteFolder, now: datetime, problems: list[str]) -> Iterator[Sect
     if site.budget is not None:
         rows.append(("privacy budget", budget_text(site.budget.spent())))
     refusals = [entry for entry in entries if entry["kind"] == REFUSAL][-_LAST_REFUSALS:]
-    rows += [("refused", f"{one['fields'].get('code')}, {one['time']}") for one in refusals]
+    rows += [
+        ("refused", f"{told(str(one['fields'].get('code')))}, {one['time']}") for one in refusals
+    ]
     yield Section("site", tuple(rows))
 
 
 def _server(site: SiteFolder, now: datetime, problems: list[str]) -> Iterator[Section]:
     from clients.onboarding.server_connection import connection_problems, seconds_ahead
-    from f2l_fed.core.machine_facts import clock_section
-    from f2l_fed.core.proxies import proxy_to
+    from f2l_fed.core.machine_facts import clock_section, way_to
     from f2l_fed.core.support_page import Section
 
     server = site.server
     found = connection_problems(site, connect=True, now=now)
     problems += found
-    proxy = proxy_to(*server.host_and_port) if server.address else None
     yield Section(
         "server",
         (
             ("address", server.address or "none"),
-            ("way", f"through the proxy {proxy.address}" if proxy else "direct"),
+            ("way", way_to(*server.host_and_port) if server.address else "none"),
             ("connection", "has a problem" if found else "works"),
         ),
     )

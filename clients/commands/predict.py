@@ -59,6 +59,7 @@ def predict(
             where=str(output),
             remedy="Choose another, or replace it with --force.",
         )
+    _require_folder(output)
     folder = SiteFolder.read(site_file)
     predictor = _predictor(folder)
     if threshold is None:
@@ -107,8 +108,12 @@ def evaluate(
     from clients.site.site import SiteFolder
     from f2l_fed.data.readers.findings import Findings
 
-    if picture is not None and picture.suffix.lower() != ".svg":
-        raise UsageError("unknown format of pictures", where=str(picture), expected="an .svg file")
+    if picture is not None:
+        if picture.suffix.lower() != ".svg":
+            raise UsageError(
+                "unknown format of pictures", where=str(picture), expected="an .svg file"
+            )
+        _require_folder(picture)
     predictor = _predictor(SiteFolder.read(site_file))
     findings = Findings(str(data))
     measured = measure(predictor, predictor.labelled(data, findings))
@@ -139,6 +144,14 @@ def evaluate(
     say(f"calibration error {measured['calibration_error']:.3f}")
     if picture is not None:
         say(f"the calibration is drawn in {picture}")
+
+
+def _require_folder(output: Path) -> None:
+    """Raises UsageError unless the folder of a file that is to be written is there."""
+    if not output.absolute().parent.is_dir():
+        raise UsageError(
+            "there is no such folder", where=str(output.parent), remedy="Make it first."
+        )
 
 
 def _predictor(folder: SiteFolder) -> Predictor:

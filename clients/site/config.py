@@ -123,6 +123,13 @@ class SiteConfig:
 
 def read_config(path: Path) -> SiteConfig:
     """Reads ``site.toml``; raises ConfigError if it is invalid."""
+    if path.is_dir():
+        raise ConfigError(
+            "this is a folder",
+            where=str(path),
+            expected="the site's configuration",
+            remedy=f"Give {path / 'site.toml'}.",
+        )
     try:
         # Some editors begin a file with a mark of its encoding.
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))

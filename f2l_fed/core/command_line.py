@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, sentence
+
+T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended."""
@@ -66,8 +72,43 @@ def run_program(app: Callable[[], object]) -> None:
         raise
 
 
+def run_until_interrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine, which the first Ctrl-C cancels; until the program's end it is the last.
+
+    Args:
+        work: The coroutine; what it closes is closed without haste.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, when all is closed.
+    """
+
+    async def watched() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def interrupt() -> None:
+            # The loop would give SIGINT back to Python where it still handles it.
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            interrupted.append(True)
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        return await work
+
+    interrupted: list[bool] = []
+    try:
+        return asyncio.run(watched())
+    except asyncio.CancelledError:
+        if not interrupted:
+            raise
+        raise KeyboardInterrupt from None
+
+
 def tell_interruption(what_goes_on: str = "what was not finished can be started again") -> None:
-    """Prints the line that ends a command after Ctrl-C."""
+    """Prints the line that ends a command after Ctrl-C; a further one has no effect."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     print(f"interrupted: {what_goes_on}", file=sys.stderr, flush=True)
 
 

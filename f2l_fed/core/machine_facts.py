@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from urllib.request import proxy_bypass
 
 import f2l_fed
+from f2l_fed.core.proxies import proxy_to, without_user
 from f2l_fed.core.support_page import Section
+from f2l_fed.errors import ConfigError
 
 _PACKAGES = ("torch", "flwr", "ray", "grpcio", "protobuf", "cryptography", "numpy")
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_EXCEPTIONS = "no_proxy"
 _GIB = 2.0**30
 _SHARED_MEMORY = Path("/dev/shm")
 _LITTLE_BYTES = 2**30
@@ -56,22 +58,31 @@ def room_section(folders: Mapping[str, Path]) -> Section:
     return Section("room", tuple(rows))
 
 
-def proxy_section(host: str) -> Section:
-    """The proxies that the environment names, without users and passwords, and if they count.
+def proxy_section(host: str, port: int) -> Section:
+    """The proxies that the environment names, without users and passwords, and the one that counts.
 
     Args:
         host: The host that is to be reached; "" for none.
+        port: Its port.
     """
     found = {
-        name.lower(): value
+        name.lower(): value if name.lower() == _EXCEPTIONS else without_user(value)
         for name, value in sorted(os.environ.items())
-        if name.lower() in _PROXIES and value
+        if name.lower() in (*_PROXIES, _EXCEPTIONS) and value
     }
     rows = list(found.items())
     if found and host:
-        passed = proxy_bypass(host)
-        rows.append(("for this host", "passed by (no_proxy)" if passed else "not excepted"))
+        rows.append(("to the server", way_to(host, port)))
     return Section("proxies in the environment", tuple(rows))
+
+
+def way_to(host: str, port: int) -> str:
+    """The way that connections to a host and port take: direct, or through a proxy."""
+    try:
+        proxy = proxy_to(host, port)
+    except ConfigError as error:
+        return str(error)
+    return f"through the proxy {proxy.address}" if proxy else "direct"
 
 
 def clock_section(now: datetime, ahead_s: float | None) -> Section:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -16,6 +17,7 @@ from f2l_fed.core.addresses import LOOPBACK_NAMES
 from f2l_fed.errors import ConfigError
 
 _VARIABLES = ("https", "all")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,11 @@ def proxy_to(host: str, port: int) -> Proxy | None:
     url = next((named[name] for name in _VARIABLES if named.get(name)), "")
     if not url or _is_loopback(host) or _excepted(host, port, named.get("no", "")):
         return None
-    found = urlsplit(url if "://" in url else f"http://{url}")
     try:
-        if found.scheme != "http" or not found.hostname:
+        found = urlsplit(url if "://" in url else f"http://{url}")
+        # A "/", "?" or "#" in a password would make part of it the host.
+        rest = (found.path, found.query, found.fragment)
+        if found.scheme != "http" or not found.hostname or any("@" in part for part in rest):
             raise ValueError
         return Proxy(
             host=found.hostname,
@@ -72,10 +76,21 @@ def proxy_to(host: str, port: int) -> Proxy | None:
         raise ConfigError(
             "the proxy can't be used",
             where="https_proxy or all_proxy in the environment",
-            expected="http://host:port",
-            got=f"{found.scheme}://{found.hostname or ''}",
+            expected="http://host:port, a password percent-encoded",
+            got=without_user(url),
             remedy="Name an HTTP proxy, or except the server with no_proxy.",
         ) from None
+
+
+def without_user(url: str) -> str:
+    """A proxy's URL without user and password: its scheme, and what follows the last @.
+
+    >>> without_user("http://ann:p@ss/w0rd@proxy:3128")
+    'http://…@proxy:3128'
+    """
+    _, at, rest = url.rpartition("@")
+    scheme = _SCHEME.match(url)
+    return f"{scheme[0] if scheme else ''}…@{rest}" if at else url
 
 
 def _is_loopback(host: str) -> bool:

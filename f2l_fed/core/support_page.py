@@ -12,13 +12,22 @@ from f2l_fed.errors import shown
 
 _TAIL_BYTES = 2**18
 _LONGEST_LINE = 240
+_LONGEST_READ = 2**11
 
 _BLOCK = re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL)
-_USER = re.compile(r"[^/\s@]+:[^/\s@]*@")
-_NAMED = re.compile(
-    r"(?i)\b((?:proxy-)?authorization|bearer|token|secret|password|passwd|api[_-]?key)"
-    r"(\"?\s*[:=]\s*|\s+)(?:(?:basic|bearer)\s+)?(?:\"[^\"]*\"|[^\s\",;]{6,})"
+# Up to the last @, since a password may hold "@" and "/"; the second is without a scheme.
+_USER = re.compile(r"(?<=://)\S*@|(?<![^\s/@])[^/\s@]+:(?!//)\S*@")
+_NAME = (
+    r"(?:authorization|bearer|token|secret|passw(?:or)?d|passphrase|credentials?"
+    r"|(?:api|access|private)[_-]?key|(?<![a-z])pass(?![a-z]))"
 )
+_QUOTED = r"[bfru]{0,2}(?:\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?)"
+_SCHEME = r"(?:(?:basic|bearer|digest|negotiate|token)\s+)?"
+_NAMED = re.compile(
+    rf"(?i)({_NAME}[\w-]*(?:[\"']?\s*[:=]\s*|[\"']\s*,\s*)){_SCHEME}(?:{_QUOTED}|\S+)"
+)
+# After a name alone, only what doesn't look like the next word of a sentence.
+_SPOKEN = re.compile(rf"(?i)({_NAME}\s+)(?!…)(?:{_QUOTED}|(?=\S*[^a-z\s.,;])\S+|[^\s\",;]{{6,}})")
 _WORD = re.compile(r"[A-Za-z0-9+_=-]{32,}")
 _HEXADECIMAL = re.compile(r"[0-9a-fA-F]+")
 _ROUTINE = re.compile(r"\bINFO\b")
@@ -55,7 +64,7 @@ def page_text(title: str, sections: Iterable[Section]) -> str:
         lines += ["", section.title]
         width = max((len(name) for name, _ in section.rows), default=0)
         for name, value in section.rows or (("", "none"),):
-            clean = shown(without_secrets(value), _LONGEST_LINE)
+            clean = shown(without_secrets(value[:_LONGEST_READ]), _LONGEST_LINE)
             lines.append(f"  {name:{width}}  {clean}" if name else f"  {clean}")
     return "\n".join(lines)
 
@@ -68,7 +77,8 @@ def without_secrets(text: str) -> str:
     """
     text = _BLOCK.sub("…", text)
     text = _USER.sub("…@", text)
-    text = _NAMED.sub(r"\1\2…", text)
+    text = _NAMED.sub(r"\1…", text)
+    text = _SPOKEN.sub(r"\1…", text)
     return _WORD.sub(lambda word: "…" if _looks_random(word[0]) else word[0], text)
 
 

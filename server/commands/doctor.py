@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import ConfigError, F2LError
 from server.commands.connection import ConnectionOptions, connection_options
 
 if TYPE_CHECKING:
@@ -29,16 +29,21 @@ def doctor(
     ] = None,
 ) -> None:
     """Print one page for a support mail, without secrets; end with 1 if it has a problem."""
+    from f2l_fed.core.addresses import split_address
     from f2l_fed.core.machine_facts import proxy_section, room_section, version_section
     from f2l_fed.core.support_page import Section, page_text
 
     to, now, problems = connection_options(context), datetime.now(UTC), list[str]()
     sections = list(_server(to, now, problems))
+    try:
+        reached = split_address(to.server, "--server")
+    except ConfigError as error:
+        problems.append(str(error))
+        reached = "", 0
     if folder is not None:
         sections += _folder(folder, now, problems)
-    host = to.server.rpartition(":")[0]
     places = {"here": Path.cwd()} if folder is None else {"federation": folder}
-    sections += [room_section(places), proxy_section(host), version_section()]
+    sections += [room_section(places), proxy_section(*reached), version_section()]
     found = Section("problems", tuple(("", problem) for problem in dict.fromkeys(problems)))
     print(page_text(f"f2l-admin doctor, {now:%Y-%m-%d %H:%M} UTC", [found, *sections]))
     if problems:
@@ -120,11 +125,13 @@ def _folder(folder: Path, now: datetime, problems: list[str]) -> Iterator[Sectio
     """Ports, certificates and logs of a federation on this machine."""
     from f2l_fed.core.machine_facts import days_left
     from f2l_fed.core.support_page import Section, recent_errors
+    from server.federation.folder import Federation
     from server.federation.settings import read_settings
     from server.pki.expiry import certificate_ends, expiry_warnings
     from server.supervision.readiness import is_listened_on
 
     try:
+        Federation.open(folder)
         settings = read_settings(folder)
         addresses = {
             "sites": settings.listen if settings.gateway == "built-in" else "",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from f2l_fed.core.command_line import interruption_told
+from f2l_fed.core.command_line import interruption_told, run_until_interrupted
 from server.commands.connection import call, connection_options
 from server.commands.output import AsJson, print_record, print_rows
 
@@ -141,6 +140,6 @@ def _follow(context: typer.Context, as_json: bool, seconds: float) -> None:
         "the rounds go on at the server; f2l-admin round watch shows them, round abort ends them"
     )
     with interruption_told(goes_on):
-        well = asyncio.run(watched)
+        well = run_until_interrupted(watched)
     if not well:
         raise typer.Exit(1)

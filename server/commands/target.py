@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -133,8 +134,14 @@ def prepare(
     print(f'backbone = "{part.digest}"\nfeatures = {part.features}')
     print("Each site, which has the file and the network's code:")
     print("[backbone]")
-    print(visible(f'file = "{out.name}"'))
-    print(visible(f'network = "{network}"'))
+    print(f"file = {_quoted(out.name)}")
+    print(f"network = {_quoted(network)}")
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of TOML, in printable characters alone."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in quoted)
 
 
 def _sizes(option: str, text: str) -> tuple[int, ...]:

@@ -153,7 +153,7 @@ def prepare(
                 remedy="Leave it out, or choose another scenario.",
             )
         body = Body.of(federation.network)
-        if config.split.most_ways > config.split.ways:
+        if config.split.most_ways > config.split.usual_ways:
             require_any_classes(body)
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):
         raise UsageError(

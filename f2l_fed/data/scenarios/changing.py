@@ -98,7 +98,8 @@ def _no_camera(_: np.random.Generator) -> Camera | None:
 def _planned(
     pool: Pool, kind: _Kind, sites: int, held_out: int, seed: int, config: SplitConfig
 ) -> ScenarioPlan:
-    most, size = config.ways + _FURTHER, max(1, sites // _SITES_A_GROUP)
+    ways = config.usual_ways
+    most, size = ways + _FURTHER, max(1, sites // _SITES_A_GROUP)
     _require(pool, "classes", most, pool.classes)
     _require(pool, "training sites", len(_SCHEDULE) + 1, sites)
     if len(pool.shape) != 3:
@@ -120,8 +121,8 @@ def _planned(
         pool, range(pool.classes), draw, sites=sites, held_out=held_out, seed=seed, config=config
     )
 
-    def cut(site: SitePlan, ways: int) -> SitePlan:
-        known = site.classes[:ways]
+    def cut(site: SitePlan, count: int) -> SitePlan:
+        known = site.classes[:count]
         return replace(
             site,
             classes=tuple(range(pool.classes)) if kind.shared_labels else known,
@@ -130,7 +131,7 @@ def _planned(
         )
 
     # The last sites change, so that the first ones are the same in every federation of the size.
-    first = [cut(site, config.ways) for site in whole]
+    first = [cut(site, ways) for site in whole]
     changes = []
     for number, (after, what) in enumerate(_SCHEDULE, 1):
         for row in range(sites - number * size, sites - (number - 1) * size):
@@ -145,7 +146,7 @@ def _planned(
     rows = np.concatenate([part for site in last.values() for part in (site.train, site.test)])
     return ScenarioPlan(
         training=tuple(first),
-        seen=tuple(cut(site, config.ways) for site in seen),
+        seen=tuple(cut(site, ways) for site in seen),
         unseen=None,
         shared_labels=kind.shared_labels,
         disjoint=len(np.unique(rows)) == len(rows),

@@ -7,7 +7,10 @@ from math import isfinite
 
 from f2l_fed.errors import UsageError
 
-__all__ = ["SplitConfig", "require_positive"]
+__all__ = ["USUAL_WAYS", "SplitConfig", "require_positive"]
+
+USUAL_WAYS = 5
+"""Classes of a site in the few-shot scenarios where none are set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,8 @@ class SplitConfig:
     """Settings of the division of a pool among sites.
 
     Args:
-        ways: Classes of a site in the few-shot scenario.
+        ways: Classes of a site in the few-shot scenario; 0 for `USUAL_WAYS`, or all where the
+            data have fewer.
         most_ways: Most classes of a site there; if it is above ``ways``, the number of each site is
             drawn from ``ways`` to this.
         shots: Examples per class at training sites (few-shot, camera).
@@ -38,7 +42,7 @@ class SplitConfig:
         UsageError: If a value is out of range.
     """
 
-    ways: int = 5
+    ways: int = 0
     most_ways: int = 0
     shots: int = 50
     held_out_shots: int = 5
@@ -52,9 +56,9 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "most_ways" and not field.name.endswith("fraction"):
+            if field.name not in ("ways", "most_ways") and not field.name.endswith("fraction"):
                 require_positive(field.name, getattr(self, field.name))
-        if self.ways < 2:
+        if self.ways and self.ways < 2:
             raise UsageError("ways is too small", expected=">= 2", got=str(self.ways))
         if not 0 < self.held_out_fraction < 1:
             raise UsageError(
@@ -69,6 +73,15 @@ class SplitConfig:
                     expected="0 or more and below 1",
                     got=str(getattr(self, name)),
                 )
+
+    @property
+    def usual_ways(self) -> int:
+        """Classes of a site, where the data have as many."""
+        return self.ways or USUAL_WAYS
+
+    def ways_among(self, classes: int) -> int:
+        """Classes of a site where the data have so many; only a number that was set is a demand."""
+        return self.ways or min(USUAL_WAYS, classes)
 
     def least_shots(self, classes: int) -> int:
         """Examples per class of a held-out site: ``held_out_shots``, or as many as it needs to take

@@ -35,8 +35,9 @@ def plan_few_shot(
     Raises:
         DataError: If there are too few classes, or too few examples of a class.
     """
-    most = max(config.ways, config.most_ways)
-    setting = "most_ways" if most > config.ways else "ways"
+    fewest = config.ways_among(pool.classes)
+    most = max(fewest, config.most_ways)
+    setting = "most_ways" if most > fewest else "ways"
     if pool.classes < most:
         raise DataError(
             "there are too few classes for the few-shot scenario",
@@ -62,7 +63,7 @@ def plan_few_shot(
     def draw(
         rng: np.random.Generator, classes: Sequence[int]
     ) -> tuple[Sequence[int], Camera | None]:
-        ways = most if most == config.ways else int(rng.integers(config.ways, most + 1))
+        ways = most if most == fewest else int(rng.integers(fewest, most + 1))
         chosen = rng.permutation(classes)[:ways].tolist()
         return chosen, draw_quarter_turn(rng, pool.shape)
 
@@ -82,4 +83,15 @@ def plan_few_shot(
         unseen=held_out_unseen,
         shared_labels=False,
         disjoint=disjoint,
+        notes=_about_ways(pool, fewest, config),
+    )
+
+
+def _about_ways(pool: Pool, fewest: int, config: SplitConfig) -> tuple[str, ...]:
+    """The note on sites that have fewer classes than usual."""
+    if fewest == config.usual_ways:
+        return ()
+    return (
+        f"The data have {pool.classes} classes, so each site has all of them in place of "
+        f"{config.usual_ways}.",
     )

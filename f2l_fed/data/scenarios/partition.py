@@ -54,7 +54,7 @@ class Partition:
         pool: Names of the datasets.
         columns: The columns of a table or vector; empty for images.
         reading: Settings of every site's data.
-        notes: Sites that were left out, as sentences.
+        notes: Sites that were left out or have fewer classes than usual, as sentences.
         changes: Changes of sites between rounds, in their order.
     """
 
@@ -124,7 +124,7 @@ def partition(
     pool = merge_datasets(datasets)
     plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
     settled = settled_reading(pool, reading)
-    notes: list[str] = []
+    notes = list(plan.notes)
 
     def prepared(plans: Sequence[SitePlan], kind: str) -> tuple[SiteData, ...]:
         able = [site for site in plans if len(site.train) >= config.minimum_examples]

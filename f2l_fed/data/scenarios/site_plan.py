@@ -72,6 +72,7 @@ class ScenarioPlan:
         shared_labels: Whether a label means the same at every site.
         disjoint: Whether no two training sites have an example in common.
         changes: Of training sites between rounds, in their order.
+        notes: What differs from the settings, as sentences.
     """
 
     training: tuple[SitePlan, ...]
@@ -80,6 +81,7 @@ class ScenarioPlan:
     shared_labels: bool
     disjoint: bool
     changes: tuple[PlannedChange, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Scenario(Protocol):

@@ -51,6 +51,8 @@ def another(key, value):
     match value:
         case bool():
             return not value, str(not value).lower()
+        case int() if key == "split.ways":
+            return 3, "3"
         case int():
             return value + 1, str(value + 1)
         case float():

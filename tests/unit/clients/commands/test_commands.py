@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from clients.cli import site as entry_point
 from clients.client_app import app
 from clients.daemon.status_page import page_html
 from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
-from clients.site.sent_log import SentLog
+from clients.site.sent_log import REFUSAL, SentLog, utc_now
 from clients.site.site import open_site
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.local_training.config import Recipe
@@ -165,12 +165,45 @@ def test_the_doctor_shows_one_page_without_data_and_secrets(tmp_path, f2l_site, 
     assert "secret-word" not in done.stdout
 
 
+def test_the_doctor_says_refusals_in_words_and_which_way_it_takes(tmp_path, f2l_site, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    site = digits_site(tmp_path, more='[server]\naddress = "127.0.0.1:9"\ninsecure = true\n')
+    fields = ConfigRecord({"code": "too-few-examples"})
+    (tmp_path / "state").mkdir(exist_ok=True)
+    sent = SentLog.in_folder(tmp_path / "state")
+    sent.record(REFUSAL, 1, RecordDict({"meta": fields}), utc_now())
+    done = f2l_site("doctor", site)
+    assert "the site has too few examples (too-few-examples), " in done.stdout
+    assert "to the server  direct\n" in done.stdout
+    assert "not excepted" not in done.stdout
+
+
+def test_a_folder_in_place_of_the_site_file_is_answered_with_the_file(tmp_path, f2l_site):
+    digits_site(tmp_path)
+    done = f2l_site("check", tmp_path)
+    assert done.returncode == 2
+    assert f"this is a folder: expected the site's configuration. Give {tmp_path}" in done.stdout
+
+
 def test_the_doctor_looks_at_the_machine_where_the_site_file_is_broken(tmp_path, f2l_site):
     (tmp_path / "site.toml").write_text("name = ")
     done = f2l_site("doctor", tmp_path / "site.toml")
     assert done.returncode == 1
     assert "the site's configuration can't be read" in done.stdout
     assert "GiB free in" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "--input", "new.csv", "--output", "nodir/out.csv"),
+        ("evaluate", "--data", "new.csv", "--picture", "nodir/calibration.svg"),
+    ],
+)
+def test_an_output_in_a_folder_that_is_absent_is_refused_first(tmp_path, f2l_site, words):
+    done = f2l_site(*words, tmp_path / "site.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: nodir: there is no such folder. Make it first.\n"
 
 
 @pytest.mark.parametrize("name", ["North", "a.b", "a" * 64, "ä"])

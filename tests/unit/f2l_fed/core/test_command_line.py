@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
-from f2l_fed.core.command_line import interruption_told, run_program
+from f2l_fed.core.command_line import interruption_told, run_program, run_until_interrupted
 from f2l_fed.errors import F2LError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _interruptions() -> Iterator[None]:
+    """A program's end ignores further ones; those of the tests go on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def ended(work) -> int:
@@ -61,3 +77,34 @@ def test_a_character_that_the_terminal_lacks_is_shown_as_an_escape(monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     run_program(lambda: print("90 ± 2 in größe"))
     assert terminal.buffer.getvalue() == b"90 \\xb1 2 in gr\\xf6\\xdfe\n"
+
+
+def test_a_second_ctrl_c_has_no_effect_while_a_command_closes_and_ends(capsys):
+    done = []
+
+    async def watched() -> None:
+        try:
+            interrupt()
+            await asyncio.Event().wait()
+        finally:
+            interrupt()
+            await asyncio.sleep(0.01)
+            done.append("closed")
+
+    def work() -> None:
+        with interruption_told("the rounds go on"):
+            run_until_interrupted(watched())
+
+    assert ended(work) == 130
+    interrupt()
+    assert done == ["closed"]
+    assert capsys.readouterr().err == "interrupted: the rounds go on\n"
+
+
+def test_what_ends_by_itself_is_returned_and_ctrl_c_still_works():
+    async def two() -> int:
+        return 2
+
+    assert run_until_interrupted(two()) == 2
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()

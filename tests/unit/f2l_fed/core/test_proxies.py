@@ -58,7 +58,16 @@ def test_exceptions_are_names_addresses_and_networks(monkeypatch, host, exceptio
     assert (proxy_to(host, 8443) is None) == direct
 
 
-@pytest.mark.parametrize("url", ["socks5://ann:secret@proxy:1080", "https://proxy:1", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "socks5://ann:secret@proxy:1080",
+        "https://proxy:1",
+        "http://",
+        "http://ann:p@secret/w0rd@proxy:3128",
+        "http://ann:[secret@proxy",
+    ],
+)
 def test_another_kind_of_proxy_is_refused_without_its_password(monkeypatch, url):
     monkeypatch.setenv("https_proxy", url)
     with pytest.raises(ConfigError, match="the proxy can't be used") as refusal:

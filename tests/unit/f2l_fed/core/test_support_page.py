@@ -29,8 +29,20 @@ WORD, DIGITS = secrets.token_urlsafe(32), secrets.token_hex(32)
         (f"went to {WORD} again", WORD),
         (f"went to {DIGITS} again", DIGITS),
         (KEY.decode(), KEY.decode().splitlines()[1]),
+        ("via http://ann:p@sw0rd@proxy", "sw0rd"),
+        ("via http://ann:p@ss/w0rd@proxy", "w0rd"),
+        ("ann:p@ss/w0rd@proxy", "w0rd"),
+        ("http://tokenghp1234@proxy", "ghp1234"),
+        ("AWS_SECRET_ACCESS_KEY=abcd/efgh+ijkl/mnop==", "mnop"),
+        ("DB_PASS=abc", "abc"),
+        ("token=abc12", "abc12"),
+        ("--password abc12", "abc12"),
+        ("password: 'hunter2 long'", "long"),
+        ('"api_key": "a \\" quoted"', "quoted"),
+        ("('authorization', 'Bearer ab12')", "ab12"),
+        ("Authorization: Negotiate ab12", "ab12"),
     ],
-    ids=range(8),
+    ids=range(20),
 )
 def test_secrets_are_left_out(text, secret):
     assert secret not in without_secrets(text)
@@ -43,6 +55,8 @@ def test_secrets_are_left_out(text, secret):
         "fed.example.org:8443: the server can't be reached: unknown host name.",
         "/srv/federations/central/certificates/admin/tls.crt can't be read",
         "2 days left, until 2030-01-03",
+        "via http://…@proxy:3128",
+        "the token is bad",
     ],
 )
 def test_what_helps_stays(text):

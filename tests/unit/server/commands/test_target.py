@@ -65,7 +65,7 @@ def prepared(*more):
 
 
 def test_a_prepared_backbone_comes_with_the_settings_of_federation_and_sites(tmp_path):
-    out = tmp_path / "backbone.safetensors"
+    out = tmp_path / 'the "best"\\\x7f.safetensors'
     done = prepared(str(out), "--input", "1,8,8", "--mean", "0.3", "--std", "0.4")
     assert done.returncode == 0, done.stderr
     of_federation, of_sites = done.stdout.split("number of classes:\n")[1].split(
@@ -77,7 +77,7 @@ def test_a_prepared_backbone_comes_with_the_settings_of_federation_and_sites(tmp
     federation = Federation.create(tmp_path / "federation", config)
     assert federation.target.layout.shapes == ((5, FEATURES), (5,))
     site = tomllib.loads(of_sites)["backbone"]
-    assert BackboneConfig(**site) == BackboneConfig(file="backbone.safetensors", network=NETWORK)
+    assert BackboneConfig(**site) == BackboneConfig(file=out.name, network=NETWORK)
     again = prepared(str(out), "--input", "1,8,8")
     assert again.returncode == 2
     assert "exists already" in again.stderr

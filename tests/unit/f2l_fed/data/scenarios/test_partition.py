@@ -350,25 +350,6 @@ def test_a_misspelt_scenario_is_answered_with_the_nearest_one():
         split("fewshot")
 
 
-def test_few_shot_sites_have_different_numbers_of_classes_where_there_is_a_range():
-    config = replace(SMALL, ways=3, most_ways=6)
-    part = split("few-shot", made(classes=20), sites=40, held_out=20, config=config)
-    counts = [len(site.classes) for site in part.sites]
-    assert set(counts) == {3, 4, 5, 6}
-    assert part.classes == 6
-    for site in all_sites(part):
-        assert sorted(set(site.y_train.tolist())) == list(range(len(site.classes)))
-        assert len(site.x_train) == len(site.classes) * (4 if site in part.sites else 2)
-    one = split("few-shot", made(classes=20), sites=40, config=replace(config, most_ways=0))
-    assert {len(site.classes) for site in one.sites} == {3}
-
-
-def test_the_pool_has_to_have_the_most_classes_of_the_range():
-    with pytest.raises(DataError, match="too few classes") as error:
-        split("few-shot", made(classes=5), config=replace(SMALL, most_ways=6))
-    assert "at least 6 (most_ways)" in str(error.value)
-
-
 @pytest.mark.parametrize("scenario", ["natural", "dirichlet"])
 def test_sites_of_two_classes_have_enough_examples_to_take_part(scenario):
     # Five shots of two classes would be ten examples, of which a site keeps two aside.
