@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from clients.site.policy import (
@@ -69,35 +69,29 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
     if not leaving(own, frame):
         found.append(_sentence("answer-not-allowed"))
     count, private = len(own.train.y), bool(site.config.privacy.epsilon)
-    allowed = frame.target in policy.targets.split()
-    for task in (_task(agreement, ""), _task(agreement, _ANY_RELEASE)):
-        work = work_of(own, task)
+    tasks = [_task(agreement, ""), _task(agreement, _ANY_RELEASE)]
+    works = [work_of(own, task) for task in tasks]
+    for task, work in zip(tasks, works, strict=True):
         for recipe in (*recipes_of(task, count), frame.probe):
             codes = refused_of(policy, frame.target, recipe, count)
             found += [_sentence(code) for code in codes if code != _CHECKED_ELSEWHERE]
         try_(partial(allow_work, policy, work))
         if not private:
             try_(partial(allow_batch, policy, work, count))
-        if allowed:
-            try_(partial(_allow_size, policy, frame, work))
-    if allowed:
+    if frame.target in policy.targets.split():
         # A module of the operator's own, or one that the policy allows: others are not built, and
         # none of forbidden size.
-        try_(partial(_build, policy, frame, work))
+        try_(partial(_build, policy, frame, works))
     if frame.body_layout:
         try_(partial(allow_heads, own, frame))
     return list(dict.fromkeys(found))
 
 
-def _allow_size(policy: PolicyConfig, frame: Frame, work: Work) -> None:
-    """Raises PolicyRefusal if the network is larger than allowed, which is found without it."""
+def _build(policy: PolicyConfig, frame: Frame, works: Sequence[Work]) -> None:
+    """Builds the network of tasks unless it is larger than allowed, which is found without it."""
     size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
-    allow_network(policy, size, work)
-
-
-def _build(policy: PolicyConfig, frame: Frame, work: Work) -> None:
-    """Builds the network of a task unless it is larger than allowed."""
-    _allow_size(policy, frame, work)
+    for work in works:
+        allow_network(policy, size, work)
     target_of(frame)
 
 

@@ -37,18 +37,6 @@ class HeadPairs:
     all: Tensor
 
 
-def context_head(body: Body, features: Tensor, y: Tensor, config: HeadConfig) -> Tensor:
-    """(H,) float32, the head on some examples that is a site's context.
-
-    Args:
-        body: The body.
-        features: (n, F) float32, of these examples.
-        y: (n,) int64.
-        config: Strengths.
-    """
-    return _head(body, features, y, strength=config.context / len(y))
-
-
 @torch.no_grad()
 def head_pairs(
     body: Body,
@@ -89,18 +77,19 @@ def head_pairs(
 
 
 @torch.no_grad()
-def site_context(
-    body: Body,
-    weights: Tensor,
-    x: Tensor,
-    y: Tensor,
-    config: HeadConfig,
-) -> Tensor:
-    """(H,) float32, a site's context: a head on all of its examples.
+def site_context(body: Body, weights: Tensor, x: Tensor, y: Tensor, config: HeadConfig) -> Tensor:
+    """(H,) float32, a site's context: a head on all of its examples, towards zero.
 
     The map is fitted on heads of few; one of more examples is nearer to what it would say.
+
+    Args:
+        body: The body.
+        weights: (B,) float32.
+        x: (n, *input_shape) float32.
+        y: (n,) int64.
+        config: Strengths.
     """
-    return context_head(body, body.features(weights, x), y, config)
+    return _head(body, body.features(weights, x), y, strength=config.context / len(y))
 
 
 @torch.no_grad()
@@ -118,9 +107,9 @@ def adapted_head(
         y: (n,) int64.
         config: Strengths.
     """
-    features = body.features(weights, x)
     if generated is None:
-        return context_head(body, features, y, config)
+        return site_context(body, weights, x, y, config)
+    features = body.features(weights, x)
     return _head(body, features, y, strength=config.pull / len(y), towards=generated)
 
 

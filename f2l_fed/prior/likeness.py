@@ -71,12 +71,14 @@ class LikenessGate:
         """
         if not len(self.centroids):
             return contexts.new_ones(len(contexts))
-        factors = self.factors_at(mean_likeness(contexts + added, self.centroids))
-        return 1 + (factors - 1) * self._certainty(contexts)
+        return self.factors_of(contexts, mean_likeness(contexts + added, self.centroids))
 
-    def _certainty(self, contexts: Tensor) -> Tensor:
-        """The lengths of (…, K, R) contexts relative to the usual one, at most 1; (…)."""
-        return (_row_length(contexts) / self.length).clamp(max=1) if self.length else torch.ones(())
+    def factors_of(self, contexts: Tensor, likeness: Tensor) -> Tensor:
+        """The factors of (…, K, R) contexts at a likeness, (…); the shorter, the nearer to 1."""
+        factors = self.factors_at(likeness)
+        if not self.length:
+            return factors
+        return 1 + (factors - 1) * (_row_length(contexts) / self.length).clamp(max=1)
 
     def factors_at(self, likeness: Tensor) -> Tensor:
         """The factors at any likeness, in its shape."""
@@ -155,8 +157,7 @@ def fit_gate(contexts: Tensor, weights: Tensor, held_out: Tensor, strength: floa
         clusters.centroids,
     )
     gate = replace(gate, length=_row_length(contexts).median())
-    certain = gate._certainty(contexts)
-    return GateFit(gate=gate, held_out=1 + (gate.factors_at(familiar) - 1) * certain)
+    return GateFit(gate=gate, held_out=gate.factors_of(contexts, familiar))
 
 
 def _chosen(of: int, most: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.imports import imported
-from f2l_fed.targets.inspection import told
+from f2l_fed.targets.inspection import as_network, told
 
 _WHERE = "[backbone] network"
 _TIMM, _FOLDER = "timm", "hf"
@@ -56,11 +56,4 @@ def backbone_network(name: str) -> nn.Module:
                 got=f"{name!r} ({told(error)})",
                 remedy="" if kind == _TIMM else "Its factory is called without arguments.",
             ) from error
-    if not isinstance(network, nn.Module):
-        raise TargetError(
-            "the factory does not return a network",
-            where=_WHERE,
-            expected="a torch.nn.Module",
-            got=type(network).__name__,
-        )
-    return network.eval()
+    return as_network(network, where=_WHERE).eval()

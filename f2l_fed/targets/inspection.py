@@ -37,13 +37,7 @@ def fresh_network(
                 got=told(error),
                 remedy="It is called with the shape of one input and the number of classes.",
             ) from error
-        if not isinstance(network, nn.Module):
-            raise TargetError(
-                "the factory does not return a network",
-                where=where,
-                expected="a torch.nn.Module",
-                got=type(network).__name__,
-            )
+        network = as_network(network, where=where)
         # Dropout would make the outputs depend on more than weights and inputs.
         network.eval()
         tensors = (*network.parameters(), *network.buffers())
@@ -52,6 +46,18 @@ def fresh_network(
         ):
             called(network, torch.zeros(2, *input_shape), where=where)
     return network
+
+
+def as_network(made: object, *, where: str) -> nn.Module:
+    """The network that a factory has made; raises TargetError if it is none."""
+    if not isinstance(made, nn.Module):
+        raise TargetError(
+            "the factory does not return a network",
+            where=where,
+            expected="a torch.nn.Module",
+            got=type(made).__name__,
+        )
+    return made
 
 
 @torch.no_grad()

@@ -11,7 +11,6 @@ from f2l_fed.data.scenarios.balanced import plan_seen_classes
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
-from f2l_fed.errors import DataError
 
 
 def plan_camera(
@@ -29,14 +28,7 @@ def plan_camera(
     Raises:
         DataError: If the examples are no images, or there are too few of a class.
     """
-    if len(pool.shape) != 3:
-        raise DataError(
-            "the camera scenario needs images",
-            where=", ".join(pool.names),
-            expected="(n, H, W) or (n, H, W, 3)",
-            got=f"vectors of {pool.shape[0]} features",
-            remedy="Choose another scenario for vectors.",
-        )
+    pool.require_images("the camera scenario needs images")
 
     def draw(
         rng: np.random.Generator, classes: Sequence[int]

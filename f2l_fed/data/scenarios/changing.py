@@ -102,14 +102,7 @@ def _planned(
     most, size = ways + _FURTHER, max(1, sites // _SITES_A_GROUP)
     _require(pool, "classes", most, pool.classes)
     _require(pool, "training sites", len(_SCHEDULE) + 1, sites)
-    if len(pool.shape) != 3:
-        raise DataError(
-            "the sites of a changing federation get other cameras, which needs images",
-            where=", ".join(pool.names),
-            expected="(n, H, W) or (n, H, W, 3)",
-            got=f"vectors of {pool.shape[0]} features",
-            remedy="Choose another scenario for vectors.",
-        )
+    pool.require_images("the sites of a changing federation get other cameras, which needs images")
 
     def draw(
         rng: np.random.Generator, classes: Sequence[int]

@@ -48,6 +48,17 @@ class Pool:
         """Shape of one example."""
         return self.x.shape[1:]
 
+    def require_images(self, why: str) -> None:
+        """Raises DataError, which says why images are needed, unless the examples are images."""
+        if len(self.shape) != 3:
+            raise DataError(
+                why,
+                where=", ".join(self.names),
+                expected="(n, H, W) or (n, H, W, 3)",
+                got=f"vectors of {self.shape[0]} features",
+                remedy="Choose another scenario for vectors.",
+            )
+
     def rows(self, label: int) -> IntArray:
         """Finds the examples of one pool class, in order."""
         return np.flatnonzero(self.y == label)

@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from clients.site.model_store import Model, ModelFacts
 from clients.site.prediction import Predictor
 from clients.site.site import open_site
-from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.targets import build_target
 from tests.support.checked_site import site_on
+from tests.support.site_models import network_of
 
 
 def floats(path: Path, pixels: np.ndarray) -> None:
@@ -29,33 +28,15 @@ def test_a_dark_image_of_floats_has_the_white_of_the_training(tmp_path):
         floats(tmp_path / "d" / "ab"[n % 2] / f"{n}.tif", 50 + 200 * rng.random((6, 8)))
     site = open_site(site_on(tmp_path / "d"))
     assert site.encoding.white == 255
-    target = build_target("cnn-xs", (1, 6, 8), 2)
-    facts = ModelFacts(
-        site="north",
-        time="",
-        target="cnn-xs",
-        classes=2,
-        labels=site.labels,
-        input_shape=(1, 6, 8),
-        lineage="",
-        round=1,
-        release="",
-        chosen="prior",
-        layout=target.layout.digest,
-        steps=0,
-        accuracy_before=0,
-        accuracy=0,
-        encoding=site.encoding.text,
-    )
-    weights = torch.randn(target.layout.size, generator=generator_for("white")) / 3
-    model = Model(weights=weights, layout=target.layout, facts=facts)
+    model = network_of(site, site.labels, "white")
     predictor = Predictor(model=model, reading=site.config.data)
     assert predictor.encoding == site.encoding
     floats(tmp_path / "new/a/dark.tif", np.full((6, 8), 0.9))
     findings = Findings("")
     _, batches = predictor.predict(tmp_path / "new", findings, threshold=0.0)
     ((told,),) = batches
-    dark = target.logits(weights, torch.full((1, 1, 6, 8), 1 / 255)).softmax(1)
+    network = build_target("cnn-xs", (1, 6, 8), 2)
+    dark = network.logits(model.weights, torch.full((1, 1, 6, 8), 1 / 255)).softmax(1)
     assert told.probability == pytest.approx(dark.max().item(), abs=1e-5)
     examples = predictor.labelled(tmp_path / "new", findings)
     assert examples.x.flatten().tolist() == pytest.approx([1 / 255] * 48)

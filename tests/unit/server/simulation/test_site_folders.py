@@ -14,12 +14,10 @@ import torch
 from clients.onboarding.site_template import create_site
 from clients.site.config import read_config
 from clients.site.exported_program import export_model
-from clients.site.model_store import Model, ModelFacts
 from clients.site.policy import PolicyConfig
 from clients.site.prediction import Predictor
 from clients.site.site import Site, open_site
 from f2l_fed.config import load_simulation_config
-from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data import Partition, SiteData
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.scenarios.partition import LIKE_SITES
@@ -27,6 +25,7 @@ from f2l_fed.errors import DataError
 from f2l_fed.targets import build_target
 from server.simulation.setup import Simulation, prepare
 from tests.support.checked_site import write_picture
+from tests.support.site_models import network_of
 
 GROUP = 'group = "part"'
 NAMES = ("north", "south", "west")
@@ -85,31 +84,6 @@ def settled(tmp_path: Path, name: str, data: Path, like: Path) -> Site:
             text = re.sub(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
     file.write_text(text)
     return open_site(file)
-
-
-def network_of(site: Site) -> Model:
-    """Some network on the site's inputs."""
-    shape = tuple(site.train.x.shape[1:])
-    target = build_target("cnn-xs" if len(shape) == 3 else "mlp", shape, len(LABELS))
-    facts = ModelFacts(
-        site=site.config.name,
-        time="",
-        target=target.name,
-        classes=len(LABELS),
-        labels=LABELS,
-        input_shape=shape,
-        lineage="",
-        round=1,
-        release="",
-        chosen="prior",
-        layout=target.layout.digest,
-        steps=0,
-        accuracy_before=0,
-        accuracy=0,
-        encoding=site.encoding.text,
-    )
-    weights = torch.randn(target.layout.size, generator=generator_for("both ways")) / 3
-    return Model(weights=weights, layout=target.layout, facts=facts)
 
 
 def assert_same(divided: SiteData, site: Site) -> None:
@@ -189,7 +163,7 @@ def test_predictions_for_a_table_are_those_of_the_network_and_of_its_program(tmp
     divided = simulated(tmp_path, data, "data.label=result", "split.held_out_shots=8")
     one = divided.sites[0]
     site = open_site(tmp_path / "out/sites/site-000/site.toml")
-    model = network_of(site)
+    model = network_of(site, LABELS, "both ways")
     predictor = Predictor(model=model, reading=site.config.data)
     told = probabilities(predictor, data[one.name])
     export_model(model, tmp_path / "model")
@@ -223,7 +197,7 @@ def test_images_and_their_predictions(tmp_path, scale):
     if scale:
         assert float(real.train.x.mean()) == pytest.approx(0, abs=1e-5)
         assert float(real.train.x.std(correction=0)) == pytest.approx(1, abs=1e-5)
-    model = network_of(real)
+    model = network_of(real, LABELS, "both ways")
     told = probabilities(Predictor(model=model, reading=real.config.data), data[one.name])
     export_model(model, tmp_path / "model")
     program = torch.export.load(tmp_path / "model/model.pt2").module()

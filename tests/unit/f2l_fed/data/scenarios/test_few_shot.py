@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 
 from f2l_fed.core.random_streams import stream
-from f2l_fed.data import Dataset, Partition, SiteData, SplitConfig, partition
+from f2l_fed.data import Dataset, Partition, SplitConfig, partition
 from f2l_fed.data.dataset import as_dataset
 from f2l_fed.errors import DataError
-
-SMALL = SplitConfig(
-    ways=3,
-    shots=4,
-    validation_fraction=0,
-    validation_per_class=2,
-    held_out_shots=2,
-    test_per_class=3,
-    minimum_examples=1,
-)
+from tests.support.partitions import SMALL, all_sites
 
 
 def made(classes: int, per_class: int = 40) -> Dataset:
@@ -32,10 +23,6 @@ def split(
     data: Dataset, sites: int = 3, held_out: int = 2, config: SplitConfig = SMALL
 ) -> Partition:
     return partition("few-shot", (data,), sites=sites, held_out=held_out, seed=0, config=config)
-
-
-def all_sites(part: Partition) -> list[SiteData]:
-    return [*part.sites, *(part.held_out["seen"] or ()), *(part.held_out["unseen"] or ())]
 
 
 def test_few_shot_sites_have_different_numbers_of_classes_where_there_is_a_range():

@@ -14,7 +14,6 @@ from f2l_fed.data import (
     SCENARIOS,
     Dataset,
     Partition,
-    SiteData,
     SplitConfig,
     load_dataset,
     partition,
@@ -23,16 +22,7 @@ from f2l_fed.data.dataset import as_dataset
 from f2l_fed.data.scenarios.pool import Pool, merge_datasets
 from f2l_fed.data.scenarios.site_plan import ScenarioPlan
 from f2l_fed.errors import DataError, UsageError
-
-SMALL = SplitConfig(
-    ways=3,
-    shots=4,
-    validation_fraction=0,
-    validation_per_class=2,
-    held_out_shots=2,
-    test_per_class=3,
-    minimum_examples=1,
-)
+from tests.support.partitions import SMALL, all_sites
 
 
 def made(
@@ -57,10 +47,6 @@ def planned(scenario: str, pool: Pool, **changes) -> ScenarioPlan:
 def split(scenario: str, *datasets: Dataset, **changes) -> Partition:
     arguments = {"sites": few_sites(scenario), "held_out": 2, "seed": 0, "config": SMALL} | changes
     return partition(scenario, datasets or (made(),), **arguments)
-
-
-def all_sites(part: Partition) -> list[SiteData]:
-    return [*part.sites, *part.held_out["seen"], *(part.held_out["unseen"] or ())]
 
 
 def every_byte(part: Partition) -> bytes:
