@@ -58,7 +58,7 @@ def prepare(site: SiteFolder) -> Launch:
         flower / "node.toml", f"site = {json.dumps(str(site.file), ensure_ascii=False)}\n"
     )
     commands = {
-        "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
+        "flower-superexec": [sys.executable, "-m", "clients.daemon.superexec_main"],
         "flwr-clientapp": [sys.executable, "-m", "clients.daemon.clientapp_main"],
     }
     for name, command in commands.items():
