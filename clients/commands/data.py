@@ -21,7 +21,7 @@ data = typer.Typer(
 def show_preview(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Show ten examples, the balance of classes, the split, and what was converted."""
     from clients.site.preview import picture_text, preview, vector_text
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     shown = preview(SiteFolder.read(site_file))
     if as_json:

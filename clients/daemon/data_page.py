@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from clients.site.preview import DataPreview, preview, vector_text
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import visible
 
 _SIDE = 96

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.flower.inner_access import SOCKET
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from clients.site.site import Site, SiteFolder
+from clients.site.site import Site
 from clients.site.site_examples import Examples
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import DataError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.feature_cache import cached_features

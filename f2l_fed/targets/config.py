@@ -15,6 +15,9 @@ ADAPTED = ("head", "all")
 ADAPTER = "adapter"
 """The name of a head on the features of a pretrained, frozen backbone."""
 
+FEWEST = 2
+"""Smallest number of classes of a site."""
+
 _NOT_YET = ("lora", "norm-bias", "last-block")
 
 
