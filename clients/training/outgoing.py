@@ -11,6 +11,7 @@ from clients.site.sent_log import array_bytes, utc_now
 from clients.site.site import Site
 from clients.training.accepted_request import body_of, target_of, work_of
 from clients.training.task import respond, respond_to_probe
+from f2l_fed.wire.known import Known, chosen_starts, repeated
 from f2l_fed.wire.packing import (
     pack_probe_reply,
     pack_update,
@@ -18,6 +19,7 @@ from f2l_fed.wire.packing import (
     unpack_task,
     version_of,
 )
+from f2l_fed.wire.protocol import codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def probe_message(site: Site, content: RecordDict, *, app: str | None) -> Outgoi
     request = unpack_probe_request(content)
     reply = respond_to_probe(site, request, app=app)
     layout, version = target_of(request.frame).layout, version_of(content)
-    packed = pack_probe_reply(reply, layout, protocol=version)
+    packed = pack_probe_reply(reply, layout, protocol=version, coded=codes(content))
     return OutgoingMessage("probe", 0, packed, work_of(site, request))
 
 
@@ -84,7 +86,17 @@ def update_message(site: Site, content: RecordDict, *, app: str) -> OutgoingMess
     update, changes = respond(site, request, app=app)
     layout, version = target_of(request.frame).layout, version_of(content)
     body = body_of(request.frame)
+    if body is not None:
+        known = Known(body=request.anchor)
+    elif request.frame.shared is not None:
+        known = Known(starts=repeated(request.anchor, len(update.weights)))
+    else:
+        known = Known(starts=chosen_starts(request.candidates, update.chosen))
     packed = pack_update(
-        update, layout, body=None if body is None else body.layout, protocol=version
+        update,
+        layout,
+        body=None if body is None else body.layout,
+        protocol=version,
+        known=known if codes(content) else None,
     )
     return OutgoingMessage("update", request.round, packed, work_of(site, request), changes)

@@ -14,9 +14,11 @@ from flwr.app import ConfigRecord, RecordDict
 from f2l_fed.errors import WireError, shown
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire import protocol_3, protocol_4
+from f2l_fed.wire.coding import CODING
 from f2l_fed.wire.fields import CountMismatch, config_of, typed
+from f2l_fed.wire.known import NOTHING, Known
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Refusal, Task, Update
-from f2l_fed.wire.protocol import LATEST, OLDEST, SPOKEN
+from f2l_fed.wire.protocol import CODED, LATEST, OLDEST, SPOKEN
 from f2l_fed.wire.refusals import FAILED, LONGEST_CODE
 
 __all__ = [
@@ -55,14 +57,22 @@ def version_of(request: RecordDict) -> int:
     return version
 
 
-def pack_probe_request(request: ProbeRequest, *, protocol: int = LATEST) -> RecordDict:
+def pack_probe_request(
+    request: ProbeRequest, *, protocol: int = LATEST, asks_coded: bool = False
+) -> RecordDict:
     """Packs a probe request.
+
+    Args:
+        request: The request.
+        protocol: Version of the protocol.
+        asks_coded: Whether the reply may be coded.
 
     Raises:
         WireError: If this version of the protocol has no such message.
     """
-    content: RecordDict = _PROTOCOLS[protocol].pack_probe_request(request)
-    return content
+    if protocol == protocol_3.VERSION:
+        return protocol_3.pack_probe_request(request)
+    return protocol_4.pack_probe_request(request, asks_coded=asks_coded)
 
 
 def unpack_probe_request(content: RecordDict) -> ProbeRequest:
@@ -75,14 +85,23 @@ def unpack_probe_request(content: RecordDict) -> ProbeRequest:
     return request
 
 
-def pack_task(task: Task, *, protocol: int = LATEST) -> RecordDict:
+def pack_task(
+    task: Task, *, protocol: int = LATEST, coded: bool = False, asks_coded: bool = False
+) -> RecordDict:
     """Packs a task.
+
+    Args:
+        task: The task.
+        protocol: Version of the protocol.
+        coded: Whether its candidates are coded, which the site has to read.
+        asks_coded: Whether the answer may be coded.
 
     Raises:
         WireError: If this version of the protocol has no such message.
     """
-    content: RecordDict = _PROTOCOLS[protocol].pack_task(task)
-    return content
+    if protocol == protocol_3.VERSION:
+        return protocol_3.pack_task(task)
+    return protocol_4.pack_task(task, coded=coded, asks_coded=asks_coded)
 
 
 def unpack_task(content: RecordDict) -> Task:
@@ -101,6 +120,7 @@ def pack_update(
     *,
     body: WeightLayout | None = None,
     protocol: int = LATEST,
+    known: Known | None = None,
 ) -> RecordDict:
     """Packs an update.
 
@@ -109,11 +129,12 @@ def pack_update(
         layout: Of its networks and probes.
         body: Layout of its body; None without one.
         protocol: Version of the request.
+        known: The numbers that the server has too, for coded arrays; None codes none.
     """
     if protocol == protocol_3.VERSION:
         content = protocol_3.pack_update(update, layout)
     else:
-        content = protocol_4.pack_update(update, layout, body=body)
+        content = protocol_4.pack_update(update, layout, body=body, known=known)
     return _naming(content, "update")
 
 
@@ -124,6 +145,7 @@ def unpack_update(
     body: WeightLayout | None = None,
     networks: int | None = None,
     episodes: int | None = None,
+    known: Known = NOTHING,
 ) -> Update:
     """Unpacks an update; its records and counts are checked before any tensor is read.
 
@@ -134,6 +156,7 @@ def unpack_update(
             neither networks nor probes.
         networks: Number of networks that were asked for; None takes as many as it names.
         episodes: Number of probes; likewise.
+        known: The numbers that the site was sent.
 
     Raises:
         CountMismatch: If it has another number of them.
@@ -143,15 +166,18 @@ def unpack_update(
     if _is_oldest(content, "update") and body is None:
         return protocol_3.unpack_update(content, layout, networks=networks, episodes=episodes)
     return protocol_4.unpack_update(
-        content, layout, body=body, networks=networks, episodes=episodes
+        content, layout, body=body, networks=networks, episodes=episodes, known=known
     )
 
 
 def pack_probe_reply(
-    reply: ProbeReply, layout: WeightLayout, *, protocol: int = LATEST
+    reply: ProbeReply, layout: WeightLayout, *, protocol: int = LATEST, coded: bool = False
 ) -> RecordDict:
-    """Packs a probe reply; arguments as of `pack_update`."""
-    content: RecordDict = _PROTOCOLS[protocol].pack_probe_reply(reply, layout)
+    """Packs a probe reply; arguments as of `pack_task` and `pack_update`."""
+    if protocol == protocol_3.VERSION:
+        content = protocol_3.pack_probe_reply(reply, layout)
+    else:
+        content = protocol_4.pack_probe_reply(reply, layout, coded=coded)
     return _naming(content, "reply")
 
 
@@ -203,4 +229,5 @@ def _naming(reply: RecordDict, head: str) -> RecordDict:
     fields = reply[head]
     if isinstance(fields, ConfigRecord):
         fields[SPOKEN] = LATEST
+        fields[CODED] = CODING
     return reply

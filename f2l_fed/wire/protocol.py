@@ -20,11 +20,14 @@ LATEST = 4
 SPOKEN = "protocol"
 """Key of the highest version that a site speaks, in its forms and in the head of its replies."""
 
+CODED = "coding"
+"""Key of the coding of arrays that may be used, in requests of protocol 4 and replies to any."""
+
 ARRAYS = "arrays"
 """Name of the record with all arrays of a message, from protocol 4 on."""
 
 _HIGHEST = 999
-_HEADS = ("update", "reply", "refusal")
+_HEADS = ("frame", "update", "reply", "refusal")
 
 
 def spoken_by_site(reply: RecordDict) -> int:
@@ -33,13 +36,24 @@ def spoken_by_site(reply: RecordDict) -> int:
     Args:
         reply: Any reply, or refusal, of whatever content.
     """
+    named = _named(reply, SPOKEN)
+    return named if is_version(named) else OLDEST
+
+
+def codes(message: RecordDict) -> bool:
+    """Whether the sender of a message reads coded arrays; content as of `spoken_by_site`."""
+    named: object = _named(message, CODED)
+    return named == 1
+
+
+def _named(message: RecordDict, key: str) -> Any:
+    """A value in the first head of a message that has it; None where none has."""
     for name in _HEADS:
-        head = reply.get(name)
+        head = message.get(name)
         # A site may send a record of any kind under this name.
-        named = head.get(SPOKEN) if head is not None else None
-        if is_version(named):
-            return named
-    return OLDEST
+        if head is not None and key in head:
+            return head[key]
+    return None
 
 
 def is_version(named: Any) -> TypeGuard[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
@@ -19,6 +20,7 @@ from f2l_fed.errors import WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.head_rows import classes_of_width, padded
 from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.wire.coding import CODING, encode, head_of
 from f2l_fed.wire.fields import (
     chosen_kinds,
     config_of,
@@ -32,8 +34,9 @@ from f2l_fed.wire.fields import (
     unpack_settings,
 )
 from f2l_fed.wire.frames import ALL, pack_frame, unpack_frame
+from f2l_fed.wire.known import NOTHING, Known
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
-from f2l_fed.wire.protocol import ARRAYS
+from f2l_fed.wire.protocol import ARRAYS, CODED
 from f2l_fed.wire.task_fields import (
     candidates_of,
     chain_of,
@@ -42,15 +45,21 @@ from f2l_fed.wire.task_fields import (
     pack_temperatures,
     temperatures_of,
 )
-from f2l_fed.wire.tensors import arrays_of, read_array, read_shaped
+from f2l_fed.wire.tensors import arrays_of, coded_bytes, read_array, read_shaped
 
 VERSION = 4
 """The version that messages name."""
 
+_DOWN, _UP = 1.0, 0.5
+"""Steps of coded candidates and of coded answers, beside what they tell."""
 
-def pack_probe_request(request: ProbeRequest) -> RecordDict:
-    """Packs a probe request."""
+Packed = Tensor | bytes | None
+
+
+def pack_probe_request(request: ProbeRequest, *, asks_coded: bool = False) -> RecordDict:
+    """Packs a probe request; see `packing`."""
     head = pack_frame(request.frame, VERSION) | {"chain": list(request.chain)}
+    head |= {CODED: CODING} if asks_coded else {}
     return RecordDict({"frame": ConfigRecord(head), **_arrays(anchor=request.anchor)})
 
 
@@ -66,8 +75,8 @@ def unpack_probe_request(content: RecordDict) -> ProbeRequest:
     return ProbeRequest(frame=frame, anchor=_vector(arrays, "anchor"), chain=chain_of(head, frame))
 
 
-def pack_task(task: Task) -> RecordDict:
-    """Packs a task: the fields of the frame and its own are one record."""
+def pack_task(task: Task, *, coded: bool = False, asks_coded: bool = False) -> RecordDict:
+    """Packs a task: the fields of the frame and its own are one record; see `packing`."""
     rows = [row for candidates in task.candidates for row in candidates.values()]
     head = pack_frame(task.frame, VERSION) | {
         "round": task.round,
@@ -77,8 +86,11 @@ def pack_task(task: Task) -> RecordDict:
         **pack_temperatures(task.temperatures),
         "keep": task.keep,
         **pack_settings("recipe", task.recipe),
+        **({CODED: CODING} if asks_coded else {}),
     }
-    candidates = torch.stack(rows) if rows else None
+    candidates: Packed = torch.stack(rows) if rows else None
+    if coded:
+        candidates = _coded(candidates, _DOWN)
     arrays = _arrays(anchor=task.anchor, body=task.body, candidates=candidates)
     return RecordDict({"frame": ConfigRecord(head), **arrays})
 
@@ -111,9 +123,23 @@ def unpack_task(content: RecordDict) -> Task:
 
 
 def pack_update(
-    update: Update, layout: WeightLayout, *, body: WeightLayout | None = None
+    update: Update,
+    layout: WeightLayout,
+    *,
+    body: WeightLayout | None = None,
+    known: Known | None = None,
 ) -> RecordDict:
     """Packs an update; one without networks has no array of them, nor of probes."""
+    weights: Packed = update.weights
+    probes: Packed = update.probes
+    trained: Packed = update.body
+    if known is not None:
+        probes = _coded(probes, _UP)
+        # A network that has not moved has to be told as its start; heads have none.
+        if known.starts is not None or body is not None:
+            weights = _coded(weights, _UP, known.starts)
+        if known.body is not None:
+            trained = _coded(trained, _UP, known.body)
     head: dict[str, Any] = {
         "version": VERSION,
         "site": update.site,
@@ -127,7 +153,7 @@ def pack_update(
         {
             "update": ConfigRecord(head),
             "numbers": MetricRecord(dict(update.numbers)),
-            **_arrays(weights=update.weights, probes=update.probes, body=update.body),
+            **_arrays(weights=weights, probes=probes, body=trained),
         }
     )
 
@@ -139,6 +165,7 @@ def unpack_update(
     body: WeightLayout | None = None,
     networks: int | None = None,
     episodes: int | None = None,
+    known: Known = NOTHING,
 ) -> Update:
     """Unpacks an update; its records and counts are checked before any array is read.
 
@@ -149,6 +176,7 @@ def unpack_update(
             itself, or its networks and probes, but not both.
         networks: Number of networks that were asked for; None takes as many as it names.
         episodes: Number of probes; likewise.
+        known: The numbers that the site was sent.
 
     Raises:
         CountMismatch: If it has another number of them.
@@ -168,8 +196,8 @@ def unpack_update(
         _require_rows("episodes", probes, episodes)
     _require_records(content, {"update", "numbers", ARRAYS})
     arrays = _arrays_in(content)
-    known = set() if bare else {"weights", "probes"}
-    _require_arrays(arrays, known | ({"body"} if body is not None else set()))
+    names = set() if bare else {"weights", "probes"}
+    _require_arrays(arrays, names | ({"body"} if body is not None else set()))
     if body is not None and not bare:
         _require_one_width(arrays)
     read = _rows if body is None else _heads
@@ -177,22 +205,25 @@ def unpack_update(
         site=typed(head, "site", str),
         round=typed(head, "round", int),
         chosen=chosen,
-        weights=read(arrays, "weights", len(chosen), layout),
+        weights=read(arrays, "weights", len(chosen), layout, known.starts),
         probes=read(arrays, "probes", probes, layout),
         numbers=numbers,
-        body=read_shaped(arrays, "body", (body.size,)) if body is not None and has_body else None,
+        body=read_shaped(arrays, "body", (body.size,), known=known.body)
+        if body is not None and has_body
+        else None,
     )
 
 
-def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
-    """Packs a probe reply."""
+def pack_probe_reply(reply: ProbeReply, layout: WeightLayout, *, coded: bool = False) -> RecordDict:
+    """Packs a probe reply; see `packing`."""
     head: dict[str, Any] = {
         "version": VERSION,
         "site": reply.site,
         "episodes": len(reply.probes),
         "layout": layout.digest,
     }
-    return RecordDict({"reply": ConfigRecord(head), **_arrays(probes=reply.probes)})
+    probes: Packed = _coded(reply.probes, _UP) if coded else reply.probes
+    return RecordDict({"reply": ConfigRecord(head), **_arrays(probes=probes)})
 
 
 def unpack_probe_reply(
@@ -223,12 +254,25 @@ def _reply_head(content: RecordDict, key: str) -> Mapping[str, Any]:
     return head
 
 
-def _arrays(**tensors: Tensor | None) -> dict[str, ArrayRecord]:
+def _coded(rows: Packed, share: float, known: Tensor | None = None) -> Packed:
+    """Rows, or a vector, as coded bytes where that is smaller."""
+    if rows is None or isinstance(rows, bytes) or not len(rows):
+        return rows
+    if known is not None and known.shape != rows.shape:
+        return rows
+    wide = rows.reshape(-1, rows.shape[-1])
+    found = encode(wide, share=share, known=known if known is None else known.view_as(wide))
+    return rows if found is None else found
+
+
+def _arrays(**parts: Packed) -> dict[str, ArrayRecord]:
     """The record of arrays, without those that are absent or have no rows; none without any."""
     found = {
-        name: Array(tensor.contiguous().numpy())
-        for name, tensor in tensors.items()
-        if tensor is not None and len(tensor)
+        name: Array(
+            np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part.contiguous().numpy()
+        )
+        for name, part in parts.items()
+        if part is not None and len(part)
     }
     return {ARRAYS: ArrayRecord(found)} if found else {}
 
@@ -254,14 +298,26 @@ def _require_rows(name: str, found: int, asked: int | None) -> None:
         raise WireError("the message has no networks or probes", where=name, got=str(found))
 
 
-def _rows(arrays: Mapping[str, Array], name: str, count: int, layout: WeightLayout) -> Tensor:
+def _rows(
+    arrays: Mapping[str, Array],
+    name: str,
+    count: int,
+    layout: WeightLayout,
+    known: Tensor | None = None,
+) -> Tensor:
     """(count, D) float32, checked against the layout's size before it is read."""
     if not count:
         return torch.empty(0, layout.size)
-    return read_shaped(arrays, name, (count, layout.size))
+    return read_shaped(arrays, name, (count, layout.size), known=known)
 
 
-def _heads(arrays: Mapping[str, Array], name: str, count: int, largest: WeightLayout) -> Tensor:
+def _heads(
+    arrays: Mapping[str, Array],
+    name: str,
+    count: int,
+    largest: WeightLayout,
+    _: Tensor | None = None,
+) -> Tensor:
     """(count, H) float32, heads for any number of classes, padded to the most."""
     if not count:
         return torch.empty(0, largest.size)
@@ -284,6 +340,9 @@ def _require_one_width(arrays: Mapping[str, Array]) -> None:
 
 def _width(arrays: Mapping[str, Array], name: str) -> int | None:
     """The length of an array's rows, as it names it; None if it has no rows."""
+    data = coded_bytes(arrays[name], name) if name in arrays else None
+    if data is not None:
+        return head_of(data, name).width
     shape = tuple(arrays[name].shape) if name in arrays else ()
     return shape[1] if len(shape) == 2 and type(shape[1]) is int else None
 

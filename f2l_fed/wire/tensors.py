@@ -13,9 +13,11 @@ from torch import Tensor
 
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.targets.layout import WeightLayout
+from f2l_fed.wire.coding import decode, head_of
 
 _NPY_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '<f4', 'fortran_order': False, 'shape': (\([\d, ]*\)), \} *\n",
+    rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|\|u1)', 'fortran_order': False, "
+    rb"'shape': (\([\d, ]*\)), \} *\n",
     re.DOTALL,
 )
 
@@ -83,37 +85,66 @@ def read_array(array: Array, name: str) -> Tensor:
             expected="float32",
             got=array.dtype[:32] if isinstance(array.dtype, str) else "no name of a type",
         )
-    # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
-    shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
-    if (
-        header is None
-        or header[1] != repr(shape).encode()
-        or len(array.data) - header.end() != 4 * math.prod(shape)
-    ):
-        raise WireError("a tensor disagrees with its header", where=name)
-    values = np.frombuffer(array.data, np.float32, offset=header.end())
+    values = np.frombuffer(_content(array, name, b"<f4"), np.float32)
     try:
-        return torch.from_numpy(values.reshape(shape).copy())
+        return torch.from_numpy(values.reshape(tuple(array.shape)).copy())
     except ValueError as error:
         raise WireError("a tensor has an invalid shape", where=name) from error
 
 
-def read_shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int | None, ...]) -> Tensor:
+def _content(array: Array, name: str, kind: bytes) -> bytes:
+    """The bytes behind an array's header, which has to say what the array does."""
+    # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
+    shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
+    if (
+        header is None
+        or header[1] != kind
+        or header[2] != repr(shape).encode()
+        or len(array.data) - header.end() != np.dtype(kind.decode()).itemsize * math.prod(shape)
+    ):
+        raise WireError("a tensor disagrees with its header", where=name)
+    return array.data[header.end() :]
+
+
+def coded_bytes(array: Array, name: str) -> bytes | None:
+    """The bytes of coded rows; None for an array of numbers.
+
+    Raises:
+        WireError: If they disagree with the array's header.
+    """
+    if array.dtype != "uint8" or array.stype != "numpy.ndarray":
+        return None
+    return _content(array, name, b"|u1")
+
+
+def read_shaped(
+    arrays: Mapping[str, Array],
+    name: str,
+    shape: tuple[int | None, ...],
+    *,
+    known: Tensor | None = None,
+) -> Tensor:
     """Reads one of some arrays, of this shape; its shape is compared before its bytes are read.
 
     Args:
         arrays: By name.
         name: Of the array.
         shape: Its sizes; None takes any.
+        known: The tensor that coded rows may be relative to; None if there is none.
 
     Raises:
-        WireError: If it is missing, or its bytes are anything but float32 of its shape.
+        WireError: If it is missing, or its bytes are anything but float32 of its shape, or such
+            numbers coded.
         LayoutMismatch: If it has another shape.
     """
     array = arrays.get(name)
     if array is None:
         raise WireError("a part of the message is missing", expected=name)
-    found = tuple(array.shape)
+    data = coded_bytes(array, name)
+    head = None if data is None else head_of(data, name)
+    found = tuple(array.shape) if head is None else (head.rows, head.width)
+    if head is not None and len(shape) == 1 and head.rows == 1:
+        found = found[1:]
     fits = len(found) == len(shape) and all(
         size in (None, told) for told, size in zip(found, shape, strict=True)
     )
@@ -122,10 +153,15 @@ def read_shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int | None,
             "an array has another shape",
             where=name,
             expected=str(shape).replace("None", "any"),
-            got=_shape(array),
+            got=_shape(array) if head is None else str(found),
             remedy="Use the same target network and the same version on both sides.",
         )
-    return read_array(array, name)
+    if data is None or head is None:
+        return read_array(array, name)
+    if head.relative and known is None:
+        raise WireError("rows that are relative to nothing", where=name)
+    wide = None if known is None else known.reshape(-1, head.width)
+    return decode(data, name, known=wide).reshape(found)
 
 
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:

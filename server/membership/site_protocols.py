@@ -26,12 +26,20 @@ class RegisteredProtocols:
             return OLDEST
         return known.protocol if known else LATEST
 
-    def note(self, site: str, spoken: int) -> None:
-        """Keeps the version that a site has named in its latest answer."""
+    def codes(self, site: str) -> bool:
+        """Whether a site has said that it reads coded arrays."""
         try:
             known = self._registry.find(site) if is_name(site) else None
-            if known is not None and known.protocol != spoken:
-                self._registry.set_protocol(site, spoken)
+        except F2LError:
+            return False
+        return known.coding if known else True
+
+    def note(self, site: str, spoken: int, coding: bool) -> None:
+        """Keeps what a site has named in its latest answer: its version, and whether it codes."""
+        try:
+            known = self._registry.find(site) if is_name(site) else None
+            if known is not None and (known.protocol, known.coding) != (spoken, coding):
+                self._registry.set_protocol(site, spoken, coding=coding)
         except F2LError:
             # A damaged registration is one site's; whoever lists the sites is told of it.
             return

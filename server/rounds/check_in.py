@@ -152,7 +152,7 @@ class CheckIn:
             version = asked_in(self._protocols, site, frame)
             if version not in packed:
                 request = ProbeRequest(frame=frame, anchor=anchor, chain=chain)
-                packed[version] = pack_probe_request(request, protocol=version)
+                packed[version] = pack_probe_request(request, protocol=version, asks_coded=True)
             yield SiteRequest(node, packed[version], site)
 
     def _introduce(

@@ -19,6 +19,8 @@ from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
+from f2l_fed.wire.fields import chosen_kinds, config_of
+from f2l_fed.wire.known import Known, chosen_starts, repeated
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import CountMismatch, unpack_update
 from server.federation.body_updates import BodyUpdate, BodyUpdates
@@ -115,12 +117,24 @@ class Ingest:
                 networks=len(candidates) if body is None else pairs,
                 episodes=pairs,
                 body=federation.body_layout,
+                known=self._known(reply, candidates),
             )
         except CountMismatch as error:
             return Outcome("count", str(error))
         except (WireError, LayoutMismatch) as error:
             return Outcome("garbage", str(error))
         return self._admit(reply.request, update, candidates)
+
+    def _known(self, reply: SiteReply, candidates: CandidateSet) -> Known:
+        """The numbers that the site of a reply was sent."""
+        federation, release = self._federation, reply.request.release
+        chosen = chosen_kinds(config_of(reply.content, "update")) if reply.content else ()
+        if federation.body is None and not federation.config.has_shared_network:
+            return Known(starts=chosen_starts(candidates, chosen))
+        anchor = federation.next_anchor(federation.releases.read(release) if release else None)
+        if federation.body is not None:
+            return Known(body=anchor)
+        return Known(starts=repeated(anchor, len(chosen)))
 
     def take_late(self, reply: SiteReply) -> None:
         """Takes the reply to a task whose round went on without it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from f2l_fed.wire.messages import Frame
-from f2l_fed.wire.protocol import LATEST, common, spoken_by_site
+from f2l_fed.wire.protocol import LATEST, codes, common, spoken_by_site
 from server.rounds.messaging import SiteReply
 
 
@@ -15,8 +15,11 @@ class SiteProtocols(Protocol):
     def of(self, site: str, /) -> int:
         """The version of a site."""
 
-    def note(self, site: str, spoken: int, /) -> None:
-        """Keeps the version that a site has named in its latest answer."""
+    def codes(self, site: str, /) -> bool:
+        """Whether a site has said that it reads coded arrays."""
+
+    def note(self, site: str, spoken: int, coding: bool, /) -> None:
+        """Keeps what a site has named in its latest answer: its version, and whether it codes."""
 
 
 class UnregisteredSites:
@@ -26,7 +29,11 @@ class UnregisteredSites:
         """The latest version."""
         return LATEST
 
-    def note(self, _: str, spoken: int, /) -> None:
+    def codes(self, _: str, /) -> bool:
+        """True."""
+        return True
+
+    def note(self, _: str, spoken: int, coding: bool, /) -> None:
         """Keeps nothing."""
 
 
@@ -42,7 +49,7 @@ def asked_in(protocols: SiteProtocols, site: str, frame: Frame) -> int:
 def note_answer(protocols: SiteProtocols, reply: SiteReply) -> None:
     """Keeps the version that the site of a reply names, if it has answered."""
     if reply.content is not None and reply.request.site:
-        protocols.note(reply.request.site, spoken_by_site(reply.content))
+        protocols.note(reply.request.site, spoken_by_site(reply.content), codes(reply.content))
 
 
 def too_old(reply: SiteReply, frame: Frame) -> str:

@@ -116,7 +116,10 @@ class _InOne:
     def of(self, _: str, /) -> int:
         return self._version
 
-    def note(self, _: str, spoken: int, /) -> None:
+    def codes(self, _: str, /) -> bool:
+        return False
+
+    def note(self, _: str, spoken: int, coding: bool, /) -> None:
         """Keeps nothing."""
 
 
