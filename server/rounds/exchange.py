@@ -200,7 +200,7 @@ class Exchange:
                 ),
                 protocol=version,
                 coded=coded,
-                asks_coded=True,
+                asks_coded=coded,
             )
             if coded:
                 # What the site gets is what it starts from.

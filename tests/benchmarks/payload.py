@@ -85,7 +85,7 @@ def main() -> None:
             ]
             means = {key: round(fmean(one[key] for one in found), 2) for key in found[0]}
             rows.append({"federation": kind, "coded": coded} | means)
-            print(rows[-1], found, flush=True)
+            print(rows[-1], flush=True)
     write_json(asked.json, {"seeds": asked.seeds, "sites": asked.sites, "rows": rows})
 
 
