@@ -29,7 +29,13 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "body and heads": ("few-shot", ("target.adapt=head",)),
     "shared network": ("dirichlet", ()),
 }
-GATE = ("gate.min_explained=-100", "gate.min_dispersion=0", "gate.max_dispersion=100")
+GATE = (
+    "flow.steps=50",
+    "flow.width=32",
+    "gate.min_explained=-100",
+    "gate.min_dispersion=0",
+    "gate.max_dispersion=100",
+)
 
 
 def measured(
@@ -47,7 +53,7 @@ def measured(
         release = promoted(federation)
         curves = [
             measure(
-                federation.target,
+                federation.body.network if federation.body else federation.target,
                 {GENERATED: starts(release, site)[GENERATED]},
                 site,
                 federation.config.local,
