@@ -14,6 +14,7 @@ from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.agreed_settings import agreed_settings
+from f2l_fed.data.readers.config import AGREED, STANDARD
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.wire.agreement import Agreement
@@ -56,9 +57,10 @@ group = ""
 separator = ""
 decimal = ""
 encoding = ""
-# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "agreed":
+# by the scales that all sites have agreed on, see `f2l-site data scales`. "": none.
 # The same for the channels of images.
-scale = "standard"
+scale = {scale}
 image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
 resize = []
@@ -101,6 +103,7 @@ rounds_per_day = {rounds_per_day}
 nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
+# "scales", mean and spread of each column of numbers, leaves where it is added.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # Code that the server sends is never run here, with any setting.
@@ -176,6 +179,7 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agre
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
+        scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
     return path, agreement
 
@@ -189,6 +193,7 @@ def create_site(
     shared_labels: bool = False,
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
+    scale: str = STANDARD,
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -201,6 +206,7 @@ def create_site(
             registration.
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
+        scale: Scaling of numbers.
 
     Returns:
         The file.
@@ -225,6 +231,7 @@ def create_site(
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "shared_labels": shared_labels,
         "labels": labels,
+        "scale": scale,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.data.readers.agreed_scales import ScalingConfig
 from f2l_fed.data.readers.agreed_settings import MOST_FEATURES
 from f2l_fed.data.readers.labels import MOST_LABELS, label_key
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.head_rows import FEWEST
 from f2l_fed.wire.fields import counted, listed, named, pack_settings, unpack_settings
@@ -39,6 +41,7 @@ class Agreement:
         labels: Where they are shared, the names of the classes in the order of the outputs; empty
             where they are the numbers of the outputs.
         features: The names of a table's features in their order; empty where they are not agreed.
+        scaling: The scales of numbers, or how sites come to agree on them.
         version: Of the server's program.
     """
 
@@ -47,12 +50,18 @@ class Agreement:
     later: Recipe
     labels: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     version: str = ""
 
     @property
     def protocol(self) -> int:
         """The lowest version of the protocol that a site has to speak."""
         return LATEST if self.frame.needs_latest else OLDEST
+
+    @property
+    def scales_are_agreed(self) -> bool:
+        """Whether all sites have the same scales of numbers, or will have before a round."""
+        return bool(self.scaling.sites or self.scaling.agreed)
 
     def to_json(self) -> dict[str, Any]:
         """The keys that it adds to an answer."""
@@ -65,6 +74,8 @@ class Agreement:
         }
         if self.features:
             fields["feature_names"] = list(self.features)
+        if self.scaling != ScalingConfig():
+            fields["scaling"] = asdict(self.scaling)
         return {TASK: fields}
 
     @classmethod
@@ -90,6 +101,7 @@ class Agreement:
             later=unpack_settings(Recipe, "later", fields),
             labels=tuple(listed(fields, "names", str, most=MOST_LABELS)),
             features=features,
+            scaling=_scaling_of(fields),
             version=named(fields, "program"),
         )
 
@@ -114,6 +126,15 @@ class Agreement:
         else:
             classes += ", each site its own"
         return f"{inputs_text(frame.input_shape)}, {classes}, network {frame.target}"
+
+
+def _scaling_of(fields: Mapping[str, Any]) -> ScalingConfig:
+    """The scales in an agreement; those of each site's own where it names none."""
+    given = fields.get("scaling", {})
+    try:
+        return from_mapping(ScalingConfig, dict(given), where="scaling")
+    except (ConfigError, TypeError, ValueError) as error:
+        raise WireError("the agreed scales are damaged") from error
 
 
 def same_labels(names: tuple[str, ...], others: tuple[str, ...]) -> bool:

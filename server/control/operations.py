@@ -116,6 +116,7 @@ class Operations(ControlServicer):
                 expected=f"1 to {MOST_ROUNDS} rounds with at most the {active} registered sites",
                 got=f"{count} rounds with {sites} sites",
             )
+        await asyncio.to_thread(self._running().membership.require_scales)
         return run_message(await runs.start(by, count=count, sites=sites))
 
     async def AbortRound(

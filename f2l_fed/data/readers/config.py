@@ -17,7 +17,8 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 GAPS = ("indicator", "median", "leave-out", "refuse")
 """Ways to treat values that are missing."""
 
-SCALES = ("", "standard")
+STANDARD, AGREED = "standard", "agreed"
+SCALES = ("", STANDARD, AGREED)
 """Ways to scale numbers."""
 
 _LARGEST_SIDE = 4096
@@ -48,7 +49,8 @@ class ReadingConfig:
         indicators: Columns with a feature that tells where values are missing; by default, where
             ``gaps`` asks for such, those in which some are.
         scale: "standard" gives every number of a table or vector mean 0 and standard deviation 1
-            over the training rows, "" leaves it as it is.
+            over the training rows, "agreed" scales it as the federation has agreed, "" leaves it as
+            it is.
         scales: Mean and spread of columns of numbers, by column, as all sites have agreed on them
             instead of each one's own.
         image_scale: The same as ``scale`` for the channels of images; with "" they stay in [0, 1].
@@ -81,7 +83,7 @@ class ReadingConfig:
         require(self.mode.lower() in MODES, self, "mode", '"grey", "rgb" or ""')
         choice(self, "gaps", GAPS)
         choice(self, "scale", SCALES)
-        choice(self, "image_scale", SCALES)
+        choice(self, "image_scale", ("", STANDARD))
         pairs = all(len(pair) == 2 and pair[1] > 0 for pair in self.scales.values())
         require(pairs, self, "scales", "a mean and a spread above 0 for each column")
         told = not self.indicators or self.gaps == "indicator"

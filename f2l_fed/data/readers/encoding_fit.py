@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from f2l_fed.data.array_checks import AnyArray, IntArray
-from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.agreed_scales import number_columns
+from f2l_fed.data.readers.config import AGREED, STANDARD, ReadingConfig
 from f2l_fed.data.readers.feature_encoding import (
     ChannelScale,
     EncodedColumn,
@@ -49,7 +50,7 @@ def fit_encoding(
     """
     if not raw.columns:
         return _of_images(raw, rows, private=private, asked=config.image_scale == "standard")
-    if private and config.scale:
+    if private and config.scale == STANDARD:
         findings.remark(
             "The numbers are not scaled, since there is a privacy budget, other than by scales "
             "under [data]."
@@ -58,7 +59,12 @@ def fit_encoding(
     told = {tidy_name(name) for name in config.indicators}
     agreed = {tidy_name(name): pair for name, pair in config.scales.items()}
     _require_numbers("indicators", told, raw, listed, findings)
-    _require_numbers("scales", agreed, raw, listed, findings)
+    if config.scale == AGREED:
+        # All sites have the same ones, maybe more than this one has columns.
+        lacking = [name for name in number_columns(raw, config) if name not in agreed]
+        _require_agreed(lacking, findings)
+    else:
+        _require_numbers("scales", agreed, raw, listed, findings)
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
         if column.values or listed.get(column.name):
@@ -77,7 +83,8 @@ def fit_encoding(
         if some:
             gaps.append(f"{column.name!r} ({int(empty.sum())})")
         mean, spread = agreed.get(column.name, (0.0, 1.0))
-        if config.scale and not private and len(present) and column.name not in agreed:
+        fits = config.scale == STANDARD and not private
+        if fits and len(present) and column.name not in agreed:
             mean, spread = _scale(present)
         # Without a look at the data, the agreed mean, or 0.
         fill = float(np.median(present)) if len(present) and not private else mean
@@ -125,6 +132,17 @@ def _of_images(raw: RawExamples, rows: IntArray, *, private: bool, asked: bool) 
         channels=tuple(ChannelScale(mean=mean, spread=spread) for mean, spread in scales),
         white=raw.white,
     )
+
+
+def _require_agreed(lacking: Sequence[str], findings: Findings) -> None:
+    """Takes columns without an agreed scale as a problem."""
+    if lacking:
+        findings.problem(
+            "the federation has agreed on no scale for columns",
+            map(repr, lacking[:SHOWN]),
+            count=len(lacking),
+            remedy="Add them to ignore, or correct their names.",
+        )
 
 
 def _require_numbers(
