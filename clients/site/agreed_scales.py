@@ -58,8 +58,12 @@ def keep_scales(state: Path, scales: Scales, name: str = FILE) -> None:
     write_atomically(state / name, text + "\n")
 
 
-def with_scales(config: SiteConfig, scales: Scales) -> SiteConfig:
-    """A configuration with these scales where it asks for the agreed ones and names none itself."""
-    if config.data.scale != AGREED or config.data.scales or not scales:
+def with_scales(config: SiteConfig, state: Path) -> SiteConfig:
+    """A configuration with the kept scales where it asks for the agreed ones and names none itself.
+
+    Raises:
+        ConfigError: As of `kept_scales`.
+    """
+    if config.data.scale != AGREED or config.data.scales:
         return config
-    return replace(config, data=replace(config.data, scales=scales))
+    return replace(config, data=replace(config.data, scales=kept_scales(state)))
