@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from server.federation.settings import create, refresh
 from server.generator.network_service import NetworkService
 from server.membership.network_api import Networks
 from tests.support.gateway import gateway_running
+from tests.support.inline import run_inline
 from tests.unit.server.simulation.test_site_folders import simulated
 
 NAMES = ("east", "north", "south", "west")
@@ -168,3 +170,18 @@ def test_a_wrong_site_spoils_nothing_and_a_private_one_adds_noise(gateway, tmp_p
     assert 9e5 < scales["length"][0] < 1.1e6
     assert 0 < scales["length"][1] < 2e5
     assert scales["stamp"][0] == pytest.approx(1.76e9, rel=1e-2)
+
+
+def test_a_round_refuses_a_site_that_scales_otherwise_and_its_release_names_the_scales(tmp_path):
+    data = {f"s{n}": table(tmp_path / f"{n}.csv", n) for n in range(6)}
+    settings = ("data.label=result", "data.columns=length,stamp", "split.held_out_shots=10")
+    simulated(tmp_path, data, *settings, "scaling.sites=4")
+    federation = Federation.open(tmp_path / "out")
+    other = tmp_path / "out/sites/site-000/site.toml"
+    text = re.sub(r"^scales\..*$", "", other.read_text(), flags=re.MULTILINE)
+    other.write_text(text.replace('scale = "agreed"', 'scale = "standard"'))
+    run_inline(federation, 1)
+    ends = [json.loads(line) for line in (tmp_path / "out/events.jsonl").read_text().splitlines()]
+    refused = {one["site"]: one["finding"] for one in ends if one["event"] == "site.failed"}
+    assert list(refused.values()) == ["scales-not-agreed"]
+    assert federation.releases.read("00001").scales == federation.frame.scales != ""
