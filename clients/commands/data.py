@@ -84,7 +84,7 @@ def agree_on_scales(site_file: SiteFile) -> None:
                 f"nothing was sent: {reason.text}", where=str(site_file), remedy=reason.remedy
             ) from refusal
         if not scaling.agreed:
-            say(f"this site's scales are told, {told} of {scaling.sites} sites have told theirs")
+            say(f"this site's scales are told, those of {told} of {scaling.sites} sites so far")
             say("the site takes the agreed ones by itself before its first round")
     if scaling.agreed:
         for name, (mean, spread) in scaling.agreed.items():

@@ -12,6 +12,7 @@ import typer
 
 from clients.commands.console import AsJson, SiteFile, out, say
 from f2l_fed.core.command_line import interruption_told
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import F2LError, UsageError
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def check(
         shape = "x".join(map(str, report.input_shape))
         counts = ", ".join(f"{label}: {count}" for label, count in report.per_class.items())
         if report.train:
-            say(f"site {report.site}: {report.train} examples of shape {shape} to learn from")
+            count = number_of(report.train, "example")
+            say(f"site {report.site}: {count} of shape {shape} to learn from")
             say(f"({counts}), {report.validation} to measure on")
         if report.federation:
             say(f"the federation is for {report.federation}")

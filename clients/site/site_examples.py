@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clients.site.config import SiteConfig
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.config import AGREED
 from f2l_fed.data.readers.division import kept_aside, same_rows
@@ -189,8 +190,8 @@ def part_of(raw: RawExamples, kind: int, findings: Findings) -> RawExamples:
             remedy="Name the folder of the examples to measure on, such as the one below it.",
         )
     findings.remark(
-        f"Only the {rows.size} examples of the folder for {name} count; {len(raw) - rows.size} of "
-        "other folders do not."
+        f"Of {number_of(len(raw), 'example')}, only the {rows.size} of the folder for {name} "
+        f"{'counts' if rows.size == 1 else 'count'}."
     )
     return raw.take(rows)
 
@@ -208,7 +209,7 @@ def _parts(
     if config.validation:
         if held_out.size:
             findings.remark(
-                f"{held_out.size} examples of the folder for validation are not used, since "
+                f"{number_of(held_out.size, 'example')} of the folder for validation not used: "
                 "validation names others."
             )
         return train, none, test
@@ -231,7 +232,8 @@ def _remark_overlap(train: AnyArray, held_out: AnyArray, findings: Findings) -> 
     both = same_rows(np.concatenate([train, held_out]))
     again = int(np.isin(both[len(train) :], both[: len(train)]).sum())
     if again:
+        copies = "is an exact copy" if again == 1 else "are exact copies"
         findings.remark(
-            f"{again} of {len(held_out)} validation examples are exact copies of examples to learn "
-            "from, so the measured accuracy says too much."
+            f"{again} of {number_of(len(held_out), 'validation example')} {copies} of examples to "
+            "learn from, so the measured accuracy says too much."
         )

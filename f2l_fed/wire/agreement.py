@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.readers.agreed_scales import ScalingConfig
 from f2l_fed.data.readers.agreed_settings import MOST_FEATURES
 from f2l_fed.data.readers.labels import MOST_LABELS, label_key
@@ -158,8 +159,8 @@ def inputs_text(shape: tuple[int, ...]) -> str:
     ('vectors of 12 numbers', 'images of 48x32 pixels in 3 channels')
     """
     if len(shape) == 3:
-        channels = f"{shape[0]} channel{'s' * (shape[0] > 1)}"
+        channels = number_of(shape[0], "channel")
         return f"images of {shape[2]}x{shape[1]} pixels in {channels}"
     if len(shape) == 1:
-        return f"vectors of {shape[0]} numbers"
+        return f"vectors of {number_of(shape[0], 'number')}"
     return f"inputs of shape {'x'.join(map(str, shape))}"

@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ReleaseError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def _shares(shares: tuple[SiteShare, ...], remainder: float) -> Table:
         for one in shares[:_SHOWN]
     ]
     if rest := shares[_SHOWN:]:
-        rows.append((f"{len(rest)} others", _percent(sum(one.share for one in rest)), "", ""))
+        others = number_of(len(rest), "other")
+        rows.append((others, _percent(sum(one.share for one in rest)), "", ""))
     rows.append(("remainder", _percent(remainder), "", ""))
     return _table(("site", "share in %", "probe's distance", "record's distance"), rows)
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.core.private_files import exported_files
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import UsageError, visible
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
@@ -103,7 +104,7 @@ def reindex(zoo: ZooPlace) -> None:
     """Rebuild the index from the log."""
     opened = opened_at(zoo)
     opened.reindex()
-    print(f"{opened.stats().records} records indexed")
+    print(f"{number_of(opened.stats().records, 'record')} indexed")
 
 
 @app.command()
@@ -113,7 +114,8 @@ def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(asdict(removed)))
     else:
-        print(f"{removed.files} files removed, {removed.size_bytes} bytes")
+        files, size = number_of(removed.files, "file"), number_of(removed.size_bytes, "byte")
+        print(f"{files} removed, {size}")
 
 
 @app.command()
@@ -146,7 +148,7 @@ def export(
         )
     with exported_files():
         files = opened.export(out, records, with_context=context)
-    print(f"{len(files)} networks in {out}")
+    print(f"{number_of(len(files), 'network')} in {out}")
 
 
 @app.command(name="import")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from f2l_fed import events
+from f2l_fed.core.wording import number_of
 from server.control import client as control_client
 
 _STEPS = {
@@ -39,7 +40,8 @@ class RoundView:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
             remark = f"; {event['remark']}" if event.get("remark") else ""
-            self.title = f"round {event['round']}: {event['sites']} sites fine-tune{remark}"
+            asked = number_of(event["sites"], "site fine-tunes", "sites fine-tune")
+            self.title = f"round {event['round']}: {asked}{remark}"
         elif name in _STEPS and "site" in event:
             state = "can't take part" if event.get("code") == "unable" else _STEPS[name]
             self.sites[event["site"]] = (state, str(event.get("reason", "")))

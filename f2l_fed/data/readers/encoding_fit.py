@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.agreed_scales import number_columns
 from f2l_fed.data.readers.config import AGREED, STANDARD, ReadingConfig
@@ -103,8 +104,8 @@ def fit_encoding(
     encoding = FeatureEncoding(columns=tuple(columns))
     if private and gaps:
         findings.remark(
-            f"Missing values of {len(gaps)} columns become 0, or the agreed mean: nothing is "
-            "fitted to the data where there is a privacy budget."
+            f"Missing values of {number_of(len(gaps), 'column')} become 0, or the agreed mean: "
+            "nothing is fitted to the data where there is a privacy budget."
         )
         gaps = []
     _remark(encoding, gaps, config, findings)
@@ -171,14 +172,15 @@ def _remark(
         more = " and a feature for each tells where" if told and not agreed else ""
         settle = " All sites need the same features: settle gaps under [data] with the others."
         findings.remark(
-            f"Missing values of {len(gaps)} columns get the training rows' median{more}: "
-            f"{', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}."
+            f"Missing values of {number_of(len(gaps), 'column')} get the training rows' "
+            f"median{more}: {', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}."
             f"{settle if told and not agreed else ''}"
         )
     for column in encoding.columns:
         if column.values and column.name not in map(tidy_name, config.categories):
             listed = ", ".join(f'"{value}"' for value in column.values[:MOST_LISTED])
             findings.remark(
-                f"Column {column.name!r} has texts and becomes {len(column.values)} features: "
-                f"[{listed}]. All sites need the same ones: settle them under [data.categories]."
+                f"Column {column.name!r} has texts and becomes "
+                f"{number_of(len(column.values), 'feature')}: [{listed}]. All sites need "
+                f"the same ones: settle them under [data.categories]."
             )

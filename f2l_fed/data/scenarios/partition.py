@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.dataset import Dataset
 from f2l_fed.data.readers.agreed_scales import Scales, ScalingConfig
 from f2l_fed.data.readers.config import AGREED, ReadingConfig
@@ -199,7 +200,8 @@ def _note_small_sites(
             + f", or set split.minimum_examples below {least} for an experiment.",
         )
     if kept < count:
+        have, are = ("has", "is") if count - kept == 1 else ("have", "are")
         notes.append(
-            f"{count - kept} of {count} {kind} sites have fewer than {least} examples to learn "
-            "from and are left out, since a site's policy refuses with so few."
+            f"{count - kept} of {number_of(count, f'{kind} site')} {have} fewer than {least} "
+            f"examples to learn from and {are} left out, since a site's policy refuses with so few."
         )

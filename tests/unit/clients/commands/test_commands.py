@@ -117,7 +117,7 @@ def test_status_and_sent_show_what_has_happened(tmp_path, f2l_site):
     assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
     (change,) = shown["sent"][0]["changes"]
     table = f2l_site("sent", site).stdout
-    assert "1 messages" in table
+    assert "1 message, " in table
     assert f" {change:.4g} " in table
     status = json.loads(f2l_site("status", site, "--json").stdout)
     assert status["daemon"] is None
@@ -140,7 +140,7 @@ def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site)
     log.write_text(json.dumps({k: v for k, v in entry.items() if k not in ("norms", "changes")}))
     done = f2l_site("sent", site)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 messages" in done.stdout
+    assert "1 message, " in done.stdout
 
 
 def test_the_doctor_shows_one_page_without_data_and_secrets(tmp_path, f2l_site, monkeypatch):
