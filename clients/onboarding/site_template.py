@@ -50,7 +50,7 @@ page_data = false
 path = {data}
 # The column of labels, columns that are no features, and a column whose rows of one value stay
 # together when a share is kept aside, such as the number of a part; "folder" for sub-folders.
-label = ""
+label = {label}
 ignore = []
 group = ""
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
@@ -63,7 +63,7 @@ encoding = ""
 scale = {scale}
 image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
-resize = []
+resize = {resize}
 mode = ""
 # Labels that mark examples without one, such as ["-1"]; those are left out.
 unlabelled = []
@@ -152,13 +152,22 @@ _SERVER_FILES = {
 }
 
 
-def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agreement | None]:
+def register_site(
+    kit: Kit,
+    folder: Path | None,
+    data: Path,
+    *,
+    label: str = "",
+    resize: tuple[int, ...] = (),
+) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
 
     Args:
         kit: The kit, its fingerprint compared.
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
+        label: Their column of labels; "" where it is found out.
+        resize: Width and height that their images get; none keeps their own.
 
     Returns:
         The ``site.toml``, and the agreement about the federation's task, if the server tells one.
@@ -179,6 +188,8 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agre
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
+        label=label,
+        resize=resize,
         scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
     return path, agreement
@@ -194,6 +205,8 @@ def create_site(
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
     scale: str = STANDARD,
+    label: str = "",
+    resize: tuple[int, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -207,6 +220,8 @@ def create_site(
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
         scale: Scaling of numbers.
+        label: Column of labels; "" where it is found out.
+        resize: Width and height that images get; none keeps their own.
 
     Returns:
         The file.
@@ -232,6 +247,8 @@ def create_site(
         "shared_labels": shared_labels,
         "labels": labels,
         "scale": scale,
+        "label": label,
+        "resize": resize,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from f2l_fed.core.terminal import console
 from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ReleaseError
 
@@ -51,9 +52,9 @@ def explain(
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
-    console = Console()
+    printer = console()
     for part in _parts(found):
-        console.print(part)
+        printer.print(part)
 
 
 def _parts(found: SiteExplanation) -> Iterator[RenderableType]:

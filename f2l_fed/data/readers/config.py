@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from f2l_fed.core.validation import choice, require
+from f2l_fed.errors import UsageError
 
 MODES = {"": "", "grey": "L", "gray": "L", "l": "L", "rgb": "RGB", "colour": "RGB", "color": "RGB"}
 """Pillow's name of each colour mode that may be asked for."""
@@ -106,6 +107,27 @@ class ReadingConfig:
     def pillow_mode(self) -> str:
         """Pillow's name of the mode; "" where it is found out."""
         return MODES[self.mode.lower()]
+
+
+def sizes_of(text: str, option: str) -> tuple[int, ...]:
+    """The width and height in an option such as ``64,64`` or ``64``; none in an empty one.
+
+    Raises:
+        UsageError: If it is neither.
+
+    >>> sizes_of("64, 48", "--resize"), sizes_of("64", "--resize"), sizes_of("", "--resize")
+    ((64, 48), (64,), ())
+    """
+    parts = [part.strip() for part in text.lower().replace("x", ",").split(",")] if text else []
+    whole = all(part.isascii() and part.isdecimal() for part in parts)
+    if not whole or len(parts) > 2 or not all(0 < int(part) <= _LARGEST_SIDE for part in parts):
+        raise UsageError(
+            "not a size of images",
+            where=option,
+            expected=f"width and height such as 64,64, each from 1 to {_LARGEST_SIDE}",
+            got=text,
+        )
+    return tuple(map(int, parts))
 
 
 def _is_encoding(name: str) -> bool:

@@ -205,7 +205,8 @@ def _shared_form(
             counted[:SHOWN],
             count=len(sizes),
             expected="one size",
-            remedy="Set resize = [width, height] under [data], such as [64, 64].",
+            remedy="Set resize = [width, height] under [data], such as [64, 64]; init takes "
+            "--resize 64,64.",
         )
     size = config.size or facts[0].size
     if config.size is not None:

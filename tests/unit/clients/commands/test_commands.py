@@ -16,7 +16,7 @@ from clients.daemon.status_page import page_html
 from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
 from clients.site.sent_log import REFUSAL, SentLog, utc_now
-from clients.site.site import open_site
+from clients.site.site import SiteFolder, open_site
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
@@ -258,6 +258,20 @@ def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):
     done = f2l_site("check", tmp_path / "new/site.toml", "--target", "mlp")
     assert done.returncode == 0, done.stdout
     assert "Nothing is wrong." in done.stdout
+
+
+def test_a_new_site_takes_the_column_of_labels_and_the_size_of_images(tmp_path, f2l_site):
+    rows = "".join(f"{n},{n % 7},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text(f"a,b,Ergebnis\n{rows}")
+    new = ("init", tmp_path / "new", "--name", "line-7", "--data", tmp_path / "t.csv")
+    wrong = f2l_site(*new, "--resize", "wide")
+    assert (wrong.returncode, (tmp_path / "new").exists()) == (2, False)
+    assert "--resize: not a size of images" in wrong.stderr
+    done = f2l_site(*new, "--label", "Ergebnis", "--resize", "64x48")
+    assert done.returncode == 0, done.stderr
+    config = SiteFolder.read(tmp_path / "new/site.toml").config
+    assert (config.data.label, config.data.resize) == ("Ergebnis", (64, 48))
+    assert "Nothing is wrong." in f2l_site("check", tmp_path / "new/site.toml").stdout
 
 
 def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):
