@@ -31,9 +31,7 @@ def init(
         Path | None, typer.Option(help="Read labelled examples from this file or folder.")
     ] = None,
     label: Annotated[str, typer.Option(metavar="COLUMN", help="Name their column of labels.")] = "",
-    resize: Annotated[
-        str, typer.Option(metavar="W,H", help="Bring their images to this size.")
-    ] = "",
+    resize: Annotated[str, typer.Option(metavar="W,H", help="Resize their images to this.")] = "",
     into: Annotated[
         Path | None, typer.Option(help="Create this folder; by default one of the site's name.")
     ] = None,

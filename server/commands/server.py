@@ -50,7 +50,7 @@ def init(
         str, typer.Option(metavar="COLUMN", help="Name these examples' column of labels.")
     ] = "",
     resize: Annotated[
-        str, typer.Option(metavar="W,H", help="Bring these examples' images to this size.")
+        str, typer.Option(metavar="W,H", help="Resize these examples' images to this.")
     ] = "",
     classes: Annotated[
         int,

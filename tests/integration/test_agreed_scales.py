@@ -27,6 +27,9 @@ from tests.support.inline import run_inline
 from tests.unit.server.simulation.test_site_folders import simulated
 
 NAMES = ("east", "north", "south", "west")
+NONSENSE = (
+    b"POST /v1/site/scales HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}"
+)
 FEATURES = ("length", "stamp")
 TASK = [
     "target.input_shape=[2]",
@@ -101,6 +104,9 @@ def test_a_simulation_and_a_deployment_agree_on_the_same_scales(gateway, tmp_pat
     with pytest.raises(UsageError, match="the figures of 4 sites, got those of 0"):
         gateway.membership.require_scales()
 
+    # Nobody but a site is heard, and only with figures.
+    assert gateway.status(None, NONSENSE) == 401
+    assert gateway.status(tmp_path / names[0], NONSENSE) == 409
     # Nothing leaves unless the policy names it.
     with pytest.raises(F2LError, match="nothing was sent: this kind of answer may not leave"):
         agree_on_scales(paths[0])
@@ -108,7 +114,7 @@ def test_a_simulation_and_a_deployment_agree_on_the_same_scales(gateway, tmp_pat
     for path in paths[:3]:
         told(path)
     agree_on_scales(paths[0])
-    assert "3 of 4 sites have told theirs" in capsys.readouterr().out
+    assert "those of 3 of 4 sites so far" in capsys.readouterr().out
     problems = check(paths[0], compare=differences).problems
     assert any("scales of the federation are not here yet" in one for one in problems)
     with pytest.raises(UsageError, match=f"got those of 3: {', '.join(sorted(names[:3]))}"):
