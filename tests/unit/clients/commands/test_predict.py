@@ -79,8 +79,7 @@ def trained(site: Site, name: str) -> Model:
         accuracy=loss_and_accuracy(target, weights, site.validation.x, site.validation.y)[1],
         encoding=site.encoding.text,
     )
-    model = Model(weights=weights, layout=target.layout, facts=facts)
-    save_model(site.state, model)
+    save_model(site.state, model := Model(weights=weights, layout=target.layout, facts=facts))
     return model
 
 
