@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, plain, say
+from f2l_fed.core.wording import number_of
 
 
 def run(site_file: SiteFile) -> None:
@@ -110,7 +111,8 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         target = plain(model.target)
         table.add_row("network", f"{target}, {plain(model.origin)}, {model.time}")
         before, after = model.accuracy_before, model.accuracy
-        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {model.steps} steps")
+        steps = number_of(model.steps, "step")
+        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {steps}")
     out.print(table)
 
 
@@ -150,4 +152,4 @@ def sent(
             "\n".join([*numbers, *work_texts(entry.get("work")), *([plain(code)] if code else [])]),
         )
     out.print(table)
-    say(f"{len(entries)} messages, {total} bytes in all")
+    say(f"{number_of(len(entries), 'message')}, {number_of(total, 'byte')} in all")

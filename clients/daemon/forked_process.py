@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 
 SERVE = "--serve"
 """Argument before the number of the open socket on which a fork server is asked.
@@ -71,7 +72,9 @@ class ForkedProcess:
         if self._process is None:
             self._server.send_signal(number)
         else:
-            signal.pidfd_send_signal(self._process, number)
+            # It may end at this moment.
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
 
     def _ended_within(self, timeout: float | None) -> int | None:
         if self._code is None and self._process is None:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError
 from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 
@@ -109,6 +110,6 @@ def damaged(path: Path, error: Exception) -> DataError:
     return DataError(
         "the site's network can't be read",
         where=str(path),
-        got=type(error).__name__,
+        got=file_fault(error),
         remedy="Remove it; the next round makes another.",
     )
