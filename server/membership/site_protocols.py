@@ -32,7 +32,7 @@ class RegisteredProtocols:
             known = self._registry.find(site) if is_name(site) else None
         except F2LError:
             return False
-        return known.coding if known else True
+        return known is not None and known.coding
 
     def note(self, site: str, spoken: int, coding: bool) -> None:
         """Keeps what a site has named in its latest answer: its version, and whether it codes."""

@@ -145,15 +145,16 @@ class CheckIn:
         self, nodes: list[int], bound: Mapping[int, str], anchor: Tensor
     ) -> Iterator[SiteRequest]:
         """Makes the request to each node, once for each version of the protocol."""
-        frame, packed = self._federation.probe_frame, dict[int, RecordDict]()
+        frame, packed = self._federation.probe_frame, dict[tuple[int, bool], RecordDict]()
         chain = self._federation.chain_to(anchor)
         for node in nodes:
             site = bound.get(node, "")
             version = asked_in(self._protocols, site, frame)
-            if version not in packed:
+            kind = version, self._protocols.codes(site)
+            if kind not in packed:
                 request = ProbeRequest(frame=frame, anchor=anchor, chain=chain)
-                packed[version] = pack_probe_request(request, protocol=version, asks_coded=True)
-            yield SiteRequest(node, packed[version], site)
+                packed[kind] = pack_probe_request(request, protocol=version, asks_coded=kind[1])
+            yield SiteRequest(node, packed[kind], site)
 
     def _introduce(
         self, reply: SiteReply, digest: str, connected: set[int], bound: Mapping[int, str]

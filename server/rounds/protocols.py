@@ -30,8 +30,8 @@ class UnregisteredSites:
         return LATEST
 
     def codes(self, _: str, /) -> bool:
-        """True."""
-        return True
+        """False: in a simulation no message goes far, and results stay exact."""
+        return False
 
     def note(self, _: str, spoken: int, coding: bool, /) -> None:
         """Keeps nothing."""
