@@ -21,7 +21,7 @@ from torch import Tensor
 
 from f2l_fed.admission.submission import SubmissionId
 
-_DIRECTIONS = 16
+_DIRECTIONS = 32
 _SAMPLE = 1024
 """Rows from which the directions are taken."""
 
