@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from f2l_fed.prior.linear_prior import PriorFit, fit_prior
-from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
+from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _FEWEST_SITES = 8

@@ -27,8 +27,12 @@ from torch import Tensor
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.likeness import LikenessGate, fit_gate
-from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
+from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+
+_RANK = 256
+"""Largest rank of the map of the common part of whole networks; most are far below."""
 
 _FEWEST_SITES = 8
 """Sites below which a likeness gate has too little to learn from."""
@@ -186,7 +190,7 @@ def refine_prior(
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common.map, config.rate),
+        common=before.common.plus(common.map, config.rate, _rank(before.symmetry)),
         rows=before.rows.plus(_map_of(rows), config.rate),
     )
     held_out = expected + config.rate * held_out
@@ -204,7 +208,13 @@ def _regress(
 ) -> tuple[RidgeFit, RidgeFit | None, Tensor]:
     episodes = contexts.shape[1]
     x, y = symmetry.split(contexts.flatten(0, 1)), symmetry.split(targets.flatten(0, 1))
-    common = fit_ridge(x.common, y.common, group=episodes, standard_errors=standard_errors)
+    common = fit_ridge(
+        x.common,
+        y.common,
+        group=episodes,
+        standard_errors=standard_errors,
+        rank=_rank(symmetry),
+    )
     held_out, rows = y.rows, None
     if symmetry.classes:
         # The mean row of a permutation-invariant fit is zero, so there is no intercept.
@@ -221,6 +231,11 @@ def _regress(
         rows,
         symmetry.join(IsotypicParts(common.held_out, held_out)).view_as(targets),
     )
+
+
+def _rank(symmetry: OutputSymmetry) -> int | None:
+    """The bound on the rank of the common map: heads alone are small enough without one."""
+    return None if symmetry.rows_alone else _RANK
 
 
 def _map_of(rows: RidgeFit | None) -> RidgeMap:
