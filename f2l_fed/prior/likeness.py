@@ -138,8 +138,10 @@ def fit_gate(contexts: Tensor, weights: Tensor, held_out: Tensor, strength: floa
     clusters = RowClusters.of(weights)
     familiar = torch.stack(
         [
-            mean_likeness(contexts[site] + held_out[site], clusters.centroids_without(site))
-            for site in range(len(contexts))
+            mean_likeness(expected, centroids)
+            for expected, centroids in zip(
+                contexts + held_out, clusters.centroids_without_each(), strict=True
+            )
         ]
     )
     strangers, pairs = _chosen(len(contexts), _STRANGERS), _chosen(contexts.shape[1], _PAIRS)

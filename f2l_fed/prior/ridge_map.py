@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from f2l_fed.prior.gram_matrix import eigenvectors, gram_matrix
+from f2l_fed.prior.gram_matrix import eigenvectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class RidgeMap:
             torch.cat([self.right, weight * other.right]).double(),
         )
         if rank is not None and len(right) > rank:
-            mix = eigenvectors(gram_matrix(right))[1][:, -rank:]
+            mix = eigenvectors(right @ right.T)[1][:, -rank:]
             left, right = left @ mix, mix.T @ right
         return RidgeMap(
             x_mean=self.x_mean,
