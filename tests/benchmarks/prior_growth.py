@@ -2,14 +2,14 @@
 
 `python -m tests.benchmarks.prior_growth [--quick] [--json OUT.json]`
 
-Random records, of which a part of rank 40 is told by the context, one a site, each size in a fresh process. ``prior`` is
-`fit_prior`, ``families`` the search for families of networks, ``gate`` the likeness gate of heads
-(on 145 x 5 weights, eight pairs a site): seconds of one thread's CPU. ``growth`` is the ratio to
-half the records. ``peak`` is what the process held at most for the prior, less contexts and
-weights, for every number in these; ``ratio`` is its time in that of the products
-it cannot do without (two Gram matrices and the held-out predictions, or what is as much: 6 N²D
-operations in float64 at the speed of one large product, N being the smaller of both). ``file`` is
-the map's size, for every number of contexts and weights.
+Random records, of which a part of rank 40 is told by the context, one a site, each size in a fresh
+process. ``prior`` is `fit_prior`, ``families`` the search for families of networks, ``gate`` the
+likeness gate of heads (on 145 x 5 weights, eight pairs a site): seconds of one thread's CPU.
+``growth`` is the ratio to half the records; ``ratio`` that of the prior's time to the products it
+cannot do without (two Gram matrices and the held-out predictions, or what is as much: 6 N²D
+operations in float64 at the speed of one large product, N being the smaller of both). ``peak`` is
+what the process held at most for the prior, less contexts and weights, for every number in these,
+and ``file`` the size of the common part's map, for every number too.
 """
 
 from __future__ import annotations
