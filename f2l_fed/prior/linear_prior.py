@@ -131,12 +131,14 @@ def fit_prior(
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     contexts, weights = contexts.detach(), weights.detach()
-    start = anchor.detach() + contexts
-    common, rows, held_out = _regress(contexts, weights - start, symmetry, standard_errors=1)
+    anchor = anchor.detach()
+    common, rows, held_out = _regress(
+        contexts, weights - (anchor + contexts), symmetry, standard_errors=1
+    )
     prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
     fit = PriorFit(
         prior=prior,
-        held_out=start + held_out,
+        held_out=held_out.add_(anchor + contexts),
         common=common,
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
@@ -206,8 +208,10 @@ def refine_prior(
 def _regress(
     contexts: Tensor, targets: Tensor, symmetry: OutputSymmetry, *, standard_errors: float
 ) -> tuple[RidgeFit, RidgeFit | None, Tensor]:
-    episodes = contexts.shape[1]
+    episodes, shape = contexts.shape[1], targets.shape
     x, y = symmetry.split(contexts.flatten(0, 1)), symmetry.split(targets.flatten(0, 1))
+    # These are as large as all records.
+    del targets
     common = fit_ridge(
         x.common,
         y.common,
@@ -226,11 +230,8 @@ def _regress(
             standard_errors=0,
         )
         held_out = rows.held_out.view_as(y.rows)
-    return (
-        common,
-        rows,
-        symmetry.join(IsotypicParts(common.held_out, held_out)).view_as(targets),
-    )
+    del x, y
+    return common, rows, symmetry.join(IsotypicParts(common.held_out, held_out)).view(shape)
 
 
 def _rank(symmetry: OutputSymmetry) -> int | None:
