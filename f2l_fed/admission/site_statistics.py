@@ -169,7 +169,7 @@ class SiteStatistics:
             yield site, parent, self._by_name(mine)
 
     def _rankings(self, parent: str) -> list[Ranking]:
-        """Those that are kept in step and have the sites that started from a release."""
+        """The rankings kept in step that have the sites which started from a release."""
         found = (self._everyone, self._by_parent.get(parent))
         return [ranking for ranking in found if ranking is not None]
 

@@ -205,7 +205,13 @@ class _Index:
         return rows - self._known <= self._most_later
 
     def near(self, rows: Tensor, vectors: Tensor, radius: Tensor) -> list[int]:
-        """As `SketchTable.near`, of all rows, which begin with those that it was made of."""
+        """The near ones of all rows, as `SketchTable.near` has them.
+
+        Args:
+            rows: (n, S) float32, beginning with those that the index was made of.
+            vectors: (m, S) float32.
+            radius: (m,) float32.
+        """
         new = rows[self._known + self._looked_at :]
         self._later[self._looked_at :][: len(new)] = self._shortened(new)
         self._looked_at += len(new)
