@@ -104,7 +104,7 @@ def prepare(
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.targets.backbone_file import BackboneFacts
     from f2l_fed.targets.backbone_preparation import prepare_backbone
-    from f2l_fed.targets.config import LORA
+    from f2l_fed.targets.config import HEAD, LORA
 
     if out.exists():
         raise UsageError(
@@ -127,6 +127,9 @@ def prepare(
         shape = tuple(public.shape[1:])
     if not shape:
         raise UsageError("no shape of inputs is named", expected="--input or --like")
+    if bool(layer) != (adapt != HEAD):
+        remedy = "name a part with --adapt" if layer else "name the --layer"
+        raise UsageError("layers and a part of them go together", where="--adapt", remedy=remedy)
     facts = BackboneFacts(
         input_shape=shape,
         features=1,
