@@ -35,16 +35,21 @@ if [ ! -d "$place/lib" ]; then
   mv "$place/lib.draft" "$place/lib"
 fi
 while read -r _ file; do
-  [ -n "$fetched" ] || [ -f "$packages/$file" ] && continue
+  version=${file##*-}
+  package=${file%-*}@${version%.tgz}
+  [ -f "$packages/$file" ] && continue
+  if [ -n "$fetched" ]; then
+    echo "error: $fetched: $file is missing, which npm pack $package makes." >&2
+    exit 1
+  fi
   if ! command -v npm >/dev/null; then
     echo "error: npm is missing, which fetches $file; with --emoji DIR it is taken from DIR." >&2
     exit 1
   fi
   mkdir -p "$packages"
-  name=${file%-*}
-  npm pack --silent --pack-destination "$packages" "$name@$(basename "${file##*-}" .tgz)"
+  npm pack --silent --pack-destination "$packages" "$package"
 done <"$own/emoji.sha256"
-if ! (cd "$packages" && sha256sum --check --quiet --ignore-missing "$own/emoji.sha256"); then
+if ! (cd "$packages" && sha256sum --check --status "$own/emoji.sha256"); then
   echo "error: $packages: the files are not those whose digests are in $own/emoji.sha256." >&2
   exit 1
 fi
