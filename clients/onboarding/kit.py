@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from f2l_fed.core.durable_files import file_pieces, write_atomically
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ConfigError, DataError
 from f2l_fed.wire.kit import KIT_END, LARGEST_KIT_BYTES, Kit
 
@@ -87,7 +88,7 @@ def _beginning(path: Path) -> bytes:
         raise ConfigError(
             "the kit can't be read",
             where=str(path),
-            got=error.strerror or type(error).__name__,
+            got=file_fault(error),
             remedy="Ask the administrator for it again.",
         ) from error
 

@@ -15,6 +15,7 @@ from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.agreed_settings import agreed_settings
+from f2l_fed.data.readers.config import AGREED, STANDARD
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.targets.config import BackboneConfig
@@ -51,19 +52,20 @@ page_data = false
 path = {data}
 # The column of labels, columns that are no features, and a column whose rows of one value stay
 # together when a share is kept aside, such as the number of a part; "folder" for sub-folders.
-label = ""
+label = {label}
 ignore = []
 group = ""
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
 encoding = ""
-# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "agreed":
+# by the scales that all sites have agreed on, see `f2l-site data scales`. "": none.
 # The same for the channels of images.
-scale = "standard"
+scale = {scale}
 image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
-resize = []
+resize = {resize}
 mode = ""
 # Labels that mark examples without one, such as ["-1"]; those are left out.
 unlabelled = []
@@ -104,6 +106,7 @@ rounds_per_day = {rounds_per_day}
 nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
+# "scales", mean and spread of each column of numbers, leaves where it is added.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # Code that the server sends is never run here, with any setting.
@@ -153,7 +156,14 @@ _SERVER_FILES = {
 
 
 def register_site(
-    kit: Kit, file: Path, folder: Path | None, data: Path, network: str = ""
+    kit: Kit,
+    file: Path,
+    folder: Path | None,
+    data: Path,
+    *,
+    network: str = "",
+    label: str = "",
+    resize: tuple[int, ...] = (),
 ) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
 
@@ -163,6 +173,8 @@ def register_site(
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
         network: The code that takes the kit's backbone, as the operator names it; "" for later.
+        label: Their column of labels; "" where it is found out.
+        resize: Width and height that their images get; none keeps their own.
 
     Returns:
         The ``site.toml``, and the agreement about the federation's task, if the server tells one.
@@ -188,6 +200,9 @@ def register_site(
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
         backbone=BackboneConfig(file=backbone, network=network),
+        label=label,
+        resize=resize,
+        scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
     return path, agreement
 
@@ -202,6 +217,9 @@ def create_site(
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
     backbone: BackboneConfig | None = None,
+    scale: str = STANDARD,
+    label: str = "",
+    resize: tuple[int, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -215,6 +233,9 @@ def create_site(
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
         backbone: The backbone, its file in the folder; None for none.
+        scale: Scaling of numbers.
+        label: Column of labels; "" where it is found out.
+        resize: Width and height that images get; none keeps their own.
 
     Returns:
         The file.
@@ -241,6 +262,9 @@ def create_site(
         "labels": labels,
         "backbone": backbone.file if backbone else "",
         "network": backbone.network if backbone else "",
+        "scale": scale,
+        "label": label,
+        "resize": resize,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }
