@@ -73,7 +73,7 @@ out=(--out "$place/federation" --force)
 "$venv/bin/f2l-admin" simulate --data "$place/pictures" --scenario few-shot --set data.mode=rgb \
   --set "backbone.file=$place/backbone.safetensors" \
   --set backbone.network=lite0:efficientnet_lite0 \
-  --set split.cameras=false --set split.shots=5 --set split.test_per_class=8 \
+  --set split.cameras=false --set split.shots=25 --set split.test_per_class=8 \
   --set split.validation_fraction=0 --set split.validation_per_class=5 \
   --set split.minimum_examples=1 --sites 60 --held-out 30 --rounds 1 --baselines --pictures \
   --credit "Emoji: Noto Emoji by Google (Apache License 2.0) and Twemoji by Twitter, Inc and other \

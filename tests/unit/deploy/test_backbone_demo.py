@@ -29,9 +29,9 @@ def picture(number: int) -> bytes:
 
 
 def package(folder: Path, vendor: str, first: int, *, cut: int = 0) -> Path:
-    """A package with 13 birds, 13 fruits, 12 drinks, 13 skin tones, and more than was listed."""
+    """A package with 22 birds, 22 fruits, 21 drinks, 22 skin tones, and more than was listed."""
     listed, pictures = [], {}
-    kinds = (("animal-bird", 13), ("food & fruit", 13), ("drink", 12), ("skin-tone", 13))
+    kinds = (("animal-bird", 22), ("food & fruit", 22), ("drink", 21), ("skin-tone", 22))
     for kind, count in kinds:
         for number in range(count):
             name = f"{kind[:3]}{number}.png"
@@ -61,13 +61,13 @@ def test_a_class_has_the_pictures_of_both_vendors_and_the_reader_takes_them(tmp_
         package(tmp_path, vendor, 1 + 1000 * place)
     done = prepare(tmp_path, tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("52 pictures of 2 classes are in ")
+    assert done.stdout.startswith("88 pictures of 2 classes are in ")
     names = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "out").iterdir()}
-    assert names == {"animal-bird": 26, "food & fruit": 26}
+    assert names == {"animal-bird": 44, "food & fruit": 44}
     vendors = [path.name.split("-")[0] for path in (tmp_path / "out/animal-bird").iterdir()]
-    assert {vendor: vendors.count(vendor) for vendor in VENDORS} == {"google": 13, "twitter": 13}
+    assert {vendor: vendors.count(vendor) for vendor in VENDORS} == {"google": 22, "twitter": 22}
     dataset, _ = read_pool(tmp_path / "out", ReadingConfig(mode="rgb"))
-    assert dataset.x.shape == (52, 3, 64, 64)
+    assert dataset.x.shape == (88, 3, 64, 64)
 
 
 def test_a_missing_or_damaged_package_is_one_sentence_and_leaves_no_folder(tmp_path):
