@@ -46,7 +46,7 @@ def installed_backbone(config: BackboneConfig, divided: Partition) -> InstalledB
             expected='""',
             got=divided.reading.image_scale,
         )
-    backbone.module()
+    backbone.front()
     return backbone
 
 
@@ -77,7 +77,7 @@ def on_features(
         done += len(train) + len(test)
         return replace(site, x_train=train.numpy(), x_test=test.numpy())
 
-    make = _Remembering(backbone.module())
+    make = _Remembering(backbone.front())
 
     def kept(number: int) -> Callable[[list[Tensor]], list[Tensor]]:
         state = folder / f"site-{number:03d}" / "state"
@@ -89,6 +89,7 @@ def on_features(
         return list(make(torch.cat(parts), told).split(sizes))
 
     sites = tuple(converted(site, kept(number)) for number, site in enumerate(divided.sites))
+    width = sites[0].x_train.shape[1]
     return replace(
         divided,
         sites=sites,
@@ -99,7 +100,7 @@ def on_features(
         changes=tuple(
             replace(change, site=converted(change.site, made)) for change in divided.changes
         ),
-        input_shape=(backbone.part.features,),
+        input_shape=(width,),
     )
 
 

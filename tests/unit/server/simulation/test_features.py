@@ -36,7 +36,7 @@ def test_equal_pictures_of_several_sites_are_made_once(tmp_path):
         pool=("made up",),
     )
     asked: list[int] = []
-    module = backbone.module()
+    module = backbone.front()
     hook = module.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
     told: list[tuple[int, int]] = []
     try:
