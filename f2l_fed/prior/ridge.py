@@ -53,6 +53,29 @@ class RidgeMap:
             right=right.float(),
         )
 
+    def truncated(self, x: Tensor, rank: int) -> RidgeMap:
+        """The map of at most this rank that is nearest to this one on some features.
+
+        What it says of them is projected on its principal directions there.
+
+        Args:
+            x: (n, p) float32, the features.
+            rank: Largest rank, at least 1.
+        """
+        if self.left.shape[1] <= rank:
+            return self
+        left, right = self.left.double(), self.right.double()
+        said = (x - self.x_mean).double() @ left @ right
+        _, s, directions = _thin_svd(said)
+        # By rising size, as the eigenvalues come.
+        kept = directions[:, s.argsort(descending=True)[:rank]]
+        return RidgeMap(
+            x_mean=self.x_mean,
+            y_mean=self.y_mean,
+            left=(left @ (right @ kept)).float(),
+            right=kept.T.float().contiguous(),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RidgeFit:
