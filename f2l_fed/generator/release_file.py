@@ -130,8 +130,8 @@ def pack_release(
         candidates: How a site makes candidates.
         precision: One of `f2l_fed.generator.config.PRECISIONS`.
     """
-    prior, tensors = generator.prior, {}
-    tensors |= with_prefix("prior.common.", _fields(prior.common))
+    prior = generator.prior
+    tensors = with_prefix("prior.common.", _fields(prior.common))
     tensors |= with_prefix("prior.rows.", _fields(prior.rows))
     if len(prior.gate.centroids):
         tensors |= with_prefix("prior.gate.", _fields(prior.gate))

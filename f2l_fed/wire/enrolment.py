@@ -7,7 +7,8 @@ its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``
 with `FederationFacts` and the agreement about the task (`f2l_fed.wire.agreement`), or with
 ``{"error": sentence}``. A registered site gets these from `SELF_PATH` too. From `NETWORK_PATH` it
 gets the promoted release's request for its context, and when it posts its answer there, the task
-with what was generated for it.
+with what was generated for it. Where the federation gives it to its sites, `RELEASE_PATH` is the
+compact generator of the promoted release, a file (`f2l_fed.generator.release_file`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ ENROL_PATH = "/v1/site/enrol"
 RENEW_PATH = "/v1/site/renew"
 SELF_PATH = "/v1/site/me"
 NETWORK_PATH = "/v1/site/network"
-"""Paths of the gateway: registration, renewal, whether the caller is a known site, a network."""
+RELEASE_PATH = "/v1/site/release"
+"""Paths of the gateway: registration, renewal, whether the caller is a known site, a network, the
+compact generator of the release."""
 
 LAST_TASK = "last_task"
 """Key of the end of a site's last task in an answer from `SELF_PATH`: its round, the end's code of
@@ -53,8 +56,14 @@ LAST_TASK = "last_task"
 SITE_HEADER = "f2l-site"
 """Header in which the gateway names the site that it has authenticated; nobody else can set it."""
 
+RELEASE_TAG = re.compile(r'"([A-Za-z0-9_-]{1,64})-([0-9a-f]{64})"')
+"""``ETag`` of that file: the release's id and the file's SHA-256."""
+
 RECORDS_TYPE = "application/x-protobuf"
 """Media type of messages as bytes, see `f2l_fed.wire.serialization`."""
+
+FILE_TYPE = "application/octet-stream"
+"""Media type of that file."""
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""
