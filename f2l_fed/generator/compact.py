@@ -1,9 +1,9 @@
 """The compact generator: what sites may have of a release, small and without any single record.
 
 Maps and latent space keep their principal directions, and never more than a quarter as many as
-there are sites: with as many directions as sites, every site's network would lie in what they span,
-and whoever has a network could tell whether it is one of them. Centroids of the likeness gate are
-of rows of several sites each.
+there are sites, or rows of sites' heads: with as many directions as sites, every site's network
+would lie in what they span, and whoever has a network could tell whether it is one of them.
+Centroids of the likeness gate are of rows of several sites each.
 """
 
 from __future__ import annotations
@@ -21,24 +21,25 @@ from f2l_fed.flow.velocity_field import VelocityField
 from f2l_fed.generator.candidates import FittedRecords
 from f2l_fed.generator.generator import Generator
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
+from f2l_fed.targets.head_rows import row_is_present
 
 FEWEST_SITES = 8
 """Sites below which a release is not given away: its means say too much of each of them."""
 
-SITES_PER_DIRECTION = 4
-"""Sites for each direction of a map or of the latent space."""
+PER_DIRECTION = 4
+"""Sites, or rows of sites' heads, for each direction of a map or of the latent space."""
 
 SITES_PER_CENTROID = 3
 """Fewest sites whose rows are in a centroid of the likeness gate."""
 
 
-def rank_of(sites: int, most: int) -> int:
-    """The rank of a compact generator of so many sites.
+def rank_of(members: int, most: int) -> int:
+    """The rank of what was fitted on so many sites, or rows of their heads.
 
     >>> rank_of(399, 32), rank_of(40, 32)
     (32, 10)
     """
-    return max(1, min(most, sites // SITES_PER_DIRECTION))
+    return max(1, min(most, members // PER_DIRECTION))
 
 
 def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: int) -> Generator:
@@ -48,8 +49,8 @@ def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: i
         generator: Of a single family.
         records: Of n sites in order, E of each: those that it was fitted on or, where whole
             networks are generated, some of them.
-        sites: n.
-        rank: Largest rank, as of `rank_of`.
+        sites: The number of sites that it was fitted on.
+        rank: Largest rank; see `rank_of`.
 
     Raises:
         ReleaseError: If the generator has several families, or a codec other than "pca".
@@ -58,19 +59,21 @@ def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: i
         raise ReleaseError("a release of several families has no compact form")
     prior, symmetry = generator.prior, generator.prior.symmetry
     contexts, weights = (symmetry.split(w) for w in (records.contexts, records.weights))
-    gate, (_, classes, width) = prior.gate, weights.rows.shape
+    gate, of_rows = prior.gate, rank_of(sites * max(1, symmetry.classes), rank)
     if len(gate.centroids):
-        rows = weights.rows.view(sites, -1, classes, width)
+        rows = weights.rows.unflatten(0, (sites, -1))
         gate = gate.with_shared_centroids(rows, SITES_PER_CENTROID)
+        of_rows = rank_of(int(row_is_present(rows[:, 0]).sum()), rank)
+    rank = rank_of(sites, rank)
     prior = replace(
         prior,
         common=prior.common.truncated(contexts.common, rank),
-        rows=prior.rows.truncated(contexts.rows.flatten(0, 1), rank),
+        rows=prior.rows.truncated(contexts.rows.flatten(0, 1), of_rows),
         gate=gate,
     )
     if not draws(generator):
         return without_draws(replace(generator, prior=prior, bodies=None))
-    codec, field = _truncated(generator.codec, rank), generator.velocity
+    codec, field = _truncated(generator.codec, rank, of_rows), generator.velocity
     if not generator.config.sample.evaluations:
         field = unused_field(codec, generator.spread, generator.config.flow.source)
     return replace(generator, prior=prior, codec=codec, velocity=field, bodies=None)
@@ -110,9 +113,9 @@ def unused_field(codec: Codec, spread: Tensor, source: str) -> VelocityField:
     return field.requires_grad_(False)
 
 
-def _truncated(codec: Codec, rank: int) -> Codec:
+def _truncated(codec: Codec, rank: int, of_rows: int) -> Codec:
     if not isinstance(codec, PcaCodec):
         raise ReleaseError(
             "a release with this codec has no compact form", expected="pca", got=codec.kind
         )
-    return replace(codec, common=codec.common.truncated(rank), rows=codec.rows.truncated(rank))
+    return replace(codec, common=codec.common.truncated(rank), rows=codec.rows.truncated(of_rows))

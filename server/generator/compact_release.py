@@ -8,7 +8,7 @@ from pathlib import Path
 
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import ReleaseError
-from f2l_fed.generator.compact import FEWEST_SITES, compact, rank_of
+from f2l_fed.generator.compact import FEWEST_SITES, compact
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.release_file import pack_release
 from f2l_fed.wire.messages import Task
@@ -64,19 +64,18 @@ def file_for_sites(federation: Federation, generator: Generator, task: Task) -> 
     if not config.release.to_sites:
         raise NotForSites("the federation keeps its generator at the centre")
     release = federation.releases.read(task.release)
-    rows = rows_left(federation, release)
-    if len(rows) < FEWEST_SITES:
+    rows = left = rows_left(federation, release)
+    if len(left) < FEWEST_SITES:
         raise NotForSites(
             "the release is of too few sites to be given away",
             expected=f"at least {FEWEST_SITES}",
-            got=str(len(rows)),
+            got=str(len(left)),
         )
     if federation.body is None:
         rows = rows[:: -(-len(rows) // _MEASURED)]
     records = release_records(federation, release, rows)
-    rank = rank_of(len(release.sites), config.release.rank)
     try:
-        small = compact(generator, records, sites=len(rows), rank=rank)
+        small = compact(generator, records, sites=len(left), rank=config.release.rank)
     except ReleaseError as error:
         raise NotForSites(error.what, expected=error.expected, got=error.got) from error
     candidates = replace(config.candidates, samples=config.release.samples, nearest=False)
