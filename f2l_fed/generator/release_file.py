@@ -32,7 +32,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.errors import ConfigError, ReleaseError, WireError
 from f2l_fed.flow.velocity_field import VelocityField
 from f2l_fed.generator.compact import draws, empty_codec, unused_field
-from f2l_fed.generator.config import CandidatesConfig, GeneratorConfig
+from f2l_fed.generator.config import MOST_SAMPLES, CandidatesConfig, GeneratorConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.generator_shapes import require_shapes
 from f2l_fed.prior.likeness import LikenessGate
@@ -97,6 +97,8 @@ class ReleaseFile:
             raise _damaged(path, error) from error
         if task.round or task.candidates or _ID.fullmatch(task.release) is None:
             raise _damaged(path, "another task than one outside of rounds")
+        if read.candidates.samples > MOST_SAMPLES:
+            raise _damaged(path, f"{read.candidates.samples} draws")
         return read
 
     def generator(self, target: Target) -> Generator:
@@ -205,8 +207,10 @@ def _generator(
     field = unused_field(codec, spread, source)
     if state := without_prefix("velocity.", tensors):
         flow = config.flow
-        field = VelocityField(codec.shape, spread, source, width=flow.width, depth=flow.depth)
-        field.load_state_dict(state)
+        with torch.device("meta"):
+            # Nothing is made by a number in the file alone: the weights themselves have to be there.
+            field = VelocityField(codec.shape, spread, source, width=flow.width, depth=flow.depth)
+        field.load_state_dict(state, assign=True)
         field.requires_grad_(False)
     elif parts and config.sample.evaluations:
         raise ValueError("the flow is missing")
@@ -226,6 +230,7 @@ _DAMAGES = (
     ValueError,
     TypeError,
     IndexError,
+    AttributeError,
     RuntimeError,
     RecursionError,
     SafetensorError,
