@@ -208,7 +208,7 @@ def _generator(
     if state := without_prefix("velocity.", tensors):
         flow = config.flow
         with torch.device("meta"):
-            # Nothing is made by a number in the file alone: the weights themselves have to be there.
+            # No number in the file makes anything alone: the weights have to be there.
             field = VelocityField(codec.shape, spread, source, width=flow.width, depth=flow.depth)
         field.load_state_dict(state, assign=True)
         field.requires_grad_(False)
