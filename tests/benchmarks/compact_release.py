@@ -341,7 +341,7 @@ def main() -> None:
                 costs.append(row)
                 print(f"{name:<10}{draws:>6} draws: opened in {row['open_s']:.3f} s, "
                       f"{row['all_s']:.2f} s in all, {row['mib']:.0f} MiB")  # fmt: skip
-    sites, held_out, rounds = (16, 6, 1) if chosen.quick else (40, 30, 3)
+    sites, held_out, rounds = (16, 6, 1) if chosen.quick else (24, 20, 2)
     jobs = [
         (kind, seed, sites, held_out, rounds, chosen.data)
         for kind in KINDS
