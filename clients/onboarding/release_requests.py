@@ -30,6 +30,10 @@ from f2l_fed.wire.enrolment import RELEASE_PATH, RELEASE_TAG
 _PIECE_BYTES = 2**20
 _LARGEST_REASON = 2**16
 _AGAIN = "Run it again; it goes on where it ended."
+_WITHDRAWN = {
+    403: "the federation keeps its generator at the centre by now",
+    409: "the federation has no release by now",
+}
 _RANGE = re.compile(r"bytes (\d{1,15})-\d{1,15}/\d{1,15}")
 
 
@@ -79,15 +83,16 @@ def why_not_current(site: SiteFolder, kept: KeptRelease, *, now: datetime) -> st
         F2LError: If it does not know the site.
     """
     headers = {"if-none-match": kept.tag}
-    with answer_of(site, known_tls(site, now=now), "GET", RELEASE_PATH, headers=headers) as answer:
-        if answer.status == 304:
-            return ""
-        if answer.status == 200:
-            return f"release {kept.id} was replaced"
-        failure = failure_of(site, answer.status, answer.read(_LARGEST_REASON))
-    if answer.status in (403, 409):
-        return failure.got
-    raise failure
+    tls = known_tls(site, now=now)
+    with answer_of(site, tls, "HEAD", RELEASE_PATH, headers=headers) as answer:
+        status = answer.status
+    if status == 304:
+        return ""
+    if status == 200:
+        return f"release {kept.id} was replaced"
+    if status in _WITHDRAWN:
+        return _WITHDRAWN[status]
+    raise failure_of(site, status, b"")
 
 
 def _arrived(

@@ -174,7 +174,8 @@ class Gateway:
         """The service for a request and its largest size, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
-        if method == "GET" and path in (SELF_PATH, RELEASE_PATH):
+        reads = path == SELF_PATH and method == "GET"
+        if reads or (path == RELEASE_PATH and method in ("GET", "HEAD")):
             return (self._networks, 0) if self._auth.is_registered(proxied.site) else 401
         if method in ("GET", "POST") and path == NETWORK_PATH:
             largest_bytes = self._settings.largest_context_bytes if method == "POST" else 0

@@ -42,7 +42,6 @@ class _Served:
         temperatures: Of a site's network.
         sites: Those that were served since it was opened.
         file: The release's file for sites, once one has asked for it.
-        fetched: The sites that have asked for it.
     """
 
     factory: CandidateFactory
@@ -50,7 +49,6 @@ class _Served:
     temperatures: tuple[tuple[int, float], ...]
     sites: set[str] = field(default_factory=set)
     file: FileForSites | None = None
-    fetched: set[str] = field(default_factory=set)
 
     @property
     def task(self) -> Task:
@@ -81,6 +79,7 @@ class NetworkService:
         self._lock = threading.Lock()
         self._served: _Served | None = None
         self._federation: Federation | None = None
+        self._fetched: set[tuple[str, str]] = set()
 
     def context_request(self) -> tuple[str, bytes]:
         """The promoted release's id and its packed request for a site's context.
@@ -122,12 +121,8 @@ class NetworkService:
                 served.sites.add(site)
             return to_bytes(pack_task(task))
 
-    def release_file(self, site: str, known: str = "") -> FileForSites:
+    def release_file(self) -> FileForSites:
         """The file with the promoted release's compact generator, made for the first that asks.
-
-        Args:
-            site: The site's name, which it has authenticated.
-            known: Tag of the file that the site has already.
 
         Raises:
             NoRelease: If there is no release.
@@ -141,11 +136,21 @@ class NetworkService:
                     factory.federation,
                     lambda: file_for_sites(factory.federation, factory.generator, served.task),
                 )
-            if site not in served.fetched and known != served.file.tag:
-                events_of = factory.federation.events()
-                events_of.emit(events.RELEASE_FETCHED, site=site, release=factory.id)
-                served.fetched.add(site)
             return served.file
+
+    def note_fetched(self, site: str, file: FileForSites) -> None:
+        """Writes that a site gets a file, once for each, however often it asks.
+
+        Args:
+            site: The site's name, which it has authenticated.
+            file: From `release_file`.
+        """
+        with self._lock:
+            if (site, file.tag) in self._fetched:
+                return
+            self._fetched.add((site, file.tag))
+            log = Federation.open(self._root).events()
+            log.emit(events.RELEASE_FETCHED, site=site, release=file.release)
 
     def _promoted(self) -> _Served:
         """The promoted release, opened where it is not open."""

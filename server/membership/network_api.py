@@ -78,21 +78,22 @@ def add_network_routes(app: FastAPI, networks: Networks) -> None:
     def records(release: str, content: bytes) -> Response:
         return Response(content, media_type=RECORDS_TYPE, headers={"etag": f'"{release}"'})
 
-    def file(site: str, known: str) -> Response:
-        found = networks.service.release_file(site, known)
+    def file(request: Request) -> Response:
+        found = networks.service.release_file()
         headers = {"etag": found.tag, "cache-control": "no-store"}
-        if known == found.tag:
+        if request.headers.get("if-none-match") == found.tag:
             return Response(status_code=304, headers=headers)
+        if request.method == "GET":
+            networks.service.note_fetched(_site_of(request), found)
         return FileResponse(found.path, media_type=FILE_TYPE, headers=headers)
 
     @app.get(NETWORK_PATH)
     async def context_request(request: Request) -> Response:
         return await answer(_site_of(request), lambda: records(*networks.service.context_request()))
 
-    @app.get(RELEASE_PATH)
+    @app.api_route(RELEASE_PATH, methods=["GET", "HEAD"])
     async def release_file(request: Request) -> Response:
-        known = request.headers.get("if-none-match", "")
-        return await answer(_site_of(request), lambda: file(_site_of(request), known))
+        return await answer(_site_of(request), lambda: file(request))
 
     @app.post(NETWORK_PATH)
     async def task(request: Request) -> Response:

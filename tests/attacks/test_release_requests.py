@@ -158,7 +158,7 @@ def test_a_part_of_another_release_or_one_that_is_whole_does_no_harm(center):
 def test_what_is_damaged_at_the_centre_takes_the_place_of_nothing(center):
     site, fresh = center.joined("keeper"), center.joined("fresh")
     before = fetch(site)[0]
-    served_file = center.service.release_file("keeper").path
+    served_file = center.service.release_file().path
     whole = served_file.read_bytes()
     served_file.write_bytes(whole[:-20] + b"U" * 20)
     try:

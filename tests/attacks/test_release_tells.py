@@ -73,7 +73,7 @@ def test_no_network_of_a_site_lies_in_what_the_file_spans(fitted):
 def test_no_record_of_any_site_is_in_the_file(tmp_path, adapt):
     own = (*SETTINGS, *adapt, *TO_SITES, "release.precision=fp32")
     federation = after_rounds(tmp_path / "out", sites=ENOUGH, settings=own)
-    file = NetworkService(federation.root).release_file("curious")
+    file = NetworkService(federation.root).release_file()
     found = release_records(federation, federation.releases.read(file.release))
     anchor = federation.anchor(federation.releases.promoted())
     # What never moves from the anchor is the anchor's, which is in the file.

@@ -223,7 +223,7 @@ def traffic(federation: Federation, release: ServedRelease) -> dict[str, float]:
     task = service.task("new", id, reply)
     seconds = process_time() - began
     began = process_time()
-    file = service.release_file("new")
+    file = service.release_file()
     return {
         "request_bytes": len(request) + len(reply) + len(task),
         "request_s": seconds,

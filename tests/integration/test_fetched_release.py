@@ -127,6 +127,12 @@ def test_the_policy_of_a_site_may_forbid_it(center):
 
 def test_a_release_that_was_replaced_is_not_used_and_another_is_fetched(center):
     site, releases = center.joined("late"), center.federation.releases
+    root = center.federation.root
+
+    def told() -> list[str]:
+        found = events(root, "release.fetched")
+        return [event["release"] for event in found if event["site"] == "late"]
+
     assert fetch(site).returncode == 0
     releases.rollback()
     try:
@@ -136,7 +142,9 @@ def test_a_release_that_was_replaced_is_not_used_and_another_is_fetched(center):
         state = site.parent / "state"
         assert load_model(state).facts.release == "00001"
         assert [entry["kind"] for entry in SentLog.in_folder(state).entries()] == ["probe"]
+        assert told() == ["00002"]
         assert "release 00001 is here" in fetch(site).stdout
+        assert told() == ["00002", "00001"]
         generate(site)
         assert len(SentLog.in_folder(state).entries()) == 1
     finally:

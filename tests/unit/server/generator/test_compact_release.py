@@ -24,7 +24,7 @@ def federation_of(root, *more, sites=ENOUGH, rounds=1) -> Federation:
 def test_without_a_release_there_is_no_file(tmp_path):
     federation, _ = prepared(tmp_path / "out", *TO_SITES)
     with pytest.raises(NoRelease, match="no release yet"):
-        NetworkService(federation.root).release_file("new")
+        NetworkService(federation.root).release_file()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_without_a_release_there_is_no_file(tmp_path):
 def test_some_federations_keep_their_generator(tmp_path, sites, more, reason):
     federation = federation_of(tmp_path / "out", *more, sites=sites)
     with pytest.raises(NotForSites, match=reason):
-        NetworkService(federation.root).release_file("new")
+        NetworkService(federation.root).release_file()
     assert events(federation.root, "release.fetched") == []
 
 
@@ -46,7 +46,7 @@ def test_some_federations_keep_their_generator(tmp_path, sites, more, reason):
 def test_the_file_is_that_of_the_promoted_release(tmp_path, adapt):
     federation = federation_of(tmp_path / "out", *adapt, *TO_SITES, rounds=2)
     service = NetworkService(federation.root)
-    file = service.release_file("new")
+    file = service.release_file()
     content = file.path.read_bytes()
     assert (file.size, file.digest) == (len(content), hashlib.sha256(content).hexdigest())
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
@@ -57,20 +57,20 @@ def test_the_file_is_that_of_the_promoted_release(tmp_path, adapt):
     assert read.task.frame.to_sites
     assert (read.candidates.samples, read.candidates.keep) == (1024, config.candidates.keep)
     # Another process makes the same bits, and a rollback another file.
-    assert NetworkService(federation.root).release_file("new").tag == file.tag
+    assert NetworkService(federation.root).release_file().tag == file.tag
     federation.releases.rollback()
-    assert service.release_file("new").release == "00001"
+    assert service.release_file().release == "00001"
     federation.releases.promote("00002")
-    assert service.release_file("new").tag == file.tag
+    assert service.release_file().tag == file.tag
 
 
-def test_it_is_one_event_a_site_and_none_for_who_has_it(tmp_path):
+def test_it_is_one_event_for_each_site(tmp_path):
     federation = federation_of(tmp_path / "out", *OF_HEADS, *TO_SITES)
     service = NetworkService(federation.root)
-    tag = service.release_file("new").tag
-    service.release_file("new")
-    service.release_file("knows", tag)
-    service.release_file("other", '"00001-old"')
+    file = service.release_file()
+    assert events(federation.root, "release.fetched") == []
+    for site in ("new", "new", "other"):
+        service.note_fetched(site, file)
     told = [event["site"] for event in events(federation.root, "release.fetched")]
     assert told == ["new", "other"]
 
@@ -78,12 +78,12 @@ def test_it_is_one_event_a_site_and_none_for_who_has_it(tmp_path):
 def test_an_erased_site_is_in_none_of_the_centroids_and_the_file_is_another(tmp_path):
     federation = federation_of(tmp_path / "out", *OF_HEADS, *TO_SITES)
     service = NetworkService(federation.root)
-    before = service.release_file("new")
+    before = service.release_file()
     gone = federation.releases.read("00001").sites[2]
     erase_site(gone, zoo=federation.zoo, releases=federation.releases, federations=[federation])
-    after = service.release_file("new")
+    after = service.release_file()
     assert (after.release, after.digest == before.digest) == (before.release, False)
     other = federation.releases.read("00001").sites[3]
     erase_site(other, zoo=federation.zoo, releases=federation.releases, federations=[federation])
     with pytest.raises(NotForSites, match="at least 8, got 7"):
-        service.release_file("new")
+        service.release_file()
