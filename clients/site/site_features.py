@@ -9,6 +9,7 @@ from torch import nn
 
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.feature_cache import cached_features
@@ -69,7 +70,7 @@ def installed_backbone(site: Site) -> InstalledBackbone:
             "all sites have one backbone, and these numbers are scaled by the site's own",
             where="[data] scale",
             expected='"", or the scales that all sites have agreed on ([data.scales])',
-            got=f"{len(scaled)} columns, such as {scaled[0]!r}",
+            got=f"{number_of(len(scaled), 'column')}, such as {scaled[0]!r}",
         )
     return backbone
 

@@ -41,6 +41,8 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
         head |= {"share": True} | pack_settings("shared", frame.shared)
     if frame.frozen:
         head |= {"backbone": frame.frozen.digest, "features": frame.frozen.features}
+    if frame.scales:
+        head["scales"] = frame.scales
     if frame.adapt != ALL:
         head |= {"adapt": frame.adapt, "body_layout": frame.body_layout}
         head |= pack_settings("episodic", frame.episodic) if frame.episodic else {}
@@ -74,6 +76,7 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
         to_sites=_truth(head, "to_sites"),
         shared=unpack_settings(SharedConfig, "shared", head) if "share" in head else None,
         frozen=_unpack_frozen(head),
+        scales=digest(head["scales"], "scales") if "scales" in head else "",
         **_unpack_body(head),
     )
 

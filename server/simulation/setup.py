@@ -129,6 +129,7 @@ def prepare(
         seed=simulation.config.seed,
         config=simulation.config.split,
         reading=simulation.reading,
+        scaling=simulation.config.scaling,
     )
     for note in divided.notes:
         remark(note)
@@ -140,7 +141,10 @@ def prepare(
         backbone = installed_backbone(simulation.backbone, divided)
         target = replace(target, backbone=backbone.part.digest, features=backbone.part.features)
     config = replace(
-        simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
+        simulation.config,
+        shared_labels=divided.shared_labels,
+        target=chosen_target(target),
+        scaling=replace(simulation.config.scaling, agreed=divided.agreed_scales),
     )
     federation = Federation(out, config)
     # An unsuitable target is refused before files are replaced.

@@ -324,7 +324,7 @@ LATER = {
         "body_layout": "",
     },
     **{"episodic": None, "head": None, "body": None, "chain": (), "temperatures": ()},
-    **{"keep": 1, "shared": None, "frozen": None},
+    **{"keep": 1, "shared": None, "frozen": None, "scales": ""},
 }
 
 
