@@ -27,7 +27,7 @@ from torch import Tensor
 
 from f2l_fed.codec.pca import PcaCodec
 from f2l_fed.evaluation.arm_names import GENERATED
-from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure, starts
+from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, measure
 from f2l_fed.flow import FlowConfig
 from f2l_fed.generator.candidates import FittedRecords, candidates_of_site
 from f2l_fed.generator.compact import compact
@@ -36,11 +36,13 @@ from f2l_fed.generator.fit import fit_generator
 from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.release_file import ReleaseFile, pack_release
 from f2l_fed.generator.serialization import save_generator
+from f2l_fed.local_training.adapted_network import adapted_head, site_context
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.selection import select_in_parts
 from f2l_fed.prior.likeness import mean_likeness
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.head_rows import cut, padded, with_classes
 from f2l_fed.wire.messages import Frame, ProbeReply, Task
 from f2l_fed.wire.packing import pack_probe_reply
 from f2l_fed.wire.serialization import to_bytes
@@ -60,7 +62,8 @@ NETWORKS = {"mlp": (1, 8, 8), "resnet20": (3, 32, 32)}
 DRAWS = (100, 1024)
 STEPS = (0, 20)
 ARMS = {"32 fp16": (32, "fp16"), "32 int8": (32, "int8"), "8 int8": (8, "int8")}
-KINDS = {"heads": ("target.adapt=head",), "whole": ("target.adapt=all",)}
+KINDS = {"heads": ("target.adapt=head",), "whole": ("target.adapt=all", "flow.steps=0")}
+"""Of the federations; draws are normal around the prior, as in most releases."""
 SPLITS = 5
 _RECIPE = Recipe(steps=10)
 
@@ -174,13 +177,27 @@ def compacted(
     return replace(read, bodies=generator.bodies, mean=generator.mean)
 
 
+def start_at(release: ServedRelease, site: HeldOutSite) -> Tensor:
+    """(D,) float32, the start that a release makes for a site, as `f2l_fed.evaluation.arms`."""
+    generator = release.generator
+    if release.body is None:
+        context = release.context(site)
+        return release.chosen(site, context, generator.expect(context[None])[0])
+    assert generator.bodies is not None
+    weights, (x, y) = generator.bodies.own, site.train
+    largest, body = release.body.head.layout, with_classes(release.body, site.classes)
+    context = padded(site_context(body, weights, x, y, release.head)[None], largest)
+    expected = cut(generator.expect(context)[0], largest, site.classes)
+    return body.join(weights, adapted_head(body, weights, expected, x, y, release.head))
+
+
 def accuracy_of(
     federation: Federation, release: ServedRelease, sites: Sequence[HeldOutSite]
 ) -> Tensor:
     """(sites, steps) float64, accuracy in % of what a release makes."""
     config, found = federation.config, []
     for site in sites:
-        start = {GENERATED: starts(release, site)[GENERATED]}
+        start = {GENERATED: start_at(release, site)}
         curve = measure(
             release.network_of(site), start, site, config.local, config.lineage, STEPS,
             pulls=release.pulls(site),
