@@ -152,7 +152,7 @@ def export(
     from clients.site.exported_program import export_model
     from clients.site.model_store import load_model
     from clients.site.site import SiteFolder
-    from clients.site.site_features import backbone_module
+    from clients.site.site_features import backbone_of
 
     folder = SiteFolder.read(site_file)
     model = load_model(folder.state)
@@ -162,7 +162,7 @@ def export(
             where=str(site_file),
             remedy=f"Get one: f2l-site generate {site_file}",
         )
-    backbone = backbone_module(folder, model.facts.frozen)
+    backbone = backbone_of(folder, model.facts.frozen)
     with exported_files():
         export_model(model, out, backbone)
     say(f"{model.facts.target} of {model.facts.origin} is in {out}")

@@ -25,6 +25,7 @@ from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
+from f2l_fed.targets.backbone import InstalledBackbone
 from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 from f2l_fed.targets.layout import WeightLayout
 
@@ -55,6 +56,7 @@ class ModelFacts:
         encoding: The encoding of a table's columns as features, JSON; "" for none.
         backbone: Digest of the frozen backbone whose features it takes; "" for none.
         features: Number of these.
+        adapted: Numbers of its adapted part before them; 0 where that is the head alone.
     """
 
     site: str
@@ -74,11 +76,12 @@ class ModelFacts:
     encoding: str = ""
     backbone: str = ""
     features: int = 0
+    adapted: int = 0
 
     @property
     def frozen(self) -> FrozenPart | None:
         """The frozen part whose features the network takes; None where it takes inputs."""
-        return frozen_part(self.backbone, self.features)
+        return frozen_part(self.backbone, self.features, self.adapted)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -187,12 +190,13 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def whole_module(model: Model, backbone: nn.Module | None) -> nn.Module:
+def whole_module(model: Model, backbone: InstalledBackbone | None) -> nn.Module:
     """A network that takes the data's inputs, behind its frozen part where it has one."""
     facts = model.facts
-    target = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
+    frozen = None if backbone is None else backbone.installed
+    target = build_target(facts.target, facts.input_shape, facts.classes, frozen)
     module = target.module(model.weights)
-    return module if backbone is None else nn.Sequential(backbone, module).eval()
+    return module if backbone is None else nn.Sequential(backbone.front(), module).eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:
