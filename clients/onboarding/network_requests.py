@@ -7,7 +7,7 @@ import json
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 
 from flwr.app import RecordDict
@@ -117,7 +117,9 @@ def answer_of(
         connection.connect()
         connection.sock.settimeout(_ANSWER_S)
         connection.request(method, path, body or None, dict(headers or {}))
-        yield connection.getresponse()
+        # An answer that is not read to its end keeps the socket otherwise.
+        with closing(connection.getresponse()) as answer:
+            yield answer
     except ssl.SSLError as error:
         raise F2LError(
             "server and site do not accept each other's certificates",
