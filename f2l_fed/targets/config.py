@@ -77,7 +77,7 @@ class BackboneConfig:
         file: The file that f2l-admin target prepare has written, relative to the configuration's
             folder; "" for none.
         network: The code that takes it: ``module:factory``, whose ``factory()`` returns the
-            network without a head, or ``timm:NAME``.
+            network without a head, or ``timm:NAME``; "" until it is named.
     """
 
     file: str = ""
@@ -85,6 +85,4 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         require("\0" not in self.file, self, "file", "a path without a zero byte")
-        require(
-            bool(self.file) == bool(self.network), self, "network", "a name where there is a file"
-        )
+        require(bool(self.file) or not self.network, self, "file", "a file for the network")

@@ -139,6 +139,11 @@ CATALOGUE: dict[str, Reason] = {
         text="the network can't be built at the site",
         remedy="Install the same version of F2L-Fed on both sides, and the network's own module.",
     ),
+    "other-backbone": Reason(
+        text="the site has another backbone than the federation adapts, or none",
+        remedy="Install the administrator's file and name it under [backbone] in site.toml; "
+        "f2l-site check tells both digests.",
+    ),
     "message-not-understood": Reason(
         text="the site does not understand the server's message",
         remedy="Install the same version of F2L-Fed on both sides.",
