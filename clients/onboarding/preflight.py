@@ -108,6 +108,12 @@ def check(
                 "The federation hands out exact networks, those of this site too, to other sites "
                 f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
             )
+        if agreement is not None and agreement.frame.to_sites:
+            remarks.append(
+                "The federation gives its compact generator, made of this site's networks too, to "
+                "all of its sites (release.to_sites); [policy] release_to_sites = "
+                f"{str(config.policy.release_to_sites).lower()}."
+            )
     try:
         examples = read_site_examples(folder.path, config)
     except F2LError as error:

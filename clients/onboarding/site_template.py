@@ -104,6 +104,9 @@ rounds_per_day = {rounds_per_day}
 # Whether this site takes part where exact networks, its own too, are handed out to other sites;
 # `f2l-site check` tells when the federation does so.
 nearest = {nearest}
+# The same for the compact generator of a release, which is made of this site's networks too;
+# without it `f2l-site release fetch` is refused.
+release_to_sites = {release_to_sites}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
 # "scales", mean and spread of each column of numbers, leaves where it is added.

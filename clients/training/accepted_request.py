@@ -253,6 +253,8 @@ def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> Non
     handed_out = request.frame.nearest or any(NEAREST in kinds for kinds in candidates)
     if handed_out and not policy.nearest:
         raise PolicyRefusal("nearest-not-allowed")
+    if request.frame.to_sites and not policy.release_to_sites:
+        raise PolicyRefusal("release-not-allowed")
     if candidates and isinstance(request, Task) and not request.release:
         raise PolicyRefusal("candidates-without-release")
 

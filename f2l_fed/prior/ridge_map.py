@@ -53,6 +53,29 @@ class RidgeMap:
             right=right.float(),
         )
 
+    def truncated(self, x: Tensor, rank: int) -> RidgeMap:
+        """The map of at most this rank that is nearest to this one on some features.
+
+        What it says of them is projected on its principal directions there.
+
+        Args:
+            x: (n, p) float32, the features.
+            rank: Largest rank, at least 1.
+        """
+        if self.left.shape[1] <= rank:
+            return self
+        left, right = self.left.double(), self.right.double()
+        directions, triangle = torch.linalg.qr(right.T)
+        said = ((x - self.x_mean) @ self.left).double() @ triangle.T
+        # By rising size, as the eigenvalues come.
+        kept = directions @ eigenvectors(said.T @ said)[1][:, -rank:]
+        return RidgeMap(
+            x_mean=self.x_mean,
+            y_mean=self.y_mean,
+            left=(left @ (right @ kept)).float(),
+            right=kept.T.float().contiguous(),
+        )
+
 
 def _trimmed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The same product with orthonormal columns on the left, without directions of no weight."""

@@ -83,6 +83,10 @@ CATALOGUE: dict[str, Reason] = {
     "nearest-not-allowed": _limit(
         "networks of other sites are handed out, which the site does not allow", "nearest"
     ),
+    "release-not-allowed": _limit(
+        "the federation gives its compact generator to its sites, which this one does not allow",
+        "release_to_sites",
+    ),
     "body-changed-too-much": _limit(
         "the shared body has changed more than allowed since the last one", "maximum_body_change"
     ),

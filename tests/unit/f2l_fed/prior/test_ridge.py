@@ -197,3 +197,25 @@ def test_maps_of_ever_other_sites_stay_of_a_rank():
         fitted = fit_ridge(x, torch.randn(20, 40, generator=draws)).map
         total = fitted if total is None else total.plus(fitted, 0.5, rank=30)
     assert len(total.right) == 30
+
+
+def test_a_truncated_map_says_the_principal_part_of_what_the_map_says():
+    x, y = (part.float() for part in data(40, 12, q=9))
+    fitted = fit_ridge(x, y).map
+    said = fitted(x) - fitted.y_mean
+    u, s, v = torch.linalg.svd(said.double(), full_matrices=False)
+    for rank in (1, 3, 8):
+        small = fitted.truncated(x, rank)
+        assert small.left.shape == (12, rank)
+        best = u[:, :rank] * s[:rank] @ v[:rank]
+        torch.testing.assert_close(small(x) - fitted.y_mean, best.float(), rtol=1e-4, atol=1e-4)
+    assert fitted.truncated(x, 12) is fitted
+
+
+def test_a_map_of_low_rank_is_truncated_without_loss_for_any_features():
+    x, y = (part.float() for part in data(40, 12, q=9))
+    fitted = fit_ridge(
+        x, y[:, :3] @ torch.randn(3, 9, generator=torch.Generator().manual_seed(1))
+    ).map
+    other = torch.randn(7, 12, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(fitted.truncated(x, 3)(other), fitted(other), rtol=1e-3, atol=1e-3)
