@@ -41,7 +41,7 @@ from f2l_fed.local_training.config import (
 )
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
-from f2l_fed.targets.config import ADAPTER, BackboneConfig, TargetConfig
+from f2l_fed.targets.config import ADAPTER, ALL, BackboneConfig, TargetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,12 +195,12 @@ class FederationConfig:
     @property
     def has_body(self) -> bool:
         """Whether all sites share a body, and heads are generated."""
-        return self.target.adapt == "head" and not self.shared_labels
+        return self.target.adapt != ALL and not self.shared_labels
 
     @property
     def has_shared_network(self) -> bool:
         """Whether all sites share a network with its head, since labels mean the same."""
-        return self.target.adapt == "head" and self.shared_labels
+        return self.target.adapt != ALL and self.shared_labels
 
     @property
     def pairs(self) -> int:

@@ -117,7 +117,7 @@ def export(
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
     from clients.site.exported_program import export_model
     from clients.site.model_store import load_model
-    from clients.site.site_features import backbone_module
+    from clients.site.site_features import backbone_of
     from clients.site.site_folder import SiteFolder
 
     folder = SiteFolder.read(site_file)
@@ -128,7 +128,7 @@ def export(
             where=str(site_file),
             remedy=f"Get one: f2l-site generate {site_file}",
         )
-    backbone = backbone_module(folder, model.facts.frozen)
+    backbone = backbone_of(folder, model.facts.frozen)
     with exported_files():
         export_model(model, out, backbone)
     say(f"{model.facts.target} of {model.facts.origin} is in {out}")

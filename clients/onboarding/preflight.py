@@ -189,7 +189,7 @@ def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
     """Problems with the site's backbone, and remarks on it; its network is built."""
     try:
         backbone = installed_backbone(site)
-        backbone.module()
+        backbone.front()
     except F2LError as error:
         return [str(error)], []
     part = backbone.part
@@ -207,7 +207,7 @@ def _target_problems(site: Site, target: str, classes: int) -> list[str]:
         site.require_fit(shape, classes)
         frozen = None
         if target == ADAPTER:
-            frozen = installed_backbone(site).part
+            frozen = installed_backbone(site).installed
         build_target(target, shape, classes, frozen)
     except F2LError as error:
         problems.append(str(error))

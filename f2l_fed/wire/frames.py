@@ -39,6 +39,7 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
         head |= {"share": True} | pack_settings("shared", frame.shared)
     if frame.frozen:
         head |= {"backbone": frame.frozen.digest, "features": frame.frozen.features}
+        head |= {"adapted": frame.frozen.adapted} if frame.frozen.adapted else {}
     if frame.scales:
         head["scales"] = frame.scales
     if frame.adapt != ALL:
@@ -83,7 +84,8 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
 def _unpack_frozen(head: Mapping[str, Any]) -> FrozenPart | None:
     if "backbone" not in head:
         return None
-    return FrozenPart(digest(head["backbone"], "backbone"), counted(head, "features"))
+    adapted = counted(head, "adapted") if "adapted" in head else 0
+    return FrozenPart(digest(head["backbone"], "backbone"), counted(head, "features"), adapted)
 
 
 def _unpack_body(head: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def installed_backbone(config: BackboneConfig, divided: Partition) -> InstalledB
             expected='""',
             got=divided.reading.image_scale,
         )
-    backbone.module()
+    backbone.front()
     return backbone
 
 
@@ -82,9 +82,10 @@ def on_features(
 
     def made(parts: list[Tensor]) -> list[Tensor]:
         sizes = [len(part) for part in parts]
-        return list(features_of(backbone.module(), torch.cat(parts), told).split(sizes))
+        return list(features_of(backbone.front(), torch.cat(parts), told).split(sizes))
 
     sites = tuple(converted(site, kept(number)) for number, site in enumerate(divided.sites))
+    width = sites[0].x_train.shape[1]
     return replace(
         divided,
         sites=sites,
@@ -95,5 +96,5 @@ def on_features(
         changes=tuple(
             replace(change, site=converted(change.site, made)) for change in divided.changes
         ),
-        input_shape=(backbone.part.features,),
+        input_shape=(width,),
     )
