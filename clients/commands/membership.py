@@ -162,7 +162,7 @@ def renew(
     from clients.onboarding.enrolment import renew as renew_site
     from clients.onboarding.keys import read_certificate
     from clients.site.sent_log import utc_now
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     site = SiteFolder.read(site_file)
     renew_site(site, now=utc_now(), new_keys=not keep_keys)

@@ -151,8 +151,8 @@ def export(
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
     from clients.site.exported_program import export_model
     from clients.site.model_store import load_model
-    from clients.site.site import SiteFolder
     from clients.site.site_features import backbone_of
+    from clients.site.site_folder import SiteFolder
 
     folder = SiteFolder.read(site_file)
     model = load_model(folder.state)

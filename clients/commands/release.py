@@ -20,7 +20,7 @@ def fetch(site_file: SiteFile) -> None:
     """Fetch the compact generator of the release, once; `generate` then asks for nothing more."""
     from clients.onboarding.release_requests import fetch_release
     from clients.site.sent_log import utc_now
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.wire.refusals import reason_of, told
 
     site = SiteFolder.read(site_file)

@@ -6,7 +6,7 @@ from html import escape
 from threading import Lock
 
 from clients.site.preview import DataPreview, preview, vector_text
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.data.picture_address import picture_address
 from f2l_fed.errors import visible
 

@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 
 from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.server_connection import tls_of_site
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import F2LError, WireError
 from f2l_fed.wire.enrolment import NETWORK_PATH, RECORDS_TYPE
 from f2l_fed.wire.serialization import from_bytes, to_bytes

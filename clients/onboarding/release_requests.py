@@ -20,7 +20,7 @@ from clients.onboarding.network_requests import (
     known_tls,
 )
 from clients.site.release_store import KeptRelease, kept_release, partial_release
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.locks import locked
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import F2LError, PolicyRefusal, ReleaseError, WireError

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.site.site import SiteFolder
 from clients.site.site_examples import SiteExamples, read_site_examples
+from clients.site.site_folder import SiteFolder
 
 SHOWN = 10
 """Number of examples in a preview."""

@@ -31,8 +31,9 @@ from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import parameter_count
+from f2l_fed.targets.config import FEWEST
 from f2l_fed.targets.frozen_part import FrozenPart
-from f2l_fed.targets.head_rows import FEWEST, classes_of_width, with_classes
+from f2l_fed.targets.head_rows import classes_of_width, with_classes
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
 BODY = "body"

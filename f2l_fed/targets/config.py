@@ -20,6 +20,9 @@ ADAPTED = (HEAD, ALL, *PARTS)
 ADAPTER = "adapter"
 """The name of what sits on a pretrained, frozen backbone: a head, and maybe an adapted part."""
 
+FEWEST = 2
+"""Smallest number of classes of a site."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:

@@ -13,7 +13,7 @@ import pytest
 from clients.onboarding.network_requests import ServerUnavailable
 from clients.onboarding.release_requests import fetch_release
 from clients.site.release_store import kept_release
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import F2LError, ReleaseError, UsageError
 from server.pki.certificate_store import create_authority, issue

@@ -15,7 +15,8 @@ from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.scale_requests import take_scales, with_scales_of_server
 from clients.onboarding.site_template import register_site
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from clients.training.agreed_task import differences
 from f2l_fed.errors import F2LError, UsageError
 from server.federation.folder import Federation

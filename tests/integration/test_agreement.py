@@ -12,7 +12,7 @@ from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.server_connection import federation_facts, last_task
 from clients.onboarding.site_template import register_site
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from clients.training.agreed_task import differences
 from server.federation.settings import create
 from server.generator.network_service import NetworkService
