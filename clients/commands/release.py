@@ -10,7 +10,7 @@ from f2l_fed.core.command_line import interruption_told
 from f2l_fed.errors import F2LError, PolicyRefusal
 
 app = typer.Typer(
-    help="The federation's compact generator, where it is given to sites.", no_args_is_help=True
+    help="Fetch the federation's compact generator, where sites are given it.", no_args_is_help=True
 )
 
 
