@@ -30,6 +30,7 @@ from f2l_fed.generator.config import (
     AggregateConfig,
     CandidatesConfig,
     GeneratorConfig,
+    ReleaseConfig,
     SampleConfig,
 )
 from f2l_fed.local_training.config import (
@@ -41,7 +42,7 @@ from f2l_fed.local_training.config import (
 )
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.targets.auto import AUTO
-from f2l_fed.targets.config import ADAPTER, BackboneConfig, TargetConfig
+from f2l_fed.targets.config import ADAPTER, ALL, BackboneConfig, TargetConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +166,7 @@ class FederationConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     round: RoundConfig = field(default_factory=RoundConfig)
@@ -195,12 +197,12 @@ class FederationConfig:
     @property
     def has_body(self) -> bool:
         """Whether all sites share a body, and heads are generated."""
-        return self.target.adapt == "head" and not self.shared_labels
+        return self.target.adapt != ALL and not self.shared_labels
 
     @property
     def has_shared_network(self) -> bool:
         """Whether all sites share a network with its head, since labels mean the same."""
-        return self.target.adapt == "head" and self.shared_labels
+        return self.target.adapt != ALL and self.shared_labels
 
     @property
     def pairs(self) -> int:

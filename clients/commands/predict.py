@@ -159,7 +159,7 @@ def _require_folder(output: Path) -> None:
 def _predictor(folder: SiteFolder) -> Predictor:
     from clients.site.model_store import load_model
     from clients.site.prediction import Predictor
-    from clients.site.site_features import backbone_module
+    from clients.site.site_features import backbone_of
 
     model = load_model(folder.state)
     if model is None:
@@ -168,7 +168,7 @@ def _predictor(folder: SiteFolder) -> Predictor:
             where=str(folder.file),
             remedy=f"Get one: f2l-site generate {folder.file}",
         )
-    backbone = backbone_module(folder, model.facts.frozen)
+    backbone = backbone_of(folder, model.facts.frozen)
     return Predictor(model=model, reading=folder.config.data, backbone=backbone)
 
 

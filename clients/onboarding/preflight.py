@@ -104,6 +104,12 @@ def check(
                 "The federation hands out exact networks, those of this site too, to other sites "
                 f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
             )
+        if agreement is not None and agreement.frame.to_sites:
+            remarks.append(
+                "The federation gives its compact generator, made of this site's networks too, to "
+                "all of its sites (release.to_sites); [policy] release_to_sites = "
+                f"{str(config.policy.release_to_sites).lower()}."
+            )
     try:
         examples = read_site_examples(folder.path, config)
     except F2LError as error:
@@ -189,7 +195,7 @@ def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
     """Problems with the site's backbone, and remarks on it; its network is built."""
     try:
         backbone = installed_backbone(site)
-        backbone.module()
+        backbone.front()
     except F2LError as error:
         return [str(error)], []
     part = backbone.part
@@ -207,7 +213,7 @@ def _target_problems(site: Site, target: str, classes: int) -> list[str]:
         site.require_fit(shape, classes)
         frozen = None
         if target == ADAPTER:
-            frozen = installed_backbone(site).part
+            frozen = installed_backbone(site).installed
         build_target(target, shape, classes, frozen)
     except F2LError as error:
         problems.append(str(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clients.onboarding.enrolment import register
 from clients.onboarding.keys import FLOWER_KEY
+from clients.onboarding.kit import unpack_backbone
 from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
@@ -17,6 +18,7 @@ from f2l_fed.data.readers.agreed_settings import agreed_settings
 from f2l_fed.data.readers.config import AGREED, STANDARD
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.targets.config import BackboneConfig
 from f2l_fed.wire.agreement import Agreement
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 from f2l_fed.wire.kit import Kit
@@ -75,9 +77,10 @@ unlabelled = []
 
 [backbone]
 # Where the federation adapts a pretrained network: the administrator's file and the code that takes
-# it, module:factory or timm:NAME, both installed here. The server sends a digest and no name.
-file = ""
-network = ""
+# it, module:factory or timm:NAME, which is installed here and which only you can name: a kit brings
+# the file, and the server sends a digest.
+file = {backbone}
+network = {network}
 
 [policy]
 # Limits on what this site does and sends, whatever the server asks.
@@ -101,6 +104,9 @@ rounds_per_day = {rounds_per_day}
 # Whether this site takes part where exact networks, its own too, are handed out to other sites;
 # `f2l-site check` tells when the federation does so.
 nearest = {nearest}
+# The same for the compact generator of a release, which is made of this site's networks too;
+# without it `f2l-site release fetch` is refused.
+release_to_sites = {release_to_sites}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
 # "scales", mean and spread of each column of numbers, leaves where it is added.
@@ -154,9 +160,11 @@ _SERVER_FILES = {
 
 def register_site(
     kit: Kit,
+    file: Path,
     folder: Path | None,
     data: Path,
     *,
+    network: str = "",
     label: str = "",
     resize: tuple[int, ...] = (),
 ) -> tuple[Path, Agreement | None]:
@@ -164,8 +172,10 @@ def register_site(
 
     Args:
         kit: The kit, its fingerprint compared.
+        file: The file that it was read from, and that may hold a backbone.
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
+        network: The code that takes the kit's backbone, as the operator names it; "" for later.
         label: Their column of labels; "" where it is found out.
         resize: Width and height that their images get; none keeps their own.
 
@@ -175,10 +185,14 @@ def register_site(
     Raises:
         DataError: If there is nothing at ``data``.
         UsageError: If the folder holds a site already.
+        ConfigError: If the kit's backbone is not the one that it names.
         EnrolmentError: If the server refuses or can't be reached.
     """
     folder = folder or Path(kit.site)
     _require_new(folder, data)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Before the kit is used up.
+    backbone = unpack_backbone(file, kit, folder)
     facts, agreement = register(kit, folder)
     path = create_site(
         folder,
@@ -188,6 +202,7 @@ def register_site(
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
+        backbone=BackboneConfig(file=backbone, network=network),
         label=label,
         resize=resize,
         scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
@@ -204,6 +219,7 @@ def create_site(
     shared_labels: bool = False,
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
+    backbone: BackboneConfig | None = None,
     scale: str = STANDARD,
     label: str = "",
     resize: tuple[int, ...] = (),
@@ -219,6 +235,7 @@ def create_site(
             registration.
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
+        backbone: The backbone, its file in the folder; None for none.
         scale: Scaling of numbers.
         label: Column of labels; "" where it is found out.
         resize: Width and height that images get; none keeps their own.
@@ -246,6 +263,8 @@ def create_site(
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "shared_labels": shared_labels,
         "labels": labels,
+        "backbone": backbone.file if backbone else "",
+        "network": backbone.network if backbone else "",
         "scale": scale,
         "label": label,
         "resize": resize,

@@ -11,13 +11,14 @@ from clients.site.model_facts import WEIGHTS
 from clients.site.model_store import FACTS, Model, save_model, whole_module
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import UsageError
+from f2l_fed.targets.backbone import InstalledBackbone
 
 PROGRAM = "model.pt2"
 
 _NUMBER, _TEXT, _GAP = range(3)
 
 
-def export_model(model: Model, folder: Path, backbone: nn.Module | None = None) -> None:
+def export_model(model: Model, folder: Path, backbone: InstalledBackbone | None = None) -> None:
     """Writes a network as ``model.safetensors``, ``model.json`` and ``model.pt2``.
 
     The last is a program for ``torch.export.load`` that needs nothing of F2L-Fed and takes any

@@ -43,6 +43,7 @@ class ModelFacts:
         encoding: The encoding of a table's columns as features, JSON; "" for none.
         backbone: Digest of the frozen backbone whose features it takes; "" for none.
         features: Number of these.
+        adapted: Numbers of its adapted part before them; 0 where that is the head alone.
     """
 
     site: str
@@ -62,11 +63,12 @@ class ModelFacts:
     encoding: str = ""
     backbone: str = ""
     features: int = 0
+    adapted: int = 0
 
     @property
     def frozen(self) -> FrozenPart | None:
         """The frozen part whose features the network takes; None where it takes inputs."""
-        return frozen_part(self.backbone, self.features)
+        return frozen_part(self.backbone, self.features, self.adapted)
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
+from f2l_fed.targets.backbone import InstalledBackbone
 from f2l_fed.targets.layout import WeightLayout
 
 FACTS = "model.json"
@@ -117,12 +118,13 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def whole_module(model: Model, backbone: nn.Module | None) -> nn.Module:
+def whole_module(model: Model, backbone: InstalledBackbone | None) -> nn.Module:
     """A network that takes the data's inputs, behind its frozen part where it has one."""
     facts = model.facts
-    target = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
+    frozen = None if backbone is None else backbone.installed
+    target = build_target(facts.target, facts.input_shape, facts.classes, frozen)
     module = target.module(model.weights)
-    return module if backbone is None else nn.Sequential(backbone, module).eval()
+    return module if backbone is None else nn.Sequential(backbone.front(), module).eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:

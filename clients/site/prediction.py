@@ -27,6 +27,7 @@ from f2l_fed.data.readers.reading import read_raw
 from f2l_fed.data.readers.text_format import is_numeral
 from f2l_fed.errors import DataError, F2LError
 from f2l_fed.evaluation.confidence import calibration_error, predictions
+from f2l_fed.targets.backbone import InstalledBackbone
 
 GOAL = 0.95
 """Accuracy on the validation examples that are kept, from which the threshold follows."""
@@ -61,7 +62,7 @@ class Predictor:
 
     model: Model
     reading: ReadingConfig
-    backbone: nn.Module | None = None
+    backbone: InstalledBackbone | None = None
 
     @property
     def encoding(self) -> FeatureEncoding:

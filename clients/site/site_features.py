@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from torch import nn
-
 from clients.site.site import Site
 from clients.site.site_examples import Examples
 from clients.site.site_folder import SiteFolder
@@ -19,8 +17,12 @@ from f2l_fed.targets.frozen_part import FrozenPart
 _LOG = logging.getLogger("f2l_fed.site")
 
 
-def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None = None) -> Site:
-    """The site with its backbone's features as inputs; as it is where none is asked for.
+def on_features(
+    site: Site, frozen: FrozenPart | None, progress: Progress | None = None
+) -> tuple[Site, FrozenPart | None]:
+    """The site with its backbone's results as inputs, and that frozen part as it is installed.
+
+    Both are as they are where none is asked for.
 
     Args:
         site: The site, whose state folder exists.
@@ -32,16 +34,17 @@ def on_features(site: Site, frozen: FrozenPart | None, progress: Progress | None
         DataError: If the backbone's file can't be read, or the examples are none of its inputs.
     """
     if frozen is None:
-        return site
+        return site, None
     backbone = installed_backbone(site)
     backbone.require(frozen)
     parts = (site.train.x, site.validation.x)
     train, validation = cached_features(site.state, backbone, parts, progress or _logged)
-    return replace(
+    on_results = replace(
         site,
         train=Examples(x=train, y=site.train.y),
         validation=Examples(x=validation, y=site.validation.y),
     )
+    return on_results, backbone.installed
 
 
 def installed_backbone(site: Site) -> InstalledBackbone:
@@ -76,8 +79,8 @@ def installed_backbone(site: Site) -> InstalledBackbone:
     return backbone
 
 
-def backbone_module(folder: SiteFolder, frozen: FrozenPart | None) -> nn.Module | None:
-    """The backbone of a site as a network; None where none is asked for.
+def backbone_of(folder: SiteFolder, frozen: FrozenPart | None) -> InstalledBackbone | None:
+    """The backbone of a site, which must be the one that is asked for; None where none is.
 
     Raises:
         TargetError, DataError: As `on_features`.
@@ -86,7 +89,7 @@ def backbone_module(folder: SiteFolder, frozen: FrozenPart | None) -> nn.Module 
         return None
     backbone = InstalledBackbone.of(folder.config.backbone, folder.path)
     backbone.require(frozen)
-    return backbone.module()
+    return backbone
 
 
 def _logged(done: int, total: int) -> None:

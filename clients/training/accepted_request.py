@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Generic, TypeVar
@@ -113,7 +113,9 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     site.require_fit(frame.input_shape, frame.classes)
     size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
     allow_network(policy, size, work)
-    site = on_features(site, frame.frozen)
+    site, frozen = on_features(site, frame.frozen)
+    frame = replace(frame, frozen=frozen)
+    request = replace(request, frame=frame)
     target, body = target_of(frame), body_of(frame)
     _require_vectors(request, target, body)
     if body is not None:
@@ -252,6 +254,8 @@ def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> Non
     handed_out = request.frame.nearest or any(NEAREST in kinds for kinds in candidates)
     if handed_out and not policy.nearest:
         raise PolicyRefusal("nearest-not-allowed")
+    if request.frame.to_sites and not policy.release_to_sites:
+        raise PolicyRefusal("release-not-allowed")
     if candidates and isinstance(request, Task) and not request.release:
         raise PolicyRefusal("candidates-without-release")
 

@@ -67,6 +67,8 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         try_(lambda: installed_backbone(own).require(frame.frozen))
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
+    if frame.to_sites and not policy.release_to_sites:
+        found.append(_sentence("release-not-allowed"))
     try_(partial(allow_answer, policy, "probe", None))
     if not leaving(own, frame):
         found.append(_sentence("answer-not-allowed"))

@@ -140,6 +140,7 @@ def model_of(
         encoding=site.encoding.text,
         backbone=frame.frozen.digest if frame.frozen else "",
         features=frame.frozen.features if frame.frozen else 0,
+        adapted=frame.frozen.adapted if frame.frozen else 0,
     )
     at_start = replace(facts, steps=0, accuracy=network.before[1])
     start = Model(weights=network.start, layout=layout, facts=at_start)
@@ -172,12 +173,12 @@ def fine_tune_again(
         TargetError: If the network overflows, so that the one kept before is worth more.
     """
     facts = start.model.facts
-    target = cached_target(facts.target, facts.input_shape, facts.classes, facts.frozen)
     if start.own_classes:
         site = site.with_own_classes()
         _require_same_classes(site, facts)
     site.require_fit(facts.input_shape, facts.classes)
-    site = on_features(site, facts.frozen)
+    site, frozen = on_features(site, facts.frozen)
+    target = cached_target(facts.target, facts.input_shape, facts.classes, frozen)
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")

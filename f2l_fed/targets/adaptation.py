@@ -14,9 +14,7 @@ from torch.nn import functional
 
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import TargetError
-
-PARTS = ("last-block", "norm-bias", "lora")
-"""The parts that can be adapted: whole layers, their norms and biases, or low-rank changes."""
+from f2l_fed.targets.config import PARTS
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

@@ -1,8 +1,7 @@
-"""A pretrained, frozen backbone: inputs become features, on which the adapted part sits.
+"""A pretrained, frozen backbone of this machine: inputs become features, on which a head sits.
 
-The features are pooled, centred and scaled to a root mean square length of 1 by constants that
-belong to the frozen part: raw features of pretrained networks are far from zero and long, and the
-strengths of heads are for features of this size.
+With an adapted part the backbone is cut before it. What comes before is the frozen part, and the
+rest belongs to the network that is trained.
 """
 
 from __future__ import annotations
@@ -11,15 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from f2l_fed.errors import TargetError
+from f2l_fed.targets.adaptation import adapted
+from f2l_fed.targets.adapted_tail import AdaptedTail, CutNetwork, CutTail, FrozenFront, cut_network
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
 from f2l_fed.targets.backbone_network import backbone_network
-from f2l_fed.targets.config import BackboneConfig
+from f2l_fed.targets.backbone_steps import Pooling, Preprocessing
+from f2l_fed.targets.config import HEAD, BackboneConfig
 from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.inspection import called
 
@@ -39,42 +41,38 @@ class Backbone(nn.Module):
         file: Its constants.
     """
 
-    mean: Tensor
-    std: Tensor
-    centre: Tensor
-    scale: Tensor
-
     def __init__(self, network: nn.Module, file: BackboneFile) -> None:
         super().__init__()
-        facts = file.facts
+        self.preprocessing = Preprocessing(file.facts)
         self.network = network
-        self.resize = facts.resize
-        shape = (-1,) + (1,) * (len(facts.input_shape) - 1)
-        ones = torch.ones(facts.input_shape[0])
-        mean, std = (torch.tensor(values) for values in (facts.mean, facts.std))
-        self.register_buffer("mean", (mean if facts.mean else 0 * ones).view(shape))
-        self.register_buffer("std", (std if facts.std else ones).view(shape))
-        self.register_buffer("centre", file.centre)
-        self.register_buffer("scale", file.scale)
+        self.pooling = Pooling(file)
         self.eval().requires_grad_(False)
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """The network's features: (n, *input_shape) float32 to (n, F); maps are averaged."""
-        if self.resize:
-            size = list(self.resize)
-            x = functional.interpolate(x, size, mode="bilinear", antialias=True)
-        found: Tensor = self.network((x - self.mean) / self.std)
-        if not isinstance(found, Tensor):
-            raise TargetError(
-                "the backbone returns no tensor",
-                got=type(found).__name__,
-                remedy="Wrap it in a module whose forward returns its features alone.",
-            )
-        return found.float().mean((2, 3)) if found.dim() == 4 else found.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """The centred and scaled features: (n, *input_shape) float32 to (n, F)."""
-        return (self.pooled(x) - self.centre) * self.scale
+        found: Tensor = self.pooling(self.network(self.preprocessing(x)))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPart(FrozenPart):
+    """A frozen part of this machine, whose adapted part can be computed here.
+
+    Args:
+        config: The backbone's file, as an absolute path, and its network.
+    """
+
+    config: BackboneConfig = BackboneConfig()
+
+    def tail(self) -> AdaptedTail:
+        """The adapted part without any change, from the values at the cut to the features.
+
+        Raises:
+            TargetError: As `InstalledBackbone.module`.
+        """
+        built = _require_same(self.config, self)
+        assert built.tail is not None
+        return AdaptedTail(built.tail, built.pooling)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,28 +102,40 @@ class InstalledBackbone:
                 "no backbone is named, and the federation adapts one",
                 where="[backbone] file",
                 remedy="Install the file of the federation's administrator and name it there.",
+                code="other-backbone",
             )
         path = (folder / config.file).absolute()
         facts, part = _described(path, *_version(path))
         return cls(config=replace(config, file=str(path)), facts=facts, part=part)
 
-    def module(self) -> Backbone:
-        """The backbone, ready to make features.
+    def front(self) -> nn.Module:
+        """The part whose results never change: (n, *input_shape) float32 to (n, C).
+
+        Its results are the features, or with an adapted part the values at the cut before it.
 
         Raises:
             TargetError: If the network's code does not suit the file, or another file is there now.
         """
-        path = Path(self.config.file)
-        backbone, part = _built(path, self.config.network, *_version(path))
-        if part != self.part:
-            raise TargetError(
-                "the backbone's file has changed in the meantime",
-                where=self.config.file,
-                expected=self.part.digest,
-                got=part.digest,
-                remedy="The next task or command takes the new one.",
-            )
-        return backbone
+        return _require_same(self.config, self.part).front
+
+    @property
+    def installed(self) -> FrozenPart:
+        """The frozen part, with what is needed to compute its adapted part here."""
+        part = self.part
+        if not part.adapted:
+            return part
+        return InstalledPart(part.digest, part.features, part.adapted, self.config)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a federation on it, as `TargetConfig` has them."""
+        part = self.part
+        return {
+            "adapt": self.facts.adapt,
+            "backbone": part.digest,
+            "features": part.features,
+            "adapted": part.adapted,
+        }
 
     def require(self, asked: FrozenPart | None) -> None:
         """Raises TargetError, with both digests, if another backbone is asked for."""
@@ -136,6 +146,7 @@ class InstalledBackbone:
                 expected="none" if asked is None else asked.digest,
                 got=self.part.digest,
                 remedy="Install the file of the federation's administrator.",
+                code="other-backbone",
             )
 
 
@@ -198,13 +209,39 @@ def _described(path: Path, _time: int, _size: int) -> tuple[BackboneFacts, Froze
     return file.facts, file.part
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """A built backbone: its frozen part, and the network's own steps after the cut, if any."""
+
+    part: FrozenPart
+    front: nn.Module
+    pooling: nn.Module
+    tail: CutTail | None
+
+
+def _require_same(config: BackboneConfig, part: FrozenPart) -> _Built:
+    """The built backbone; raises TargetError if its file is another by now."""
+    path = Path(config.file)
+    built = _built(path, config.network, *_version(path))
+    if built.part.digest != part.digest:
+        raise TargetError(
+            "the backbone's file has changed in the meantime",
+            where=config.file,
+            expected=part.digest,
+            got=built.part.digest,
+            remedy="The next task or command takes the new one.",
+        )
+    return built
+
+
 @lru_cache(maxsize=2)
-def _built(path: Path, network: str, _time: int, _size: int) -> tuple[Backbone, FrozenPart]:
+def _built(path: Path, network: str, _time: int, _size: int) -> _Built:
     file = BackboneFile.read(path)
     module = backbone_network(network)
     fill(module, file.network, network, str(path))
     backbone = Backbone(module, file)
-    found = called(backbone, file.inputs, where=f"backbone {network!r}")
+    where = f"backbone {network!r}"
+    found = called(backbone, file.inputs, where=where)
     if found.shape != file.expected.shape or not torch.allclose(
         found, file.expected, rtol=_TOLERANCE, atol=_TOLERANCE
     ):
@@ -214,4 +251,31 @@ def _built(path: Path, network: str, _time: int, _size: int) -> tuple[Backbone, 
             got=repr(network),
             remedy="Install the version of its code that the administrator used.",
         )
-    return backbone, file.part
+    if file.facts.adapt == HEAD:
+        return _Built(part=file.part, front=backbone, pooling=backbone.pooling, tail=None)
+    cut = cut_backbone(backbone, file.facts, file.inputs, where=where)
+    if cut.adapted != file.facts.adapted:
+        raise TargetError(
+            "the network has other layers to adapt than its file was prepared with",
+            where="[backbone] network",
+            got=repr(network),
+            remedy="Install the version of its code that the administrator used.",
+        )
+    front = FrozenFront(backbone.preprocessing, cut.front).eval()
+    return _Built(part=file.part, front=front, pooling=backbone.pooling, tail=cut.tail)
+
+
+def cut_backbone(backbone: Backbone, facts: BackboneFacts, x: Tensor, *, where: str) -> CutNetwork:
+    """A backbone's network, adapted as its description says, and cut there.
+
+    Args:
+        backbone: The backbone, whose network is changed in place.
+        facts: The description.
+        x: (2, *input_shape) float32 inputs.
+
+    Raises:
+        TargetError: If there is no such part, or it can't be cut off.
+    """
+    adapted(backbone.network, facts.adapt, layers=facts.layers, rank=facts.rank)
+    with torch.no_grad():
+        return cut_network(backbone.network, backbone.preprocessing(x), where=where)

@@ -8,9 +8,10 @@ lie in it, so that other code under the same name is noticed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.core.validation import positive, require
+from f2l_fed.core.validation import choice, positive, require
 from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError, F2LError
+from f2l_fed.targets.config import HEAD, LORA, PARTS
 from f2l_fed.targets.frozen import tensors_digest
 from f2l_fed.targets.frozen_part import FrozenPart
 
@@ -42,6 +44,10 @@ class BackboneFacts:
         mean: Subtracted from each channel, or each number of a vector; empty for none.
         std: What each is divided by after that; empty for none.
         cut: Where the frozen part ends.
+        adapt: The part that is adapted; "head" where all of the network is frozen.
+        layers: Names of the submodules in which it lies.
+        rank: Of low-rank changes; 0 without.
+        adapted: Names and shapes of the adapted tensors, such as "conv.weight 8x3x3x3".
     """
 
     input_shape: tuple[int, ...]
@@ -50,6 +56,10 @@ class BackboneFacts:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     cut: str = _CUT
+    adapt: str = HEAD
+    layers: tuple[str, ...] = ()
+    rank: int = 0
+    adapted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape, image = self.input_shape, len(self.input_shape) == 3
@@ -63,11 +73,26 @@ class BackboneFacts:
             require(fits, self, name, f"{shape[0]} finite numbers, or none")
         require(all(value > 0 for value in self.std), self, "std", "> 0")
         require(self.cut == _CUT, self, "cut", repr(_CUT))
+        choice(self, "adapt", (HEAD, *PARTS))
+        require(bool(self.layers) == (self.adapt != HEAD), self, "layers", "those of the part")
+        require((self.rank > 0) == (self.adapt == LORA), self, "rank", "> 0 for lora, else 0")
+        known = all(re.fullmatch(r"\S+ \d+(x\d+)*", one) for one in self.adapted)
+        require(known, self, "adapted", "names and shapes")
 
     @property
     def text(self) -> str:
-        """The facts as canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """The facts as canonical JSON; those about the adapted part only where there is one."""
+        facts = asdict(self)
+        if self.adapt == HEAD:
+            for name in ("adapt", "layers", "rank", "adapted"):
+                del facts[name]
+        return json.dumps(facts, sort_keys=True)
+
+    @property
+    def change_size(self) -> int:
+        """A, the numbers that are adapted before the head."""
+        shapes = (one.split()[1].split("x") for one in self.adapted)
+        return sum(prod(map(int, shape)) for shape in shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +124,8 @@ class BackboneFile:
             if not name.endswith("num_batches_tracked")
         }
         own = {"centre": self.centre, "scale": self.scale}
-        return FrozenPart(tensors_digest(tensors | own, self.facts.text), self.facts.features)
+        digest = tensors_digest(tensors | own, self.facts.text)
+        return FrozenPart(digest, self.facts.features, self.facts.change_size)
 
     def write(self, path: Path) -> None:
         """Writes the file, replacing what is there."""
@@ -138,6 +164,7 @@ class BackboneFile:
                 where=str(path),
                 expected="a file that f2l-admin target prepare has written",
                 got=str(error) if isinstance(error, F2LError) else file_fault(error),
+                code="other-backbone",
             ) from error
         network = {
             name.removeprefix(_NETWORK): tensor

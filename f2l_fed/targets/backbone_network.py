@@ -30,6 +30,7 @@ def backbone_network(name: str) -> nn.Module:
             where=_WHERE,
             expected="module:factory or timm:NAME",
             got=repr(name),
+            remedy="The administrator knows which; only you name code that runs here.",
         )
     if kind == _FOLDER:
         raise TargetError(

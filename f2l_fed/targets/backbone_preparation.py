@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError, TargetError
-from f2l_fed.targets.backbone import Backbone, features_of, fill
+from f2l_fed.targets.backbone import Backbone, cut_backbone, features_of, fill
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
 from f2l_fed.targets.backbone_network import backbone_network
+from f2l_fed.targets.config import HEAD
 from f2l_fed.targets.inspection import called
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
 
@@ -84,9 +85,13 @@ def prepare_backbone(
     length = (found - centre).square().sum(1).mean().sqrt()
     if not bool(found.isfinite().all()) or float(length) <= 0:
         raise TargetError("the features are all the same, or not finite", where=where)
+    facts, tensors = replace(description, features=found.shape[1]), _tensors(module)
+    if facts.adapt != HEAD:
+        cut = cut_backbone(raw, facts, like[:2], where=where)
+        facts = replace(facts, adapted=cut.adapted)
     return BackboneFile(
-        facts=replace(description, features=found.shape[1]),
-        network=_tensors(module),
+        facts=facts,
+        network=tensors,
         centre=centre,
         scale=1 / length,
         inputs=like[:2].clone(),

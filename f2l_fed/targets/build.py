@@ -7,9 +7,9 @@ from functools import partial
 from importlib.metadata import entry_points
 
 import torch
-from torch import nn
 
 from f2l_fed.errors import TargetError
+from f2l_fed.targets.adapter import adapter
 from f2l_fed.targets.config import ADAPTER
 from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.imports import imported
@@ -34,7 +34,7 @@ def build_target(
             returns a ``torch.nn.Module``.
         input_shape: Shape of one input; of no matter on a frozen part.
         classes: Number of outputs, at least 2.
-        frozen: The frozen part whose features are the inputs, of `ADAPTER` alone.
+        frozen: The frozen part whose results are the inputs, of `ADAPTER` alone.
 
     Raises:
         TargetError: If the name is unknown or the network is not fit to be generated.
@@ -46,8 +46,8 @@ def build_target(
     """
     _require_both(name, frozen)
     if frozen is not None:
-        head = partial(nn.Linear, frozen.features, classes)
-        return Target.of(name, head, (frozen.features,), classes).on(frozen)
+        inputs, network = adapter(frozen, classes)
+        return Target.of(name, network, inputs, classes).on(frozen)
     return Target.of(name, partial(_factory(name), input_shape, classes), input_shape, classes)
 
 
@@ -70,7 +70,7 @@ def parameter_count(
     """
     _require_both(name, frozen)
     if frozen is not None:
-        return (frozen.features + 1) * classes
+        return frozen.adapted + (frozen.features + 1) * classes
     factory = _factory(name)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

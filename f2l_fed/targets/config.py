@@ -6,19 +6,22 @@ import re
 from dataclasses import dataclass
 
 from f2l_fed.core.validation import choice, require
-from f2l_fed.errors import ConfigError
 from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 
-ADAPTED = ("head", "all")
-"""The parts of a network that can be generated."""
+HEAD, ALL, LORA = "head", "all", "lora"
+
+PARTS = ("last-block", "norm-bias", LORA)
+"""The parts of a pretrained network that can be adapted besides its head: whole layers, their norms
+and biases, or low-rank changes."""
+
+ADAPTED = (HEAD, ALL, *PARTS)
+"""The parts of a network that can be generated or adapted."""
 
 ADAPTER = "adapter"
-"""The name of a head on the features of a pretrained, frozen backbone."""
+"""The name of what sits on a pretrained, frozen backbone: a head, and maybe an adapted part."""
 
 FEWEST = 2
 """Smallest number of classes of a site."""
-
-_NOT_YET = ("lora", "norm-bias", "last-block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +44,13 @@ class TargetConfig:
     adapt: str = "all"
     backbone: str = ""
     features: int = 0
+    adapted: int = 0
 
     def __post_init__(self) -> None:
         require(
             bool(self.input_shape) and min(self.input_shape) > 0, self, "input_shape", "sizes > 0"
         )
         require(self.classes >= 2, self, "classes", ">= 2")
-        if self.adapt in _NOT_YET:
-            raise ConfigError(
-                "only the head of a backbone can be adapted so far",
-                where="adapt",
-                expected="head",
-                got=self.adapt,
-                remedy="A network of your own can adapt more: see docs/backbones.md.",
-            )
         choice(self, "adapt", ADAPTED)
         digest = not self.backbone or re.fullmatch(r"[0-9a-f]{64}", self.backbone) is not None
         require(digest, self, "backbone", "64 hexadecimal digits")
@@ -62,15 +58,18 @@ class TargetConfig:
         require(
             adapts or not self.backbone, self, "name", f"{ADAPTER!r}, where there is a backbone"
         )
-        require(not adapts or self.adapt == "head", self, "adapt", "'head' on a backbone")
+        require(not adapts or self.adapt != ALL, self, "adapt", "another part on a backbone")
+        require(adapts or self.adapt not in PARTS, self, "adapt", "'head' or 'all'")
         require(
             bool(self.backbone) == (self.features > 0), self, "features", "those of the backbone"
         )
+        known = bool(self.backbone) and self.adapt in PARTS
+        require((self.adapted > 0) == known, self, "adapted", "those of the backbone's file")
 
     @property
     def frozen(self) -> FrozenPart | None:
-        """The frozen part of an "adapter"; None without one."""
-        return frozen_part(self.backbone, self.features)
+        """The frozen part of an adapter; None without one."""
+        return frozen_part(self.backbone, self.features, self.adapted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ class BackboneConfig:
         file: The file that f2l-admin target prepare has written, relative to the configuration's
             folder; "" for none.
         network: The code that takes it: ``module:factory``, whose ``factory()`` returns the
-            network without a head, or ``timm:NAME``.
+            network without a head, or ``timm:NAME``; "" until it is named.
     """
 
     file: str = ""
@@ -89,6 +88,4 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         require("\0" not in self.file, self, "file", "a path without a zero byte")
-        require(
-            bool(self.file) == bool(self.network), self, "network", "a name where there is a file"
-        )
+        require(bool(self.file) or not self.network, self, "file", "a file for the network")

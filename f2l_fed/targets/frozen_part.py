@@ -12,12 +12,15 @@ class FrozenPart:
     Args:
         digest: SHA-256 of its values and of all that it does before and after them.
         features: F, the numbers that it makes of an input.
+        adapted: A, the numbers of the network that are adapted before these features; 0 where the
+            head alone is.
     """
 
     digest: str
     features: int
+    adapted: int = 0
 
 
-def frozen_part(digest: str, features: int) -> FrozenPart | None:
-    """The frozen part that two settings name; None where they name none."""
-    return FrozenPart(digest, features) if digest else None
+def frozen_part(digest: str, features: int, adapted: int = 0) -> FrozenPart | None:
+    """The frozen part that settings name; None where they name none."""
+    return FrozenPart(digest, features, adapted) if digest else None

@@ -21,6 +21,7 @@ from f2l_fed.evaluation.confidence import Predictions, predictions, summarise_co
 from f2l_fed.evaluation.summary import summarise
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.frozen_part import FrozenPart
 from server.cluster.tasks import typed_errors
 
 T = TypeVar("T")
@@ -43,24 +44,28 @@ class BaselineMeasurement:
     seconds: float
 
 
-def network_of(config: FederationConfig, divided: Partition) -> Target:
-    """The network that baselines train on the data of a federation."""
-    target = config.target
-    return build_target(target.name, divided.input_shape, divided.classes, target.frozen)
+def network_of(
+    config: FederationConfig, divided: Partition, frozen: FrozenPart | None = None
+) -> Target:
+    """The network that baselines train on the data of a federation, and on its frozen part."""
+    return build_target(config.target.name, divided.input_shape, divided.classes, frozen)
 
 
-def work_of(config: FederationConfig, divided: Partition, rounds: int) -> CommonWork:
+def work_of(
+    config: FederationConfig, divided: Partition, rounds: int, frozen: FrozenPart | None = None
+) -> CommonWork:
     """The work of a federation's training sites.
 
     Args:
         config: Its configuration.
         divided: Its data.
         rounds: Number of rounds.
+        frozen: The frozen part that has made the data; None for none.
 
     Raises:
         TargetError: If the network does anything after its last linear layer.
     """
-    network = network_of(config, divided)
+    network = network_of(config, divided, frozen)
     return CommonWork(
         lineage=config.lineage,
         body=Body.of(network),
@@ -85,6 +90,7 @@ def evaluate_baselines(
     parts: Mapping[str, Sequence[HeldOutSite] | None],
     held_out: Mapping[str, Any],
     *,
+    frozen: FrozenPart | None = None,
     stop: threading.Event,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ``held_out`` part of a result with the baselines' arms, and their costs.
@@ -95,13 +101,14 @@ def evaluate_baselines(
         rounds: Number of rounds.
         parts: Held-out sites by kind; None for a kind without any.
         held_out: As measured without baselines.
+        frozen: The frozen part that has made the data; None for none.
         stop: Set from outside to stop the measurement.
 
     Raises:
         RoundError: If it was stopped.
         TargetError: If the network has no head that can be taken apart.
     """
-    known = ray.put((config, divided, rounds, parts))
+    known = ray.put((config, divided, rounds, frozen, parts))
     found = measured_side_by_side(config, measure_baseline, BASELINES, known, stop=stop)
     together = {kind: None if part is None else _copy(part) for kind, part in held_out.items()}
     for one in found:
@@ -151,11 +158,12 @@ def measure_baseline(key: str, known: tuple[Any, ...]) -> BaselineMeasurement:
 
     Args:
         key: The baseline.
-        known: Configuration, data, rounds and held-out sites, as `evaluate_baselines` has them.
+        known: Configuration, data, rounds, frozen part and held-out sites, as
+            `evaluate_baselines` has them.
     """
     torch.set_num_threads(1)
-    config, divided, rounds, parts = known
-    baseline, work = BASELINES[key], work_of(config, divided, rounds)
+    config, divided, rounds, frozen, parts = known
+    baseline, work = BASELINES[key], work_of(config, divided, rounds, frozen)
     began = time.perf_counter()
     learnt = baseline.train(work, baseline.settings)
     seconds = time.perf_counter() - began

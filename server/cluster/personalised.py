@@ -22,11 +22,12 @@ from f2l_fed.evaluation.baselines.personalised.method import (
 )
 from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
+from f2l_fed.targets.frozen_part import FrozenPart
 from server.cluster.baselines import measured_side_by_side, network_of
 
 
 def personalised_work(
-    config: FederationConfig, divided: Partition, rounds: int
+    config: FederationConfig, divided: Partition, rounds: int, frozen: FrozenPart | None = None
 ) -> PersonalisedWork:
     """The work of a federation's training sites.
 
@@ -34,10 +35,11 @@ def personalised_work(
         config: Its configuration.
         divided: Its data.
         rounds: Number of rounds.
+        frozen: The frozen part that has made the data; None for none.
     """
     return PersonalisedWork(
         lineage=config.lineage,
-        network=network_of(config, divided),
+        network=network_of(config, divided, frozen),
         sites=tuple(
             TrainingSite(
                 name=site.name, x=torch.from_numpy(site.x_train), y=torch.from_numpy(site.y_train)
@@ -57,7 +59,12 @@ def own_examples_of(divided: Partition) -> list[tuple[Tensor, Tensor]]:
 
 
 def evaluate_personalised(
-    config: FederationConfig, divided: Partition, rounds: int, *, stop: threading.Event
+    config: FederationConfig,
+    divided: Partition,
+    rounds: int,
+    *,
+    frozen: FrozenPart | None = None,
+    stop: threading.Event,
 ) -> dict[str, Any]:
     """The ``personalised`` part of a result: the accuracy at training sites by round.
 
@@ -65,6 +72,7 @@ def evaluate_personalised(
         config: The federation's configuration.
         divided: Its data, with shared labels.
         rounds: Number of rounds.
+        frozen: The frozen part that has made the data; None for none.
         stop: Set from outside to stop the measurement.
 
     Returns:
@@ -73,7 +81,7 @@ def evaluate_personalised(
     Raises:
         RoundError: If it was stopped.
     """
-    known = ray.put((config, divided, rounds))
+    known = ray.put((config, divided, rounds, frozen))
     keys = tuple(PERSONALISED_BASELINES)
     found = measured_side_by_side(config, measure_personalised, keys, known, stop=stop)
     return {
@@ -87,11 +95,11 @@ def measure_personalised(key: str, known: tuple[Any, ...]) -> dict[str, Any]:
 
     Args:
         key: The baseline.
-        known: Configuration, data and rounds, as `evaluate_personalised` has them.
+        known: Configuration, data, rounds and frozen part, as `evaluate_personalised` has them.
     """
     torch.set_num_threads(1)
-    config, divided, rounds = known
-    baseline, work = PERSONALISED_BASELINES[key], personalised_work(config, divided, rounds)
+    config, divided, rounds, frozen = known
+    baseline, work = PERSONALISED_BASELINES[key], personalised_work(config, divided, rounds, frozen)
     tests = own_examples_of(divided)
     began = time.perf_counter()
     accuracies = [

@@ -88,6 +88,15 @@ def prepare(
         str, typer.Option(metavar="N,N,N", help="Subtract this from each channel.")
     ] = "",
     std: Annotated[str, typer.Option(metavar="N,N,N", help="Divide each channel by this.")] = "",
+    adapt: Annotated[
+        str,
+        typer.Option(help="Adapt besides the head: last-block, norm-bias or lora of the --layer."),
+    ] = "head",
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Adapt this submodule; can be given several times."),
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the changes of lora.")] = 4,
 ) -> None:
     """Write a backbone's file for all sites, and print what the federation has to know of it."""
     import torch
@@ -96,6 +105,7 @@ def prepare(
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.targets.backbone_file import BackboneFacts
     from f2l_fed.targets.backbone_preparation import prepare_backbone
+    from f2l_fed.targets.config import HEAD, LORA
 
     if out.exists():
         raise UsageError(
@@ -118,12 +128,18 @@ def prepare(
         shape = tuple(public.shape[1:])
     if not shape:
         raise UsageError("no shape of inputs is named", expected="--input or --like")
+    if bool(layer) != (adapt != HEAD):
+        remedy = "name a part with --adapt" if layer else "name the --layer"
+        raise UsageError("layers and a part of them go together", where="--adapt", remedy=remedy)
     facts = BackboneFacts(
         input_shape=shape,
         features=1,
         resize=_sizes("--resize", resize) if resize else (),
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
+        adapt=adapt,
+        layers=tuple(layer or ()),
+        rank=rank if adapt == LORA else 0,
     )
     file = prepare_backbone(network, weights, facts, public)
     with exported_files():
@@ -131,8 +147,10 @@ def prepare(
     part = file.part
     print(visible(f"{out}: {network}, {number_of(part.features, 'feature')}"))
     print("Its federation, beside the number of classes:")
-    print(f'[target]\nname = "adapter"\nadapt = "head"\ninput_shape = {list(shape)}')
+    print(f'[target]\nname = "adapter"\nadapt = "{adapt}"\ninput_shape = {list(shape)}')
     print(f'backbone = "{part.digest}"\nfeatures = {part.features}')
+    if part.adapted:
+        print(f"adapted = {part.adapted}")
     print("Each site, which has the file and the network's code:")
     print("[backbone]")
     print(f"file = {_quoted(out.name)}")

@@ -24,7 +24,10 @@ from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.quarantine.quarantine import Quarantine
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets import Target, build_target
+from f2l_fed.targets.backbone import InstalledBackbone
 from f2l_fed.targets.body import Body, body_digest
+from f2l_fed.targets.config import BackboneConfig
+from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame
@@ -35,6 +38,9 @@ from server.federation.release_registry import ReleaseRegistry
 
 FEDERATION_FILE = "federation.json"
 """Name of the file that marks a federation's folder."""
+
+BACKBONE_FILE = "backbone.json"
+"""Name of the file in a simulation's folder that names the backbone of its sites."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Federation:
         )
         (root / "rounds").mkdir(exist_ok=True)
         write_atomically(root / FEDERATION_FILE, json.dumps(config.to_json(), indent=1) + "\n")
-        return federation
+        return cls(root, config)
 
     def is_untouched(self) -> bool:
         """Whether no site has registered yet and nothing has come in, so that the task may change.
@@ -150,7 +156,16 @@ class Federation:
     def network(self) -> Target:
         """The whole network that sites get; with a body, one with the most classes."""
         shape = self.config.target
-        return build_target(shape.name, shape.input_shape, shape.classes, shape.frozen)
+        return build_target(shape.name, shape.input_shape, shape.classes, self.frozen)
+
+    @cached_property
+    def frozen(self) -> FrozenPart | None:
+        """The frozen part of the network; in a simulation as it is installed."""
+        path = self.root / BACKBONE_FILE
+        if not self.config.target.adapted or not path.exists():
+            return self.config.target.frozen
+        own = from_mapping(BackboneConfig, json.loads(path.read_text()), where=str(path))
+        return InstalledBackbone.of(own, self.root).installed
 
     @cached_property
     def body(self) -> Body | None:
@@ -191,6 +206,7 @@ class Federation:
             probe=config.probe.recipe,
             shared_labels=config.shared_labels,
             nearest=config.candidates.nearest,
+            to_sites=config.release.to_sites,
             adapt="head" if self.body else "all",
             body_layout=self.body.layout.digest if self.body else "",
             episodic=config.episodes if self.body else None,

@@ -105,11 +105,21 @@ def _connected_run(
             held_out = evaluate_held_out(federation, parts, stop=stop)
             if simulation.baselines:
                 held_out, outcome["baselines"] = evaluate_baselines(
-                    federation.config, divided, simulation.rounds, parts, held_out, stop=stop
+                    federation.config,
+                    divided,
+                    simulation.rounds,
+                    parts,
+                    held_out,
+                    frozen=federation.frozen,
+                    stop=stop,
                 )
                 if divided.shared_labels:
                     outcome["personalised"] = evaluate_personalised(
-                        federation.config, divided, simulation.rounds, stop=stop
+                        federation.config,
+                        divided,
+                        simulation.rounds,
+                        frozen=federation.frozen,
+                        stop=stop,
                     )
             outcome["held_out"] = held_out
         except Exception as error:

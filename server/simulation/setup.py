@@ -6,14 +6,16 @@ requests are refused at once.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from f2l_fed.config import FederationConfig
+from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.data import Dataset, Partition, load_dataset, partition
 from f2l_fed.data.named_datasets.registry import DATASETS
@@ -29,7 +31,7 @@ from f2l_fed.targets.body import Body
 from f2l_fed.targets.config import ADAPTER, BackboneConfig
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
-from server.federation.folder import FEDERATION_FILE, Federation
+from server.federation.folder import BACKBONE_FILE, FEDERATION_FILE, Federation
 from server.simulation.features import installed_backbone, on_features
 from server.simulation.site_folders import site_folder, write_site_folder
 
@@ -46,6 +48,7 @@ _RESULTS = (
     "sites",
     "spool",
     "training",
+    BACKBONE_FILE,
     # Last: without it the folder is no longer a federation's.
     FEDERATION_FILE,
 )
@@ -139,7 +142,7 @@ def prepare(
     backbone = None
     if target.name == ADAPTER:
         backbone = installed_backbone(simulation.backbone, divided)
-        target = replace(target, backbone=backbone.part.digest, features=backbone.part.features)
+        target = replace(target, **backbone.settings)
     config = replace(
         simulation.config,
         shared_labels=divided.shared_labels,
@@ -172,6 +175,8 @@ def prepare(
         else:
             path.unlink(missing_ok=True)
     federation = Federation.create(out, config)
+    if backbone is not None:
+        write_atomically(out / BACKBONE_FILE, json.dumps(asdict(backbone.config)))
     for number, site in enumerate(divided.sites):
         folder = site_folder(federation.root, number)
         write_site_folder(folder, site, divided, config, backbone)

