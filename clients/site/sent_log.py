@@ -20,7 +20,7 @@ from f2l_fed.wire.protocol import ARRAYS
 from f2l_fed.wire.refusals import Reason, reason_of
 
 if TYPE_CHECKING:
-    from flwr.app import Array, ArrayRecord, RecordDict
+    from flwr.app import ArrayRecord, RecordDict
 
 REFUSAL = "refusal"
 """Kind of the entries that count as no answer."""
@@ -108,6 +108,7 @@ class SentLog:
         content: RecordDict,
         now: datetime,
         *,
+        read: RecordDict | None = None,
         changes: Sequence[float] = (),
         budget: Mapping[str, float] | None = None,
         work: Work | None = None,
@@ -119,11 +120,14 @@ class SentLog:
             round: Number of the round; 0 for none.
             content: The message.
             now: The time.
+            read: A coded message with the numbers that its receiver reads, whose shapes and lengths
+                are recorded; None if it has them itself.
             changes: Euclidean length of the way from the start to each network in the message.
             budget: State of the privacy budget once the message has left, as `Budget.spent` gives
                 it; None without a budget.
             work: The work that the request has asked for; None for a refusal.
         """
+        numbers = read or content
         entry = {
             "time": now.isoformat(),
             "kind": kind,
@@ -135,10 +139,10 @@ class SentLog:
                 for name, value in fields.items()
             },
             "tensors": {
-                record: {name: list(_numbers(array).shape) for name, array in arrays.items()}
-                for record, arrays in content.array_records.items()
+                record: {name: list(array.shape) for name, array in arrays.items()}
+                for record, arrays in numbers.array_records.items()
             },
-            "norms": {name: _finite(norm) for name, norm in _norms(content).items()},
+            "norms": {name: _finite(norm) for name, norm in _norms(numbers).items()},
             "changes": [_finite(change) for change in changes],
             **({"budget": dict(budget)} if budget else {}),
             **({"work": asdict(work)} if work else {}),
@@ -187,13 +191,13 @@ def _norms(content: RecordDict) -> dict[str, float]:
     """Euclidean length of each vector: a row of an array, or all tensors of a record together."""
     import numpy as np
 
-    found: dict[str, float] = {}
+    found = {}
     for record, arrays in content.array_records.items():
         if record != ARRAYS:
             found[record] = _norm(arrays)
             continue
         for name, array in arrays.items():
-            rows = np.atleast_2d(_numbers(array).astype(np.float64))
+            rows = np.atleast_2d(array.numpy().astype(np.float64))
             found |= {f"{name}.{i}": float(np.linalg.norm(row)) for i, row in enumerate(rows)}
     return found
 
@@ -205,18 +209,6 @@ def _norm(arrays: ArrayRecord) -> float:
     return math.hypot(
         *(float(np.linalg.norm(a.numpy().astype(np.float64))) for a in arrays.values())
     )
-
-
-def _numbers(array: Array) -> Any:
-    """The numbers in an array, as numpy's; of coded rows that are distances, these."""
-    from f2l_fed.wire.coding import decode
-    from f2l_fed.wire.tensors import coded_bytes
-
-    data = coded_bytes(array, "array")
-    if data is None:
-        return array.numpy()
-    rows = decode(data, "array").numpy()
-    return rows[0] if len(rows) == 1 else rows
 
 
 def _parsed(lines: bytes) -> list[dict[str, Any]]:

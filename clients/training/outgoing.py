@@ -11,15 +11,15 @@ from clients.site.sent_log import array_bytes, utc_now
 from clients.site.site import Site
 from clients.training.accepted_request import body_of, target_of, work_of
 from clients.training.task import respond, respond_to_probe
-from f2l_fed.wire.known import Known, chosen_starts, repeated
 from f2l_fed.wire.packing import (
+    may_code,
     pack_probe_reply,
     pack_update,
     unpack_probe_request,
     unpack_task,
+    unpack_update,
     version_of,
 )
-from f2l_fed.wire.protocol import codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class OutgoingMessage:
         content: The message.
         changes: Euclidean length of every change in it.
         work: The work that was asked for it.
+        read: A coded message with the numbers that its receiver reads; None if it has them itself.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class OutgoingMessage:
     content: RecordDict
     work: Work
     changes: tuple[float, ...] = ()
+    read: RecordDict | None = None
 
     def record(self, site: Site) -> None:
         """Records the message, which may leave then.
@@ -53,6 +55,7 @@ class OutgoingMessage:
             self.round,
             self.content,
             now,
+            read=self.read,
             changes=self.changes,
             budget=budget.spent() if budget else None,
             work=self.work,
@@ -70,7 +73,7 @@ def probe_message(site: Site, content: RecordDict, *, app: str | None) -> Outgoi
     request = unpack_probe_request(content)
     reply = respond_to_probe(site, request, app=app)
     layout, version = target_of(request.frame).layout, version_of(content)
-    packed = pack_probe_reply(reply, layout, protocol=version, coded=codes(content))
+    packed = pack_probe_reply(reply, layout, protocol=version)
     return OutgoingMessage("probe", 0, packed, work_of(site, request))
 
 
@@ -86,17 +89,11 @@ def update_message(site: Site, content: RecordDict, *, app: str) -> OutgoingMess
     update, changes = respond(site, request, app=app)
     layout, version = target_of(request.frame).layout, version_of(content)
     body = body_of(request.frame)
-    if body is not None:
-        known = Known(body=request.anchor)
-    elif request.frame.shared is not None:
-        known = Known(starts=repeated(request.anchor, len(update.weights)))
-    else:
-        known = Known(starts=chosen_starts(request.candidates, update.chosen))
-    packed = pack_update(
-        update,
-        layout,
-        body=None if body is None else body.layout,
-        protocol=version,
-        known=known if codes(content) else None,
-    )
-    return OutgoingMessage("update", request.round, packed, work_of(site, request), changes)
+    whole = None if body is None else body.layout
+    known = request.anchor if may_code(content) else None
+    packed = pack_update(update, layout, body=whole, protocol=version, known=known)
+    read = None
+    if known is not None:
+        told = unpack_update(packed, layout, body=whole, known=known)
+        read = pack_update(told, layout, body=whole, protocol=version)
+    return OutgoingMessage("update", request.round, packed, work_of(site, request), changes, read)

@@ -85,6 +85,15 @@ class Frame:
         """Whether only the latest protocol has messages of this kind."""
         return self.adapt != "all" or self.shared is not None or self.frozen is not None
 
+    @property
+    def may_be_coded(self) -> bool:
+        """Whether updates may be coded: those with a body, and those of a shared network.
+
+        Of whole networks that sites make of a start each, the sites' differences are the data that
+        a generator is fitted on, and too much of them would be lost.
+        """
+        return self.adapt != "all" or self.shared is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRequest:

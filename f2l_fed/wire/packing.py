@@ -10,19 +10,20 @@ import re
 from types import ModuleType
 
 from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
 
 from f2l_fed.errors import WireError, shown
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire import protocol_3, protocol_4
 from f2l_fed.wire.coding import CODING
 from f2l_fed.wire.fields import CountMismatch, config_of, typed
-from f2l_fed.wire.known import NOTHING, Known
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Refusal, Task, Update
 from f2l_fed.wire.protocol import CODED, LATEST, OLDEST, SPOKEN
 from f2l_fed.wire.refusals import FAILED, LONGEST_CODE
 
 __all__ = [
     "CountMismatch",
+    "may_code",
     "pack_probe_reply",
     "pack_probe_request",
     "pack_refusal",
@@ -57,22 +58,14 @@ def version_of(request: RecordDict) -> int:
     return version
 
 
-def pack_probe_request(
-    request: ProbeRequest, *, protocol: int = LATEST, asks_coded: bool = False
-) -> RecordDict:
+def pack_probe_request(request: ProbeRequest, *, protocol: int = LATEST) -> RecordDict:
     """Packs a probe request.
-
-    Args:
-        request: The request.
-        protocol: Version of the protocol.
-        asks_coded: Whether the reply may be coded.
 
     Raises:
         WireError: If this version of the protocol has no such message.
     """
-    if protocol == protocol_3.VERSION:
-        return protocol_3.pack_probe_request(request)
-    return protocol_4.pack_probe_request(request, asks_coded=asks_coded)
+    content: RecordDict = _PROTOCOLS[protocol].pack_probe_request(request)
+    return content
 
 
 def unpack_probe_request(content: RecordDict) -> ProbeRequest:
@@ -85,23 +78,21 @@ def unpack_probe_request(content: RecordDict) -> ProbeRequest:
     return request
 
 
-def pack_task(
-    task: Task, *, protocol: int = LATEST, coded: bool = False, asks_coded: bool = False
-) -> RecordDict:
+def pack_task(task: Task, *, protocol: int = LATEST, may_code: bool = False) -> RecordDict:
     """Packs a task.
 
     Args:
         task: The task.
         protocol: Version of the protocol.
-        coded: Whether its candidates are coded, which the site has to read.
-        asks_coded: Whether the answer may be coded.
+        may_code: Whether its answer may be coded, which protocol 3 can't say. A site that knows no
+            coding goes on without.
 
     Raises:
         WireError: If this version of the protocol has no such message.
     """
     if protocol == protocol_3.VERSION:
         return protocol_3.pack_task(task)
-    return protocol_4.pack_task(task, coded=coded, asks_coded=asks_coded)
+    return protocol_4.pack_task(task, may_code=may_code)
 
 
 def unpack_task(content: RecordDict) -> Task:
@@ -114,13 +105,18 @@ def unpack_task(content: RecordDict) -> Task:
     return task
 
 
+def may_code(task: RecordDict) -> bool:
+    """Whether the answer to a task may be coded in the way that is known here."""
+    return config_of(task, "frame").get(CODED) == CODING
+
+
 def pack_update(
     update: Update,
     layout: WeightLayout,
     *,
     body: WeightLayout | None = None,
     protocol: int = LATEST,
-    known: Known | None = None,
+    known: Tensor | None = None,
 ) -> RecordDict:
     """Packs an update.
 
@@ -129,7 +125,8 @@ def pack_update(
         layout: Of its networks and probes.
         body: Layout of its body; None without one.
         protocol: Version of the request.
-        known: The numbers that the server has too, for coded arrays; None codes none.
+        known: The anchor in the request, (D,) or (B,) float32, if the answer may be coded: with it
+            a body, or else networks and probes, as distances from it, heads about their mean.
     """
     if protocol == protocol_3.VERSION:
         content = protocol_3.pack_update(update, layout)
@@ -145,7 +142,7 @@ def unpack_update(
     body: WeightLayout | None = None,
     networks: int | None = None,
     episodes: int | None = None,
-    known: Known = NOTHING,
+    known: Tensor | None = None,
 ) -> Update:
     """Unpacks an update; its records and counts are checked before any tensor is read.
 
@@ -156,7 +153,7 @@ def unpack_update(
             neither networks nor probes.
         networks: Number of networks that were asked for; None takes as many as it names.
         episodes: Number of probes; likewise.
-        known: The numbers that the site was sent.
+        known: The anchor in the request, as for `pack_update`; None refuses what is coded.
 
     Raises:
         CountMismatch: If it has another number of them.
@@ -171,13 +168,10 @@ def unpack_update(
 
 
 def pack_probe_reply(
-    reply: ProbeReply, layout: WeightLayout, *, protocol: int = LATEST, coded: bool = False
+    reply: ProbeReply, layout: WeightLayout, *, protocol: int = LATEST
 ) -> RecordDict:
-    """Packs a probe reply; arguments as of `pack_task` and `pack_update`."""
-    if protocol == protocol_3.VERSION:
-        content = protocol_3.pack_probe_reply(reply, layout)
-    else:
-        content = protocol_4.pack_probe_reply(reply, layout, coded=coded)
+    """Packs a probe reply; arguments as of `pack_update`."""
+    content: RecordDict = _PROTOCOLS[protocol].pack_probe_reply(reply, layout)
     return _naming(content, "reply")
 
 
@@ -229,5 +223,4 @@ def _naming(reply: RecordDict, head: str) -> RecordDict:
     fields = reply[head]
     if isinstance(fields, ConfigRecord):
         fields[SPOKEN] = LATEST
-        fields[CODED] = CODING
     return reply

@@ -21,13 +21,13 @@ SPOKEN = "protocol"
 """Key of the highest version that a site speaks, in its forms and in the head of its replies."""
 
 CODED = "coding"
-"""Key of the coding of arrays that may be used, in requests of protocol 4 and replies to any."""
+"""Key of the coding that the answer to a request may use; see `f2l_fed.wire.coding`."""
 
 ARRAYS = "arrays"
 """Name of the record with all arrays of a message, from protocol 4 on."""
 
 _HIGHEST = 999
-_HEADS = ("frame", "update", "reply", "refusal")
+_HEADS = ("update", "reply", "refusal")
 
 
 def spoken_by_site(reply: RecordDict) -> int:
@@ -36,24 +36,13 @@ def spoken_by_site(reply: RecordDict) -> int:
     Args:
         reply: Any reply, or refusal, of whatever content.
     """
-    named = _named(reply, SPOKEN)
-    return named if is_version(named) else OLDEST
-
-
-def codes(message: RecordDict) -> bool:
-    """Whether the sender of a message reads coded arrays; content as of `spoken_by_site`."""
-    named: object = _named(message, CODED)
-    return named == 1
-
-
-def _named(message: RecordDict, key: str) -> Any:
-    """A value in the first head of a message that has it; None where none has."""
     for name in _HEADS:
-        head = message.get(name)
+        head = reply.get(name)
         # A site may send a record of any kind under this name.
-        if head is not None and key in head:
-            return head[key]
-    return None
+        named = head.get(SPOKEN) if head is not None else None
+        if is_version(named):
+            return named
+    return OLDEST
 
 
 def is_version(named: Any) -> TypeGuard[int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
@@ -20,7 +19,8 @@ from f2l_fed.errors import WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.head_rows import classes_of_width, padded
 from f2l_fed.targets.layout import WeightLayout
-from f2l_fed.wire.coding import CODING, encode, head_of
+from f2l_fed.wire.coded_rows import coded_array, read_rows, read_vector, width_of
+from f2l_fed.wire.coding import CODING
 from f2l_fed.wire.fields import (
     chosen_kinds,
     config_of,
@@ -34,7 +34,6 @@ from f2l_fed.wire.fields import (
     unpack_settings,
 )
 from f2l_fed.wire.frames import ALL, pack_frame, unpack_frame
-from f2l_fed.wire.known import NOTHING, Known
 from f2l_fed.wire.messages import ProbeReply, ProbeRequest, Task, Update
 from f2l_fed.wire.protocol import ARRAYS, CODED
 from f2l_fed.wire.task_fields import (
@@ -45,21 +44,15 @@ from f2l_fed.wire.task_fields import (
     pack_temperatures,
     temperatures_of,
 )
-from f2l_fed.wire.tensors import arrays_of, coded_bytes, read_array, read_shaped
+from f2l_fed.wire.tensors import arrays_of, read_array, read_shaped
 
 VERSION = 4
 """The version that messages name."""
 
-_DOWN, _UP = 1.0, 0.5
-"""Steps of coded candidates and of coded answers, beside what they tell."""
 
-Packed = Tensor | bytes | None
-
-
-def pack_probe_request(request: ProbeRequest, *, asks_coded: bool = False) -> RecordDict:
-    """Packs a probe request; see `packing`."""
+def pack_probe_request(request: ProbeRequest) -> RecordDict:
+    """Packs a probe request."""
     head = pack_frame(request.frame, VERSION) | {"chain": list(request.chain)}
-    head |= {CODED: CODING} if asks_coded else {}
     return RecordDict({"frame": ConfigRecord(head), **_arrays(anchor=request.anchor)})
 
 
@@ -75,8 +68,8 @@ def unpack_probe_request(content: RecordDict) -> ProbeRequest:
     return ProbeRequest(frame=frame, anchor=_vector(arrays, "anchor"), chain=chain_of(head, frame))
 
 
-def pack_task(task: Task, *, coded: bool = False, asks_coded: bool = False) -> RecordDict:
-    """Packs a task: the fields of the frame and its own are one record; see `packing`."""
+def pack_task(task: Task, *, may_code: bool = False) -> RecordDict:
+    """Packs a task: the fields of the frame and its own are one record."""
     rows = [row for candidates in task.candidates for row in candidates.values()]
     head = pack_frame(task.frame, VERSION) | {
         "round": task.round,
@@ -86,11 +79,9 @@ def pack_task(task: Task, *, coded: bool = False, asks_coded: bool = False) -> R
         **pack_temperatures(task.temperatures),
         "keep": task.keep,
         **pack_settings("recipe", task.recipe),
-        **({CODED: CODING} if asks_coded else {}),
+        **({CODED: CODING} if may_code else {}),
     }
-    candidates: Packed = torch.stack(rows) if rows else None
-    if coded:
-        candidates = _coded(candidates, _DOWN)
+    candidates = torch.stack(rows) if rows else None
     arrays = _arrays(anchor=task.anchor, body=task.body, candidates=candidates)
     return RecordDict({"frame": ConfigRecord(head), **arrays})
 
@@ -127,19 +118,13 @@ def pack_update(
     layout: WeightLayout,
     *,
     body: WeightLayout | None = None,
-    known: Known | None = None,
+    known: Tensor | None = None,
 ) -> RecordDict:
     """Packs an update; one without networks has no array of them, nor of probes."""
-    weights: Packed = update.weights
-    probes: Packed = update.probes
-    trained: Packed = update.body
+    parts = {"weights": update.weights, "probes": update.probes, "body": update.body}
+    arrays = _arrays(**parts)
     if known is not None:
-        probes = _coded(probes, _UP)
-        # A network that has not moved has to be told as its start; heads have none.
-        if known.starts is not None or body is not None:
-            weights = _coded(weights, _UP, known.starts)
-        if known.body is not None:
-            trained = _coded(trained, _UP, known.body)
+        _code(arrays, parts, known, {"body"} if body is not None else {"weights", "probes"})
     head: dict[str, Any] = {
         "version": VERSION,
         "site": update.site,
@@ -153,7 +138,7 @@ def pack_update(
         {
             "update": ConfigRecord(head),
             "numbers": MetricRecord(dict(update.numbers)),
-            **_arrays(weights=weights, probes=probes, body=trained),
+            **arrays,
         }
     )
 
@@ -165,7 +150,7 @@ def unpack_update(
     body: WeightLayout | None = None,
     networks: int | None = None,
     episodes: int | None = None,
-    known: Known = NOTHING,
+    known: Tensor | None = None,
 ) -> Update:
     """Unpacks an update; its records and counts are checked before any array is read.
 
@@ -176,7 +161,7 @@ def unpack_update(
             itself, or its networks and probes, but not both.
         networks: Number of networks that were asked for; None takes as many as it names.
         episodes: Number of probes; likewise.
-        known: The numbers that the site was sent.
+        known: The anchor that was sent, where the answer may be coded; see `packing`.
 
     Raises:
         CountMismatch: If it has another number of them.
@@ -205,25 +190,22 @@ def unpack_update(
         site=typed(head, "site", str),
         round=typed(head, "round", int),
         chosen=chosen,
-        weights=read(arrays, "weights", len(chosen), layout, known.starts),
-        probes=read(arrays, "probes", probes, layout),
+        weights=read(arrays, "weights", len(chosen), layout, known),
+        probes=read(arrays, "probes", probes, layout, known),
         numbers=numbers,
-        body=read_shaped(arrays, "body", (body.size,), known=known.body)
-        if body is not None and has_body
-        else None,
+        body=_read_body(arrays, body, known) if body is not None and has_body else None,
     )
 
 
-def pack_probe_reply(reply: ProbeReply, layout: WeightLayout, *, coded: bool = False) -> RecordDict:
-    """Packs a probe reply; see `packing`."""
+def pack_probe_reply(reply: ProbeReply, layout: WeightLayout) -> RecordDict:
+    """Packs a probe reply."""
     head: dict[str, Any] = {
         "version": VERSION,
         "site": reply.site,
         "episodes": len(reply.probes),
         "layout": layout.digest,
     }
-    probes: Packed = _coded(reply.probes, _UP) if coded else reply.probes
-    return RecordDict({"reply": ConfigRecord(head), **_arrays(probes=probes)})
+    return RecordDict({"reply": ConfigRecord(head), **_arrays(probes=reply.probes)})
 
 
 def unpack_probe_reply(
@@ -254,27 +236,28 @@ def _reply_head(content: RecordDict, key: str) -> Mapping[str, Any]:
     return head
 
 
-def _coded(rows: Packed, share: float, known: Tensor | None = None) -> Packed:
-    """Rows, or a vector, as coded bytes where that is smaller."""
-    if rows is None or isinstance(rows, bytes) or not len(rows):
-        return rows
-    if known is not None and known.shape != rows.shape:
-        return rows
-    wide = rows.reshape(-1, rows.shape[-1])
-    found = encode(wide, share=share, known=known if known is None else known.view_as(wide))
-    return rows if found is None else found
-
-
-def _arrays(**parts: Packed) -> dict[str, ArrayRecord]:
+def _arrays(**tensors: Tensor | None) -> dict[str, ArrayRecord]:
     """The record of arrays, without those that are absent or have no rows; none without any."""
     found = {
-        name: Array(
-            np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part.contiguous().numpy()
-        )
-        for name, part in parts.items()
-        if part is not None and len(part)
+        name: Array(tensor.contiguous().numpy())
+        for name, tensor in tensors.items()
+        if tensor is not None and len(tensor)
     }
     return {ARRAYS: ArrayRecord(found)} if found else {}
+
+
+def _code(
+    record: Mapping[str, ArrayRecord],
+    parts: Mapping[str, Tensor | None],
+    known: Tensor,
+    relative: set[str],
+) -> None:
+    """Codes the arrays of a record where that is smaller, some of them relative to the anchor."""
+    for name in record.get(ARRAYS, {}):
+        rows = parts[name]
+        coded = None if rows is None else coded_array(rows, known if name in relative else None)
+        if coded is not None:
+            record[ARRAYS][name] = coded
 
 
 def _arrays_in(content: RecordDict) -> Mapping[str, Array]:
@@ -308,7 +291,9 @@ def _rows(
     """(count, D) float32, checked against the layout's size before it is read."""
     if not count:
         return torch.empty(0, layout.size)
-    return read_shaped(arrays, name, (count, layout.size), known=known)
+    if known is None:
+        return read_shaped(arrays, name, (count, layout.size))
+    return read_rows(arrays, name, (count, layout.size), known)
 
 
 def _heads(
@@ -316,35 +301,39 @@ def _heads(
     name: str,
     count: int,
     largest: WeightLayout,
-    _: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
-    """(count, H) float32, heads for any number of classes, padded to the most."""
+    """(count, H) float32, heads for any number of classes, padded to the most.
+
+    They are never relative to the anchor, which is a body.
+    """
     if not count:
         return torch.empty(0, largest.size)
-    width = _width(arrays, name)
+    width = width_of(arrays[name], name) if name in arrays else None
     if width is not None:
         classes_of_width(width, largest)
-    return padded(read_shaped(arrays, name, (count, width)), largest)
+    read = read_shaped if known is None else read_rows
+    return padded(read(arrays, name, (count, width)), largest)
+
+
+def _read_body(arrays: Mapping[str, Array], body: WeightLayout, known: Tensor | None) -> Tensor:
+    """(B,) float32, checked as `_rows`."""
+    if known is None or not known.numel():
+        return read_shaped(arrays, "body", (body.size,))
+    return read_vector(arrays, "body", known)
 
 
 def _require_one_width(arrays: Mapping[str, Array]) -> None:
     """Refuses heads of one site for different numbers of classes."""
-    widths = [_width(arrays, name) for name in ("weights", "probes")]
+    widths = [
+        width_of(arrays[name], name) if name in arrays else None for name in ("weights", "probes")
+    ]
     if widths[0] != widths[1]:
         raise WireError(
             "a site's heads have different numbers of classes",
             expected=f"{widths[0]} numbers in each",
             got=str(widths[1]),
         )
-
-
-def _width(arrays: Mapping[str, Array], name: str) -> int | None:
-    """The length of an array's rows, as it names it; None if it has no rows."""
-    data = coded_bytes(arrays[name], name) if name in arrays else None
-    if data is not None:
-        return head_of(data, name).width
-    shape = tuple(arrays[name].shape) if name in arrays else ()
-    return shape[1] if len(shape) == 2 and type(shape[1]) is int else None
 
 
 def _vector(arrays: Mapping[str, Array], name: str) -> Tensor | None:

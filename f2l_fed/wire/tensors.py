@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from f2l_fed.errors import LayoutMismatch, WireError
 from f2l_fed.targets.layout import WeightLayout
-from f2l_fed.wire.coding import decode, head_of
 
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(<f4|\|u1)', 'fortran_order': False, "
@@ -59,15 +59,14 @@ def _unpack_tensors(content: RecordDict, key: str, layout: WeightLayout) -> Tens
                 "the weights have another layout",
                 where=key,
                 expected=f"{name} {shape}",
-                got="no such tensor" if found is None else _shape(found),
+                got="no such tensor" if found is None else _shape(tuple(found.shape)),
                 remedy="Use the same target network and the same version on both sides.",
             )
     return layout.flatten({name: read_array(arrays[name], name) for name in layout.names})
 
 
-def _shape(array: Array) -> str:
-    """An array's shape as it names it, which may be anything."""
-    sizes = tuple(array.shape)
+def _shape(sizes: tuple[Any, ...]) -> str:
+    """A shape as an array names it, which may be anything."""
     plain = len(sizes) <= 16 and all(isinstance(size, int) for size in sizes)
     return str(sizes) if plain else "no valid shape"
 
@@ -85,14 +84,25 @@ def read_array(array: Array, name: str) -> Tensor:
             expected="float32",
             got=array.dtype[:32] if isinstance(array.dtype, str) else "no name of a type",
         )
-    values = np.frombuffer(_content(array, name, b"<f4"), np.float32)
+    values = np.frombuffer(_content(array, name, b"<f4", 4), np.float32)
     try:
         return torch.from_numpy(values.reshape(tuple(array.shape)).copy())
     except ValueError as error:
         raise WireError("a tensor has an invalid shape", where=name) from error
 
 
-def _content(array: Array, name: str, kind: bytes) -> bytes:
+def bytes_of(array: Array, name: str) -> memoryview | None:
+    """The content of an array of bytes; None for an array of anything else.
+
+    Raises:
+        WireError: If it disagrees with the array's header.
+    """
+    if array.stype != "numpy.ndarray" or array.dtype != "uint8":
+        return None
+    return _content(array, name, b"|u1", 1)
+
+
+def _content(array: Array, name: str, kind: bytes, size: int) -> memoryview:
     """The bytes behind an array's header, which has to say what the array does."""
     # numpy's own reader evaluates the header, opens archives and reserves whatever size is named.
     shape, header = tuple(array.shape), _NPY_HEADER.match(array.data)
@@ -100,51 +110,33 @@ def _content(array: Array, name: str, kind: bytes) -> bytes:
         header is None
         or header[1] != kind
         or header[2] != repr(shape).encode()
-        or len(array.data) - header.end() != np.dtype(kind.decode()).itemsize * math.prod(shape)
+        or len(array.data) - header.end() != size * math.prod(shape)
     ):
         raise WireError("a tensor disagrees with its header", where=name)
-    return array.data[header.end() :]
+    return memoryview(array.data)[header.end() :]
 
 
-def coded_bytes(array: Array, name: str) -> bytes | None:
-    """The bytes of coded rows; None for an array of numbers.
-
-    Raises:
-        WireError: If they disagree with the array's header.
-    """
-    if array.dtype != "uint8" or array.stype != "numpy.ndarray":
-        return None
-    return _content(array, name, b"|u1")
-
-
-def read_shaped(
-    arrays: Mapping[str, Array],
-    name: str,
-    shape: tuple[int | None, ...],
-    *,
-    known: Tensor | None = None,
-) -> Tensor:
+def read_shaped(arrays: Mapping[str, Array], name: str, shape: tuple[int | None, ...]) -> Tensor:
     """Reads one of some arrays, of this shape; its shape is compared before its bytes are read.
 
     Args:
         arrays: By name.
         name: Of the array.
         shape: Its sizes; None takes any.
-        known: The tensor that coded rows may be relative to; None if there is none.
 
     Raises:
-        WireError: If it is missing, or its bytes are anything but float32 of its shape, or such
-            numbers coded.
+        WireError: If it is missing, or its bytes are anything but float32 of its shape.
         LayoutMismatch: If it has another shape.
     """
     array = arrays.get(name)
     if array is None:
         raise WireError("a part of the message is missing", expected=name)
-    data = coded_bytes(array, name)
-    head = None if data is None else head_of(data, name)
-    found = tuple(array.shape) if head is None else (head.rows, head.width)
-    if head is not None and len(shape) == 1 and head.rows == 1:
-        found = found[1:]
+    require_shape(name, tuple(array.shape), shape)
+    return read_array(array, name)
+
+
+def require_shape(name: str, found: tuple[Any, ...], shape: tuple[int | None, ...]) -> None:
+    """Raises LayoutMismatch unless an array has this shape; None takes any size."""
     fits = len(found) == len(shape) and all(
         size in (None, told) for told, size in zip(found, shape, strict=True)
     )
@@ -153,15 +145,9 @@ def read_shaped(
             "an array has another shape",
             where=name,
             expected=str(shape).replace("None", "any"),
-            got=_shape(array) if head is None else str(found),
+            got=_shape(found),
             remedy="Use the same target network and the same version on both sides.",
         )
-    if data is None or head is None:
-        return read_array(array, name)
-    if head.relative and known is None:
-        raise WireError("rows that are relative to nothing", where=name)
-    wide = None if known is None else known.reshape(-1, head.width)
-    return decode(data, name, known=wide).reshape(found)
 
 
 def arrays_of(content: RecordDict, key: str) -> ArrayRecord:

@@ -11,9 +11,13 @@ from server.membership.site_registry import SiteRegistry
 class RegisteredProtocols:
     """The versions of registered sites; all others, as in a simulation, speak the latest.
 
+    Answers may be coded.
+
     Args:
         registry: The sites.
     """
+
+    coded = True
 
     def __init__(self, registry: SiteRegistry) -> None:
         self._registry = registry
@@ -26,20 +30,12 @@ class RegisteredProtocols:
             return OLDEST
         return known.protocol if known else LATEST
 
-    def codes(self, site: str) -> bool:
-        """Whether a site has said that it reads coded arrays."""
+    def note(self, site: str, spoken: int) -> None:
+        """Keeps the version that a site has named in its latest answer."""
         try:
             known = self._registry.find(site) if is_name(site) else None
-        except F2LError:
-            return False
-        return known is not None and known.coding
-
-    def note(self, site: str, spoken: int, coding: bool) -> None:
-        """Keeps what a site has named in its latest answer: its version, and whether it codes."""
-        try:
-            known = self._registry.find(site) if is_name(site) else None
-            if known is not None and (known.protocol, known.coding) != (spoken, coding):
-                self._registry.set_protocol(site, spoken, coding=coding)
+            if known is not None and known.protocol != spoken:
+                self._registry.set_protocol(site, spoken)
         except F2LError:
             # A damaged registration is one site's; whoever lists the sites is told of it.
             return

@@ -45,7 +45,6 @@ class Enrolment:
         certificate: The latest of them, PEM.
         previous: The key before the latest renewal; "" before the first.
         protocol: Highest version of the wire protocol that the site has named.
-        coding: Whether it has said that it reads coded arrays.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Enrolment:
     certificate: str = ""
     previous: str = ""
     protocol: int = OLDEST
-    coding: bool = False
 
     @property
     def serial_numbers(self) -> list[int]:
@@ -230,18 +228,12 @@ class SiteRegistry:
             self._write(after)
             return site, after
 
-    def set_protocol(self, name: str, protocol: int, *, coding: bool) -> None:
-        """Notes the highest version of the wire protocol that an active site has named.
-
-        Args:
-            name: Of the site.
-            protocol: The version.
-            coding: Whether it reads coded arrays.
-        """
+    def set_protocol(self, name: str, protocol: int) -> None:
+        """Notes the highest version of the wire protocol that an active site has named."""
         with self._locked():
             site = self.find(name)
             if site is not None and site.state == "active":
-                self._write(dataclasses.replace(site, protocol=protocol, coding=coding))
+                self._write(dataclasses.replace(site, protocol=protocol))
 
     def remove(self, name: str) -> Enrolment:
         """Removes a site for good; returns its registration before.

@@ -145,16 +145,15 @@ class CheckIn:
         self, nodes: list[int], bound: Mapping[int, str], anchor: Tensor
     ) -> Iterator[SiteRequest]:
         """Makes the request to each node, once for each version of the protocol."""
-        frame, packed = self._federation.probe_frame, dict[tuple[int, bool], RecordDict]()
+        frame, packed = self._federation.probe_frame, dict[int, RecordDict]()
         chain = self._federation.chain_to(anchor)
         for node in nodes:
             site = bound.get(node, "")
             version = asked_in(self._protocols, site, frame)
-            kind = version, self._protocols.codes(site)
-            if kind not in packed:
+            if version not in packed:
                 request = ProbeRequest(frame=frame, anchor=anchor, chain=chain)
-                packed[kind] = pack_probe_request(request, protocol=version, asks_coded=kind[1])
-            yield SiteRequest(node, packed[kind], site)
+                packed[version] = pack_probe_request(request, protocol=version)
+            yield SiteRequest(node, packed[version], site)
 
     def _introduce(
         self, reply: SiteReply, digest: str, connected: set[int], bound: Mapping[int, str]

@@ -14,8 +14,7 @@ from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import TASK_ACTION, Task
-from f2l_fed.wire.packing import pack_task, unpack_task
-from f2l_fed.wire.protocol import LATEST
+from f2l_fed.wire.packing import pack_task
 from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.rounds import state as round_state
@@ -184,8 +183,6 @@ class Exchange:
         has_body, chain = self._federation.body is not None, self._federation.chain(release)
         body = self._federation.anchor(release) if has_body and release else None
         for site, candidates in self._candidates(state, sites, probed_from):
-            version = asked_in(self._protocols, site, self._federation.frame)
-            coded = version == LATEST and self._protocols.codes(site)
             content = pack_task(
                 Task(
                     frame=self._federation.frame,
@@ -198,13 +195,9 @@ class Exchange:
                     chain=chain,
                     temperatures=release.temperatures if release else (),
                 ),
-                protocol=version,
-                coded=coded,
-                asks_coded=coded,
+                protocol=asked_in(self._protocols, site, self._federation.frame),
+                may_code=self._protocols.coded and self._federation.frame.may_be_coded,
             )
-            if coded:
-                # What the site gets is what it starts from.
-                candidates = unpack_task(content).candidates or candidates
             current.send(site, candidates, size_bytes(content))
             yield SiteRequest(
                 self._check_in.node_of(site), content, site, state.number, state.parent

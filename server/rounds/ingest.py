@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.admission import Finding, Submission, Verdict, new_records
@@ -19,8 +20,6 @@ from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
-from f2l_fed.wire.fields import chosen_kinds, config_of
-from f2l_fed.wire.known import Known, chosen_starts, repeated
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import CountMismatch, unpack_update
 from server.federation.body_updates import BodyUpdate, BodyUpdates
@@ -81,6 +80,8 @@ class Ingest:
         self._screening, self._log = screening, log
         # By release, the digest of the anchor that the probes of its tasks start from.
         self._anchors: dict[str, str] = {}
+        # The latest of these anchors, with its release.
+        self._latest: tuple[str, Tensor] | None = None
         # By site, the rounds of its quarantine entries.
         self._quarantined: dict[str, set[int]] = {}
 
@@ -117,24 +118,15 @@ class Ingest:
                 networks=len(candidates) if body is None else pairs,
                 episodes=pairs,
                 body=federation.body_layout,
-                known=self._known(reply, candidates),
+                known=self._next_anchor(reply.request.release)
+                if federation.frame.may_be_coded
+                else None,
             )
         except CountMismatch as error:
             return Outcome("count", str(error))
         except (WireError, LayoutMismatch) as error:
             return Outcome("garbage", str(error))
         return self._admit(reply.request, update, candidates)
-
-    def _known(self, reply: SiteReply, candidates: CandidateSet) -> Known:
-        """The numbers that the site of a reply was sent."""
-        federation, release = self._federation, reply.request.release
-        chosen = chosen_kinds(config_of(reply.content, "update")) if reply.content else ()
-        if federation.body is None and not federation.config.has_shared_network:
-            return Known(starts=chosen_starts(candidates, chosen))
-        anchor = federation.next_anchor(federation.releases.read(release) if release else None)
-        if federation.body is not None:
-            return Known(body=anchor)
-        return Known(starts=repeated(anchor, len(chosen)))
 
     def take_late(self, reply: SiteReply) -> None:
         """Takes the reply to a task whose round went on without it."""
@@ -183,13 +175,12 @@ class Ingest:
 
     def _admit_shared(self, request: RequestHeader, update: Update) -> Outcome:
         """Takes what a site made of the shared network."""
-        release = self._federation.releases.read(request.release) if request.release else None
         submission = Submission(
             site=request.site,
             round=request.round,
             parent=request.release,
             weights=update.weights,
-            starts=self._federation.next_anchor(release).expand_as(update.weights),
+            starts=self._next_anchor(request.release).expand_as(update.weights),
             probes=update.probes,
             numbers=update.numbers,
             steps=0,
@@ -243,7 +234,7 @@ class Ingest:
         contexts = submission.weights if heads else submission.probes
         needed = self._federation.probe_frame.episodes
         self._run_cache.keep_context(
-            self._next_anchor(submission.parent), submission.site, contexts[:needed]
+            self._next_digest(submission.parent), submission.site, contexts[:needed]
         )
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 
@@ -264,8 +255,14 @@ class Ingest:
         rounds.add(submission.round)
         return Outcome("quarantined", verdict.reason, verdict.code)
 
-    def _next_anchor(self, release_id: str) -> str:
+    def _next_digest(self, release_id: str) -> str:
         if release_id not in self._anchors:
-            release = self._federation.releases.read(release_id) if release_id else None
-            self._anchors[release_id] = anchor_digest(self._federation.next_anchor(release))
+            self._anchors[release_id] = anchor_digest(self._next_anchor(release_id))
         return self._anchors[release_id]
+
+    def _next_anchor(self, release_id: str) -> Tensor:
+        """(D,) or (B,) float32, the anchor that the tasks after a release have been sent with."""
+        if self._latest is None or self._latest[0] != release_id:
+            release = self._federation.releases.read(release_id) if release_id else None
+            self._latest = release_id, self._federation.next_anchor(release)
+        return self._latest[1]

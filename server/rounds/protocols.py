@@ -5,35 +5,37 @@ from __future__ import annotations
 from typing import Protocol
 
 from f2l_fed.wire.messages import Frame
-from f2l_fed.wire.protocol import LATEST, codes, common, spoken_by_site
+from f2l_fed.wire.protocol import LATEST, common, spoken_by_site
 from server.rounds.messaging import SiteReply
 
 
 class SiteProtocols(Protocol):
-    """The highest version that each site has named."""
+    """The highest version that each site has named, and whether answers may be coded."""
+
+    @property
+    def coded(self) -> bool:
+        """Whether answers may be coded, where the federation's are worth it."""
 
     def of(self, site: str, /) -> int:
         """The version of a site."""
 
-    def codes(self, site: str, /) -> bool:
-        """Whether a site has said that it reads coded arrays."""
-
-    def note(self, site: str, spoken: int, coding: bool, /) -> None:
-        """Keeps what a site has named in its latest answer: its version, and whether it codes."""
+    def note(self, site: str, spoken: int, /) -> None:
+        """Keeps the version that a site has named in its latest answer."""
 
 
 class UnregisteredSites:
-    """The protocol of sites without a registry, as in a simulation: all speak the latest."""
+    """The protocol of sites without a registry, as in a simulation: all speak the latest.
+
+    Nothing is coded, since messages don't go far.
+    """
+
+    coded = False
 
     def of(self, _: str, /) -> int:
         """The latest version."""
         return LATEST
 
-    def codes(self, _: str, /) -> bool:
-        """False: in a simulation no message goes far, and results stay exact."""
-        return False
-
-    def note(self, _: str, spoken: int, coding: bool, /) -> None:
+    def note(self, _: str, spoken: int, /) -> None:
         """Keeps nothing."""
 
 
@@ -49,7 +51,7 @@ def asked_in(protocols: SiteProtocols, site: str, frame: Frame) -> int:
 def note_answer(protocols: SiteProtocols, reply: SiteReply) -> None:
     """Keeps the version that the site of a reply names, if it has answered."""
     if reply.content is not None and reply.request.site:
-        protocols.note(reply.request.site, spoken_by_site(reply.content), codes(reply.content))
+        protocols.note(reply.request.site, spoken_by_site(reply.content))
 
 
 def too_old(reply: SiteReply, frame: Frame) -> str:

@@ -2,10 +2,10 @@
 
 `python -m tests.benchmarks.payload [--quick] [--seeds N] [--json OUT.json]`
 
-The same federations in one process, with all messages: whole networks, a body with heads, and a
-shared network. Bytes are those of arrays and numbers of the last round, up and down, beside the
-number of parameters of the whole network; accuracy is that of the generated start at held-out sites
-of seen classes after 0 and 20 local steps, as a mean over the seeds.
+The same federations in one process, with all messages: a body with heads, and a shared network.
+Bytes are those of arrays and numbers of the last round, up and down, beside the number of
+parameters of the whole network; accuracy is that of the generated start at held-out sites of seen
+classes after 0 and 20 local steps, as a mean over the seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from tests.benchmarks.federated import laid_out, promoted
 from tests.support.inline import run_inline
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "whole networks": ("few-shot", ("target.adapt=all",)),
     "body and heads": ("few-shot", ("target.adapt=head",)),
     "shared network": ("dirichlet", ()),
 }
@@ -43,8 +42,7 @@ def measured(
 ) -> dict[str, float]:
     """Bytes by parameter, and accuracy, of one federation."""
     with (
-        patch("clients.training.outgoing.codes", lambda _: coded),
-        patch.object(UnregisteredSites, "codes", lambda *_: coded),
+        patch.object(UnregisteredSites, "coded", coded),
         laid_out(seed, sites, 10, "digits", (*overrides, *GATE), scenario=scenario) as found,
     ):
         federation, divided = found

@@ -263,7 +263,6 @@ def test_an_update_carries_parameters_and_allowed_numbers_and_nothing_else(tmp_p
         assert set(content.config_records["update"]) == {
             "version",
             "protocol",
-            "coding",
             "site",
             "round",
             "chosen",

@@ -116,10 +116,7 @@ class _InOne:
     def of(self, _: str, /) -> int:
         return self._version
 
-    def codes(self, _: str, /) -> bool:
-        return False
-
-    def note(self, _: str, spoken: int, coding: bool, /) -> None:
+    def note(self, _: str, spoken: int, /) -> None:
         """Keeps nothing."""
 
 

@@ -160,7 +160,6 @@ def test_answers_beyond_the_daily_number_are_refused(tmp_path):
         "site": "north",
         "code": "too-many-answers-today",
         "protocol": 4,
-        "coding": 1,
     }
 
 

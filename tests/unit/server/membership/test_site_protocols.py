@@ -26,11 +26,9 @@ def registry(tmp_path):
 def test_a_site_speaks_what_it_has_named(registry):
     protocols = RegisteredProtocols(registry)
     assert (protocols.of("north"), protocols.of("south")) == (3, 4)
-    assert not protocols.codes("north")
-    protocols.note("north", 4, True)
-    protocols.note("south", 3, False)
+    protocols.note("north", 4)
+    protocols.note("south", 3)
     assert (protocols.of("north"), protocols.of("south")) == (4, 3)
-    assert (protocols.codes("north"), protocols.codes("south")) == (True, False)
 
 
 def test_a_renewal_names_the_protocol(registry):
@@ -51,20 +49,19 @@ def test_a_registration_of_an_older_version_speaks_the_oldest(registry, tmp_path
 def test_sites_that_are_not_registered_speak_the_latest_and_nothing_is_kept(tmp_path):
     protocols = RegisteredProtocols(SiteRegistry(tmp_path / "registry"))
     for name in ("site-000", "../north", ""):
-        protocols.note(name, 3, False)
+        protocols.note(name, 3)
         assert protocols.of(name) == 4
     assert not (tmp_path / "registry").exists()
 
 
 def test_a_site_that_was_removed_is_not_changed(registry):
     registry.remove("north")
-    RegisteredProtocols(registry).note("north", 4, True)
+    RegisteredProtocols(registry).note("north", 4)
     assert registry.find("north").protocol == 3
 
 
 def test_a_damaged_registration_fails_nothing(registry, tmp_path):
     (tmp_path / "registry/north.json").write_text("{")
     protocols = RegisteredProtocols(registry)
-    protocols.note("north", 4, True)
+    protocols.note("north", 4)
     assert protocols.of("north") == 3
-    assert not protocols.codes("north")

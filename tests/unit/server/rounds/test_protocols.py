@@ -17,16 +17,13 @@ class Kept:
     """Versions by site, with all that was noted."""
 
     def __init__(self, **spoken):
-        self.spoken, self.coding = spoken, {}
+        self.spoken = spoken
 
     def of(self, site):
         return self.spoken[site]
 
-    def codes(self, site):
-        return self.coding.get(site, False)
-
-    def note(self, site, spoken, coding):
-        self.spoken[site], self.coding[site] = spoken, coding
+    def note(self, site, spoken):
+        self.spoken[site] = spoken
 
 
 def reply(content, site="a"):
@@ -44,12 +41,10 @@ def test_an_answer_changes_the_version_and_its_absence_does_not():
     kept = Kept(a=3)
     note_answer(kept, reply(pack_refusal(Refusal(site="b", code="failed"))))
     assert kept.spoken == {"a": 4}
-    assert kept.codes("a")
     note_answer(kept, reply(None))
     assert kept.spoken == {"a": 4}
     note_answer(kept, reply(message("refusal")))
     assert kept.spoken == {"a": 3}
-    assert not kept.codes("a")
     note_answer(kept, reply(pack_refusal(Refusal(site="b", code="failed")), site=""))
     assert kept.spoken == {"a": 3}
 
