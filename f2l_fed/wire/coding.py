@@ -73,6 +73,8 @@ def encode(rows: Tensor, known: Tensor | None = None) -> bytes | None:
         known: (D,) float32, from which the receiver takes the distances; None for the rows' mean.
     """
     values = rows.detach().double().numpy()
+    if known is not None:
+        values = values - known.double().numpy()
     if not values.size or not np.isfinite(values).all():
         return None
     head = Head(*values.shape)
@@ -80,7 +82,6 @@ def encode(rows: Tensor, known: Tensor | None = None) -> bytes | None:
         finest = _FINEST * _block_rms(values)
         size = np.maximum(SHARE * _block_rms(values - values.mean(axis=0)), finest)
     else:
-        values = values - known.double().numpy()
         size = SHARE * _block_rms(values)
     with np.errstate(divide="ignore"):
         exponents = np.clip(np.floor(np.log2(size)), *_EXPONENTS)

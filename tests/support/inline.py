@@ -21,7 +21,7 @@ from server.generator.retrain import retrain
 from server.rounds.backend import Backend
 from server.rounds.coordinator import Coordinator
 from server.rounds.messaging import Messenger
-from server.rounds.protocols import SiteProtocols
+from server.rounds.protocols import SiteProtocols, UnregisteredSites
 from server.rounds.state import RoundState
 from tests.support.loopback import LoopbackGrid
 
@@ -45,6 +45,12 @@ class InlineBackend:
 
     def objections(self, id: str) -> tuple[str, ...]:
         return objections(self._federation, self._federation.releases.read(id))
+
+
+class CodingSites(UnregisteredSites):
+    """Sites whose answers may be coded, as those of a deployment."""
+
+    coded = True
 
 
 def nodes(site_files: list[Path], first: int = 1) -> dict[int, dict[str, str]]:

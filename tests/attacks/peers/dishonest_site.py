@@ -108,7 +108,9 @@ def _first(reply: RecordDict) -> ArrayRecord:
 
 
 class _InOne:
-    """All sites speak the same version of the protocol."""
+    """All sites speak the same version of the protocol, and may code their answers."""
+
+    coded = True
 
     def __init__(self, version: int) -> None:
         self._version = version

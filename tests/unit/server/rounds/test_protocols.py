@@ -16,6 +16,8 @@ from tests.support.messages import FRAME, HEADS
 class Kept:
     """Versions by site, with all that was noted."""
 
+    coded = True
+
     def __init__(self, **spoken):
         self.spoken = spoken
 
