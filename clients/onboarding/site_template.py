@@ -52,6 +52,9 @@ path = {data}
 label = ""
 ignore = []
 group = ""
+# For a backbone that takes texts: their column, and the length in bytes to which all are brought.
+text = ""
+text_bytes = 512
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
@@ -73,7 +76,8 @@ unlabelled = []
 
 [backbone]
 # Where the federation adapts a pretrained network: the administrator's file and the code that takes
-# it, module:factory or timm:NAME, both installed here. The server sends a digest and no name.
+# it, module:factory, timm:NAME or, of texts, hf:FOLDER, both installed here. The server sends a
+# digest and no name.
 file = ""
 network = ""
 
