@@ -59,6 +59,13 @@ def installed_backbone(site: Site) -> InstalledBackbone:
         TargetError: If none is named.
         DataError: If its file can't be read, or the examples are none of its inputs.
     """
+    if site.encoding.text_bytes and not site.config.backbone.file:
+        raise TargetError(
+            "the site's inputs are texts, which only a backbone takes, and none is named",
+            where="[backbone] file",
+            remedy="Install the federation's, of texts, and name it there; or leave text out under "
+            "[data].",
+        )
     backbone = InstalledBackbone.of(site.config.backbone, site.path)
     backbone.require_inputs(texts=bool(site.encoding.text_bytes), where="[data] text")
     site.require_fit(backbone.facts.input_shape, site.classes)

@@ -27,6 +27,16 @@ def network_in(folder: Path, name: str) -> str:
     return f"{kind}:{(folder / rest).absolute()}" if kind == _FOLDER and rest else name
 
 
+def for_site(name: str) -> str:
+    """The name of a network as a site has it that keeps a folder beside its configuration.
+
+    >>> for_site("hf:models/minilm"), for_site("timm:resnet18")
+    ('hf:minilm', 'timm:resnet18')
+    """
+    kind, _, rest = name.partition(":")
+    return f"{kind}:{Path(rest).absolute().name}" if kind == _FOLDER and rest else name
+
+
 def backbone_network(name: str, *, weights: bool = False) -> nn.Module:
     """Builds a network without a head, ready to predict; nothing is ever downloaded.
 

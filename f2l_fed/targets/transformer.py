@@ -61,12 +61,11 @@ class Tokens(nn.Module):
     def __init__(self, network: Transformer, length: int) -> None:
         super().__init__()
         tokenizer = type(network.tokenizer).from_str(network.tokenizer.to_str())
-        try:
-            tokenizer.enable_truncation(length)
-        except Exception as error:
+        if length <= (own := tokenizer.num_special_tokens_to_add(False)):
             raise TargetError(
-                "texts can't be cut to so few tokens", expected="more", got=str(length)
-            ) from error
+                "texts can't be cut to so few tokens", expected=f"more than {own}", got=str(length)
+            )
+        tokenizer.enable_truncation(length)
         padding = network.padding
         word = tokenizer.id_to_token(padding) or ""
         tokenizer.enable_padding(length=length, pad_id=padding, pad_token=word)

@@ -109,7 +109,7 @@ def prepare(
     from f2l_fed.data.own_data import read_public
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.targets.backbone_file import BackboneFacts
-    from f2l_fed.targets.backbone_network import network_in
+    from f2l_fed.targets.backbone_network import for_site, network_in
     from f2l_fed.targets.backbone_preparation import prepare_backbone
     from f2l_fed.targets.config import HEAD, LORA
 
@@ -137,7 +137,9 @@ def prepare(
             )
         shape = tuple(public.shape[1:])
     if not shape:
-        raise UsageError("no shape of inputs is named", expected="--input or --like")
+        raise UsageError(
+            "no shape of inputs is named", expected="--input, or --like, and --text for texts"
+        )
     if bool(layer) != (adapt != HEAD):
         remedy = "name a part with --adapt" if layer else "name the --layer"
         raise UsageError("layers and a part of them go together", where="--adapt", remedy=remedy)
@@ -151,8 +153,9 @@ def prepare(
         layers=tuple(layer or ()),
         rank=rank if adapt == LORA else 0,
     )
-    network = network_in(Path(), network)
-    file = prepare_backbone(network, weights, facts, public, tokens=tokens if text else 0)
+    file = prepare_backbone(
+        network_in(Path(), network), weights, facts, public, tokens=tokens if text else 0
+    )
     with exported_files():
         file.write(out)
     part = file.part
@@ -167,7 +170,7 @@ def prepare(
         print(f"[data]\ntext = {_quoted(text)}\ntext_bytes = {text_bytes}")
     print("[backbone]")
     print(f"file = {_quoted(out.name)}")
-    print(f"network = {_quoted(network)}")
+    print(f"network = {_quoted(for_site(network))}")
 
 
 def _quoted(text: str) -> str:
