@@ -13,6 +13,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.onboarding.scale_requests import with_scales_of_server
 from clients.site import limits
 from clients.site.sent_log import REFUSAL, utc_now
 from clients.site.site import SiteFolder, open_site
@@ -51,7 +52,7 @@ def task(message: Message, context: Context) -> Message:
 def _answer(message: Message, context: Context, answer: Callable[..., OutgoingMessage]) -> Message:
     folder = None
     try:
-        folder = SiteFolder.read(site_path(context))
+        folder = with_scales_of_server(SiteFolder.read(site_path(context)), now=utc_now())
         site = open_site(folder.file)
         with limits.within(site.config.limits.task_seconds):
             outgoing = answer(site, message.content, app=os.environ.get(APP, ""))

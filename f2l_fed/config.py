@@ -20,6 +20,7 @@ from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.validation import positive, require, share
 from f2l_fed.data import SplitConfig
+from f2l_fed.data.readers.agreed_scales import ScalingConfig
 from f2l_fed.data.readers.agreed_settings import LONGEST_FEATURE, MOST_FEATURES
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS, label_key, tidy_name
@@ -137,6 +138,7 @@ class FederationConfig:
         zoo: The weight zoo: a folder, relative to the federation's, or s3://bucket/prefix.
             Endpoint and credentials are in the environment (AWS_...) of all processes that use it,
             never here.
+        scaling: Where inputs are vectors or rows of tables, scales that are the same everywhere.
         first: Recipe of a site's first round, from the anchor.
         later: Recipe of later rounds, from a generated start.
         local: Recipe of a site that only uses the service; held-out sites are measured with it.
@@ -148,6 +150,7 @@ class FederationConfig:
     features: tuple[str, ...] = ()
     zoo: str = "zoo"
     target: TargetConfig = field(default_factory=TargetConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from f2l_fed.core.terminal import console
 from f2l_fed.errors import visible
 
-out = Console()
-err = Console(stderr=True)
+out = console()
+err = console(stderr=True)
 
 SiteFile = Annotated[Path, typer.Argument(metavar="SITE.toml", help="The site's configuration.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, err, out, plain, say
+from f2l_fed.core.wording import number_of
 
 
 def run(site_file: SiteFile) -> None:
@@ -96,7 +97,8 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
         target = plain(facts.target)
         table.add_row("network", f"{target}, {plain(facts.origin)}, {facts.time}")
         before, after = facts.accuracy_before, facts.accuracy
-        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {facts.steps} steps")
+        steps = number_of(facts.steps, "step")
+        table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {steps}")
     out.print(table)
 
 
@@ -136,4 +138,4 @@ def sent(
             "\n".join([*numbers, *work_texts(entry.get("work")), *([plain(code)] if code else [])]),
         )
     out.print(table)
-    say(f"{len(entries)} messages, {total} bytes in all")
+    say(f"{number_of(len(entries), 'message')}, {number_of(total, 'byte')} in all")

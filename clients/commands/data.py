@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from clients.commands.console import AsJson, SiteFile, out, plain, say
+from f2l_fed.errors import F2LError, PolicyRefusal, UsageError
 
 data = typer.Typer(
     help="See the site's data as they reach the network.",
@@ -56,3 +57,42 @@ def show_preview(site_file: SiteFile, as_json: AsJson = False) -> None:
             say(f"  {example_text(example, shown.features)}")
     for remark in shown.remarks:
         say(f"remark: {remark}")
+
+
+@data.command("scales")
+def agree_on_scales(site_file: SiteFile) -> None:
+    """Tell mean and spread of each column, and get the scales that all sites have agreed on.
+
+    Nothing is told where they are agreed already, or unless [policy] answers names "scales".
+    """
+    from clients.onboarding.scale_requests import take_scales, tell_scales
+    from clients.site.sent_log import utc_now
+    from clients.site.site import SiteFolder
+    from f2l_fed.data.readers.config import AGREED
+    from f2l_fed.wire.refusals import reason_of
+
+    site, now = SiteFolder.read(site_file), utc_now()
+    scaling = take_scales(site, now=now)
+    if not scaling.agreed and not scaling.sites:
+        raise UsageError(
+            "the sites of this federation do not agree on scales",
+            where=site.server.address,
+            remedy='Each fits its own: scale = "standard" under [data].',
+        )
+    if not scaling.agreed:
+        try:
+            scaling, told = tell_scales(site, scaling, now=now)
+        except PolicyRefusal as refusal:
+            reason = reason_of(refusal.what)
+            raise F2LError(
+                f"nothing was sent: {reason.text}", where=str(site_file), remedy=reason.remedy
+            ) from refusal
+        if not scaling.agreed:
+            say(f"this site's scales are told, those of {told} of {scaling.sites} sites so far")
+            say("the site takes the agreed ones by itself before its first round")
+    if scaling.agreed:
+        for name, (mean, spread) in scaling.agreed.items():
+            say(f"{name}: mean {mean:.6g}, spread {spread:.6g}")
+        say("these are the scales of all sites; they are kept in the state folder")
+    if site.config.data.scale != AGREED:
+        say('Next: write scale = "agreed" under [data] in site.toml')

@@ -12,6 +12,7 @@ import typer
 
 from clients.commands.console import AsJson, SiteFile, out, say
 from f2l_fed.core.command_line import interruption_told
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import F2LError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def init(
     data: Annotated[
         Path | None, typer.Option(help="Read labelled examples from this file or folder.")
     ] = None,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="Name their column of labels.")] = "",
+    resize: Annotated[str, typer.Option(metavar="W,H", help="Resize their images to this.")] = "",
     into: Annotated[
         Path | None, typer.Option(help="Create this folder; by default one of the site's name.")
     ] = None,
@@ -42,6 +45,7 @@ def init(
     from clients.onboarding.kit import read_kit
     from clients.onboarding.site_template import create_site, register_site
     from clients.site.sent_log import utc_now
+    from f2l_fed.data.readers.config import sizes_of
 
     with_kit = kit.is_file()
     if not with_kit and not name and kit.is_dir() and sys.stdin.isatty():
@@ -67,13 +71,14 @@ def init(
         if not sys.stdin.isatty():
             raise UsageError("the option is missing", where="--data", expected="a file or a folder")
         data = Path(typer.prompt("Labelled examples (a file or a folder)")).expanduser()
+    size = sizes_of(resize, "--resize")
     if read:
-        path, agreement = register_site(read, into, data)
+        path, agreement = register_site(read, into, data, label=label, resize=size)
         say("registered; the kit is used up and can be deleted")
         if agreement:
             say(f"the federation is for {agreement.about()}")
     else:
-        path = create_site(kit, name, data)
+        path = create_site(kit, name, data, label=label, resize=size)
     out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
 
 
@@ -116,7 +121,8 @@ def check(
         shape = "x".join(map(str, report.input_shape))
         counts = ", ".join(f"{label}: {count}" for label, count in report.per_class.items())
         if report.train:
-            say(f"site {report.site}: {report.train} examples of shape {shape} to learn from")
+            count = number_of(report.train, "example")
+            say(f"site {report.site}: {count} of shape {shape} to learn from")
             say(f"({counts}), {report.validation} to measure on")
         if report.federation:
             say(f"the federation is for {report.federation}")

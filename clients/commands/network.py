@@ -14,6 +14,7 @@ from rich.table import Table
 from clients.commands.console import AsJson, SiteFile, err, out, say
 from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import F2LError, PolicyRefusal, UsageError, visible
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def generate(
         table.add_row(name, f"{loss:.4f}", f"{accuracy:.3f}")
     say(f"{facts.target} from {facts.chosen} of {facts.origin}")
     say(
-        f"{facts.steps} steps on {len(site.train.y)} examples, measured on {len(site.validation.y)}"
+        f"{number_of(facts.steps, 'step')} on {number_of(len(site.train.y), 'example')}, "
+        f"measured on {len(site.validation.y)}"
     )
     out.print(table)
     say(f"Next: f2l-site model export {site_file} OUT")
@@ -147,5 +149,6 @@ def features(site_file: SiteFile) -> None:
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
     count = len(site.train.y) + len(site.validation.y)
-    say(f"{backbone.part.features} features of {count} examples are in {site.state}")
+    made, of = number_of(backbone.part.features, "feature"), number_of(count, "example")
+    say(f"{made} of {of} in {site.state}")
     say(f"backbone {backbone.part.digest}")

@@ -13,6 +13,7 @@ from rich.table import Table
 from clients.commands.console import AsJson, SiteFile, err, out, plain, say
 from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.private_files import exported_files
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError, UsageError, visible
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def predict(
         draft.unlink(missing_ok=True)
     for remark in findings.remarks:
         say(f"remark: {remark}")
-    say(f"{written} predictions are in {output}, {abstained} of them abstain")
+    predicted = number_of(written, "prediction is", "predictions are")
+    say(f"{predicted} in {output}, {number_of(abstained, 'abstains', 'abstain')}")
 
 
 def evaluate(
@@ -127,7 +129,7 @@ def evaluate(
         say(f"remark: {remark}")
     low, high = measured["interval"]
     say(
-        f"accuracy {measured['accuracy']:.3f} on {measured['examples']} examples "
+        f"accuracy {measured['accuracy']:.3f} on {number_of(measured['examples'], 'example')} "
         f"(95% interval {low:.3f} to {high:.3f})"
     )
     labels = measured["labels"]

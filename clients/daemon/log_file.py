@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from f2l_fed.core.wording import number_of
+
 
 @contextmanager
 def open_log(path: Path, size_bytes: int) -> Iterator[logging.Logger]:
@@ -39,7 +41,7 @@ class _RobustHandler(RotatingFileHandler):
         super().emit(record)
         if before and self._failures == before:
             self._failures = 0
-            text = f"the disk was full: this log may lack some of {before} lines"
+            text = f"the disk was full: this log may lack some of {number_of(before, 'line')}"
             super().emit(logging.LogRecord("", logging.WARNING, "", 0, text, None, None))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002

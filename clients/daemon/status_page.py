@@ -26,6 +26,7 @@ from clients.site.sent_log import (
 )
 from clients.site.site import SiteFolder
 from f2l_fed.core.addresses import is_host_of
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ConfigError, F2LError, visible
 
 _SHOWN = 30
@@ -103,8 +104,9 @@ def page_html(site_file: Path) -> str:
         + "".join(f"<p class=problem>{escape(problem)}</p>" for problem in problems if problem)
         + "<dl>"
         + "".join(f"<dt>{escape(name)}<dd>{escape(visible(text))}" for name, text in facts)
-        + f"</dl>{data}<h2>What has left this site</h2><p>{len(entries)} messages, {_size(total)} "
-        f"in all; the latest {_SHOWN} are shown, in UTC. f2l-site sent shows the record.</p>"
+        + f"</dl>{data}<h2>What has left this site</h2><p>"
+        f"{number_of(len(entries), 'message')}, {_size(total)} in all; the latest "
+        f"{_SHOWN} are shown, in UTC. f2l-site sent shows the record.</p>"
         f"{_table([_row(entry) for entry in shown])}</html>"
     )
 

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ConfigError
 from f2l_fed.wire.enrolment import CERTIFICATE, KEY
 
@@ -81,7 +82,7 @@ class Keys:
                 "the site's keys can't be read",
                 where=str(folder),
                 expected=f"{FLOWER_KEY} and {KEY}",
-                got=type(error).__name__,
+                got=file_fault(error),
                 remedy="Restore them from a backup, or ask for a new kit.",
             ) from error
         if not isinstance(flower, ec.EllipticCurvePrivateKey) or not isinstance(
@@ -129,7 +130,7 @@ def read_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(
-            "the site's certificate can't be read", where=str(path), got=type(error).__name__
+            "the site's certificate can't be read", where=str(path), got=file_fault(error)
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ConfigError
 from f2l_fed.wire.kit import LARGEST_KIT_BYTES, Kit
 
@@ -27,7 +28,7 @@ def read_kit(path: Path, *, now: datetime) -> Kit:
         raise ConfigError(
             "the kit can't be read",
             where=str(path),
-            got=error.strerror or type(error).__name__,
+            got=file_fault(error),
             remedy="Ask the administrator for it again.",
         ) from error
     return Kit.parse(content, where=str(path), now=now)

@@ -17,6 +17,7 @@ from clients.site.sent_log import utc_now
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples, read_site_examples
 from clients.site.site_features import installed_backbone
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError, WireError
 from f2l_fed.targets import build_target, known_targets
@@ -210,7 +211,8 @@ def _about_backbone(site: Site) -> tuple[list[str], list[str]]:
     except F2LError as error:
         return [str(error)], []
     part = backbone.part
-    return [], [f"The backbone makes {part.features} features; its digest is {part.digest}."]
+    made = number_of(part.features, "feature")
+    return [], [f"The backbone makes {made}; its digest is {part.digest}."]
 
 
 def _target_problems(site: Site, target: str, classes: int) -> list[str]:
@@ -244,12 +246,14 @@ def _remarks(site: Site, per_class: dict[str, int]) -> list[str]:
     rare, common = min(per_class, key=per_class.__getitem__), max(per_class.values())
     if per_class[rare] * _IMBALANCE <= common:
         remarks.append(
-            f"The classes are out of balance: {per_class[rare]} training examples of {rare!r} "
+            f"The classes are out of balance: "
+            f"{number_of(per_class[rare], 'training example')} of {rare!r} "
             f"against {common} of the most frequent class."
         )
     if missing := set(train.y.tolist()) - set(validation.y.tolist()):
         remarks.append(
-            f"Of {len(per_class)} classes, {len(missing)} have no validation example, so the "
+            f"Of {number_of(len(per_class), 'class', 'classes')}, "
+            f"{number_of(len(missing), 'has', 'have')} no validation example, so the "
             "measured accuracy does not speak for them."
         )
     numbers = train.x.dim() == 2 and not site.encoding.text_bytes

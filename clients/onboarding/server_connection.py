@@ -21,6 +21,7 @@ from clients.onboarding.keys import read_certificate
 from clients.site.config import ServerConfig
 from clients.site.site import SiteFolder
 from f2l_fed.admission.verdict import REASONS
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ConfigError, F2LError
 from f2l_fed.wire.enrolment import CLOCK_TOLERANCE_S, LARGEST_ANSWER_BYTES, LAST_TASK, SELF_PATH
 from f2l_fed.wire.refusals import reason_of
@@ -140,7 +141,7 @@ def _tls(site: SiteFolder) -> ssl.SSLContext | None:
             "the root certificates can't be read",
             where=f"[server] root_certificates = {server.root_certificates!r}",
             expected="a file of certificates in PEM format",
-            got=type(error).__name__,
+            got=file_fault(error),
         ) from error
 
 
@@ -214,7 +215,6 @@ def _load_certificate(context: ssl.SSLContext, site: SiteFolder, now: datetime) 
         raise ConfigError(
             "the site's certificate and key do not belong together",
             where=f"[server] certificate_key = {server.certificate_key!r}",
-            got=type(error).__name__,
         ) from error
 
 
@@ -261,7 +261,7 @@ def _key_problem(path: Path) -> str:
         if not isinstance(key, EllipticCurvePrivateKey):
             return f"{where}: not a key of an elliptic curve, as Flower needs."
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        return f"{where}: can't be read as an OpenSSH private key ({type(error).__name__})."
+        return f"{where}: can't be read as an OpenSSH private key ({file_fault(error)})."
     if path.stat().st_mode & 0o077:
         return f"{where}: others can read it; run chmod 600 on it."
     return ""

@@ -14,6 +14,7 @@ from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.data.readers.agreed_settings import agreed_settings
+from f2l_fed.data.readers.config import AGREED, STANDARD
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.wire.agreement import Agreement
@@ -49,7 +50,7 @@ page_data = false
 path = {data}
 # The column of labels, columns that are no features, and a column whose rows of one value stay
 # together when a share is kept aside, such as the number of a part; "folder" for sub-folders.
-label = ""
+label = {label}
 ignore = []
 group = ""
 # For a backbone that takes texts: their column, and the length in bytes to which all are brought.
@@ -59,12 +60,13 @@ text_bytes = 512
 separator = ""
 decimal = ""
 encoding = ""
-# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "": none.
+# "standard": every number gets mean 0 and standard deviation 1 over the training rows. "agreed":
+# by the scales that all sites have agreed on, see `f2l-site data scales`. "": none.
 # The same for the channels of images.
-scale = "standard"
+scale = {scale}
 image_scale = ""
 # Images: width and height, such as [64, 64], and "grey" or "rgb"; empty keeps their own.
-resize = []
+resize = {resize}
 mode = ""
 # Labels that mark examples without one, such as ["-1"]; those are left out.
 unlabelled = []
@@ -105,6 +107,7 @@ rounds_per_day = {rounds_per_day}
 nearest = {nearest}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
+# "scales", mean and spread of each column of numbers, leaves where it is added.
 answers = {answers}
 # SHA-256 of the server's apps on whose behalf the site answers, separated by spaces; empty: any.
 # Code that the server sends is never run here, with any setting.
@@ -153,13 +156,22 @@ _SERVER_FILES = {
 }
 
 
-def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agreement | None]:
+def register_site(
+    kit: Kit,
+    folder: Path | None,
+    data: Path,
+    *,
+    label: str = "",
+    resize: tuple[int, ...] = (),
+) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
 
     Args:
         kit: The kit, its fingerprint compared.
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
+        label: Their column of labels; "" where it is found out.
+        resize: Width and height that their images get; none keeps their own.
 
     Returns:
         The ``site.toml``, and the agreement about the federation's task, if the server tells one.
@@ -180,6 +192,9 @@ def register_site(kit: Kit, folder: Path | None, data: Path) -> tuple[Path, Agre
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
+        label=label,
+        resize=resize,
+        scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
     return path, agreement
 
@@ -193,6 +208,9 @@ def create_site(
     shared_labels: bool = False,
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
+    scale: str = STANDARD,
+    label: str = "",
+    resize: tuple[int, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
 
@@ -205,6 +223,9 @@ def create_site(
             registration.
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
+        scale: Scaling of numbers.
+        label: Column of labels; "" where it is found out.
+        resize: Width and height that images get; none keeps their own.
 
     Returns:
         The file.
@@ -229,6 +250,9 @@ def create_site(
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "shared_labels": shared_labels,
         "labels": labels,
+        "scale": scale,
+        "label": label,
+        "resize": resize,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),
     }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
@@ -236,7 +237,7 @@ def _read(path: Path, key: str = "") -> tuple[Model, dict[str, Any]]:
         raise DataError(
             "the site's network can't be read",
             where=str(path),
-            got=type(error).__name__,
+            got=file_fault(error),
             remedy="Remove it; the next round makes another.",
         ) from error
     facts = from_mapping(ModelFacts, values, where=str(path))

@@ -17,6 +17,9 @@ from f2l_fed.wire.messages import NUMBERS
 ANSWERS = ("probe", "update", "body")
 """Kinds of answers that hold parameters."""
 
+SCALES = "scales"
+"""Kind of the answer with mean and spread of columns, which leaves only where it is named."""
+
 _TARGETS = ("mlp", "cnn-xs", "cnn-s", "cnn-m", "adapter")
 """Networks that a site builds unless its operator says otherwise."""
 
@@ -56,6 +59,7 @@ class PolicyConfig:
             that a few steps from a common start make to the parameters, "update" the fine-tuned
             parameters and probes again. Where all sites share a body, "probe" and "update" are
             output layers on it, and "body" is the body after training on the site's examples.
+            "scales", mean and spread of each column of numbers, has to be named.
         maximum_body_change: Largest change of the body from one to the next, relative to its
             length or to 1 where that is more, that the site goes along with.
         apps: SHA-256 of the Flower apps on whose behalf the site answers, separated by spaces;
@@ -101,8 +105,9 @@ class PolicyConfig:
             "rounds_per_day",
         )
         share(self, "maximum_momentum")
-        kinds = set(self.answers.split()) <= set(ANSWERS)
-        require(kinds, self, "answers", f"some of {' '.join(ANSWERS)}")
+        known_kinds = (*ANSWERS, SCALES)
+        kinds = set(self.answers.split()) <= set(known_kinds)
+        require(kinds, self, "answers", f"some of {' '.join(known_kinds)}")
         hashes = all(_HASH.fullmatch(app) for app in self.apps.split())
         require(hashes, self, "apps", "64 hexadecimal digits each")
         known = set(self.numbers.split()) <= set(NUMBERS)

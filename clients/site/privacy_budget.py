@@ -79,18 +79,19 @@ class Budget:
         used, config = ledger.epsilon(self.config.delta), self.config
         return {"spent": used, "epsilon": config.epsilon, "delta": config.delta, "answers": made}
 
-    def spend(self, parts: Sequence[tuple[float, int]]) -> float:
+    def spend(self, parts: Sequence[tuple[float, int]], *, most: float = math.inf) -> float:
         """Takes one answer off the budget, durably.
 
         Args:
             parts: Sampling rate and number of steps of each descent of the answer.
+            most: Largest noise multiplier with which it still says something.
 
         Returns:
             The noise multiplier with which the remaining answers, if all are like this one,
             spend the rest of the budget.
 
         Raises:
-            PolicyRefusal: If nothing is left.
+            PolicyRefusal: If nothing is left, or the noise would be larger; then nothing is taken.
             ConfigError: If the record can't be read.
         """
         config = self.config
@@ -105,6 +106,8 @@ class Budget:
             except UsageError as error:
                 # The budget was made smaller than what had been spent.
                 raise PolicyRefusal("privacy-budget-spent") from error
+            if noise > most:
+                raise PolicyRefusal("scales-below-noise")
             for rate, steps in parts:
                 ledger = ledger.spend(noise, rate, steps)
             record = {"answers": made + 1, "spent": [asdict(spending) for spending in ledger.spent]}

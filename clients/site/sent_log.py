@@ -115,7 +115,7 @@ class SentLog:
         """Records a message that is about to leave; nothing leaves unrecorded.
 
         Args:
-            kind: "probe", "update" or `REFUSAL`.
+            kind: "probe", "update", "scales" or `REFUSAL`.
             round: Number of the round; 0 for none.
             content: The message.
             now: The time.

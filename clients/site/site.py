@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from clients.site.agreed_scales import with_scales
 from clients.site.config import ServerConfig, SiteConfig, read_config
 from clients.site.privacy_budget import Budget
 from clients.site.sent_log import SentLog
@@ -30,8 +31,9 @@ class SiteFolder:
 
     @classmethod
     def read(cls, file: Path) -> SiteFolder:
-        """Reads a ``site.toml``; raises ConfigError if it is invalid."""
-        return SiteFolder(file=file, config=read_config(file))
+        """Reads a ``site.toml`` and the scales agreed on; raises ConfigError if one is invalid."""
+        config = read_config(file)
+        return SiteFolder(file=file, config=with_scales(config, file.parent / config.state))
 
     @property
     def path(self) -> Path:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from clients.site.config import SiteConfig
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
+from f2l_fed.data.readers.config import AGREED
 from f2l_fed.data.readers.division import kept_aside, same_rows
 from f2l_fed.data.readers.encoding_fit import fit_encoding
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
@@ -68,23 +70,15 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
     Raises:
         DataError: If they can't be used, with everything that is wrong.
     """
-    raw = read_raw(folder / config.data.path, config.data)
-    findings = Findings(raw.where)
-    for remark in raw.remarks:
-        findings.remark(remark)
-    if raw.labels is None or len(raw.labels.names) < 2:
+    if config.data.scale == AGREED and not config.data.scales:
         raise DataError(
-            "all examples have the same label",
-            where=raw.where,
-            expected="at least two classes",
-            remedy="Add examples of another class.",
-            code="too-few-classes",
+            "the scales of the federation are not here yet",
+            where="[data] scale",
+            remedy="Get them: f2l-site data scales, once enough sites have told theirs.",
+            code="scales-not-agreed",
         )
-    shared = config.policy.shared_labels
-    names = config.labels or output_names(raw.labels, findings, shared=shared, where=raw.where)
-    y = number_labels(raw, names, findings)
-    findings.require_none()
-    train, held_out, test = _parts(raw, y, config, findings)
+    findings = Findings(str(folder / config.data.path))
+    raw, names, y, train, held_out, test = _divided(folder, config, findings)
     private = bool(config.privacy.epsilon)
     encoding = fit_encoding(raw, train, config.data, findings, private=private)
     x = encoding.encode(raw, findings)
@@ -113,6 +107,45 @@ def read_site_examples(folder: Path, config: SiteConfig) -> SiteExamples:
         places=raw.places.take(train),
         remarks=findings.remarks,
     )
+
+
+def training_rows(folder: Path, config: SiteConfig) -> tuple[RawExamples, IntArray]:
+    """A site's examples as they were read, and the rows of them that it learns from.
+
+    Args:
+        folder: The configuration's folder.
+        config: The configuration.
+
+    Returns:
+        The examples, and (m,) int64.
+
+    Raises:
+        DataError: As of `read_site_examples`.
+    """
+    raw, _, _, train, _, _ = _divided(folder, config, Findings(str(folder / config.data.path)))
+    return raw, train
+
+
+def _divided(
+    folder: Path, config: SiteConfig, findings: Findings
+) -> tuple[RawExamples, tuple[str, ...], IntArray, IntArray, IntArray, IntArray]:
+    """Examples with names and numbers of their labels, and the rows of each part."""
+    raw = read_raw(folder / config.data.path, config.data)
+    for remark in raw.remarks:
+        findings.remark(remark)
+    if raw.labels is None or len(raw.labels.names) < 2:
+        raise DataError(
+            "all examples have the same label",
+            where=raw.where,
+            expected="at least two classes",
+            remedy="Add examples of another class.",
+            code="too-few-classes",
+        )
+    shared = config.policy.shared_labels
+    names = config.labels or output_names(raw.labels, findings, shared=shared, where=raw.where)
+    y = number_labels(raw, names, findings)
+    findings.require_none()
+    return raw, names, y, *_parts(raw, y, config, findings)
 
 
 def _further(
@@ -157,8 +190,8 @@ def part_of(raw: RawExamples, kind: int, findings: Findings) -> RawExamples:
             remedy="Name the folder of the examples to measure on, such as the one below it.",
         )
     findings.remark(
-        f"Only the {rows.size} examples of the folder for {name} count; {len(raw) - rows.size} of "
-        "other folders do not."
+        f"Of {number_of(len(raw), 'example')}, only the {rows.size} of the folder for {name} "
+        f"{'counts' if rows.size == 1 else 'count'}."
     )
     return raw.take(rows)
 
@@ -176,7 +209,7 @@ def _parts(
     if config.validation:
         if held_out.size:
             findings.remark(
-                f"{held_out.size} examples of the folder for validation are not used, since "
+                f"{number_of(held_out.size, 'example')} of the folder for validation not used: "
                 "validation names others."
             )
         return train, none, test
@@ -199,7 +232,8 @@ def _remark_overlap(train: AnyArray, held_out: AnyArray, findings: Findings) -> 
     both = same_rows(np.concatenate([train, held_out]))
     again = int(np.isin(both[len(train) :], both[: len(train)]).sum())
     if again:
+        copies = "is an exact copy" if again == 1 else "are exact copies"
         findings.remark(
-            f"{again} of {len(held_out)} validation examples are exact copies of examples to learn "
-            "from, so the measured accuracy says too much."
+            f"{again} of {number_of(len(held_out), 'validation example')} {copies} of examples to "
+            "learn from, so the measured accuracy says too much."
         )

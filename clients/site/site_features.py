@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from clients.site.site import Site, SiteFolder
 from clients.site.site_examples import Examples
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.feature_cache import cached_features
@@ -87,7 +88,7 @@ def installed_backbone(site: Site) -> InstalledBackbone:
             "all sites have one backbone, and these numbers are scaled by the site's own",
             where="[data] scale",
             expected='"", or the scales that all sites have agreed on ([data.scales])',
-            got=f"{len(scaled)} columns, such as {scaled[0]!r}",
+            got=f"{number_of(len(scaled), 'column')}, such as {scaled[0]!r}",
         )
     return backbone
 

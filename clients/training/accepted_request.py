@@ -23,6 +23,7 @@ from clients.site.sent_log import utc_now
 from clients.site.site import Site
 from clients.site.site_features import on_features
 from clients.training.accepted_body import allow_body
+from f2l_fed.data.readers.agreed_scales import scales_digest
 from f2l_fed.errors import DataError, LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
 from f2l_fed.local_training.config import Recipe
@@ -106,6 +107,7 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
         allow_batch(policy, work, count)
     if frame.body_layout:
         site = own_classes(site)
+    require_scales(site, frame.scales)
     # The shape is the site's own, and the size is known, before anything is built.
     site.require_fit(frame.input_shape, frame.classes)
     size = parameter_count(frame.target, frame.input_shape, frame.classes, frame.frozen)
@@ -123,6 +125,19 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     elif request.anchor is not None and not site.config.privacy.epsilon:
         _allow_anchor(site, request, request.anchor, target)
     return AcceptedRequest(site=site, request=request, target=target, body=body)
+
+
+def require_scales(site: Site, digest: str) -> None:
+    """Raises DataError unless numbers are scaled as all sites have agreed, if they have."""
+    if digest and scales_digest(site.config.data.scales) != digest:
+        raise DataError(
+            "the site's numbers are not scaled as the federation has agreed",
+            where="[data] scale",
+            expected='"agreed"',
+            got=repr(site.config.data.scale),
+            remedy=f"Write it into site.toml, then run f2l-site data scales {site.file}.",
+            code="scales-not-agreed",
+        )
 
 
 def leaving(site: Site, frame: Frame) -> frozenset[str]:

@@ -21,6 +21,7 @@ from clients.training.accepted_request import (
     leaving,
     own_classes,
     recipes_of,
+    require_scales,
     target_of,
     work_of,
 )
@@ -60,6 +61,7 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         except F2LError as error:
             found.append(str(error))
     try_(partial(_require_features, site, agreement.features))
+    try_(partial(require_scales, site, frame.scales))
     try_(partial(own.require_fit, frame.input_shape, frame.classes))
     if frame.frozen is not None:
         try_(lambda: installed_backbone(own).require(frame.frozen))

@@ -16,6 +16,7 @@ from pathlib import Path
 import f2l_fed
 from f2l_fed.core.proxies import proxy_to, without_user
 from f2l_fed.core.support_page import Section
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ConfigError
 
 _PACKAGES = ("torch", "flwr", "ray", "grpcio", "protobuf", "cryptography", "numpy")
@@ -109,7 +110,8 @@ def days_left(end: datetime, now: datetime) -> str:
     '2 days left, until 2030-01-03'
     """
     days = (end - now).total_seconds() / 86400
-    return f"{days:.0f} days left, until {end:%Y-%m-%d}" if days > 0 else f"ended on {end:%Y-%m-%d}"
+    left = number_of(round(days), "day")
+    return f"{left} left, until {end:%Y-%m-%d}" if days > 0 else f"ended on {end:%Y-%m-%d}"
 
 
 def _version(name: str) -> str:

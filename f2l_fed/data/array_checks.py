@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError
 
 __all__ = [
@@ -49,7 +50,8 @@ def read_examples(x: AnyArray, where: str) -> FloatArray:
     if bad.size:
         index = ", ".join(str(axis) for axis in np.unravel_index(int(bad[0]), x.shape))
         raise DataError(
-            f"x has {bad.size} values that are NaN, infinite or too large for float32, "
+            f"x has {number_of(bad.size, 'value that is', 'values that are')} NaN, infinite or too "
+            "large for float32, "
             f"the first at x[{index}]",
             where=where,
             remedy="Remove those examples or fill the values in.",

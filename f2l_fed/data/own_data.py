@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
 from f2l_fed.data.readers.config import ReadingConfig
@@ -53,7 +54,10 @@ def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ..
         )
     copies = len(x) - len(first_occurrences(x))
     if copies:
-        findings.remark(f"{copies} exact copies of other examples are left out.")
+        gone = number_of(
+            copies, "exact copy of another example is", "exact copies of other examples are"
+        )
+        findings.remark(f"{gone} left out.")
     dataset = Dataset(
         name=path.stem,
         x=x,
@@ -139,7 +143,8 @@ def read_sites(
         )
     x = np.concatenate(parts)
     if copies := len(x) - len(first_occurrences(x)):
-        findings.remark(f"{copies} exact copies of other examples, at any site, are left out.")
+        gone = number_of(copies, "exact copy of an example", "exact copies of examples")
+        findings.remark(f"{gone} at any site left out.")
     if len(names) < 2:
         raise DataError("all examples have the same label", expected="at least two classes")
     dataset = Dataset(

@@ -21,6 +21,7 @@ from torch import Tensor
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.validation import choice, positive, require
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError, F2LError
 from f2l_fed.targets.config import HEAD, LORA, PARTS
 from f2l_fed.targets.frozen import tensors_digest
@@ -172,7 +173,7 @@ class BackboneFile:
                 "the backbone can't be read",
                 where=str(path),
                 expected="a file that f2l-admin target prepare has written",
-                got=str(error) if isinstance(error, F2LError | OSError) else type(error).__name__,
+                got=str(error) if isinstance(error, F2LError) else file_fault(error),
             ) from error
         network = {
             name.removeprefix(_NETWORK): tensor

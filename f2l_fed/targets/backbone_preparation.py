@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import Backbone, cut_backbone, features_of, fill
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
@@ -128,5 +129,5 @@ def _weights(path: Path) -> dict[str, Tensor]:
             "the weights can't be read",
             where=str(path),
             expected="a .safetensors file",
-            got=getattr(error, "strerror", None) or type(error).__name__,
+            got=file_fault(error),
         ) from error

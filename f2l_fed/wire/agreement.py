@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.wording import number_of
+from f2l_fed.data.readers.agreed_scales import ScalingConfig
 from f2l_fed.data.readers.agreed_settings import MOST_FEATURES
 from f2l_fed.data.readers.labels import MOST_LABELS, label_key
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.head_rows import FEWEST
 from f2l_fed.wire.fields import counted, listed, named, pack_settings, unpack_settings
@@ -39,6 +42,7 @@ class Agreement:
         labels: Where they are shared, the names of the classes in the order of the outputs; empty
             where they are the numbers of the outputs.
         features: The names of a table's features in their order; empty where they are not agreed.
+        scaling: The scales of numbers, or how sites come to agree on them.
         version: Of the server's program.
     """
 
@@ -47,12 +51,18 @@ class Agreement:
     later: Recipe
     labels: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
     version: str = ""
 
     @property
     def protocol(self) -> int:
         """The lowest version of the protocol that a site has to speak."""
         return LATEST if self.frame.needs_latest else OLDEST
+
+    @property
+    def scales_are_agreed(self) -> bool:
+        """Whether all sites have the same scales of numbers, or will have before a round."""
+        return bool(self.scaling.sites or self.scaling.agreed)
 
     def to_json(self) -> dict[str, Any]:
         """The keys that it adds to an answer."""
@@ -65,6 +75,8 @@ class Agreement:
         }
         if self.features:
             fields["feature_names"] = list(self.features)
+        if self.scaling != ScalingConfig():
+            fields["scaling"] = asdict(self.scaling)
         return {TASK: fields}
 
     @classmethod
@@ -90,6 +102,7 @@ class Agreement:
             later=unpack_settings(Recipe, "later", fields),
             labels=tuple(listed(fields, "names", str, most=MOST_LABELS)),
             features=features,
+            scaling=_scaling_of(fields),
             version=named(fields, "program"),
         )
 
@@ -116,6 +129,15 @@ class Agreement:
         return f"{inputs_text(frame.input_shape)}, {classes}, network {frame.target}"
 
 
+def _scaling_of(fields: Mapping[str, Any]) -> ScalingConfig:
+    """The scales in an agreement; those of each site's own where it names none."""
+    given = fields.get("scaling", {})
+    try:
+        return from_mapping(ScalingConfig, dict(given), where="scaling")
+    except (ConfigError, TypeError, ValueError) as error:
+        raise WireError("the agreed scales are damaged") from error
+
+
 def same_labels(names: tuple[str, ...], others: tuple[str, ...]) -> bool:
     """Whether two lists name the same labels in the same order, in whatever spelling."""
     return list(map(label_key, names)) == list(map(label_key, others))
@@ -137,8 +159,8 @@ def inputs_text(shape: tuple[int, ...]) -> str:
     ('vectors of 12 numbers', 'images of 48x32 pixels in 3 channels')
     """
     if len(shape) == 3:
-        channels = f"{shape[0]} channel{'s' * (shape[0] > 1)}"
+        channels = number_of(shape[0], "channel")
         return f"images of {shape[2]}x{shape[1]} pixels in {channels}"
     if len(shape) == 1:
-        return f"vectors of {shape[0]} numbers"
+        return f"vectors of {number_of(shape[0], 'number')}"
     return f"inputs of shape {'x'.join(map(str, shape))}"

@@ -7,7 +7,8 @@ its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``
 with `FederationFacts` and the agreement about the task (`f2l_fed.wire.agreement`), or with
 ``{"error": sentence}``. A registered site gets these from `SELF_PATH` too. From `NETWORK_PATH` it
 gets the promoted release's request for its context, and when it posts its answer there, the task
-with what was generated for it.
+with what was generated for it. To `SCALES_PATH` it posts the figures of its columns, once, and
+gets the agreement, with the scales as soon as enough sites have.
 """
 
 from __future__ import annotations
@@ -44,7 +45,12 @@ ENROL_PATH = "/v1/site/enrol"
 RENEW_PATH = "/v1/site/renew"
 SELF_PATH = "/v1/site/me"
 NETWORK_PATH = "/v1/site/network"
-"""Paths of the gateway: registration, renewal, whether the caller is a known site, a network."""
+SCALES_PATH = "/v1/site/scales"
+"""Paths of the gateway: registration, renewal, whether the caller is a known site, a network, the
+figures of its columns from which scales are agreed."""
+
+TOLD = "scales_told"
+"""Key of the number of sites that have told their figures, in an answer from `SCALES_PATH`."""
 
 LAST_TASK = "last_task"
 """Key of the end of a site's last task in an answer from `SELF_PATH`: its round, the end's code of
@@ -62,6 +68,9 @@ NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LARGEST_FORM_BYTES = 16 * 1024
 """Size above which a request is not a form."""
+
+LARGEST_FIGURES_BYTES = 2**20
+"""Size above which figures of columns are none."""
 
 LARGEST_ANSWER_BYTES = 2**22
 """Size above which an answer is none; the most and longest names of an agreement fit."""

@@ -40,6 +40,8 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
     if frame.frozen:
         head |= {"backbone": frame.frozen.digest, "features": frame.frozen.features}
         head |= {"adapted": frame.frozen.adapted} if frame.frozen.adapted else {}
+    if frame.scales:
+        head["scales"] = frame.scales
     if frame.adapt != ALL:
         head |= {"adapt": frame.adapt, "body_layout": frame.body_layout}
         head |= pack_settings("episodic", frame.episodic) if frame.episodic else {}
@@ -74,6 +76,7 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
         nearest=nearest,
         shared=unpack_settings(SharedConfig, "shared", head) if "share" in head else None,
         frozen=_unpack_frozen(head),
+        scales=digest(head["scales"], "scales") if "scales" in head else "",
         **_unpack_body(head),
     )
 

@@ -57,6 +57,7 @@ class Frame:
         head: How heads are solved; None without a body.
         shared: How sites train and use a network that all of them share; None without one.
         frozen: The frozen part whose features the network takes, by its digest; None without one.
+        scales: Digest of the scales of numbers that all sites have agreed on; "" for none.
     """
 
     lineage: str
@@ -75,6 +76,7 @@ class Frame:
     head: HeadConfig | None = None
     shared: SharedConfig | None = None
     frozen: FrozenPart | None = None
+    scales: str = ""
 
     @property
     def needs_latest(self) -> bool:

@@ -101,6 +101,19 @@ CATALOGUE: dict[str, Reason] = {
         text="the site has too few examples",
         remedy="Add examples, or lower [policy] minimum_examples in site.toml.",
     ),
+    "scales-not-agreed": Reason(
+        text="the site's numbers are not scaled as the federation has agreed",
+        remedy='Write scale = "agreed" under [data] in site.toml, then run f2l-site data scales.',
+    ),
+    "scales-below-noise": Reason(
+        text="the noise of the site's privacy budget would hide its scales",
+        remedy="Nothing was sent. The scales of the other sites hold here too, once they are "
+        "agreed: run f2l-site data scales again then.",
+    ),
+    "scales-without-range": Reason(
+        text="a site with a privacy budget tells its scales within known ranges alone",
+        remedy="Ask the administrator for scaling.ranges of all columns.",
+    ),
     "too-few-classes": Reason(
         text="the site has too few classes to tell apart",
         remedy="Add examples of another class.",

@@ -14,6 +14,7 @@ import typer
 
 from f2l_fed.core.command_line import interruption_told
 from f2l_fed.core.command_options import Debug, Version
+from f2l_fed.core.wording import number_of
 from f2l_fed.wire.enrolment import CERTIFICATE
 
 _PERHAPS_TAKEN = "the server may have taken the request already and carries it out all the same"
@@ -92,5 +93,6 @@ def _warn_of_end(certificate: Path) -> None:
     end = certificate_end(certificate)
     days = (end - datetime.now(UTC)).days if end else WARNING_DAYS
     if 0 <= days < WARNING_DAYS:
-        text = f"warning: your certificate ends in {days} days; ask for f2l-server identity renew"
+        when = number_of(days, "day")
+        text = f"warning: your certificate ends in {when}; ask for f2l-server identity renew"
         print(text, file=sys.stderr)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from f2l_fed.core.terminal import console
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ReleaseError
 
 if TYPE_CHECKING:
@@ -50,9 +52,9 @@ def explain(
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
-    console = Console()
+    printer = console()
     for part in _parts(found):
-        console.print(part)
+        printer.print(part)
 
 
 def _parts(found: SiteExplanation) -> Iterator[RenderableType]:
@@ -83,7 +85,8 @@ def _shares(shares: tuple[SiteShare, ...], remainder: float) -> Table:
         for one in shares[:_SHOWN]
     ]
     if rest := shares[_SHOWN:]:
-        rows.append((f"{len(rest)} others", _percent(sum(one.share for one in rest)), "", ""))
+        others = number_of(len(rest), "other")
+        rows.append((others, _percent(sum(one.share for one in rest)), "", ""))
     rows.append(("remainder", _percent(remainder), "", ""))
     return _table(("site", "share in %", "probe's distance", "record's distance"), rows)
 

@@ -6,9 +6,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from f2l_fed.core.terminal import console
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -26,7 +27,7 @@ def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bo
     table = Table(*columns)
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    Console().print(table)
+    console().print(table)
 
 
 def _cell(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import UsageError, ZooError
 from server.commands.output import AsJson
 
@@ -40,7 +41,7 @@ def list_(
         return
     for entry in entries:
         # A table would leave the reason, the longest of all, a few columns at the edge.
-        networks = f"{len(entry.keys)} networks" if len(entry.keys) > 1 else "1 network"
+        networks = number_of(len(entry.keys), "network")
         print(f"{entry.id}  {_time(entry)}, round {entry.round}, {entry.site}, {networks}")
         print(f"  {_reason(entry)}")
     if not entries:

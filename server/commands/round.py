@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from f2l_fed.core.command_line import interruption_told, run_until_interrupted
+from f2l_fed.core.wording import number_of
 from server.commands.connection import call, connection_options
 from server.commands.output import AsJson, print_record, print_rows
 
@@ -56,7 +57,8 @@ def start(
     )
     _tell_missing(context, run.sites)
     if not follow:
-        print_record(f"run {run.run} is started with {run.sites} sites", asdict(run), as_json)
+        waited = number_of(run.sites, "site")
+        print_record(f"run {run.run} is started with {waited}", asdict(run), as_json)
         return
     _follow(context, as_json, _WATCH_S)
 

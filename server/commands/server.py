@@ -49,6 +49,9 @@ def init(
     label: Annotated[
         str, typer.Option(metavar="COLUMN", help="Name these examples' column of labels.")
     ] = "",
+    resize: Annotated[
+        str, typer.Option(metavar="W,H", help="Resize these examples' images to this.")
+    ] = "",
     classes: Annotated[
         int,
         typer.Option(min=0, help="Expect this many classes; of own labels, at one site."),
@@ -74,7 +77,15 @@ def init(
     ] = "",
 ) -> None:
     """Create a federation: settings, zoo, releases, a certificate authority and two identities."""
-    from server.commands.task_options import CLASSES, LIKE, TaskOptions, labels_of, task_settings
+    from f2l_fed.data.readers.config import sizes_of
+    from server.commands.task_options import (
+        CLASSES,
+        LIKE,
+        RESIZE,
+        TaskOptions,
+        labels_of,
+        task_settings,
+    )
     from server.federation import settings
     from server.federation.agreement import agreement_of
     from server.pki.certificate_store import create_authority, issue
@@ -85,7 +96,12 @@ def init(
     where = str(config) if config else "the command line"
     values = settings.read_values(config)
     options = TaskOptions(
-        like=like, label=label, classes=classes, labels=labels_of(labels), shared=shared_labels
+        like=like,
+        label=label,
+        resize=sizes_of(resize, RESIZE),
+        classes=classes,
+        labels=labels_of(labels),
+        shared=shared_labels,
     )
     task = task_settings(options, values, set_ or [])
     federation, chosen = settings.create(folder, values, [*task, *(set_ or [])], named, where)

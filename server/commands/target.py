@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from f2l_fed.core.private_files import exported_files
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import TargetError, UsageError, visible
 
 app = typer.Typer(
@@ -159,7 +160,7 @@ def prepare(
     with exported_files():
         file.write(out)
     part = file.part
-    print(visible(f"{out}: {network}, {part.features} features"))
+    print(visible(f"{out}: {network}, {number_of(part.features, 'feature')}"))
     print("Its federation, beside the number of classes:")
     print(f'[target]\nname = "adapter"\nadapt = "{adapt}"\ninput_shape = {list(shape)}')
     print(f'backbone = "{part.digest}"\nfeatures = {part.features}')

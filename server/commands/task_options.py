@@ -11,10 +11,11 @@ from typing import Any
 
 import typer
 
+from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import DataError, UsageError
 
-LIKE, LABEL, CLASSES = "--like", "--label", "--classes"
+LIKE, LABEL, RESIZE, CLASSES = "--like", "--label", "--resize", "--classes"
 LABELS, SHARED = "--labels", "--shared-labels"
 _KEYS = ("target.", "shared_labels", "labels", "features")
 
@@ -27,6 +28,7 @@ class TaskOptions:
         like: Examples like those of the sites, whose shape and classes are taken; they are not
             kept.
         label: Name of their column, or array, of labels; "" where it is found out.
+        resize: Width and height that their images get; none keeps their own.
         classes: Number of classes; with own labels the most that a site may have.
         labels: Names of shared classes in the order of the outputs.
         shared: Whether labels mean the same at every site; None where that is not said.
@@ -34,6 +36,7 @@ class TaskOptions:
 
     like: Path | None = None
     label: str = ""
+    resize: tuple[int, ...] = ()
     classes: int = 0
     labels: tuple[str, ...] = ()
     shared: bool | None = None
@@ -56,10 +59,13 @@ class TaskOptions:
                 "names of own labels can't be agreed on", where=LABELS, expected=SHARED
             )
         shared = bool(self.shared or names)
-        if self.label and self.like is None:
-            raise UsageError("there are no examples to take it of", where=LABEL, expected=LIKE)
+        for option, value in ((LABEL, self.label), (RESIZE, self.resize)):
+            if value and self.like is None:
+                raise UsageError("there are no examples to take it of", where=option, expected=LIKE)
         if self.like is not None:
-            shape, known, features = _looks(self.like, self.label)
+            shape, known, features = _looks(
+                self.like, ReadingConfig(label=self.label, resize=self.resize)
+            )
             if features:
                 found.append(f"features={json.dumps(features, ensure_ascii=False)}")
             self._require_agreeing(known)
@@ -202,7 +208,9 @@ def labels_of(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
+def _looks(
+    path: Path, reading: ReadingConfig
+) -> tuple[list[int], tuple[str, ...], tuple[str, ...]]:
     """The shape of one input of some examples, and the names of classes and of table features.
 
     Prints what the reader remarks, and the settings that make the features again.
@@ -215,12 +223,10 @@ def _looks(path: Path, label: str) -> tuple[list[int], tuple[str, ...], tuple[st
         MOST_FEATURES,
         agreed_settings,
     )
-    from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.data.readers.encoding_fit import fit_encoding
     from f2l_fed.data.readers.findings import Findings
     from f2l_fed.data.readers.reading import read_raw
 
-    reading = ReadingConfig(label=label)
     raw = read_raw(path.expanduser(), reading)
     findings = Findings(raw.where)
     encoding = fit_encoding(raw, np.arange(len(raw)), reading, findings)

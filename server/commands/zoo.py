@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.lib.format import MAGIC_PREFIX
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from f2l_fed.core.private_files import exported_files
+from f2l_fed.core.terminal import console
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import UsageError, visible
 from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
@@ -94,8 +94,7 @@ def list_(
     shown = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for record in found:
         shown.add_row(*(Text(_cell(_plain(record)[name])) for name in columns))
-    # Lines of records are for grep: they are as long as they are.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(shown)
+    console().print(shown)
 
 
 @app.command()
@@ -103,7 +102,7 @@ def reindex(zoo: ZooPlace) -> None:
     """Rebuild the index from the log."""
     opened = opened_at(zoo)
     opened.reindex()
-    print(f"{opened.stats().records} records indexed")
+    print(f"{number_of(opened.stats().records, 'record')} indexed")
 
 
 @app.command()
@@ -113,7 +112,8 @@ def compact(zoo: ZooPlace, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(asdict(removed)))
     else:
-        print(f"{removed.files} files removed, {removed.size_bytes} bytes")
+        files, size = number_of(removed.files, "file"), number_of(removed.size_bytes, "byte")
+        print(f"{files} removed, {size}")
 
 
 @app.command()
@@ -146,7 +146,7 @@ def export(
         )
     with exported_files():
         files = opened.export(out, records, with_context=context)
-    print(f"{len(files)} networks in {out}")
+    print(f"{number_of(len(files), 'network')} in {out}")
 
 
 @app.command(name="import")

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ConfigError, UsageError, shown
 from f2l_fed.events import RUN_STARTED, current_name
 from server.control.authorization import RoleLimit, caller
@@ -114,8 +115,9 @@ class Operations(ControlServicer):
             raise UsageError(
                 "invalid number of rounds or sites",
                 expected=f"1 to {MOST_ROUNDS} rounds with at most the {active} registered sites",
-                got=f"{count} rounds with {sites} sites",
+                got=f"{number_of(count, 'round')} with {number_of(sites, 'site')}",
             )
+        await asyncio.to_thread(self._running().membership.require_scales)
         return run_message(await runs.start(by, count=count, sites=sites))
 
     async def AbortRound(

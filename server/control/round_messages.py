@@ -72,7 +72,7 @@ def round_of(message: pb.Round) -> RoundState:
     return RoundState(**{**values, "rejected": rejected, "quarantined": quarantined})
 
 
-_AT_THE_SERVER = ("records", "chain", "body_sites", "temperatures", "families")
+_AT_THE_SERVER = ("records", "chain", "body_sites", "temperatures", "families", "scales")
 
 
 def release_message(release: Release) -> pb.Release:

@@ -8,12 +8,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from f2l_fed import events
+from f2l_fed.core.terminal import console
+from f2l_fed.core.wording import number_of
 from server.control import client as control_client
 
 _STEPS = {
@@ -39,7 +41,8 @@ class RoundView:
             self.title, self.sites = f"run {event['run']}: waiting for sites", {}
         elif name == events.ROUND_STARTED:
             remark = f"; {event['remark']}" if event.get("remark") else ""
-            self.title = f"round {event['round']}: {event['sites']} sites fine-tune{remark}"
+            asked = number_of(event["sites"], "site fine-tunes", "sites fine-tune")
+            self.title = f"round {event['round']}: {asked}{remark}"
         elif name in _STEPS and "site" in event:
             state = "can't take part" if event.get("code") == "unable" else _STEPS[name]
             self.sites[event["site"]] = (state, str(event.get("reason", "")))
@@ -61,13 +64,16 @@ class RoundView:
         elif name == events.RUN_ENDED and event.get("reason"):
             self.title = f"the run ended: {event['reason']}"
 
-    def table(self) -> Table:
-        """The table of the sites."""
-        table = Table("site", "state", "", title=Text(self.title), title_justify="left", box=None)
+    def shown(self) -> Group:
+        """The state of the round, and the table of its sites.
+
+        The title is no part of the table, in whose width it would be broken.
+        """
+        table = Table("site", "state", "", box=None)
         for site, (state, reason) in sorted(self.sites.items()):
             # Names and reasons come from sites.
             table.add_row(Text(site), state, Text(reason))
-        return table
+        return Group(Text(self.title), table)
 
 
 async def follow(
@@ -85,9 +91,9 @@ async def follow(
     Returns:
         Whether no run has failed so far.
     """
-    console, view = Console(), RoundView()
-    lively = console.is_terminal and not as_json
-    live = Live(view.table(), console=console) if lively else None
+    printer, view = console(), RoundView()
+    lively = printer.is_terminal and not as_json
+    live = Live(view.shown(), console=printer) if lively else None
     async with control_client.connect(server, certificates, name) as to:
         over = asyncio.create_task(_until_idle(to))
         with live or nullcontext():
@@ -96,7 +102,7 @@ async def follow(
                 while (event := await _next(heard, over)) is not None:
                     view.take(event)
                     if live is not None:
-                        live.update(view.table())
+                        live.update(view.shown())
                     else:
                         print(json.dumps(event), flush=True)
             finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 from f2l_fed.errors import shown
 from f2l_fed.events import current_name
+from server.dashboard.site_table import SiteView, site_table
 from server.rounds.state import with_quarantined
 
 __all__ = ["FederationView", "read_view"]
@@ -25,12 +26,14 @@ class FederationView:
         rounds: States of the rounds, latest first.
         releases: Records of the releases, latest first.
         events: The last events, latest first.
+        sites: Where each site stands.
         unreadable: Files that could not be read, and the number of such event lines.
     """
 
     rounds: tuple[dict[str, Any], ...]
     releases: tuple[dict[str, Any], ...]
     events: tuple[dict[str, Any], ...]
+    sites: tuple[SiteView, ...]
     unreadable: tuple[str, ...]
 
     @property
@@ -49,13 +52,16 @@ def read_view(workdir: Path, *, last_events: int = 40) -> FederationView:
     rounds, bad_rounds = _read_all(workdir, "rounds/[0-9]*.json")
     releases, bad_releases = _read_all(workdir, "releases/[0-9]*/release.json")
     events, bad_lines = _read_events(workdir / "events.jsonl")
+    sites, bad_sites = site_table(workdir, rounds)
     return FederationView(
         rounds=tuple(_shown(state) for state in reversed(rounds)),
         releases=tuple(reversed(releases)),
         events=tuple(reversed(events[-last_events:])),
+        sites=sites,
         unreadable=(
             *bad_rounds,
             *bad_releases,
+            *bad_sites,
             *([f"events.jsonl ({bad_lines} of its last lines)"] if bad_lines else []),
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import f2l_fed
 from f2l_fed.wire.agreement import Agreement
 from server.federation.folder import Federation
@@ -20,5 +22,6 @@ def agreement_of(federation: Federation) -> Agreement:
         later=config.later,
         labels=config.labels,
         features=config.features,
+        scaling=replace(config.scaling, agreed=federation.scales),
         version=f2l_fed.__version__,
     )

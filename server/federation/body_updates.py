@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ZooError
 from server.federation.file_names import site_digest
 
@@ -122,7 +123,7 @@ class BodyUpdates:
                 raise ZooError(
                     "an update of the body can't be read",
                     where=str(path),
-                    got=type(error).__name__,
+                    got=file_fault(error),
                     remedy="Remove the file; the site's next update replaces it.",
                 ) from error
 

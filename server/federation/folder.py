@@ -16,6 +16,7 @@ from f2l_fed.config import FederationConfig
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.private_files import private_folder
+from f2l_fed.data.readers.agreed_scales import Scales, scales_digest
 from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.events import EventLog, Listener
 from f2l_fed.generator.serialization import BODY, NEXT_BODY
@@ -31,6 +32,7 @@ from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import Frame
 from f2l_fed.zoo import Zoo
+from server.federation.agreed_scales import agreed_scales
 from server.federation.release import Release
 from server.federation.release_registry import ReleaseRegistry
 
@@ -185,6 +187,11 @@ class Federation:
         return OutputSymmetry.of(self.target, enabled=not self.config.shared_labels)
 
     @cached_property
+    def scales(self) -> Scales:
+        """The scales of columns of numbers that all sites have; none where each fits its own."""
+        return agreed_scales(self.root, self.config.scaling)
+
+    @cached_property
     def frame(self) -> Frame:
         """The part that all requests to sites share."""
         config = self.config
@@ -205,6 +212,7 @@ class Federation:
             head=config.head if self.body else None,
             shared=config.shared if config.has_shared_network else None,
             frozen=config.target.frozen,
+            scales=scales_digest(self.scales),
         )
 
     @cached_property

@@ -35,6 +35,7 @@ class Release:
         model: What sites' networks are made by, and why, in words.
         families: Of a mixed fleet, the family of each of ``sites``; else empty, as in releases by
             versions that did not keep them.
+        scales: Digest of the scales of numbers that all sites have agreed on; "" for none.
     """
 
     id: str
@@ -53,3 +54,4 @@ class Release:
     temperatures: tuple[tuple[int, float], ...] = ()
     model: str = ""
     families: tuple[int, ...] = ()
+    scales: str = ""

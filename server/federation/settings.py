@@ -75,6 +75,15 @@ def refresh(root: Path) -> tuple[Federation, ServerSettings]:
         return federation, settings
     config = config_of(values, where=str(path))
     config = _checked(config, str(path))
+    settled = federation.scales or federation.last_round()
+    if config.scaling != federation.config.scaling and settled and not federation.is_untouched():
+        raise ConfigError(
+            "scaling is fixed since sites have scales, or a round has begun",
+            where=str(path),
+            expected=str(federation.config.scaling),
+            got=str(config.scaling),
+            remedy="Change it back, or create another federation.",
+        )
     for name in _FIXED:
         before, now = getattr(federation.config, name), getattr(config, name)
         if before != now and not federation.is_untouched():
@@ -108,6 +117,14 @@ def _checked(config: FederationConfig, where: str) -> FederationConfig:
             where=f"{where}: features",
             expected=f"a name for each number of inputs {list(config.target.input_shape)}",
             got=f"{len(config.features)} names",
+        )
+    scaling = config.scaling
+    if (scaling.sites or scaling.agreed) and len(config.target.input_shape) != 1:
+        raise ConfigError(
+            "scales are agreed for columns of numbers alone",
+            where=f"{where}: scaling",
+            expected="inputs that are vectors or rows of tables",
+            got=f"inputs {list(config.target.input_shape)}",
         )
     return replace(config, target=chosen_target(config.target))
 

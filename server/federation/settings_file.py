@@ -45,10 +45,17 @@ def _plain_keys(values: Any, defaults: Any, shown: tuple[str, ...] = ()) -> Iter
         if dataclasses.is_dataclass(value):
             continue
         yield from _comment(meanings.get(field.name, ""))
-        # JSON's strings, numbers and lists are TOML's too.
-        line = f"{field.name} = {json.dumps(value, ensure_ascii=False)}"
+        line = f"{field.name} = {_toml(value)}"
         same = value == getattr(defaults, field.name) and field.name not in shown
         yield f"# {line}" if same else line
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML, whose strings, numbers and lists are JSON's too."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(v)}" for key, v in value.items())
+        return "{ " + ", ".join(pairs) + " }" if value else "{}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _comment(text: str) -> Iterator[str]:

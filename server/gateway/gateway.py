@@ -1,10 +1,10 @@
 """The TLS gateway: the one port that sites reach, before SuperLink and enrolment.
 
 Sites may post to Flower's Fleet routes and to the enrolment service, ask whether they are
-registered, and ask for a network; anyone may ask whether the server works. A Fleet route takes a
-site's certificate, signed by the authority and not revoked, together with the key that this very
-site has registered: neither is enough alone. Every other request is refused here and never
-forwarded.
+registered, ask for a network, and tell figures for common scales; anyone may ask whether the server
+works. A Fleet route takes a site's certificate, signed by the authority and not revoked, together
+with the key that this very site has registered: neither is enough alone. Every other request is
+refused here and never forwarded.
 
 It runs as a process of its own that never sees the authority's key.
 """
@@ -30,9 +30,11 @@ from f2l_fed.wire.enrolment import (
     CERTIFICATE,
     ENROL_PATH,
     KEY,
+    LARGEST_FIGURES_BYTES,
     LARGEST_FORM_BYTES,
     NETWORK_PATH,
     RENEW_PATH,
+    SCALES_PATH,
     SELF_PATH,
 )
 from server.gateway.places import Place, Places
@@ -179,6 +181,9 @@ class Gateway:
             largest_bytes = self._settings.largest_context_bytes if method == "POST" else 0
             known = self._auth.is_registered(proxied.site)
             return (self._networks, largest_bytes) if known else 401
+        if method == "POST" and path == SCALES_PATH:
+            known = self._auth.is_registered(proxied.site)
+            return (self._networks, LARGEST_FIGURES_BYTES) if known else 401
         if method == "POST" and path in (ENROL_PATH, RENEW_PATH):
             return self._enrolment, LARGEST_FORM_BYTES
         if not _FLEET.fullmatch(path):

@@ -151,6 +151,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
         temperatures=_temperatures(federation, parent, [rows[0] for rows in fitted.values()]),
         model=model,
         families=() if fit.families is None else tuple(fit.families.labels.tolist()),
+        scales=federation.frame.scales,
     )
     return federation.releases.write_candidate(release, fit)
 

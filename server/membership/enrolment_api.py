@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +20,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from f2l_fed.errors import ConfigError, F2LError, WireError
+from f2l_fed.errors import ConfigError, DataError, F2LError, UsageError, WireError
 from f2l_fed.wire.enrolment import (
     ENROL_PATH,
+    LARGEST_FIGURES_BYTES,
     LARGEST_FORM_BYTES,
     RENEW_PATH,
+    SCALES_PATH,
     SELF_PATH,
     SITE_HEADER,
     EnrolmentForm,
@@ -86,6 +89,23 @@ def create_app(membership: Membership, *, names_sites: bool = False) -> FastAPI:
         # The gateway has authenticated the site; it gets here with nothing but the question.
         site = request.headers.get(SITE_HEADER, "") if names_sites else ""
         return JSONResponse(membership.told_facts(site))
+
+    @app.post(SCALES_PATH)
+    async def scales(request: Request) -> JSONResponse:
+        site = request.headers.get(SITE_HEADER, "") if names_sites else ""
+        try:
+            values = json.loads(await limited_body(request, LARGEST_FIGURES_BYTES))
+            if not site:
+                raise WireError("nobody has authenticated the site")
+            async with slots:
+                return JSONResponse(await asyncio.to_thread(membership.take_scales, site, values))
+        except (WireError, UsageError, DataError) as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
+        except (ValueError, RecursionError, ClientDisconnect):
+            return JSONResponse({"error": "The request is damaged."}, status_code=400)
+        except (F2LError, OSError):
+            _LOG.exception("a site's request failed")
+            return JSONResponse({"error": _FAILED}, status_code=500)
 
     return app
 

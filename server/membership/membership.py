@@ -25,11 +25,13 @@ from f2l_fed.events import EventLog
 from f2l_fed.wire.enrolment import (
     AUTHORITY,
     CLOCK_TOLERANCE_S,
+    TOLD,
     EnrolmentForm,
     FederationFacts,
     RenewalForm,
 )
 from f2l_fed.wire.kit import Kit
+from server.federation.agreed_scales import SCALES_FILE, require_agreed, take_figures
 from server.federation.folder import FEDERATION_FILE
 from server.federation.server_settings import ServerSettings
 from server.membership.site_registry import Enrolment, Refused, SiteRegistry, utc_now
@@ -100,7 +102,8 @@ class Membership:
 
         path = self._root / FEDERATION_FILE
         try:
-            version = path.stat().st_mtime_ns
+            # Scales come to be agreed on beside the settings.
+            version = path.stat().st_mtime_ns + (self._root / SCALES_FILE).exists()
             if version != self._agreed[0]:
                 # A network is built for it: once for each edit of the settings.
                 self._agreed = version, agreement_of(Federation.open(self._root)).to_json()
@@ -108,6 +111,31 @@ class Membership:
             _LOG.warning("the agreement about the task can't be told: %s", error)
             return {}
         return self._agreed[1]
+
+    def take_scales(self, site: str, values: Any) -> dict[str, Any]:
+        """Takes the figures of a site's columns; returns the agreement, and how many have told.
+
+        Args:
+            site: Name of the site.
+            values: What it has posted.
+
+        Raises:
+            F2LError: If they are no figures, or not asked for.
+        """
+        from server.federation.folder import Federation
+
+        scaling = Federation.open(self._root).config.scaling
+        told = take_figures(self._root, scaling, site, values, self._active())
+        return {**self.told_facts(site), TOLD: told}
+
+    def require_scales(self) -> None:
+        """Raises UsageError if sites are to agree on scales before a round and have not yet."""
+        from server.federation.folder import Federation
+
+        require_agreed(self._root, Federation.open(self._root).config.scaling, self._active())
+
+    def _active(self) -> frozenset[str]:
+        return frozenset(site.name for site in self.registry.all() if site.state == "active")
 
     def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
         """Makes a kit for a site; its earlier key and certificates become invalid.

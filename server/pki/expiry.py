@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE
 from server.pki.certificate_store import AUTHORITY_KEY
 
@@ -49,7 +50,7 @@ def expiry_warnings(certificates: Path, now: datetime) -> tuple[str, ...]:
         days = (end - now).total_seconds() / 86400
         if days > WARNING_DAYS:
             continue
-        when = f"ends in {days:.0f} days" if days > 0 else "has ended"
+        when = f"ends in {number_of(round(days), 'day')}" if days > 0 else "has ended"
         owner = "authority" if name == "authority" else f"identity {name}"
         remedy = (
             f"make a new federation folder ({AUTHORITY_KEY} ends with it) and new kits"

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from f2l_fed import events
+from f2l_fed.core.wording import number_of
 from server.reporting.changes import CHANGES
 
 
@@ -95,7 +96,8 @@ class ProgressView:
             self._warn(f"release {fields['release']} rejected", "; ".join(fields["reasons"]))
         elif event == events.ROUND_FINISHED:
             self._say(
-                f"round {fields['round']}/{self._rounds}: {fields['accepted']} networks accepted, "
+                f"round {fields['round']}/{self._rounds}: "
+                f"{number_of(fields['accepted'], 'network')} accepted, "
                 f"{fields['quarantined']} in quarantine, {fields['rejected']} rejected; "
                 "accuracy at the sites "
                 f"{fields['accuracy_before']:.3f} as generated, "

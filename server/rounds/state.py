@@ -16,6 +16,7 @@ from typing import Literal
 from safetensors import SafetensorError
 
 from f2l_fed.config import RoundConfig
+from f2l_fed.core.wording import number_of
 from f2l_fed.errors import F2LError, RoundError, is_disk_failure
 
 
@@ -146,7 +147,7 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
     'updates of 1 of 4 sites were accepted, 2 are the quorum'
     >>> suspect = dataclasses.replace(some, quarantined={"b": "unlike the others"})
     >>> exchanged(begun(1, "", 4), suspect, RoundConfig(quorum=0.5)).reason.partition("; ")[2]
-    '1 more are in quarantine, where they can be released'
+    '1 more is in quarantine, until released'
     >>> spent = dataclasses.replace(some, unable=3, rejected={"b": "its budget is spent"})
     >>> exchanged(begun(1, "", 4), spent, RoundConfig(quorum=0.5)).step
     'retrain'
@@ -156,12 +157,14 @@ def exchanged(state: RoundState, exchange: ExchangeResult, config: RoundConfig) 
     able = exchange.asked - exchange.unable
     needed = max(ceil(config.quorum * able - 1e-9), 1)
     enough = len(exchange.accepted) >= needed
-    of = f"{able} sites that can take part" if exchange.unable else f"{able} sites"
-    accepted = f"updates of {len(exchange.accepted)} of {of} were accepted, {needed} are the quorum"
+    of = number_of(able, "site") + (" that can take part" if exchange.unable else "")
+    quorum = number_of(needed, "is", "are")
+    accepted = f"updates of {len(exchange.accepted)} of {of} were accepted, {quorum} the quorum"
     if not able:
         accepted = "no site can take part as things are"
     more = len(exchange.quarantined)
-    aside = f"; {more} more are in quarantine, where they can be released" if more else ""
+    waiting = number_of(more, "more is", "more are")
+    aside = f"; {waiting} in quarantine, until released" if more else ""
     aside += _why(exchange.rejected)
     return dataclasses.replace(
         state,

@@ -132,6 +132,7 @@ def prepare(
         seed=simulation.config.seed,
         config=simulation.config.split,
         reading=simulation.reading,
+        scaling=simulation.config.scaling,
     )
     for note in divided.notes:
         remark(note)
@@ -149,7 +150,10 @@ def prepare(
             remedy="Name one (backbone.file, backbone.network), or columns of numbers.",
         )
     config = replace(
-        simulation.config, shared_labels=divided.shared_labels, target=chosen_target(target)
+        simulation.config,
+        shared_labels=divided.shared_labels,
+        target=chosen_target(target),
+        scaling=replace(simulation.config.scaling, agreed=divided.agreed_scales),
     )
     federation = Federation(out, config)
     # An unsuitable target is refused before files are replaced.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from f2l_fed.core.validation import choice, require
+from f2l_fed.errors import UsageError
 
 MODES = {"": "", "grey": "L", "gray": "L", "l": "L", "rgb": "RGB", "colour": "RGB", "color": "RGB"}
 """Pillow's name of each colour mode that may be asked for."""
@@ -17,7 +18,8 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 GAPS = ("indicator", "median", "leave-out", "refuse")
 """Ways to treat values that are missing."""
 
-SCALES = ("", "standard")
+STANDARD, AGREED = "standard", "agreed"
+SCALES = ("", STANDARD, AGREED)
 """Ways to scale numbers."""
 
 _LARGEST_SIDE = 4096
@@ -49,7 +51,8 @@ class ReadingConfig:
         indicators: Columns with a feature that tells where values are missing; by default, where
             ``gaps`` asks for such, those in which some are.
         scale: "standard" gives every number of a table or vector mean 0 and standard deviation 1
-            over the training rows, "" leaves it as it is.
+            over the training rows, "agreed" scales it as the federation has agreed, "" leaves it as
+            it is.
         scales: Mean and spread of columns of numbers, by column, as all sites have agreed on them
             instead of each one's own.
         text: Column of texts that are the inputs, for a backbone that takes them; all other columns
@@ -87,7 +90,7 @@ class ReadingConfig:
         require(self.mode.lower() in MODES, self, "mode", '"grey", "rgb" or ""')
         choice(self, "gaps", GAPS)
         choice(self, "scale", SCALES)
-        choice(self, "image_scale", SCALES)
+        choice(self, "image_scale", ("", STANDARD))
         pairs = all(len(pair) == 2 and pair[1] > 0 for pair in self.scales.values())
         require(pairs, self, "scales", "a mean and a spread above 0 for each column")
         told = not self.indicators or self.gaps == "indicator"
@@ -114,6 +117,27 @@ class ReadingConfig:
     def pillow_mode(self) -> str:
         """Pillow's name of the mode; "" where it is found out."""
         return MODES[self.mode.lower()]
+
+
+def sizes_of(text: str, option: str) -> tuple[int, ...]:
+    """The width and height in an option such as ``64,64`` or ``64``; none in an empty one.
+
+    Raises:
+        UsageError: If it is neither.
+
+    >>> sizes_of("64, 48", "--resize"), sizes_of("64", "--resize"), sizes_of("", "--resize")
+    ((64, 48), (64,), ())
+    """
+    parts = [part.strip() for part in text.lower().replace("x", ",").split(",")] if text else []
+    whole = all(part.isascii() and part.isdecimal() for part in parts)
+    if not whole or len(parts) > 2 or not all(0 < int(part) <= _LARGEST_SIDE for part in parts):
+        raise UsageError(
+            "not a size of images",
+            where=option,
+            expected=f"width and height such as 64,64, each from 1 to {_LARGEST_SIDE}",
+            got=text,
+        )
+    return tuple(map(int, parts))
 
 
 def _is_encoding(name: str) -> bool:

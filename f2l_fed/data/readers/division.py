@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from f2l_fed.core.random_streams import generator_for
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import RawExamples
@@ -49,7 +50,8 @@ def kept_aside(
     if raw.groups is not None:
         rows = held_out_groups(raw.groups, y, order, fraction)
         count = len(np.unique(raw.groups))
-        findings.remark(f"{count} groups of examples are kept together in the split.")
+        kept_groups = number_of(count, "group of examples is", "groups of examples are")
+        findings.remark(f"{kept_groups} kept together in the split.")
         if repeated and not private:
             joined = joined_groups(raw.groups, copies)
             together = held_out_groups(joined, y, order, fraction)
@@ -62,7 +64,8 @@ def kept_aside(
         if set(y[together]) == set(y[rows]):
             rows, kept = together, "are kept on one side of the split"
     if repeated:
-        findings.remark(f"{repeated} examples are exact copies of others; copies {kept}.")
+        copied = number_of(repeated, "example is an exact copy", "examples are exact copies")
+        findings.remark(f"{copied} of others; copies {kept}.")
         _remark_contradictions(copies, y, findings)
     if not rows.size:
         raise DataError(
@@ -88,7 +91,8 @@ def _remark_contradictions(copies: IntArray, y: IntArray, findings: Findings) ->
     pairs = np.unique(np.stack([copies, y]), axis=1)
     odd = int((np.bincount(pairs[0]) > 1).sum())
     if odd:
-        findings.remark(f"{odd} examples occur several times with different labels.")
+        occurring = number_of(odd, "example occurs", "examples occur")
+        findings.remark(f"{occurring} several times with different labels.")
 
 
 def same_rows(inputs: AnyArray) -> IntArray:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
-from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.agreed_scales import number_columns
+from f2l_fed.data.readers.config import AGREED, STANDARD, ReadingConfig
 from f2l_fed.data.readers.feature_encoding import (
     ChannelScale,
     EncodedColumn,
@@ -49,7 +51,7 @@ def fit_encoding(
     """
     if not raw.columns:
         return _of_images(raw, rows, private=private, asked=config.image_scale == "standard")
-    if private and config.scale:
+    if private and config.scale == STANDARD:
         findings.remark(
             "The numbers are not scaled, since there is a privacy budget, other than by scales "
             "under [data]."
@@ -58,7 +60,12 @@ def fit_encoding(
     told = {tidy_name(name) for name in config.indicators}
     agreed = {tidy_name(name): pair for name, pair in config.scales.items()}
     _require_numbers("indicators", told, raw, listed, findings)
-    _require_numbers("scales", agreed, raw, listed, findings)
+    if config.scale == AGREED:
+        # All sites have the same ones, maybe more than this one has columns.
+        lacking = [name for name in number_columns(raw, config) if name not in agreed]
+        _require_agreed(lacking, findings)
+    else:
+        _require_numbers("scales", agreed, raw, listed, findings)
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
         if column.free:
@@ -80,7 +87,8 @@ def fit_encoding(
         if some:
             gaps.append(f"{column.name!r} ({int(empty.sum())})")
         mean, spread = agreed.get(column.name, (0.0, 1.0))
-        if config.scale and not private and len(present) and column.name not in agreed:
+        fits = config.scale == STANDARD and not private
+        if fits and len(present) and column.name not in agreed:
             mean, spread = _scale(present)
         # Without a look at the data, the agreed mean, or 0.
         fill = float(np.median(present)) if len(present) and not private else mean
@@ -99,8 +107,8 @@ def fit_encoding(
     encoding = FeatureEncoding(columns=tuple(columns))
     if private and gaps:
         findings.remark(
-            f"Missing values of {len(gaps)} columns become 0, or the agreed mean: nothing is "
-            "fitted to the data where there is a privacy budget."
+            f"Missing values of {number_of(len(gaps), 'column')} become 0, or the agreed mean: "
+            "nothing is fitted to the data where there is a privacy budget."
         )
         gaps = []
     _remark(encoding, gaps, config, findings)
@@ -130,6 +138,17 @@ def _of_images(raw: RawExamples, rows: IntArray, *, private: bool, asked: bool) 
     )
 
 
+def _require_agreed(lacking: Sequence[str], findings: Findings) -> None:
+    """Takes columns without an agreed scale as a problem."""
+    if lacking:
+        findings.problem(
+            "the federation has agreed on no scale for columns",
+            map(repr, lacking[:SHOWN]),
+            count=len(lacking),
+            remedy="Add them to ignore, or correct their names.",
+        )
+
+
 def _require_numbers(
     key: str,
     told: Collection[str],
@@ -156,14 +175,15 @@ def _remark(
         more = " and a feature for each tells where" if told and not agreed else ""
         settle = " All sites need the same features: settle gaps under [data] with the others."
         findings.remark(
-            f"Missing values of {len(gaps)} columns get the training rows' median{more}: "
-            f"{', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}."
+            f"Missing values of {number_of(len(gaps), 'column')} get the training rows' "
+            f"median{more}: {', '.join(gaps[:SHOWN])}{' and others' if len(gaps) > SHOWN else ''}."
             f"{settle if told and not agreed else ''}"
         )
     for column in encoding.columns:
         if column.values and column.name not in map(tidy_name, config.categories):
             listed = ", ".join(f'"{value}"' for value in column.values[:MOST_LISTED])
             findings.remark(
-                f"Column {column.name!r} has texts and becomes {len(column.values)} features: "
-                f"[{listed}]. All sites need the same ones: settle them under [data.categories]."
+                f"Column {column.name!r} has texts and becomes "
+                f"{number_of(len(column.values), 'feature')}: [{listed}]. All sites need "
+                f"the same ones: settle them under [data.categories]."
             )

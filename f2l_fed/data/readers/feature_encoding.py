@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, FloatArray
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
@@ -113,7 +114,6 @@ class FeatureEncoding:
             raise DataError(
                 "the encoding of the network's inputs can't be read",
                 where=where,
-                got=type(error).__name__,
                 remedy="Make the network again: f2l-site generate.",
             ) from error
         return cls(columns=columns)
@@ -252,6 +252,6 @@ def _one_hot(
     new = np.flatnonzero((found < 0) & ~gaps)
     if new.size:
         findings.remark(
-            f"{new.size} values of column {column.name!r} did not occur in training and count as "
-            f"none, the first at {raw.places[int(new[0])]}."
+            f"{number_of(new.size, 'value')} of column {column.name!r} did not occur in training, "
+            f"taken for none of its texts, the first at {raw.places[int(new[0])]}."
         )

@@ -64,6 +64,10 @@ class Findings:
         """Adds a sentence."""
         self._remarks[text] = None
 
+    def remark_empty(self, column: str) -> None:
+        """Adds the remark on a column that is a feature and has no value; once for each."""
+        self.remark(f"Column {column!r} is empty, and all of its values count as missing.")
+
     def problem(
         self,
         what: str,

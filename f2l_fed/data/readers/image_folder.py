@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from f2l_fed.data.array_checks import FloatArray
+from f2l_fed.core.wording import number_of
+from f2l_fed.data.array_checks import AnyArray, FloatArray
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import unit_images
 from f2l_fed.data.readers.files import MOST_VALUES, files_below, special_kind
@@ -46,23 +47,19 @@ def read_image_folder(
     """
     listed = listed_images(folder, findings)
     images = _usable(listed, findings)
-    findings.require_none()
     if not images:
+        findings.require_none()
         raise DataError(
             "there are no class folders",
             where=str(folder),
             expected="one sub-folder with images for each class",
-            got=f"{len(listed)} other files, such as {listed[0].name}" if listed else "",
+            got=f"{number_of(len(listed), 'other file')}, such as {listed[0].name}"
+            if listed
+            else "",
         )
     mode, size = _shared_form(images, config, findings)
     white = white or _shared_white(images, findings)
-    findings.require_none()
-    pixels = np.empty((len(images), 3 if mode == "RGB" else 1, size[1], size[0]), np.uint8)
-    for row, image in enumerate(images):
-        try:
-            pixels[row] = read_pixels(image.path, mode, size, white=white)
-        except DataError as error:
-            _add(findings, image, error)
+    pixels = _pixels(images, mode, size, white, findings)
     findings.require_none()
     codes, names = text_codes(np.array([image.label for image in images]))
     parts = np.array([image.part for image in images], np.int64)
@@ -81,6 +78,29 @@ def read_image_folder(
             row=np.full(len(images), -1, np.int64),
         ),
     )
+
+
+def _pixels(
+    images: Sequence[ListedImage],
+    mode: str,
+    size: tuple[int, int],
+    white: float,
+    findings: Findings,
+) -> AnyArray:
+    """The pixels of all images, (n, C, H, W) uint8; none of them where there are problems already.
+
+    Damage shows only here, so that every image is read in any case, to tell all problems at once.
+    """
+    count = 0 if findings.problems else len(images)
+    pixels = np.empty((count, 3 if mode == "RGB" else 1, size[1], size[0]), np.uint8)
+    for row, image in enumerate(images):
+        try:
+            read = read_pixels(image.path, mode, size, white=white)
+        except DataError as error:
+            _add(findings, image, error)
+        else:
+            pixels[row : row + 1] = read
+    return pixels
 
 
 def image_inputs(
@@ -157,7 +177,8 @@ def _usable(listed: Sequence[ListedImage], findings: Findings) -> list[ListedIma
             images.append(replace(image, facts=facts))
     if others:
         findings.remark(
-            f"{len(others)} files are no images and left out: {', '.join(others[:SHOWN])}"
+            f"{number_of(len(others), 'file is no image', 'files are no images')} and left out: "
+            f"{', '.join(others[:SHOWN])}"
             f"{' and others' if len(others) > SHOWN else ''}."
         )
     return images
@@ -184,7 +205,8 @@ def _shared_form(
             counted[:SHOWN],
             count=len(sizes),
             expected="one size",
-            remedy="Set resize = [width, height] under [data], such as [64, 64].",
+            remedy="Set resize = [width, height] under [data], such as [64, 64]; init takes "
+            "--resize 64,64.",
         )
     size = config.size or facts[0].size
     if config.size is not None:
@@ -192,7 +214,8 @@ def _shared_form(
         cut = sum(fact.size[0] * size[1] != fact.size[1] * size[0] for fact in facts)
         middle = f", of {cut} of them only the middle, since their sides differ" if cut else ""
         if other:
-            findings.remark(f"{other} images were brought to {size[0]}x{size[1]} pixels{middle}.")
+            brought = number_of(other, "image was", "images were")
+            findings.remark(f"{brought} brought to {size[0]}x{size[1]} pixels{middle}.")
     total = len(images) * size[0] * size[1] * len(mode)
     if total > MOST_VALUES:
         findings.problem(
@@ -223,8 +246,11 @@ def _remark_modes(facts: Sequence[PictureFacts], mode: str, findings: Findings) 
         kinds = ", ".join(f"{count} of mode {kind}" for kind, count in changed.most_common())
         findings.remark(f"Images were converted to {_MODES[mode]}: {kinds}.")
     if turned := sum(fact.turned for fact in facts):
-        findings.remark(f"{turned} images were turned upright, as their cameras noted (EXIF).")
+        upright = number_of(turned, "image was", "images were")
+        findings.remark(f"{upright} turned upright, as the camera noted (EXIF).")
     if clear := sum(fact.clear for fact in facts):
-        findings.remark(f"Transparent parts of {clear} images were laid on white.")
+        findings.remark(f"Transparent parts of {number_of(clear, 'image')} were laid on white.")
     if deep := sum(fact.mode.startswith("I") or fact.mode == "F" for fact in facts):
-        findings.remark(f"{deep} images with more than 8 bits were brought to 8 bits.")
+        kind = "with more than 8 bits"
+        brought = number_of(deep, f"image {kind} was", f"images {kind} were")
+        findings.remark(f"{brought} brought to 8 bits.")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.readers.files import files_below, visible_entries
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.pictures import PictureFacts, is_image_name
@@ -50,7 +51,8 @@ def listed_images(folder: Path, findings: Findings) -> list[ListedImage]:
         beside = [file.name for file in visible_entries(inside) if is_image_name(file)]
         if beside and classes:
             findings.remark(
-                f"{len(beside)} images beside the class folders have no label and are left out: "
+                f"{number_of(len(beside), 'image')} beside the class folders left out, without "
+                f"a label: "
                 f"{', '.join(beside[:SHOWN])}{' and others' if len(beside) > SHOWN else ''}."
             )
     listed = []

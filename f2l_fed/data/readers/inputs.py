@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import FloatArray
 from f2l_fed.data.readers.arrays import read_npz
 from f2l_fed.data.readers.config import ReadingConfig
@@ -83,10 +84,13 @@ def _with_gaps_treated(
     told = {column.name for column in encoding.columns if column.values or column.indicator}
     for place, column in enumerate(raw.columns):
         gaps = int(np.isnan(raw.inputs[:, place]).sum())
-        if gaps and column.name not in told:
+        if gaps == len(raw):
+            findings.remark_empty(column.name)
+        elif gaps and column.name not in told:
+            filled = number_of(gaps, "missing value is", "missing values are")
             findings.remark(
-                f"{gaps} missing values of column {column.name!r} are filled in; at training none "
-                "were missing, or nothing told where."
+                f"In column {column.name!r} {filled} filled in; at training none were missing, or "
+                "nothing told where."
             )
     return raw
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.readers.findings import SHOWN, Findings
 
@@ -157,7 +158,7 @@ def _remark_spellings(
         )
     blanks = sum(len(found) == 1 and found[0][1] != shown[key] for key, found in spellings.items())
     if blanks and not whole:
-        findings.remark(f"Blanks or Unicode forms of {blanks} labels were tidied.")
+        findings.remark(f"Blanks or Unicode forms of {number_of(blanks, 'label')} were tidied.")
 
 
 def _same_numbers(found: Sequence[tuple[int, str]]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import WrittenLabels, label_key
@@ -50,7 +51,7 @@ def output_names(
         if numbers:
             findings.remark(
                 f"The labels {_list(names)} are not numbered from 0 without a gap, so they are "
-                f"taken for names of {len(names)} classes."
+                f"taken for names of {number_of(len(names), 'class', 'classes')}."
             )
         if "-1" in names:
             findings.remark(
@@ -70,8 +71,9 @@ def output_names(
         )
     missing = numbers[-1] + 1 - len(numbers)
     findings.remark(
-        f"Labels are the numbers of the network's outputs here; of 0 to {numbers[-1]}, {missing} "
-        f"do not occur ({_list(names)} do). If they are counted from 1, name them under labels."
+        f"Labels are the numbers of the network's outputs here; of 0 to {numbers[-1]}, "
+        f"{number_of(missing, 'does', 'do')} not occur ({_list(names)} do). If they are "
+        f"counted from 1, name them under labels."
     )
     return ()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from f2l_fed.core.wording import file_fault
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.errors import DataError
 
@@ -101,10 +102,10 @@ def picture_facts(path: Path) -> PictureFacts | None:
             )
     except UnidentifiedImageError:
         if is_image_name(path):
-            raise _damaged("UnidentifiedImageError") from None
+            raise _damaged("not an image inside") from None
         return None
     except DAMAGED as error:
-        raise _damaged(type(error).__name__) from error
+        raise _damaged(_fault(error)) from error
 
 
 def read_pixels(
@@ -134,7 +135,7 @@ def read_pixels(
                 upright = ImageOps.fit(upright, size, Image.Resampling.BILINEAR)
             pixels = np.asarray(upright)
     except DAMAGED as error:
-        raise _damaged(type(error).__name__) from error
+        raise _damaged(_fault(error)) from error
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
@@ -192,7 +193,16 @@ def _is_grey_palette(image: Image.Image) -> bool:
     return bool((colours == colours[:, :1]).all())
 
 
-def _damaged(kind: str) -> DataError:
+def _fault(error: Exception) -> str:
+    """The fault of an image file in words; Pillow's own are about its inner workings."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels"
+    if isinstance(error, EOFError) or "truncated" in str(error):
+        return "cut off"
+    return file_fault(error)
+
+
+def _damaged(fault: str) -> DataError:
     return DataError(
-        "images can't be read", got=kind, remedy="Repair or remove them; save them as JPEG or PNG."
+        "images can't be read", got=fault, remedy="Repair or remove them; save them as JPEG or PNG."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.readers.arrays import examples_of_arrays, read_npz
 from f2l_fed.data.readers.config import ReadingConfig
@@ -148,7 +149,8 @@ def without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) ->
             remedy="Fill them in, or choose another treatment of gaps under [data].",
         )
         return raw
-    findings.remark(f"{rows.size} rows with missing values are left out.")
+    gone = number_of(rows.size, "row with missing values is", "rows with missing values are")
+    findings.remark(f"{gone} left out.")
     return raw.take(np.setdiff1d(np.arange(len(raw)), rows))
 
 
@@ -160,7 +162,7 @@ def _labelled(raw: RawExamples, findings: Findings) -> RawExamples:
         raise DataError("no example has a label", where=raw.where)
     if bare.size:
         findings.remark(
-            f"{bare.size} examples without a label are left out, the first at "
-            f"{raw.places[int(bare[0])]}."
+            f"{number_of(bare.size, 'example without a label is', 'examples without a label are')} "
+            f"left out, the first at {raw.places[int(bare[0])]}."
         )
     return raw.take(np.flatnonzero(raw.labels.codes >= 0))

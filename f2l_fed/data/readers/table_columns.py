@@ -57,8 +57,7 @@ def read_column(
         kind = kind.value_type
         column = column.cast(kind)
     if types.is_null(kind):
-        findings.remark(f"Column {name!r} is empty and left out.")
-        return (Column(name=name), np.full(len(column), np.nan)) if forced else None
+        return _empty(name, len(column), findings, forced=forced)
     if types.is_temporal(kind):
         _leave_out(name, "dates or times", findings)
         return None
@@ -86,6 +85,17 @@ def read_column(
     return Column(name=name), _finite(name, values, table.places, findings)
 
 
+def _empty(
+    name: str, rows: int, findings: Findings, *, forced: bool
+) -> tuple[Column, AnyArray] | None:
+    """An empty column, whose values are missing where it has to be a feature."""
+    if forced:
+        findings.remark_empty(name)
+        return Column(name=name), np.full(rows, np.nan)
+    findings.remark(f"Column {name!r} is empty and left out.")
+    return None
+
+
 def _finite(name: str, values: AnyArray, places: ExamplePlaces, findings: Findings) -> AnyArray:
     odd = np.flatnonzero(np.abs(values) > _LARGEST)
     if odd.size:
@@ -107,8 +117,7 @@ def _of_texts(
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     total = int(counts[known].sum())
     if not total:
-        findings.remark(f"Column {name!r} is empty and left out.")
-        return (Column(name=name), np.full(len(codes), np.nan)) if forced else None
+        return _empty(name, len(codes), findings, forced=forced)
     numbers, unit = np.full(len(texts), np.nan), ""
     if not texts_only:
         numbers, unit = _numbers(name, tidy, known, table, findings)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import IntArray
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.decimal_marks import MarkEvidence, decimal_mark
@@ -198,7 +199,8 @@ def read_text(
         numbers = np.setdiff1d(numbers, at)[: table.num_rows]
     kept = _not_empty(table)
     if told and len(kept) < table.num_rows:
-        findings.remark(f"{table.num_rows - len(kept)} empty rows are left out.")
+        gone = number_of(table.num_rows - len(kept), "empty row is", "empty rows are")
+        findings.remark(f"{gone} left out.")
     return table.take(kept), numbers[kept]
 
 

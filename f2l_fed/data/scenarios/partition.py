@@ -6,13 +6,20 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.dataset import Dataset
-from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.agreed_scales import Scales, ScalingConfig
+from f2l_fed.data.readers.config import AGREED, ReadingConfig
 from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.data.scenarios.config import SplitConfig, require_positive
 from f2l_fed.data.scenarios.pool import merge_datasets
 from f2l_fed.data.scenarios.registry import SCENARIOS
-from f2l_fed.data.scenarios.site_data import SiteData, prepare_site, settled_reading
+from f2l_fed.data.scenarios.site_data import (
+    SiteData,
+    agreed_reading,
+    prepare_site,
+    settled_reading,
+)
 from f2l_fed.data.scenarios.site_plan import Change, SitePlan
 from f2l_fed.errors import DataError, UsageError
 
@@ -71,6 +78,11 @@ class Partition:
     notes: tuple[str, ...] = ()
     changes: tuple[SiteChange, ...] = ()
 
+    @property
+    def agreed_scales(self) -> Scales:
+        """The scales of all sites; none where each has fitted its own."""
+        return self.reading.scales if self.reading.scale == AGREED else {}
+
     def after(self, rounds: int) -> dict[str, SiteData]:
         """The sites that are there after so many rounds, each as it is then, by name."""
         there = {site.name: site for site in self.sites}
@@ -93,6 +105,7 @@ def partition(
     seed: int,
     config: SplitConfig,
     reading: ReadingConfig = LIKE_SITES,
+    scaling: ScalingConfig | None = None,
 ) -> Partition:
     """Divides datasets among sites, some of them held out of all training.
 
@@ -107,6 +120,7 @@ def partition(
         seed: The run's seed; the same one gives the same partition.
         config: Settings of the split.
         reading: Settings of the data, for the sites' preprocessing.
+        scaling: How the training sites agree on scales; None where each site fits its own.
 
     Raises:
         UsageError: If the scenario is unknown or a count is not positive.
@@ -124,6 +138,8 @@ def partition(
     pool = merge_datasets(datasets)
     plan = SCENARIOS[scenario](pool, sites=sites, held_out=held_out, seed=seed, config=config)
     settled = settled_reading(pool, reading)
+    if scaling is not None and (scaling.sites or scaling.agreed):
+        settled = agreed_reading(plan.training, pool, settled, config, scaling)
     notes = list(plan.notes)
 
     def prepared(plans: Sequence[SitePlan], kind: str) -> tuple[SiteData, ...]:
@@ -184,7 +200,8 @@ def _note_small_sites(
             + f", or set split.minimum_examples below {least} for an experiment.",
         )
     if kept < count:
+        have, are = ("has", "is") if count - kept == 1 else ("have", "are")
         notes.append(
-            f"{count - kept} of {count} {kind} sites have fewer than {least} examples to learn "
-            "from and are left out, since a site's policy refuses with so few."
+            f"{count - kept} of {number_of(count, f'{kind} site')} {have} fewer than {least} "
+            f"examples to learn from and {are} left out, since a site's policy refuses with so few."
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from f2l_fed.data.array_checks import AnyArray, FloatArray, IntArray
-from f2l_fed.data.readers.config import ReadingConfig
+from f2l_fed.data.readers.agreed_scales import ScalingConfig, combined, own_figures
+from f2l_fed.data.readers.config import AGREED, ReadingConfig
 from f2l_fed.data.readers.division import kept_aside
 from f2l_fed.data.readers.encoding_fit import fit_encoding
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
@@ -17,8 +19,9 @@ from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.scenarios.config import SplitConfig
 from f2l_fed.data.scenarios.pool import Pool
 from f2l_fed.data.scenarios.site_plan import SitePlan
+from f2l_fed.errors import DataError
 
-__all__ = ["SiteData", "SiteFile", "prepare_site", "settled_reading"]
+__all__ = ["SiteData", "SiteFile", "agreed_reading", "prepare_site", "settled_reading"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,6 +99,44 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
     )
 
 
+def agreed_reading(
+    plans: Sequence[SitePlan],
+    pool: Pool,
+    reading: ReadingConfig,
+    config: SplitConfig,
+    scaling: ScalingConfig,
+) -> ReadingConfig:
+    """The settings of every site's data with the scales that the sites agree on, as real ones do.
+
+    Args:
+        plans: The training sites; the first ones of them tell their figures.
+        pool: All examples.
+        reading: Settings, from `settled_reading`.
+        config: Settings of the split.
+        scaling: How many sites tell theirs, or the scales.
+
+    Raises:
+        DataError: If there are too few sites, or no columns of numbers.
+    """
+    if scaling.agreed:
+        return replace(reading, scale=AGREED, scales=scaling.agreed)
+    figures = []
+    for plan in plans:
+        if len(plan.train) < config.minimum_examples:
+            continue
+        raw, _, train, _ = _divided(plan, pool, config, Findings(f"site {plan.name}"), trains=True)
+        if len(train) >= config.minimum_examples:
+            figures.append(own_figures(raw, train, reading))
+        if len(figures) == scaling.sites:
+            return replace(reading, scale=AGREED, scales=combined(figures))
+    raise DataError(
+        "fewer training sites than those that agree on scales",
+        where="scaling.sites",
+        expected=f"at most {len(figures)}",
+        got=str(scaling.sites),
+    )
+
+
 def prepare_site(
     plan: SitePlan, pool: Pool, reading: ReadingConfig, config: SplitConfig, *, trains: bool
 ) -> SiteData:
@@ -111,29 +152,12 @@ def prepare_site(
     Raises:
         DataError: If it can keep no example aside, or its examples can't be encoded.
     """
-    # A site that divides its examples itself has them in the order of the data.
-    first = np.sort(plan.train) if config.validation_fraction else plan.train
-    rows = np.concatenate([first, plan.test])
-    x = pool.x[rows] if plan.camera is None else plan.camera(pool.x[rows])
-    own_label = np.full(pool.classes, -1)
-    own_label[list(plan.classes)] = np.arange(len(plan.classes))
-    y = own_label[pool.y[rows]]
     findings = Findings(f"site {plan.name}")
-    groups = None if pool.together is None else pool.together[rows]
-    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None, groups=groups)
-    own, test = np.arange(len(plan.train)), np.arange(len(plan.train), len(rows))
-    train = own
-    if config.validation_fraction:
-        aside = kept_aside(
-            raw.take(own), y[own], config.validation_fraction, findings, site=plan.name
-        )
-        train = np.setdiff1d(own, aside)
-        if trains:
-            test = own[aside]
+    raw, y, train, test = _divided(plan, pool, config, findings, trains=trains)
     encoding = fit_encoding(raw, train, reading, findings)
     encoded = encoding.encode(raw, findings)
     findings.require_none()
-    cut = len(plan.train)
+    cut, x, groups = len(plan.train), raw.inputs, raw.groups
 
     def file(rows: slice) -> SiteFile:
         return SiteFile(x=x[rows], y=y[rows], groups=None if groups is None else groups[rows])
@@ -149,3 +173,28 @@ def prepare_site(
         own=file(slice(cut)),
         further=file(slice(cut, None)),
     )
+
+
+def _divided(
+    plan: SitePlan, pool: Pool, config: SplitConfig, findings: Findings, *, trains: bool
+) -> tuple[RawExamples, IntArray, IntArray, IntArray]:
+    """A site's examples and own labels, and its rows to learn from and to measure on."""
+    # A site that divides its examples itself has them in the order of the data.
+    first = np.sort(plan.train) if config.validation_fraction else plan.train
+    rows = np.concatenate([first, plan.test])
+    x = pool.x[rows] if plan.camera is None else plan.camera(pool.x[rows])
+    own_label = np.full(pool.classes, -1)
+    own_label[list(plan.classes)] = np.arange(len(plan.classes))
+    y = own_label[pool.y[rows]]
+    groups = None if pool.together is None else pool.together[rows]
+    raw = RawExamples(where=plan.name, inputs=x, columns=pool.columns, labels=None, groups=groups)
+    own, test = np.arange(len(plan.train)), np.arange(len(plan.train), len(rows))
+    train = own
+    if config.validation_fraction:
+        aside = kept_aside(
+            raw.take(own), y[own], config.validation_fraction, findings, site=plan.name
+        )
+        train = np.setdiff1d(own, aside)
+        if trains:
+            test = own[aside]
+    return raw, y, train, test

@@ -51,6 +51,10 @@ def another(key, value):
     match value:
         case bool():
             return not value, str(not value).lower()
+        case int() if key == "scaling.sites":
+            return 4, "4"
+        case dict():
+            return {"a": (1.0, 2.0)}, "{a = [1.0, 2]}"
         case int() if key == "split.ways":
             return 3, "3"
         case int():

@@ -16,7 +16,7 @@ from clients.daemon.status_page import page_html
 from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
 from clients.site.sent_log import REFUSAL, SentLog, utc_now
-from clients.site.site import open_site
+from clients.site.site import SiteFolder, open_site
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
@@ -117,7 +117,7 @@ def test_status_and_sent_show_what_has_happened(tmp_path, f2l_site):
     assert shown["total"]["bytes"] == shown["sent"][0]["bytes"]
     (change,) = shown["sent"][0]["changes"]
     table = f2l_site("sent", site).stdout
-    assert "1 messages" in table
+    assert "1 message, " in table
     assert f" {change:.4g} " in table
     status = json.loads(f2l_site("status", site, "--json").stdout)
     assert status["daemon"] is None
@@ -140,7 +140,7 @@ def test_entries_of_an_older_version_are_shown_without_norms(tmp_path, f2l_site)
     log.write_text(json.dumps({k: v for k, v in entry.items() if k not in ("norms", "changes")}))
     done = f2l_site("sent", site)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 messages" in done.stdout
+    assert "1 message, " in done.stdout
 
 
 def test_the_doctor_shows_one_page_without_data_and_secrets(tmp_path, f2l_site, monkeypatch):
@@ -258,6 +258,20 @@ def test_a_new_site_passes_its_own_check(tmp_path, f2l_site):
     done = f2l_site("check", tmp_path / "new/site.toml", "--target", "mlp")
     assert done.returncode == 0, done.stdout
     assert "Nothing is wrong." in done.stdout
+
+
+def test_a_new_site_takes_the_column_of_labels_and_the_size_of_images(tmp_path, f2l_site):
+    rows = "".join(f"{n},{n % 7},{'xy'[n % 2]}\n" for n in range(40))
+    (tmp_path / "t.csv").write_text(f"a,b,Ergebnis\n{rows}")
+    new = ("init", tmp_path / "new", "--name", "line-7", "--data", tmp_path / "t.csv")
+    wrong = f2l_site(*new, "--resize", "wide")
+    assert (wrong.returncode, (tmp_path / "new").exists()) == (2, False)
+    assert "--resize: not a size of images" in wrong.stderr
+    done = f2l_site(*new, "--label", "Ergebnis", "--resize", "64x48")
+    assert done.returncode == 0, done.stderr
+    config = SiteFolder.read(tmp_path / "new/site.toml").config
+    assert (config.data.label, config.data.resize) == ("Ergebnis", (64, 48))
+    assert "Nothing is wrong." in f2l_site("check", tmp_path / "new/site.toml").stdout
 
 
 def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):

@@ -222,10 +222,9 @@ def test_inputs_have_no_labels_whatever_their_columns_are_called(tmp_path, f2l_s
     site = site_on(tmp_path / "t.csv")
     trained(open_site(site), "mlp")
     (tmp_path / "new.csv").write_text("a,y\n1,0\n2,1\n")
-    arguments = ("predict", site, "--input", tmp_path / "new.csv")
-    done = f2l_site(*arguments, "--output", tmp_path / "out.csv")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(read(tmp_path / "out.csv")) == 2
+    output = tmp_path / "out.csv"
+    done = f2l_site("predict", site, "--input", tmp_path / "new.csv", "--output", output)
+    assert (done.returncode, done.stderr, len(read(output))) == (0, "", 2)
 
 
 @pytest.mark.parametrize("gaps", ["median", "leave-out", "refuse"])
@@ -239,7 +238,7 @@ def test_gaps_of_inputs_are_treated_as_the_settings_say(tmp_path, f2l_site, gaps
         assert "'Maß' (new.csv:6)" in done.stderr
         return
     assert len(read(tmp_path / "out.csv")) == (10 if gaps == "median" else 9)
-    words = "1 missing values of column 'Maß' are filled in" if gaps == "median" else "left out"
+    words = "In column 'Maß' 1 missing value is filled in" if gaps == "median" else "left out"
     assert words in done.stdout
 
 
@@ -251,9 +250,11 @@ def test_empty_rows_of_inputs_are_told_and_units_are_compared(tmp_path, f2l_site
     new = tmp_path / "new.csv"
     arguments = ("predict", site, "--input", new, "--output", tmp_path / "out.csv", "--force")
     new.write_text("a,b\n1 mm,1\n\n,\n2 mm,2\n")
-    done = f2l_site(*arguments)
-    assert "remark: 2 empty rows are left out" in done.stdout
+    assert "remark: 2 empty rows are left out" in f2l_site(*arguments).stdout
     assert [row["source"] for row in read(tmp_path / "out.csv")] == ["new.csv:2", "new.csv:5"]
+    new.write_text("a,b\n1 mm,\n2 mm,\n")
+    (told,) = (line for line in f2l_site(*arguments).stdout.splitlines() if "'b'" in line)
+    assert told == "remark: Column 'b' is empty, and all of its values count as missing."
     new.write_text("a,b\n1,1\n")
     assert "'a' are taken for 'mm'" in f2l_site(*arguments).stdout
     new.write_text("a,b\n1 cm,1\n")
@@ -284,7 +285,7 @@ def test_bad_rows_are_told_as_in_training(tmp_path, on_table, f2l_site):
     assert not (tmp_path / "out.csv").exists()
     new.write_text("Farbe;Maß\ngrün;1,5\nrot;1,5\n")
     done = f2l_site("predict", on_table, "--input", new, "--output", tmp_path / "out.csv")
-    assert "1 values of column 'Farbe' did not occur in training" in done.stdout
+    assert "1 value of column 'Farbe' did not occur in training" in done.stdout
 
 
 def test_evaluate_gives_accuracy_confusion_and_calibration(tmp_path, on_table, f2l_site):

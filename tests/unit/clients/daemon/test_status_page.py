@@ -71,7 +71,7 @@ def test_the_page_shows_the_status_and_what_has_left(tmp_path):
         "<td>too-few-examples</td>",
         "The last message was refused: the site has too few examples. Add examples, or lower "
         "[policy] minimum_examples in site.toml.</p>",
-        "1 messages",
+        "1 message",
     ):
         assert words in text, words
     assert "<script" not in text

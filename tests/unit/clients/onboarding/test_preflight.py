@@ -73,7 +73,7 @@ def test_imbalance_scale_and_missing_validation_are_remarked(tmp_path):
     path.write_text('name = "a"\ndata = "train.npz"\nlabels = "0, 1"')
     report = check(path)
     assert report.problems == ()
-    for part in ("1 training examples of '1' against 24", "1 have no validation", "Feature 2 of 2"):
+    for part in ("1 training example of '1' against 24", "1 has no validation", "Feature 2 of 2"):
         assert any(part in remark for remark in report.remarks), part
 
 

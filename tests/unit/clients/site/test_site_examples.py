@@ -32,7 +32,7 @@ def test_copies_are_kept_on_one_side_with_a_remark(tmp_path):
 def test_copies_with_different_labels_are_remarked(tmp_path):
     x = np.concatenate([RNG.random((30, 4)), np.ones((4, 4))])
     path = saved(tmp_path / "d.npz", x=x, y=np.arange(34) % 2)
-    one_remark(checked(path), "1 examples occur several times with different labels")
+    one_remark(checked(path), "1 example occurs several times with different labels")
 
 
 def test_copies_in_a_validation_file_or_folder_are_counted(tmp_path):

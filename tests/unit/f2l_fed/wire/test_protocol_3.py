@@ -318,7 +318,7 @@ KINDS = {"first-task": "task", "first-update": "update"}
 LATER = {
     **{"shared_labels": False, "nearest": False, "adapt": "all", "body_layout": ""},
     **{"episodic": None, "head": None, "body": None, "chain": (), "temperatures": ()},
-    **{"keep": 1, "shared": None, "frozen": None},
+    **{"keep": 1, "shared": None, "frozen": None, "scales": ""},
 }
 
 

@@ -20,6 +20,7 @@ from server.commands import task_options
 from server.commands.server import app
 from server.commands.task_options import TaskOptions
 from server.federation.folder import Federation
+from tests.support.checked_site import write_picture
 from tests.support.sites import digits_site
 
 
@@ -53,6 +54,24 @@ def test_shared_labels_are_named_in_the_order_that_is_given_or_found(tmp_path, d
     (tmp_path / "second").mkdir()
     config, _ = init(tmp_path / "second", "--like", str(data), "--labels", "ok,scratch,dent")
     assert (config.shared_labels, config.labels) == (True, ("ok", "scratch", "dent"))
+
+
+def test_photos_of_several_sizes_are_brought_to_one(tmp_path):
+    for number, size in enumerate([(8, 6), (20, 30), (9, 9)] * 2):
+        write_picture(tmp_path / f"photos/{'ab'[number % 2]}/{number}.png", size=size, mode="RGB")
+    photos = ("--like", str(tmp_path / "photos"))
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "fed"), *photos])
+    assert "init takes --resize 64,64" in str(done.exception)
+    config, said = init(tmp_path, *photos, "--resize", "16,12")
+    assert config.target.input_shape == (3, 12, 16)
+    assert "remark: 6 images were brought to 16x12 pixels" in said
+    for wrong in ("16,12,3", "wide", "0", "-4"):
+        done = CliRunner().invoke(
+            app, ["init", str(tmp_path / "other"), *photos, "--resize", wrong]
+        )
+        assert "--resize: not a size of images" in str(done.exception)
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "other"), "--resize", "16"])
+    assert "--resize: there are no examples to take it of" in str(done.exception)
 
 
 def test_numbers_are_no_names(tmp_path):

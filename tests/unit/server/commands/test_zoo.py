@@ -84,7 +84,7 @@ def test_texts_of_a_foreign_zoo_reach_no_terminal_as_commands(path: Path):
 
 def test_an_exported_network_is_imported_once(filled: Path | str, tmp_path: Path):
     out = tmp_path / "out"
-    assert call("export", filled, out, "--parent", "00001", "--context") == f"1 networks in {out}\n"
+    assert call("export", filled, out, "--parent", "00001", "--context") == f"1 network in {out}\n"
     (file,) = out.iterdir()
     assert call("import", filled, file, "--site", "c", "--round", 2) == "commit 4\n"
     assert call("import", filled, file, "--site", "c", "--round", 2) == "the zoo has it already\n"

@@ -27,7 +27,7 @@ def test_texts_of_sites_are_shown_literally():
     view = RoundView()
     view.take({"event": events.SITE_REJECTED, "site": HOSTILE, "reason": HOSTILE, "round": 1})
     view.take({"event": events.ROUND_FAILED, "reason": HOSTILE, "round": 1})
-    text = shown(view.table())
+    text = shown(view.shown())
     assert text.count("[/red] [bold]x[/]") == 3
 
 
@@ -37,10 +37,18 @@ def test_a_site_that_failed_at_the_check_in_goes_by_its_name_and_a_remark_is_see
     view.take({**failed, "site": "north", "code": "unable"})
     view.take({**failed, "node": "8"})
     view.take({"event": events.ROUND_STARTED, "round": 1, "sites": 2, "remark": "few sites"})
-    text = shown(view.table())
+    text = shown(view.shown())
     assert "north   can't take part  too few classes" in text
     assert "node 8  failed" in text
     assert "few sites" in text
+
+
+def test_a_long_title_is_not_broken_in_the_width_of_the_table():
+    view = RoundView()
+    view.take({"event": events.ROUND_FAILED, "round": 1, "reason": "for want of sites " * 5})
+    view.take({"event": events.SITE_REJECTED, "site": "a", "reason": "late", "round": 1})
+    assert shown(view.shown()).splitlines()[0].startswith("round 1 failed: for want of sites for")
+    assert len(shown(view.shown()).splitlines()) == 3
 
 
 def test_the_progress_shows_them_literally_too():

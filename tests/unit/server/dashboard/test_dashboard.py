@@ -17,10 +17,13 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from f2l_fed import events
+from f2l_fed.admission.verdict import REASONS
 from f2l_fed.errors import UsageError
 from f2l_fed.events import EventLog
+from f2l_fed.wire.refusals import CATALOGUE
 from server.dashboard import create_app, serve_dashboard
 from server.dashboard.state import read_view
+from server.rounds.journal import Journal, JournalEntry
 from tests.support.waiting import PATIENCE_S
 
 
@@ -158,6 +161,40 @@ def test_quarantined_sites_are_shown_with_the_rejected_ones(workdir):
     write_round(workdir, 3, quarantined={"site-7": "a copy"})
     assert len(read_view(workdir).rounds[0]["rejected"]) == 2
     assert "in quarantine: a copy: site-7" in shown(workdir)
+
+
+def test_each_site_is_shown_with_what_its_operator_can_do(workdir):
+    (workdir / "registry").mkdir()
+    for name, state in {"site-0": "active", "site-9": "invited", "gone": "removed"}.items():
+        (workdir / f"registry/{name}.json").write_text(json.dumps({"state": state}))
+    (workdir / "registry/odd.json").write_text("{")
+    for number, entries in {
+        1: [("site-0", "unable", "data-unusable"), ("site-2", "accepted", "")],
+        2: [
+            ("site-0", "accepted", ""),
+            ("site-1", "unable", "scales-not-agreed"),
+            ("site-2", "admission", "not-finite"),
+            ("<b>", "silent", ""),
+        ],
+    }.items():
+        for site, code, finding in entries:
+            entry = JournalEntry(site=site, code=code, finding=finding, reason="as told")
+            Journal.of(workdir / "rounds", number).append(entry)
+    view = read_view(workdir)
+    assert [site.name for site in view.sites] == ["<b>", "site-1", "site-2", "site-0", "site-9"]
+    silent, refused, rejected, accepted, invited = view.sites
+    assert (silent.end, silent.remedy) == ("no answer", CATALOGUE["silent"].remedy)
+    assert (refused.end, refused.round, refused.accepted) == ("refused", 2, 2)
+    assert refused.remedy == CATALOGUE["scales-not-agreed"].remedy
+    assert rejected.reason == f"{CATALOGUE['admission'].text}: {REASONS['not-finite']}"
+    assert (accepted.end, accepted.reason, accepted.remedy) == ("accepted", "", "")
+    assert (invited.state, invited.end) == ("invited", "")
+    assert view.unreadable == ("registry/odd.json",)
+    page = shown(workdir)
+    assert "run f2l-site data scales" in page
+    assert "has not registered yet" in page
+    assert "<b>" not in page.partition("<h2>Sites</h2>")[2].partition("<h2>Releases</h2>")[0]
+    assert "gone" not in page
 
 
 def test_damaged_files_are_named_and_the_rest_is_shown(workdir):

@@ -161,12 +161,12 @@ def test_what_file_managers_leave_behind_does_not_matter(tmp_path):
     report = checked(tmp_path)
     assert (report.problems, report.train + report.validation) == ((), 16)
     write_picture(tmp_path / "beside.png")
-    one_remark(checked(tmp_path), "1 images beside the class folders", "beside.png")
+    one_remark(checked(tmp_path), "1 image beside the class folders", "beside.png")
     (tmp_path / "ok/manual.pdf").write_bytes(b"%PDF-1.4")
-    one_remark(checked(tmp_path), "1 files are no images", "ok/manual.pdf")
+    one_remark(checked(tmp_path), "1 file is no image", "ok/manual.pdf")
     (tmp_path / "ok/manual.pdf").unlink()
     (tmp_path / "ok/notes.txt").write_text("x")
-    one_remark(checked(tmp_path), "1 files are no images", "ok/notes.txt")
+    one_remark(checked(tmp_path), "1 file is no image", "ok/notes.txt")
 
 
 def test_all_bad_images_are_counted_and_the_first_are_named(tmp_path):
@@ -193,7 +193,16 @@ def test_a_truncated_image_with_a_sound_head_is_told(tmp_path):
     write_picture(tmp_path / "ok/large.png", size=(8, 6))
     large = (tmp_path / "ok/large.png").read_bytes()
     (tmp_path / "ok/large.png").write_bytes(large[: len(large) - 60])
-    assert "ok/large.png" in one_problem(checked(tmp_path), "images can't be read")
+    one_problem(checked(tmp_path), "images can't be read", "ok/large.png (cut off)")
+    # Together with what else is wrong.
+    write_picture(tmp_path / "ok/tall.png", size=(6, 8))
+    (tmp_path / "ok/empty.png").write_bytes(b"")
+    report = checked(tmp_path)
+    one_problem(report, "different sizes", "2 in all")
+    bad = one_problem(report, "images can't be read", "2 in all")
+    assert "ok/large.png (cut off)" in bad
+    assert "ok/empty.png (not an image inside)" in bad
+    assert len(report.problems) == 2
 
 
 def test_photos_with_a_preview_inside_are_single_images(tmp_path):

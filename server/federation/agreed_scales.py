@@ -1,0 +1,131 @@
+"""The scales of a federation: the figures of its sites, and what they have come to, for good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.locks import locked
+from f2l_fed.core.private_files import private_folder
+from f2l_fed.data.readers.agreed_scales import Scales, ScalingConfig, are_scales, combined
+from f2l_fed.errors import ConfigError, UsageError, WireError
+
+SCALES_FILE = "scales.json"
+"""Name of the file with the scales that sites have agreed on, in the federation's folder."""
+
+_FIGURES = "scales"
+"""Folder of the sites' figures until then."""
+
+_LOCK = "scales.lock"
+
+
+def agreed_scales(root: Path, config: ScalingConfig) -> Scales:
+    """The scales of all sites, by column; none where each fits its own, or they are not agreed yet.
+
+    Args:
+        root: The federation's folder.
+        config: Its settings.
+
+    Raises:
+        ConfigError: If the file with them is damaged.
+    """
+    if config.agreed or not config.sites:
+        return config.agreed
+    path = root / SCALES_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        scales = _scales_of(values)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, WireError) as error:
+        raise ConfigError(
+            "the scales that sites have agreed on can't be read",
+            where=str(path),
+            remedy="Restore the file from a backup; every site has it too, in its state folder.",
+        ) from error
+    return scales
+
+
+def require_agreed(root: Path, config: ScalingConfig, sites: Collection[str]) -> None:
+    """Raises UsageError if sites are to agree on scales and have not yet.
+
+    Args:
+        root: The federation's folder.
+        config: Its settings.
+        sites: Names of the registered sites.
+    """
+    if config.sites and not agreed_scales(root, config):
+        told = _told(root, sites)
+        raise UsageError(
+            "the sites have not agreed on scales yet",
+            where="scaling.sites",
+            expected=f"the figures of {config.sites} sites",
+            got=f"those of {len(told)}{': ' + ', '.join(told) if told else ''}",
+            remedy="Let the others run f2l-site data scales, or lower scaling.sites in "
+            "federation.toml; with 0 each site fits its own.",
+        )
+
+
+def take_figures(
+    root: Path, config: ScalingConfig, site: str, values: Any, sites: Collection[str]
+) -> int:
+    """Takes a site's figures; those of enough sites are combined at once, and then removed.
+
+    Args:
+        root: The federation's folder.
+        config: Its settings.
+        site: Name of the site, authenticated.
+        values: What it has posted.
+        sites: Names of the registered sites; figures of others don't count.
+
+    Returns:
+        The number of sites that have told theirs.
+
+    Raises:
+        WireError: If these are no figures.
+        UsageError: If this federation agrees on no scales.
+        DataError: If the figures of enough sites have no column in common.
+    """
+    if not config.sites or config.agreed:
+        raise UsageError("the sites of this federation are not asked for scales")
+    figures = _scales_of(values.get("figures") if isinstance(values, Mapping) else None)
+    with locked(root / _LOCK):
+        if (root / SCALES_FILE).exists():
+            return config.sites
+        folder = root / _FIGURES
+        private_folder(folder)
+        _write(folder / f"{site}.json", figures)
+        told = _told(root, sites)
+        if len(told) >= config.sites:
+            each = [_scales_of(json.loads((folder / f"{name}.json").read_text())) for name in told]
+            _write(root / SCALES_FILE, combined(each))
+            shutil.rmtree(folder)
+    return len(told)
+
+
+def _told(root: Path, sites: Collection[str]) -> list[str]:
+    names = {path.stem for path in (root / _FIGURES).glob("*.json")}
+    return sorted(names & set(sites))
+
+
+def _write(path: Path, scales: Scales) -> None:
+    text = json.dumps({name: list(pair) for name, pair in scales.items()}, ensure_ascii=False)
+    write_atomically(path, text + "\n", mode=0o600)
+
+
+def _scales_of(values: Any) -> Scales:
+    """Scales from plain values; raises WireError for anything else."""
+    if not isinstance(values, Mapping):
+        raise WireError("no figures of columns", expected="mean and spread by column")
+    pairs = all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(n) in (int, float) for n in pair)
+        for pair in values.values()
+    )
+    scales = {str(name): tuple(map(float, pair)) for name, pair in values.items()} if pairs else {}
+    if not scales or not are_scales(scales, constant=True):
+        raise WireError("no figures of columns", expected="mean and spread by column, finite")
+    return scales
