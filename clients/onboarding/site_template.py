@@ -54,7 +54,7 @@ label = {label}
 ignore = []
 group = ""
 # For a backbone that takes texts: their column, and the length in bytes to which all are brought.
-text = ""
+text = {text}
 text_bytes = 512
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
@@ -162,6 +162,7 @@ def register_site(
     data: Path,
     *,
     label: str = "",
+    text: str = "",
     resize: tuple[int, ...] = (),
 ) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
@@ -171,6 +172,7 @@ def register_site(
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
         label: Their column of labels; "" where it is found out.
+        text: Their column of texts that are the inputs; "" for none.
         resize: Width and height that their images get; none keeps their own.
 
     Returns:
@@ -193,6 +195,7 @@ def register_site(
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
         label=label,
+        text=text,
         resize=resize,
         scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
@@ -210,6 +213,7 @@ def create_site(
     features: tuple[str, ...] = (),
     scale: str = STANDARD,
     label: str = "",
+    text: str = "",
     resize: tuple[int, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
@@ -225,6 +229,7 @@ def create_site(
         features: The names of a table's features in order, likewise; empty where not agreed.
         scale: Scaling of numbers.
         label: Column of labels; "" where it is found out.
+        text: Column of texts that are the inputs; "" for none.
         resize: Width and height that images get; none keeps their own.
 
     Returns:
@@ -252,6 +257,7 @@ def create_site(
         "labels": labels,
         "scale": scale,
         "label": label,
+        "text": text,
         "resize": resize,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clients.site.site import SiteFolder
 from clients.site.site_examples import SiteExamples, read_site_examples
-from f2l_fed.data.text_bytes import texts_of
+from f2l_fed.core.text_bytes import texts_of
 
 SHOWN = 10
 """Number of examples in a preview."""

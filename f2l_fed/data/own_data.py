@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.core.text_bytes import bytes_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
@@ -20,7 +21,6 @@ from f2l_fed.data.readers.matching import match_columns
 from f2l_fed.data.readers.numbering import number_labels
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
 from f2l_fed.data.readers.reading import no_texts, read_raw, table_parts
-from f2l_fed.data.text_bytes import bytes_of
 from f2l_fed.errors import DataError
 
 __all__ = ["read_pool", "read_public", "read_sites"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f2l_fed.data.text_bytes import texts_of
+from f2l_fed.core.text_bytes import texts_of
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.backbone_file import BackboneFacts
 from f2l_fed.targets.inspection import told

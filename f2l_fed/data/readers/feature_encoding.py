@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.text_bytes import bytes_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, FloatArray
 from f2l_fed.data.readers.files import MOST_VALUES
 from f2l_fed.data.readers.findings import SHOWN, Findings
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
-from f2l_fed.data.text_bytes import bytes_of
 from f2l_fed.errors import ConfigError, DataError
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from f2l_fed.core.text_bytes import cut_text, normal_text
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import Column
 from f2l_fed.data.readers.table_columns import text_column_codes
 from f2l_fed.data.readers.table_files import RawTable
 from f2l_fed.data.readers.text_rows import GAP_TEXTS
-from f2l_fed.data.text_bytes import cut_text, normal_text
 
 _GAPS = {text.casefold() for text in GAP_TEXTS}
 

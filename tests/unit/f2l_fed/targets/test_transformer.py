@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from f2l_fed.data.text_bytes import bytes_of
+from f2l_fed.core.text_bytes import bytes_of
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.backbone import Backbone, InstalledBackbone
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from f2l_fed.core.text_bytes import texts_of
 from f2l_fed.data.own_data import read_pool, read_public, read_sites
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.encoding_fit import fit_encoding
@@ -12,7 +13,6 @@ from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.inputs import read_inputs
 from f2l_fed.data.readers.reading import read_raw
-from f2l_fed.data.text_bytes import texts_of
 from f2l_fed.errors import ConfigError, DataError
 
 CONFIG = ReadingConfig(text="note", label="kind", text_bytes=16)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-
-from f2l_fed.data.array_checks import AnyArray, FloatArray
+from numpy.typing import NDArray
 
 _NONE = "\0"
 """The byte that fills a row up, which no text has."""
@@ -34,7 +34,7 @@ def cut_text(text: str, length: int) -> str:
     return text.encode()[:length].decode(errors="ignore").rstrip()
 
 
-def bytes_of(texts: Sequence[str], length: int) -> FloatArray:
+def bytes_of(texts: Sequence[str], length: int) -> NDArray[np.float32]:
     """Texts as rows of bytes.
 
     Args:
@@ -48,7 +48,7 @@ def bytes_of(texts: Sequence[str], length: int) -> FloatArray:
     return np.frombuffer(rows, np.uint8).reshape(len(texts), length).astype(np.float32)
 
 
-def texts_of(rows: AnyArray) -> list[str]:
+def texts_of(rows: NDArray[Any]) -> list[str]:
     """The texts of rows of bytes.
 
     Args:

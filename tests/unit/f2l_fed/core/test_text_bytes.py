@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f2l_fed.data.text_bytes import bytes_of, cut_text, normal_text, texts_of
+from f2l_fed.core.text_bytes import bytes_of, cut_text, normal_text, texts_of
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.integers(1, 40))
