@@ -7,7 +7,6 @@ downloaded, no code in it is run, and weights are read from safetensors alone.
 from __future__ import annotations
 
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,8 @@ def transformer(folder: Path, *, weights: bool, where: str) -> Transformer:
             remedy="Name a folder of this machine; nothing is downloaded.",
         )
     try:
-        package, tokenizers = import_module("transformers"), import_module("tokenizers")
+        import tokenizers
+        import transformers
     except ImportError as error:
         raise TargetError(
             "the package transformers is not installed",
@@ -135,7 +135,7 @@ def transformer(folder: Path, *, weights: bool, where: str) -> Transformer:
     try:
         content = (folder / _TOKENIZER).read_bytes()
         tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        model = _weighed(package, folder) if weights else _bare(package, folder)
+        model = _weighed(transformers, folder) if weights else _bare(transformers, folder)
     except TargetError:
         raise
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from f2l_fed.core.text_bytes import cut_text, normal_text
+from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import Column
@@ -42,8 +43,8 @@ def read_free_texts(
     longer = np.array([len(a) < len(b) for a, b in zip(cut, texts, strict=True)], bool)
     if count := int(counts[known & longer].sum()):
         findings.remark(
-            f"{count} texts in column {name!r} are longer than {length} bytes and are cut: "
-            "text_bytes under [data] is their length, the same at all sites."
+            f"{number_of(count, 'text')} in column {name!r} longer than {length} bytes: the rest "
+            "is cut off; text_bytes under [data] is the length, the same at all sites."
         )
     values = tuple(sorted({text for text, told in zip(cut, known, strict=True) if told}))
     place = {text: float(number) for number, text in enumerate(values)}

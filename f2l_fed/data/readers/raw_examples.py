@@ -62,7 +62,7 @@ class Column:
     free: bool = False
 
     def key(self, text: str) -> str:
-        """What two of its texts have in common that count as one."""
+        """The text by which two spellings count as one of its texts."""
         return text if self.free else label_key(text)
 
 

@@ -56,7 +56,9 @@ def test_longer_texts_are_cut_and_counted(tmp_path):
     raw, _, x = encoded(table(tmp_path / "t.csv", rows))
     assert texts_of(x) == ["ä" * 8, "€" * 5, "ä" * 8]
     assert raw.inputs[0] == raw.inputs[2]
-    assert any(remark.startswith("3 texts in column 'note' are longer") for remark in raw.remarks)
+    assert any(
+        remark.startswith("3 texts in column 'note' longer than 16 bytes") for remark in raw.remarks
+    )
 
 
 def test_rows_without_a_text_are_left_out_or_refused(tmp_path):
@@ -103,7 +105,7 @@ def test_texts_of_several_sites_stay_apart_by_case(tmp_path):
     assert dataset.columns[0].values == ("007", "BÄUME", "Bäume", "bäume")
     pool, remarks = read_pool(paths[0], CONFIG)
     assert pool.x.shape == (4, 1)
-    assert "1 exact copies of other examples are left out." in remarks
+    assert "1 exact copy of another example is left out." in remarks
 
 
 def test_public_texts_need_no_labels(tmp_path):
