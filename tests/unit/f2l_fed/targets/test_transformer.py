@@ -133,6 +133,11 @@ def test_a_folder_that_is_not_there_is_told_without_any_package(tmp_path):
         backbone_network(f"hf:{tmp_path}")
 
 
+def test_the_digest_of_other_backbones_says_nothing_of_texts():
+    known = {"cut", "features", "input_shape", "mean", "resize", "std"}
+    assert json.loads(FACTS.text).keys() == known
+
+
 def test_a_network_of_pictures_takes_no_texts():
     facts = replace(FACTS, tokens=TOKENS, tokenizer="0" * 64)
     with pytest.raises(TargetError, match="takes no texts"):
