@@ -25,14 +25,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from f2l_fed.config import load_config
@@ -43,8 +42,9 @@ from f2l_fed.evaluation.baselines.baseline import CommonWork, TrainingSite
 from f2l_fed.evaluation.summary import half_width
 from f2l_fed.local_training.logistic_head import logistic_head, rows, with_ones
 from f2l_fed.local_training.temperature import temperature_of
-from f2l_fed.targets import Target
+from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.frozen_part import FrozenPart
 from tests.benchmarks.common import side_by_side, write_json
 from tests.benchmarks.own_method import release_on
 
@@ -249,7 +249,7 @@ def job(setting: Setting, seed: int) -> dict[str, list[dict[str, float]]]:
     rng = generator_for("pretrained heads", seed, "division")
     data = Features(setting.features, rng, fixed=setting.fixed)
     width, most = data.x.shape[1], setting.most
-    body = Body.of(Target.of("linear", partial(nn.Linear, width, most), (width,), most))
+    body = Body.of(build_target("adapter", (width,), most, FrozenPart("0" * 64, width)))
     work = CommonWork(
         lineage=config.lineage,
         body=body,
