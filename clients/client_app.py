@@ -16,7 +16,8 @@ from flwr.clientapp import ClientApp
 from clients.onboarding.scale_requests import with_scales_of_server
 from clients.site import limits
 from clients.site.sent_log import REFUSAL, utc_now
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from clients.training.outgoing import OutgoingMessage, probe_message, update_message
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.errors import ConfigError, F2LError, PolicyRefusal

@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Installs F2L-Fed and runs a whole federation on real images on this machine.
-# Arguments are passed on to `f2l-admin simulate`, for instance --rounds 5 or --out DIR.
+# Arguments are passed on to `f2l-admin simulate`, for instance --rounds 5 or --out DIR. With
+# --backbone first, heads on a pretrained network are generated: see deploy/backbone/demo.sh.
+if [ "${1:-}" = --backbone ]; then
+  exec bash "$(dirname "${BASH_SOURCE[0]}")/backbone/demo.sh" "${@:2}"
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh" demo
 
 data=mnist5k

@@ -30,6 +30,7 @@ from f2l_fed.generator.config import (
     AggregateConfig,
     CandidatesConfig,
     GeneratorConfig,
+    ReleaseConfig,
     SampleConfig,
 )
 from f2l_fed.local_training.config import (
@@ -165,6 +166,7 @@ class FederationConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
     admission: AdmissionConfig = field(default_factory=AdmissionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     round: RoundConfig = field(default_factory=RoundConfig)

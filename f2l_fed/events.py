@@ -32,6 +32,7 @@ SITE_ENROLLED = "site.enrolled"
 SITE_RENEWED = "site.renewed"
 SITE_REMOVED = "site.removed"
 SITE_SERVED = "site.served"
+RELEASE_FETCHED = "release.fetched"
 SITE_CHANGED = "site.changed"
 
 _FORMER_NAMES = {"release.held": RELEASE_REJECTED}

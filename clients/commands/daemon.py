@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +20,7 @@ def run(site_file: SiteFile) -> None:
     """Answer the server's tasks until stopped (SIGTERM, Ctrl-C)."""
     from clients.daemon.status import LOG
     from clients.daemon.supervisor import run as run_daemon
-    from clients.onboarding.preflight import check as check_site
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     site = SiteFolder.read(site_file)
 
@@ -26,30 +28,43 @@ def run(site_file: SiteFile) -> None:
         say(f"site {site.config.name} answers {site.server.address} until Ctrl-C")
         say(f"its log is {site.state / LOG}")
         # The daemon runs all the same: a problem may pass, such as a share not mounted yet.
-        for problem in check_site(site_file, connect=False).problems:
+        for problem in _problems(site_file):
             err.print(f"problem: {problem}", highlight=False, markup=False, soft_wrap=True)
 
     run_daemon(site_file, begun=begun)
     say("ended: the site answers nothing until f2l-site run starts it again")
 
 
+def _problems(site_file: Path) -> list[str]:
+    """The problems that a check finds, in a process of its own.
+
+    So the daemon never needs the memory that reading examples takes.
+    """
+    command = [sys.executable, "-m", "clients.cli", "check", "--offline", "--json", str(site_file)]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        problems: list[str] = json.loads(found.stdout)["problems"]
+    except ValueError:
+        return []
+    return problems
+
+
 def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Show the daemon, the latest message and the site's network."""
     from clients.daemon.status import read_status
-    from clients.onboarding.preflight import state_problem
     from clients.onboarding.server_connection import (
         connection_problems,
         federation_facts,
         last_task,
     )
-    from clients.site.model_store import load_model
+    from clients.site.model_facts import load_facts
     from clients.site.sent_log import budget_text, latest_refusal, utc_now
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder, state_problem
 
     site = SiteFolder.read(site_file)
     budget = site.budget
     spent = budget.spent() if budget else None
-    daemon, model, entries = read_status(site.state), load_model(site.state), site.sent.entries()
+    daemon, model, entries = read_status(site.state), load_facts(site.state), site.sent.entries()
     problem = state_problem(site.state)
     if not problem and daemon and daemon.state == "running":
         # A SuperNode that can't reach the server tries again for ever, and counts as running.
@@ -66,7 +81,7 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
             "refusal": asdict(refusal) if refusal else None,
             "last_task": last,
             "budget": spent,
-            "model": asdict(model.facts) if model else None,
+            "model": asdict(model) if model else None,
         }
         print(json.dumps(shown, indent=1))
         return
@@ -93,11 +108,10 @@ def status(site_file: SiteFile, as_json: AsJson = False) -> None:
     if model is None:
         table.add_row("network", "none yet")
     else:
-        facts = model.facts
-        target = plain(facts.target)
-        table.add_row("network", f"{target}, {plain(facts.origin)}, {facts.time}")
-        before, after = facts.accuracy_before, facts.accuracy
-        steps = number_of(facts.steps, "step")
+        target = plain(model.target)
+        table.add_row("network", f"{target}, {plain(model.origin)}, {model.time}")
+        before, after = model.accuracy_before, model.accuracy
+        steps = number_of(model.steps, "step")
         table.add_row("accuracy", f"{before:.3f} before, {after:.3f} after {steps}")
     out.print(table)
 
@@ -113,7 +127,7 @@ def sent(
     the way from the start to the fine-tuned network.
     """
     from clients.site.sent_log import budget_text, norm_texts, work_texts
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     entries = SiteFolder.read(site_file).sent.entries()
     total = sum(entry["bytes"] for entry in entries)

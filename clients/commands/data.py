@@ -22,7 +22,7 @@ data = typer.Typer(
 def show_preview(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Show ten examples, the balance of classes, the split, and what was converted."""
     from clients.site.preview import example_text, picture_text, preview
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     shown = preview(SiteFolder.read(site_file))
     if as_json:
@@ -67,7 +67,7 @@ def agree_on_scales(site_file: SiteFile) -> None:
     """
     from clients.onboarding.scale_requests import take_scales, tell_scales
     from clients.site.sent_log import utc_now
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.data.readers.config import AGREED
     from f2l_fed.wire.refusals import reason_of
 

@@ -13,7 +13,7 @@ from clients.commands.console import SiteFile
 from f2l_fed.errors import F2LError
 
 if TYPE_CHECKING:
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.core.support_page import Section
 
 _LAST_REFUSALS = 3
@@ -24,7 +24,7 @@ def doctor(site_file: SiteFile) -> None:
 
     The examples are not read: f2l-site check tells about them.
     """
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.core.machine_facts import proxy_section, room_section, version_section
     from f2l_fed.core.support_page import Section, page_text
 
@@ -50,19 +50,19 @@ def doctor(site_file: SiteFile) -> None:
 
 
 def _site(site: SiteFolder, now: datetime, problems: list[str]) -> Iterator[Section]:  # noqa: ARG001
-    from clients.onboarding.preflight import state_problem
-    from clients.site.model_store import load_model
+    from clients.site.model_facts import load_facts
     from clients.site.sent_log import REFUSAL, budget_text
+    from clients.site.site_folder import state_problem
     from f2l_fed.core.support_page import Section
     from f2l_fed.wire.refusals import told
 
     if problem := state_problem(site.state):
         problems.append(problem)
-    entries, model = site.sent.entries(), load_model(site.state)
+    entries, model = site.sent.entries(), load_facts(site.state)
     rows = [
         ("name", site.config.name),
         ("last sent", f"{entries[-1]['kind']}, {entries[-1]['time']}" if entries else "nothing"),
-        ("network", f"{model.facts.origin}, {model.facts.time}" if model else "none yet"),
+        ("network", f"{model.origin}, {model.time}" if model else "none yet"),
     ]
     if site.budget is not None:
         rows.append(("privacy budget", budget_text(site.budget.spent())))

@@ -43,6 +43,13 @@ def init(
         str,
         typer.Option(help="Compare the kit with the administrator's fingerprint."),
     ] = "",
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="NETWORK",
+            help="Run this code for the kit's backbone: module:factory or timm:NAME.",
+        ),
+    ] = "",
 ) -> None:
     """Register the site with its kit, once, and write a commented site.toml."""
     from clients.onboarding.kit import read_kit
@@ -74,10 +81,20 @@ def init(
         if not sys.stdin.isatty():
             raise UsageError("the option is missing", where="--data", expected="a file or a folder")
         data = Path(typer.prompt("Labelled examples (a file or a folder)")).expanduser()
+    if network and not (read and read.backbone):
+        raise UsageError(
+            "the kit has no backbone, whose network could be named",
+            where="--network",
+            remedy="Name file and network under [backbone] in site.toml.",
+        )
     size = sizes_of(resize, "--resize")
     if read:
-        path, agreement = register_site(read, into, data, label=label, text=text, resize=size)
+        path, agreement = register_site(
+            read, kit, into, data, network=network, label=label, text=text, resize=size
+        )
         say("registered; the kit is used up and can be deleted")
+        if read.backbone and not network:
+            say(f"its backbone is in {path.parent}: name the code that takes it in [backbone]")
         if agreement:
             say(f"the federation is for {agreement.about()}")
     else:
@@ -148,7 +165,7 @@ def renew(
     from clients.onboarding.enrolment import renew as renew_site
     from clients.onboarding.keys import read_certificate
     from clients.site.sent_log import utc_now
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
 
     site = SiteFolder.read(site_file)
     renew_site(site, now=utc_now(), new_keys=not keep_keys)

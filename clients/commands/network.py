@@ -35,14 +35,18 @@ def generate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Get a network generated for the site's examples, and fine-tune it here."""
+    """Get a network generated for the site's examples, and fine-tune it here.
+
+    It is made from the release that `release fetch` has brought, where that is current; else the
+    server makes it.
+    """
     from clients.onboarding.network_requests import ServerUnavailable
     from clients.site.site import open_site
     from f2l_fed.wire.refusals import reason_of, told
 
     site = open_site(site_file)
     try:
-        made = None if offline else _from_server(site, steps)
+        made = None if offline else _from_release(site, steps) or _from_server(site, steps)
     except PolicyRefusal as refusal:
         raise F2LError(
             "the site itself refuses what the server asks for it",
@@ -52,12 +56,7 @@ def generate(
         ) from refusal
     except ServerUnavailable as error:
         made = _from_kept_start(site, steps, error)
-        err.print(
-            f"{visible(str(error))} The network is made from the latest start.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        _tell(f"{error} The network is made from the latest start.")
     model, network = made or _from_kept_start(site, steps)
     facts = model.facts
     if as_json:
@@ -74,6 +73,41 @@ def generate(
     )
     out.print(table)
     say(f"Next: f2l-site model export {site_file} OUT")
+
+
+def _from_release(site: Site, steps: int | None) -> tuple[Model, FineTuned] | None:
+    """A network from the release that was fetched; None where there is none that can be used."""
+    from clients.onboarding.network_requests import ServerUnavailable
+    from clients.onboarding.release_requests import why_not_current
+    from clients.site.model_store import save_model
+    from clients.site.release_store import kept_release
+    from clients.site.sent_log import utc_now
+    from clients.training.local_network import network_from_release
+    from f2l_fed.errors import DataError, ReleaseError
+    from f2l_fed.generator.release_file import ReleaseFile
+
+    kept = kept_release(site.state)
+    if kept is None or not site.config.policy.release_to_sites:
+        return None
+    try:
+        release = ReleaseFile.read(kept.checked())
+        reason = why_not_current(site, kept, now=utc_now())
+    except ServerUnavailable as error:
+        _tell(f"{error} Whether release {kept.id} is still current is not known.")
+        reason = ""
+    except (DataError, ReleaseError) as error:
+        _tell(f"{error} The server is asked.")
+        return None
+    if reason:
+        _tell(f"The fetched release is not used: {reason}. The server is asked.")
+        return None
+    model, start, network = network_from_release(site, release, steps=steps)
+    save_model(site.state, model, start)
+    return model, network
+
+
+def _tell(text: str) -> None:
+    err.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _from_server(site: Site, steps: int | None) -> tuple[Model, FineTuned]:
@@ -117,8 +151,8 @@ def export(
     """Write the network as safetensors with its facts, and as a program for torch.export.load."""
     from clients.site.exported_program import export_model
     from clients.site.model_store import load_model
-    from clients.site.site import SiteFolder
     from clients.site.site_features import backbone_of
+    from clients.site.site_folder import SiteFolder
 
     folder = SiteFolder.read(site_file)
     model = load_model(folder.state)

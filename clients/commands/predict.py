@@ -18,7 +18,7 @@ from f2l_fed.errors import DataError, UsageError, visible
 
 if TYPE_CHECKING:
     from clients.site.prediction import Predictor
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.data.readers.findings import Findings
 
 
@@ -46,7 +46,7 @@ def predict(
 ) -> None:
     """Predict with the site's network: label, probability, and whether it abstains."""
     from clients.site.prediction import site_threshold, write_predictions
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.data.readers.findings import Findings
 
     lines = output.suffix.lower() in (".jsonl", ".ndjson")
@@ -107,7 +107,7 @@ def evaluate(
     """Measure the site's network: accuracy, confusion matrix and calibration."""
     from clients.site.calibration_picture import calibration_svg
     from clients.site.prediction import evaluate as measure
-    from clients.site.site import SiteFolder
+    from clients.site.site_folder import SiteFolder
     from f2l_fed.data.readers.findings import Findings
 
     if picture is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.commands import daemon, data, doctor, membership, network, predict
+from clients.commands import daemon, data, doctor, membership, network, predict, release
 from f2l_fed.core.command_options import shared_options
 
 app = typer.Typer(
@@ -32,3 +32,4 @@ for _command in (
 _model.command("export")(network.export)
 app.add_typer(_model, name="model")
 app.add_typer(data.data, name="data")
+app.add_typer(release.app, name="release")

@@ -2,7 +2,8 @@
 
 A Flower server sends its app along with every run, and Flower's own command imports it. An attacker
 who controls the server could run any program beside the private data, whatever the site's policy.
-This command takes the message and ignores the app that was sent.
+This command takes the message and ignores the app that was sent. As a fork server it imports all
+that a task needs once, and forks a process for each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp
 
 from clients.client_app import APP, app
+from clients.daemon.fork_server import serve
+from clients.daemon.forked_process import SERVE
 from f2l_fed.flower.runtime_client import begin_task
 
 
@@ -30,7 +33,7 @@ def _ignored(*sent: object, **_: object) -> None:
         os.environ[APP] = hashlib.sha256(sent[0]).hexdigest()
 
 
-def main() -> None:
+def answer() -> None:
     """Answers one message, with the arguments of ``flwr-clientapp``."""
     os.environ.pop(APP, None)
     replaced: dict[str, object] = {
@@ -44,6 +47,13 @@ def main() -> None:
         setattr(run_clientapp, name, replacement)
     begin_task(run_clientapp)
     flwr_clientapp()
+
+
+def main() -> None:
+    """Answers one message, or is a fork server of processes that answer one each."""
+    if sys.argv[1:2] == [SERVE]:
+        serve(int(sys.argv[2]), answer)
+    answer()
 
 
 if __name__ == "__main__":

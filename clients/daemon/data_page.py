@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from base64 import b64encode
 from html import escape
 from threading import Lock
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
 from clients.site.preview import DataPreview, example_text, preview
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
+from f2l_fed.data.picture_address import picture_address
 from f2l_fed.errors import visible
 
 _SIDE = 96
@@ -51,22 +46,12 @@ def _examples(shown: DataPreview) -> str:
             for example in shown.examples
         )
     figures = "".join(
-        f"<figure><img alt='{_text(example.label)}' src='{_png(example.x)}'>"
+        f"<figure><img alt='{_text(example.label)}' src='{address}'>"
         f"<figcaption>{_text(example.label)}</figcaption></figure>"
         for example in shown.examples
+        for address in [picture_address(example.x.numpy(), _SIDE)]
     )
     return f"<div class=pictures>{figures}</div>"
-
-
-def _png(x: Tensor) -> str:
-    """An image (C, H, W) in [0, 1] as a PNG inside of an address."""
-    pixels = np.rint(x.numpy() * 255).astype(np.uint8)
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
-    scale = _SIDE / max(image.size)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    file = io.BytesIO()
-    image.resize(size, Image.Resampling.NEAREST if scale > 1 else None).save(file, "PNG")
-    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
 def _text(text: str) -> str:

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.daemon.status import read_status
-from clients.onboarding.preflight import state_problem
-from clients.site.model_store import load_model
+from clients.site.model_facts import load_facts
 from clients.site.sent_log import (
     REFUSAL,
     budget_text,
@@ -24,7 +23,7 @@ from clients.site.sent_log import (
     utc_now,
     work_texts,
 )
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder, state_problem
 from f2l_fed.core.addresses import is_host_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.errors import ConfigError, F2LError, visible
@@ -69,7 +68,7 @@ _HEADERS = {
 def page_html(site_file: Path) -> str:
     """The page as it is now, HTML."""
     site = SiteFolder.read(site_file)
-    config, daemon, model = site.config, read_status(site.state), load_model(site.state)
+    config, daemon, model = site.config, read_status(site.state), load_facts(site.state)
     entries, today = site.sent.entries(), site.sent.after(utc_now() - timedelta(days=1))
     state, facts, problems = "has never run", [], [state_problem(site.state)]
     if daemon is not None:
@@ -85,10 +84,9 @@ def page_html(site_file: Path) -> str:
     if model is None:
         facts += [("network", "none yet; f2l-site generate gets one")]
     else:
-        network = model.facts
-        before, after = network.accuracy_before, network.accuracy
+        before, after = model.accuracy_before, model.accuracy
         facts += [
-            ("network", f"{network.target} of {network.origin}, {_time(network.time)}"),
+            ("network", f"{model.target} of {model.origin}, {_time(model.time)}"),
             ("accuracy", f"{before:.3f} before, {after:.3f} after"),
         ]
     answers = sum(entry["kind"] != REFUSAL for entry in today)

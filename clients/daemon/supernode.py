@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from clients.onboarding.keys import AUTHORITY_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.flower.inner_access import SOCKET
 
@@ -58,7 +58,7 @@ def prepare(site: SiteFolder) -> Launch:
         flower / "node.toml", f"site = {json.dumps(str(site.file), ensure_ascii=False)}\n"
     )
     commands = {
-        "flower-superexec": [sys.executable, "-m", "f2l_fed.flower.superexec"],
+        "flower-superexec": [sys.executable, "-m", "clients.daemon.superexec_main"],
         "flwr-clientapp": [sys.executable, "-m", "clients.daemon.clientapp_main"],
     }
     for name, command in commands.items():

@@ -27,7 +27,7 @@ from clients.daemon.status_page import serving_page
 from clients.onboarding.renewal import Renewal
 from clients.onboarding.server_connection import connection_problems, require_address
 from clients.site.sent_log import utc_now
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.core.private_files import private_folder

@@ -19,7 +19,7 @@ from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.keys import NEW, Keys, take_over
 from clients.site.config import ServerConfig
 from clients.site.sent_log import utc_now
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import F2LError, UsageError
 from f2l_fed.wire.agreement import Agreement

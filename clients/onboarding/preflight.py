@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import f2l_fed
 from clients.onboarding.server_connection import connection_problems, federation_facts
 from clients.site.config import SiteConfig
 from clients.site.policy import PolicyConfig
 from clients.site.sent_log import utc_now
-from clients.site.site import Site, SiteFolder
+from clients.site.site import Site
 from clients.site.site_examples import Examples, read_site_examples
 from clients.site.site_features import installed_backbone
+from clients.site.site_folder import SiteFolder, state_problem
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError, WireError
@@ -29,9 +28,6 @@ _IMBALANCE = 10
 
 _LARGE = 100.0
 """Absolute value of a feature that is remarked on."""
-
-_PROBE_BYTES = 2**16
-"""Size of the file by which the state folder is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +103,12 @@ def check(
             remarks.append(
                 "The federation hands out exact networks, those of this site too, to other sites "
                 f"(candidates.nearest); [policy] nearest = {str(config.policy.nearest).lower()}."
+            )
+        if agreement is not None and agreement.frame.to_sites:
+            remarks.append(
+                "The federation gives its compact generator, made of this site's networks too, to "
+                "all of its sites (release.to_sites); [policy] release_to_sites = "
+                f"{str(config.policy.release_to_sites).lower()}."
             )
     try:
         examples = read_site_examples(folder.path, config)
@@ -187,20 +189,6 @@ def _privacy_problems(site: Site) -> list[str]:
     except F2LError as error:
         return [str(error)]
     return []
-
-
-def state_problem(state: Path) -> str:
-    """The reason why nothing can be written in a state folder, as a sentence; or ""."""
-    existing = next(folder for folder in (state, *state.absolute().parents) if folder.exists())
-    try:
-        with TemporaryFile(dir=existing) as file:
-            file.write(bytes(_PROBE_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        return f"state: nothing can be written in {existing} ({reason}), so nothing leaves."
-    return ""
 
 
 def _about_backbone(site: Site) -> tuple[list[str], list[str]]:

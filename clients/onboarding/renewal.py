@@ -9,7 +9,7 @@ from pathlib import Path
 from clients.onboarding.enrolment import finish_renewal, renew
 from clients.onboarding.keys import NEW, read_certificate, remaining_share
 from clients.site.sent_log import utc_now
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import F2LError
 from f2l_fed.wire.enrolment import KEY
 

@@ -18,8 +18,8 @@ from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.server_connection import federation_facts, tls_of_site
 from clients.site.agreed_scales import TOLD_FILE, keep_scales, kept_scales
 from clients.site.policy import SCALES, allow_answer
-from clients.site.site import SiteFolder
 from clients.site.site_examples import training_rows
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.data.readers.agreed_scales import (
     Scales,

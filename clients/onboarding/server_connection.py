@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from clients.onboarding.https_connection import failure_reason, https_connection
 from clients.onboarding.keys import read_certificate
 from clients.site.config import ServerConfig
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.admission.verdict import REASONS
 from f2l_fed.core.wording import file_fault
 from f2l_fed.errors import ConfigError, F2LError

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clients.onboarding.enrolment import register
 from clients.onboarding.keys import FLOWER_KEY
+from clients.onboarding.kit import unpack_backbone
 from clients.site.config import read_config
 from clients.site.limits import LimitsConfig
 from clients.site.policy import PolicyConfig
@@ -17,6 +18,7 @@ from f2l_fed.data.readers.agreed_settings import agreed_settings
 from f2l_fed.data.readers.config import AGREED, STANDARD
 from f2l_fed.data.readers.files import require_readable
 from f2l_fed.errors import ConfigError, UsageError
+from f2l_fed.targets.config import BackboneConfig
 from f2l_fed.wire.agreement import Agreement
 from f2l_fed.wire.enrolment import AUTHORITY, CERTIFICATE, KEY, NAME_RULE, is_name
 from f2l_fed.wire.kit import Kit
@@ -78,10 +80,10 @@ unlabelled = []
 
 [backbone]
 # Where the federation adapts a pretrained network: the administrator's file and the code that takes
-# it, module:factory, timm:NAME or, of texts, hf:FOLDER, both installed here. The server sends a
-# digest and no name.
-file = ""
-network = ""
+# it, module:factory, timm:NAME or, of texts, hf:FOLDER, which is installed here and which only you
+# can name: a kit brings the file, and the server sends a digest.
+file = {backbone}
+network = {network}
 
 [policy]
 # Limits on what this site does and sends, whatever the server asks.
@@ -105,6 +107,9 @@ rounds_per_day = {rounds_per_day}
 # Whether this site takes part where exact networks, its own too, are handed out to other sites;
 # `f2l-site check` tells when the federation does so.
 nearest = {nearest}
+# The same for the compact generator of a release, which is made of this site's networks too;
+# without it `f2l-site release fetch` is refused.
+release_to_sites = {release_to_sites}
 # Kinds of answers that may leave: "probe" is what the server needs to choose a network for this
 # site, "update" the fine-tuned parameters, "body" the body that all sites share, trained here.
 # "scales", mean and spread of each column of numbers, leaves where it is added.
@@ -158,9 +163,11 @@ _SERVER_FILES = {
 
 def register_site(
     kit: Kit,
+    file: Path,
     folder: Path | None,
     data: Path,
     *,
+    network: str = "",
     label: str = "",
     text: str = "",
     resize: tuple[int, ...] = (),
@@ -169,8 +176,10 @@ def register_site(
 
     Args:
         kit: The kit, its fingerprint compared.
+        file: The file that it was read from, and that may hold a backbone.
         folder: Folder of the site, created where absent; None for one of the site's name, here.
         data: Labelled examples.
+        network: The code that takes the kit's backbone, as the operator names it; "" for later.
         label: Their column of labels; "" where it is found out.
         text: Their column of texts that are the inputs; "" for none.
         resize: Width and height that their images get; none keeps their own.
@@ -181,10 +190,14 @@ def register_site(
     Raises:
         DataError: If there is nothing at ``data``.
         UsageError: If the folder holds a site already.
+        ConfigError: If the kit's backbone is not the one that it names.
         EnrolmentError: If the server refuses or can't be reached.
     """
     folder = folder or Path(kit.site)
     _require_new(folder, data)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Before the kit is used up.
+    backbone = unpack_backbone(file, kit, folder)
     facts, agreement = register(kit, folder)
     path = create_site(
         folder,
@@ -194,6 +207,7 @@ def register_site(
         shared_labels=facts.shared_labels,
         labels=agreement.labels if agreement else (),
         features=agreement.features if agreement else (),
+        backbone=BackboneConfig(file=backbone, network=network),
         label=label,
         text=text,
         resize=resize,
@@ -211,6 +225,7 @@ def create_site(
     shared_labels: bool = False,
     labels: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
+    backbone: BackboneConfig | None = None,
     scale: str = STANDARD,
     label: str = "",
     text: str = "",
@@ -227,6 +242,7 @@ def create_site(
             registration.
         labels: The labels in the order that all sites have agreed on, likewise.
         features: The names of a table's features in order, likewise; empty where not agreed.
+        backbone: The backbone, its file in the folder; None for none.
         scale: Scaling of numbers.
         label: Column of labels; "" where it is found out.
         text: Column of texts that are the inputs; "" for none.
@@ -255,6 +271,8 @@ def create_site(
         **{f"privacy_{key}": value for key, value in asdict(PrivacyConfig()).items()},
         "shared_labels": shared_labels,
         "labels": labels,
+        "backbone": backbone.file if backbone else "",
+        "network": backbone.network if backbone else "",
         "scale": scale,
         "label": label,
         "text": text,

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clients.site.model_store import FACTS, WEIGHTS, Model, save_model, whole_module
+from clients.site.model_facts import WEIGHTS
+from clients.site.model_store import FACTS, Model, save_model, whole_module
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import UsageError
 from f2l_fed.targets.backbone import InstalledBackbone

@@ -19,92 +19,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from clients.site.model_facts import METADATA, WEIGHTS, ModelFacts, damaged
 from f2l_fed.core.config_parsing import from_mapping
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.core.wording import file_fault
-from f2l_fed.errors import DataError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets import build_target
 from f2l_fed.targets.backbone import InstalledBackbone
-from f2l_fed.targets.frozen_part import FrozenPart, frozen_part
 from f2l_fed.targets.layout import WeightLayout
 
-WEIGHTS = "model.safetensors"
 FACTS = "model.json"
 START = "start.safetensors"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFacts:
-    """The description of a fine-tuned network.
-
-    Args:
-        site: Name of the site.
-        time: Time at which it was made, ISO 8601.
-        target: Name of the architecture.
-        classes: Number of its outputs.
-        labels: Meaning of the outputs; empty where the data have numbers too.
-        input_shape: Shape of one input.
-        lineage: Lineage of the federation.
-        round: Number of the round; 0 outside of rounds.
-        release: Release that generated the start; "" for none.
-        chosen: Kind of the start.
-        layout: Digest of the layout.
-        steps: Gradient steps from the start.
-        accuracy_before: Accuracy of the start on the validation examples, in [0, 1].
-        accuracy: Accuracy after the steps.
-        encoding: The encoding of a table's columns as features, JSON; "" for none.
-        backbone: Digest of the frozen backbone whose features it takes; "" for none.
-        features: Number of these.
-        adapted: Numbers of its adapted part before them; 0 where that is the head alone.
-        tokens: Tokens of a text, where an exported program takes these; else 0.
-        tokenizer: SHA-256 of the tokenizer.json that makes them; else "".
-    """
-
-    site: str
-    time: str
-    target: str
-    classes: int
-    labels: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    lineage: str
-    round: int
-    release: str
-    chosen: str
-    layout: str
-    steps: int
-    accuracy_before: float
-    accuracy: float
-    encoding: str = ""
-    backbone: str = ""
-    features: int = 0
-    adapted: int = 0
-    tokens: int = 0
-    tokenizer: str = ""
-
-    @property
-    def frozen(self) -> FrozenPart | None:
-        """The frozen part whose features the network takes; None where it takes inputs."""
-        return frozen_part(self.backbone, self.features, self.adapted)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of all outputs: the labels, or numbers where there are none; all different."""
-        if not self.labels:
-            return tuple(map(str, range(self.classes)))
-        surplus = range(len(self.labels), self.classes)
-        return (*self.labels, *(f"(output {number} without a label)" for number in surplus))
-
-    @property
-    def origin(self) -> str:
-        """The round and the release that the start is of, as text."""
-        told = (("round", str(self.round or "")), ("release", self.release))
-        return ", ".join(f"{name} {value}" for name, value in told if value)
-
-    @property
-    def text(self) -> str:
-        """The facts as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +145,7 @@ def _packed(model: Model, more: dict[str, str]) -> bytes:
     tensors = model.layout.unflatten(model.weights)
     return save(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
-        {"f2l_fed": model.facts.text, **more},
+        {METADATA: model.facts.text, **more},
     )
 
 
@@ -231,15 +155,10 @@ def _read(path: Path, key: str = "") -> tuple[Model, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        values: dict[str, Any] = json.loads(metadata["f2l_fed"])
+        values: dict[str, Any] = json.loads(metadata[METADATA])
         further: dict[str, Any] = json.loads(metadata[key]) if key else {}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DataError(
-            "the site's network can't be read",
-            where=str(path),
-            got=file_fault(error),
-            remedy="Remove it; the next round makes another.",
-        ) from error
+        raise damaged(path, error) from error
     facts = from_mapping(ModelFacts, values, where=str(path))
     layout = build_target(facts.target, facts.input_shape, facts.classes, facts.frozen).layout
     return Model(weights=layout.flatten(tensors), layout=layout, facts=facts), further

@@ -55,6 +55,8 @@ class PolicyConfig:
             server said at the registration.
         nearest: Whether the site takes part in a federation that hands out exact networks, those of
             this site too, to other sites.
+        release_to_sites: Whether the site takes part in a federation that gives its compact
+            generator, made of this site's networks too, to all of its sites; and fetches it.
         answers: Kinds of answers that may leave, separated by spaces: "probe" holds the change
             that a few steps from a common start make to the parameters, "update" the fine-tuned
             parameters and probes again. Where all sites share a body, "probe" and "update" are
@@ -83,6 +85,7 @@ class PolicyConfig:
     rounds_per_day: int = 100
     shared_labels: bool = False
     nearest: bool = True
+    release_to_sites: bool = True
     answers: str = " ".join(ANSWERS)
     maximum_body_change: float = 3.0
     apps: str = ""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from clients.site.model_store import Model, whole_module
-from clients.site.site import SiteFolder
 from clients.site.site_examples import Examples, part_of, read_site_examples
+from clients.site.site_folder import SiteFolder
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings

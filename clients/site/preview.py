@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.site.site import SiteFolder
 from clients.site.site_examples import SiteExamples, read_site_examples
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.text_bytes import texts_of
 
 SHOWN = 10

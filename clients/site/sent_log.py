@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from flwr.app import ArrayRecord, RecordDict
+from typing import TYPE_CHECKING, Any
 
 from clients.site.policy import PolicyConfig, Work
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.wire.protocol import ARRAYS
 from f2l_fed.wire.refusals import Reason, reason_of
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, RecordDict
 
 REFUSAL = "refusal"
 """Kind of the entries that count as no answer."""
@@ -185,6 +185,8 @@ def work_texts(work: Mapping[str, Any] | None) -> list[str]:
 
 def _norms(content: RecordDict) -> dict[str, float]:
     """Euclidean length of each vector: a row of an array, or all tensors of a record together."""
+    import numpy as np
+
     found = {}
     for record, arrays in content.array_records.items():
         if record != ARRAYS:
@@ -198,6 +200,8 @@ def _norms(content: RecordDict) -> dict[str, float]:
 
 def _norm(arrays: ArrayRecord) -> float:
     """Euclidean length of all tensors together."""
+    import numpy as np
+
     return math.hypot(
         *(float(np.linalg.norm(a.numpy().astype(np.float64))) for a in arrays.values())
     )

@@ -1,4 +1,4 @@
-"""A site: its folder with configuration and records, and once opened its private examples."""
+"""A site: a folder with configuration and records, opened with its private examples."""
 
 from __future__ import annotations
 
@@ -7,63 +7,11 @@ from pathlib import Path
 
 import torch
 
-from clients.site.agreed_scales import with_scales
-from clients.site.config import ServerConfig, SiteConfig, read_config
-from clients.site.privacy_budget import Budget
-from clients.site.sent_log import SentLog
 from clients.site.site_examples import Examples, SiteExamples, read_site_examples
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.errors import DataError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteFolder:
-    """The folder of a ``site.toml``, whose examples are not read.
-
-    Args:
-        file: The ``site.toml``.
-        config: The configuration in it.
-    """
-
-    file: Path
-    config: SiteConfig
-
-    @classmethod
-    def read(cls, file: Path) -> SiteFolder:
-        """Reads a ``site.toml`` and the scales agreed on; raises ConfigError if one is invalid."""
-        config = read_config(file)
-        return SiteFolder(file=file, config=with_scales(config, file.parent / config.state))
-
-    @property
-    def path(self) -> Path:
-        """The folder itself; the configuration's paths are relative to it."""
-        return self.file.parent
-
-    @property
-    def state(self) -> Path:
-        """The state folder, which may not exist yet."""
-        return self.path / self.config.state
-
-    @property
-    def server(self) -> ServerConfig:
-        """The connection to the server."""
-        return self.config.server
-
-    @property
-    def sent(self) -> SentLog:
-        """The record of everything that left."""
-        return SentLog.in_folder(self.state)
-
-    @property
-    def budget(self) -> Budget | None:
-        """The privacy budget; None where nothing that leaves is noised."""
-        privacy = self.config.privacy
-        return Budget(config=privacy, state=self.state) if privacy.epsilon else None
-
-    def absolute(self) -> SiteFolder:
-        """The same folder by its absolute path, for a process with another working directory."""
-        return SiteFolder(file=self.file.absolute(), config=self.config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

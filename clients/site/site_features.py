@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from clients.site.site import Site, SiteFolder
+from clients.site.site import Site
 from clients.site.site_examples import Examples
+from clients.site.site_folder import SiteFolder
 from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress

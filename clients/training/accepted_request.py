@@ -31,8 +31,9 @@ from f2l_fed.local_training.probe import anchor, first_anchor, recentred
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import parameter_count
+from f2l_fed.targets.config import FEWEST
 from f2l_fed.targets.frozen_part import FrozenPart
-from f2l_fed.targets.head_rows import FEWEST, classes_of_width, with_classes
+from f2l_fed.targets.head_rows import classes_of_width, with_classes
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task
 
 BODY = "body"
@@ -253,6 +254,8 @@ def _allow_candidates(policy: PolicyConfig, request: ProbeRequest | Task) -> Non
     handed_out = request.frame.nearest or any(NEAREST in kinds for kinds in candidates)
     if handed_out and not policy.nearest:
         raise PolicyRefusal("nearest-not-allowed")
+    if request.frame.to_sites and not policy.release_to_sites:
+        raise PolicyRefusal("release-not-allowed")
     if candidates and isinstance(request, Task) and not request.release:
         raise PolicyRefusal("candidates-without-release")
 

@@ -69,6 +69,8 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
         try_(partial(on_features, own, None))
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
+    if frame.to_sites and not policy.release_to_sites:
+        found.append(_sentence("release-not-allowed"))
     try_(partial(allow_answer, policy, "probe", None))
     if not leaving(own, frame):
         found.append(_sentence("answer-not-allowed"))

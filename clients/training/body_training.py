@@ -30,7 +30,7 @@ from f2l_fed.local_training.episodic import train_body
 from f2l_fed.local_training.site_streams import steps_stream, support_stream
 from f2l_fed.local_training.temperature import left_out_losses, temperature_of
 from f2l_fed.targets.body import Body
-from f2l_fed.targets.head_rows import FEWEST
+from f2l_fed.targets.config import FEWEST
 from f2l_fed.wire.messages import Frame, ProbeRequest, Task, Update
 
 

@@ -11,7 +11,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from clients.site.model_store import START, Model, ModelFacts, ModelStart
+from clients.site.model_facts import ModelFacts
+from clients.site.model_store import START, Model, ModelStart
 from clients.site.site import Site
 from clients.site.site_features import on_features
 from clients.training.accepted_request import AcceptedRequest, cached_target

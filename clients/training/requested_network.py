@@ -58,7 +58,13 @@ def request_network(
         WireError: If the server's answers are not what was asked for.
         TargetError: If the network overflows.
     """
-    task = _task(site, source)
+    return made_network(site, _task(site, source), steps=steps)
+
+
+def made_network(
+    site: Site, task: Task, *, steps: int | None = None
+) -> tuple[Model, ModelStart, FineTuned]:
+    """The network that a site makes by a task outside of rounds; as `request_network`."""
     accepted = accept(site, task, app=None)
     if steps is not None:
         asked = replace(task, recipe=replace(task.recipe, steps=steps))

@@ -12,7 +12,7 @@ from f2l_fed.admission.checks.duplicates import collusion_limit
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.evidence import FEW, Comparisons
 from f2l_fed.admission.history import Exclusion, History
-from f2l_fed.admission.robust_statistics import SiteStatistics
+from f2l_fed.admission.site_statistics import SiteStatistics
 from f2l_fed.admission.verdict import Finding, Verdict
 
 _CHUNK = 128
@@ -41,8 +41,9 @@ def review_cohort(
         The history with its exclusions, and the verdicts on the excluded sites, by name.
     """
     config = replace(config, far=(config.clip + config.far) / 2)
-    colluding, found = _find_colluding(history, kind, config), dict[str, Verdict]()
-    enough = len(history.statistics_on(kind).sites) >= config.minimum
+    history, found = history.copy(), dict[str, Verdict]()
+    colluding = _find_colluding(history, kind, config)
+    enough = len(history.statistics_on(kind)) >= config.minimum
     of_kind = [one for one in history.signature_ids if one.kind == kind]
     rounds = {one.site: one.round for one in sorted(of_kind, key=lambda one: one.round)}
     unreviewed = {one.site for one in history.unreviewed if one.kind == kind}
@@ -50,10 +51,10 @@ def review_cohort(
         exclusions = {
             site: Exclusion(rounds.get(site, 0), verdict.reason) for site, verdict in new.items()
         }
-        history, found = history.with_exclusions(kind, exclusions), {**found, **new}
+        history.exclude(kind, exclusions)
+        found |= new
     if enough:
-        rest = frozenset(one for one in history.unreviewed if one.kind != kind)
-        history = replace(history, unreviewed=rest)
+        history.unreviewed = {one for one in history.unreviewed if one.kind != kind}
     return history, dict(sorted(found.items()))
 
 
@@ -71,7 +72,7 @@ def _find_outliers(
             continue
         comparisons = Comparisons(
             values=values,
-            statistics=statistics,
+            statistics=statistics.everyone(),
             peers=peers[parent],
             complete=True,
             few=FEW,
@@ -94,12 +95,13 @@ def _find_colluding(
     """Findings by site about updates in one direction, from starts of one release in a round."""
     found: dict[str, list[Finding]] = {}
     groups: dict[tuple[int, str], list[int]] = {}
-    for row, one in enumerate(history.direction_ids):
+    ids, updates = history.updates.ids, history.updates.rows
+    for row, one in enumerate(ids):
         if one.kind == kind:
             groups.setdefault((one.round, one.parent), []).append(row)
     for rows in groups.values():
-        sites = [history.direction_ids[row].site for row in rows]
-        directions = history.directions[rows].double()
+        sites = [ids[row].site for row in rows]
+        directions = updates[rows].double()
         limit = collusion_limit(directions, sites, config)
         if limit is None:
             continue

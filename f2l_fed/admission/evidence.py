@@ -19,7 +19,8 @@ from f2l_fed.admission.features import (
     row_factors,
 )
 from f2l_fed.admission.history import History
-from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
+from f2l_fed.admission.robust_statistics import Reference
+from f2l_fed.admission.site_statistics import Ranking
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.weight_sketch import WeightSketch
 
@@ -42,8 +43,8 @@ class Comparisons:
     """
 
     values: Mapping[str, Tensor]
-    statistics: SiteStatistics
-    peers: SiteStatistics
+    statistics: Ranking
+    peers: Ranking
     complete: bool
     few: int
     config: AdmissionConfig
@@ -67,7 +68,7 @@ class Comparisons:
         return self.values[name] - reference.median, reference
 
     def by_release(
-        self, values: Tensor, refer: Callable[[SiteStatistics], Reference]
+        self, values: Tensor, refer: Callable[[Ranking], Reference]
     ) -> tuple[Tensor, Reference] | None:
         """Deviations of a figure that depends on the parent release.
 
@@ -80,7 +81,7 @@ class Comparisons:
 
         Args:
             values: (m,) float64.
-            refer: Makes the reference from statistics.
+            refer: Makes the reference from a ranking.
 
         Returns:
             (m,) float64 in robust standard deviations, and the reference; None where too few sites
@@ -152,7 +153,7 @@ class Evidence:
         statistics = self.history.statistics_on(one.kind)
         return Comparisons(
             values=self.features.values,
-            statistics=statistics,
+            statistics=statistics.everyone(),
             peers=statistics.from_release(one.parent),
             complete=False,
             few=max(FEW, two_thirds),

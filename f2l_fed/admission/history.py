@@ -7,15 +7,14 @@ admitted every site has one statistic a figure (`f2l_fed.admission.robust_statis
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from f2l_fed.admission.features import Features
-from f2l_fed.admission.robust_statistics import SiteStatistics
+from f2l_fed.admission.site_statistics import SiteStatistics
+from f2l_fed.admission.sketch_table import SketchTable
 from f2l_fed.admission.submission import SubmissionId
 
 
@@ -26,9 +25,11 @@ class Exclusion(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class History:
     """Statistics of the sites, and sketches of their networks and updates.
+
+    A history is a value but for `admit`, `join` and `exclude`, which change it in place: an answer
+    adds little to what may be hundreds of megabytes.
 
     Args:
         statistics: Figures of the sites for each kind of round.
@@ -41,18 +42,63 @@ class History:
             of a kind.
     """
 
-    statistics: Mapping[str, SiteStatistics] = field(default_factory=dict)
-    signature_ids: tuple[SubmissionId, ...] = ()
-    signatures: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    direction_ids: tuple[SubmissionId, ...] = ()
-    directions: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-    excluded: Mapping[str, Exclusion] = field(default_factory=dict)
-    unreviewed: frozenset[SubmissionId] = frozenset()
+    def __init__(
+        self,
+        *,
+        statistics: Mapping[str, SiteStatistics] | None = None,
+        signature_ids: Iterable[SubmissionId] = (),
+        signatures: Tensor | None = None,
+        direction_ids: Iterable[SubmissionId] = (),
+        directions: Tensor | None = None,
+        excluded: Mapping[str, Exclusion] | None = None,
+        unreviewed: Iterable[SubmissionId] = (),
+    ) -> None:
+        self.statistics = dict(statistics or {})
+        self.networks = SketchTable(network_cohort, signature_ids, signatures)
+        self.updates = SketchTable(update_cohort, direction_ids, directions)
+        self.excluded = dict(excluded or {})
+        self.unreviewed = set(unreviewed)
+
+    @property
+    def signature_ids(self) -> tuple[SubmissionId, ...]:
+        """The submission of each remembered network, in order of arrival."""
+        return self.networks.ids
+
+    @property
+    def signatures(self) -> Tensor:
+        """(n, S) float32, the networks' signatures."""
+        return self.networks.rows
+
+    @property
+    def direction_ids(self) -> tuple[SubmissionId, ...]:
+        """The submission of each remembered update."""
+        return self.updates.ids
+
+    @property
+    def directions(self) -> Tensor:
+        """(u, 256) float32, the updates' sketches."""
+        return self.updates.rows
+
+    def copy(self) -> History:
+        """A history that can be changed without changing this one."""
+        copied = History(excluded=self.excluded, unreviewed=self.unreviewed)
+        copied.statistics = {kind: some.copy() for kind, some in self.statistics.items()}
+        copied.networks, copied.updates = self.networks, self.updates
+        self.networks.shared = self.updates.shared = True
+        return copied
 
     def with_admitted(
         self, new: Features, extra: Mapping[str, Tensor] | None = None, *, counted: bool = True
     ) -> History:
-        """The history after a submission was admitted; the same one again replaces itself.
+        """The history after `admit`, as another one."""
+        history = self.copy()
+        history.admit(new, extra, counted=counted)
+        return history
+
+    def admit(
+        self, new: Features, extra: Mapping[str, Tensor] | None = None, *, counted: bool = True
+    ) -> None:
+        """Takes in a submission that was admitted; the same one again replaces itself.
 
         A late submission, of an earlier round than the site's newest, is remembered to recognise
         copies; the newer one keeps its statistics and its exclusion.
@@ -62,140 +108,92 @@ class History:
             extra: More figures by name, (m,) each.
             counted: Whether its figures enter the statistics.
         """
+        self.networks, self.updates = self.networks.owned(), self.updates.owned()
         mine = new.id
-        kept = [row for row, other in enumerate(self.signature_ids) if other[:2] != mine[:2]]
-        known = replace(
-            self,
-            signature_ids=(
-                *(self.signature_ids[row] for row in kept),
-                *[mine] * len(new.signatures),
-            ),
-            signatures=_append(_select(self.signatures, kept), new.signatures),
-        )
-        if any(
-            (other.site, other.kind) == (mine.site, mine.kind) and other.round > mine.round
-            for other in self.direction_ids
-        ):
-            return known
-        of_kind = self.statistics_on(mine.kind)
-        of_kind = (
-            of_kind.with_site(mine.site, {**new.values, **(extra or {})}, mine.parent)
-            if counted
-            else of_kind.without(mine.site)
-        )
-        others = [
-            row
-            for row, other in enumerate(self.direction_ids)
-            if (other.site, other.kind) != (mine.site, mine.kind)
-        ]
-        return replace(
-            known,
-            statistics={**self.statistics, mine.kind: of_kind},
-            direction_ids=(
-                *(self.direction_ids[row] for row in others),
-                *[mine] * len(new.directions),
-            ),
-            directions=_append(_select(self.directions, others), new.directions),
-            unreviewed=self.unreviewed | {mine},
-            excluded={
-                site: exclusion
-                for site, exclusion in self.excluded.items()
-                if site != mine.site or exclusion.round > mine.round
-            },
-        )
+        of_site = self.networks.of_site(mine.site)
+        self.networks.remove([row for row, other in of_site if other.round == mine.round])
+        self.networks.add(mine, new.signatures)
+        of_kind = [one for one in self.updates.of_site(mine.site) if one[1].kind == mine.kind]
+        if any(other.round > mine.round for _, other in of_kind):
+            return
+        self.updates.remove(row for row, _ in of_kind)
+        self.updates.add(mine, new.directions)
+        statistics = self.statistics.setdefault(mine.kind, SiteStatistics())
+        if counted:
+            statistics.put(mine.site, {**new.values, **(extra or {})}, mine.parent)
+        else:
+            statistics.remove(mine.site)
+        self.unreviewed.add(mine)
+        exclusion = self.excluded.get(mine.site)
+        if exclusion is not None and exclusion.round <= mine.round:
+            del self.excluded[mine.site]
 
-    def part(self, submission: SubmissionId) -> History:
-        """The part that a submission admitted just now has added, as a history of its own."""
-        of_kind = self.statistics_on(submission.kind)
-        statistics = SiteStatistics()
-        if submission.site in of_kind.sites:
-            statistics = statistics.with_site(
-                submission.site, of_kind.of(submission.site), submission.parent
-            )
-        networks = [row for row, other in enumerate(self.signature_ids) if other == submission]
-        updates = [row for row, other in enumerate(self.direction_ids) if other == submission]
-        return History(
-            statistics={submission.kind: statistics},
-            signature_ids=(submission,) * len(networks),
-            signatures=self.signatures[networks],
-            direction_ids=(submission,) * len(updates),
-            directions=self.directions[updates],
-        )
-
-    def joined(self, part: History) -> History:
-        """The history with a `part` of another one, as if that had been admitted here."""
+    def join(self, part: History) -> None:
+        """Takes in the one submission of another history, as if it had been admitted here."""
         submission = part.signature_ids[0]
         statistics = part.statistics_on(submission.kind)
-        counted = submission.site in statistics.sites
+        counted = submission.site in statistics
         features = Features(
             id=submission,
             # Median, least and greatest have themselves as median, least and greatest.
             values=statistics.of(submission.site) if counted else {},
             signatures=part.signatures,
-            lengths=torch.empty(0),
+            lengths=part.signatures[:0, 0],
             directions=part.directions,
         )
-        return self.with_admitted(features, counted=counted)
+        self.admit(features, counted=counted)
 
-    def with_exclusions(self, kind: str, exclusions: Mapping[str, Exclusion]) -> History:
-        """The history after a review: the sites are left out of the statistics until they send
-        something new.
+    def exclude(self, kind: str, exclusions: Mapping[str, Exclusion]) -> None:
+        """Leaves sites out of the statistics after a review, until they send something new.
 
         An exclusion of a site's newer records stays.
         """
-        of_kind = self.statistics_on(kind).without(*exclusions)
-        new = {
-            site: exclusion
-            for site, exclusion in exclusions.items()
-            if site not in self.excluded or self.excluded[site].round <= exclusion.round
-        }
-        return replace(
-            self,
-            statistics={**self.statistics, kind: of_kind},
-            excluded={**self.excluded, **new},
-        )
+        self.statistics.setdefault(kind, SiteStatistics()).remove(*exclusions)
+        for site, exclusion in exclusions.items():
+            if site not in self.excluded or self.excluded[site].round <= exclusion.round:
+                self.excluded[site] = exclusion
 
     def without(self, site: str) -> History:
         """The history without a site, as after its erasure."""
-        networks = [row for row, other in enumerate(self.signature_ids) if other.site != site]
-        updates = [row for row, other in enumerate(self.direction_ids) if other.site != site]
-        return replace(
-            self,
-            statistics={kind: some.without(site) for kind, some in self.statistics.items()},
-            signature_ids=tuple(self.signature_ids[row] for row in networks),
-            signatures=self.signatures[networks],
-            direction_ids=tuple(self.direction_ids[row] for row in updates),
-            directions=self.directions[updates],
-            excluded={other: why for other, why in self.excluded.items() if other != site},
-            unreviewed=frozenset(other for other in self.unreviewed if other.site != site),
-        )
+        history = self._kept(lambda one: one.site != site, lambda one: one.site != site)
+        for some in history.statistics.values():
+            some.remove(site)
+        history.excluded.pop(site, None)
+        history.unreviewed = {other for other in self.unreviewed if other.site != site}
+        return history
 
     def of_last_rounds(self, count: int) -> History:
         """The history without networks older than the last so many rounds of their site."""
         rounds = defaultdict[str, set[int]](set)
-        for one in self.signature_ids:
+        for one in self.networks.ids:
             rounds[one.site].add(one.round)
         since = {site: sorted(numbers)[-count:][0] for site, numbers in rounds.items()}
-        kept = [row for row, one in enumerate(self.signature_ids) if one.round >= since[one.site]]
-        return replace(
-            self,
-            signature_ids=tuple(self.signature_ids[row] for row in kept),
-            signatures=_select(self.signatures, kept),
-        )
+        return self._kept(lambda one: one.round >= since[one.site], lambda _: True)
+
+    def _kept(
+        self, networks: Callable[[SubmissionId], bool], updates: Callable[[SubmissionId], bool]
+    ) -> History:
+        history = self.copy()
+        history.networks = self.networks.kept(networks)
+        history.updates = self.updates.kept(updates)
+        return history
 
     def networks_of(self, submission: SubmissionId) -> int:
         """Number of remembered networks of a submission's site and round."""
-        return sum(other[:2] == submission[:2] for other in self.signature_ids)
+        of_site = self.networks.of_site(submission.site)
+        return sum(other.round == submission.round for _, other in of_site)
 
     def statistics_on(self, kind: str) -> SiteStatistics:
         """The statistics of a kind of rounds; empty ones if there are none yet."""
-        return self.statistics.get(kind, SiteStatistics())
+        return self.statistics.get(kind) or SiteStatistics()
 
 
-def _select(rows: Tensor, kept: list[int]) -> Tensor:
-    # Mostly all are kept, and these are megabytes.
-    return rows if len(kept) == len(rows) else rows[kept]
+def network_cohort(one: SubmissionId) -> tuple[int, bool]:
+    """The networks that a submission's are as near to as sites are: round, and whether the start
+    was a release's."""
+    return one.round, bool(one.parent)
 
 
-def _append(rows: Tensor, new: Tensor) -> Tensor:
-    return torch.cat([rows, new]) if len(rows) else new
+def update_cohort(one: SubmissionId) -> tuple[int, str]:
+    """The updates that a submission's are compared with: of its round and release."""
+    return one.round, one.parent

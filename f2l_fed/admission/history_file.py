@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from f2l_fed.admission.history import Exclusion, History
-from f2l_fed.admission.robust_statistics import SiteStatistics
+from f2l_fed.admission.site_statistics import SiteStatistics
 from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.errors import AdmissionError
@@ -76,7 +76,14 @@ def from_bytes(data: bytes, *, where: str = "") -> History:
         tensors = load(data)
         if about["format"] != _FORMAT:
             raise _damaged(where, f"format {about['format']}")
-        found = History(
+        owners, sources = list(_ids(about["owners"])), list(_ids(about["sources"]))
+        sizes = {"signatures": len(owners), "directions": len(sources)}
+        if any(len(tensors[name]) != size for name, size in sizes.items()) or any(
+            tensors[f"{_STATISTICS}{kind}"].shape != (len(parents), len(names), 3)
+            for kind, (names, _, parents) in about["votes"].items()
+        ):
+            raise _damaged(where, "parts that don't fit together")
+        return History(
             statistics={
                 str(kind): SiteStatistics(
                     names=tuple(names),
@@ -86,30 +93,15 @@ def from_bytes(data: bytes, *, where: str = "") -> History:
                 )
                 for kind, (names, sites, parents) in about["votes"].items()
             },
-            signature_ids=tuple(_ids(about["owners"])),
+            signature_ids=owners,
             signatures=tensors["signatures"],
-            direction_ids=tuple(_ids(about["sources"])),
+            direction_ids=sources,
             directions=tensors["directions"],
             excluded={str(s): Exclusion(int(n), str(w)) for s, (n, w) in about["doubted"].items()},
-            unreviewed=frozenset(_ids(about.get("fresh", ()))),
+            unreviewed=_ids(about.get("fresh", ())),
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(where, type(error).__name__) from error
-    if not _is_consistent(found):
-        raise _damaged(where, "parts that don't fit together")
-    return found
-
-
-def _is_consistent(history: History) -> bool:
-    return (
-        len(history.signature_ids) == len(history.signatures)
-        and len(history.direction_ids) == len(history.directions)
-        and all(
-            some.values.shape == (len(some.parents), len(some.names), 3)
-            and len(some.sites) == len(some.parents)
-            for some in history.statistics.values()
-        )
-    )
 
 
 def _ids(read: Iterable[Sequence[Any]]) -> Iterable[SubmissionId]:

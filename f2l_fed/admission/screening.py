@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from f2l_fed.admission.checks import duplicates, message_format, outliers, values
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.evidence import Evidence
-from f2l_fed.admission.features import SPREAD, extract_features, row_factors
+from f2l_fed.admission.features import SPREAD, Features, extract_features, row_factors
 from f2l_fed.admission.history import History
 from f2l_fed.admission.submission import Submission
 from f2l_fed.admission.verdict import Finding, Verdict
@@ -53,12 +53,37 @@ class ScreeningResult:
     Args:
         verdict: The verdict.
         submission: The submission as it may enter the zoo: shortened where the verdict says so.
-        history: The admission history from then on.
+        before: The admission history that it was judged by.
+        features: The features that the history is to have of it; None if it is not admitted.
+        extra: More figures.
     """
 
     verdict: Verdict
     submission: Submission
-    history: History
+    before: History
+    features: Features | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def history(self) -> History:
+        """The admission history from then on; that from before where nothing is admitted."""
+        if self.features is None:
+            return self.before
+        history = self.before.copy()
+        self.remember(history)
+        return history
+
+    @property
+    def part(self) -> History:
+        """The part that the submission adds to a history, as one of its own."""
+        part = History()
+        self.remember(part)
+        return part
+
+    def remember(self, history: History) -> None:
+        """Takes the submission into a history if it is admitted."""
+        if self.features is not None:
+            history.admit(self.features, self.extra)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,16 +149,19 @@ class Screen:
             findings += check(evidence)
             if any(finding.action == "reject" for finding in findings):
                 return ScreeningResult(
-                    verdict=Verdict.of(findings), submission=submission, history=history
+                    verdict=Verdict.of(findings), submission=submission, before=history
                 )
         verdict = Verdict.of(findings)
+        result = ScreeningResult(verdict=verdict, submission=submission, before=history)
         if verdict.action == "clip":
             # The history has the update as it is stored; the review judges that like any other.
-            submission = _shorten(submission, verdict, self.sketch)
-            history = history.with_admitted(extract_features(submission, self.sketch))
-        elif verdict.admitted:
-            history = history.with_admitted(evidence.features, {SPREAD: evidence.spread})
-        return ScreeningResult(verdict=verdict, submission=submission, history=history)
+            shorter = _shorten(submission, verdict, self.sketch)
+            features = extract_features(shorter, self.sketch)
+            return replace(result, submission=shorter, features=features)
+        if verdict.admitted:
+            spread = {SPREAD: evidence.spread}
+            return replace(result, features=evidence.features, extra=spread)
+        return result
 
 
 def _shorten(submission: Submission, verdict: Verdict, sketch: WeightSketch) -> Submission:

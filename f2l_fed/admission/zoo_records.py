@@ -128,7 +128,9 @@ def extend_history(
         history: The history to extend; an empty one if left out.
     """
     history = history or History()
-    for one in admitted:
+    for number, one in enumerate(admitted):
+        if not number:
+            history = history.copy()
         submission = Submission(
             site=one.site,
             round=one.round,
@@ -140,7 +142,7 @@ def extend_history(
             steps=0,
         )
         features = extract_features(submission, sketch)
-        history = history.with_admitted(
+        history.admit(
             _without_starts(features, one, sketch) if one.parent else features,
             counted=not any(metrics.get(RELEASED) for metrics in one.metrics),
         )

@@ -39,8 +39,9 @@ class PrincipalComponents:
 
     Args:
         mean: (p,) float32.
-        basis: (k, p) float32, orthonormal rows, by falling variance.
-        scale: (k,) float32, standard deviation along each row of the basis.
+        basis: (m, p) float32, orthonormal rows, by falling variance; m <= k.
+        scale: (k,) float32, standard deviation along each row of the basis. Coordinates without a
+            row are zero and move nothing, so that latents keep their layout.
     """
 
     mean: Tensor
@@ -49,15 +50,24 @@ class PrincipalComponents:
 
     def encode(self, x: Tensor) -> Tensor:
         """(…, p) to (…, k), unit variance over the fitted examples."""
-        return (x - self.mean) @ self.basis.T / self.scale
+        found = (x - self.mean) @ self.basis.T
+        return functional.pad(found, (0, len(self.scale) - len(self.basis))) / self.scale
 
     def decode(self, z: Tensor) -> Tensor:
         """(…, k) to (…, p)."""
-        return functional.linear(z * self.scale, self.basis.T, self.mean)
+        return functional.linear(self._along(z), self.basis.T, self.mean)
 
     def displacement(self, z: Tensor) -> Tensor:
         """(…, k) to (…, p), how far decoding moves if the latent moves by so much."""
-        return (z * self.scale) @ self.basis
+        return self._along(z) @ self.basis
+
+    def truncated(self, rank: int) -> PrincipalComponents:
+        """The same without the rows of the basis beyond the first ``rank``."""
+        return replace(self, basis=self.basis[:rank].clone())
+
+    def _along(self, z: Tensor) -> Tensor:
+        """(…, k) to (…, m), the lengths along the rows of the basis."""
+        return (z * self.scale)[..., : len(self.basis)]
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields by name."""

@@ -17,12 +17,12 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from logging import WARNING
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
@@ -65,6 +65,34 @@ class TaskLimits:
     beat_s: float = 5.0
 
 
+class TaskProcess(Protocol):
+    """The process of a task, as ``subprocess.Popen`` has it."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code once it has ended; raises ``subprocess.TimeoutExpired`` before."""
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+
+    def kill(self) -> None:
+        """Ends it."""
+
+
+@contextmanager
+def token_file(token: str) -> Iterator[int]:
+    """An open file in memory with a token, for a process that inherits it."""
+    descriptor = os.memfd_create("token", 0)
+    try:
+        os.write(descriptor, token.encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def start(
     arguments: Sequence[str], *, pass_fds: Sequence[int] = (), **settings: Any
 ) -> subprocess.Popen[bytes]:
@@ -79,14 +107,9 @@ def start(
     if _TOKEN not in command:
         return subprocess.Popen(command, pass_fds=pass_fds, **settings)
     at = command.index(_TOKEN)
-    descriptor = os.memfd_create("token", 0)
-    try:
-        os.write(descriptor, command[at + 1].encode())
-        os.lseek(descriptor, 0, os.SEEK_SET)
+    with token_file(command[at + 1]) as descriptor:
         command[at : at + 2] = ["--token-file", f"/proc/self/fd/{descriptor}"]
         return subprocess.Popen(command, pass_fds=(descriptor, *pass_fds), **settings)
-    finally:
-        os.close(descriptor)
 
 
 class OneTaskExecutor(SubprocessExecutor):
@@ -111,17 +134,30 @@ class OneTaskExecutor(SubprocessExecutor):
                 log(WARNING, "The task %d failed: %s", spec.task_id, reason)
         return LaunchResult.accepted()
 
+    def start_process(self, spec: ExecutionSpec, starting: int) -> TaskProcess:
+        """Starts the process of a task.
+
+        Args:
+            spec: The task.
+            starting: An open file that it inherits, and closes once it is able to begin.
+
+        Raises:
+            OSError: If it can't be started.
+        """
+        output = subprocess.DEVNULL if spec.suppress_output else None
+        return start(
+            [*command_of(spec), _TOKEN, spec.token],
+            pass_fds=(starting,),
+            env={**os.environ, STARTING: str(starting)},
+            stdout=output,
+            stderr=output,
+        )
+
     def _run(self, spec: ExecutionSpec, client: InnerRuntimeClient) -> str:
         """Runs the process; returns "" if it has ended well, and the cause of another end."""
         begun, starting = os.pipe()
         try:
-            process = start(
-                _command(spec),
-                pass_fds=(starting,),
-                env={**os.environ, STARTING: str(starting)},
-                stdout=subprocess.DEVNULL if spec.suppress_output else None,
-                stderr=subprocess.DEVNULL if spec.suppress_output else None,
-            )
+            process = self.start_process(spec, starting)
         except OSError as error:
             os.close(begun)
             return f"its process can't be started ({error})"
@@ -138,9 +174,7 @@ class OneTaskExecutor(SubprocessExecutor):
             return problem
         return f"its process ended ({f'signal {-code}' if code < 0 else f'code {code}'})"
 
-    def _accompany(
-        self, process: subprocess.Popen[bytes], begun: int, client: InnerRuntimeClient
-    ) -> str:
+    def _accompany(self, process: TaskProcess, begun: int, client: InnerRuntimeClient) -> str:
         """Stays with a process; returns "" once it has ended, or the reason to end it.
 
         Args:
@@ -166,11 +200,10 @@ class OneTaskExecutor(SubprocessExecutor):
         return ""
 
 
-def _command(spec: ExecutionSpec) -> list[str]:
-    """The command line of a task's process, as Flower writes it."""
+def command_of(spec: ExecutionSpec) -> list[str]:
+    """The command line of a task's process, as Flower writes it but for the token."""
     command = [TASK_TYPE_TO_COMMAND[spec.task_type]]
     command += [TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
-    command += [_TOKEN, spec.token]
     if spec.insecure:
         command.append("--insecure")
     elif spec.root_certificates_path is not None:
@@ -217,7 +250,7 @@ def _ended_here(client: InnerRuntimeClient, reason: str) -> bool:
     return False
 
 
-def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
+def _end(process: TaskProcess, grace_s: float) -> None:
     process.terminate()
     try:
         process.wait(grace_s)
@@ -225,14 +258,18 @@ def _end(process: subprocess.Popen[bytes], grace_s: float) -> None:
         process.kill()
 
 
-def main() -> None:
-    """Runs ``flower-superexec`` with the arguments of the command line."""
+def main(executor: Callable[[], OneTaskExecutor] = OneTaskExecutor) -> None:
+    """Runs ``flower-superexec`` with the arguments of the command line.
+
+    Args:
+        executor: Makes what starts the tasks.
+    """
     try:
         getattr(run_superexec, _EXECUTOR)
         use_inner_client(run_superexec)
     except AttributeError as error:
         sys.exit(f"unknown version of Flower: it starts tasks in another way ({error})")
-    setattr(run_superexec, _EXECUTOR, lambda *_, **__: OneTaskExecutor())
+    setattr(run_superexec, _EXECUTOR, lambda *_, **__: executor())
     flower_superexec()
 
 

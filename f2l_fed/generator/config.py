@@ -65,6 +65,37 @@ class GeneratorConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 
+MOST_SAMPLES = 4096
+"""Most networks that a site draws from a compact generator."""
+
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Precisions of the matrices of a compact generator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseConfig:
+    """Settings of what sites may have of a release beside the candidates made for them.
+
+    Args:
+        to_sites: Whether registered sites may fetch the compact generator of the promoted release
+            and make candidates themselves; sites see it in every request and may refuse.
+        rank: Largest rank of its maps and of its latent space, and never more than a quarter of
+            the number of sites.
+        precision: "fp32", "fp16" or "int8", of its matrices.
+        samples: Networks that a site draws from it, where networks are drawn.
+    """
+
+    to_sites: bool = False
+    rank: int = 32
+    precision: str = "fp16"
+    samples: int = 1024
+
+    def __post_init__(self) -> None:
+        positive(self, "rank")
+        choice(self, "precision", PRECISIONS)
+        require(0 <= self.samples <= MOST_SAMPLES, self, "samples", f"0 to {MOST_SAMPLES}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatesConfig:
     """Settings of a site's candidates, besides prior and global mean.

@@ -22,7 +22,7 @@ from f2l_fed.generator.generator import Bodies, Fleet, Generator
 from f2l_fed.prior.families import FamilyShares
 from f2l_fed.prior.likeness import LikenessGate
 from f2l_fed.prior.linear_prior import Prior
-from f2l_fed.prior.ridge import RidgeMap
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _VERSION, _FLEET_VERSION = 4, 5

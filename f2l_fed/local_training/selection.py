@@ -32,22 +32,42 @@ def select(
     Returns:
         Its kind and weights.
     """
-    for candidate in candidates.values():
-        target.require(candidate, x, y)
-    losses = {kind: loss_and_accuracy(target, w, x, y)[0] for kind, w in candidates.items()}
-    draws = _by_loss((kind for kind in losses if is_sample(kind)), losses)
-    families: dict[str, list[str]] = {}
-    for kind in draws:
-        families.setdefault(group_of(kind), []).append(kind)
-    for kinds in families.values():
-        if len(kept := kinds[:keep]) < 2:
+    return select_in_parts(target, (candidates,), x, y, keep=keep)
+
+
+def select_in_parts(
+    target: Target, parts: Iterable[Mapping[str, Tensor]], x: Tensor, y: Tensor, *, keep: int = 1
+) -> tuple[str, Tensor]:
+    """`select` among candidates that come some at a time; of the draws only the best stay."""
+    candidates: dict[str, Tensor] = {}
+    losses: dict[str, float] = {}
+    for part in parts:
+        for kind, candidate in part.items():
+            target.require(candidate, x, y)
+            candidates[kind] = candidate
+            losses[kind] = loss_and_accuracy(target, candidate, x, y)[0]
+        for kinds in _families(losses).values():
+            for kind in kinds[keep:]:
+                del candidates[kind], losses[kind]
+        # A kept draw must not keep all others of its part in memory.
+        candidates = {kind: candidate.clone() for kind, candidate in candidates.items()}
+    for kept in _families(losses).values():
+        if len(kept) < 2:
             continue
         blend = torch.stack([candidates[kind] for kind in kept]).mean(0)
         loss = loss_and_accuracy(target, blend, x, y)[0]
         if BLEND not in losses or loss < losses[BLEND] or isnan(losses[BLEND]):
-            candidates, losses[BLEND] = {**candidates, BLEND: blend}, loss
+            candidates[BLEND], losses[BLEND] = blend, loss
     best = _by_loss(losses, losses)[0]
     return best, candidates[best]
+
+
+def _families(losses: Mapping[str, float]) -> dict[str, list[str]]:
+    """The kinds of draws by their family, those with the lowest loss first."""
+    families: dict[str, list[str]] = {}
+    for kind in _by_loss((kind for kind in losses if is_sample(kind)), losses):
+        families.setdefault(group_of(kind), []).append(kind)
+    return families
 
 
 def _by_loss(kinds: Iterable[str], losses: Mapping[str, float]) -> list[str]:

@@ -27,11 +27,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from f2l_fed.prior.linear_prior import PriorFit, fit_prior
-from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
+from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _FEWEST_SITES = 8
 """Sites of a family; fewer are no ground for a prior."""
+
+_MOST_SITES = 1024
+"""Sites among which families are looked for; where there are more, some at random."""
 
 _DIRECTIONS = 32
 """Most principal directions of the networks in which their likelihood is taken."""
@@ -115,6 +119,8 @@ def find_families(
     """
     if most < 2 or len(weights) < 2 * _FEWEST_SITES:
         return None
+    if len(weights) > _MOST_SITES:
+        return _found_in_sample(contexts, weights, symmetry, anchor, most)
     directions = _principal_directions(symmetry.split(weights.mean(1)).common)
 
     def likelihood(of: Tensor, expected: Tensor) -> Tensor:
@@ -124,7 +130,7 @@ def find_families(
     found, best = None, likelihood(weights, one.held_out)
     before, in_vain = torch.zeros(len(weights), dtype=torch.int64), 0
     for labels in _divisions(symmetry.split(weights.mean(1)).common, most):
-        groups = [(labels == family).nonzero()[:, 0] for family in range(int(labels.max()) + 1)]
+        groups = _groups(labels)
         if len(groups[-1]) < _FEWEST_SITES or in_vain == _MOST_IN_VAIN:
             continue
         membership = _membership(contexts, labels, symmetry)
@@ -140,14 +146,53 @@ def find_families(
         gained = _exceeds((score - best)[_divided(before, labels)], _LEAST_GAIN)
         in_vain += 1
         if gained and _exceeds(score - untold, _LEAST_TOLD):
-            found = Families(
-                labels=labels,
-                shares=FamilyShares(symmetry=symmetry, map=membership.map),
-                priors=tuple(priors),
-                held_out=_as_new(contexts, groups, priors, _likeliest(membership, labels)),
-            )
+            found = _families(contexts, labels, membership, priors, symmetry)
             best, before, in_vain = score, labels, 0
     return found
+
+
+def _found_in_sample(
+    contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry, anchor: Tensor, most: int
+) -> Families | None:
+    """The families found among some of the sites; the others belong to the nearest mean."""
+    shuffled = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))
+    some = shuffled[:_MOST_SITES].sort().values
+    one = fit_prior(contexts[some], weights[some], symmetry, anchor)
+    found = find_families(contexts[some], weights[some], symmetry, anchor, one, most=most)
+    if found is None:
+        return None
+    rows = symmetry.split(weights.mean(1)).common
+    means = torch.stack([rows[some[own]].mean(0) for own in _groups(found.labels)])
+    labels = _by_size(torch.cdist(rows, means).argmin(1))
+    priors = [fit_prior(contexts[own], weights[own], symmetry, anchor) for own in _groups(labels)]
+    membership = _membership(contexts, labels, symmetry)
+    return _families(contexts, labels, membership, priors, symmetry)
+
+
+def _families(
+    contexts: Tensor,
+    labels: Tensor,
+    membership: RidgeFit,
+    priors: list[PriorFit],
+    symmetry: OutputSymmetry,
+) -> Families:
+    return Families(
+        labels=labels,
+        shares=FamilyShares(symmetry=symmetry, map=membership.map),
+        priors=tuple(priors),
+        held_out=_as_new(contexts, _groups(labels), priors, _likeliest(membership, labels)),
+    )
+
+
+def _groups(labels: Tensor) -> list[Tensor]:
+    """The sites of each family."""
+    return [(labels == family).nonzero()[:, 0] for family in range(int(labels.max()) + 1)]
+
+
+def _by_size(labels: Tensor) -> Tensor:
+    """The same labels, numbered by falling size."""
+    order = labels.bincount().argsort(descending=True, stable=True)
+    return order.argsort()[labels]
 
 
 def _exceeds(values: Tensor, least: float) -> bool:
@@ -211,9 +256,7 @@ def _divisions(rows: Tensor, most: int) -> Iterator[Tensor]:
     tree = linkage(squareform(distances.numpy(), checks=False), "ward")
     for number in range(2, min(most, len(rows) // _FEWEST_SITES) + 1):
         labels = torch.from_numpy(fcluster(tree, number, "maxclust").astype(np.int64)) - 1
-        sizes = labels.bincount()
-        order = sizes.argsort(descending=True, stable=True)
-        yield order.argsort()[labels]
+        yield _by_size(labels)
 
 
 def _principal_directions(rows: Tensor) -> Tensor:

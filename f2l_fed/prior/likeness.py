@@ -73,6 +73,36 @@ class LikenessGate:
             return contexts.new_ones(len(contexts))
         return self.factors_of(contexts, mean_likeness(contexts + added, self.centroids))
 
+    def with_shared_centroids(self, rows: Tensor, fewest: int) -> LikenessGate:
+        """The gate with centroids of rows of at least so many sites each.
+
+        A cluster of fewer is joined to the one that is nearest by direction, and one that no site
+        has a row in is left out: the centroid of one site's rows would be nearly a row of its own.
+
+        Args:
+            rows: (n, E, K, R) float32, rows of the heads of at least ``fewest`` sites.
+            fewest: Smallest number of sites with a row in a cluster.
+        """
+        if not len(self.centroids):
+            return self
+        units, there = functional.normalize(rows, dim=3), row_is_present(rows)
+        hot = functional.one_hot((units @ self.centroids.T).argmax(3), len(self.centroids))
+        hot = hot * there[..., None]
+        sums = torch.einsum("nekm,nekr->mr", hot.to(units.dtype), units)
+        members = hot.sum((1, 2)) > 0
+        known = members.any(0)
+        sums, members, centroids = sums[known], members[:, known], self.centroids[known]
+        while len(sums) > 1 and int((sites := members.sum(0)).min()) < fewest:
+            lone = int(sites.argmin())
+            cosines = centroids @ centroids[lone]
+            cosines[lone] = -torch.inf
+            near, left = int(cosines.argmax()), torch.arange(len(sums)) != lone
+            sums[near] += sums[lone]
+            members[:, near] |= members[:, lone]
+            centroids[near] = functional.normalize(sums[near], dim=0)
+            sums, members, centroids = sums[left], members[:, left], centroids[left]
+        return replace(self, centroids=centroids)
+
     def factors_of(self, contexts: Tensor, likeness: Tensor) -> Tensor:
         """The factors of (…, K, R) contexts at a likeness, (…); the shorter, the nearer to 1."""
         factors = self.factors_at(likeness)
@@ -138,8 +168,10 @@ def fit_gate(contexts: Tensor, weights: Tensor, held_out: Tensor, strength: floa
     clusters = RowClusters.of(weights)
     familiar = torch.stack(
         [
-            mean_likeness(contexts[site] + held_out[site], clusters.centroids_without(site))
-            for site in range(len(contexts))
+            mean_likeness(expected, centroids)
+            for expected, centroids in zip(
+                contexts + held_out, clusters.centroids_without_each(), strict=True
+            )
         ]
     )
     strangers, pairs = _chosen(len(contexts), _STRANGERS), _chosen(contexts.shape[1], _PAIRS)

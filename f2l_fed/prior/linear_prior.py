@@ -27,8 +27,12 @@ from torch import Tensor
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.likeness import LikenessGate, fit_gate
-from f2l_fed.prior.ridge import RidgeFit, RidgeMap, fit_ridge
+from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
+
+_RANK = 256
+"""Largest rank of the map of the common part of whole networks; most are far below."""
 
 _FEWEST_SITES = 8
 """Sites below which a likeness gate has too little to learn from."""
@@ -127,12 +131,14 @@ def fit_prior(
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     contexts, weights = contexts.detach(), weights.detach()
-    start = anchor.detach() + contexts
-    common, rows, held_out = _regress(contexts, weights - start, symmetry, standard_errors=1)
+    anchor = anchor.detach()
+    common, rows, held_out = _regress(
+        contexts, weights - (anchor + contexts), symmetry, standard_errors=1
+    )
     prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
     fit = PriorFit(
         prior=prior,
-        held_out=start + held_out,
+        held_out=held_out.add_(anchor + contexts),
         common=common,
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
@@ -186,7 +192,7 @@ def refine_prior(
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common.map, config.rate),
+        common=before.common.plus(common.map, config.rate, _rank(before.symmetry)),
         rows=before.rows.plus(_map_of(rows), config.rate),
     )
     held_out = expected + config.rate * held_out
@@ -202,9 +208,17 @@ def refine_prior(
 def _regress(
     contexts: Tensor, targets: Tensor, symmetry: OutputSymmetry, *, standard_errors: float
 ) -> tuple[RidgeFit, RidgeFit | None, Tensor]:
-    episodes = contexts.shape[1]
+    episodes, shape = contexts.shape[1], targets.shape
     x, y = symmetry.split(contexts.flatten(0, 1)), symmetry.split(targets.flatten(0, 1))
-    common = fit_ridge(x.common, y.common, group=episodes, standard_errors=standard_errors)
+    # These are as large as all records.
+    del targets
+    common = fit_ridge(
+        x.common,
+        y.common,
+        group=episodes,
+        standard_errors=standard_errors,
+        rank=_rank(symmetry),
+    )
     held_out, rows = y.rows, None
     if symmetry.classes:
         # The mean row of a permutation-invariant fit is zero, so there is no intercept.
@@ -216,11 +230,13 @@ def _regress(
             standard_errors=0,
         )
         held_out = rows.held_out.view_as(y.rows)
-    return (
-        common,
-        rows,
-        symmetry.join(IsotypicParts(common.held_out, held_out)).view_as(targets),
-    )
+    del x, y
+    return common, rows, symmetry.join(IsotypicParts(common.held_out, held_out)).view(shape)
+
+
+def _rank(symmetry: OutputSymmetry) -> int | None:
+    """The bound on the rank of the common map: heads alone are small enough without one."""
+    return None if symmetry.rows_alone else _RANK
 
 
 def _map_of(rows: RidgeFit | None) -> RidgeMap:

@@ -2,7 +2,13 @@
 
 One thin decomposition serves features and examples alike: with X = U S Vᵀ the fitted map is
 V diag(s / (s² + λ)) Uᵀ Y, of rank at most min(n, p), so neither a p x p nor an n x n system is
-ever solved for the larger of the two.
+ever solved for the larger of the two. Its rank may be bounded: of all maps of a rank, the one
+whose predictions for the examples are nearest to those of the whole map is kept, and of all ranks
+the least with which next to nothing of them is lost.
+
+Only Gram matrices and what is as small are in float64. Features and outputs are read a block at a
+time, so that beside them, the held-out predictions and the map a fit needs memory for a block and
+for an n x r matrix.
 """
 
 from __future__ import annotations
@@ -12,46 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from f2l_fed.prior.gram_matrix import blocks, column_means, eigenvectors, gram_matrix
+from f2l_fed.prior.ridge_map import RidgeMap
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RidgeMap:
-    """x -> (x - x_mean) left right + y_mean.
+_LEAST_RANK, _LOST = 16, 1e-3
+"""Of a map whose rank is bounded: the least, and the share of the outputs' variance that it may
+leave out of its predictions."""
 
-    Args:
-        x_mean: (p,) float32.
-        y_mean: (q,) float32.
-        left: (p, r) float32.
-        right: (r, q) float32.
-    """
-
-    x_mean: Tensor
-    y_mean: Tensor
-    left: Tensor
-    right: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(…, p) float32 to (…, q)."""
-        return (x - self.x_mean) @ self.left @ self.right + self.y_mean
-
-    def plus(self, other: RidgeMap, weight: float) -> RidgeMap:
-        """x -> self(x) + weight * other(x), as one map of no higher rank than needed.
-
-        Maps that were fitted on the same features share their row space, so adding many of them
-        does not let the factors grow.
-        """
-        if not len(self.x_mean):
-            return self
-        moved = (self.x_mean - other.x_mean) @ other.left @ other.right
-        left, right = _trimmed(
-            torch.cat([self.left, other.left], dim=1).double(),
-            torch.cat([self.right, weight * other.right]).double(),
-        )
-        return RidgeMap(
-            x_mean=self.x_mean,
-            y_mean=self.y_mean + weight * (other.y_mean + moved),
-            left=left.float(),
-            right=right.float(),
-        )
+_EXACT, _OUTPUTS, _MIXED = 1024, 192, 64
+"""Examples up to which strengths are compared by all outputs; principal outputs, and mixtures of
+the rest, by which they are where there are more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +41,7 @@ class RidgeFit:
             example's group; exact, not refitted.
         basis: (n, r) float64, left singular vectors of the features.
         kept: (r,) float64, share of each that λ leaves, from 0 to 1.
+        mixture: (n, k) float64, weights of the examples' outputs in the map's right factor.
         mean_weight: Weight of every example in the intercept.
     """
 
@@ -73,6 +50,7 @@ class RidgeFit:
     held_out: Tensor
     basis: Tensor
     kept: Tensor
+    mixture: Tensor
     mean_weight: float
 
     def weights(self, x: Tensor) -> Tensor:
@@ -85,7 +63,7 @@ class RidgeFit:
             (m, n) float64.
         """
         coordinates = (x - self.map.x_mean) @ self.map.left
-        return coordinates.double() @ self.basis.T + self.mean_weight
+        return coordinates.double() @ self.mixture.T + self.mean_weight
 
     def held_out_weights(self, group: slice) -> Tensor:
         """The same for one group of examples and the map fitted without them.
@@ -111,6 +89,7 @@ def fit_ridge(
     centre: bool = True,
     standard_errors: float = 1.0,
     strengths: int = 25,
+    rank: int | None = None,
 ) -> RidgeFit:
     """Fits y on x.
 
@@ -125,102 +104,159 @@ def fit_ridge(
         standard_errors: How many; 0 takes the best one.
         strengths: Number of λ on the grid, logarithmic from 1e-6 to 1e2 times the largest
             squared singular value.
+        rank: Largest rank of the map; held-out predictions are those of the whole one.
 
     Returns:
-        See `RidgeFit`; computed in float64, returned in float32.
+        See `RidgeFit`; in float32.
 
     Reference:
         Allen: The relationship between variable selection and data augmentation and a method for
         prediction. Technometrics 16, 1974 (leave-one-out residuals without refitting). Breiman et
         al.: Classification and regression trees, 1984, section 3.4.3 (one standard error).
+        Mukherjee, Zhu: Reduced rank ridge regression and its kernel extensions. Statistical
+        Analysis and Data Mining 4, 2011.
 
     >>> x = torch.linspace(-1, 1, 9)[:, None]
     >>> bool((fit_ridge(x, 3 * x + 1).map(x) - (3 * x + 1)).abs().max() < 0.1)
     True
     """
     n, offset = len(x), 1.0 if centre else 0.0
-    (xc, x_mean), (yc, y_mean) = _centred(x, centre), _centred(y, centre)
-    u, s, v = _thin_svd(xc)
-    del xc
+    x_mean, y_mean = column_means(x, centre), column_means(y, centre)
+    u, s, v = _thin_svd(x, x_mean)
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
-
-    def held_out_errors(strength: Tensor, y: Tensor, seen: Tensor) -> Tensor:
-        keep = s**2 / (s**2 + strength)
-        residual = y - u @ (keep[:, None] * seen)
-        return _leave_out(u * keep.sqrt(), residual, group, offset / n)
-
-    few, coordinates = _as_far_apart(yc), u.T @ yc
+    few = _as_far_apart(y, y_mean)
     seen = u.T @ few
     scores = torch.stack(
         [
-            held_out_errors(strength, few, seen).square().sum(1).view(-1, group).sum(1)
-            for strength in grid
+            (few - _without_group(u, _kept(s, one), seen, few, group, offset / n))
+            .square()
+            .sum(1)
+            .view(-1, group)
+            .sum(1)
+            for one in grid
         ]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
     error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
     strength = grid[int((mean <= mean[best] + standard_errors * error).nonzero().max())]
+    kept = _kept(s, strength)
+    mixture, left = u * kept, torch.eye(len(s), dtype=torch.float64)
+    if rank is not None and len(s) > _LEAST_RANK:
+        fitted = kept[:, None] * seen
+        left = fitted @ _principal_outputs(fitted, float(few.square().sum()))[:, :rank]
+        left = left / left.norm(dim=0)
+        mixture = mixture @ left
+    left = left / s[:, None]
+    right, held_out = torch.empty(left.shape[1], y.shape[1]), torch.empty(*y.shape)
+    # Of fewer examples than twice the directions, one product with a matrix of their weights.
+    weights = None
+    if n < 2 * len(s):
+        eye = torch.eye(n, dtype=torch.float64)
+        weights = _without_group(u, kept, u.T, eye, group, offset / n)
+    for columns in blocks(n, y.shape[1]):
+        outputs = y[:, columns].double() - y_mean[columns]
+        right[:, columns] = (mixture.T @ outputs).float()
+        found = (
+            _without_group(u, kept, u.T @ outputs, outputs, group, offset / n)
+            if weights is None
+            else weights @ outputs
+        )
+        held_out[:, columns] = (found + y_mean[columns]).float()
     return RidgeFit(
         map=RidgeMap(
             x_mean=x_mean.float(),
             y_mean=y_mean.float(),
-            left=(v * (s / (s**2 + strength))).float(),
-            right=coordinates.float(),
+            left=_times(v, x, x_mean, u, s, left),
+            right=right,
         ),
         strength=float(strength),
-        held_out=(y - held_out_errors(strength, yc, coordinates)).float(),
+        held_out=held_out,
         basis=u,
-        kept=s**2 / (s**2 + strength),
+        kept=kept,
+        mixture=mixture,
         mean_weight=offset / n,
     )
 
 
-def _trimmed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The same product with orthonormal columns on the left, without directions of no weight."""
-    # Columns differ in size by many orders; only their directions decide what can be dropped.
-    size = left.norm(dim=0).clamp(min=1e-300)
-    basis, s, v = _thin_svd(left / size)
-    return basis, (s[:, None] * v.T) @ (size[:, None] * right)
+def _thin_svd(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """U (n, r), s (r,), V (p, r) from the smaller Gram matrix; directions of no weight dropped.
+
+    V is None where it is the larger one, see `_times`.
+    """
+    n, p = x.shape
+    values, vectors = eigenvectors(gram_matrix(x, mean))
+    s = values.sqrt()
+    if n <= p:
+        return vectors, s, None
+    u = torch.cat([(x[some].double() - mean) @ vectors / s for some in blocks(p, n)])
+    return u, s, vectors
 
 
-def _centred(x: Tensor, centre: bool) -> tuple[Tensor, Tensor]:
-    """The rows in float64 less their mean, and the mean."""
-    x = x.double()
-    mean = x.mean(0) if centre else x.new_zeros(x.shape[1])
-    return x - mean, mean
+def _times(
+    v: Tensor | None, x: Tensor, mean: Tensor, u: Tensor, s: Tensor, factor: Tensor
+) -> Tensor:
+    """(p, k) float32, the right singular vectors times an (r, k) factor."""
+    if v is not None:
+        return (v @ factor).float()
+    product, mix = torch.empty(x.shape[1], factor.shape[1]), u @ (factor / s[:, None])
+    for some in blocks(*x.shape):
+        product[some] = ((x[:, some].double() - mean[some]).T @ mix).float()
+    return product
 
 
-def _as_far_apart(y: Tensor) -> Tensor:
-    """(n, q) to (n, at most n) with the same Gram matrix, which is all that errors depend on."""
-    if y.shape[1] <= len(y):
-        return y
-    values, vectors = torch.linalg.eigh(y @ y.T)
-    compact: Tensor = vectors * values.clamp(min=0).sqrt()
-    return compact
+def _as_far_apart(y: Tensor, mean: Tensor) -> Tensor:
+    """(n, q) less their mean, as few outputs with which errors are as large.
+
+    Gram matrices are all that errors depend on: n outputs have the same. Of many examples the
+    principal outputs, and random mixtures of the rest, have it nearly.
+    """
+    n, q = y.shape
+    many = n > _EXACT and q > _OUTPUTS + _MIXED
+    if q <= n and not many:
+        return y.double() - mean
+    values, vectors = torch.linalg.eigh(gram_matrix(y, mean))
+    compact: Tensor = vectors * values.clamp(min=0).sqrt() if q > n else vectors
+    if many:
+        rng, rest = torch.Generator().manual_seed(0), len(values) - _OUTPUTS
+        mixtures = torch.randn(rest, _MIXED, generator=rng, dtype=torch.float64) / _MIXED**0.5
+        compact = torch.cat([compact[:, rest:], compact[:, :rest] @ mixtures], dim=1)
+    if q > n:
+        return compact
+    return torch.cat([(y[some].double() - mean) @ compact for some in blocks(q, n)])
+
+
+def _principal_outputs(fitted: Tensor, total: float) -> Tensor:
+    """(q, k), the principal directions of (r, q) predictions without those that say least.
+
+    Args:
+        fitted: Predictions along the left singular vectors.
+        total: The outputs' squares.
+    """
+    values, directions = eigenvectors(fitted.T @ fitted)
+    told = int((values.cumsum(0) > _LOST * total).sum())
+    return directions[:, -max(told, _LEAST_RANK) :].flip(1)
+
+
+def _kept(s: Tensor, strength: Tensor) -> Tensor:
+    """(r,), the share of each direction that a strength leaves."""
+    return s**2 / (s**2 + strength)
 
 
 def _largest_square(s: Tensor) -> float:
     return float(s.max()) ** 2 if len(s) else 1.0
 
 
-def _thin_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (n, r), s (r,), V (p, r) from the smaller Gram matrix; directions of no weight dropped."""
-    n, p = x.shape
-    gram = x @ x.T if n <= p else x.T @ x
-    values, vectors = torch.linalg.eigh(gram)
-    keep = values > values[-1].clamp(min=1e-300) * 1e-12
-    s, vectors = values[keep].sqrt(), vectors[:, keep]
-    if n <= p:
-        return vectors, s, x.T @ vectors / s
-    return x @ vectors / s, s, vectors
-
-
-def _leave_out(half_hat: Tensor, residual: Tensor, group: int, offset: float) -> Tensor:
-    """Residuals of the fits that leave a group out: (I - H_gg)⁻¹ e_g; (n, q) float64."""
-    blocks = half_hat.view(len(half_hat) // group, group, half_hat.shape[1])
-    hat = blocks @ blocks.transpose(1, 2) + offset
+def _without_group(
+    u: Tensor, kept: Tensor, seen: Tensor, y: Tensor, group: int, offset: float
+) -> Tensor:
+    """(n, q) float64, predictions of the fits that leave a group out: y - (I - H_gg)⁻¹ e_g."""
+    residual = y - u @ (kept[:, None] * seen)
+    blocks = u.view(len(u) // group, group, u.shape[1])
+    hat = blocks * kept @ blocks.transpose(1, 2) + offset
     errors = residual.view(-1, group, residual.shape[1])
+    if group == 1:
+        return y - (errors / (1 - hat)).view_as(residual)
     eye = torch.eye(group, dtype=torch.float64)
     solved: Tensor = torch.linalg.solve(eye - hat, errors)
-    return solved.reshape(residual.shape)
+    return y - solved.reshape(residual.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from f2l_fed.targets.head_rows import row_is_present
 
 _MOST_ROWS = 800
 """Rows that are clustered; where there are more, evenly spaced ones are."""
+
+_MOST_SORTED = 50_000
+"""Rows among which copies are looked for before."""
 
 _NUMBERS = (2, 3, *range(4, 61, 2))
 """Numbers of clusters that are tried."""
@@ -48,10 +52,9 @@ class RowClusters:
         units = functional.normalize(rows, dim=3)
         there = row_is_present(rows)
         # On vectors all of a site's pairs have one head on all examples: copies would be clusters.
-        flat = units[there].unique(dim=0)
-        chosen = flat[:: -(-len(flat) // _MOST_ROWS)]
-        first = torch.from_numpy(_clustered(chosen.double().numpy()))
-        means = torch.zeros(int(first.max()) + 1, rows.shape[3]).index_add_(0, first, chosen)
+        flat = _spaced(_spaced(units[there], _MOST_SORTED).unique(dim=0), _MOST_ROWS)
+        first = torch.from_numpy(_clustered(flat.double().numpy()))
+        means = torch.zeros(int(first.max()) + 1, rows.shape[3]).index_add_(0, first, flat)
         nearest = (units @ functional.normalize(means, dim=1).T).argmax(3)
         used, labels = nearest.unique(return_inverse=True)
         hot = functional.one_hot(labels, len(used)) * there[..., None]
@@ -66,10 +69,16 @@ class RowClusters:
         """(m, R) float32, the mean direction of each cluster, of unit length."""
         return functional.normalize(self.sums.sum(0), dim=1)
 
-    def centroids_without(self, site: int) -> Tensor:
-        """The centroids without the rows of one site, of the clusters that others have too."""
-        others = self.counts.sum(0) - self.counts[site]
-        return functional.normalize((self.sums.sum(0) - self.sums[site])[others > 0], dim=1)
+    def centroids_without_each(self) -> Iterator[Tensor]:
+        """For each site the centroids without its rows, of the clusters that others have too."""
+        sums, counts = self.sums.sum(0), self.counts.sum(0)
+        for own, number in zip(self.sums, self.counts, strict=True):
+            yield functional.normalize((sums - own)[counts - number > 0], dim=1)
+
+
+def _spaced(rows: Tensor, most: int) -> Tensor:
+    """Up to so many rows, evenly spaced."""
+    return rows[:: -(-len(rows) // most)]
 
 
 def _clustered(units: NDArray[np.float64]) -> NDArray[np.int64]:

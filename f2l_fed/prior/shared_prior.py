@@ -14,7 +14,8 @@ from torch import Tensor
 
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.prior.linear_prior import Prior, PriorFit
-from f2l_fed.prior.ridge import RidgeMap, fit_ridge
+from f2l_fed.prior.ridge import fit_ridge
+from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _LEAST_GAIN = 0.02

@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, log, sqrt
 
-import torch
-
 from f2l_fed.errors import UsageError
 
 # Small orders serve large budgets, large ones small budgets.
@@ -47,6 +45,9 @@ def renyi(order: int, *, noise_multiplier: float, sampling_rate: float) -> float
     rate = 0.5 / noise_multiplier / noise_multiplier
     if sampling_rate == 1:
         return order * rate
+    # Only this case takes the second that the import does.
+    import torch
+
     a = torch.tensor(order, dtype=torch.float64)
     k = torch.arange(2, order + 1, dtype=torch.float64)
     chance = (

@@ -111,6 +111,7 @@ class InstalledBackbone:
                 "no backbone is named, and the federation adapts one",
                 where="[backbone] file",
                 remedy="Install the file of the federation's administrator and name it there.",
+                code="other-backbone",
             )
         path = (folder / config.file).absolute()
         facts, part = _described(path, *_version(path))
@@ -176,6 +177,7 @@ class InstalledBackbone:
                 expected="none" if asked is None else asked.digest,
                 got=self.part.digest,
                 remedy="Install the file of the federation's administrator.",
+                code="other-backbone",
             )
 
 

@@ -174,6 +174,7 @@ class BackboneFile:
                 where=str(path),
                 expected="a file that f2l-admin target prepare has written",
                 got=str(error) if isinstance(error, F2LError) else file_fault(error),
+                code="other-backbone",
             ) from error
         network = {
             name.removeprefix(_NETWORK): tensor

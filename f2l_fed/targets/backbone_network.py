@@ -55,6 +55,7 @@ def backbone_network(name: str, *, weights: bool = False) -> nn.Module:
             where=_WHERE,
             expected="module:factory, timm:NAME or hf:FOLDER",
             got=repr(name),
+            remedy="The administrator knows which; only you name code that runs here.",
         )
     # A factory may draw weights at random; the file's replace them.
     with torch.random.fork_rng(devices=[]):

@@ -20,6 +20,9 @@ ADAPTED = (HEAD, ALL, *PARTS)
 ADAPTER = "adapter"
 """The name of what sits on a pretrained, frozen backbone: a head, and maybe an adapted part."""
 
+FEWEST = 2
+"""Smallest number of classes of a site."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
@@ -78,7 +81,7 @@ class BackboneConfig:
             folder; "" for none.
         network: The code that takes it: ``module:factory``, whose ``factory()`` returns the
             network without a head, ``timm:NAME``, or ``hf:FOLDER`` with a transformer of texts,
-            relative to the configuration's folder.
+            relative to the configuration's folder; "" until it is named.
     """
 
     file: str = ""
@@ -86,6 +89,4 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         require("\0" not in self.file, self, "file", "a path without a zero byte")
-        require(
-            bool(self.file) == bool(self.network), self, "network", "a name where there is a file"
-        )
+        require(bool(self.file) or not self.network, self, "file", "a file for the network")

@@ -6,7 +6,8 @@ alone. It has the digest of examples and backbone, so features of changed ones a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def cached_features(
     backbone: InstalledBackbone,
     parts: Sequence[Tensor],
     progress: Progress | None = None,
+    make: Callable[[Tensor, Progress | None], Tensor] | None = None,
 ) -> list[Tensor]:
     """The features of the parts of a site's examples.
 
@@ -36,6 +38,7 @@ def cached_features(
         backbone: The backbone; its network is not built where the features are known.
         parts: (n, *input_shape) float32 each.
         progress: Told while features are made.
+        make: Makes the backbone's features of examples; its network if None.
 
     Returns:
         (n, F) float32 for each part, or with an adapted part the values at the cut, (n, C).
@@ -47,7 +50,8 @@ def cached_features(
     path, sizes = state / FEATURES, [len(part) for part in parts]
     key = _digest(backbone, parts)
     if (kept := _read(path, key, sum(sizes))) is None:
-        kept = features_of(backbone.front(), torch.cat(list(parts)), progress)
+        make = make or partial(features_of, backbone.front())
+        kept = make(torch.cat(list(parts)), progress)
         if strange := int((~kept.isfinite()).any(1).sum()):
             raise DataError(
                 f"the backbone's features of {strange} of {len(kept)} examples are not finite",

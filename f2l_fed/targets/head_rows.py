@@ -17,11 +17,9 @@ from torch import Tensor
 from f2l_fed.errors import LayoutMismatch, TargetError
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.build import build_target
+from f2l_fed.targets.config import FEWEST
 from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.layout import WeightLayout
-
-FEWEST = 2
-"""Smallest number of classes of a site."""
 
 _NOTHING = 1e-5
 """Length of a row that is no more than rounding, relative to the longest one."""

@@ -18,7 +18,7 @@ from f2l_fed.data.readers.agreed_settings import MOST_FEATURES
 from f2l_fed.data.readers.labels import MOST_LABELS, label_key
 from f2l_fed.errors import ConfigError, WireError
 from f2l_fed.local_training.config import Recipe
-from f2l_fed.targets.head_rows import FEWEST
+from f2l_fed.targets.config import FEWEST
 from f2l_fed.wire.fields import counted, listed, named, pack_settings, unpack_settings
 from f2l_fed.wire.frames import pack_frame, unpack_frame
 from f2l_fed.wire.messages import Frame

@@ -7,8 +7,10 @@ its key so far, to `RENEW_PATH`. Both are answered with ``{"certificate": PEM}``
 with `FederationFacts` and the agreement about the task (`f2l_fed.wire.agreement`), or with
 ``{"error": sentence}``. A registered site gets these from `SELF_PATH` too. From `NETWORK_PATH` it
 gets the promoted release's request for its context, and when it posts its answer there, the task
-with what was generated for it. To `SCALES_PATH` it posts the figures of its columns, once, and
-gets the agreement, with the scales as soon as enough sites have.
+with what was generated for it. Where the federation gives it to its sites, `RELEASE_PATH` is the
+compact generator of the promoted release, a file (`f2l_fed.generator.release_file`). To
+`SCALES_PATH` it posts the figures of its columns, once, and gets the agreement, with the scales as
+soon as enough sites have.
 """
 
 from __future__ import annotations
@@ -45,9 +47,10 @@ ENROL_PATH = "/v1/site/enrol"
 RENEW_PATH = "/v1/site/renew"
 SELF_PATH = "/v1/site/me"
 NETWORK_PATH = "/v1/site/network"
+RELEASE_PATH = "/v1/site/release"
 SCALES_PATH = "/v1/site/scales"
 """Paths of the gateway: registration, renewal, whether the caller is a known site, a network, the
-figures of its columns from which scales are agreed."""
+compact generator of the release, the figures of its columns from which scales are agreed."""
 
 TOLD = "scales_told"
 """Key of the number of sites that have told their figures, in an answer from `SCALES_PATH`."""
@@ -59,8 +62,14 @@ LAST_TASK = "last_task"
 SITE_HEADER = "f2l-site"
 """Header in which the gateway names the site that it has authenticated; nobody else can set it."""
 
+RELEASE_TAG = re.compile(r'"([A-Za-z0-9_-]{1,64})-([0-9a-f]{64})"')
+"""``ETag`` of that file: the release's id and the file's SHA-256."""
+
 RECORDS_TYPE = "application/x-protobuf"
 """Media type of messages as bytes, see `f2l_fed.wire.serialization`."""
+
+FILE_TYPE = "application/octet-stream"
+"""Media type of that file."""
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and '-', not starting with '-'"
 """Rule for names of sites and other identities, as errors state it; see `is_name`."""

@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from f2l_fed.errors import ConfigError, LayoutMismatch, WireError
-from f2l_fed.targets.layout import WeightLayout
 from f2l_fed.wire.messages import NUMBERS
+
+if TYPE_CHECKING:
+    from f2l_fed.targets.layout import WeightLayout
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,200}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

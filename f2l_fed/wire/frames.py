@@ -35,6 +35,8 @@ def pack_frame(frame: Frame, version: int) -> dict[str, Any]:
         head["labels"] = _SHARED
     if frame.nearest:
         head["nearest"] = True
+    if frame.to_sites:
+        head["to_sites"] = True
     if frame.shared:
         head |= {"share": True} | pack_settings("shared", frame.shared)
     if frame.frozen:
@@ -55,11 +57,9 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
     Raises:
         WireError: If a field is missing or not as agreed.
     """
-    labels, nearest = head.get("labels", _OWN), head.get("nearest", False)
+    labels = head.get("labels", _OWN)
     if labels not in (_OWN, _SHARED):
         raise WireError("labels is neither own nor shared", got=repr(labels)[:32])
-    if not isinstance(nearest, bool):
-        raise WireError("nearest is neither true nor false", got=repr(nearest)[:32])
     shape = head.get("input_shape")
     if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
         raise WireError("the input shape is not a list of sizes", got=repr(shape)[:32])
@@ -73,12 +73,21 @@ def unpack_frame(head: Mapping[str, Any]) -> Frame:
         shots=counted(head, "shots"),
         probe=unpack_settings(Recipe, "probe", head),
         shared_labels=labels == _SHARED,
-        nearest=nearest,
+        nearest=_truth(head, "nearest"),
+        to_sites=_truth(head, "to_sites"),
         shared=unpack_settings(SharedConfig, "shared", head) if "share" in head else None,
         frozen=_unpack_frozen(head),
         scales=digest(head["scales"], "scales") if "scales" in head else "",
         **_unpack_body(head),
     )
+
+
+def _truth(head: Mapping[str, Any], key: str) -> bool:
+    """A field that is there only where it is true."""
+    value = head.get(key, False)
+    if not isinstance(value, bool):
+        raise WireError(f"{key} is neither true nor false", got=repr(value)[:32])
+    return value
 
 
 def _unpack_frozen(head: Mapping[str, Any]) -> FrozenPart | None:

@@ -1,5 +1,7 @@
 """The kit of a site: the one file with which it registers, checked before any of it is used.
 
+Where the federation adapts a pretrained backbone, the backbone's file may follow in the kit's.
+
 A kit may come from anybody until its fingerprint has been compared, and it decides where files are
 written, whom the site trusts and what is shown of it. So each field has exactly one form.
 """
@@ -25,11 +27,15 @@ KIT_FORMAT = 2
 """Version of the kit's fields."""
 
 LARGEST_KIT_BYTES = 64 * 1024
-"""Size above which a file is not a kit."""
+"""Size above which a file is not a kit; what follows it does not count."""
+
+KIT_END = b"\n}\n"
+"""Last bytes of a kit that something follows, which occur nowhere else in it."""
 
 SHORT_DIGITS = 16
 """Number of the fingerprint's digits that people compare."""
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{32,128}")
 _LABELS = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 _LONGEST_HOST = 253
@@ -50,6 +56,7 @@ class Kit:
             _.
         expires: End of the kit's validity, ISO 8601 to the second with a time zone.
         fingerprint: SHA-256 of all other fields, in hexadecimal.
+        backbone: Digest of the backbone whose file follows; "" where nothing follows.
     """
 
     format: int
@@ -59,9 +66,19 @@ class Kit:
     token: str
     expires: str
     fingerprint: str
+    backbone: str = ""
 
     @classmethod
-    def create(cls, *, site: str, server: str, authority: str, token: str, expires: str) -> Kit:
+    def create(
+        cls,
+        *,
+        site: str,
+        server: str,
+        authority: str,
+        token: str,
+        expires: str,
+        backbone: str = "",
+    ) -> Kit:
         """Makes a kit of the present format; arguments as the fields."""
         kit = cls(
             format=KIT_FORMAT,
@@ -71,6 +88,7 @@ class Kit:
             token=token,
             expires=expires,
             fingerprint="",
+            backbone=backbone,
         )
         return replace(kit, fingerprint=_digest(kit))
 
@@ -114,8 +132,8 @@ class Kit:
         return kit
 
     def to_json(self) -> bytes:
-        """The content of the kit's file."""
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+        """The content of the kit's file, or the beginning of it."""
+        return json.dumps(_fields(self), indent=1).encode() + b"\n"
 
     @property
     def short_fingerprint(self) -> str:
@@ -159,6 +177,7 @@ class Kit:
             ("authority", _is_authority(self.authority), "one certificate of an authority, PEM"),
             ("token", _TOKEN.fullmatch(self.token), "32 to 128 of A-Z, a-z, 0-9, '-' and '_'"),
             ("expires", _is_time(self.expires), "ISO 8601 to the second, with a time zone"),
+            ("backbone", _is_digest(self.backbone), "64 hexadecimal digits, or nothing"),
         ):
             if not fits:
                 # Not the token: errors are written to logs.
@@ -172,9 +191,18 @@ class Kit:
                 )
 
 
+def _fields(kit: Kit) -> dict[str, Any]:
+    """The fields by name; that of a backbone only where there is one, as before there were any."""
+    return {name: value for name, value in asdict(kit).items() if name != "backbone" or value}
+
+
 def _digest(kit: Kit) -> str:
-    plain = {name: value for name, value in asdict(kit).items() if name != "fingerprint"}
+    plain = {name: value for name, value in _fields(kit).items() if name != "fingerprint"}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _is_digest(text: str) -> bool:
+    return not text or _DIGEST.fullmatch(text) is not None
 
 
 def _is_address(text: str) -> bool:

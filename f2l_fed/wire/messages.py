@@ -49,6 +49,7 @@ class Frame:
         probe: Recipe of a probe.
         shared_labels: Whether label k means the same at every site.
         nearest: Whether the networks of other sites are handed out as they are, as candidates.
+        to_sites: Whether sites may fetch the compact generator of a release.
         adapt: "all" where whole networks are generated; "head" where the output layer is, on a
             body that all sites share. Networks and probes are then heads, and the layout is that
             of a head for the most classes; a site's heads have its own number of classes.
@@ -70,6 +71,7 @@ class Frame:
     probe: Recipe
     shared_labels: bool = False
     nearest: bool = False
+    to_sites: bool = False
     adapt: str = "all"
     body_layout: str = ""
     episodic: EpisodesConfig | None = None

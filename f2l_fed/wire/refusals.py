@@ -83,6 +83,10 @@ CATALOGUE: dict[str, Reason] = {
     "nearest-not-allowed": _limit(
         "networks of other sites are handed out, which the site does not allow", "nearest"
     ),
+    "release-not-allowed": _limit(
+        "the federation gives its compact generator to its sites, which this one does not allow",
+        "release_to_sites",
+    ),
     "body-changed-too-much": _limit(
         "the shared body has changed more than allowed since the last one", "maximum_body_change"
     ),
@@ -134,6 +138,11 @@ CATALOGUE: dict[str, Reason] = {
     "network-not-built": Reason(
         text="the network can't be built at the site",
         remedy="Install the same version of F2L-Fed on both sides, and the network's own module.",
+    ),
+    "other-backbone": Reason(
+        text="the site has another backbone than the federation adapts, or none",
+        remedy="Install the administrator's file and name it under [backbone] in site.toml; "
+        "f2l-site check tells both digests.",
     ),
     "message-not-understood": Reason(
         text="the site does not understand the server's message",

@@ -68,6 +68,12 @@ def simulate(
     baselines: Annotated[
         bool, typer.Option(help="Train and measure FedAvg, ProtoNet and others, too.")
     ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Show images of held-out sites in the report.")
+    ] = False,
+    credit: Annotated[
+        str, typer.Option(metavar="TEXT", help="Name the makers of these images beside them.")
+    ] = "",
     force: Annotated[bool, typer.Option(help="Replace results that are in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
 ) -> None:
@@ -126,7 +132,12 @@ def simulate(
         sys.stderr.flush()
         # Flower leaves threads behind that Python would wait for without end.
         os._exit(INTERRUPTED)
-    write_report(result, out / "report.html")
+    examples = {}
+    if pictures:
+        from server.simulation.example_pictures import example_pictures
+
+        examples = example_pictures(federation, divided)
+    write_report(result, out / "report.html", examples, credit)
     if as_json:
         print(json.dumps(result, indent=1))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,10 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the key of a site that is registered.")
     ] = False,
+    backbone: Annotated[
+        Path | None,
+        typer.Option(help="Put the file of the federation's backbone into the kit."),
+    ] = None,
 ) -> None:
     """Make a kit: one file that lets a site register, once and for a limited time."""
     from f2l_fed.errors import UsageError
@@ -45,18 +50,30 @@ def add(
             where=str(path),
             remedy="Name another file with --out.",
         )
+    digest = _backbone_digest(backbone) if backbone else ""
     kit = call(
         context,
-        lambda server: control_client.add_site(server, site, hours=hours, replace=replace),
+        lambda server: control_client.add_site(
+            server, site, hours=hours, replace=replace, backbone=digest
+        ),
     )
-    from f2l_fed.core.durable_files import write_atomically
+    from f2l_fed.core.durable_files import file_pieces, write_atomically
     from f2l_fed.wire.kit import Kit
 
     about = Kit.parse(kit, where="the server's answer")
-    write_atomically(path, kit.decode(), mode=0o600)
+    if about.backbone != digest:
+        raise UsageError(
+            "the server is older than this command and makes no kits with a backbone",
+            remedy="Update it, or make the kit without --backbone.",
+        )
+    pieces = file_pieces(backbone) if backbone else ()
+    write_atomically(path, chain((kit,), pieces), mode=0o600)
     print(f"{path} is the kit of {about.site}, valid once, until {about.expires}")
     print(f"fingerprint {about.short_fingerprint}: the site compares it when it unpacks the kit")
     print(f"or gives it there: f2l-site init {path} --fingerprint {about.fingerprint}")
+    if backbone:
+        print("The kit has the backbone's file; tell the site which code takes it, module:factory")
+        print("or timm:NAME: only its operator can name code that runs there.")
 
 
 @app.command()
@@ -87,3 +104,10 @@ def list_sites(
 
 
 app.command()(forget)
+
+
+def _backbone_digest(file: Path) -> str:
+    """The digest of a backbone's file; raises DataError if it can't be read."""
+    from f2l_fed.targets.backbone_file import BackboneFile
+
+    return BackboneFile.read(file).part.digest

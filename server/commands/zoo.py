@@ -6,11 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from numpy.lib.format import MAGIC_PREFIX
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +16,14 @@ from f2l_fed.core.private_files import exported_files
 from f2l_fed.core.terminal import console
 from f2l_fed.core.wording import number_of
 from f2l_fed.errors import UsageError, visible
-from f2l_fed.zoo import Query, Record
 from server.commands.forget import forget
 from server.commands.output import AsJson
 from server.commands.zoo_arguments import Releases, ZooPlace, opened_at, registry_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from f2l_fed.zoo import Query, Record
 
 app = typer.Typer(
     help="Maintain a weight zoo: in a folder, at s3://bucket/prefix, or in a federation's folder.",
@@ -179,6 +181,8 @@ def import_(
 def _query(
     site: str, round: int | None, parent: str | None, metrics: Sequence[str] | None, latest: bool
 ) -> Query:
+    from f2l_fed.zoo import Query
+
     return Query(
         site=site or None,
         round=round,
@@ -203,6 +207,9 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
 
 
 def _context(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    import numpy as np
+    from numpy.lib.format import MAGIC_PREFIX
+
     try:
         with path.open("rb") as file:
             if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from f2l_fed.errors import UsageError
-from f2l_fed.zoo import Zoo
 from f2l_fed.zoo.format.manifest import NAME as ZOO_FILE
 
 if TYPE_CHECKING:
+    from f2l_fed.zoo import Zoo
     from server.federation.folder import Federation
     from server.federation.release_registry import ReleaseRegistry
 
@@ -28,6 +28,8 @@ Releases = Annotated[
 
 def opened_at(zoo: str) -> Zoo:
     """The zoo itself, or that of the federation in a folder."""
+    from f2l_fed.zoo import Zoo
+
     remote = "://" in zoo
     found = None if remote or (Path(zoo) / ZOO_FILE).exists() else federation_in(Path(zoo))
     return Zoo.open(zoo) if found is None else found.zoo

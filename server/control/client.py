@@ -231,16 +231,19 @@ async def zoo_stats(to: Connection) -> ZooStats:
         return zoo_of(await to.stub.ZooStats(pb.ZooStatsRequest(), timeout=to.timeout_s))
 
 
-async def add_site(to: Connection, name: str, *, hours: int = 0, replace: bool = False) -> bytes:
+async def add_site(
+    to: Connection, name: str, *, hours: int = 0, replace: bool = False, backbone: str = ""
+) -> bytes:
     """Invites a site; returns its kit, one file that lets its holder register once.
 
     Args:
         name: Of the site.
         hours: Validity of the kit; 0 takes the server's setting.
         replace: Also for a registered site, whose key and certificate become invalid.
+        backbone: Digest of the backbone whose file will follow in the kit; "" for none.
     """
     async with _explained(to):
-        request = pb.AddSiteRequest(name=name, hours=hours, replace=replace)
+        request = pb.AddSiteRequest(name=name, hours=hours, replace=replace, backbone=backbone)
         return bytes((await to.stub.AddSite(request, timeout=to.timeout_s)).kit)
 
 

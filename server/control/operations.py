@@ -85,7 +85,12 @@ class Operations(ControlServicer):
             )
         by = caller(context).name
         kit = await asyncio.to_thread(
-            members.invite, request.name, by, hours=request.hours, replace=request.replace
+            members.invite,
+            request.name,
+            by,
+            hours=request.hours,
+            replace=request.replace,
+            backbone=request.backbone,
         )
         return pb.AddSiteReply(kit=kit)
 

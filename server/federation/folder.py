@@ -206,6 +206,7 @@ class Federation:
             probe=config.probe.recipe,
             shared_labels=config.shared_labels,
             nearest=config.candidates.nearest,
+            to_sites=config.release.to_sites,
             adapt="head" if self.body else "all",
             body_layout=self.body.layout.digest if self.body else "",
             episodic=config.episodes if self.body else None,

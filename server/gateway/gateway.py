@@ -1,10 +1,10 @@
 """The TLS gateway: the one port that sites reach, before SuperLink and enrolment.
 
 Sites may post to Flower's Fleet routes and to the enrolment service, ask whether they are
-registered, ask for a network, and tell figures for common scales; anyone may ask whether the server
-works. A Fleet route takes a site's certificate, signed by the authority and not revoked, together
-with the key that this very site has registered: neither is enough alone. Every other request is
-refused here and never forwarded.
+registered, ask for a network or the release, and tell figures for common scales; anyone may ask
+whether the server works. A Fleet route takes a site's certificate, signed by the authority and not
+revoked, together with the key that this very site has registered: neither is enough alone. Every
+other request is refused here and never forwarded.
 
 It runs as a process of its own that never sees the authority's key.
 """
@@ -33,6 +33,7 @@ from f2l_fed.wire.enrolment import (
     LARGEST_FIGURES_BYTES,
     LARGEST_FORM_BYTES,
     NETWORK_PATH,
+    RELEASE_PATH,
     RENEW_PATH,
     SCALES_PATH,
     SELF_PATH,
@@ -175,7 +176,8 @@ class Gateway:
         """The service for a request and its largest size, or the status that refuses it."""
         if method == "GET" and path == "/health":
             return self._superlink, 0
-        if method == "GET" and path == SELF_PATH:
+        reads = path == SELF_PATH and method == "GET"
+        if reads or (path == RELEASE_PATH and method in ("GET", "HEAD")):
             return (self._networks, 0) if self._auth.is_registered(proxied.site) else 401
         if method in ("GET", "POST") and path == NETWORK_PATH:
             largest_bytes = self._settings.largest_context_bytes if method == "POST" else 0

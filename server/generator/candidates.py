@@ -12,14 +12,14 @@ from torch import Tensor
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.generator.candidates import (
     FittedRecords,
-    candidates_for_service,
+    around_shared,
     candidates_for_training,
+    candidates_of_site,
+    head_of_site,
 )
 from f2l_fed.generator.generator import Generator
-from f2l_fed.local_training.candidate_kinds import GLOBAL_MEAN, PRIOR
+from f2l_fed.local_training.candidate_kinds import PRIOR
 from f2l_fed.local_training.selection import CandidateSet
-from f2l_fed.local_training.site_streams import draws_stream
-from f2l_fed.targets.head_rows import class_count, cut
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left, while_erasing
 
@@ -89,11 +89,13 @@ class CandidateFactory:
         config = self.federation.config
         for index, site in enumerate(sites):
             if self.federation.body is not None:
-                yield site, ({PRIOR: self._head(probes[index, 0], expected[index, 0])},)
+                largest = self.federation.target.layout
+                head = head_of_site(probes[index, 0], expected[index, 0], largest)
+                yield site, ({PRIOR: head},)
                 continue
             own, others = self._without(site, expected[index])
             if config.has_shared_network:
-                yield site, (self._around_shared(own[0]),)
+                yield site, (around_shared(self.generator, own[0]),)
                 continue
             rng = generator_for(config.lineage, self.id, site, "candidates")
             made = [
@@ -112,34 +114,20 @@ class CandidateFactory:
             site: Its name.
             context: (D,) float32.
         """
-        expected = self.generator.expect(context[None])
-        if self.federation.body is not None:
-            return {PRIOR: self._head(context, expected[0])}
-        (own,), others = self._without(site, expected)
-        config = self.federation.config
-        if config.has_shared_network:
-            return self._around_shared(own)
-        rng = draws_stream(config.lineage, site)
-        return candidates_for_service(self.generator, others, context, own, config.candidates, rng)
-
-    def _around_shared(self, expected: Tensor) -> dict[str, Tensor]:
-        """The prediction of a prior around a shared network and, if it is another, that network."""
-        shared = self.generator.mean
-        if expected.equal(shared):
-            return {PRIOR: shared}
-        return {PRIOR: expected.clone(), GLOBAL_MEAN: shared}
-
-    def _head(self, context: Tensor, expected: Tensor) -> Tensor:
-        """The head for a site, with as many classes as its context has.
-
-        Its own records are no secret to it and, unlike a start, its heads do not follow this one.
-
-        Args:
-            context: (H,) float32, padded.
-            expected: (H,) float32, the prediction for it.
-        """
-        largest = self.federation.target.layout
-        return cut(expected, largest, class_count(context, largest)).clone()
+        federation, expected, others = self.federation, self.generator.expect(context[None]), None
+        if federation.body is None:
+            expected, others = self._without(site, expected)
+        parts = candidates_of_site(
+            self.generator,
+            federation.service_frame,
+            site,
+            context,
+            expected[0],
+            federation.config.candidates,
+            federation.target.layout,
+            records=others,
+        )
+        return {kind: weights for part in parts for kind, weights in part.items()}
 
     def _without(self, site: str, expected: Tensor) -> tuple[Tensor, Any]:
         """The predictions for a site, and the records of all others.

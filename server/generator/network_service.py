@@ -1,4 +1,4 @@
-"""The service of networks outside of rounds: what the promoted release makes for one site.
+"""The service outside of rounds: what the promoted release makes for a site, and its compact form.
 
 Nothing of a request is kept but an event with the site's name, one for a release. The release that
 was opened for one request serves the next ones, until another is promoted or a site is erased.
@@ -7,7 +7,7 @@ was opened for one request serves the next ones, until another is promoted or a 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +20,8 @@ from f2l_fed.wire.packing import pack_probe_request, pack_task, unpack_probe_rep
 from f2l_fed.wire.serialization import from_bytes, to_bytes
 from server.federation.folder import Federation
 from server.generator.candidates import CandidateFactory
+from server.generator.compact_release import FileForSites, file_for_sites
+from server.generator.release_records import while_erasing
 
 
 class NoRelease(F2LError):
@@ -30,7 +32,7 @@ class NotPromoted(F2LError):
     """A release is not the one that sites get now."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Served:
     """A release that is open.
 
@@ -39,12 +41,30 @@ class _Served:
         request: Its request for a site's context.
         temperatures: Of a site's network.
         sites: Those that were served since it was opened.
+        file: The release's file for sites, once one has asked for it.
     """
 
     factory: CandidateFactory
     request: ProbeRequest
     temperatures: tuple[tuple[int, float], ...]
     sites: set[str] = field(default_factory=set)
+    file: FileForSites | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task of the release, without candidates."""
+        federation = self.factory.federation
+        return Task(
+            frame=federation.service_frame,
+            anchor=self.request.anchor,
+            round=NO_ROUND,
+            release=self.factory.id,
+            recipe=federation.config.local,
+            candidates=(),
+            chain=self.request.chain,
+            temperatures=self.temperatures,
+            keep=federation.config.candidates.keep,
+        )
 
 
 class NetworkService:
@@ -59,6 +79,7 @@ class NetworkService:
         self._lock = threading.Lock()
         self._served: _Served | None = None
         self._federation: Federation | None = None
+        self._fetched: set[tuple[str, str]] = set()
 
     def context_request(self) -> tuple[str, bytes]:
         """The promoted release's id and its packed request for a site's context.
@@ -92,22 +113,44 @@ class NetworkService:
             context = _context(federation, reply)
             # A site with a privacy budget sends zeros: nothing is generated for it on the body.
             silent = federation.body is not None and not bool(context.any())
-            task = Task(
-                frame=federation.service_frame,
-                anchor=served.request.anchor,
-                round=NO_ROUND,
-                release=release,
-                recipe=federation.config.local,
-                candidates=() if silent else (factory.served(site, context),),
-                chain=served.request.chain,
-                temperatures=served.temperatures,
-                keep=federation.config.candidates.keep,
-            )
+            made = () if silent else (factory.served(site, context),)
+            task = replace(served.task, candidates=made)
             if site not in served.sites:
                 # Once, however often it asks: a site can't fill the log.
                 federation.events().emit(events.SITE_SERVED, site=site, release=release)
                 served.sites.add(site)
             return to_bytes(pack_task(task))
+
+    def release_file(self) -> FileForSites:
+        """The file with the promoted release's compact generator, made for the first that asks.
+
+        Raises:
+            NoRelease: If there is no release.
+            NotForSites: If sites may not have it.
+        """
+        with self._lock:
+            served = self._promoted()
+            factory = served.factory
+            if served.file is None:
+                served.file = while_erasing(
+                    factory.federation,
+                    lambda: file_for_sites(factory.federation, factory.generator, served.task),
+                )
+            return served.file
+
+    def note_fetched(self, site: str, file: FileForSites) -> None:
+        """Writes that a site gets a file, once for each, however often it asks.
+
+        Args:
+            site: The site's name, which it has authenticated.
+            file: From `release_file`.
+        """
+        with self._lock:
+            if (site, file.tag) in self._fetched:
+                return
+            self._fetched.add((site, file.tag))
+            log = Federation.open(self._root).events()
+            log.emit(events.RELEASE_FETCHED, site=site, release=file.release)
 
     def _promoted(self) -> _Served:
         """The promoted release, opened where it is not open."""

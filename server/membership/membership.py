@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from f2l_fed import events
-from f2l_fed.errors import F2LError
+from f2l_fed.errors import F2LError, UsageError
 from f2l_fed.events import EventLog
 from f2l_fed.wire.enrolment import (
     AUTHORITY,
@@ -137,7 +137,17 @@ class Membership:
     def _active(self) -> frozenset[str]:
         return frozenset(site.name for site in self.registry.all() if site.state == "active")
 
-    def invite(self, name: str, by: str, *, hours: int = 0, replace: bool = False) -> bytes:
+    def backbone(self) -> str:
+        """The digest of the backbone that the federation adapts; "" where it adapts none."""
+        try:
+            values = json.loads((self._root / FEDERATION_FILE).read_text(encoding="utf-8"))
+            return str(values["target"].get("backbone", ""))
+        except (OSError, ValueError, LookupError, AttributeError, TypeError):
+            return ""
+
+    def invite(
+        self, name: str, by: str, *, hours: int = 0, replace: bool = False, backbone: str = ""
+    ) -> bytes:
         """Makes a kit for a site; its earlier key and certificates become invalid.
 
         Args:
@@ -145,11 +155,25 @@ class Membership:
             by: Name of the identity that invites it.
             hours: Validity of the kit; 0 takes the setting.
             replace: Also for a site that has registered.
+            backbone: Digest of the backbone whose file is to follow in the kit; "" for none.
 
         Returns:
             The kit, the one file that the site needs.
+
+        Raises:
+            UsageError: If the federation adapts another backbone, or none.
         """
         check_name(name)
+        if backbone and backbone != (own := self.backbone()):
+            raise UsageError(
+                "the federation adapts another backbone" if own else "it adapts no backbone",
+                where="[target] backbone",
+                expected=own or "none",
+                got=ascii(backbone[:64]),
+                remedy="Give the file that f2l-admin target prepare has written for it."
+                if own
+                else "Make the kit without --backbone.",
+            )
         hours = hours or self._settings.kit_hours
         # Only the certificate itself: whoever has edited the file may have added words.
         known = x509.load_pem_x509_certificate((self._certificates / AUTHORITY).read_bytes())
@@ -167,6 +191,7 @@ class Membership:
             authority=authority,
             token=token,
             expires=site.expires if site else "",
+            backbone=backbone,
         )
         self._events.emit(events.SITE_INVITED, site=name, by=by)
         return kit.to_json()

@@ -15,6 +15,7 @@ from f2l_fed.evaluation.arm_names import GENERATED, RANDOM, description, label
 from server.reporting.changes import GROUPS, changes_after
 from server.reporting.chart import TONES, Line, line_chart
 from server.reporting.comparison import Comparison, read_comparisons
+from server.reporting.examples import ExampleSite
 from server.reporting.findings import (
     Rival,
     Verdict,
@@ -44,6 +45,7 @@ _HELD_OUT = {
     "with another label order and another camera.",
     "natural": "Each site is one source of the data, such as one speaker.",
 }
+_OWN_CAMERA = " and another camera."
 _UNSEEN = "No training site has any of their classes."
 
 
@@ -61,11 +63,15 @@ class _Section:
     rivals: tuple[Rival, ...]
 
 
-def render_report(result: Mapping[str, Any]) -> str:
+def render_report(
+    result: Mapping[str, Any], examples: Mapping[str, ExampleSite] | None = None, credit: str = ""
+) -> str:
     """The report as one self-contained HTML page.
 
     Args:
         result: Content of ``result.json``; missing parts are left out or named as missing.
+        examples: Held-out sites whose pictures are shown, by kind.
+        credit: The makers of the pictures.
 
     Raises:
         DataError: If the schema is unknown, or accuracies and step counts don't match.
@@ -84,7 +90,11 @@ def render_report(result: Mapping[str, Any]) -> str:
     return render(
         "report.html.j2",
         result=result,
-        sections=[_section(c, scenario, tones) for c in comparisons.values()],
+        sections=[
+            _section(c, _held_out(c.group, scenario, result), tones) for c in comparisons.values()
+        ],
+        examples={_TITLES[kind]: site for kind, site in (examples or {}).items()},
+        credit=credit,
         rounds=_totals(result.get("rounds") or []),
         label=label,
         description=description,
@@ -97,18 +107,24 @@ def render_report(result: Mapping[str, Any]) -> str:
     )
 
 
-def write_report(result: Mapping[str, Any], path: Path) -> None:
+def write_report(
+    result: Mapping[str, Any],
+    path: Path,
+    examples: Mapping[str, ExampleSite] | None = None,
+    credit: str = "",
+) -> None:
     """Writes the report atomically: a reader finds the old page or the new one.
 
     Args:
         result: Content of ``result.json``.
         path: The file, in an existing folder.
+        examples, credit: As `render_report`.
 
     Raises:
         DataError: As `render_report`.
         UsageError: If the file can't be written.
     """
-    page = render_report(result)
+    page = render_report(result, examples, credit)
     try:
         write_atomically(path, page)
     except OSError as error:
@@ -120,7 +136,16 @@ def write_report(result: Mapping[str, Any], path: Path) -> None:
         ) from error
 
 
-def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) -> _Section:
+def _held_out(group: str, scenario: str, result: Mapping[str, Any]) -> str:
+    """The sentence on one kind of held-out sites."""
+    if group == "unseen":
+        return _UNSEEN
+    told = _HELD_OUT.get(scenario, "")
+    split = (result.get("settings") or {}).get("split") or {}
+    return told if split.get("cameras", True) else told.replace(_OWN_CAMERA, ".")
+
+
+def _section(comparison: Comparison, held_out: str, tones: Mapping[str, int]) -> _Section:
     title = _TITLES[comparison.group]
     lines = [
         Line(
@@ -134,7 +159,7 @@ def _section(comparison: Comparison, scenario: str, tones: Mapping[str, int]) ->
     ]
     return _Section(
         title=title,
-        held_out=_UNSEEN if comparison.group == "unseen" else _HELD_OUT.get(scenario, ""),
+        held_out=held_out,
         comparison=comparison,
         chart=line_chart(lines, comparison.steps, title=f"{title}: accuracy over local steps")
         if any(value == value for line in lines for value in line.values)

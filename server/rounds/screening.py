@@ -93,11 +93,11 @@ class Screening:
         """Writes an admitted submission's part of the history; call it before the zoo has it."""
         submission_id = judged.submission.id
         path = self._parts / f"{site_digest(submission_id.site)}-{submission_id.round}.safetensors"
-        write_part(path, to_bytes(judged.history.part(submission_id)))
+        write_part(path, to_bytes(judged.part))
 
     def remember(self, judged: ScreeningResult) -> None:
         """Takes an admitted submission into the history; call it once the zoo has it."""
-        self.history = judged.history
+        judged.remember(self.history)
 
     def follow_zoo(self) -> None:
         """Adds what the zoo got from elsewhere to the history, and removes what it lost."""
@@ -133,11 +133,11 @@ class Screening:
             for number in rounds
         }
         found = sorted(self._parts.glob("*.safetensors"), key=_age)
-        known = {owner[:2] for owner in self.history.signature_ids}
+        known = {one[:2] for one in self.history.signature_ids}
         for path in found:
             part = _part(path)
             if part.signature_ids and part.signature_ids[0][:2] in stored - known:
-                self.history = self.history.joined(part)
+                self.history.join(part)
 
 
 def lock_history(federation: Federation) -> AbstractContextManager[None]:

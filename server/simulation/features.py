@@ -1,17 +1,19 @@
 """The data of a simulation as features of a frozen backbone.
 
 The sites read their own examples as anywhere else and find the features in their state folders,
-where each is looked up by the digest of examples and backbone. So they are made once.
+where each is looked up by the digest of examples and backbone. So they are made once; an example of
+several sites too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.data import Partition, SiteData
@@ -76,14 +78,16 @@ def on_features(
         done += len(train) + len(test)
         return replace(site, x_train=train.numpy(), x_test=test.numpy())
 
+    make = _Remembering(backbone.front())
+
     def kept(number: int) -> Callable[[list[Tensor]], list[Tensor]]:
         state = folder / f"site-{number:03d}" / "state"
         private_folder(state)
-        return lambda parts: cached_features(state, backbone, parts, told)
+        return lambda parts: cached_features(state, backbone, parts, told, make)
 
     def made(parts: list[Tensor]) -> list[Tensor]:
         sizes = [len(part) for part in parts]
-        return list(features_of(backbone.front(), torch.cat(parts), told).split(sizes))
+        return list(make(torch.cat(parts), told).split(sizes))
 
     sites = tuple(converted(site, kept(number)) for number, site in enumerate(divided.sites))
     width = sites[0].x_train.shape[1]
@@ -99,3 +103,26 @@ def on_features(
         ),
         input_shape=(width,),
     )
+
+
+class _Remembering:
+    """Makes features, of equal examples only once.
+
+    Args:
+        network: The backbone's network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._known: dict[bytes, Tensor] = {}
+
+    def __call__(self, x: Tensor, progress: Progress | None) -> Tensor:
+        """Features of examples: (n, *input_shape) float32 to (n, F)."""
+        keys = [blake2b(row.numpy().data, digest_size=16).digest() for row in x.contiguous()]
+        new = {key: row for row, key in enumerate(keys) if key not in self._known}
+        if new:
+            made = features_of(self._network, x[list(new.values())])
+            self._known.update(zip(new, made, strict=True))
+        if progress is not None:
+            progress(len(x), len(x))
+        return torch.stack([self._known[key] for key in keys])

@@ -16,7 +16,8 @@ import torch
 
 from clients.onboarding.network_requests import NetworkRequests
 from clients.site.sent_log import SentLog
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from clients.training.outgoing import probe_message
 from f2l_fed.errors import F2LError
 from f2l_fed.targets.layout import WeightLayout

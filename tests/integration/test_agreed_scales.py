@@ -15,7 +15,8 @@ from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.scale_requests import take_scales, with_scales_of_server
 from clients.onboarding.site_template import register_site
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from clients.training.agreed_task import differences
 from f2l_fed.errors import F2LError, UsageError
 from server.federation.folder import Federation
@@ -67,9 +68,8 @@ def gateway(tmp_path):
 
 def joined(gateway, tmp_path: Path, name: str, data: Path, more: str = "") -> Path:
     """The site.toml of a site that has registered and asks for the agreed scales."""
-    path, _ = register_site(
-        read_kit(gateway.kit(name), now=datetime.now(UTC)), tmp_path / name, data
-    )
+    kit = gateway.kit(name)
+    path, _ = register_site(read_kit(kit, now=datetime.now(UTC)), kit, tmp_path / name, data)
     text = path.read_text().replace('label = ""', 'label = "result"')
     text = re.sub(r"^columns = .*$", COLUMNS, text, flags=re.MULTILINE)
     text = re.sub(r"^indicators = .*$", "", text, flags=re.MULTILINE)

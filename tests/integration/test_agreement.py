@@ -12,7 +12,7 @@ from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.server_connection import federation_facts, last_task
 from clients.onboarding.site_template import register_site
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from clients.training.agreed_task import differences
 from server.federation.settings import create
 from server.generator.network_service import NetworkService
@@ -47,8 +47,9 @@ def data_of(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
 
 def joined(gateway: RunningGateway, folder: Path, name: str, data: Path) -> Path:
     """The site.toml of a site that has registered."""
-    kit = read_kit(gateway.kit(name), now=datetime.now(UTC))
-    path, agreement = register_site(kit, folder / name, data)
+    file = gateway.kit(name)
+    kit = read_kit(file, now=datetime.now(UTC))
+    path, agreement = register_site(kit, file, folder / name, data)
     assert agreement is not None
     assert agreement.about() == (
         "images of 8x8 pixels in 1 channel, 3 classes, the same at every site: ok, scratch, dent, "

@@ -15,7 +15,7 @@ from server.federation import settings
 from server.federation.folder import Federation
 from tests.support.central import Central, command, prepare, running
 from tests.support.inline import conductor
-from tests.support.served import OF_ALL, OF_HEADS, SETTINGS, close, measured
+from tests.support.served import OF_ALL, SETTINGS, close, measured
 from tests.support.small_federation import SETTINGS as SMALL
 from tests.support.small_federation import small_federation
 from tests.support.visits import invited
@@ -47,10 +47,9 @@ def joined(central: Central, folder: Path, name: str, data: Path) -> Path:
     return folder / name / "site.toml"
 
 
-@pytest.mark.parametrize("adapt", [OF_HEADS, OF_ALL], ids=["head", "all"])
-def test_a_newcomer_gets_its_network_without_a_round(tmp_path, adapt):
+def test_a_newcomer_gets_its_network_without_a_round(tmp_path):
     root, folder = tmp_path / "central", tmp_path / "sites"
-    ports = trained(root, folder, adapt)
+    ports = trained(root, folder, OF_ALL)
     data = next((folder / "sites").glob("*/train.npz"))
     with running(root, *ports) as central:
         site = joined(central, folder, "newcomer", data)

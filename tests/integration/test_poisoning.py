@@ -196,7 +196,7 @@ def test_an_erasure_beside_the_end_of_an_exchange_loses_no_exclusion_and_keeps_n
     federation = own_copy
     screening = Screening.open(federation, federation.root / "spool" / "screened")
     exclusions = {"site-001": Exclusion(2, "why")}
-    screening.history = screening.history.with_exclusions("later", exclusions)
+    screening.history.exclude("later", exclusions)
     entered, erased = threading.Event(), threading.Event()
 
     def erase_beside() -> None:

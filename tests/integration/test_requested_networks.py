@@ -13,7 +13,8 @@ import torch
 from clients.onboarding.network_requests import NetworkRequests
 from clients.site.model_store import load_model, load_start
 from clients.site.sent_log import SentLog
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from clients.training.outgoing import probe_message
 from clients.training.requested_network import request_network
 from f2l_fed.evaluation.arm_names import GENERATED

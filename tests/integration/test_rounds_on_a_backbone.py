@@ -18,6 +18,7 @@ from clients.site.site_features import backbone_of, on_features
 from clients.training.agreed_task import differences
 from clients.training.fine_tuning import fine_tune_again
 from clients.training.outgoing import probe_message
+from f2l_fed.data.picture_address import picture_address
 from f2l_fed.errors import LayoutMismatch, TargetError
 from f2l_fed.targets.adapter import NotInstalled
 from f2l_fed.targets.backbone import InstalledBackbone
@@ -25,9 +26,11 @@ from f2l_fed.targets.body import SCALE, body_digest
 from f2l_fed.targets.feature_cache import FEATURES
 from f2l_fed.wire.messages import ProbeRequest
 from f2l_fed.wire.packing import pack_probe_request, unpack_probe_request
-from server.cluster.held_out import measurements_of
+from server.cluster.held_out import curves_of, measurements_of
 from server.federation.agreement import agreement_of
 from server.federation.folder import BACKBONE_FILE, Federation
+from server.reporting.report import render_report
+from server.simulation.example_pictures import example_pictures
 from server.simulation.setup import held_out_sites
 from server.simulation.training_sites import training_accuracy
 from tests.support.backbones import ADAPTED, NETWORK, installed
@@ -81,6 +84,38 @@ def test_the_measurements_are_those_of_any_federation(conducted):
     assert [row["round"] for row in rows] == [1, 2]
     measured = measurements_of(federation.root, "00002", held_out_sites(divided)["seen"])
     assert all(len(site.curves["generated"]) == 6 for site in measured.values())
+
+
+def test_the_report_shows_pictures_and_what_a_generated_network_says_of_them(conducted):
+    federation, divided, _, _ = conducted
+    shown = example_pictures(federation, divided)
+    assert set(shown) == {"seen"} if divided.held_out["unseen"] is None else {"seen", "unseen"}
+    site, data = shown["seen"], divided.held_out["seen"][0]
+    assert (site.name, site.total) == (data.name, len(data.y_test))
+    # Before any step, as it is measured.
+    (curve,) = curves_of(
+        federation.root, "00002", held_out_sites(divided)["seen"][:1], ["generated"]
+    ).values()
+    assert site.right / site.total == pytest.approx(curve["generated"][0])
+    assert len(site.classes) == len(data.classes)
+    for row in site.classes:
+        own = data.own.x[data.own.y == row.number]
+        assert row.learnt == tuple(picture_address(one, 64) for one in own[:5])
+        further = data.further.x[data.further.y == row.number]
+        assert [one.address for one in row.asked] == [
+            picture_address(one, 64) for one in further[:5]
+        ]
+    page = render_report({"held_out": {"seen": None, "unseen": None}}, shown, "By <us>")
+    assert page.count("<img ") == sum(
+        len(row.learnt) + len(row.asked) for one in shown.values() for row in one.classes
+    )
+    assert f"right on {site.right} of {site.total}" in page
+    assert "By &lt;us&gt;" in page
+    wrong = sum(
+        one.said != row.number for part in shown.values() for row in part.classes
+        for one in row.asked
+    )  # fmt: skip
+    assert page.count('class="wrong"') == wrong
 
 
 def test_a_site_predicts_from_its_own_inputs_and_takes_the_whole_network_away(conducted, tmp_path):

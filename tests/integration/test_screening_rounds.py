@@ -102,7 +102,7 @@ def test_a_memory_can_be_built_from_a_zoo_and_knows_copies_of_what_is_in_it(fini
     history = extend_history(read_admitted(federation.zoo.snapshot(), 4), screen.sketch, first)
     assert {one.site for one in history.signature_ids} == {one.site for one in rounds[0]}
     for kind in ("first", "later"):
-        assert history.statistics_on(kind).reference("norm", 0.1).sites == SITES
+        assert history.statistics_on(kind).everyone().reference("norm", 0.1).sites == SITES
     partly = history.without("site-003")
     again = extend_history(
         read_admitted(federation.zoo.snapshot(), 4, partly), screen.sketch, first, partly

@@ -25,7 +25,7 @@ from clients.onboarding.enrolment import EnrolmentError, register, renew
 from clients.onboarding.kit import read_kit
 from clients.onboarding.preflight import check
 from clients.onboarding.site_template import create_site
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import ConfigError
 from server.control import client as control_client
 from server.control.client import ControlError

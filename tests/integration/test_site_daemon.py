@@ -91,9 +91,7 @@ def living(site: Path) -> dict[int, str]:
 
 def starter(site: Path) -> int:
     """Process id of what starts the tasks; 0 while there is none."""
-    return next(
-        (pid for pid, words in living(site).items() if "f2l_fed.flower.superexec" in words), 0
-    )
+    return next((pid for pid, words in living(site).items() if "superexec_main" in words), 0)
 
 
 @contextmanager

@@ -50,7 +50,8 @@ from pathlib import Path
 from clients.onboarding.kit import read_kit
 from clients.onboarding.site_template import register_site
 from clients.site.sent_log import utc_now
-register_site(read_kit(Path(sys.argv[1]), now=utc_now()), Path(sys.argv[2]), Path(sys.argv[3]))
+kit, folder, data = map(Path, sys.argv[1:])
+register_site(read_kit(kit, now=utc_now()), kit, folder, data)
 """
 _PER_CLASS = 20
 

@@ -19,10 +19,11 @@ class Relay:
 
     Args:
         target: Port on loopback that it leads to.
+        most: Bytes from there after which a connection ends; None for any number.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, *, most: int | None = None) -> None:
+        self._target, self._most = target, most
         self._whole = threading.Event()
         self._whole.set()
         self._over = threading.Event()
@@ -59,7 +60,7 @@ class Relay:
 
     def _carry(self, near: socket.socket) -> None:
         with near, suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as far:
-            other = {near: far, far: near}
+            other, left = {near: far, far: near}, self._most
             while not self._over.is_set():
                 self._whole.wait()
                 for side in select.select([near, far], [], [], _POLL_S)[0]:
@@ -67,13 +68,17 @@ class Relay:
                         break
                     if not (piece := side.recv(2**16)):
                         return
+                    if side is far and left is not None:
+                        piece, left = piece[:left], left - len(piece)
                     other[side].sendall(piece)
+                    if left is not None and left <= 0:
+                        return
 
 
 @contextmanager
-def relay(target: int) -> Iterator[Relay]:
+def relay(target: int, *, most: int | None = None) -> Iterator[Relay]:
     """A wire to a port until the block ends."""
-    wire = Relay(target)
+    wire = Relay(target, most=most)
     try:
         yield wire
     finally:

@@ -32,6 +32,9 @@ from tests.support.small_federation import ANY_RELEASE, FEW
 SETTINGS = (*FEW, *ANY_RELEASE, "local.steps=5", "local.batch=10", "head.pairs=2")
 OF_HEADS = ("target.adapt=head", "episodes.first=3", "episodes.steps=2")
 OF_ALL = ("target.adapt=all",)
+TO_SITES = ("release.to_sites=true",)
+ENOUGH = 9
+"""Sites enough for a release to be given away."""
 
 
 def now() -> datetime:
@@ -83,8 +86,10 @@ def measured(federation: Federation, site: Path, release: str) -> tuple[torch.Te
 
 
 @contextmanager
-def served(root: Path, *, adapt: tuple[str, ...], rounds: int = 1) -> Iterator[Served]:
-    federation = after_rounds(root, rounds, settings=(*SETTINGS, *adapt))
+def served(
+    root: Path, *, adapt: tuple[str, ...], rounds: int = 1, sites: int = 6
+) -> Iterator[Served]:
+    federation = after_rounds(root, rounds, sites=sites, settings=(*SETTINGS, *adapt))
     with behind_gateway(federation) as center:
         yield center
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from clients.site.model_store import Model, ModelFacts
+from clients.site.model_facts import ModelFacts
+from clients.site.model_store import Model
 from clients.site.site import Site
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.targets import build_target

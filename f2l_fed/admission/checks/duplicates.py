@@ -1,6 +1,6 @@
 """Checks against remembered networks and updates: copies, and colluding sites.
 
-Only sketches are compared, so thousands of networks cost a few megabytes and milliseconds. A copy
+Only sketches are compared, and exactly only those that may be near (`SketchTable.near`). A copy
 with a little noise is nearer to another site's network than an honest one could be. How near that
 is depends on the sites: where all have much of the same data, honest updates are almost equal. So
 the limit is a share of the median distance from one site to the second nearest other one, and at
@@ -20,6 +20,8 @@ from torch import Tensor
 
 from f2l_fed.admission.config import AdmissionConfig
 from f2l_fed.admission.evidence import Evidence
+from f2l_fed.admission.history import network_cohort, update_cohort
+from f2l_fed.admission.sketch_table import SketchTable
 from f2l_fed.admission.submission import SubmissionId
 from f2l_fed.admission.verdict import Finding
 
@@ -29,55 +31,72 @@ _SHARE = 0.25
 _SHARE_AMONG_FEW = 0.1
 # Networks from which that distance is measured.
 _SAMPLE = 64
+# Networks to which it is measured at first, which gives more and costs little.
+_FEW = 64
+# Share of a distance that is more than its rounding.
+_ROUNDING = 1e-3
 
 
 def copies(evidence: Evidence) -> Iterator[Finding]:
     """Finds networks of another site, and earlier ones of the same site, sent as new ones."""
-    new, history, config = evidence.features, evidence.history, evidence.config
-    if not history.signature_ids:
-        return
-    # Differences first: products would lose what lies near.
-    distances = torch.cdist(
-        new.signatures, history.signatures, compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    shares = distances / new.lengths[:, None].clamp(min=1e-12)
-    mine = new.id
-    foreign = torch.tensor([other.site != mine.site for other in history.signature_ids])
-    # From one start on the same data, honest training ends at the same network again.
-    earlier = torch.tensor(
-        [
-            other.site == mine.site
-            and other.round < mine.round
-            and other.parent != mine.parent
-            # Solved on the next body, the same examples give almost the same head again.
-            and not evidence.submission.solved
-            for other in history.signature_ids
-        ]
-    )
-    if bool(foreign.any()):
-        limit = config.copy * _SHARE_AMONG_FEW
-        distance = _min_distance(history.signature_ids, history.signatures, mine, config.minimum)
-        if distance is not None:
-            limit = min(config.copy, distance / max(float(new.lengths.min()), 1e-12))
-        yield from _too_near("copy", shares[:, foreign], limit)
-    if bool(earlier.any()):
-        yield from _too_near("stale", shares[:, earlier], config.copy)
+    new, networks, config = evidence.features, evidence.history.networks, evidence.config
+    mine, lengths = new.id, new.lengths.clamp(min=1e-12)
+
+    def least_share(rows: list[int]) -> float:
+        if not rows:
+            return inf
+        # Differences first: products would lose what lies near.
+        distances = torch.cdist(
+            new.signatures, networks.at(rows), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return float((distances / lengths[:, None]).min())
+
+    def limit_by(distance: float) -> float:
+        return min(config.copy, _SHARE * distance / float(lengths.min()))
+
+    members = _peers(networks, mine, config.minimum)
+    limit = config.copy * _SHARE_AMONG_FEW
+    if members is not None:
+        limit = limit_by(_typical_distance(networks, members, _FEW) * (1 + _ROUNDING))
+    foreign = [
+        row
+        for row in networks.near(new.signatures, limit * lengths)
+        if networks.id_of(row).site != mine.site
+    ]
+    share = least_share(foreign)
+    if members is not None and share < limit:
+        limit = limit_by(_typical_distance(networks, members))
+    yield from _too_near("copy", share, limit)
+    earlier = [
+        row
+        for row, other in networks.of_site(mine.site)
+        # From one start on the same data, honest training ends at the same network again.
+        if other.round < mine.round
+        and other.parent != mine.parent
+        # Solved on the next body, the same examples give almost the same head again.
+        and not evidence.submission.solved
+    ]
+    yield from _too_near("stale", least_share(earlier), config.copy)
 
 
 def collusion(evidence: Evidence) -> Iterator[Finding]:
     """Finds updates in the same direction as another site's of the same round."""
-    new, history = evidence.features, evidence.history
-    rows = [
-        row
-        for row, other in enumerate(history.direction_ids)
-        if other.site != new.id.site and other[1:] == new.id[1:]
-    ]
-    known = history.directions[rows]
-    sites = [history.direction_ids[row].site for row in rows]
-    limit = collusion_limit(known, sites, evidence.config)
-    if limit is None:
+    new, updates, config = evidence.features, evidence.history.updates, evidence.config
+    # Of a network without hidden weights nothing is left, which is in no direction.
+    directions = new.directions[new.directions.any(dim=1)]
+    cohort, site = update_cohort(new.id), new.id.site
+    members, sites = updates.cohort(cohort).without(site), updates.cohort(cohort).sites
+    if len(sites) - (site in sites) < config.minimum or not len(directions):
         return
-    cosine = float((new.directions.double() @ known.double().T).max())
+    limit = _largest_cosine(_typical_distance(updates, members, _FEW) * (1 + _ROUNDING), config)
+    near = [
+        row
+        for row in updates.near(directions, _apart(limit).expand(len(directions)))
+        if updates.id_of(row).site != site and update_cohort(updates.id_of(row)) == cohort
+    ]
+    cosine = float((directions.double() @ updates.at(near).double().T).max()) if near else -1.0
+    if cosine > limit:
+        limit = _largest_cosine(_typical_distance(updates, members), config)
     if cosine > limit:
         figures = {"cosine": cosine, "max_allowed": limit}
         yield Finding(code="alike", action="quarantine", figures=figures)
@@ -95,48 +114,70 @@ def collusion_limit(
     """
     if len(set(sites)) < config.minimum:
         return None
-    distance = _SHARE * _typical_distance(directions.double(), sites)
-    return 1 - min(sqrt(2 * (1 - config.alike)), distance) ** 2 / 2
+    table = SketchTable(update_cohort, [SubmissionId(site, 0, "") for site in sites], directions)
+    members = table.cohort((0, "")).members
+    return _largest_cosine(_typical_distance(table, members), config)
 
 
-def _too_near(code: str, shares: Tensor, limit: float) -> Iterator[Finding]:
-    share = float(shares.min())
+def _largest_cosine(distance: float, config: AdmissionConfig) -> float:
+    return 1 - min(sqrt(2 * (1 - config.alike)), _SHARE * distance) ** 2 / 2
+
+
+def _apart(cosine: float) -> Tensor:
+    """() float32, a little more than the distance of unit vectors, rounded, with a cosine."""
+    return torch.tensor(sqrt(2 * (1 - cosine)) + 1e-3)
+
+
+def _too_near(code: str, share: float, limit: float) -> Iterator[Finding]:
     if share < limit:
         figures = {"share": share, "min_allowed": limit}
         yield Finding(code=code, action="quarantine", figures=figures)
 
 
-def _min_distance(
-    ids: Sequence[SubmissionId], signatures: Tensor, mine: SubmissionId, minimum: int
-) -> float | None:
-    """Least distance allowed between sites' networks of a round; None with too few sites.
+def _peers(
+    networks: SketchTable, mine: SubmissionId, minimum: int
+) -> Sequence[tuple[str, int]] | None:
+    """Other sites' networks of a round, in the order of their names; None with too few sites.
 
     The round is this one, or the one before while that has more sites: in a first round all have
     one start, so it says nothing about later ones.
     """
     for number in (mine.round, mine.round - 1):
-        rows = [
-            row
-            for row, other in enumerate(ids)
-            if other.round == number
-            and other.site != mine.site
-            and bool(other.parent) == bool(mine.parent)
-        ]
-        sites = [ids[row].site for row in rows]
-        if len(set(sites)) >= minimum:
-            return _SHARE * _typical_distance(signatures[rows].double(), sites)
+        cohort = networks.cohort(network_cohort(mine._replace(round=number)))
+        if len(cohort.sites) - (mine.site in cohort.sites) >= minimum:
+            return cohort.without(mine.site)
     return None
 
 
-def _typical_distance(vectors: Tensor, sites: Sequence[str]) -> float:
-    """Median over a sample of the networks of the distance to the second nearest other site."""
+def _typical_distance(
+    table: SketchTable, members: Sequence[tuple[str, int]], others: int | None = None
+) -> float:
+    """Median over a sample of a round's rows of the distance to the second nearest other site.
+
+    Args:
+        table: Has the rows.
+        members: Site and number of each, in the order of the names, so that the sample doesn't
+            depend on the order of arrival.
+        others: Measure to so many of them only, or up to twice as many, for an upper bound.
+    """
+    sample = members[:: max(1, len(members) // _SAMPLE)]
+    known = members if others is None else members[:: max(1, len(members) // others)]
+    if others is not None and len({site for site, _ in known}) < 2:
+        return inf
+    vectors, near = (table.at([row for _, row in some]).double() for some in (sample, known))
+    sites = [[site for site, _ in some] for some in (sample, known)]
+    return float(_second_nearest(vectors, sites[0], near, sites[1]).median())
+
+
+def _second_nearest(
+    vectors: Tensor, owners: Sequence[str], others: Tensor, sites: Sequence[str]
+) -> Tensor:
+    """(m,), the distance from (m, S) vectors of some sites to the second nearest other site's."""
     number = {site: index for index, site in enumerate(dict.fromkeys(sites))}
     which = torch.tensor([number[site] for site in sites])
-    # Sorted by name, so that the sample doesn't depend on the order of arrival.
-    ordered = sorted(range(len(sites)), key=sites.__getitem__)
-    sample = torch.tensor(ordered[:: max(1, len(vectors) // _SAMPLE)])
-    distances = torch.cdist(vectors[sample], vectors)
-    nearest = torch.full((len(sample), len(number)), inf, dtype=distances.dtype)
+    distances = torch.cdist(vectors, others)
+    nearest = torch.full((len(vectors), len(number)), inf, dtype=distances.dtype)
     nearest.scatter_reduce_(1, which.expand_as(distances), distances, "amin")
-    nearest[torch.arange(len(sample)), which[sample]] = inf
-    return float(nearest.kthvalue(min(2, len(number)), dim=1).values.median())
+    own = [(row, number[site]) for row, site in enumerate(owners) if site in number]
+    nearest[tuple(torch.tensor(own).view(-1, 2).T)] = inf
+    return nearest.kthvalue(min(2, len(number)), dim=1).values

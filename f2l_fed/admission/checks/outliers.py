@@ -16,7 +16,8 @@ from torch import Tensor
 
 from f2l_fed.admission.evidence import Comparisons
 from f2l_fed.admission.features import HEAD, HEAD_CHANGE, LAYER, NORM, PROBE, SPREAD
-from f2l_fed.admission.robust_statistics import Reference, SiteStatistics
+from f2l_fed.admission.robust_statistics import Reference
+from f2l_fed.admission.site_statistics import Ranking
 from f2l_fed.admission.verdict import Finding
 
 _COSINES = {HEAD: "head", HEAD_CHANGE: "head-change"}
@@ -33,7 +34,7 @@ def update_length(comparisons: Comparisons) -> Iterator[Finding]:
     if NORM not in comparisons.values:
         return
     lengths = comparisons.values[NORM].exp()
-    refer = partial(SiteStatistics.length_reference, name=NORM, floor=limits.floor)
+    refer = partial(Ranking.length_reference, name=NORM, floor=limits.floor)
     if found := comparisons.by_release(lengths, refer):
         deviations, reference = found
         high, median = float(deviations.max()), float(deviations.quantile(0.5))
@@ -50,7 +51,7 @@ def update_length(comparisons: Comparisons) -> Iterator[Finding]:
                 },
             )
     yield from _many_medians(comparisons, NORM, "long")
-    refer = partial(SiteStatistics.reference, name=NORM, floor=limits.floor)
+    refer = partial(Ranking.reference, name=NORM, floor=limits.floor)
     if found := comparisons.by_release(comparisons.values[NORM], refer):
         deviations, reference = found
         low = float(deviations.min())
@@ -64,7 +65,7 @@ def layer_lengths(comparisons: Comparisons) -> Iterator[Finding]:
     limits = comparisons.config
     for name in [name for name in comparisons.values if name.startswith(LAYER)]:
         lengths = comparisons.values[name].exp()
-        refer = partial(SiteStatistics.length_reference, name=name, floor=_WIDE * limits.floor)
+        refer = partial(Ranking.length_reference, name=name, floor=_WIDE * limits.floor)
         found = comparisons.by_release(lengths, refer)
         if found is None:
             continue
@@ -86,7 +87,7 @@ def layer_lengths(comparisons: Comparisons) -> Iterator[Finding]:
 def probe_length(comparisons: Comparisons) -> Iterator[Finding]:
     """Finds probes much longer or shorter than the others'."""
     values, limits = comparisons.values[PROBE], comparisons.config
-    refer = partial(SiteStatistics.reference, name=PROBE, floor=limits.floor)
+    refer = partial(Ranking.reference, name=PROBE, floor=limits.floor)
     if found := comparisons.by_release(values, refer):
         deviations, reference = found
         if figures := _beyond(values, deviations, limits.deviations, "norm", reference):

@@ -37,6 +37,8 @@ class SplitConfig:
             class has so few examples that its sites would otherwise go short.
         unseen_fraction: Share of the classes that no training site has (few-shot).
         dirichlet_alpha: Concentration of the label skew; the smaller, the more skew.
+        cameras: Whether every site sees its images turned by quarters, maybe with inverted colours
+            (few-shot).
 
     Raises:
         UsageError: If a value is out of range.
@@ -53,10 +55,12 @@ class SplitConfig:
     held_out_fraction: float = 0.3
     unseen_fraction: float = 0.3
     dirichlet_alpha: float = 0.1
+    cameras: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in ("ways", "most_ways") and not field.name.endswith("fraction"):
+            other = field.name in ("ways", "most_ways", "cameras")
+            if not other and not field.name.endswith("fraction"):
                 require_positive(field.name, getattr(self, field.name))
         if self.ways and self.ways < 2:
             raise UsageError("ways is too small", expected=">= 2", got=str(self.ways))

@@ -1,4 +1,4 @@
-"""The few-shot scenario: every site has classes, a label order and a camera of its own."""
+"""The few-shot scenario: every site has classes, a label order and maybe a camera of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from f2l_fed.errors import DataError
 def plan_few_shot(
     pool: Pool, *, sites: int, held_out: int, seed: int, config: SplitConfig
 ) -> ScenarioPlan:
-    """Gives every site its own few classes, its own label order and its own camera.
+    """Gives every site its own few classes, its own label order and, where set, its own camera.
 
     Args:
         pool: All examples.
@@ -65,7 +65,7 @@ def plan_few_shot(
     ) -> tuple[Sequence[int], Camera | None]:
         ways = most if most == fewest else int(rng.integers(fewest, most + 1))
         chosen = rng.permutation(classes)[:ways].tolist()
-        return chosen, draw_quarter_turn(rng, pool.shape)
+        return chosen, draw_quarter_turn(rng, pool.shape) if config.cameras else None
 
     order = stream(seed, "unseen classes").permutation(pool.classes).tolist()
     seen, unseen = sorted(order[unseen_count:]), sorted(order[:unseen_count])

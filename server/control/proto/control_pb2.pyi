@@ -178,14 +178,16 @@ class Site(_message.Message):
     def __init__(self, name: _Optional[str] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ..., last_round: _Optional[int] = ..., last_rejection: _Optional[str] = ..., state: _Optional[str] = ..., online: bool = ..., ends: _Optional[str] = ...) -> None: ...
 
 class AddSiteRequest(_message.Message):
-    __slots__ = ("name", "hours", "replace")
+    __slots__ = ("name", "hours", "replace", "backbone")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOURS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
     name: str
     hours: int
     replace: bool
-    def __init__(self, name: _Optional[str] = ..., hours: _Optional[int] = ..., replace: bool = ...) -> None: ...
+    backbone: str
+    def __init__(self, name: _Optional[str] = ..., hours: _Optional[int] = ..., replace: bool = ..., backbone: _Optional[str] = ...) -> None: ...
 
 class AddSiteReply(_message.Message):
     __slots__ = ("kit",)

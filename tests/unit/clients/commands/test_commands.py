@@ -16,7 +16,8 @@ from clients.daemon.status_page import page_html
 from clients.onboarding.site_template import create_site
 from clients.site.model_store import load_model
 from clients.site.sent_log import REFUSAL, SentLog, utc_now
-from clients.site.site import SiteFolder, open_site
+from clients.site.site import open_site
+from clients.site.site_folder import SiteFolder
 from f2l_fed.errors import ConfigError, DataError, UsageError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
@@ -123,6 +124,33 @@ def test_status_and_sent_show_what_has_happened(tmp_path, f2l_site):
     assert status["daemon"] is None
     assert status["latest"] == shown["sent"][0]
     assert status["model"]["round"] == 1
+
+
+LOADED = """
+import sys
+{code}
+print(sorted({{"torch", "flwr"}} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+def loaded(code: str, *arguments: str | Path) -> str:
+    """Which of the large libraries some code loads in a process of its own, with arguments."""
+    command = [sys.executable, "-c", LOADED.format(code=code), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_commands_that_only_tell_load_no_large_library(tmp_path):
+    site = digits_site(tmp_path, more='[server]\naddress = "127.0.0.1:9"\ninsecure = true\n')
+    work(site)
+    run = "from clients.cli import site\ntry: site()\nexcept SystemExit: pass"
+    for command in ("status", "sent", "doctor"):
+        assert loaded(run, command, site) == "[]", command
+
+
+@pytest.mark.parametrize("module", ["supervisor", "superexec_main", "supernode_main"])
+def test_no_process_of_a_daemon_but_that_of_the_tasks_loads_torch(module):
+    assert "torch" not in loaded(f"import clients.daemon.{module}")
 
 
 def test_the_page_shows_the_norm_of_what_has_left(tmp_path):

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from clients.cli import site as entry_point
-from clients.site.model_store import Model, ModelFacts, load_model, save_model
+from clients.site.model_facts import ModelFacts
+from clients.site.model_store import Model, load_model, save_model
 from clients.site.prediction import (
     Prediction,
     Predictor,
@@ -26,7 +27,7 @@ from clients.site.prediction import (
     threshold_for,
     write_predictions,
 )
-from clients.site.site import Site, SiteFolder, open_site
+from clients.site.site import Site, open_site
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.findings import Findings
@@ -78,8 +79,7 @@ def trained(site: Site, name: str) -> Model:
         accuracy=loss_and_accuracy(target, weights, site.validation.x, site.validation.y)[1],
         encoding=site.encoding.text,
     )
-    model = Model(weights=weights, layout=target.layout, facts=facts)
-    save_model(site.state, model)
+    save_model(site.state, model := Model(weights=weights, layout=target.layout, facts=facts))
     return model
 
 
@@ -186,12 +186,12 @@ def test_surplus_outputs_never_share_a_name_with_a_label(tmp_path):
     wide = Predictor(
         model=Model(weights=weights, layout=target.layout, facts=facts), reading=ReadingConfig()
     )
-    assert site_threshold(SiteFolder.read(site), wide, 0.95) == 0
+    assert site_threshold(open_site(site), wide, 0.95) == 0
 
 
 def test_a_saturated_prediction_abstains_where_no_threshold_suffices(tmp_path, on_table, f2l_site):
     predictor = Predictor(
-        model=load_model(open_site(on_table).state), reading=SiteFolder.read(on_table).config.data
+        model=load_model(open_site(on_table).state), reading=open_site(on_table).config.data
     )
     bold = replace(predictor.model, weights=1000 * predictor.model.weights)
     new = table(tmp_path / "new.csv", 20, seed=1, labelled=False)

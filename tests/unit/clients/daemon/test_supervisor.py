@@ -7,7 +7,7 @@ from pathlib import Path
 from clients.daemon import supernode
 from clients.daemon.supervisor import Backoff
 from clients.site.config import DataConfig, ServerConfig, SiteConfig
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 
 QUIET = logging.Logger("quiet", logging.CRITICAL)
 

@@ -14,7 +14,7 @@ from clients.daemon.supernode_main import SiteClient
 from clients.onboarding.enrolment import EnrolmentError, register
 from clients.onboarding.server_connection import connection_problems
 from clients.site.sent_log import utc_now
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from f2l_fed.wire.kit import Kit
 from server.pki.certificate_store import create_authority, issue
 from tests.support.proxy import ConnectProxy

@@ -11,7 +11,7 @@ import torch
 
 from clients.cli import site as entry_point
 from clients.site.preview import picture_text, preview
-from clients.site.site import SiteFolder
+from clients.site.site_folder import SiteFolder
 from tests.support.checked_site import site_on, write_picture, write_rows
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from clients.onboarding.site_template import create_site
-from clients.site.site import Site, SiteFolder
+from clients.site.site import Site
+from clients.site.site_folder import SiteFolder
 from clients.training.agreed_task import differences
 from f2l_fed.data.readers.agreed_settings import LONGEST_FEATURE, MOST_FEATURES
 from f2l_fed.data.readers.labels import LONGEST_LABEL, MOST_LABELS

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +11,8 @@ from f2l_fed.admission import AdmittedRecords, History, extend_history, load_his
 from f2l_fed.admission.features import extract_features
 from f2l_fed.admission.history import Exclusion
 from f2l_fed.admission.history_file import from_bytes, to_bytes
-from f2l_fed.admission.robust_statistics import SiteStatistics, length_reference_of
+from f2l_fed.admission.robust_statistics import length_reference_of
+from f2l_fed.admission.site_statistics import SiteStatistics
 from f2l_fed.errors import AdmissionError
 from f2l_fed.zoo.records import RELEASED
 from tests.support.submissions import ANCHOR, remembered, submission
@@ -25,7 +24,7 @@ numbers = st.floats(-1e6, 1e6)
 def statistics_of(values):
     statistics = SiteStatistics()
     for index, value in enumerate(values):
-        statistics = statistics.with_site(f"s{index}", {"norm": torch.tensor([value])})
+        statistics.put(f"s{index}", {"norm": torch.tensor([value])})
     return statistics
 
 
@@ -40,10 +39,8 @@ def test_a_minority_can_not_drag_the_median_out_of_the_honest_range(honest, atta
     statistics = statistics_of(honest)
     for batch in range(batches):
         for index, attack in enumerate(attacks):
-            statistics = statistics.with_site(
-                f"byzantine-{index}", {"norm": torch.tensor([attack * (batch + 1)])}
-            )
-    median, spread, sites = statistics.reference("norm", 0.1)
+            statistics.put(f"byzantine-{index}", {"norm": torch.tensor([attack * (batch + 1)])})
+    median, spread, sites = statistics.everyone().reference("norm", 0.1)
     assert sites == len(honest) + len(attacks)
     margin = 1e-4
     assert min(honest) - margin <= median <= max(honest) + margin
@@ -54,16 +51,17 @@ def test_a_minority_can_not_drag_the_median_out_of_the_honest_range(honest, atta
 def test_a_site_that_sends_often_has_one_statistic():
     statistics = statistics_of([1.0, 2.0, 3.0])
     for _ in range(100):
-        statistics = statistics.with_site("s2", {"norm": torch.tensor([50.0])})
-    assert statistics.reference("norm", 0.1)[:1] == (2.0,)
+        statistics.put("s2", {"norm": torch.tensor([50.0])})
+    assert statistics.everyone().reference("norm", 0.1)[:1] == (2.0,)
     assert len(statistics.sites) == 3
 
 
 def test_a_figure_that_a_site_lacks_is_not_counted():
-    statistics = statistics_of([1.0, 2.0]).with_site("new", {"spread": torch.tensor([7.0])})
-    assert statistics.reference("norm", 0.1).sites == 2
-    assert statistics.reference("spread", 0.1).sites == 1
-    assert statistics.reference("mood", 0.1).sites == 0
+    statistics = statistics_of([1.0, 2.0])
+    statistics.put("new", {"spread": torch.tensor([7.0])})
+    assert statistics.everyone().reference("norm", 0.1).sites == 2
+    assert statistics.everyone().reference("spread", 0.1).sites == 1
+    assert statistics.everyone().reference("mood", 0.1).sites == 0
     assert set(statistics.of("new")) == {"spread"}
 
 
@@ -133,8 +131,9 @@ def test_a_late_submission_of_an_earlier_round_replaces_no_newer_statistics(scre
     assert late.history.direction_ids == newer.direction_ids
     assert len(late.history.signature_ids) > len(newer.signature_ids)
     # The way of a run that is resumed: the parts of both, in the order in which they came.
-    part = late.history.part(submission(1, 2).id)
-    assert to_bytes(newer.joined(part)) == to_bytes(late.history)
+    resumed = newer.copy()
+    resumed.join(late.part)
+    assert to_bytes(resumed) == to_bytes(late.history)
 
 
 def test_a_history_built_from_first_rounds_in_a_zoo_judges_alike(screen):
@@ -153,19 +152,20 @@ def test_a_history_built_from_first_rounds_in_a_zoo_judges_alike(screen):
     assert built.signature_ids == grown.signature_ids
     torch.testing.assert_close(built.signatures, grown.signatures)
     found, known = built.statistics_on("first"), grown.statistics_on("first")
-    assert found.reference("norm", 0.1) == known.reference("norm", 0.1)
+    assert found.everyone().reference("norm", 0.1) == known.everyone().reference("norm", 0.1)
     later = extend_history(
         [AdmittedRecords(site="a", round=2, parent="00001", weights=rows[0].weights,
                   probes=rows[0].probes, metrics=[{"update_norm": 1.0}] * 2)],
         screen.sketch, ANCHOR,
     )  # fmt: skip
-    assert later.statistics_on("later").reference("norm", 0.1).median == 0.0
+    assert later.statistics_on("later").everyone().reference("norm", 0.1).median == 0.0
     assert later.directions.shape[0] == 0
 
 
 def test_an_older_submission_leaves_the_exclusion_of_a_newer_one(screen):
     newer = screen.judge(submission(1, 3, parent="00002"), remembered(screen, 4)).history
-    excluded = newer.with_exclusions("later", {"site-01": Exclusion(3, "why")})
+    excluded = newer.copy()
+    excluded.exclude("later", {"site-01": Exclusion(3, "why")})
     for older in (submission(1, 2, parent="00001"), submission(1, 1)):
         assert (
             excluded.with_admitted(extract_features(older, screen.sketch)).excluded
@@ -176,22 +176,22 @@ def test_an_older_submission_leaves_the_exclusion_of_a_newer_one(screen):
 
 
 def test_a_history_can_be_put_together_from_the_parts_of_its_submissions(screen):
-    grown, built = remembered(screen, 9), History()
+    grown, built = History(), History()
     later = [submission(n, 2, parent="00001") for n in range(20, 23)]
-    for one in later:
-        grown = screen.judge(one, grown).history
-    assert grown.statistics_on("later").parents == ("00001",) * 3
     for one in [*map(submission, range(9)), *later]:
-        built = built.joined(from_bytes(to_bytes(grown.part(one.id))))
+        judged = screen.judge(one, grown)
+        judged.remember(grown)
+        built.join(from_bytes(to_bytes(judged.part)))
+    assert grown.statistics_on("later").parents == ("00001",) * 3
     assert to_bytes(built) == to_bytes(grown)
 
 
 def test_a_part_without_statistics_removes_them(screen):
-    grown, submission_id = remembered(screen, 4), submission(2).id
-    part = dataclasses.replace(grown, statistics={}).part(submission_id)
-    joined = grown.joined(part)
-    assert submission_id.site not in joined.statistics_on(submission_id.kind).sites
-    assert submission_id in joined.signature_ids
+    grown, one, part = remembered(screen, 4), submission(2), History()
+    part.admit(extract_features(one, screen.sketch), counted=False)
+    grown.join(part)
+    assert one.site not in grown.statistics_on(one.id.kind).sites
+    assert one.id in grown.signature_ids
 
 
 def test_a_submission_released_from_quarantine_does_not_enter_the_statistics(screen):
@@ -236,9 +236,7 @@ def test_neither_long_nor_short_attacks_widen_the_spread_of_lengths_as_they_woul
 
 def test_an_exclusion_of_older_records_does_not_replace_one_of_newer_ones(screen):
     history = remembered(screen, 3)
-    history = history.with_exclusions("later", {"site-01": Exclusion(4, "short")})
-    history = history.with_exclusions(
-        "first", {"site-01": Exclusion(1, "long"), "site-02": Exclusion(1, "long")}
-    )
+    history.exclude("later", {"site-01": Exclusion(4, "short")})
+    history.exclude("first", {"site-01": Exclusion(1, "long"), "site-02": Exclusion(1, "long")})
     assert history.excluded == {"site-01": Exclusion(4, "short"), "site-02": Exclusion(1, "long")}
     assert set(history.statistics_on("first").sites) == {"site-00"}

@@ -133,8 +133,10 @@ def test_an_update_a_little_too_long_is_shortened_to_the_limit(screen, history, 
 def test_a_copy_is_found_among_thousands_and_whatever_its_labels_are(screen, newcomer):
     history = remembered(screen, 3)
     many = torch.randn(4000, history.signatures.shape[1], generator=rng())
-    history = replace(
-        history,
+    history = History(
+        statistics=history.statistics,
+        direction_ids=history.direction_ids,
+        directions=history.directions,
         signature_ids=(
             *[SubmissionId(f"other-{i}", 1, "") for i in range(4000)],
             *history.signature_ids,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,24 @@ def test_a_flat_latent_splits_and_joins(classes):
     assert parts.rows.shape == (2, classes, 4)
     assert torch.equal(shape.join(parts), latents)
     assert torch.equal(shape.join(IsotypicParts(parts.common, parts.rows)), latents)
+
+
+def test_a_truncated_codec_keeps_the_layout_and_the_first_components():
+    symmetry = symmetry_of(True)
+    weights = weights_of(30)
+    codec = fit_pca(weights, symmetry, common=8, rows=4)
+    small = replace(codec, common=codec.common.truncated(3), rows=codec.rows.truncated(2))
+    assert small.shape == codec.shape
+    whole, kept = (codec.shape.split(c.encode(weights)) for c in (codec, small))
+    torch.testing.assert_close(kept.common[:, :3], whole.common[:, :3])
+    torch.testing.assert_close(kept.rows[..., :2], whole.rows[..., :2])
+    assert not bool(kept.common[:, 3:].any() or kept.rows[..., 2:].any())
+    # What has no component moves nothing, whatever is drawn there.
+    latents = torch.randn(5, codec.shape.size)
+    parts = codec.shape.split(latents.clone())
+    parts.common[:, 3:], parts.rows[..., 2:] = 0, 0
+    torch.testing.assert_close(
+        small.decode(latents), codec.decode(codec.shape.join(parts)), rtol=1e-4, atol=1e-5
+    )
+    moved = small.displacement(torch.zeros_like(latents), latents)
+    torch.testing.assert_close(moved, small.decode(latents) - small.decode(0 * latents))

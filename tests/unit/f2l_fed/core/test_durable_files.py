@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.durable_files import file_pieces, write_atomically
 
 
 def names(folder):
@@ -19,6 +19,24 @@ def test_a_file_is_written_and_replaced_without_a_trace(tmp_path):
     write_atomically(path, "größer")
     assert path.read_text(encoding="utf-8") == "größer"
     assert names(tmp_path) == ["state.json"]
+
+
+def test_a_large_file_is_copied_from_a_byte_on_in_pieces(tmp_path):
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "large").write_bytes(content)
+    pieces = list(file_pieces(tmp_path / "large", 7))
+    assert len(pieces) == 3
+    write_atomically(tmp_path / "copy", (b"start ", *pieces), mode=0o600)
+    assert (tmp_path / "copy").read_bytes() == b"start " + content[7:]
+
+    def broken():
+        yield b"some"
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        write_atomically(tmp_path / "copy", broken())
+    assert (tmp_path / "copy").stat().st_size > 2**20
+    assert names(tmp_path) == ["copy", "large"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):

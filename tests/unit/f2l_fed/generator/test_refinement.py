@@ -139,7 +139,7 @@ def test_validation_sites_are_nearer_to_what_they_get(symmetric, part):
     returned = returned_to(generator, 40)
     found = refine(generator, returned, RefineConfig(parts=(part,)), rng())
     assert found.steps > 0
-    assert found.after < 0.98 * found.before
+    assert found.after < 0.985 * found.before
     still = {name for name in tensors_of(generator) if not name.startswith(part)}
     ours, theirs = tensors_of(found.generator), tensors_of(generator)
     assert all(torch.equal(ours[name], theirs[name]) for name in still)

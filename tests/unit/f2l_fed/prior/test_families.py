@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from f2l_fed.audit.diagnostics import explained
+from f2l_fed.prior import families
 from f2l_fed.prior.families import find_families
 from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -111,3 +112,14 @@ def test_each_prior_is_that_of_its_own_sites():
         rows = found.labels == family
         alone = fit_prior(contexts[rows], weights[rows], SYMMETRY, torch.zeros(SIZE))
         assert torch.equal(prior.held_out, alone.held_out)
+
+
+def test_families_of_many_sites_are_found_in_a_sample(monkeypatch):
+    contexts, weights, labels = mixed_records(3, 30, told=True)
+    monkeypatch.setattr(families, "_MOST_SITES", 60)
+    found = found_in(contexts, weights)
+    assert found is not None
+    assert len(set(zip(labels.tolist(), found.labels.tolist(), strict=True))) == 3
+    assert found.held_out.shape == weights.shape
+    lost = (weights - found.held_out).square().sum() / (weights - weights.mean(0)).square().sum()
+    assert lost < 0.5

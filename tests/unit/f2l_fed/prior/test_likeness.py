@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional
 
@@ -177,3 +179,41 @@ def test_padding_that_rounding_has_left_a_trace_in_counts_for_nothing():
     rows = torch.tensor([[[3.0, 4.0], [-3.0, -4.0], [1e-8, -1e-8]]])
     centroids = torch.tensor([[0.6, 0.8], [-1.0, 0.0]])
     torch.testing.assert_close(mean_likeness(rows, centroids), torch.tensor([(1.0 + 0.6) / 2]))
+
+
+def sites_in(gate, rows):
+    """(m,) int64, the number of sites with a row nearest to each centroid."""
+    nearest = (functional.normalize(rows, dim=3) @ gate.centroids.T).argmax(3)
+    return functional.one_hot(nearest, len(gate.centroids)).amax((1, 2)).sum(0)
+
+
+def test_no_centroid_is_of_fewer_sites_than_asked_for():
+    drawn = drawn_heads(sites=12, known=30)
+    gate = fitted(drawn).prior.gate
+    assert int(sites_in(gate, drawn.weights).min()) < 3
+    shared = gate.with_shared_centroids(drawn.weights, 3)
+    assert 1 <= len(shared.centroids) < len(gate.centroids)
+    assert int(sites_in(shared, drawn.weights).min()) >= 3
+    torch.testing.assert_close(shared.centroids.norm(dim=1), torch.ones(len(shared.centroids)))
+    own = functional.normalize(drawn.weights, dim=3).flatten(0, 2) @ shared.centroids.T
+    assert float(own.max()) < 0.99
+
+
+def test_centroids_of_many_sites_stay_as_they_are_and_those_of_none_go():
+    known = torch.eye(4)
+    one = LikenessGate(
+        centroids=known[:3], likeness=torch.tensor([0.1, 0.9]), factors=torch.tensor([0.5, 1.0])
+    )
+    # Five sites, each with rows near two of the three.
+    pairs = torch.tensor([[0, 1], [1, 2], [0, 2], [0, 1], [1, 2]])
+    rows = known[pairs][:, None] + 0.01 * torch.arange(40.0).view(5, 1, 2, 4) / 40
+    assert torch.equal(one.with_shared_centroids(rows, 3).centroids, one.centroids)
+    more = replace(one, centroids=known)
+    assert torch.equal(more.with_shared_centroids(rows, 3).centroids, one.centroids)
+    # Three sites have the first, four the second, three the last: too few, until all are one.
+    assert len(one.with_shared_centroids(rows, 4).centroids) == 1
+
+
+def test_an_open_gate_has_no_centroids_to_share():
+    gate = LikenessGate.open()
+    assert gate.with_shared_centroids(drawn_heads().weights, 3) is gate

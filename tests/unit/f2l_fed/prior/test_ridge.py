@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from f2l_fed.prior import gram_matrix, ridge
 from f2l_fed.prior.ridge import fit_ridge
 from tests.support.small import rng
 
@@ -134,3 +135,87 @@ def test_a_held_out_prediction_is_such_a_sum_without_its_own_group(n, p, centre)
     weights = fit.held_out_weights(group)
     assert not weights[:, group].any()
     torch.testing.assert_close(weights @ y, fit.held_out[group].double(), rtol=0, atol=1e-4)
+
+
+def low_rank(n, p, q, rank, noise=0.1):
+    draws = rng(3)
+    x = torch.randn(n, rank, generator=draws) @ torch.randn(rank, p, generator=draws)
+    x = x + noise * torch.randn(n, p, generator=draws)
+    slope = torch.randn(p, q, generator=draws) / p**0.5
+    return x, x @ slope + noise * torch.randn(n, q, generator=draws)
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 200), (200, 50)])
+def test_a_bounded_rank_costs_next_to_nothing_where_little_is_told(n, p):
+    x, y = low_rank(n, p, 40, rank=6)
+    whole, bounded = fit_ridge(x, y), fit_ridge(x, y, rank=30)
+    assert bounded.strength == whole.strength
+    torch.testing.assert_close(bounded.held_out, whole.held_out)
+    assert bounded.map.left.shape[1] == len(bounded.map.right) < len(whole.map.right)
+    missed = (bounded.map(x) - whole.map(x)).square().sum() / (y - y.mean(0)).square().sum()
+    assert missed < 2e-3
+    torch.testing.assert_close(
+        bounded.weights(x) @ y.double(), bounded.map(x).double(), rtol=0, atol=1e-4
+    )
+
+
+def test_of_maps_of_a_rank_the_nearest_is_kept():
+    x, y = low_rank(80, 60, 50, rank=40)
+    whole, bounded = fit_ridge(x, y).map(x), fit_ridge(x, y, rank=20)
+    assert len(bounded.map.right) == 20
+    centred = whole - whole.mean(0)
+    nearest = torch.linalg.svdvals(centred.double())[20:].square().sum().sqrt()
+    missed = (bounded.map(x) - whole).double().norm()
+    assert missed <= 1.01 * nearest
+
+
+@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize(("p", "q"), [(30, 300), (1200, 1300)])
+def test_many_examples_choose_the_strength_that_all_outputs_would(monkeypatch, group, p, q):
+    x, y = low_rank(1100, p, q, rank=20, noise=1.0)
+    found = fit_ridge(x, y, group=group)
+    monkeypatch.setattr(ridge, "_EXACT", 2000)
+    exact = fit_ridge(x, y, group=group)
+    assert found.strength == exact.strength
+    torch.testing.assert_close(found.held_out, exact.held_out)
+
+
+def test_the_size_of_blocks_changes_nothing(monkeypatch):
+    x, y = low_rank(90, 70, 110, rank=20)
+    tall = x.T, y[:70, :40]
+    whole, other = fit_ridge(x, y, rank=24), fit_ridge(*tall)
+    monkeypatch.setattr(gram_matrix, "_BLOCK", 1000)
+    torch.testing.assert_close(fit_ridge(x, y, rank=24).held_out, whole.held_out)
+    torch.testing.assert_close(fit_ridge(x, y, rank=24).map(x), whole.map(x))
+    torch.testing.assert_close(fit_ridge(*tall).held_out, other.held_out)
+
+
+def test_maps_of_ever_other_sites_stay_of_a_rank():
+    draws, total = rng(5), None
+    for _ in range(6):
+        x = torch.randn(20, 50, generator=draws)
+        fitted = fit_ridge(x, torch.randn(20, 40, generator=draws)).map
+        total = fitted if total is None else total.plus(fitted, 0.5, rank=30)
+    assert len(total.right) == 30
+
+
+def test_a_truncated_map_says_the_principal_part_of_what_the_map_says():
+    x, y = (part.float() for part in data(40, 12, q=9))
+    fitted = fit_ridge(x, y).map
+    said = fitted(x) - fitted.y_mean
+    u, s, v = torch.linalg.svd(said.double(), full_matrices=False)
+    for rank in (1, 3, 8):
+        small = fitted.truncated(x, rank)
+        assert small.left.shape == (12, rank)
+        best = u[:, :rank] * s[:rank] @ v[:rank]
+        torch.testing.assert_close(small(x) - fitted.y_mean, best.float(), rtol=1e-4, atol=1e-4)
+    assert fitted.truncated(x, 12) is fitted
+
+
+def test_a_map_of_low_rank_is_truncated_without_loss_for_any_features():
+    x, y = (part.float() for part in data(40, 12, q=9))
+    fitted = fit_ridge(
+        x, y[:, :3] @ torch.randn(3, 9, generator=torch.Generator().manual_seed(1))
+    ).map
+    other = torch.randn(7, 12, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(fitted.truncated(x, 3)(other), fitted(other), rtol=1e-3, atol=1e-3)

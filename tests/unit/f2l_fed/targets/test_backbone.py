@@ -229,8 +229,12 @@ def test_a_network_s_own_scale_is_in_the_digest():
 def test_none_named_is_one_sentence(tmp_path):
     with pytest.raises(TargetError, match=r"\[backbone\] file: no backbone is named"):
         InstalledBackbone.of(BackboneConfig(), tmp_path)
-    with pytest.raises(ConfigError, match="where there is a file"):
-        BackboneConfig(file="x")
+    with pytest.raises(ConfigError, match="expected a file for the network"):
+        BackboneConfig(network=NETWORK)
+    # As a kit leaves it.
+    unnamed = replace(installed(tmp_path), network="")
+    with pytest.raises(TargetError, match="no network is named for the backbone's file"):
+        InstalledBackbone.of(unnamed, tmp_path).front()
 
 
 def test_the_federation_s_settings_hold_digests_and_no_names():

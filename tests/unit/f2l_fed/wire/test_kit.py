@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from f2l_fed.errors import ConfigError
-from f2l_fed.wire.kit import Kit
+from f2l_fed.wire.kit import KIT_END, Kit
 from server.pki.certificate_authority import CertificateAuthority, certificate_pem
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,9 +43,21 @@ def test_a_kit_has_the_fields_and_the_fingerprint_of_format_2(kit: Kit) -> None:
     assert values["format"] == 2
 
 
+def test_a_kit_names_the_backbone_whose_file_follows_in_its_fingerprint(kit: Kit) -> None:
+    fields = {"site": kit.site, "server": kit.server, "authority": kit.authority}
+    more = {**fields, "token": kit.token, "expires": kit.expires, "backbone": "ab" * 32}
+    whole = Kit.create(**more)
+    assert whole.fingerprint != kit.fingerprint
+    assert Kit.parse(whole.to_json(), where="north.kit", now=NOW) == whole
+    assert (whole.to_json().count(KIT_END), whole.to_json()[-len(KIT_END) :]) == (1, KIT_END)
+    with pytest.raises(ConfigError, match="field backbone is not valid: expected 64"):
+        Kit.parse(Kit.create(**more | {"backbone": "AB"}).to_json(), where="north.kit")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"backbone": "ab" * 32}, "the kit was altered"),
         ({"server": "evil:1"}, "the kit was altered"),
         ({"authority": "no certificate"}, "the kit was altered"),
         ({"expires": "2027-01-01T00:00:00"}, "the kit was altered"),

@@ -148,3 +148,15 @@ def test_a_site_of_the_oldest_protocol_may_give_a_text_which_is_cut_and_made_pri
 def test_a_refusals_code_is_nothing_but_a_code(code):
     with pytest.raises(WireError, match="no valid code"):
         unpack_refusal(pack_refusal(Refusal(site="a", code=code)))
+
+
+def test_a_request_says_where_sites_may_fetch_the_release():
+    for protocol in (3, 4):
+        given = ProbeRequest(frame=replace(FRAME, to_sites=True), anchor=vector(1))
+        content = pack_probe_request(given, protocol=protocol)
+        assert unpack_probe_request(content).frame.to_sites
+        content["frame"]["to_sites"] = 1
+        with pytest.raises(WireError, match="to_sites is neither true nor false"):
+            unpack_probe_request(content)
+    kept = pack_probe_request(ProbeRequest(frame=FRAME, anchor=vector(1)))
+    assert "to_sites" not in kept["frame"]

@@ -316,7 +316,13 @@ RECORDED = build_target("mlp", (2,), 3).layout
 OF_SITES = ("update", "first-update", "probe-reply")
 KINDS = {"first-task": "task", "first-update": "update"}
 LATER = {
-    **{"shared_labels": False, "nearest": False, "adapt": "all", "body_layout": ""},
+    **{
+        "shared_labels": False,
+        "nearest": False,
+        "to_sites": False,
+        "adapt": "all",
+        "body_layout": "",
+    },
     **{"episodic": None, "head": None, "body": None, "chain": (), "temperatures": ()},
     **{"keep": 1, "shared": None, "frozen": None, "scales": ""},
 }

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
-from f2l_fed.errors import ConfigError
+from f2l_fed.errors import ConfigError, UsageError
 from f2l_fed.wire.enrolment import EnrolmentForm, RenewalForm
+from server.federation.folder import FEDERATION_FILE
 from server.federation.server_settings import ServerSettings
 from server.membership.membership import Membership
 from server.membership.site_registry import Refused
@@ -39,6 +40,7 @@ class Played:
     """A federation without a SuperLink, whose revocations can be made to fail."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.certificates = root / "certificates"
         create_authority(self.certificates, now=NOW)
         self.membership = Membership(root, ServerSettings(), clock=lambda: NOW)
@@ -142,3 +144,17 @@ def test_a_removal_revokes_before_the_registry_says_that_the_site_is_out(played:
     assert played.membership.registry.active("north")
     played.membership.remove("north", "admin")
     assert played.revoked(serial)
+
+
+def test_a_kit_is_made_for_the_backbone_of_the_federation_and_no_other(played):
+    ours, theirs = "ab" * 32, "cd" * 32
+    with pytest.raises(UsageError, match="adapts no backbone: expected none") as caught:
+        played.membership.invite("north", "admin", backbone=theirs)
+    (played.root / FEDERATION_FILE).write_text(json.dumps({"target": {"backbone": ours}}))
+    with pytest.raises(UsageError, match="adapts another backbone") as caught:
+        played.membership.invite("north", "admin", backbone=theirs)
+    assert (caught.value.expected, caught.value.got) == (ours, repr(theirs))
+    assert played.membership.registry.find("north") is None
+    kits = [json.loads(played.membership.invite("north", "admin", backbone=ours))]
+    kits.append(json.loads(played.membership.invite("north", "admin")))
+    assert [kit.get("backbone") for kit in kits] == [ours, None]

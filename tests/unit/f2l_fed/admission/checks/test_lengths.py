@@ -61,7 +61,9 @@ def test_a_single_long_update_is_shortened_and_a_huge_one_kept_out(screen, histo
         factors[0] = factor
         return screen.judge(newcomer.scaled(factors), history).verdict
 
-    reference = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    reference = (
+        history.statistics_on("first").everyone().length_reference("norm", screen.config.floor)
+    )
     longest = (reference.median + screen.config.clip * reference.spread) / newcomer.updates[
         0
     ].norm()
@@ -126,7 +128,9 @@ def test_where_few_start_from_a_release_updates_are_compared_with_those_of_all(s
 
 
 def test_all_updates_may_not_be_as_long_as_a_single_one(screen, history, newcomer):
-    reference = history.statistics_on("first").length_reference("norm", screen.config.floor)
+    reference = (
+        history.statistics_on("first").everyone().length_reference("norm", screen.config.floor)
+    )
     wanted = reference.median + 9 * reference.spread
     factors = wanted / newcomer.updates.norm(dim=1)
     assert "long" in codes(screen, history, newcomer.scaled(factors))
@@ -136,7 +140,9 @@ def test_all_updates_may_not_be_as_long_as_a_single_one(screen, history, newcome
 
 def test_a_layer_that_changed_far_more_than_the_others_is_put_aside(screen, history, newcomer):
     part = screen.sketch.layers == 0
-    longest = history.statistics_on("first").length_reference("layer.0", screen.config.floor)
+    longest = (
+        history.statistics_on("first").everyone().length_reference("layer.0", screen.config.floor)
+    )
 
     def stretched(deviations, which):
         weights = newcomer.weights.clone()
