@@ -3,13 +3,16 @@
 import unicodedata
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f2l_fed.core.text_bytes import bytes_of, cut_text, normal_text, texts_of
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.integers(1, 40))
+
+@settings(deadline=None)
+@given(st.lists(TEXT), st.integers(1, 40))
 def test_a_row_holds_as_many_whole_characters_as_fit(texts, length):
     texts = [normal_text(text) for text in texts]
     rows = bytes_of(texts, length)
@@ -25,7 +28,8 @@ def test_a_row_holds_as_many_whole_characters_as_fit(texts, length):
             assert len(following.encode()) > length or following == found
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(1, 40))
+@settings(deadline=None)
+@given(TEXT, st.integers(1, 40))
 def test_a_text_that_was_cut_is_read_as_it_is(text, length):
     cut = cut_text(normal_text(text), length)
     assert cut_text(normal_text(cut), length) == cut
