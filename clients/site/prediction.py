@@ -20,7 +20,7 @@ from clients.site.site_folder import SiteFolder
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
-from f2l_fed.data.readers.inputs import BATCH, read_inputs
+from f2l_fed.data.readers.inputs import read_inputs
 from f2l_fed.data.readers.numbering import number_labels
 from f2l_fed.data.readers.raw_examples import TEST
 from f2l_fed.data.readers.reading import read_raw
@@ -31,6 +31,10 @@ from f2l_fed.targets.backbone import InstalledBackbone
 
 GOAL = 0.95
 """Accuracy on the validation examples that are kept, from which the threshold follows."""
+
+
+_AT_A_TIME = 64
+"""Inputs that pass the network together: those of a backbone need megabytes each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,7 +268,7 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _logits(module: nn.Module, x: Tensor) -> Tensor:
-    logits = torch.cat([module(x[start : start + BATCH]) for start in range(0, len(x), BATCH)])
+    logits = torch.cat([module(part) for part in x.split(_AT_A_TIME)])
     if not np.isfinite(logits.numpy()).all():
         raise F2LError("the network overflows on these inputs")
     return logits

@@ -302,8 +302,8 @@ def main() -> None:
     seeds = [chosen.first_seed + number for number in range(chosen.seeds)]
     done = side_by_side(job, [(setting, seed) for seed in seeds])
     figures: dict[str, Any] = {}
-    for cell in done[0]:
-        sites = [site for one in done for site in one[cell]]
+    for cell in dict.fromkeys(name for one in done for name in one):
+        sites = [site for one in done for site in one.get(cell, ())]
         base = torch.tensor([site[CROSS_VALIDATED] for site in sites], dtype=torch.float64)
         print(f"\n{cell}: logistic regression {100 * float(base.mean()):.1f}")
         figures[cell] = {CROSS_VALIDATED: float(base.mean())}
