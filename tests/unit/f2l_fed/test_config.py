@@ -18,6 +18,7 @@ WORDS = {
     "target.name": "mlp",
     "target.backbone": "ab" * 32,
     "aggregate.rule": "median",
+    "release.precision": "int8",
     "flow.source": "gaussian",
     "sample.solver": "heun",
     "codec.kind": "pca-vae",
