@@ -2,7 +2,8 @@
 
 `python deploy/lock.py` in an environment with the development tools. `requirements.lock` holds
 what the demo and a service need, `requirements-dev.lock` what lint and tests need besides. Both
-fit every Python from 3.11 on. torch stands in neither: which build of it is right depends on the
+fit every Python from 3.11 on. The extra `text` stands in neither: its packages take about 90 MB,
+and most federations have no texts. Nor does torch: which build of it is right depends on the
 machine, so `constraints.txt` alone pins its version.
 """
 

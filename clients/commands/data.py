@@ -21,13 +21,17 @@ data = typer.Typer(
 @data.command("preview")
 def show_preview(site_file: SiteFile, as_json: AsJson = False) -> None:
     """Show ten examples, the balance of classes, the split, and what was converted."""
-    from clients.site.preview import picture_text, preview, vector_text
+    from clients.site.preview import example_text, picture_text, preview
     from clients.site.site_folder import SiteFolder
 
     shown = preview(SiteFolder.read(site_file))
     if as_json:
         examples = [
-            {"place": example.place, "label": example.label, "x": example.x.tolist()}
+            {
+                "place": example.place,
+                "label": example.label,
+                **({"text": example.text} if example.text else {"x": example.x.tolist()}),
+            }
             for example in shown.examples
         ]
         print(json.dumps({**asdict(shown), "examples": examples}, indent=1))
@@ -50,7 +54,7 @@ def show_preview(site_file: SiteFile, as_json: AsJson = False) -> None:
                 soft_wrap=True,
             )
         else:
-            say(f"  {vector_text(example.x, shown.features)}")
+            say(f"  {example_text(example, shown.features)}")
     for remark in shown.remarks:
         say(f"remark: {remark}")
 

@@ -31,6 +31,9 @@ def init(
         Path | None, typer.Option(help="Read labelled examples from this file or folder.")
     ] = None,
     label: Annotated[str, typer.Option(metavar="COLUMN", help="Name their column of labels.")] = "",
+    text: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Name their column of texts that are the inputs.")
+    ] = "",
     resize: Annotated[str, typer.Option(metavar="W,H", help="Resize their images to this.")] = "",
     into: Annotated[
         Path | None, typer.Option(help="Create this folder; by default one of the site's name.")
@@ -87,7 +90,7 @@ def init(
     size = sizes_of(resize, "--resize")
     if read:
         path, agreement = register_site(
-            read, kit, into, data, network=network, label=label, resize=size
+            read, kit, into, data, network=network, label=label, text=text, resize=size
         )
         say("registered; the kit is used up and can be deleted")
         if read.backbone and not network:
@@ -95,7 +98,7 @@ def init(
         if agreement:
             say(f"the federation is for {agreement.about()}")
     else:
-        path = create_site(kit, name, data, label=label, resize=size)
+        path = create_site(kit, name, data, label=label, text=text, resize=size)
     out.print(f"{path} is written. Next: f2l-site check {path}", highlight=False, soft_wrap=True)
 
 

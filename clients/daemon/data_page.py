@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from threading import Lock
 
-from clients.site.preview import DataPreview, preview, vector_text
+from clients.site.preview import DataPreview, example_text, preview
 from clients.site.site_folder import SiteFolder
 from f2l_fed.data.picture_address import picture_address
 from f2l_fed.errors import visible
@@ -41,7 +41,7 @@ def data_html(folder: SiteFolder) -> str:
 def _examples(shown: DataPreview) -> str:
     if len(shown.input_shape) != 3:
         return "".join(
-            f"<p><b>{_text(example.label)}</b> {_text(vector_text(example.x, shown.features))} "
+            f"<p><b>{_text(example.label)}</b> {_text(example_text(example, shown.features))} "
             f"({_text(example.place)})</p>"
             for example in shown.examples
         )

@@ -130,7 +130,7 @@ def check(
             f"{config.policy.minimum_examples} training examples, got {len(train.y)}."
         )
     problems += _privacy_problems(site)
-    if config.backbone.file:
+    if config.backbone.file or site.encoding.text_bytes:
         found, told = _about_backbone(site)
         problems += found
         remarks += told
@@ -152,7 +152,7 @@ def check(
         per_class=per_class,
         federation=agreement.about() if agreement else "",
         problems=tuple(problems),
-        remarks=(*remarks, *_remarks(config, train, validation, per_class)),
+        remarks=(*remarks, *_remarks(site, per_class)),
     )
 
 
@@ -229,10 +229,8 @@ def _per_class(train: Examples, labels: tuple[str, ...]) -> dict[str, int]:
     }
 
 
-def _remarks(
-    config: SiteConfig, train: Examples, validation: Examples, per_class: dict[str, int]
-) -> list[str]:
-    remarks = []
+def _remarks(site: Site, per_class: dict[str, int]) -> list[str]:
+    remarks, config, train, validation = [], site.config, site.train, site.validation
     rare, common = min(per_class, key=per_class.__getitem__), max(per_class.values())
     if per_class[rare] * _IMBALANCE <= common:
         remarks.append(
@@ -246,7 +244,8 @@ def _remarks(
             f"{number_of(len(missing), 'has', 'have')} no validation example, so the "
             "measured accuracy does not speak for them."
         )
-    if train.x.dim() == 2 and float(train.x.abs().max()) > _LARGE:
+    numbers = train.x.dim() == 2 and not site.encoding.text_bytes
+    if numbers and float(train.x.abs().max()) > _LARGE:
         column = int(train.x.abs().amax(0).argmax())
         remarks.append(
             f"Feature {column + 1} of {train.x.shape[1]} reaches {float(train.x.abs().max()):.3g}; "

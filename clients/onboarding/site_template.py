@@ -55,6 +55,9 @@ path = {data}
 label = {label}
 ignore = []
 group = ""
+# For a backbone that takes texts: their column, and the length in bytes to which all are brought.
+text = {text}
+text_bytes = 512
 # Text tables: separator ("tab" for a tab), decimal mark and encoding; "" finds them out.
 separator = ""
 decimal = ""
@@ -77,8 +80,8 @@ unlabelled = []
 
 [backbone]
 # Where the federation adapts a pretrained network: the administrator's file and the code that takes
-# it, module:factory or timm:NAME, which is installed here and which only you can name: a kit brings
-# the file, and the server sends a digest.
+# it, module:factory, timm:NAME or, of texts, hf:FOLDER, which is installed here and which only you
+# can name: a kit brings the file, and the server sends a digest.
 file = {backbone}
 network = {network}
 
@@ -166,6 +169,7 @@ def register_site(
     *,
     network: str = "",
     label: str = "",
+    text: str = "",
     resize: tuple[int, ...] = (),
 ) -> tuple[Path, Agreement | None]:
     """Registers a site with its kit and writes its ``site.toml``.
@@ -177,6 +181,7 @@ def register_site(
         data: Labelled examples.
         network: The code that takes the kit's backbone, as the operator names it; "" for later.
         label: Their column of labels; "" where it is found out.
+        text: Their column of texts that are the inputs; "" for none.
         resize: Width and height that their images get; none keeps their own.
 
     Returns:
@@ -204,6 +209,7 @@ def register_site(
         features=agreement.features if agreement else (),
         backbone=BackboneConfig(file=backbone, network=network),
         label=label,
+        text=text,
         resize=resize,
         scale=AGREED if agreement and agreement.scales_are_agreed else STANDARD,
     )
@@ -222,6 +228,7 @@ def create_site(
     backbone: BackboneConfig | None = None,
     scale: str = STANDARD,
     label: str = "",
+    text: str = "",
     resize: tuple[int, ...] = (),
 ) -> Path:
     """Writes a ``site.toml``.
@@ -238,6 +245,7 @@ def create_site(
         backbone: The backbone, its file in the folder; None for none.
         scale: Scaling of numbers.
         label: Column of labels; "" where it is found out.
+        text: Column of texts that are the inputs; "" for none.
         resize: Width and height that images get; none keeps their own.
 
     Returns:
@@ -267,6 +275,7 @@ def create_site(
         "network": backbone.network if backbone else "",
         "scale": scale,
         "label": label,
+        "text": text,
         "resize": resize,
         "address": address,
         **(_SERVER_FILES if address else dict.fromkeys(_SERVER_FILES, "")),

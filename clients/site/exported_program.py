@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ def export_model(model: Model, folder: Path, backbone: InstalledBackbone | None 
     number of inputs at a time: (n, C, H, W) float32 images in [0, 1]; or (n, F) float64, the
     columns of a table in the order of ``encoding`` in ``model.json``, numbers in their own units,
     texts as places among the column's values, NaN for what is missing or unknown. Float64, since a
-    time in seconds or the like has more digits than float32 keeps. It contains the frozen backbone,
-    of which the other two files have the digest alone.
+    time in seconds or the like has more digits than float32 keeps; or of texts (n, T) int64, token
+    ids of the tokenizer whose digest ``model.json`` has, with its padding, since a tokenizer is no
+    program of torch's. It contains the frozen backbone, of which the other two files have the
+    digest alone.
 
     Args:
         model: The network.
@@ -43,10 +46,14 @@ def export_model(model: Model, folder: Path, backbone: InstalledBackbone | None 
             )
     folder.mkdir(parents=True, exist_ok=True)
     facts = model.facts
-    module = whole_module(model, backbone)
+    tokens = 0 if backbone is None else backbone.facts.tokens
+    module = whole_module(model, backbone, preprocessed=tokens > 0)
     encoding = FeatureEncoding.of_text(facts.encoding, where=str(folder))
     example = torch.zeros(2, *facts.input_shape)
-    if encoding.columns:
+    if backbone is not None and tokens:
+        example = torch.zeros(2, tokens, dtype=torch.int64)
+        facts = replace(facts, tokens=tokens, tokenizer=backbone.facts.tokenizer)
+    elif encoding.columns:
         module = EncodedColumns(module, encoding)
         example = torch.zeros(2, len(encoding.columns), dtype=torch.float64)
     elif encoding.channels:
@@ -55,7 +62,7 @@ def export_model(model: Model, folder: Path, backbone: InstalledBackbone | None 
         module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
     torch.export.save(program, folder / PROGRAM)
-    save_model(folder, model)
+    save_model(folder, replace(model, facts=facts))
 
 
 class EncodedColumns(nn.Module):

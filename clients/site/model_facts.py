@@ -44,6 +44,8 @@ class ModelFacts:
         backbone: Digest of the frozen backbone whose features it takes; "" for none.
         features: Number of these.
         adapted: Numbers of its adapted part before them; 0 where that is the head alone.
+        tokens: Tokens of a text, where an exported program takes these; else 0.
+        tokenizer: SHA-256 of the tokenizer.json that makes them; else "".
     """
 
     site: str
@@ -64,6 +66,8 @@ class ModelFacts:
     backbone: str = ""
     features: int = 0
     adapted: int = 0
+    tokens: int = 0
+    tokenizer: str = ""
 
     @property
     def frozen(self) -> FrozenPart | None:

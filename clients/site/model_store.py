@@ -118,13 +118,27 @@ def load_start(folder: Path) -> ModelStart | None:
     )
 
 
-def whole_module(model: Model, backbone: InstalledBackbone | None) -> nn.Module:
-    """A network that takes the data's inputs, behind its frozen part where it has one."""
+def whole_module(
+    model: Model, backbone: InstalledBackbone | None, *, preprocessed: bool = False
+) -> nn.Module:
+    """A network that takes the data's inputs, behind its frozen part where it has one.
+
+    Args:
+        model: The network.
+        backbone: The frozen part; None without one.
+        preprocessed: Whether it takes what the backbone's preprocessing makes of inputs instead,
+            such as tokens of texts.
+    """
     facts = model.facts
     frozen = None if backbone is None else backbone.installed
     target = build_target(facts.target, facts.input_shape, facts.classes, frozen)
     module = target.module(model.weights)
-    return module if backbone is None else nn.Sequential(backbone.front(), module).eval()
+    if backbone is None:
+        return module
+    front: nn.Module = backbone.front()
+    if preprocessed:
+        front = backbone.front().after_preprocessing()
+    return nn.Sequential(front, module).eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clients.site.site_examples import SiteExamples, read_site_examples
 from clients.site.site_folder import SiteFolder
+from f2l_fed.core.text_bytes import texts_of
 
 SHOWN = 10
 """Number of examples in a preview."""
@@ -23,12 +24,19 @@ _FEATURES = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewExample:
-    """One example: its place in the data, its label, and its input as float32 tensor, an image in
-    [0, 1]."""
+    """One example.
+
+    Args:
+        place: Its place in the data.
+        label: Its label.
+        x: Its input, float32, an image in [0, 1].
+        text: The text that the input is, as far as it is not cut; "" for other inputs.
+    """
 
     place: str
     label: str
     x: Tensor
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +46,7 @@ class DataPreview:
     Args:
         site: Name of the site.
         input_shape: Shape of one input.
-        features: Names of a vector's features; empty for images.
+        features: Names of a vector's features; empty for images and texts.
         parts: Number of examples of each part: train, validation, test.
         per_class: The same for each class, by its label.
         examples: A few of the examples to learn from, the classes in turn.
@@ -65,7 +73,7 @@ def preview(folder: SiteFolder, shown: int = SHOWN) -> DataPreview:
     return DataPreview(
         site=folder.config.name,
         input_shape=tuple(examples.train.x.shape[1:]),
-        features=examples.encoding.features,
+        features=() if examples.encoding.text_bytes else examples.encoding.features,
         parts={name: len(part.y) for name, part in parts.items()},
         per_class={
             _label(examples, number): {name: counts[name][number] for name in parts}
@@ -97,9 +105,12 @@ def picture_text(x: Tensor, *, blocks: bool) -> str:
     return "\n".join("".join(shades[place] for place in line) for line in places)
 
 
-def vector_text(x: Tensor, features: Sequence[str]) -> str:
-    """The first features of a vector with their names."""
-    values = [f"{name}={value:.4g}" for name, value in zip(features, x.tolist(), strict=False)]
+def example_text(example: PreviewExample, features: Sequence[str]) -> str:
+    """The example as a text, or the first features of a vector with their names."""
+    if example.text:
+        return example.text
+    numbers = example.x.tolist()
+    values = [f"{name}={value:.4g}" for name, value in zip(features, numbers, strict=False)]
     more = f" and {len(values) - _FEATURES} more" if len(values) > _FEATURES else ""
     return ", ".join(values[:_FEATURES]) + more
 
@@ -114,6 +125,7 @@ def _chosen(examples: SiteExamples, shown: int) -> tuple[PreviewExample, ...]:
             place=examples.places[row],
             label=_label(examples, int(y[row])),
             x=_shown(examples, row),
+            text=_written(examples, row),
         )
         for row in turns[:shown]
     )
@@ -125,6 +137,11 @@ def _shown(examples: SiteExamples, row: int) -> Tensor:
     if x.ndim == 4:
         x = torch.from_numpy(examples.encoding.pictures(x.numpy()))
     return x[0]
+
+
+def _written(examples: SiteExamples, row: int) -> str:
+    texts = bool(examples.encoding.text_bytes)
+    return texts_of(examples.train.x[row : row + 1].numpy())[0] if texts else ""
 
 
 def _label(examples: SiteExamples, number: int) -> str:

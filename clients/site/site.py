@@ -88,6 +88,8 @@ class Site(SiteFolder):
                 if names
                 else "Under [data] in site.toml, resize and mode change images."
                 if len(shape) == 3
+                else "Under [data] in site.toml, text_bytes is the length of texts."
+                if self.encoding.text_bytes
                 else "",
                 code="inputs-of-another-shape",
             )

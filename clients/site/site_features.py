@@ -9,7 +9,7 @@ from clients.site.site import Site
 from clients.site.site_examples import Examples
 from clients.site.site_folder import SiteFolder
 from f2l_fed.core.wording import number_of
-from f2l_fed.errors import DataError
+from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
 from f2l_fed.targets.feature_cache import cached_features
 from f2l_fed.targets.frozen_part import FrozenPart
@@ -30,10 +30,17 @@ def on_features(
         progress: Told while features are made; they are logged if None.
 
     Raises:
-        TargetError: If the site has another backbone or none, or its code does not suit the file.
+        TargetError: If the site has another backbone or none, or its code does not suit the file;
+            without one, if its inputs are texts.
         DataError: If the backbone's file can't be read, or the examples are none of its inputs.
     """
     if frozen is None:
+        if site.encoding.text_bytes:
+            raise TargetError(
+                "the site's inputs are texts, and the federation adapts no backbone",
+                where="[data] text",
+                remedy="Leave it out, or take part in a federation whose backbone takes texts.",
+            )
         return site, None
     backbone = installed_backbone(site)
     backbone.require(frozen)
@@ -54,7 +61,15 @@ def installed_backbone(site: Site) -> InstalledBackbone:
         TargetError: If none is named.
         DataError: If its file can't be read, or the examples are none of its inputs.
     """
+    if site.encoding.text_bytes and not site.config.backbone.file:
+        raise TargetError(
+            "the site's inputs are texts, which only a backbone takes, and none is named",
+            where="[backbone] file",
+            remedy="Install the federation's, of texts, and name it there; or leave text out under "
+            "[data].",
+        )
     backbone = InstalledBackbone.of(site.config.backbone, site.path)
+    backbone.require_inputs(texts=bool(site.encoding.text_bytes), where="[data] text")
     site.require_fit(backbone.facts.input_shape, site.classes)
     if site.encoding.channels:
         raise DataError(

@@ -15,7 +15,7 @@ from clients.site.policy import (
     refused_of,
 )
 from clients.site.site import Site
-from clients.site.site_features import installed_backbone
+from clients.site.site_features import installed_backbone, on_features
 from clients.training.accepted_request import (
     allow_heads,
     leaving,
@@ -65,6 +65,8 @@ def differences(site: Site, agreement: Agreement) -> list[str]:
     try_(partial(own.require_fit, frame.input_shape, frame.classes))
     if frame.frozen is not None:
         try_(lambda: installed_backbone(own).require(frame.frozen))
+    elif own.encoding.text_bytes:
+        try_(partial(on_features, own, None))
     if frame.nearest and not policy.nearest:
         found.append(_sentence("nearest-not-allowed"))
     if frame.to_sites and not policy.release_to_sites:

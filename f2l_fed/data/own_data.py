@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from f2l_fed.core.text_bytes import bytes_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, IntArray
 from f2l_fed.data.dataset import Dataset, first_occurrences
@@ -18,10 +20,10 @@ from f2l_fed.data.readers.labels import WrittenLabels, label_key
 from f2l_fed.data.readers.matching import match_columns
 from f2l_fed.data.readers.numbering import number_labels
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
-from f2l_fed.data.readers.reading import read_raw
+from f2l_fed.data.readers.reading import no_texts, read_raw, table_parts
 from f2l_fed.errors import DataError
 
-__all__ = ["read_pool", "read_sites"]
+__all__ = ["read_pool", "read_public", "read_sites"]
 
 
 def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ...]]:
@@ -65,6 +67,32 @@ def read_pool(path: Path, config: ReadingConfig) -> tuple[Dataset, tuple[str, ..
         columns=_without_units(raw.columns),
     )
     return dataset, findings.remarks
+
+
+def read_public(path: Path, config: ReadingConfig) -> tuple[AnyArray, tuple[str, ...]]:
+    """Reads public examples like those of sites, to measure a backbone's features on.
+
+    Args:
+        path: Whatever a site may have; a table of texts needs no labels.
+        config: Settings of the reading.
+
+    Returns:
+        (n, ...) float32 inputs, as sites have them, and remarks.
+
+    Raises:
+        DataError: If the data can't be used.
+    """
+    if not config.text:
+        dataset, remarks = read_pool(path, config)
+        return dataset.x, remarks
+    findings = Findings(str(path))
+    if not (parts := table_parts(path, findings)):
+        raise no_texts(path)
+    from f2l_fed.data.readers.tables import read_tables
+
+    raw = read_tables(parts, config, findings, where=str(path), labelled=False)
+    # Each text once, whichever rows have it.
+    return bytes_of(raw.columns[0].values, config.text_bytes), findings.remarks
 
 
 def read_sites(
@@ -151,7 +179,7 @@ def _together(raws: Sequence[RawExamples]) -> IntArray | None:
 
 def _without_units(columns: Sequence[Column]) -> tuple[Column, ...]:
     """The columns of numbers that stand without a unit in the simulated sites' files."""
-    return tuple(Column(name=column.name, values=column.values) for column in columns)
+    return tuple(replace(column, unit="") for column in columns)
 
 
 def _findings(raw: RawExamples) -> Findings:

@@ -86,6 +86,10 @@ class FrozenFront(nn.Module):
         """The values at the cut, side by side: (n, *input_shape) float32 to (n, C)."""
         return torch.cat([value.flatten(1) for value in self.graph(self.before(x))], dim=1)
 
+    def after_preprocessing(self) -> nn.Module:
+        """The same from the network's own inputs on, such as tokens of texts."""
+        return FrozenFront(nn.Identity(), self.graph)
+
 
 @dataclass(frozen=True, slots=True)
 class CutNetwork:

@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from f2l_fed.errors import TargetError
+from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.adaptation import adapted
 from f2l_fed.targets.adapted_tail import AdaptedTail, CutNetwork, CutTail, FrozenFront, cut_network
 from f2l_fed.targets.backbone_file import BackboneFacts, BackboneFile
-from f2l_fed.targets.backbone_network import backbone_network
+from f2l_fed.targets.backbone_network import backbone_network, network_in
 from f2l_fed.targets.backbone_steps import Pooling, Preprocessing
 from f2l_fed.targets.config import HEAD, BackboneConfig
 from f2l_fed.targets.frozen_part import FrozenPart
 from f2l_fed.targets.inspection import called
+from f2l_fed.targets.transformer import tokens_of
 
 Progress = Callable[[int, int], None]
 """Called with the number of inputs that are done, and that of all."""
@@ -39,11 +40,15 @@ class Backbone(nn.Module):
     Args:
         network: The network, without a head.
         file: Its constants.
+
+    Raises:
+        TargetError: If the file takes texts and the network none, or otherwise, or another
+            tokenizer.
     """
 
     def __init__(self, network: nn.Module, file: BackboneFile) -> None:
         super().__init__()
-        self.preprocessing = Preprocessing(file.facts)
+        self.preprocessing = tokens_of(network, file.facts) or Preprocessing(file.facts)
         self.network = network
         self.pooling = Pooling(file)
         self.eval().requires_grad_(False)
@@ -52,6 +57,10 @@ class Backbone(nn.Module):
         """The centred and scaled features: (n, *input_shape) float32 to (n, F)."""
         found: Tensor = self.pooling(self.network(self.preprocessing(x)))
         return found
+
+    def after_preprocessing(self) -> nn.Module:
+        """The same from the network's own inputs on, such as tokens of texts."""
+        return nn.Sequential(self.network, self.pooling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +115,11 @@ class InstalledBackbone:
             )
         path = (folder / config.file).absolute()
         facts, part = _described(path, *_version(path))
-        return cls(config=replace(config, file=str(path)), facts=facts, part=part)
+        network = network_in(folder, config.network)
+        config = replace(config, file=str(path), network=network)
+        return cls(config=config, facts=facts, part=part)
 
-    def front(self) -> nn.Module:
+    def front(self) -> Backbone | FrozenFront:
         """The part whose results never change: (n, *input_shape) float32 to (n, C).
 
         Its results are the features, or with an adapted part the values at the cut before it.
@@ -136,6 +147,26 @@ class InstalledBackbone:
             "features": part.features,
             "adapted": part.adapted,
         }
+
+    def require_inputs(self, *, texts: bool, where: str) -> None:
+        """Raises DataError unless the backbone takes texts where there are such, or none.
+
+        Args:
+            texts: Whether the inputs are texts.
+            where: The key of the settings that names their column.
+        """
+        if texts and not self.facts.tokens:
+            raise DataError(
+                "the backbone takes no texts",
+                where=self.config.file,
+                remedy=f"Leave out {where}, or prepare one that does (hf:FOLDER).",
+            )
+        if self.facts.tokens and not texts:
+            raise DataError(
+                "the backbone takes texts, and no column of texts is named",
+                where=where,
+                expected="the name of a column of a table",
+            )
 
     def require(self, asked: FrozenPart | None) -> None:
         """Raises TargetError, with both digests, if another backbone is asked for."""
@@ -214,7 +245,7 @@ class _Built:
     """A built backbone: its frozen part, and the network's own steps after the cut, if any."""
 
     part: FrozenPart
-    front: nn.Module
+    front: Backbone | FrozenFront
     pooling: nn.Module
     tail: CutTail | None
 

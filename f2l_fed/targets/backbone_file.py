@@ -47,6 +47,8 @@ class BackboneFacts:
         adapt: The part that is adapted; "head" where all of the network is frozen.
         layers: Names of the submodules in which it lies.
         rank: Of low-rank changes; 0 without.
+        tokens: T, the tokens that a text becomes; 0 where inputs are no texts.
+        tokenizer: SHA-256 of the tokenizer, hexadecimal; "" where inputs are no texts.
         adapted: Names and shapes of the adapted tensors, such as "conv.weight 8x3x3x3".
     """
 
@@ -60,6 +62,8 @@ class BackboneFacts:
     layers: tuple[str, ...] = ()
     rank: int = 0
     adapted: tuple[str, ...] = ()
+    tokens: int = 0
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         shape, image = self.input_shape, len(self.input_shape) == 3
@@ -78,14 +82,20 @@ class BackboneFacts:
         require((self.rank > 0) == (self.adapt == LORA), self, "rank", "> 0 for lora, else 0")
         known = all(re.fullmatch(r"\S+ \d+(x\d+)*", one) for one in self.adapted)
         require(known, self, "adapted", "names and shapes")
+        digest = re.fullmatch(r"[0-9a-f]{64}", self.tokenizer) is not None
+        require(digest == (self.tokens > 0), self, "tokenizer", "a digest where there are tokens")
+        bare = len(shape) == 1 and not self.mean and not self.std
+        require(bare or not self.tokens, self, "tokens", "0 where inputs are no texts")
 
     @property
     def text(self) -> str:
-        """The facts as canonical JSON; those about the adapted part only where there is one."""
+        """The facts as canonical JSON; those about adapted part or texts only where there are."""
         facts = asdict(self)
         if self.adapt == HEAD:
             for name in ("adapt", "layers", "rank", "adapted"):
                 del facts[name]
+        if not self.tokens:
+            del facts["tokens"], facts["tokenizer"]
         return json.dumps(facts, sort_keys=True)
 
     @property

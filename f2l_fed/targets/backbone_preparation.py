@@ -18,6 +18,7 @@ from f2l_fed.targets.backbone_network import backbone_network
 from f2l_fed.targets.config import HEAD
 from f2l_fed.targets.inspection import called
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
+from f2l_fed.targets.transformer import Transformer
 
 _SYNTHETIC = 512
 
@@ -27,21 +28,39 @@ def prepare_backbone(
     weights: Path | None,
     description: BackboneFacts,
     like: Tensor | None = None,
+    *,
+    tokens: int = 0,
 ) -> BackboneFile:
     """Prepares a backbone: takes its tensors, and centres and scales its features.
 
     Args:
-        network: ``module:factory`` or ``timm:NAME``, a network without a head.
-        weights: The safetensors file of its tensors; None takes those of the factory.
+        network: ``module:factory``, ``timm:NAME`` or ``hf:FOLDER``, a network without a head.
+        weights: The safetensors file of its tensors; None takes those of the factory, or folder.
         description: The facts, whatever number of features they say.
         like: (n, *input_shape) float32, public inputs whose features become centred with length 1
             at the mean; synthetic ones if None.
+        tokens: T, the tokens that a text becomes, where the network takes texts.
 
     Raises:
         DataError: If the weights can't be read.
         TargetError: If network and weights or inputs don't suit each other.
     """
-    module = backbone_network(network)
+    where = f"backbone {network!r}"
+    module = backbone_network(network, weights=weights is None)
+    if isinstance(module, Transformer):
+        if like is None or not tokens:
+            raise TargetError(
+                "the network takes texts, of which there are no synthetic ones",
+                where=where,
+                remedy="Name a table of public ones with --like, and their column with --text.",
+            )
+        if weights is not None:
+            raise TargetError("a transformer's weights are those in its folder", where=str(weights))
+        description = replace(description, tokens=tokens, tokenizer=module.digest)
+    elif tokens:
+        raise TargetError(
+            "the network takes no texts", where=where, remedy="Leave out --text, or name hf:FOLDER."
+        )
     if weights is not None:
         fill(module, _weights(weights), network, str(weights))
     draws = torch.Generator().manual_seed(0)
@@ -55,7 +74,6 @@ def prepare_backbone(
         expected=like[:2],
     )
     raw = Backbone(module, none)
-    where = f"backbone {network!r}"
     if (pooled := called(raw, like[:2], where=where)).dim() != 2:
         raise TargetError(
             "the network makes no features of an input",

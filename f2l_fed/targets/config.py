@@ -80,7 +80,8 @@ class BackboneConfig:
         file: The file that f2l-admin target prepare has written, relative to the configuration's
             folder; "" for none.
         network: The code that takes it: ``module:factory``, whose ``factory()`` returns the
-            network without a head, or ``timm:NAME``; "" until it is named.
+            network without a head, ``timm:NAME``, or ``hf:FOLDER`` with a transformer of texts,
+            relative to the configuration's folder; "" until it is named.
     """
 
     file: str = ""

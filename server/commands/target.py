@@ -63,7 +63,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="NETWORK",
-            help="module:factory, whose factory() returns it without a head; or timm:NAME.",
+            help="module:factory, whose factory() returns it without a head; timm:NAME; or "
+            "hf:FOLDER, a transformer of texts.",
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write (.safetensors).")],
@@ -88,6 +89,11 @@ def prepare(
         str, typer.Option(metavar="N,N,N", help="Subtract this from each channel.")
     ] = "",
     std: Annotated[str, typer.Option(metavar="N,N,N", help="Divide each channel by this.")] = "",
+    text: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Take the texts in this column of --like.")
+    ] = "",
+    text_bytes: Annotated[int, typer.Option(min=1, help="Cut texts to so many bytes.")] = 512,
+    tokens: Annotated[int, typer.Option(min=1, help="Cut texts to so many tokens.")] = 128,
     adapt: Annotated[
         str,
         typer.Option(help="Adapt besides the head: last-block, norm-bias or lora of the --layer."),
@@ -101,9 +107,10 @@ def prepare(
     """Write a backbone's file for all sites, and print what the federation has to know of it."""
     import torch
 
-    from f2l_fed.data.own_data import read_pool
+    from f2l_fed.data.own_data import read_public
     from f2l_fed.data.readers.config import ReadingConfig
     from f2l_fed.targets.backbone_file import BackboneFacts
+    from f2l_fed.targets.backbone_network import for_site, network_in
     from f2l_fed.targets.backbone_preparation import prepare_backbone
     from f2l_fed.targets.config import HEAD, LORA
 
@@ -115,9 +122,13 @@ def prepare(
         raise UsageError("there is no such folder", where=str(out.parent), remedy="Make it first.")
     shape = _sizes("--input", inputs) if inputs else ()
     public = None
+    if text and like is None:
+        raise UsageError("there is no table to take it of", where="--text", expected="--like")
     if like is not None:
-        dataset, _ = read_pool(like, ReadingConfig())
-        public = torch.from_numpy(dataset.x)
+        read, remarks = read_public(like, ReadingConfig(text=text, text_bytes=text_bytes))
+        public = torch.from_numpy(read)
+        for remark in remarks if text else ():
+            print(visible(f"remark: {remark}"))
         if shape and shape != tuple(public.shape[1:]):
             raise UsageError(
                 "the examples have another shape",
@@ -127,7 +138,9 @@ def prepare(
             )
         shape = tuple(public.shape[1:])
     if not shape:
-        raise UsageError("no shape of inputs is named", expected="--input or --like")
+        raise UsageError(
+            "no shape of inputs is named", expected="--input, or --like, and --text for texts"
+        )
     if bool(layer) != (adapt != HEAD):
         remedy = "name a part with --adapt" if layer else "name the --layer"
         raise UsageError("layers and a part of them go together", where="--adapt", remedy=remedy)
@@ -141,7 +154,9 @@ def prepare(
         layers=tuple(layer or ()),
         rank=rank if adapt == LORA else 0,
     )
-    file = prepare_backbone(network, weights, facts, public)
+    file = prepare_backbone(
+        network_in(Path(), network), weights, facts, public, tokens=tokens if text else 0
+    )
     with exported_files():
         file.write(out)
     part = file.part
@@ -152,9 +167,11 @@ def prepare(
     if part.adapted:
         print(f"adapted = {part.adapted}")
     print("Each site, which has the file and the network's code:")
+    if text:
+        print(f"[data]\ntext = {_quoted(text)}\ntext_bytes = {text_bytes}")
     print("[backbone]")
     print(f"file = {_quoted(out.name)}")
-    print(f"network = {_quoted(network)}")
+    print(f"network = {_quoted(for_site(network))}")
 
 
 def _quoted(text: str) -> str:

@@ -31,6 +31,7 @@ def installed_backbone(config: BackboneConfig, divided: Partition) -> InstalledB
         DataError: If its file can't be read, or the data have another shape.
     """
     backbone = InstalledBackbone.of(config, Path())
+    backbone.require_inputs(texts=bool(divided.reading.text), where="data.text")
     if backbone.facts.input_shape != divided.input_shape:
         raise DataError(
             "the data have another shape than the backbone's inputs",

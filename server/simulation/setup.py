@@ -143,6 +143,12 @@ def prepare(
     if target.name == ADAPTER:
         backbone = installed_backbone(simulation.backbone, divided)
         target = replace(target, **backbone.settings)
+    elif divided.reading.text:
+        raise UsageError(
+            "the inputs are texts, which only a backbone takes",
+            where="data.text",
+            remedy="Name one (backbone.file, backbone.network), or columns of numbers.",
+        )
     config = replace(
         simulation.config,
         shared_labels=divided.shared_labels,

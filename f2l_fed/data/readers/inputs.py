@@ -15,7 +15,7 @@ from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.files import kind_of, require_readable
 from f2l_fed.data.readers.findings import Findings
 from f2l_fed.data.readers.raw_examples import RawExamples
-from f2l_fed.data.readers.reading import table_parts, unknown_kind, without_gaps
+from f2l_fed.data.readers.reading import no_texts, table_parts, unknown_kind, without_gaps
 from f2l_fed.errors import DataError
 
 BATCH = 256
@@ -55,6 +55,8 @@ def read_inputs(
         )
         raw = _with_gaps_treated(raw, config, encoding, findings)
         return len(raw), _rows(raw, encoding, input_shape, findings)
+    if encoding.text_bytes:
+        raise no_texts(path)
     if kind_of(path) == "npz":
         raw = read_npz(path, config, findings, labelled=False)
         raw = _with_gaps_treated(raw, config, encoding, findings)

@@ -9,7 +9,6 @@ import numpy as np
 
 from f2l_fed.data.array_checks import AnyArray
 from f2l_fed.data.readers.findings import Findings
-from f2l_fed.data.readers.labels import label_key
 from f2l_fed.data.readers.raw_examples import Column, RawExamples
 
 
@@ -75,7 +74,7 @@ def _all_texts(found: Sequence[Column]) -> tuple[str, ...]:
     spelling: dict[str, str] = {}
     for column in found:
         for text in column.values:
-            spelling.setdefault(label_key(text), text)
+            spelling.setdefault(column.key(text), text)
     return tuple(sorted(spelling.values()))
 
 
@@ -88,8 +87,8 @@ def _as_wanted(values: AnyArray, own: Column, wanted: Column, findings: Findings
                 remedy="Correct it, or list its texts under [data.categories].",
             )
             return values
-        place = {label_key(text): float(number) for number, text in enumerate(wanted.values)}
-        lookup = np.array([*(place[label_key(text)] for text in own.values), np.nan])
+        place = {own.key(text): float(number) for number, text in enumerate(wanted.values)}
+        lookup = np.array([*(place[own.key(text)] for text in own.values), np.nan])
         codes: AnyArray = lookup[np.where(np.isnan(values), len(own.values), values).astype(int)]
         return codes
     if own.unit != wanted.unit and not np.isnan(values).all():

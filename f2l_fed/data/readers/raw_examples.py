@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from f2l_fed.data.array_checks import AnyArray, IntArray
-from f2l_fed.data.readers.labels import WrittenLabels
+from f2l_fed.data.readers.labels import WrittenLabels, label_key
 
 TRAIN, VALIDATION, TEST = range(3)
 """Parts of the data, where folders name them."""
@@ -47,11 +47,23 @@ NOWHERE = ExamplePlaces(files=(), file=np.empty(0, np.int64), row=np.empty(0, np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column of a table: its name, the texts that its numbers stand for, and their unit."""
+    """A column of a table.
+
+    Args:
+        name: Its name.
+        values: The texts that its numbers stand for; empty for a column of numbers.
+        unit: The unit of its numbers.
+        free: Whether the texts are inputs themselves, each as it is written, and no categories.
+    """
 
     name: str
     values: tuple[str, ...] = ()
     unit: str = ""
+    free: bool = False
+
+    def key(self, text: str) -> str:
+        """The text by which two spellings count as one of its texts."""
+        return text if self.free else label_key(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -52,6 +52,8 @@ def read_raw(
         from f2l_fed.data.readers.tables import read_tables
 
         raw = read_tables(parts, config, findings, where=str(path), encoding=encoding)
+    elif config.text:
+        raise no_texts(path)
     elif path.is_dir():
         from f2l_fed.data.readers.image_folder import read_image_folder
 
@@ -100,6 +102,16 @@ def table_parts(path: Path, findings: Findings) -> Sequence[Path]:
     return parts
 
 
+def no_texts(path: Path) -> DataError:
+    """The error for data that are no table, where texts are asked for."""
+    return DataError(
+        "a column of texts is named, and the data are no table",
+        where=str(path),
+        expected="a .csv, .tsv or .parquet file, or a folder of their parts",
+        remedy="Leave text out under [data].",
+    )
+
+
 def unknown_kind(path: Path) -> DataError:
     """The error for a file of a kind that is not read."""
     spreadsheet = path.suffix.lower() in _SPREADSHEETS
@@ -112,10 +124,16 @@ def unknown_kind(path: Path) -> DataError:
 
 
 def without_gaps(raw: RawExamples, config: ReadingConfig, findings: Findings) -> RawExamples:
-    """The examples without rows that have gaps, or with a problem, where the settings ask so."""
-    if not raw.columns or config.gaps not in ("leave-out", "refuse"):
+    """The examples without rows that have gaps, or with a problem, where the settings ask so.
+
+    Rows without the text that is the input are always left out, if they are not refused.
+    """
+    free = any(column.free for column in raw.columns)
+    if not raw.columns or (config.gaps not in ("leave-out", "refuse") and not free):
         return raw
-    numbers = [place for place, column in enumerate(raw.columns) if not column.values]
+    numbers = [
+        place for place, column in enumerate(raw.columns) if column.free or not column.values
+    ]
     gaps = np.isnan(raw.inputs[:, numbers])
     rows = np.flatnonzero(gaps.any(axis=1))
     if not rows.size:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.feature_encoding import FeatureEncoding
 from f2l_fed.data.readers.findings import Findings
+from f2l_fed.data.readers.free_texts import read_free_texts
 from f2l_fed.data.readers.labels import WrittenLabels, tidy_labels, tidy_name
 from f2l_fed.data.readers.raw_examples import RawExamples
 from f2l_fed.data.readers.table_columns import read_column, text_column_codes
@@ -56,7 +57,7 @@ def read_tables(
     known = {column.name: column for column in encoding.columns} if encoding else {}
     texts = {tidy_name(name) for name in config.categories}
     if encoding:
-        texts = {name for name, column in known.items() if column.values}
+        texts = {name for name, one in known.items() if one.values or one.text_bytes}
     table = read_table_files(files, config, findings, texts=texts, told=not labelled)
     names = list(table.columns)
     label = _label_name(names, config, where, findings) if labelled else ""
@@ -66,9 +67,9 @@ def read_tables(
         ignored = {_named_column(names, name, "ignore", findings) for name in config.ignore}
     if encoding:
         encoding.suits(names, findings)
-    chosen = list(known) or [
-        _named_column(names, name, "columns", findings) for name in config.columns
-    ]
+    free = encoding.text_bytes if encoding else config.text_bytes if config.text else 0
+    named = [("text", config.text)] if free else [("columns", name) for name in config.columns]
+    chosen = list(known) or [_named_column(names, name, key, findings) for key, name in named]
     findings.require_none()
     if not len(table.places.row):
         raise DataError("the table has no rows", where=where)
@@ -85,7 +86,11 @@ def read_tables(
             continue
         forced = name in chosen or name in texts
         with named_errors(name, table.columns[name].type, where):
-            found = read_column(name, table, findings, forced=forced, texts=name in texts)
+            found = (
+                read_free_texts(name, table, free, findings)
+                if free
+                else read_column(name, table, findings, forced=forced, texts=name in texts)
+            )
         if found is not None:
             columns.append(found[0])
             values.append(found[1])

@@ -219,7 +219,9 @@ def _not_empty(table: Any) -> IntArray:
 
 def _is_kept_as_text(name: str, config: ReadingConfig) -> bool:
     tidy = tidy_name(name).casefold()
-    asked = {tidy_name(text).casefold() for text in (config.label, config.group) if text}
+    asked = {
+        tidy_name(text).casefold() for text in (config.label, config.group, config.text) if text
+    }
     return tidy in asked or (not config.label and tidy in LABEL_NAMES)
 
 

@@ -77,11 +77,12 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
         reading: Settings with which they were read.
     """
     columns = pool.columns
-    texts = {column.name: column.values for column in columns if column.values}
+    free = any(column.free for column in columns)
+    texts = {column.name: column.values for column in columns if column.values and not free}
     listed = {tidy_name(name): values for name, values in reading.categories.items()}
     categories = {**texts, **listed}
     indicators = reading.indicators
-    if columns and reading.gaps == "indicator" and not indicators:
+    if columns and not free and reading.gaps == "indicator" and not indicators:
         gaps = np.flatnonzero(np.isnan(pool.x).any(axis=0)).tolist()
         names = [columns[place].name for place in gaps]
         indicators = tuple(name for name in names if name not in categories)
@@ -90,7 +91,9 @@ def settled_reading(pool: Pool, reading: ReadingConfig) -> ReadingConfig:
         scale=reading.scale,
         scales=reading.scales,
         image_scale=reading.image_scale,
-        columns=tuple(column.name for column in columns),
+        columns=() if free else tuple(column.name for column in columns),
+        text=columns[0].name if free else "",
+        text_bytes=reading.text_bytes,
         categories=categories,
         indicators=indicators,
     )

@@ -18,6 +18,7 @@ WORDS = {
     "target.name": "mlp",
     "target.backbone": "ab" * 32,
     "aggregate.rule": "median",
+    "release.precision": "int8",
     "flow.source": "gaussian",
     "sample.solver": "heun",
     "codec.kind": "pca-vae",
@@ -34,6 +35,13 @@ ON_A_BACKBONE = {
     "target.features": 2,
 }
 """Keys that are only set together."""
+
+WITH = {
+    "target.backbone": ON_A_BACKBONE,
+    "target.features": ON_A_BACKBONE,
+    "target.adapted": ON_A_BACKBONE | {"target.adapt": "lora"},
+}
+"""The keys that have to be set with a key."""
 
 
 def leaves(value, prefix=""):
@@ -85,7 +93,7 @@ def test_there_are_keys_of_every_section():
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_set_and_sets_nothing_else(key):
     value, text = another(key, KEYS[key])
-    others = ON_A_BACKBONE if key in ("target.backbone", "target.features") else {}
+    others = WITH.get(key, {})
     overrides = [f"{other}={given}" for other, given in others.items()]
     found = dict(leaves(load_config(None, [*overrides, f"{key}={text}"])))
     assert found == KEYS | others | {key: value}
@@ -249,7 +257,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_configuration_survives_json():
     overrides = [f"{key}={another(key, value)[1]}" for key, value in KEYS.items()]
-    config = load_config(None, [*overrides, "target.name=adapter"])
+    config = load_config(None, [*overrides, "target.name=adapter", "target.adapt=lora"])
     assert config != DEFAULT
     text = json.dumps(config.to_json())
     assert from_mapping(FederationConfig, json.loads(text), where="test") == config

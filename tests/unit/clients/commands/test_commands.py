@@ -300,6 +300,8 @@ def test_a_new_site_takes_the_column_of_labels_and_the_size_of_images(tmp_path, 
     config = SiteFolder.read(tmp_path / "new/site.toml").config
     assert (config.data.label, config.data.resize) == ("Ergebnis", (64, 48))
     assert "Nothing is wrong." in f2l_site("check", tmp_path / "new/site.toml").stdout
+    texts = create_site(tmp_path / "b", "b", tmp_path / "t.csv", label="Ergebnis", text="a")
+    assert (SiteFolder.read(texts).config.data.text, config.data.text) == ("a", "")
 
 
 def test_a_site_file_is_never_overwritten_nor_written_in_part(tmp_path):

@@ -158,8 +158,8 @@ def test_a_file_that_is_no_prepared_backbone_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("", "expected module:factory or timm:NAME"),
-        ("hf:folder", r"folders of transformers are not read.*module:factory"),
+        ("", "expected module:factory, timm:NAME or hf:FOLDER"),
+        ("hf:folder", r"no config\.json in .*nothing is downloaded"),
         ("nowhere_at_all:make", "can't be imported"),
         ("builtins:int", "does not return a network.*got int"),
         ("torch.nn:Linear", "can't be built.*without arguments"),
