@@ -240,3 +240,24 @@ def test_a_missing_array_is_named():
     del content["arrays"]["weights"]
     with pytest.raises(WireError, match="missing: expected weights"):
         unpacked(content, "shared")
+
+
+def test_heads_on_a_frozen_body_are_coded_beside_its_one_number():
+    scale, sent = WeightLayout(("scale",), ((1,),)), torch.ones(1)
+    update = replace(ON_A_BODY, body=torch.full((1,), 1.5))
+    content = pack_update(update, HEAD, body=scale, known=sent)
+    kinds = {name: array.dtype for name, array in content["arrays"].items()}
+    assert kinds == {"weights": "uint8", "probes": "uint8", "body": "float32"}
+    read = unpack_update(content, HEAD, body=scale, networks=4, episodes=4, known=sent)
+    assert torch.equal(read.body, update.body)
+    assert float((read.weights - update.weights).abs().max()) < 0.004
+
+
+def test_a_site_with_a_privacy_budget_sends_a_coded_body_and_no_head():
+    none = torch.empty(0, HEAD.size)
+    update = replace(ON_A_BODY, chosen=(), weights=none, probes=none)
+    content = pack_update(update, HEAD, body=BODY, known=KNOWN_BODY)
+    assert {name: a.dtype for name, a in content["arrays"].items()} == {"body": "uint8"}
+    read = unpacked(content, "a body")
+    assert (len(read.weights), read.chosen) == (0, ())
+    assert float((read.body - update.body).abs().max()) < 0.004
