@@ -25,8 +25,8 @@ from f2l_fed.errors import WireError
 CODING = 1
 """The version of this coding, which a request names for its answer."""
 
-SHARE = 0.5
-"""Largest step beside what the rows tell; half of it is the largest error of a number."""
+SHARE = 0.125
+"""Largest step beside what the rows tell, by root mean square; errors are half of it at most."""
 
 _BLOCK = 64
 _FINEST = 2.0**-10

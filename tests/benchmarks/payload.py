@@ -26,7 +26,7 @@ from tests.support.inline import run_inline
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "body and heads": ("few-shot", ("target.adapt=head",)),
-    "shared network": ("dirichlet", ()),
+    "shared network": ("dirichlet", ("target.adapt=head",)),
 }
 GATE = (
     "flow.steps=50",
