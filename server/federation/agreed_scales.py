@@ -71,11 +71,12 @@ def require_agreed(root: Path, config: ScalingConfig, sites: Collection[str]) ->
         # The number may have been lowered since the last site has told its figures.
         told, open_ = _combine(root, config, sites)
     if not agreed_scales(root, config):
-        names = f", which don't yet settle {', '.join(map(repr, open_))}" if open_ else ""
+        few = f", of which fewer than {FEWEST_SITES} name {', '.join(map(repr, open_))}"
+        names = few if open_ else ""
         raise UsageError(
             "the sites have not agreed on scales yet",
             where="scaling.sites",
-            expected=f"the figures of {config.sites} sites, of {FEWEST_SITES} for a column of most",
+            expected=f"the figures of {config.sites} sites",
             got=f"those of {len(told)}{': ' + ', '.join(told) if told else ''}{names}",
             remedy="Let the others run f2l-site data scales, or lower scaling.sites in "
             "federation.toml; with 0 each site fits its own.",

@@ -103,7 +103,7 @@ def test_a_column_of_most_sites_is_waited_for_and_a_lower_number_is_enough_at_on
     for site, figures in zip("abcd", (most, most, most, less), strict=True):
         take_figures(tmp_path, FOUR, site, {"figures": figures}, SITES)
     assert agreed_scales(tmp_path, FOUR) == {}
-    with pytest.raises(UsageError, match="don't yet settle 'y'"):
+    with pytest.raises(UsageError, match="fewer than 4 name 'y'"):
         require_agreed(tmp_path, FOUR, SITES)
     take_figures(tmp_path, FOUR, "e", {"figures": most}, SITES)
     assert set(agreed_scales(tmp_path, FOUR)) == {"x", "y"}
