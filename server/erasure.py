@@ -11,6 +11,7 @@ from f2l_fed.admission import load_history, save_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError, ZooError
 from f2l_fed.zoo import Zoo
+from server.federation.agreed_scales import forget_figures
 from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.federation.release import Release
@@ -60,7 +61,8 @@ def erase_site(
        them and no retraining uses them; one at work begins again (`while_erasing`), and the gate
        rejects a release that was fitted on them.
     4. What lies beside the zoo goes (`erase_beside_zoo`): quarantine entries that came meanwhile,
-       contexts and candidates in the run cache, latents that a killed retraining left, and the
+       contexts and candidates in the run cache, figures
+       of columns, latents that a killed retraining left, and the
        site's part of the admission history. A run that goes on meanwhile sees from the zoo that the
        site was erased, and follows.
 
@@ -110,6 +112,7 @@ def erase_beside_zoo(federation: Federation, site: str) -> None:
     federation.quarantine.forget(site)
     RunCache.beside(federation.root).forget(site)
     BodyUpdates.of(federation.root).forget(site)
+    forget_figures(federation.root, site)
     _erase_training(federation)
     path = federation.screening
     with lock_history(federation):

@@ -83,7 +83,7 @@ def _from_release(site: Site, steps: int | None) -> tuple[Model, FineTuned] | No
     from clients.site.release_store import kept_release
     from clients.site.sent_log import utc_now
     from clients.training.local_network import network_from_release
-    from f2l_fed.errors import DataError, ReleaseError
+    from f2l_fed.errors import DataError, LayoutMismatch, ReleaseError
     from f2l_fed.generator.release_file import ReleaseFile
 
     kept = kept_release(site.state)
@@ -101,7 +101,11 @@ def _from_release(site: Site, steps: int | None) -> tuple[Model, FineTuned] | No
     if reason:
         _tell(f"The fetched release is not used: {reason}. The server is asked.")
         return None
-    model, start, network = network_from_release(site, release, steps=steps)
+    try:
+        model, start, network = network_from_release(site, release, steps=steps)
+    except (ReleaseError, LayoutMismatch) as error:
+        _tell(f"{error} The server is asked.")
+        return None
     save_model(site.state, model, start)
     return model, network
 

@@ -46,13 +46,19 @@ def serve(descriptor: int, run: Callable[[], None]) -> NoReturn:
         request, files, _, _ = socket.recv_fds(control, _LONGEST_REQUEST, 2)
         if not request:
             sys.exit()
+        waiting, told = os.pipe()
         if not (pid := os.fork()):
             control.close()
+            os.close(told)
+            if not os.read(waiting, 1):
+                # The server has ended before anybody could know of this process.
+                os._exit(1)
+            os.close(waiting)
             _become(json.loads(request), *files)
             _end_after(run)
-        for file in files:
+        for file in (*files, waiting):
             os.close(file)
-        _accompany(pid, control)
+        _accompany(pid, control, told)
 
 
 def _become(arguments: list[str], token: int, starting: int) -> None:
@@ -87,11 +93,12 @@ def _end_after(run: Callable[[], None]) -> NoReturn:
         os._exit(code or 0)
 
 
-def _accompany(pid: int, control: socket.socket) -> None:
-    """Tells of a new process and of its end."""
+def _accompany(pid: int, control: socket.socket, told: int) -> None:
+    """Tells of a new process, which then begins, and of its end."""
     process = os.pidfd_open(pid)
     try:
         socket.send_fds(control, [b"begun"], [process])
+        os.write(told, b"1")
         ready, _, _ = select.select([process, control.fileno()], [], [])
         if process not in ready:
             raise BrokenPipeError
@@ -102,6 +109,7 @@ def _accompany(pid: int, control: socket.socket) -> None:
         sys.exit()
     finally:
         os.close(process)
+        os.close(told)
 
 
 def _loaded_files() -> dict[str, tuple[int, int, int]]:

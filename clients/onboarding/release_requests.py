@@ -160,6 +160,9 @@ def _receive(
             except OSError as error:
                 raise _no_room(release, error) from error
             done += len(piece)
+            if done > size:
+                # Pieces of their own sizes ("chunked") may be more than the answer says.
+                raise WireError("the server sends more than the size that it tells")
             told(done, size)
     if done < size:
         raise ServerUnavailable(

@@ -22,8 +22,10 @@ from clients.site.site_examples import training_rows
 from clients.site.site_folder import SiteFolder
 from f2l_fed.core.private_files import private_folder
 from f2l_fed.data.readers.agreed_scales import (
+    LARGEST,
     Scales,
     ScalingConfig,
+    are_scales,
     noised_figures,
     number_columns,
     own_figures,
@@ -121,7 +123,7 @@ def _figures(site: SiteFolder, scaling: ScalingConfig) -> Scales:
     private_folder(site.state)
     budget = site.budget
     if budget is None:
-        figures = own_figures(raw, rows, site.config.data)
+        figures = own_figures(raw, rows, site.config.data, fewest=policy.minimum_examples)
     else:
         if {*names} - {tidy_name(name) for name in scaling.ranges}:
             raise PolicyRefusal("scales-without-range")
@@ -130,7 +132,20 @@ def _figures(site: SiteFolder, scaling: ScalingConfig) -> Scales:
         # Nobody may be able to draw it again.
         rng = np.random.default_rng(secrets.randbits(128))
         drawn = noise * rng.standard_normal((len(names), 3))
-        figures = noised_figures(raw, rows, site.config.data, scaling.ranges, drawn)
+        figures = noised_figures(
+            raw, rows, site.config.data, scaling.ranges, drawn, fewest=noise / _MOST_NOISE
+        )
+    if not figures:
+        raise PolicyRefusal("too-few-examples")
+    if wrong := [
+        name for name, pair in figures.items() if not are_scales({name: pair}, constant=True)
+    ]:
+        raise DataError(
+            "numbers are too large to be scaled",
+            where=f"column {wrong[0]!r}",
+            expected=f"at most {LARGEST:g}",
+            remedy="They may stand for gaps: name them in [data] gaps, or leave the column out.",
+        )
     keep_scales(site.state, figures, TOLD_FILE)
     return figures
 

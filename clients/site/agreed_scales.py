@@ -35,7 +35,7 @@ def kept_scales(state: Path, name: str = FILE) -> Scales:
             raise ValueError("no scales")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError(
             "the scales agreed on can't be read",
             where=str(path),

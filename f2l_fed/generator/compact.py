@@ -42,7 +42,9 @@ def rank_of(members: int, most: int) -> int:
     return max(1, min(most, members // PER_DIRECTION))
 
 
-def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: int) -> Generator:
+def compact(
+    generator: Generator, records: FittedRecords, *, sites: int, rank: int, erased: bool = False
+) -> Generator:
     """The compact form of a generator, which makes candidates as the generator itself does.
 
     Args:
@@ -51,6 +53,7 @@ def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: i
             networks are generated, some of them.
         sites: The number of sites that it was fitted on.
         rank: Largest rank; see `rank_of`.
+        erased: Whether it was fitted on further sites, of which nothing may be left in centroids.
 
     Raises:
         ReleaseError: If the generator has several families, or a codec other than "pca".
@@ -60,9 +63,10 @@ def compact(generator: Generator, records: FittedRecords, *, sites: int, rank: i
     prior, symmetry = generator.prior, generator.prior.symmetry
     contexts, weights = (symmetry.split(w) for w in (records.contexts, records.weights))
     gate, of_rows = prior.gate, rank_of(sites * max(1, symmetry.classes), rank)
-    if len(gate.centroids):
+    if symmetry.rows_alone:
+        # Sites have fewer rows than the most that any may have.
         rows = weights.rows.unflatten(0, (sites, -1))
-        gate = gate.with_shared_centroids(rows, SITES_PER_CENTROID)
+        gate = gate.with_shared_centroids(rows, SITES_PER_CENTROID, anew=erased)
         of_rows = rank_of(int(row_is_present(rows[:, 0]).sum()), rank)
     rank = rank_of(sites, rank)
     prior = replace(

@@ -73,7 +73,9 @@ class LikenessGate:
             return contexts.new_ones(len(contexts))
         return self.factors_of(contexts, mean_likeness(contexts + added, self.centroids))
 
-    def with_shared_centroids(self, rows: Tensor, fewest: int) -> LikenessGate:
+    def with_shared_centroids(
+        self, rows: Tensor, fewest: int, *, anew: bool = False
+    ) -> LikenessGate:
         """The gate with centroids of rows of at least so many sites each.
 
         A cluster of fewer is joined to the one that is nearest by direction, and one that no site
@@ -82,6 +84,8 @@ class LikenessGate:
         Args:
             rows: (n, E, K, R) float32, rows of the heads of at least ``fewest`` sites.
             fewest: Smallest number of sites with a row in a cluster.
+            anew: Make all centroids from these rows, since others were erased that they were made
+                from.
         """
         if not len(self.centroids):
             return self
@@ -92,6 +96,8 @@ class LikenessGate:
         members = hot.sum((1, 2)) > 0
         known = members.any(0)
         sums, members, centroids = sums[known], members[:, known], self.centroids[known]
+        if anew:
+            centroids = functional.normalize(sums, dim=1)
         while len(sums) > 1 and int((sites := members.sum(0)).min()) < fewest:
             lone = int(sites.argmin())
             cosines = centroids @ centroids[lone]

@@ -134,7 +134,7 @@ def _scaling_of(fields: Mapping[str, Any]) -> ScalingConfig:
     given = fields.get("scaling", {})
     try:
         return from_mapping(ScalingConfig, dict(given), where="scaling")
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError, OverflowError) as error:
         raise WireError("the agreed scales are damaged") from error
 
 

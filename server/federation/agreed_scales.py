@@ -11,7 +11,14 @@ from typing import Any
 from f2l_fed.core.durable_files import write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.core.private_files import private_folder
-from f2l_fed.data.readers.agreed_scales import Scales, ScalingConfig, are_scales, combined
+from f2l_fed.data.readers.agreed_scales import (
+    FEWEST_SITES,
+    Scales,
+    ScalingConfig,
+    are_scales,
+    combined,
+    undecided,
+)
 from f2l_fed.errors import ConfigError, UsageError, WireError
 
 SCALES_FILE = "scales.json"
@@ -58,13 +65,19 @@ def require_agreed(root: Path, config: ScalingConfig, sites: Collection[str]) ->
         config: Its settings.
         sites: Names of the registered sites.
     """
-    if config.sites and not agreed_scales(root, config):
-        told = _told(root, sites)
+    if not config.sites or agreed_scales(root, config):
+        return
+    with locked(root / _LOCK):
+        # The number may have been lowered since the last site has told its figures.
+        told, open_ = _combine(root, config, sites)
+    if not agreed_scales(root, config):
+        few = f", of which fewer than {FEWEST_SITES} name {', '.join(map(repr, open_))}"
+        names = few if open_ else ""
         raise UsageError(
             "the sites have not agreed on scales yet",
             where="scaling.sites",
             expected=f"the figures of {config.sites} sites",
-            got=f"those of {len(told)}{': ' + ', '.join(told) if told else ''}",
+            got=f"those of {len(told)}{': ' + ', '.join(told) if told else ''}{names}",
             remedy="Let the others run f2l-site data scales, or lower scaling.sites in "
             "federation.toml; with 0 each site fits its own.",
         )
@@ -99,12 +112,34 @@ def take_figures(
         folder = root / _FIGURES
         private_folder(folder)
         _write(folder / f"{site}.json", figures)
-        told = _told(root, sites)
-        if len(told) >= config.sites:
-            each = [_scales_of(json.loads((folder / f"{name}.json").read_text())) for name in told]
-            _write(root / SCALES_FILE, combined(each))
-            shutil.rmtree(folder)
+        told, _ = _combine(root, config, sites)
     return len(told)
+
+
+def forget_figures(root: Path, site: str) -> None:
+    """Removes what a site has told; scales that are agreed already stay."""
+    if (root / _FIGURES).exists():
+        with locked(root / _LOCK):
+            (root / _FIGURES / f"{site}.json").unlink(missing_ok=True)
+
+
+def _combine(
+    root: Path, config: ScalingConfig, sites: Collection[str]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Combines the figures of sites if they are enough, and then removes them.
+
+    Returns:
+        The sites that have told theirs, and columns that are waited for: most of them have these,
+        but too few. A column that few sites have is left out.
+    """
+    told, folder = _told(root, sites), root / _FIGURES
+    if len(told) < config.sites:
+        return told, ()
+    each = [_scales_of(json.loads((folder / f"{name}.json").read_text())) for name in told]
+    if not (open_ := undecided(each)):
+        _write(root / SCALES_FILE, combined(each))
+        shutil.rmtree(folder)
+    return told, open_
 
 
 def _told(root: Path, sites: Collection[str]) -> list[str]:
@@ -125,7 +160,10 @@ def _scales_of(values: Any) -> Scales:
         isinstance(pair, list) and len(pair) == 2 and all(type(n) in (int, float) for n in pair)
         for pair in values.values()
     )
-    scales = {str(name): tuple(map(float, pair)) for name, pair in values.items()} if pairs else {}
+    try:
+        scales = {str(name): tuple(map(float, pair)) for name, pair in values.items() if pairs}
+    except OverflowError:
+        scales = {}
     if not scales or not are_scales(scales, constant=True):
         raise WireError("no figures of columns", expected="mean and spread by column, finite")
     return scales

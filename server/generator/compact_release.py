@@ -75,7 +75,10 @@ def file_for_sites(federation: Federation, generator: Generator, task: Task) -> 
         rows = rows[:: -(-len(rows) // _MEASURED)]
     records = release_records(federation, release, rows)
     try:
-        small = compact(generator, records, sites=len(left), rank=config.release.rank)
+        erased = len(left) < len(release.sites)
+        small = compact(
+            generator, records, sites=len(left), rank=config.release.rank, erased=erased
+        )
     except ReleaseError as error:
         raise NotForSites(error.what, expected=error.expected, got=error.got) from error
     candidates = replace(config.candidates, samples=config.release.samples, nearest=False)

@@ -28,6 +28,7 @@ from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.targets.auto import chosen_target
 from f2l_fed.targets.backbone import Progress
 from f2l_fed.targets.body import Body
+from f2l_fed.targets.build import build_target
 from f2l_fed.targets.config import ADAPTER, BackboneConfig
 from f2l_fed.targets.head_rows import require_any_classes
 from f2l_fed.zoo import Zoo
@@ -157,7 +158,11 @@ def prepare(
     )
     federation = Federation(out, config)
     # An unsuitable target is refused before files are replaced.
-    federation.target  # noqa: B018
+    network = build_target(
+        config.target.name, config.target.input_shape, config.target.classes, config.target.frozen
+    )
+    if config.has_body:
+        require_any_classes(Body.of(network))
     if simulation.baselines:
         if divided.changes:
             raise UsageError(
@@ -165,7 +170,7 @@ def prepare(
                 where="--baselines",
                 remedy="Leave it out, or choose another scenario.",
             )
-        body = Body.of(federation.network)
+        body = Body.of(network)
         if config.split.most_ways > config.split.usual_ways:
             require_any_classes(body)
     if isinstance(federation.zoo_place, str) and Zoo.exists(federation.zoo_place):

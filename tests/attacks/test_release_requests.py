@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from clients.onboarding.network_requests import ServerUnavailable
-from clients.onboarding.release_requests import fetch_release
-from clients.site.release_store import kept_release
+from clients.onboarding.release_requests import _receive, fetch_release
+from clients.site.release_store import KeptRelease, kept_release
 from clients.site.site_folder import SiteFolder
 from f2l_fed.core.locks import locked
-from f2l_fed.errors import F2LError, ReleaseError, UsageError
+from f2l_fed.errors import F2LError, ReleaseError, UsageError, WireError
 from server.pki.certificate_store import create_authority, issue
 from tests.support.central import status_of
 from tests.support.commands import in_process
@@ -201,3 +202,9 @@ def test_one_process_fetches_at_a_time(center):
         pytest.raises(UsageError, match="another process fetches the release"),
     ):
         fetch(site)
+
+
+def test_an_answer_that_goes_on_beyond_the_size_it_tells_is_cut_off(tmp_path):
+    release = KeptRelease(folder=tmp_path, id="00001", digest="0" * 64)
+    with pytest.raises(WireError, match="more than the size"):
+        _receive(io.BytesIO(b"x" * 40), release, 0, 5, lambda *_: None)

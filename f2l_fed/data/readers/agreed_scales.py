@@ -28,7 +28,9 @@ FEWEST_SITES = 4
 Scales = Mapping[str, tuple[float, ...]]
 """Mean and spread, or lower and upper bound, of columns of numbers, by column."""
 
-_LARGEST = 1e30
+LARGEST = 1e30
+"""Largest number that a mean, a spread or a bound may be."""
+
 _LEAST_SHARE = 1e-3
 """Smallest spread of noised figures, as a share of half the range."""
 
@@ -56,7 +58,7 @@ class ScalingConfig:
         some = self.sites == 0 or self.sites >= FEWEST_SITES
         require(some, self, "sites", f"0, or {FEWEST_SITES} or more")
         ordered = all(
-            len(pair) == 2 and -_LARGEST <= pair[0] < pair[1] <= _LARGEST
+            len(pair) == 2 and -LARGEST <= pair[0] < pair[1] <= LARGEST
             for pair in self.ranges.values()
         )
         require(ordered, self, "ranges", "a lower and a higher value for each column")
@@ -73,9 +75,9 @@ def are_scales(scales: Scales, *, constant: bool = False) -> bool:
     return len(scales) <= MOST_FEATURES and all(
         0 < len(name) <= LONGEST_FEATURE
         and len(pair) == 2
-        and abs(pair[0]) <= _LARGEST
+        and abs(pair[0]) <= LARGEST
         and (constant or pair[1] > 0)
-        and 0 <= pair[1] <= _LARGEST
+        and 0 <= pair[1] <= LARGEST
         for name, pair in scales.items()
     )
 
@@ -93,17 +95,21 @@ def scales_digest(scales: Scales) -> str:
     return sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def own_figures(raw: RawExamples, rows: IntArray, config: ReadingConfig) -> Scales:
+def own_figures(
+    raw: RawExamples, rows: IntArray, config: ReadingConfig, *, fewest: int = 1
+) -> Scales:
     """Mean and standard deviation of each column of numbers over some rows.
 
     Args:
         raw: The examples.
         rows: (m,) int64, those to learn from.
         config: Settings; columns under ``categories`` hold no numbers.
+        fewest: Numbers that a column has at least; those of fewer are left out, since the mean of
+            one is that number.
     """
     figures = {}
     for name, values in _numbers(raw, rows, config).items():
-        if (present := values[~np.isnan(values)]).size:
+        if (present := values[~np.isnan(values)]).size >= fewest:
             figures[name] = (float(present.mean()), float(present.std()))
     return figures
 
@@ -114,7 +120,13 @@ def sums_length(columns: int) -> float:
 
 
 def noised_figures(
-    raw: RawExamples, rows: IntArray, config: ReadingConfig, ranges: Scales, noise: AnyArray
+    raw: RawExamples,
+    rows: IntArray,
+    config: ReadingConfig,
+    ranges: Scales,
+    noise: AnyArray,
+    *,
+    fewest: float = -math.inf,
 ) -> Scales:
     """The figures from noised sums over values cut to their ranges.
 
@@ -123,6 +135,7 @@ def noised_figures(
         ranges: Of every column of numbers.
         noise: (F, 3) float64, added to each column's count, sum and sum of squares, in halves of
             its range.
+        fewest: Noised count of a column below which it is left out: the rest would be noise.
     """
     figures = {}
     bounds = {tidy_name(name): pair for name, pair in ranges.items()}
@@ -131,6 +144,8 @@ def noised_figures(
         middle, half = (low + high) / 2, (high - low) / 2
         unit = np.clip((column[~np.isnan(column)] - middle) / half, -1, 1)
         count, total, squares = np.array([unit.size, unit.sum(), (unit**2).sum()]) + values
+        if count < fewest:
+            continue
         mean = float(np.clip(total / max(count, 1), -1, 1))
         variance = float(np.clip(squares / max(count, 1) - mean**2, _LEAST_SHARE**2, 1))
         figures[name] = (middle + half * mean, half * math.sqrt(variance))
@@ -171,6 +186,13 @@ def combined(figures: Sequence[Scales]) -> Scales:
             remedy="Leave scaling.sites out, or settle the columns with all sites.",
         )
     return found
+
+
+def undecided(figures: Sequence[Scales]) -> tuple[str, ...]:
+    """The columns that at least half of some sites name, but too few to be combined."""
+    names = sorted({name for one in figures for name in one})
+    counts = {name: sum(name in one for one in figures) for name in names}
+    return tuple(name for name in names if len(figures) <= 2 * counts[name] < 2 * FEWEST_SITES)
 
 
 def _middle(values: AnyArray) -> float:

@@ -217,3 +217,15 @@ def test_centroids_of_many_sites_stay_as_they_are_and_those_of_none_go():
 def test_an_open_gate_has_no_centroids_to_share():
     gate = LikenessGate.open()
     assert gate.with_shared_centroids(drawn_heads().weights, 3) is gate
+
+
+def test_nothing_of_erased_sites_is_left_in_centroids_that_are_made_anew():
+    drawn = drawn_heads(sites=16, known=4)
+    gate, rows = fitted(drawn).prior.gate, drawn.weights[:12]
+    kept, anew = (gate.with_shared_centroids(rows, 3, anew=anew) for anew in (False, True))
+    units = functional.normalize(rows, dim=3).flatten(0, 2)
+    nearest = (units @ kept.centroids.T).argmax(1)
+    for number, centroid in enumerate(anew.centroids):
+        mean = functional.normalize(units[nearest == number].sum(0), dim=0)
+        torch.testing.assert_close(centroid, mean, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(kept.centroids, anew.centroids)

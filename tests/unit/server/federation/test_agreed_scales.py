@@ -11,6 +11,7 @@ from f2l_fed.errors import ConfigError, UsageError, WireError
 from server.federation.agreed_scales import (
     SCALES_FILE,
     agreed_scales,
+    forget_figures,
     require_agreed,
     take_figures,
 )
@@ -61,6 +62,7 @@ def test_figures_of_registered_sites_count_and_are_removed_once_they_are_combine
         {"figures": {"x": [True, 1.0]}},
         {"figures": {"x": ["1", 1.0]}},
         {"figures": {"x" * 200: [1.0, 1.0]}},
+        {"figures": {"x": [10**400, 1]}},
         {"figures": {f"x{n}": [1.0, 1.0] for n in range(1001)}},
     ],
 )
@@ -94,3 +96,22 @@ def test_scaling_is_for_vectors_and_fixed_once_it_is_settled(tmp_path):
     settings.write_text(settings.read_text().replace("sites = 4", "sites = 5"))
     with pytest.raises(ConfigError, match="scaling is fixed"):
         refresh(root)
+
+
+def test_a_column_of_most_sites_is_waited_for_and_a_lower_number_is_enough_at_once(tmp_path):
+    most, less = {"x": [1.0, 2.0], "y": [3.0, 1.0]}, {"x": [1.0, 2.0]}
+    for site, figures in zip("abcd", (most, most, most, less), strict=True):
+        take_figures(tmp_path, FOUR, site, {"figures": figures}, SITES)
+    assert agreed_scales(tmp_path, FOUR) == {}
+    with pytest.raises(UsageError, match="fewer than 4 name 'y'"):
+        require_agreed(tmp_path, FOUR, SITES)
+    take_figures(tmp_path, FOUR, "e", {"figures": most}, SITES)
+    assert set(agreed_scales(tmp_path, FOUR)) == {"x", "y"}
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for site in SITES:
+        told(other, site, config=ScalingConfig(sites=6))
+    forget_figures(other, "e")
+    require_agreed(other, FOUR, SITES)
+    assert agreed_scales(other, FOUR)["x"][0] == 1.0

@@ -11,6 +11,7 @@ from f2l_fed.data.readers.agreed_scales import (
     noised_figures,
     own_figures,
     scales_digest,
+    undecided,
 )
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.encoding_fit import fit_encoding
@@ -121,3 +122,23 @@ def test_their_digest_is_that_of_the_numbers():
 def test_settings_out_of_range_are_refused(values):
     with pytest.raises(ConfigError):
         ScalingConfig(**values)
+
+
+def test_columns_of_few_numbers_are_left_out():
+    raw = examples(1)
+    raw.inputs[3:, 0] = np.nan
+    rows = np.arange(len(raw.inputs))
+    present = int((~np.isnan(raw.inputs[:, 0])).sum())
+    assert set(own_figures(raw, rows, ReadingConfig(), fewest=present)) == {"length", "same"}
+    assert set(own_figures(raw, rows, ReadingConfig(), fewest=present + 1)) == {"same"}
+    ranges, noise = {"length": (0.0, 2e6), "same": (0.0, 10.0)}, np.zeros((2, 3))
+    noised = noised_figures(raw, rows, ReadingConfig(), ranges, noise, fewest=present + 0.5)
+    assert set(noised) == {"same"}
+
+
+def test_a_column_that_most_sites_have_but_too_few_is_waited_for():
+    most = {"age": (1.0, 1.0), "bmi": (2.0, 1.0)}
+    sites = [most, most, most, {"age": (1.0, 1.0), "b m i": (2.0, 1.0)}]
+    assert undecided(sites) == ("bmi",)
+    assert undecided([*sites, most]) == ()
+    assert undecided([{"age": (1.0, 1.0)}] * 4) == ()
