@@ -141,8 +141,9 @@ def _connected_run(
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop.set()
-        connection.disconnect()
+        # Ray ends the whole process if a thread uses it after it was shut down.
         ended.wait(5)
+        connection.disconnect()
         raise
     if "error" in outcome:
         raise outcome["error"]

@@ -168,9 +168,11 @@ class Observed:
                     found = re.findall(rb"(/[^\0=]*?/session_\d[^/\0]*)", words)
                     self.ray_folders |= {Path(os.fsdecode(path)) for path in found}
         for folder in self.ray_folders:
-            for path in folder.glob("logs/**/*"):
-                with suppress(OSError):
-                    self.ray_logs[str(path)] = path.read_bytes()
+            # A session that ends meanwhile takes its folder away.
+            with suppress(OSError):
+                for path in folder.glob("logs/**/*"):
+                    with suppress(OSError):
+                        self.ray_logs[str(path)] = path.read_bytes()
 
 
 @contextmanager
