@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clients.site.config import SiteConfig
 from f2l_fed.core.durable_files import write_atomically
-from f2l_fed.data.readers.agreed_scales import Scales, are_scales, scales_digest
+from f2l_fed.data.readers.agreed_scales import Scales, are_scales, scales_digest, scales_text
 from f2l_fed.data.readers.config import AGREED
 from f2l_fed.errors import ConfigError
 
@@ -54,8 +54,7 @@ def keep_scales(state: Path, scales: Scales, name: str = FILE) -> None:
             remedy="Ask the administrator. Networks made with the former ones need them: use "
             "another state folder for the new ones.",
         )
-    text = json.dumps({name: list(pair) for name, pair in scales.items()}, ensure_ascii=False)
-    write_atomically(state / name, text + "\n")
+    write_atomically(state / name, scales_text(scales))
 
 
 def with_scales(config: SiteConfig, state: Path) -> SiteConfig:

@@ -135,10 +135,8 @@ def whole_module(
     module = target.module(model.weights)
     if backbone is None:
         return module
-    front: nn.Module = backbone.front()
-    if preprocessed:
-        front = backbone.front().after_preprocessing()
-    return nn.Sequential(front, module).eval()
+    front = backbone.front()
+    return nn.Sequential(front.after_preprocessing() if preprocessed else front, module).eval()
 
 
 def _packed(model: Model, more: dict[str, str]) -> bytes:

@@ -95,9 +95,8 @@ class LikenessGate:
         sums = torch.einsum("nekm,nekr->mr", hot.to(units.dtype), units)
         members = hot.sum((1, 2)) > 0
         known = members.any(0)
-        sums, members, centroids = sums[known], members[:, known], self.centroids[known]
-        if anew:
-            centroids = functional.normalize(sums, dim=1)
+        sums, members = sums[known], members[:, known]
+        centroids = functional.normalize(sums, dim=1) if anew else self.centroids[known]
         while len(sums) > 1 and int((sites := members.sum(0)).min()) < fewest:
             lone = int(sites.argmin())
             cosines = centroids @ centroids[lone]

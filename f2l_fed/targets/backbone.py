@@ -77,7 +77,7 @@ class InstalledPart(FrozenPart):
         """The adapted part without any change, from the values at the cut to the features.
 
         Raises:
-            TargetError: As `InstalledBackbone.module`.
+            TargetError: As `InstalledBackbone.front`.
         """
         built = _require_same(self.config, self)
         assert built.tail is not None

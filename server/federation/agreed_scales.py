@@ -17,6 +17,7 @@ from f2l_fed.data.readers.agreed_scales import (
     ScalingConfig,
     are_scales,
     combined,
+    scales_text,
     undecided,
 )
 from f2l_fed.errors import ConfigError, UsageError, WireError
@@ -71,8 +72,9 @@ def require_agreed(root: Path, config: ScalingConfig, sites: Collection[str]) ->
         # The number may have been lowered since the last site has told its figures.
         told, open_ = _combine(root, config, sites)
     if not agreed_scales(root, config):
-        few = f", of which fewer than {FEWEST_SITES} name {', '.join(map(repr, open_))}"
-        names = few if open_ else ""
+        names = ""
+        if open_:
+            names = f", of which fewer than {FEWEST_SITES} name {', '.join(map(repr, open_))}"
         raise UsageError(
             "the sites have not agreed on scales yet",
             where="scaling.sites",
@@ -111,7 +113,7 @@ def take_figures(
             return config.sites
         folder = root / _FIGURES
         private_folder(folder)
-        _write(folder / f"{site}.json", figures)
+        write_atomically(folder / f"{site}.json", scales_text(figures), mode=0o600)
         told, _ = _combine(root, config, sites)
     return len(told)
 
@@ -137,7 +139,7 @@ def _combine(
         return told, ()
     each = [_scales_of(json.loads((folder / f"{name}.json").read_text())) for name in told]
     if not (open_ := undecided(each)):
-        _write(root / SCALES_FILE, combined(each))
+        write_atomically(root / SCALES_FILE, scales_text(combined(each)), mode=0o600)
         shutil.rmtree(folder)
     return told, open_
 
@@ -147,23 +149,20 @@ def _told(root: Path, sites: Collection[str]) -> list[str]:
     return sorted(names & set(sites))
 
 
-def _write(path: Path, scales: Scales) -> None:
-    text = json.dumps({name: list(pair) for name, pair in scales.items()}, ensure_ascii=False)
-    write_atomically(path, text + "\n", mode=0o600)
-
-
 def _scales_of(values: Any) -> Scales:
     """Scales from plain values; raises WireError for anything else."""
-    if not isinstance(values, Mapping):
-        raise WireError("no figures of columns", expected="mean and spread by column")
-    pairs = all(
-        isinstance(pair, list) and len(pair) == 2 and all(type(n) in (int, float) for n in pair)
-        for pair in values.values()
-    )
+    refusal = WireError("no figures of columns", expected="mean and spread by column, finite")
+    if not isinstance(values, Mapping) or not all(map(_is_pair, values.values())):
+        raise refusal
     try:
-        scales = {str(name): tuple(map(float, pair)) for name, pair in values.items() if pairs}
-    except OverflowError:
-        scales = {}
+        scales = {str(name): tuple(map(float, pair)) for name, pair in values.items()}
+    except OverflowError as error:
+        raise refusal from error
     if not scales or not are_scales(scales, constant=True):
-        raise WireError("no figures of columns", expected="mean and spread by column, finite")
+        raise refusal
     return scales
+
+
+def _is_pair(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(type(n) in (int, float) for n in value)
+    return numbers and len(value) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import random
-import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +24,9 @@ from f2l_fed.wire.messages import ProbeReply
 from f2l_fed.wire.packing import pack_probe_reply
 from f2l_fed.wire.reply_bound import reply_bound
 from f2l_fed.wire.serialization import to_bytes
-from server.pki.certificate_store import create_authority, issue
 from tests.support.central import exchange, status_of
 from tests.support.commands import in_process
+from tests.support.gateway import require_registered
 from tests.support.served import OF_ALL, OF_HEADS, Served, generate, now, served
 from tests.support.small_federation import events
 from tests.support.waiting import holds
@@ -114,18 +113,7 @@ ASK = b"GET /v1/site/network HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 def test_only_a_registered_site_is_answered(center, tmp_path):
-    gateway = center.gateway
-    assert gateway.status(None, ASK) == 401
-    create_authority(tmp_path / "other")
-    assert gateway.status(issue(tmp_path / "other", "north", "site"), ASK) == 0
-    ghost = issue(gateway.root / "certificates", "ghost", "site")
-    assert gateway.status(ghost, ASK) == 401
-    admin = issue(gateway.root / "certificates", "boss", "admin")
-    assert gateway.status(admin, ASK) == 401
-    # Past the gateway, on the port for an external one, there is no such service.
-    with socket.create_connection(("127.0.0.1", gateway.enrolment)) as plain:
-        plain.sendall(ASK.replace(b"host: x", b"host: localhost\r\nf2l-site: honest"))
-        assert status_of(plain.recv(100)) == 404
+    require_registered(center.gateway, tmp_path, ASK, "honest")
 
 
 def test_a_removed_site_gets_nothing_more(center):

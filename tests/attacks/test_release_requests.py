@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +16,9 @@ from clients.site.release_store import KeptRelease, kept_release
 from clients.site.site_folder import SiteFolder
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import F2LError, ReleaseError, UsageError, WireError
-from server.pki.certificate_store import create_authority, issue
-from tests.support.central import status_of
 from tests.support.commands import in_process
 from tests.support.conducted import after_rounds
+from tests.support.gateway import require_registered
 from tests.support.relay import relay
 from tests.support.served import (
     ENOUGH,
@@ -56,16 +54,7 @@ def test_only_a_registered_site_gets_it(center, tmp_path):
     gateway, site = center.gateway, center.joined("known")
     assert gateway.status(site.parent, ASK) == 200
     assert gateway.status(site.parent, ASK.replace(b"GET", b"POST")) == 404
-    assert gateway.status(None, ASK) == 401
-    create_authority(tmp_path / "other")
-    assert gateway.status(issue(tmp_path / "other", "north", "site"), ASK) == 0
-    ghost = issue(gateway.root / "certificates", "ghost", "site")
-    assert gateway.status(ghost, ASK) == 401
-    admin = issue(gateway.root / "certificates", "boss", "admin")
-    assert gateway.status(admin, ASK) == 401
-    with socket.create_connection(("127.0.0.1", gateway.enrolment)) as plain:
-        plain.sendall(ASK.replace(b"host: x", b"host: localhost\r\nf2l-site: known"))
-        assert status_of(plain.recv(100)) == 404
+    require_registered(gateway, tmp_path, ASK, "known")
 
 
 def test_a_removed_site_gets_nothing_and_generates_nothing_with_the_server(center):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -87,6 +88,28 @@ class RunningGateway:
         context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
         body = exchange(self.port, ME, tls=context).partition(b"\r\n\r\n")[2]
         return FederationFacts.from_json(json.loads(body))
+
+
+def require_registered(gateway: RunningGateway, folder: Path, ask: bytes, site: str) -> None:
+    """Asserts that nobody but a registered site is answered.
+
+    Args:
+        gateway: The gateway.
+        folder: For another authority.
+        ask: A request, with the host x.
+        site: Name of a site that is registered.
+    """
+    assert gateway.status(None, ask) == 401
+    create_authority(folder / "other")
+    assert gateway.status(issue(folder / "other", "north", "site"), ask) == 0
+    ghost = issue(gateway.root / "certificates", "ghost", "site")
+    assert gateway.status(ghost, ask) == 401
+    admin = issue(gateway.root / "certificates", "boss", "admin")
+    assert gateway.status(admin, ask) == 401
+    # Past the gateway, on the port for an external one, there is no such service.
+    with socket.create_connection(("127.0.0.1", gateway.enrolment)) as plain:
+        plain.sendall(ask.replace(b"host: x", f"host: localhost\r\nf2l-site: {site}".encode()))
+        assert status_of(plain.recv(100)) == 404
 
 
 @contextmanager

@@ -82,6 +82,12 @@ def are_scales(scales: Scales, *, constant: bool = False) -> bool:
     )
 
 
+def scales_text(scales: Scales) -> str:
+    """Scales as the JSON that files hold."""
+    plain = {name: list(pair) for name, pair in scales.items()}
+    return json.dumps(plain, ensure_ascii=False) + "\n"
+
+
 def scales_digest(scales: Scales) -> str:
     """SHA-256 of scales, whatever their order; "" for none.
 
