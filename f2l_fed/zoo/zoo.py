@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -111,7 +112,8 @@ class Zoo:
         store = _store(path)
         zoo = cls(store, manifest.read(store), Index(store, store.index_folder / "index.sqlite"))
         with suppress(ZooError):
-            erasure.resume(zoo._store, zoo._index)
+            if erasure.is_unfinished(zoo._store, zoo._index, zoo.manifest):
+                zoo._sweep()
         return zoo
 
     def append(self, new: Sequence[NewRecord]) -> Commit:
@@ -192,7 +194,7 @@ class Zoo:
 
         with self._store.lock(shared=False):
             commit = self._commit(count, draft)
-            erasure.sweep(self._store, self._index)
+            self._sweep_alone()
         return commit
 
     def erasures(self) -> dict[str, int]:
@@ -226,7 +228,7 @@ class Zoo:
         self._index.head()
 
     def compact(self) -> Compaction:
-        """Merges each site's small shards, removes needless files and rebuilds the index.
+        """Merges small shards, removes needless files and rebuilds the index.
 
         Needless are shards that were merged, and leftovers of dead writers and interrupted
         erasures.
@@ -236,22 +238,9 @@ class Zoo:
                 then it and the others stay.
         """
 
-        def question() -> tuple[Commit, tuple[Record, ...]]:
-            return self._index.ask(
-                lambda db: (index.head(db), compaction.rows_to_move(db, self.manifest))
-            )
-
-        left = True
-
-        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
-            nonlocal left
-            left = bool(records)
-            return compaction.write(self._store, self.manifest, head, records) if left else None
-
         try:
             with self._store.lock(shared=True):
-                while left:
-                    self._commit(question, draft)
+                self._move_all(compaction.rows_to_move, check=True)
         finally:
             # Leftovers are removed even if a damaged shard prevented a merge.
             removed = self._sweep()
@@ -362,7 +351,33 @@ class Zoo:
 
     def _sweep(self) -> Compaction:
         with self._store.lock(shared=False):
-            return erasure.sweep(self._store, self._index)
+            return self._sweep_alone()
+
+    def _sweep_alone(self) -> Compaction:
+        self._move_all(erasure.remaining_rows, check=False)
+        return erasure.sweep(self._store, self._index)
+
+    def _move_all(
+        self,
+        choose: Callable[[sqlite3.Connection, Manifest], tuple[Record, ...]],
+        *,
+        check: bool,
+    ) -> None:
+        """Moves records that a question to the index chooses, as long as it chooses any."""
+        left = True
+
+        def question() -> tuple[Commit, tuple[Record, ...]]:
+            return self._index.ask(lambda db: (index.head(db), choose(db, self.manifest)))
+
+        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
+            nonlocal left
+            left = bool(records)
+            if not left:
+                return None
+            return compaction.write(self._store, self.manifest, head, records, check=check)
+
+        while left:
+            self._commit(question, draft)
 
     def _commit(
         self,
