@@ -30,8 +30,9 @@ A write first makes the shard durable and then the log entry that names it, both
 temporary file, fsync, an exclusive hard link and fsync of the folder; in an object store through
 one put, of the log entry on condition that its name is free. A shard that no entry names
 was left by a writer that died and means nothing. Erasure goes the other way: first the tombstone,
-then the rows of other sites in the same files, then the files; ``Zoo.open`` finishes an interrupted one. The log keeps the name of an erased site
-and the entries' own fields (keys, metrics), never a row.
+then the rows of other sites in the same files, then the files; ``Zoo.open`` finishes an
+interrupted one. The log keeps the name of an erased site and the entries' own fields (keys,
+metrics), never a row.
 
 Format 2
 --------

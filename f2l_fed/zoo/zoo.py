@@ -40,10 +40,6 @@ T = TypeVar("T")
 ATTEMPTS = 100
 VERIFICATIONS = 3
 _LONGEST_PAUSE_S = 0.1
-_COUNTS = """
-SELECT (SELECT count(*) FROM records WHERE site = :site),
-       (SELECT count(*) FROM live WHERE site = :site)
-"""
 _STATS = """
 SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
        count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
@@ -173,24 +169,10 @@ class Zoo:
         """
 
         def count() -> tuple[Commit, tuple[int, int]]:
-            return self._index.ask(
-                lambda db: (index.head(db), db.execute(_COUNTS, {"site": site}).fetchone())
-            )
+            return self._index.ask(lambda db: (index.head(db), erasure.count(db, site)))
 
         def draft(head: Commit, counts: tuple[int, int]) -> commit_log.Entry | None:
-            ever, now = counts
-            if not ever:
-                raise ZooError(
-                    "no such site",
-                    where=self._store.describe("log"),
-                    got=repr(site),
-                    remedy="Check the name; the zoo never had a record of it.",
-                )
-            if not now:
-                return None
-            return commit_log.Entry(
-                number=head.number + 1, previous=head.sha256, kind="forget", site=site
-            )
+            return erasure.tombstone(self._store, head, site, *counts)
 
         with self._store.lock(shared=False):
             commit = self._commit(count, draft)

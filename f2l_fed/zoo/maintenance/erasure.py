@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import sqlite3
 
+from f2l_fed.errors import ZooError
 from f2l_fed.zoo.format import commit_log, shards
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import Index, record_of
 from f2l_fed.zoo.maintenance.compaction import rows_per_merge
-from f2l_fed.zoo.records import Compaction, Record
+from f2l_fed.zoo.records import Commit, Compaction, Record
 from f2l_fed.zoo.storage.store import Store
 
+_COUNTS = """
+SELECT (SELECT count(*) FROM records WHERE site = :site),
+       (SELECT count(*) FROM live WHERE site = :site)
+"""
 _VOID = """
 SELECT shard, max(tombstone), max(last)
 FROM (SELECT r.shard, min(f.number) AS tombstone, 1 AS last
@@ -37,6 +42,32 @@ WITH erased AS (SELECT r.rowid AS id, r.shard, r.row
 SELECT r.* FROM mixed m JOIN live l ON l.shard = m.shard JOIN records r ON r.rowid = l.id
 ORDER BY r.rowid LIMIT :limit
 """
+
+
+def count(db: sqlite3.Connection, site: str) -> tuple[int, int]:
+    """Numbers of records that a site ever had and has now, within a question to the index."""
+    ever, now = db.execute(_COUNTS, {"site": site}).fetchone()
+    return int(ever), int(now)
+
+
+def tombstone(
+    store: Store, head: Commit, site: str, ever: int, now: int
+) -> commit_log.Entry | None:
+    """The entry after ``head`` that erases a site; None if it has no record now.
+
+    Raises:
+        ZooError: If it never had one.
+    """
+    if not ever:
+        raise ZooError(
+            "no such site",
+            where=store.describe("log"),
+            got=repr(site),
+            remedy="Check the name; the zoo never had a record of it.",
+        )
+    if not now:
+        return None
+    return commit_log.Entry(number=head.number + 1, previous=head.sha256, kind="forget", site=site)
 
 
 def is_unfinished(store: Store, index: Index, manifest: Manifest) -> bool:

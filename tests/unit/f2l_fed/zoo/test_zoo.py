@@ -100,9 +100,7 @@ def test_records_can_be_chosen(zoo: Zoo):
     assert keys_of(view.records(latest_per_site=True, status=None)) == ["1/b/0", "3/a/1"]
 
 
-def test_an_append_of_many_sites_is_one_file_with_the_rows_of_a_site_together(
-    zoo: Zoo, path: Path
-):
+def test_an_append_of_many_sites_is_one_file_with_the_rows_of_a_site_together(zoo: Zoo, path: Path):
     zoo.append(new_records("0/a/0", "0/b/0", "1/a/0"))
     assert len(shard_files(path)) == 1
     places = {record.key: record.row for record in zoo.snapshot().records()}
