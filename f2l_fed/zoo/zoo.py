@@ -220,14 +220,18 @@ class Zoo:
                 then it and the others stay.
         """
 
-        try:
-            with self._store.lock(shared=True):
-                self._move_all(compaction.rows_to_move, check=True)
-        finally:
-            # Leftovers are removed even if a damaged shard prevented a merge.
-            removed = self._sweep()
+        removed = self._merge()
         self.reindex()
         return removed
+
+    def tidy(self, most: int = compaction.MOST_SMALL) -> None:
+        """Does what `compact` does but for the index, if there are more small shards than ``most``.
+
+        Raises:
+            ZooError: As with `compact`.
+        """
+        if self._index.ask(lambda db: compaction.count_small(db, self.manifest)) > most:
+            self._merge()
 
     def copy_to(self, place: Path | str) -> Commit:
         """Copies the zoo to an empty place, or brings an earlier copy up to date.
@@ -308,28 +312,28 @@ class Zoo:
         Raises:
             ZooError: If a tensor doesn't fit the layout, or there is no context.
         """
-        path = Path(path)
-        weights, found, sha256 = import_file.read_file(path, self.manifest)
-        chosen = found if context is None else context
-        if chosen is None:
-            raise ZooError(
-                "the file has no context",
-                where=str(path),
-                expected=f"a tensor {import_file.CONTEXT} ({self.manifest.context_dim},) F32",
-                remedy="Pass a context, or export the network with its context.",
-            )
+        weights, context, sha256 = import_file.read_with_context(Path(path), self.manifest, context)
         record = NewRecord(
             key=key or f"{round}/{site}/{sha256[:16]}",
             site=site,
             round=round,
             parent=parent,
             weights=weights,
-            context=chosen,
+            context=context,
             metrics=metrics or {},
             status=status,
             reason=reason,
         )
         return self.append([record])
+
+    def _merge(self) -> Compaction:
+        try:
+            with self._store.lock(shared=True):
+                self._move_all(compaction.rows_to_move, check=True)
+        finally:
+            # Leftovers are removed even if a damaged shard prevented a merge.
+            removed = self._sweep()
+        return removed
 
     def _sweep(self) -> Compaction:
         with self._store.lock(shared=False):

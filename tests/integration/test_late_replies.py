@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message
@@ -18,8 +19,10 @@ from clients.client_app import app as honest_app
 from f2l_fed.admission import load_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
+from f2l_fed.events import SITE_ACCEPTED
 from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION
 from server.federation.folder import Federation
+from server.rounds import ingest
 from server.rounds.coordinator import Coordinator
 from server.rounds.journal import Journal
 from tests.support.inline import answering, conductor, nodes
@@ -53,6 +56,31 @@ class WithholdingGrid(LoopbackGrid):
             )
 
         return super().pull_messages([i for i in message_ids if ready(i)])
+
+
+def test_answers_that_come_together_are_one_commit_before_any_of_them_is_told(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.in_flight=4")
+    commits: list[int] = []
+
+    def listen(event: str, fields: dict[str, Any]) -> None:
+        if event == SITE_ACCEPTED:
+            stored = {record.site for record in federation.zoo.snapshot().records()}
+            assert fields["site"] in stored
+            commits.append(federation.zoo.snapshot().commit)
+
+    (state,) = conductor(federation, files, listener=listen).run(1, len(files))
+    assert len(state.accepted) == len(files)
+    # Four sites have a task at first, and the other two come together.
+    assert commits == [1] * 4 + [2] * 2
+    assert len(list((federation.root / "zoo" / "shards").iterdir())) == 2
+
+
+def test_much_that_comes_together_is_written_before_all_of_it_is_read(tmp_path, monkeypatch):
+    federation, files = prepared(tmp_path / "out")
+    monkeypatch.setattr(ingest, "_MOST_WAITING", 1)
+    (state,) = over(federation, files, LoopbackGrid(honest_app, nodes(files))).run(1, len(files))
+    assert len(state.accepted) == len(files)
+    assert federation.zoo.snapshot().commit == len(files)
 
 
 @pytest.mark.parametrize(

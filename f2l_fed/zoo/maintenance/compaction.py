@@ -15,11 +15,15 @@ from f2l_fed.zoo.reading.row_reader import RowLocations, RowReader
 from f2l_fed.zoo.records import Commit, Record
 from f2l_fed.zoo.storage.store import Store
 
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
 """Largest size of a merge, which is in memory twice."""
 
-_SMALL = """
-WITH small AS (SELECT shard FROM live GROUP BY shard HAVING 2 * count(*) <= :limit)
+MOST_SMALL = 256
+"""Small shards that are left as they are: a merge reads the whole log."""
+
+_SMALL_SHARDS = "SELECT shard FROM live GROUP BY shard HAVING 2 * count(*) <= :limit"
+_ROWS = f"""
+WITH small AS ({_SMALL_SHARDS})
 SELECT r.* FROM records r JOIN live l ON l.id = r.rowid JOIN small s ON s.shard = r.shard
 WHERE (SELECT count(*) FROM small) > 1 ORDER BY r.rowid LIMIT :limit
 """
@@ -36,7 +40,13 @@ def rows_to_move(db: sqlite3.Connection, manifest: Manifest) -> tuple[Record, ..
         Records in the order of the log.
     """
     limit = {"limit": rows_per_merge(manifest)}
-    return tuple(record_of(row) for row in db.execute(_SMALL, limit).fetchall())
+    return tuple(record_of(row) for row in db.execute(_ROWS, limit).fetchall())
+
+
+def count_small(db: sqlite3.Connection, manifest: Manifest) -> int:
+    """The number of small shards, within a question to the index; see `rows_to_move`."""
+    statement = f"SELECT count(*) FROM ({_SMALL_SHARDS})"
+    return int(db.execute(statement, {"limit": rows_per_merge(manifest)}).fetchone()[0])
 
 
 def rows_per_merge(manifest: Manifest) -> int:

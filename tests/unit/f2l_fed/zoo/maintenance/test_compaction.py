@@ -114,6 +114,14 @@ def test_no_shard_and_no_merge_becomes_larger_than_the_limit(
     assert filled.verify() == ()
 
 
+def test_a_few_small_shards_are_left_until_they_are_many(place: Place, filled: Zoo):
+    filled.tidy(most=len(KEYS))
+    assert filled.snapshot().commit == len(KEYS)
+    filled.tidy(most=len(KEYS) - 1)
+    assert len(filled.snapshot().store.names("shards")) == 1
+    require_numbers(Zoo.open(place), filled.snapshot().records())
+
+
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_a_reader_goes_on_where_it_was_and_another_one_in_the_same_order(
     place: Place, filled: Zoo, ahead: int
