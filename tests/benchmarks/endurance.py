@@ -74,6 +74,7 @@ def held_by_superlink(rounds: int, at: tuple[int, ...]) -> list[dict[str, Any]]:
     task, update = pack_task(task_of(case)), pack_update(update_of(case), case.layout)
     store, found = link.state.object_store, list[dict[str, Any]]()
     for number in range(1, rounds + 1):
+        link.beat()
         for answer in range(ANSWERS):
             node = link.nodes[answer % len(link.nodes)]
             reply = reply_to(asked := link.ask(node, what=task), update)

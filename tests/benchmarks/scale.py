@@ -1,6 +1,7 @@
 """The central side of one round with many sites: CPU by stage, memory, and growth by doublings.
 
-`python -m tests.benchmarks.scale [--sites N] [--doublings K] [--recorded M] [--json OUT.json]`
+`python -m tests.benchmarks.scale [--sites N] [--doublings K] [--recorded M] [--most R]
+[--json OUT.json]`
 
 M real sites conduct two rounds, and what they send in the second is recorded. Then that round is
 conducted again with N/2^K to N sites: check-in, candidates, packing, Flower's messages as bytes,
@@ -36,7 +37,7 @@ from flwr.proto.message_pb2 import Message as Wire
 from torch import Tensor
 
 from clients.client_app import app as honest_app
-from f2l_fed.config import load_config
+from f2l_fed.config import RoundConfig, load_config
 from f2l_fed.events import RETRAINING_STARTED
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.wire.messages import PROBE_ACTION, ProbeReply, Update
@@ -98,7 +99,7 @@ class Answer:
     numbers: Mapping[str, float]
 
 
-def recorded(folder: Path, sites: int) -> list[Answer]:
+def recorded(folder: Path, sites: int, most: int) -> list[Answer]:
     """Two rounds of real sites; leaves a federation after the first and returns the second."""
     simulation = Simulation(
         data=("digits",),
@@ -107,7 +108,7 @@ def recorded(folder: Path, sites: int) -> list[Answer]:
         held_out=2,
         rounds=2,
         out=folder,
-        config=load_config(None, [*SETTINGS, "seed=1"]),
+        config=load_config(None, [*SETTINGS, "seed=1", f"round.most={most}"]),
     )
     federation, _ = prepare(simulation, force=False)
     files = sorted((folder / "sites").glob("*/site.toml"))
@@ -353,13 +354,15 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10_000)
     parser.add_argument("--doublings", type=int, default=4)
     parser.add_argument("--recorded", type=int, default=96)
+    most = RoundConfig().most
+    parser.add_argument("--most", type=int, default=most, help="sites in the retraining at most")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     sizes = [asked.sites >> less for less in range(asked.doublings, -1, -1)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        answers = recorded(folder / "real", asked.recorded)
+        answers = recorded(folder / "real", asked.recorded, asked.most)
         rows = []
         for sites in sizes:
             # A process of its own, for its own peak of memory.

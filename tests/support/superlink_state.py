@@ -100,6 +100,12 @@ class SuperLinkState:
         )
         return message(about, what or content(value))
 
+    def beat(self) -> None:
+        """The signs of life of the run and the nodes, without which both end after some time."""
+        assert self.state.acknowledge_task_heartbeat(self.task.task_id)
+        for node in self.nodes:
+            assert self.state.acknowledge_node_heartbeat(node, 60)
+
     def announce(self, asked: Message) -> str:
         """Stores the head of a message; the session that its parts are sent in."""
         session = self.state.start_session(self.run)
