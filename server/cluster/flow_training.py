@@ -2,7 +2,9 @@
 
 All workers draw the same batches from the same seed and take their part of each, so that one
 worker does to the bit what the retraining's own process would, and several the same up to rounding.
-Workers and the retraining exchange files in a folder on shared storage.
+Workers and the retraining exchange files in a folder on shared storage. They start only where the
+fit has a point: the retraining's own process takes the steps until a validation is better than the
+start, and mostly none is.
 """
 
 from __future__ import annotations
@@ -61,6 +63,9 @@ class TrainedFlow:
         Raises:
             RoundError: If more workers were lost than may be, or the fit failed.
         """
+        fit = _first_look(targets, expected, spread, shape, config, rng, group)
+        if fit is not None:
+            return fit
         folder = self.folder.absolute()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -129,6 +134,34 @@ class TrainedFlow:
             speed=speed,
             error=margin,
         )
+
+
+class _PromisingError(Exception):
+    """A validation that is better than the start."""
+
+
+def _first_look(
+    targets: Tensor,
+    expected: Tensor,
+    spread: Tensor,
+    shape: LatentShape,
+    config: FlowConfig,
+    rng: torch.Generator,
+    group: int,
+) -> FlowFit | None:
+    """The fit in this process if its start wins; else None, with ``rng`` as it was."""
+    begun = rng.get_state()
+
+    def stop(state: dict[str, Any]) -> None:
+        if state["best_step"]:
+            raise _PromisingError
+
+    look = VelocityTraining(keep=stop)
+    try:
+        return fit_flow(targets, expected, spread, shape, config, rng, group=group, training=look)
+    except _PromisingError:
+        rng.set_state(begun)
+        return None
 
 
 @private_files()
