@@ -197,6 +197,7 @@ class Stages:
             (ingest, "unpack_update", "reading"),
             (CheckIn, "probe", "check-in"),
             (Zoo, "append", "zoo"),
+            (Zoo, "tidy", "merging"),
             *((Screening, name, "screening") for name in ("judge", "remember", "keep_part")),
             *((Screening, name, "review") for name in ("begin_round", "review")),
             *((RoundExchange, name, "journal") for name in ("end", "result")),
