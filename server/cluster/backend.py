@@ -64,7 +64,7 @@ class RayBackend:
         Yields:
             Site and, for each of its E episodes, its candidates by kind.
         """
-        sites = sorted(probes)
+        sites = list(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
         # Tasks and not actors: they find processes that have imported everything in rounds before.
         task: Any = ray.remote(

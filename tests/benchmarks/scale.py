@@ -282,7 +282,7 @@ class CountedBackend(InlineBackend):
     ) -> Iterator[tuple[str, CandidateSet]]:
         with self._stages.within("candidates"):
             factory = CandidateFactory.open(self._federation, release)
-        names = sorted(probes)
+        names = list(probes)
         for first in range(0, len(names), SITES_PER_TASK):
             chunk = names[first : first + SITES_PER_TASK]
             with self._stages.within("candidates"):

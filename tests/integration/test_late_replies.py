@@ -27,7 +27,7 @@ from server.rounds.coordinator import Coordinator
 from server.rounds.journal import Journal
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
-from tests.support.small_federation import events, prepared
+from tests.support.small_federation import ANY_RELEASE, events, prepared
 from tests.support.waiting import PATIENCE_S
 
 
@@ -344,3 +344,19 @@ def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
     assert (first.sites, len(first.accepted), second.sites) == (6, 5, 6)
     failed = events(tmp_path / "out", "site.failed")
     assert [(line["node"], line["code"]) for line in failed] == [("2", "silent")] * 2
+
+
+def test_an_exchange_that_ends_early_hears_other_sites_in_the_next_round(tmp_path):
+    federation, files = prepared(
+        tmp_path / "out",
+        *ANY_RELEASE,
+        *("round.in_flight=1", "round.enough=0.34", "round.quorum=0.3"),
+        sites=12,
+    )
+    states = over(federation, files, LoopbackGrid(honest_app, nodes(files))).run(2, len(files))
+    assert [state.step for state in states] == ["done"] * 2
+    heard = [set(state.accepted) for state in states]
+    assert [len(sites) for sites in heard] == [5, 5]
+    assert heard[0] != heard[1]
+    names = sorted(path.parent.name for path in files)
+    assert names[:5] not in (sorted(heard[0]), sorted(heard[1]))
