@@ -242,7 +242,7 @@ class Zoo:
         Raises:
             ZooError: If the place has anything else, or this zoo is damaged.
         """
-        commit = replicate(self._store, _store(place))
+        commit = replicate(self._store, _store(place), self.manifest)
         # Removes files that new tombstones and merges have made needless in the copy.
         Zoo.open(place)._sweep()
         return commit

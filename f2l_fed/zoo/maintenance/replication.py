@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo.format import commit_log, manifest, shards
+from f2l_fed.zoo.format.manifest import Manifest
+from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.maintenance.erasure import remaining_rows
 from f2l_fed.zoo.records import GENESIS, Commit
 from f2l_fed.zoo.storage.store import Store
 
+_ATTEMPTS = 100
+_PAUSE_S = 0.1
 
-def replicate(source: Store, target: Store) -> Commit:
+
+def replicate(source: Store, target: Store, about: Manifest) -> Commit:
     """Brings ``target`` up to date with ``source``, commit by commit.
+
+    An erasure that is under way is waited for: if the copy finished it, it would have a commit of
+    its own.
 
     Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
     with the merge: a copy that is interrupted before it lacks them, all others are there.
@@ -22,6 +32,16 @@ def replicate(source: Store, target: Store) -> Commit:
     Raises:
         ZooError: If the source is damaged, or the target is anything but an older copy of it.
     """
+    view = Index(target, target.index_folder / "index.sqlite")
+    for _ in range(_ATTEMPTS):
+        head = _replicate(source, target)
+        if not view.ask(lambda db: remaining_rows(db, about)):
+            break
+        time.sleep(_PAUSE_S)
+    return head
+
+
+def _replicate(source: Store, target: Store) -> Commit:
     target.prepare()
     (about,) = source.find_all([manifest.NAME])
     if about is None:
