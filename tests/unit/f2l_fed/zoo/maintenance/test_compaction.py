@@ -240,12 +240,17 @@ def test_a_copy_waits_for_an_erasure_that_is_under_way(path: Path, tmp_path: Pat
     head = zoo.append(new_records("0/a/0", "0/b/0"))
     tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
     commit_log.publish(zoo.snapshot().store, tombstone)
-    later = threading.Timer(0.5, Zoo.open, [path])
+
+    def go_on() -> None:
+        zoo.append(new_records("1/c/0"))
+        Zoo.open(path)
+
+    later = threading.Timer(0.5, go_on)
     later.start()
     zoo.copy_to(copy)
     later.join()
     assert Zoo.open(copy).verify() == ()
-    zoo.append(new_records("1/c/0"))
+    zoo.append(new_records("2/c/0"))
     zoo.copy_to(copy)
     require_numbers(Zoo.open(copy), zoo.snapshot().records())
 
