@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from f2l_fed.errors import ZooError
@@ -250,8 +251,12 @@ def publish(store: Store, entry: Entry) -> Commit | None:
     )
 
 
-def shards_in_use(store: Store) -> frozenset[str]:
+def shards_in_use(store: Store, until: float = inf) -> frozenset[str]:
     """sha256 of all shards with a row that no tombstone covers and no merge moved, from the log.
+
+    Args:
+        store: The store.
+        until: The last commit that counts.
 
     Raises:
         ZooError: If the log is damaged anywhere.
@@ -261,6 +266,8 @@ def shards_in_use(store: Store) -> frozenset[str]:
     # By site and key; a key that comes twice, which is damage, keeps both of its shards.
     places: dict[str, dict[str, tuple[str, ...]]] = {}
     for _, entry in entries(store):
+        if entry.number > until:
+            break
         places.pop(entry.site, None)
         for record in entry.records:
             mine = places.setdefault(record.site, {})

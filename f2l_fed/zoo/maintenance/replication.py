@@ -33,24 +33,38 @@ def replicate(source: Store, target: Store, about: Manifest) -> Commit:
         ZooError: If the source is damaged, or the target is anything but an older copy of it.
     """
     view = Index(target, target.index_folder / "index.sqlite")
-    for _ in range(_ATTEMPTS):
-        head = _replicate(source, target)
+    for left in reversed(range(_ATTEMPTS)):
+        until = _last(source)
+        try:
+            head = _replicate(source, target, until)
+        except ZooError:
+            # Rows of a file that is gone may have been merged or erased meanwhile.
+            if not left or _last(source) == until:
+                raise
+            continue
         if not view.ask(lambda db: remaining_rows(db, about)):
             break
         time.sleep(_PAUSE_S)
     return head
 
 
-def _replicate(source: Store, target: Store) -> Commit:
+def _last(store: Store) -> int:
+    return max(commit_log.numbers(store), default=0)
+
+
+def _replicate(source: Store, target: Store, until: int) -> Commit:
     target.prepare()
     (about,) = source.find_all([manifest.NAME])
     if about is None:
         raise ZooError("not a zoo", where=source.describe(manifest.NAME))
     if not target.put_new(manifest.NAME, about) and target.find_all([manifest.NAME]) != [about]:
         raise _another(target, manifest.NAME)
-    in_use = commit_log.shards_in_use(source)
+    # A shard of a later merge has to come with its entry.
+    in_use = commit_log.shards_in_use(source, until)
     head = _common(source, target)
     for commit, entry in commit_log.entries(source, after=head):
+        if commit.number > until:
+            break
         for sha256 in entry.shard_names:
             if sha256 in in_use:
                 _copy_shard(source, target, sha256)
@@ -62,7 +76,7 @@ def _replicate(source: Store, target: Store) -> Commit:
 
 def _common(source: Store, target: Store) -> Commit:
     """The last commit of the target, which must be the source's too."""
-    number = max(commit_log.numbers(target), default=0)
+    number = _last(target)
     if number == 0:
         return GENESIS
     file = commit_log.name(number)
