@@ -26,9 +26,11 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.matrices.columns import Stored
 from f2l_fed.prior.linear_prior import PriorFit, fit_prior
-from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge import fit_ridge
 from f2l_fed.prior.ridge_map import RidgeMap
+from f2l_fed.symmetry.common_part import CommonPart
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
 _FEWEST_SITES = 8
@@ -133,8 +135,8 @@ def find_families(
         groups = _groups(labels)
         if len(groups[-1]) < _FEWEST_SITES or in_vain == _MOST_IN_VAIN:
             continue
-        membership = _membership(contexts, labels, symmetry)
-        shares = _shares(membership.held_out).view(*contexts.shape[:2], -1)
+        membership, left_out = _membership(contexts, labels, symmetry)
+        shares = _shares(left_out)
         score = shares[torch.arange(len(labels)), :, labels].double().log().mean(1)
         untold = ((labels.bincount()[labels] - 1).double() / (len(labels) - 1)).log()
         priors = []
@@ -146,7 +148,7 @@ def find_families(
         gained = _exceeds((score - best)[_divided(before, labels)], _LEAST_GAIN)
         in_vain += 1
         if gained and _exceeds(score - untold, _LEAST_TOLD):
-            found = _families(contexts, labels, membership, priors, symmetry)
+            found = _families(contexts, labels, membership, left_out, priors, symmetry)
             best, before, in_vain = score, labels, 0
     return found
 
@@ -166,21 +168,22 @@ def _found_in_sample(
     labels = _by_size(torch.cdist(rows, means).argmin(1))
     priors = [fit_prior(contexts[own], weights[own], symmetry, anchor) for own in _groups(labels)]
     membership = _membership(contexts, labels, symmetry)
-    return _families(contexts, labels, membership, priors, symmetry)
+    return _families(contexts, labels, *membership, priors, symmetry)
 
 
 def _families(
     contexts: Tensor,
     labels: Tensor,
-    membership: RidgeFit,
+    membership: RidgeMap,
+    left_out: Tensor,
     priors: list[PriorFit],
     symmetry: OutputSymmetry,
 ) -> Families:
     return Families(
         labels=labels,
-        shares=FamilyShares(symmetry=symmetry, map=membership.map),
+        shares=FamilyShares(symmetry=symmetry, map=membership),
         priors=tuple(priors),
-        held_out=_as_new(contexts, _groups(labels), priors, _likeliest(membership, labels)),
+        held_out=_as_new(contexts, _groups(labels), priors, _likeliest(left_out, labels)),
     )
 
 
@@ -207,7 +210,7 @@ def _means_of_others(rows: Tensor) -> Tensor:
     return (means.sum(0) - means) / (len(rows) - 1)
 
 
-def _likeliest(membership: RidgeFit, labels: Tensor) -> Tensor:
+def _likeliest(left_out: Tensor, labels: Tensor) -> Tensor:
     """(n, E) int64, the likeliest family of each record without those of its site.
 
     The families keep their sizes: without one of its sites the own family is a little rarer than
@@ -215,7 +218,7 @@ def _likeliest(membership: RidgeFit, labels: Tensor) -> Tensor:
     """
     hot = functional.one_hot(labels).float()
     rarer = (hot - hot.mean(0)) / (len(hot) - 1)
-    return (membership.held_out.view(len(hot), -1, hot.shape[1]) + rarer[:, None]).argmax(2)
+    return (left_out + rarer[:, None]).argmax(2)
 
 
 def _as_new(
@@ -236,11 +239,14 @@ def _divided(before: Tensor, labels: Tensor) -> Tensor:
     return (was != now).any(1)
 
 
-def _membership(contexts: Tensor, labels: Tensor, symmetry: OutputSymmetry) -> RidgeFit:
-    """The regression of membership on contexts; (n * E, m) held-out values."""
+def _membership(
+    contexts: Tensor, labels: Tensor, symmetry: OutputSymmetry
+) -> tuple[RidgeMap, Tensor]:
+    """The regression of membership on contexts, and its (n, E, m) held-out values."""
     hot = functional.one_hot(labels).float().repeat_interleave(contexts.shape[1], 0)
-    common = symmetry.split(contexts.flatten(0, 1)).common
-    return fit_ridge(common, hot, group=contexts.shape[1])
+    common = CommonPart(Stored(contexts.flatten(0, 1)), symmetry)
+    fit = fit_ridge(common, hot, group=contexts.shape[1])
+    return fit.map, fit.held_out(hot).view(*contexts.shape[:2], -1)
 
 
 def _shares(values: Tensor) -> Tensor:
