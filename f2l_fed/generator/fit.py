@@ -13,7 +13,7 @@ from f2l_fed.aggregate.registry import aggregate
 from f2l_fed.codec.codec import Codec
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.registry import CODECS
-from f2l_fed.codec.round_trip import agreement, unseen_copies
+from f2l_fed.codec.round_trip import RoundTrip, round_trip
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit, fit_flow
@@ -21,6 +21,8 @@ from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.flow.sources.registry import SOURCES
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Fleet, Generator
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.families import Families, find_families
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
@@ -35,20 +37,6 @@ _IMAGINED = 4
 
 _INPUTS = 256
 """Synthetic inputs on which they are compared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundTrip:
-    """Fidelity of decode(encode(.)) for networks that the codec has not seen.
-
-    Args:
-        variance: Share of their variance around the seen ones' mean.
-        agreement: Share of inputs, made without data, on which a network and its copy predict the
-            same class.
-    """
-
-    variance: float
-    agreement: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +130,7 @@ def fit_generator(
     before: Expectation | None = None,
     prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
+    work: Workspace = IN_MEMORY,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites, or on those of each family.
 
@@ -157,22 +146,25 @@ def fit_generator(
         prior: The prior without a gate on these records, where it is known already, or of another
             kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
+        work: Where what is as large as the records lies, and who works on parts of them. Families
+            are looked for in memory alone.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
     if before is not None:
-        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior)
+        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior, work)
     else:
-        prior = prior or fit_prior(contexts, weights, symmetry, anchor)
+        prior = prior or fit_prior(contexts, weights, symmetry, anchor, work=work)
         if config.prior.gate and symmetry.rows_alone:
             prior = with_gate(prior, contexts, weights)
 
     def fit_around(fit: PriorFit, some: Tensor) -> GeneratorFit:
-        return _fit_around(fit, some, target, config, rng, fit_field)
+        return _fit_around(fit, some, target, config, rng, fit_field, work)
 
-    most = 1 if symmetry.rows_alone else config.prior.families
+    alone = symmetry.rows_alone or work.folder is not None
+    most = 1 if alone else config.prior.families
     found = find_families(contexts, weights, symmetry, anchor, prior, most=most)
     return fit_around(prior, weights) if found is None else _fit_fleet(found, weights, fit_around)
 
@@ -212,14 +204,17 @@ def _fit_around(
     config: GeneratorConfig,
     rng: torch.Generator,
     fit_field: FitField,
+    work: Workspace,
 ) -> GeneratorFit:
     """Codec and flow of the (n, E, D) networks that a prior was fitted on."""
     symmetry, episodes = prior.prior.symmetry, weights.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
     def fit_codec(some: Tensor) -> Codec:
-        size = {"common": config.codec.common, "rows": config.codec.rows}
-        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, **size)
+        common, rows = config.codec.common, config.codec.rows
+        return CODECS[config.codec.kind].fit(
+            some, symmetry, target, rng, common=common, rows=rows, work=work
+        )
 
     codec = fit_codec(weights)
     targets, centres = codec.encode(weights), codec.encode(expected)
@@ -242,13 +237,26 @@ def _fit_around(
         ),
         config=config,
     )
+    drawn = _drawn(generator, expected[::episodes], rng, work)
+    inputs = synthetic_inputs(target.input_shape, _INPUTS, rng)
     return GeneratorFit(
         generator=generator,
         held_out=prior.held_out,
-        drawn=generator.sample(expected[::episodes], rng),
-        round_trip=_round_trip(target, fit_codec, weights, episodes, rng),
+        drawn=drawn,
+        round_trip=round_trip(
+            target, fit_codec, weights, inputs, group=episodes, compared=_COMPARED
+        ),
         flow=flow,
     )
+
+
+def _drawn(generator: Generator, expected: Tensor, rng: torch.Generator, work: Workspace) -> Tensor:
+    """A network around each row of (n, D) expected ones, of which a few are made at a time."""
+    noise, drawn = generator.noise(len(expected), rng), work.empty(*expected.shape)
+    for some in blocks(expected.shape[1], len(expected)):
+        with torch.no_grad():
+            drawn[some] = generator.carry(expected[some], noise[some])
+    return drawn
 
 
 def fit_without_records(
@@ -268,22 +276,3 @@ def fit_without_records(
     fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
     generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
-
-
-def _round_trip(
-    target: Target,
-    fit_codec: Callable[[Tensor], Codec],
-    weights: Tensor,
-    episodes: int,
-    rng: torch.Generator,
-) -> RoundTrip:
-    unseen, copies = unseen_copies(fit_codec, weights, group=episodes)
-    seen = weights[: len(weights) - len(unseen)]
-    lost = (copies - unseen).square().sum()
-    few = slice(0, episodes * _COMPARED, episodes)
-    return RoundTrip(
-        variance=1 - float(lost / (unseen - seen.mean(0)).square().sum().clamp(min=1e-30)),
-        agreement=agreement(
-            target, unseen[few], copies[few], synthetic_inputs(target.input_shape, _INPUTS, rng)
-        ),
-    )
