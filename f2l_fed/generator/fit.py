@@ -23,7 +23,7 @@ from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Fleet, Generator
 from f2l_fed.matrices.blocks import blocks
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
-from f2l_fed.prior.families import Families, find_families
+from f2l_fed.prior.families import Families, find_families, taken
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
@@ -146,8 +146,7 @@ def fit_generator(
         prior: The prior without a gate on these records, where it is known already, or of another
             kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
-        work: Where what is as large as the records lies, and who works on parts of them. Families
-            are looked for in memory alone.
+        work: Where what is as large as the records lies, and who works on parts of them.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
@@ -163,27 +162,34 @@ def fit_generator(
     def fit_around(fit: PriorFit, some: Tensor) -> GeneratorFit:
         return _fit_around(fit, some, target, config, rng, fit_field, work)
 
-    alone = symmetry.rows_alone or work.folder is not None
-    most = 1 if alone else config.prior.families
-    found = find_families(contexts, weights, symmetry, anchor, prior, most=most)
-    return fit_around(prior, weights) if found is None else _fit_fleet(found, weights, fit_around)
+    most = 1 if symmetry.rows_alone else config.prior.families
+    found = find_families(contexts, weights, symmetry, anchor, prior, most=most, work=work)
+    return (
+        fit_around(prior, weights)
+        if found is None
+        else _fit_fleet(found, weights, fit_around, work)
+    )
 
 
 def _fit_fleet(
-    found: Families, weights: Tensor, fit_around: Callable[[PriorFit, Tensor], GeneratorFit]
+    found: Families,
+    weights: Tensor,
+    fit_around: Callable[[PriorFit, Tensor], GeneratorFit],
+    work: Workspace,
 ) -> GeneratorFit:
     """A generator for each family, as one."""
-    rows = [found.labels == family for family in range(len(found.priors))]
-    fits = [fit_around(fit, weights[own]) for fit, own in zip(found.priors, rows, strict=True)]
-    held_out, drawn = torch.empty_like(weights), torch.empty_like(weights[:, 0])
-    for fit, own in zip(fits, rows, strict=True):
-        held_out[own], drawn[own] = fit.held_out, fit.drawn
+    held_out, drawn = work.empty(*weights.shape), work.empty(*weights[:, 0].shape)
+    fits, of = [], [(found.labels == one).nonzero()[:, 0] for one in range(len(found.priors))]
+    for prior, rows in zip(found.priors, of, strict=True):
+        own = taken(weights, rows, work)
+        fits.append(fit_around(prior, own))
+        for place, row in enumerate(rows.tolist()):
+            held_out[row], drawn[row] = fits[-1].held_out[place], fits[-1].drawn[place]
+        work.free(own)
     # A field that is no better than a normal stands for one, so those of all may be used.
     config = max((fit.generator.config for fit in fits), key=lambda one: one.sample.evaluations)
     first, *others = (replace(fit.generator, config=config) for fit in fits)
-    kept = [
-        (fit.round_trip, float(own.float().mean())) for fit, own in zip(fits, rows, strict=True)
-    ]
+    kept = [(fit.round_trip, len(rows) / len(weights)) for fit, rows in zip(fits, of, strict=True)]
     return GeneratorFit(
         generator=replace(first, fleet=Fleet(shares=found.shares, others=tuple(others))),
         held_out=held_out,

@@ -21,7 +21,7 @@ from f2l_fed.matrices.blocks import blocks, parts
 from f2l_fed.matrices.columns import Columns, as_columns
 from f2l_fed.matrices.gram import GramMatrix, eigenvectors, gram_matrix
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
-from f2l_fed.prior.ridge_fit import RidgeFit, without_group
+from f2l_fed.prior.ridge_fit import RidgeFit, shrinkage, without_group
 from f2l_fed.prior.ridge_map import RidgeMap
 
 _LEAST_RANK, _LOST = 16, 1e-3
@@ -84,7 +84,7 @@ def fit_ridge(
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
     scores = torch.stack(
         [
-            (few - without_group(u, _kept(s, one), seen, few, group, offset / n))
+            (few - without_group(u, shrinkage(s, float(one)), seen, few, group, offset / n))
             .square()
             .sum(1)
             .view(-1, group)
@@ -95,8 +95,9 @@ def fit_ridge(
     mean = scores.mean(1)
     best = int(mean.argmin())
     error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
-    strength = grid[int((mean <= mean[best] + standard_errors * error).nonzero().max())]
-    kept = _kept(s, strength)
+    within = mean <= mean[best] + standard_errors * error
+    strength = float(grid[int(within.nonzero().max())])
+    kept = shrinkage(s, strength)
     mixture, left = u * kept, torch.eye(len(s), dtype=torch.float64)
     if rank is not None and len(s) > _LEAST_RANK:
         fitted = kept[:, None] * seen
@@ -111,10 +112,10 @@ def fit_ridge(
             left=_left_factor(v, x, of_x.mean, u, s, left, work),
             right=_right_factor(y, of_y.mean, mixture, work),
         ),
-        strength=float(strength),
+        strength=strength,
         group=group,
         basis=u,
-        kept=kept,
+        singular=s,
         mixture=mixture,
         mean_weight=offset / n,
     )
@@ -202,11 +203,6 @@ def _principal_outputs(fitted: Tensor, total: float) -> Tensor:
     values, directions = eigenvectors(fitted.T @ fitted)
     told = int((values.cumsum(0) > _LOST * total).sum())
     return directions[:, -max(told, _LEAST_RANK) :].flip(1)
-
-
-def _kept(s: Tensor, strength: Tensor) -> Tensor:
-    """(r,), the share of each direction that a strength leaves."""
-    return s**2 / (s**2 + strength)
 
 
 def _largest_square(s: Tensor) -> float:

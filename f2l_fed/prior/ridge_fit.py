@@ -26,7 +26,7 @@ class RidgeFit:
         strength: λ that cross-validation chose.
         group: Examples that are left out together.
         basis: (n, r) float64, left singular vectors of the features.
-        kept: (r,) float64, share of each that λ leaves, from 0 to 1.
+        singular: (r,) float64, singular value of each.
         mixture: (n, k) float64, weights of the examples' outputs in the map's right factor.
         mean_weight: Weight of every example in the intercept.
     """
@@ -35,9 +35,14 @@ class RidgeFit:
     strength: float
     group: int
     basis: Tensor
-    kept: Tensor
+    singular: Tensor
     mixture: Tensor
     mean_weight: float
+
+    @property
+    def kept(self) -> Tensor:
+        """(r,) float64, the share of each singular vector that λ leaves, from 0 to 1."""
+        return shrinkage(self.singular, self.strength)
 
     def held_out(
         self,
@@ -61,7 +66,7 @@ class RidgeFit:
         into = work.empty(n, q) if into is None else into
         # Of fewer examples than twice the directions, one product with a matrix of their weights.
         weights = None
-        if n < 2 * len(self.kept):
+        if n < 2 * len(self.singular):
             weights = self._without_group(self.basis.T, torch.eye(n, dtype=torch.float64))
         given = (as_columns(y), self, weights, into, place or _in_place)
         for _ in work.each(_predict_left_out, parts(n, q), *given):
@@ -117,6 +122,11 @@ def _predict_left_out(
 
 def _in_place(into: Tensor, columns: slice, values: Tensor) -> None:
     into[:, columns] = values
+
+
+def shrinkage(s: Tensor, strength: float) -> Tensor:
+    """(r,), the share of each direction that a strength leaves, by (r,) singular values."""
+    return s**2 / (s**2 + strength)
 
 
 def without_group(
