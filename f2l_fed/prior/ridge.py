@@ -4,7 +4,7 @@ One thin decomposition serves features and examples alike: with X = U S Vᵀ the
 V diag(s / (s² + λ)) Uᵀ Y, of rank at most min(n, p), so neither a p x p nor an n x n system is
 ever solved for the larger of the two. Its rank may be bounded: of all maps of a rank, the one
 whose predictions for the examples are nearest to those of the whole map is kept, and of all ranks
-the least with which next to nothing of them is lost.
+the least whose held-out predictions are as good as any.
 
 Only Gram matrices and what is as small are in float64. Features and outputs are read a block at a
 time, each of them twice, so that beside them, the held-out predictions and the map a fit needs
@@ -25,8 +25,11 @@ from f2l_fed.prior.ridge_fit import RidgeFit, shrinkage, without_group
 from f2l_fed.prior.ridge_map import RidgeMap
 
 _LEAST_RANK, _LOST = 16, 1e-3
-"""Of a map whose rank is bounded: the least, and the share of the outputs' variance that it may
-leave out of its predictions."""
+"""Of a map whose rank is bounded: the least, and the share of the outputs' variance by which its
+held-out predictions may be worse than those of the best rank."""
+
+_SCORED = 2048
+"""Examples by which strengths are compared, at most."""
 
 _EXACT, _OUTPUTS, _MIXED = 1024, 192, 64
 """Examples up to which strengths are compared by all outputs; principal outputs, and mixtures of
@@ -82,9 +85,14 @@ def fit_ridge(
     few = _as_far_apart(y, of_y)
     seen = u.T @ few
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
+    rows = _scored(n, group)
+    some, wanted = u[rows], few[rows]
     scores = torch.stack(
         [
-            (few - without_group(u, shrinkage(s, float(one)), seen, few, group, offset / n))
+            (
+                wanted
+                - without_group(some, shrinkage(s, float(one)), seen, wanted, group, offset / n)
+            )
             .square()
             .sum(1)
             .view(-1, group)
@@ -94,14 +102,15 @@ def fit_ridge(
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
-    error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
+    error = scores[best].std(correction=0) / (n / group) ** 0.5
     within = mean <= mean[best] + standard_errors * error
     strength = float(grid[int(within.nonzero().max())])
     kept = shrinkage(s, strength)
     mixture, left = u * kept, torch.eye(len(s), dtype=torch.float64)
     if rank is not None and len(s) > _LEAST_RANK:
         fitted = kept[:, None] * seen
-        left = fitted @ _principal_outputs(fitted, float(few.square().sum()))[:, :rank]
+        left_out = without_group(u, kept, seen, few, group, offset / n)
+        left = fitted @ _principal_outputs(fitted, few, left_out)[:, :rank]
         left = left / left.norm(dim=0)
         mixture = mixture @ left
     left = left / s[:, None]
@@ -119,6 +128,15 @@ def fit_ridge(
         mixture=mixture,
         mean_weight=offset / n,
     )
+
+
+def _scored(n: int, group: int) -> Tensor:
+    """The examples by which strengths are compared: all, or some whole groups of many."""
+    groups = torch.arange(n).view(-1, group)
+    if n > _SCORED:
+        chosen = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+        groups = groups[chosen[: max(_SCORED // group, 2)]]
+    return groups.flatten()
 
 
 def _thin_svd(x: Columns, gram: GramMatrix) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -193,16 +211,19 @@ def _as_far_apart(y: Columns, of_y: GramMatrix) -> Tensor:
     return torch.cat([(y.block(some).double() - of_y.mean) @ compact for some in blocks(q, n)])
 
 
-def _principal_outputs(fitted: Tensor, total: float) -> Tensor:
-    """(q, k), the principal directions of (r, q) predictions without those that say least.
+def _principal_outputs(fitted: Tensor, few: Tensor, left_out: Tensor) -> Tensor:
+    """(q, k), the principal directions of predictions that tell something of what was left out.
 
     Args:
-        fitted: Predictions along the left singular vectors.
-        total: The outputs' squares.
+        fitted: (r, q), predictions along the left singular vectors.
+        few: (n, q), the outputs.
+        left_out: (n, q), the prediction of each without its group.
     """
-    values, directions = eigenvectors(fitted.T @ fitted)
-    told = int((values.cumsum(0) > _LOST * total).sum())
-    return directions[:, -max(told, _LEAST_RANK) :].flip(1)
+    directions = eigenvectors(fitted.T @ fitted)[1].flip(1)
+    wanted, found = few @ directions, left_out @ directions
+    saved = (2 * wanted * found - found.square()).sum(0).cumsum(0)
+    enough = saved >= saved.max() - _LOST * float(few.square().sum())
+    return directions[:, : max(int(enough.nonzero()[0]) + 1, _LEAST_RANK)]
 
 
 def _largest_square(s: Tensor) -> float:

@@ -184,6 +184,18 @@ def test_many_examples_choose_the_strength_that_all_outputs_would(monkeypatch, g
     torch.testing.assert_close(found.held_out(y), exact.held_out(y))
 
 
+@pytest.mark.parametrize("group", [1, 4])
+def test_some_of_many_examples_choose_nearly_the_strength_that_all_would(monkeypatch, group):
+    x, y = low_rank(1200, 60, 80, rank=20, noise=1.0)
+    exact = fit_ridge(x, y, group=group)
+    monkeypatch.setattr(ridge, "_SCORED", 400)
+    found = fit_ridge(x, y, group=group)
+    step = 10 ** (8 / 24)
+    assert exact.strength / step * 0.99 < found.strength < exact.strength * step * 1.01
+    lost = [(fit.held_out(y) - y).square().sum() for fit in (found, exact)]
+    assert lost[0] < 1.001 * lost[1]
+
+
 def test_the_size_of_blocks_changes_nothing(monkeypatch):
     x, y = low_rank(90, 70, 110, rank=20)
     tall = x.T, y[:70, :40]
