@@ -89,14 +89,7 @@ def fit_ridge(
     some, wanted = u[rows], few[rows]
     scores = torch.stack(
         [
-            (
-                wanted
-                - without_group(some, shrinkage(s, float(one)), seen, wanted, group, offset / n)
-            )
-            .square()
-            .sum(1)
-            .view(-1, group)
-            .sum(1)
+            _group_errors(some, shrinkage(s, float(one)), seen, wanted, group, offset / n)
             for one in grid
         ]
     )
@@ -128,6 +121,14 @@ def fit_ridge(
         mixture=mixture,
         mean_weight=offset / n,
     )
+
+
+def _group_errors(
+    u: Tensor, kept: Tensor, seen: Tensor, y: Tensor, group: int, offset: float
+) -> Tensor:
+    """(number of groups,), the squared error of each by the fit without it."""
+    errors = (y - without_group(u, kept, seen, y, group, offset)).square().sum(1)
+    return errors.view(-1, group).sum(1)
 
 
 def _scored(n: int, group: int) -> Tensor:
