@@ -32,6 +32,9 @@ from f2l_fed.targets.target import Target
 _COMPARED = 32
 """Networks that are compared with their copies."""
 
+_DRAWN = 64
+"""Networks that are drawn, of which the audit takes the spread."""
+
 _IMAGINED = 4
 """Sites that a fit without any is made on, enough for every part of it."""
 
@@ -47,7 +50,7 @@ class GeneratorFit:
         generator: The generator.
         held_out: (n, E, D) float32, prediction for each record without those of its site; of a
             mixed fleet, in the family of its network.
-        drawn: (n, D) float32, one network drawn around the first of each site.
+        drawn: (m, D) float32, networks drawn around the first of each site, or of some of many.
         round_trip: Fidelity of a codec for networks that it never saw.
         flow: The velocity field with the course of its fit; of a mixed fleet's largest family.
         families: The families of a mixed fleet; else None.
@@ -178,13 +181,13 @@ def _fit_fleet(
     work: Workspace,
 ) -> GeneratorFit:
     """A generator for each family, as one."""
-    held_out, drawn = work.empty(*weights.shape), work.empty(*weights[:, 0].shape)
+    held_out = work.empty(*weights.shape)
     fits, of = [], [(found.labels == one).nonzero()[:, 0] for one in range(len(found.priors))]
     for prior, rows in zip(found.priors, of, strict=True):
         own = taken(weights, rows, work)
         fits.append(fit_around(prior, own))
         for place, row in enumerate(rows.tolist()):
-            held_out[row], drawn[row] = fits[-1].held_out[place], fits[-1].drawn[place]
+            held_out[row] = fits[-1].held_out[place]
         work.free(own)
     # A field that is no better than a normal stands for one, so those of all may be used.
     config = max((fit.generator.config for fit in fits), key=lambda one: one.sample.evaluations)
@@ -193,7 +196,7 @@ def _fit_fleet(
     return GeneratorFit(
         generator=replace(first, fleet=Fleet(shares=found.shares, others=tuple(others))),
         held_out=held_out,
-        drawn=drawn,
+        drawn=torch.cat([fit.drawn for fit in fits]),
         round_trip=RoundTrip(
             variance=sum(share * trip.variance for trip, share in kept),
             agreement=sum(share * trip.agreement for trip, share in kept),
@@ -243,7 +246,7 @@ def _fit_around(
         ),
         config=config,
     )
-    drawn = _drawn(generator, expected[::episodes], rng, work)
+    drawn = _drawn(generator, expected, episodes, rng, work)
     inputs = synthetic_inputs(target.input_shape, _INPUTS, rng)
     return GeneratorFit(
         generator=generator,
@@ -256,12 +259,19 @@ def _fit_around(
     )
 
 
-def _drawn(generator: Generator, expected: Tensor, rng: torch.Generator, work: Workspace) -> Tensor:
-    """A network around each row of (n, D) expected ones, of which a few are made at a time."""
-    noise, drawn = generator.noise(len(expected), rng), work.empty(*expected.shape)
-    for some in blocks(expected.shape[1], len(expected)):
+def _drawn(
+    generator: Generator, expected: Tensor, episodes: int, rng: torch.Generator, work: Workspace
+) -> Tensor:
+    """Networks around the first of each site's (n * E, D) expected ones, or around some of many.
+
+    Few of them are made at a time.
+    """
+    sites = len(expected) // episodes
+    chosen = torch.linspace(0, sites - 1, min(sites, _DRAWN)).long() * episodes
+    noise, drawn = generator.noise(len(chosen), rng), work.empty(len(chosen), expected.shape[1])
+    for some in blocks(expected.shape[1], len(chosen)):
         with torch.no_grad():
-            drawn[some] = generator.carry(expected[some], noise[some])
+            drawn[some] = generator.carry(expected[chosen[some]], noise[some])
     return drawn
 
 

@@ -7,6 +7,7 @@ drops what isn't used, and another process opens it by name.
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import tempfile
@@ -38,7 +39,7 @@ class Workspace:
     each: EachPart = in_turn
 
     def empty(self, *shape: int) -> Tensor:
-        """A float32 matrix whose numbers are to be written.
+        """A float32 matrix whose numbers are to be written; on a disk, in a safetensors file.
 
         Raises:
             OSError: If the disk has no room for it.
@@ -46,13 +47,16 @@ class Workspace:
         size = prod(shape)
         if self.folder is None or not size:
             return torch.empty(*shape)
-        handle, path = tempfile.mkstemp(suffix=".f32", dir=self.folder)
+        head = _header(shape)
+        handle, path = tempfile.mkstemp(suffix=".safetensors", dir=self.folder)
         try:
             # A mapped file without room would end the process when it is written to.
-            os.posix_fallocate(handle, 0, size * _FLOAT_BYTES)
+            os.posix_fallocate(handle, 0, len(head) + size * _FLOAT_BYTES)
+            os.write(handle, head)
         finally:
             os.close(handle)
-        return _mapped(path, size).view(*shape)
+        first = len(head) // _FLOAT_BYTES
+        return _mapped(path, first + size)[first:].view(*shape)
 
     def free(self, matrix: Tensor) -> None:
         """Deletes the file of a matrix that nobody needs any more; of one in memory nothing."""
@@ -61,6 +65,27 @@ class Workspace:
 
 
 IN_MEMORY = Workspace()
+
+MATRIX = "w"
+"""Name of the only tensor in a matrix's file."""
+
+
+def file_of(matrix: Tensor) -> Path | None:
+    """The safetensors file that holds a matrix and nothing else; None if there is none."""
+    storage = matrix.untyped_storage()
+    if storage.filename is None or not matrix.is_contiguous():
+        return None
+    first = len(_header(tuple(matrix.shape))) // _FLOAT_BYTES
+    whole = storage.nbytes() == (first + matrix.numel()) * _FLOAT_BYTES
+    return Path(storage.filename) if whole and matrix.storage_offset() == first else None
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The first bytes of a safetensors file of such a matrix."""
+    about = {"dtype": "F32", "shape": shape, "data_offsets": [0, prod(shape) * _FLOAT_BYTES]}
+    text = json.dumps({MATRIX: about}, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    return len(text).to_bytes(8, "little") + text
 
 
 def packed(value: object) -> bytes:

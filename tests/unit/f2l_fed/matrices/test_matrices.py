@@ -8,11 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from f2l_fed.matrices import blocks
 from f2l_fed.matrices.columns import Stored
 from f2l_fed.matrices.gram import gram_matrix
-from f2l_fed.matrices.workspace import IN_MEMORY, Workspace, packed
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace, file_of, packed
 from f2l_fed.prior.ridge import fit_ridge
 from tests.support.small import rng
 
@@ -39,9 +40,9 @@ def test_a_matrix_of_a_folder_lies_in_it_and_of_none_in_memory(tmp_path):
     matrix = work.empty(4, 5)
     matrix[:] = torch.arange(20.0).view(4, 5)
     (file,) = tmp_path.iterdir()
-    assert torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.float32).tolist() == [
-        float(n) for n in range(20)
-    ]
+    assert file_of(matrix) == file
+    assert file_of(matrix[1:]) is None is file_of(matrix.flatten()) is file_of(torch.ones(3))
+    assert torch.equal(load_file(file)["w"], matrix)
     work.free(matrix)
     assert not list(tmp_path.iterdir())
     assert IN_MEMORY.empty(4, 5).untyped_storage().filename is None
