@@ -39,6 +39,7 @@ def select_in_parts(
     target: Target, parts: Iterable[Mapping[str, Tensor]], x: Tensor, y: Tensor, *, keep: int = 1
 ) -> tuple[str, Tensor]:
     """`select` among candidates that come some at a time; of the draws only the best stay."""
+    x, y = x.to(target.device), y.to(target.device)
     candidates: dict[str, Tensor] = {}
     losses: dict[str, float] = {}
     for part in parts:
