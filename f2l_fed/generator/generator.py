@@ -71,7 +71,7 @@ class Generator:
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are, and all that it makes; contexts have to be there, too."""
+        """The device of its tensors and of all that it makes; contexts have to be there, too."""
         return self.mean.device
 
     def to(self, device: torch.device) -> Generator:
@@ -160,9 +160,14 @@ class Generator:
         return moved(drawn, self.device)
 
     def carry(self, expected: Tensor, noise: Tensor, config: SampleConfig | None = None) -> Tensor:
-        """`sample` with (n, k) noise that is given; differentiable in all that it is made from."""
+        """`sample` with (m n, k) noise that is given, m rows for each of n expected networks.
+
+        It is differentiable in all that it is made from.
+        """
         config = config or self.config.sample
         context = self.codec.encode(expected)
+        if (times := len(noise) // max(1, len(expected))) > 1:
+            context, expected = (t.repeat_interleave(times, 0) for t in (context, expected))
         start = begin(
             self.config.flow.source, context, self.spread, noise, temperature=config.temperature
         )

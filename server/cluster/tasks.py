@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -13,8 +13,10 @@ from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
+from f2l_fed.core.device import device_of
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.flow import fit_flow
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.federation.release import Release
@@ -49,7 +51,8 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     # Left by retrainings that were killed; it may hold latents of sites that are erased by now.
     shutil.rmtree(root / "training", ignore_errors=True)
     if not config.train_workers:
-        return retrain(root, id, commit)
+        device = device_of(config.device, "ray.device")
+        return retrain(root, id, commit, partial(fit_flow, device=device))
     # Ray Train takes two seconds to import.
     from server.cluster.flow_training import TrainedFlow
 
