@@ -47,7 +47,7 @@ class RayBackend:
             retrain_as_job(self.config, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
         # Ray Train's workers book the GPUs of the flow themselves.
-        gpus = 0.0 if self.config.train_workers else gpu_share(self.config)
+        gpus = 0.0 if self.config.train_workers else self._gpus
         release: Release = self._run(retrain_here, id, commit, gpus=gpus)
         return release
 
@@ -72,7 +72,7 @@ class RayBackend:
         # Tasks and not actors: they find processes that have imported everything in rounds before.
         task: Any = ray.remote(
             num_cpus=self.config.task_cpus,
-            num_gpus=gpu_share(self.config),
+            num_gpus=self._gpus,
             max_retries=_RETRIES,
             num_returns="streaming",
         )(candidates_here)
@@ -93,6 +93,10 @@ class RayBackend:
         """The objections to a candidate release; see `server.generator.gate`."""
         found: tuple[str, ...] = self._run(objections_here, id)
         return found
+
+    @property
+    def _gpus(self) -> float:
+        return gpu_share(self.config.device, ray.cluster_resources())
 
     def _run(self, job: Callable[..., Any], *arguments: Any, gpus: float = 0.0) -> Any:
         """Runs a job as one task; the folder is its first argument, the settings are its last."""

@@ -82,7 +82,7 @@ class TrainedFlow:
         spread: Tensor,
         rng: torch.Generator,
     ) -> FlowFit:
-        cpus, gpus = self.config.task_cpus, gpu_share(self.config)
+        cpus, gpus = self.config.task_cpus, gpu_share(self.config.device, ray.cluster_resources())
         resources = {"CPU": cpus} if cpus else _ONE_BYTE
         trainer = TorchTrainer(
             _work,

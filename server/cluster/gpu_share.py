@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import ray
-
-from f2l_fed.config import RayConfig
+from collections.abc import Mapping
 
 GPU_SHARE = 0.25
 """Share of one that a task books: some tasks at a time fit on a GPU, and none need all of it."""
 
 
-def gpu_share(config: RayConfig) -> float:
-    """The share that a task of the connected cluster books, 0 without a GPU.
+def gpu_share(device: str, resources: Mapping[str, float]) -> float:
+    """The share that a task books; 0 without a GPU, and a task that needs one then says so itself.
 
-    Where one is asked for and the cluster has none, the task itself says so.
+    Args:
+        device: Name of the device in the settings.
+        resources: Of the cluster, as Ray tells them.
+
+    >>> gpu_share("auto", {"CPU": 8, "GPU": 1}), gpu_share("cpu", {"CPU": 8, "GPU": 1})
+    (0.25, 0.0)
+    >>> gpu_share("auto", {"CPU": 8}), gpu_share("cuda", {"CPU": 8})
+    (0.0, 0.0)
     """
-    there = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
-    return GPU_SHARE if there else 0.0
+    return GPU_SHARE if device != "cpu" and resources.get("GPU", 0) > 0 else 0.0
