@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -123,6 +123,21 @@ def loss_and_accuracy(target: Target, weights: Tensor, x: Tensor, y: Tensor) -> 
     y = y.to(logits.device)
     loss = functional.cross_entropy(logits, y)
     return float(loss), float((logits.argmax(1) == y).float().mean())
+
+
+@torch.no_grad()
+def losses_of(target: Target, networks: Iterable[Tensor], x: Tensor, y: Tensor) -> list[float]:
+    """Mean cross-entropy (nats) of each of some networks; the target's device is waited for once.
+
+    Args:
+        target: The network.
+        networks: (D,) float32 each.
+        x: (n, *input_shape) float32, on the target's device.
+        y: (n,) int64, there too.
+    """
+    made = (target.logits(weights.to(target.device), x) for weights in networks)
+    losses = [functional.cross_entropy(logits, y) for logits in made]
+    return torch.stack(losses).tolist() if losses else []
 
 
 def accuracy_after(
