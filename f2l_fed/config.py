@@ -90,9 +90,10 @@ class RayConfig:
         cpus: CPUs of the embedded Ray; 0 takes all.
         task_cpus: CPUs that a task reserves; 0 where simulated sites reserve all of them.
         threads: torch threads in a task; more than there are idle cores make it slow.
-        device: Device of retraining and of the candidates, in the service outside of rounds too:
-            "cpu", "cuda", or "auto" for the GPU where there is one. A seed then means the same
-            networks up to rounding, not to the bit.
+        device: Device of the flow's fit and of the draws: "cpu", "cuda", or "auto" for the GPU
+            where there is one. With "cuda" a task without one fails, and the service outside of
+            rounds uses one where it has it. On either a seed means the same networks up to
+            rounding, not to the bit.
         generators: Processes that make candidates at a time, for 16 sites each; one keeps up with
             hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes

@@ -34,14 +34,15 @@ def candidates_here(
     made = Federation.open(root).releases.path / id / "generator.safetensors"
     made_ns = made.stat().st_mtime_ns
     with private_files():
-        if not _opened(root, id, made_ns).is_current():
+        if not _opened(root, id, made_ns, config.device).is_current():
             _opened.cache_clear()
-        yield from _opened(root, id, made_ns).candidates(sites, probes)
+        yield from _opened(root, id, made_ns, config.device).candidates(sites, probes)
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG001 - part of the key
-    return CandidateFactory.open(Federation.open(root), id)
+def _opened(root: Path, id: str, made_ns: int, device: str) -> CandidateFactory:  # noqa: ARG001
+    # The time of the file is a part of the key.
+    return CandidateFactory.open(Federation.open(root), id, device_of(device, "ray.device"))
 
 
 @private_files()

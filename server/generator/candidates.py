@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from f2l_fed.core.device import device_of
 from f2l_fed.core.placement import CPU, moved
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.generator.candidates import (
@@ -32,7 +32,7 @@ class CandidateFactory:
         federation: The folder.
         id: Of the release.
         generator: Its generator.
-        maker: The same on the device that the settings say, where networks are drawn.
+        maker: The same on the device that draws networks.
         sites: Sites that it was fitted on and that were not erased since.
         nearest: The records of these sites; None where the nearest one is no candidate.
         expected: (n, E, D) float32, predictions for these records without those of the same site.
@@ -49,22 +49,26 @@ class CandidateFactory:
     erased: Mapping[str, int]
 
     @classmethod
-    def open(cls, federation: Federation, id: str) -> CandidateFactory:
+    def open(cls, federation: Federation, id: str, device: torch.device = CPU) -> CandidateFactory:
         """Opens a release.
+
+        Args:
+            federation: The folder.
+            id: Of the release.
+            device: What draws networks.
 
         Raises:
             ReleaseError: If there is no such release or it is damaged.
-            ConfigError: If the settings ask for a GPU, and there is none.
         """
-        return while_erasing(federation, lambda: cls._opened(federation, id))
+        return while_erasing(federation, lambda: cls._opened(federation, id, device))
 
     @classmethod
-    def _opened(cls, federation: Federation, id: str) -> CandidateFactory:
+    def _opened(cls, federation: Federation, id: str, device: torch.device) -> CandidateFactory:
         release, erased = federation.releases.read(id), federation.zoo.erasures()
         rows, config = rows_left(federation, release), federation.config
         # Heads and shared networks are no draws, but one small map of a context.
-        draws = not (config.has_body or config.has_shared_network)
-        device = device_of(config.ray.device, "ray.device") if draws else CPU
+        if config.has_body or config.has_shared_network:
+            device = CPU
         generator, records = federation.releases.generator(id), None
         if config.candidates.nearest:
             records = release_records(federation, release, rows)
