@@ -2,8 +2,8 @@
 
 `python -m tests.benchmarks.gpu [--device auto|cpu|cuda] [--quick] [--json OUT.json]`
 
-First the device's own speed is measured: large products of matrices in float32 and float64, and a
-large copy. ``share`` of a part is then the least time in which its products or its memory traffic
+First the device's own speed is measured, the best of five: large products of matrices in float32 and
+float64, and a large copy. ``share`` of a part is then the least time in which its products or its memory traffic
 could be done at these speeds, over the time it takes, the median of some repetitions. Products are
 counted as torch counts them; of traffic what is written once and read once, weights and states.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -100,8 +101,8 @@ class Work:
     bytes: float = 0.0
 
 
-def seconds(job: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time of a job, until the device has done it; the first run does not count."""
+def times(job: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of a job until the device has done it; a first run does not count."""
     spent = []
     for _ in range(repeats + 1):
         start = perf_counter()
@@ -109,19 +110,18 @@ def seconds(job: Callable[[], object], device: torch.device, repeats: int) -> fl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         spent.append(perf_counter() - start)
-    return median(spent[1:])
+    return spent[1:]
 
 
 def roofline(device: torch.device, sizes: Sizes) -> Work:
-    """What the device does in a second."""
+    """The most that the device does in a second."""
     many, found = sizes.matrix, {}
     for name, kind in (("single", torch.float32), ("double", torch.float64)):
         matrix = torch.randn(many, many, device=device, dtype=kind)
-        found[name] = 2 * many**3 / seconds(lambda m=matrix: m @ m, device, sizes.repeats)
+        found[name] = 2 * many**3 / min(times(partial(torch.mm, matrix, matrix), device, 5))
     source = torch.randn(64 * 2**20 if many > 1_000 else 2**22, device=device)
-    target = torch.empty_like(source)
-    copied = 2 * source.nbytes / seconds(lambda: target.copy_(source), device, sizes.repeats)
-    return Work(**found, bytes=copied)
+    copied = min(times(partial(torch.empty_like(source).copy_, source), device, 5))
+    return Work(**found, bytes=2 * source.nbytes / copied)
 
 
 def operations(job: Callable[[], object]) -> float:
@@ -235,8 +235,8 @@ def measured(device: torch.device, sizes: Sizes) -> list[dict[str, float | str]]
     """The rows of the table."""
     speed, rows = roofline(device, sizes), list[dict[str, float | str]]()
 
-    def add(part: str, job: Callable[[], object], work: Work, times: int = 1) -> None:
-        spent = seconds(job, device, sizes.repeats) / times
+    def add(part: str, job: Callable[[], object], work: Work, count: int = 1) -> None:
+        spent = median(times(job, device, sizes.repeats)) / count
         products = work.single / speed.single + work.double / speed.double
         least = max(products, work.bytes / speed.bytes)
         rows.append({"part": part, "ms": 1e3 * spent, "share": least / spent})
