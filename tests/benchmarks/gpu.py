@@ -2,9 +2,9 @@
 
 `python -m tests.benchmarks.gpu [--device auto|cpu|cuda] [--quick] [--json OUT.json]`
 
-First the device's own speed is measured, the best of five: large products of matrices in float32 and
-float64, and a large copy. ``share`` of a part is then the least time in which its products or its memory traffic
-could be done at these speeds, over the time it takes, the median of some repetitions. Products are
+First the device's own speed is measured, the best of five: large products of matrices in float32
+and float64, and a large copy. ``share`` of a part is then the least time in which its products or
+its memory traffic could be done at these speeds, over the median time that it takes. Products are
 counted as torch counts them; of traffic what is written once and read once, weights and states.
 
 ``flow step`` is a gradient step with its optimiser, ``prior`` the two products in float64 that a
