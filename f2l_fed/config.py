@@ -98,6 +98,10 @@ class RayConfig:
             hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
             them in the retraining's own process, which is faster where a fit takes seconds.
+        memory_mb: Records of more megabytes lie in files of the federation's folder while they are
+            retrained on, and need next to no memory.
+        part_workers: Tasks at a time that work on parts of such records, on any node of the
+            cluster; 0 leaves all of it to the retraining's own process.
         train_failures: Largest number of times that lost processes of these are replaced.
         jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
             remote cluster; "" runs them as tasks.
@@ -113,6 +117,8 @@ class RayConfig:
     generators: int = 1
     train_workers: int = 0
     train_failures: int = 3
+    memory_mb: int = 1000
+    part_workers: int = 0
     jobs: str = ""
     token_file: str = ""
 
@@ -120,6 +126,8 @@ class RayConfig:
         positive(self, "threads", "generators")
         choice(self, "device", DEVICES)
         require(self.train_workers >= 0, self, "train_workers", ">= 0")
+        require(self.memory_mb >= 0, self, "memory_mb", ">= 0")
+        require(self.part_workers >= 0, self, "part_workers", ">= 0")
         require(self.train_failures >= 0, self, "train_failures", ">= 0")
         require(self.cpus >= 0, self, "cpus", ">= 0")
         require(self.task_cpus >= 0, self, "task_cpus", ">= 0")

@@ -158,7 +158,7 @@ def main() -> None:
         federation = Federation.open(arguments.folder)
         # Ray gives its jobs the token in their environment.
         config = replace(federation.config.ray, jobs="", address="auto", token_file="")
-        if config.train_workers:
+        if config.train_workers or config.part_workers:
             connect(config)
         retrain_here(arguments.folder, arguments.release, arguments.commit, config)
     except Interrupted as error:

@@ -18,6 +18,8 @@ from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.flow import fit_flow
 from f2l_fed.local_training.selection import CandidateSet
+from f2l_fed.matrices.blocks import in_turn
+from server.cluster.record_parts import PartTasks
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.candidates import CandidateFactory
@@ -47,17 +49,22 @@ def _opened(root: Path, id: str, made_ns: int, device: str) -> CandidateFactory:
 
 @private_files()
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
-    """Retrains in this process; Ray Train fits the flow if the configuration says so."""
+    """Retrains in this process; Ray Train fits the flow if the configuration says so.
+
+    Parts of records that lie on a disk are other tasks, if it says so.
+    """
     torch.set_num_threads(config.threads)
     # Left by retrainings that were killed; it may hold latents of sites that are erased by now.
     shutil.rmtree(root / "training", ignore_errors=True)
+    each_part = PartTasks(config=config) if config.part_workers else in_turn
     if not config.train_workers:
-        device = device_of(config.device, "ray.device")
-        return retrain(root, id, commit, partial(fit_flow, device=device))
+        fit_here = partial(fit_flow, device=device_of(config.device, "ray.device"))
+        return retrain(root, id, commit, fit_here, each_part)
     # Ray Train takes two seconds to import.
     from server.cluster.flow_training import TrainedFlow
 
-    return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
+    fit_field = TrainedFlow(folder=root / "training" / id, config=config)
+    return retrain(root, id, commit, fit_field, each_part)
 
 
 @private_files()
