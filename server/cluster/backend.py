@@ -19,6 +19,7 @@ from torch import Tensor
 
 from f2l_fed.config import RayConfig
 from f2l_fed.local_training.selection import CandidateSet
+from server.cluster.gpu_share import gpu_share
 from server.cluster.jobs import retrain_as_job
 from server.cluster.tasks import candidates_here, objections_here, retrain_here, typed_errors
 from server.federation.folder import Federation
@@ -45,7 +46,9 @@ class RayBackend:
         if self.config.jobs:
             retrain_as_job(self.config, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
-        release: Release = self._run(retrain_here, id, commit)
+        # Ray Train's workers book the GPUs of the flow themselves.
+        gpus = 0.0 if self.config.train_workers else self._gpus
+        release: Release = self._run(retrain_here, id, commit, gpus=gpus)
         return release
 
     def candidates(
@@ -68,7 +71,10 @@ class RayBackend:
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
         # Tasks and not actors: they find processes that have imported everything in rounds before.
         task: Any = ray.remote(
-            num_cpus=self.config.task_cpus, max_retries=_RETRIES, num_returns="streaming"
+            num_cpus=self.config.task_cpus,
+            num_gpus=self._gpus,
+            max_retries=_RETRIES,
+            num_returns="streaming",
         )(candidates_here)
         streams: deque[Any] = deque()
         for chunk in chunks:
@@ -88,9 +94,14 @@ class RayBackend:
         found: tuple[str, ...] = self._run(objections_here, id)
         return found
 
-    def _run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+    @property
+    def _gpus(self) -> float:
+        return gpu_share(self.config.device, ray.cluster_resources())
+
+    def _run(self, job: Callable[..., Any], *arguments: Any, gpus: float = 0.0) -> Any:
         """Runs a job as one task; the folder is its first argument, the settings are its last."""
-        task: Any = ray.remote(num_cpus=self.config.task_cpus, max_retries=_RETRIES)(job)
+        cpus = self.config.task_cpus
+        task: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)(job)
         with typed_errors():
             return ray.get(task.remote(self.root, *arguments, self.config))
 

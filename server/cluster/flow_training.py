@@ -25,10 +25,12 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
+from f2l_fed.core.device import device_of
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
+from server.cluster.gpu_share import gpu_share
 from server.cluster.process_group import LoopbackConfig
 
 _CHECKPOINT = "training.pt"
@@ -85,7 +87,8 @@ class TrainedFlow:
         spread: Tensor,
         rng: torch.Generator,
     ) -> FlowFit:
-        cpus = self.config.task_cpus
+        cpus, gpus = self.config.task_cpus, gpu_share(self.config.device, ray.cluster_resources())
+        resources = {"CPU": cpus} if cpus else _ONE_BYTE
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -94,6 +97,7 @@ class TrainedFlow:
                 "config": config,
                 "group": group,
                 "threads": self.config.threads,
+                "device": self.config.device,
             },
             torch_config=TorchConfig(backend="gloo")
             if self.config.address
@@ -101,7 +105,8 @@ class TrainedFlow:
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
-                resources_per_worker={"CPU": cpus} if cpus else _ONE_BYTE,
+                resources_per_worker=resources | ({"GPU": gpus} if gpus else {}),
+                use_gpu=gpus > 0,
             ),
             run_config=RunConfig(
                 name="flow",
@@ -190,6 +195,7 @@ def _work(settings: dict[str, Any]) -> None:
             keep=_report,
             last=_last(),
         ),
+        device=device_of(settings["device"], "ray.device"),
     )
     if here.get_world_rank() == 0:
         course = torch.tensor(
@@ -207,8 +213,9 @@ def _alone(_: FilmNetwork) -> None:
 def _averaged(network: FilmNetwork) -> None:
     parameters = [p for p in network.parameters() if p.grad is not None]
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    device, flat = flat.device, flat.cpu()
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
+    flat = flat.to(device) / distributed.get_world_size()
     start = 0
     for parameter in parameters:
         size = parameter.numel()
@@ -231,5 +238,7 @@ def _last() -> dict[str, Any] | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / _CHECKPOINT, weights_only=True)
+        state: dict[str, Any] = torch.load(
+            Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True
+        )
     return state
