@@ -20,6 +20,7 @@ from torch import Tensor
 from f2l_fed.matrices.blocks import blocks, parts
 from f2l_fed.matrices.columns import Columns, as_columns
 from f2l_fed.matrices.gram import GramMatrix, eigenvectors, gram_matrix
+from f2l_fed.matrices.sketch import sketch
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.ridge_fit import RidgeFit, shrinkage, without_group
 from f2l_fed.prior.ridge_map import RidgeMap
@@ -34,6 +35,9 @@ _SCORED = 2048
 _EXACT, _OUTPUTS, _MIXED = 1024, 192, 64
 """Examples up to which strengths are compared by all outputs; principal outputs, and mixtures of
 the rest, by which they are where there are more."""
+
+_NARROW = 2**16
+"""Outputs up to which directions among them are small beside the examples."""
 
 
 def fit_ridge(
@@ -81,8 +85,7 @@ def fit_ridge(
     n, offset = x.shape[0], 1.0 if centre else 0.0
     of_x = gram_matrix(x, centre=centre, work=work)
     u, s, v = _thin_svd(x, of_x)
-    of_y = gram_matrix(y, centre=centre, work=work)
-    few = _as_far_apart(y, of_y)
+    few, y_mean = _as_far_apart(y, centre, work)
     seen = u.T @ few
     grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
     rows = _scored(n, group)
@@ -110,9 +113,9 @@ def fit_ridge(
     return RidgeFit(
         map=RidgeMap(
             x_mean=of_x.mean.float(),
-            y_mean=of_y.mean.float(),
+            y_mean=y_mean.float(),
             left=_left_factor(v, x, of_x.mean, u, s, left, work),
-            right=_right_factor(y, of_y.mean, mixture, work),
+            right=_right_factor(y, y_mean, mixture, work),
         ),
         strength=strength,
         group=group,
@@ -191,25 +194,20 @@ def _write_right(part: slice, y: Columns, mean: Tensor, mixture: Tensor, right: 
         right[:, some] = (mixture.T @ (y.block(columns=some).double() - mean[some])).float()
 
 
-def _as_far_apart(y: Columns, of_y: GramMatrix) -> Tensor:
-    """(n, q) less their mean, as few outputs with which errors are as large.
+def _as_far_apart(y: Columns, centre: bool, work: Workspace) -> tuple[Tensor, Tensor]:
+    """(n, q) less their mean, as few outputs with which errors are as large, and that mean.
 
     Gram matrices are all that errors depend on: n outputs have the same. Of many examples the
     principal outputs, and random mixtures of the rest, have it nearly.
     """
     n, q = y.shape
-    many = n > _EXACT and q > _OUTPUTS + _MIXED
-    if q <= n and not many:
-        return y.block().double() - of_y.mean
-    values, vectors = torch.linalg.eigh(of_y.matrix)
-    compact: Tensor = vectors * values.clamp(min=0).sqrt() if of_y.of_rows else vectors
-    if many:
-        rng, rest = torch.Generator().manual_seed(0), len(values) - _OUTPUTS
-        mixtures = torch.randn(rest, _MIXED, generator=rng, dtype=torch.float64) / _MIXED**0.5
-        compact = torch.cat([compact[:, rest:], compact[:, :rest] @ mixtures], dim=1)
-    if of_y.of_rows:
-        return compact
-    return torch.cat([(y.block(some).double() - of_y.mean) @ compact for some in blocks(q, n)])
+    if n > _EXACT and _OUTPUTS + _MIXED < q <= _NARROW:
+        return sketch(y, _OUTPUTS, _MIXED, centre=centre, work=work)
+    gram = gram_matrix(y, centre=centre, work=work)
+    if q <= n:
+        return y.block().double() - gram.mean, gram.mean
+    values, vectors = torch.linalg.eigh(gram.matrix)
+    return vectors * values.clamp(min=0).sqrt(), gram.mean
 
 
 def _principal_outputs(fitted: Tensor, few: Tensor, left_out: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from f2l_fed.matrices import blocks
 from f2l_fed.matrices.columns import Stored
 from f2l_fed.matrices.gram import gram_matrix
+from f2l_fed.matrices.sketch import sketch
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace, file_of, packed
 from f2l_fed.prior.ridge import fit_ridge
 from tests.support.small import rng
@@ -102,3 +103,19 @@ def test_the_gram_matrix_is_that_of_the_smaller_side(monkeypatch, n, p, centre):
     expected = centred @ centred.T if n <= p else centred.T @ centred
     torch.testing.assert_close(found.matrix, expected)
     torch.testing.assert_close(found.mean, mean)
+
+
+@pytest.mark.parametrize("centre", [True, False])
+def test_a_sketch_keeps_the_distances_of_rows(monkeypatch, centre):
+    draws = rng(2)
+    y = torch.randn(300, 12, generator=draws) @ torch.randn(12, 500, generator=draws)
+    y = y + 3 + 0.1 * torch.randn(300, 500, generator=draws)
+    monkeypatch.setattr(blocks, "_BLOCK", 300 * 7)
+    found, mean = sketch(Stored(y), 30, 20, centre=centre, work=IN_MEMORY)
+    whole = y.double() - (y.double().mean(0) if centre else 0)
+    torch.testing.assert_close(mean, y.double().mean(0) if centre else torch.zeros(500).double())
+    assert found.shape == (300, 50)
+    ratio = found.norm(dim=1) / whole.norm(dim=1)
+    assert 0.99 < float(ratio.min()) <= float(ratio.max()) < 1.01
+    apart = (found[:150] - found[150:]).norm(dim=1) / (whole[:150] - whole[150:]).norm(dim=1)
+    assert 0.99 < float(apart.min()) <= float(apart.max()) < 1.01
