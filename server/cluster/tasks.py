@@ -1,27 +1,23 @@
-"""The jobs of the compute backend, as functions of one process, and the errors of Ray tasks."""
+"""The jobs of the compute backend, as functions of one process."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.local_training.selection import CandidateSet
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.candidates import CandidateFactory
 from server.generator.gate import objections
 from server.generator.retrain import retrain
-from server.rounds.state import Interrupted
 
 
 def candidates_here(
@@ -62,30 +58,3 @@ def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
     torch.set_num_threads(config.threads)
     federation = Federation.open(root)
     return objections(federation, federation.releases.read(id))
-
-
-@contextmanager
-def typed_errors() -> Iterator[None]:
-    """Turns an error of a task or of its worker into a typed error."""
-    try:
-        yield
-    except RayTaskError as error:
-        if isinstance(error.cause, F2LError):
-            raise error.cause from None
-        if isinstance(error.cause, OSError):
-            raise error.cause from error
-        if isinstance(error.cause, RayError):
-            raise _lost_task(error.cause) from error
-        raise RoundError(
-            "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
-        ) from error
-    except RayError as error:
-        raise _lost_task(error) from error
-
-
-def _lost_task(error: RayError) -> Interrupted:
-    return Interrupted(
-        "the cluster lost a task",
-        got=type(error).__name__,
-        remedy="Go on with the round; what sites have sent is in the zoo.",
-    )

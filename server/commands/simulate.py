@@ -121,7 +121,7 @@ def simulate(
             )
             for remark in remarks:
                 say(f"remark: {remark}")
-            progress.stage("Ray and Flower start")
+            progress.stage("the processes of sites start")
             # Seconds of imports: invalid settings have been reported before.
             from server.simulation.run import run
 
