@@ -22,6 +22,10 @@ _ENVIRONMENT = {
 """Of it and the processes that are forked from it."""
 
 
+OF_SITES = ("clients.client_app", "server.simulation.runtime")
+"""Names of the modules that the processes of simulated sites need."""
+
+
 class WorkerForkServer:
     """The fork server as its parent sees it, started with the first request."""
 

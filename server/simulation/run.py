@@ -18,7 +18,7 @@ from f2l_fed.errors import RoundError
 from f2l_fed.events import Listener
 from server.cluster.baselines import evaluate_baselines
 from server.cluster.engine import Engine, running_engine
-from server.cluster.fork_server import FORK_SERVER
+from server.cluster.fork_server import FORK_SERVER, OF_SITES
 from server.cluster.held_out import evaluate_held_out
 from server.cluster.personalised import evaluate_personalised
 from server.federation.folder import Federation
@@ -28,7 +28,7 @@ from server.rounds.state import RoundState
 from server.server_app import run_rounds
 from server.simulation.changes import changing_rounds, node_names
 from server.simulation.facts import simulation_facts
-from server.simulation.runtime import SITES_MODULES, SITES_ROOT, with_sites
+from server.simulation.runtime import SITES_ROOT, with_sites
 from server.simulation.setup import Simulation, held_out_sites
 from server.simulation.training_sites import training_accuracy
 
@@ -68,7 +68,7 @@ def run(
         os.environ[SITES_ROOT] = str(sites.absolute())
         os.environ.setdefault(*_KEPT_MEMORY)
     else:
-        FORK_SERVER.start(*SITES_MODULES)
+        FORK_SERVER.start(*OF_SITES)
     with running_engine(federation.config.ray) as engine:
 
         def conduct(grid: Grid) -> None:

@@ -23,9 +23,6 @@ CLIENT_APP = "clients.client_app"
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable of the sites' processes: the folder of the sites' folders."""
 
-SITES_MODULES = (CLIENT_APP, "server.simulation.runtime")
-"""What the processes of sites need."""
-
 _PATIENCE_S = 5.0
 
 

@@ -43,6 +43,22 @@ def test_built_in_networks_have_their_published_size(name, classes, parameters):
     assert build_target(name, (1, 28, 28), classes).layout.size == parameters
 
 
+@pytest.mark.parametrize("name", ["cnn-xs", "cnn-s", "cnn-m"])
+def test_the_output_layer_fits_images_of_any_size_that_is_large_enough(name):
+    built = []
+    for side in range(1, 34):
+        try:
+            target = build_target(name, (2, side, side + 1), 3)
+        except TargetError as error:
+            assert "too small" in str(error)
+            assert not built
+            continue
+        x = torch.zeros(2, 2, side, side + 1)
+        assert target.logits(torch.zeros(target.layout.size), x).shape == (2, 3)
+        built.append(side)
+    assert built[-1] == 33
+
+
 def test_the_medium_network_has_about_eleven_thousand_parameters():
     assert 10_500 < build_target("cnn-m", (1, 28, 28), 10).layout.size < 11_500
 
