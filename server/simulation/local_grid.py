@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from f2l_fed.core.durable_files import write_without_waiting
 from server.cluster.worker_process import LostProcess, WorkerProcess
 
 _RUN = 1
@@ -165,6 +166,7 @@ def _reply(
     """The reply of a site and its context after it; runs in a process of the sites."""
     TaskIdentity.run_id, TaskIdentity.task_id = _RUN, 1
     TaskIdentity.node_id = message.metadata.dst_node_id
+    write_without_waiting()
     return app()(message, context), context
 
 

@@ -23,7 +23,7 @@ CLIENT_APP = "clients.client_app"
 SITES_ROOT = "F2L_SITES_ROOT"
 """Environment variable of the sites' processes: the folder of the sites' folders."""
 
-_PATIENCE_S = 5.0
+_PATIENCE_S, _LOOK_S = 5.0, 0.2
 
 
 def with_sites(
@@ -99,7 +99,9 @@ def _locally(
 ) -> None:
     try:
         threading.Thread(target=conduct, args=(grid,), daemon=True).start()
-        ended.wait()
+        # Python sees a signal that the system has given to another thread at the next step alone.
+        while not ended.wait(_LOOK_S):
+            pass
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         stop.set()
