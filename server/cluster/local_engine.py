@@ -10,6 +10,7 @@ from typing import Any
 
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import RoundError
+from server.cluster.fork_server import FORK_SERVER
 from server.cluster.worker_process import LostProcess, WorkerProcess
 from server.rounds.state import Interrupted
 
@@ -130,7 +131,7 @@ class LocalEngine:
 
 
 def started_locally(config: RayConfig) -> LocalEngine:
-    """The engine on this machine; it begins with its first job.
+    """The engine on this machine; what its processes need is imported from now on.
 
     Raises:
         ConfigError: If no token is known for the server of retrainings as jobs.
@@ -140,6 +141,7 @@ def started_locally(config: RayConfig) -> LocalEngine:
         from server.cluster.authentication import cluster_token
 
         cluster_token(config)
+    FORK_SERVER.start()
     return LocalEngine(config)
 
 
