@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any, Literal
 
 from server.cluster.fork_server import FORK_SERVER
@@ -23,10 +24,10 @@ class LostProcess(Exception):
 
 
 class WorkerProcess:
-    """A process that runs jobs one after another.
+    """A process that runs jobs one after another, with the environment and folder of this one.
 
     Args:
-        environment: Variables that it gets besides those of the fork server.
+        environment: Further variables.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -34,10 +35,10 @@ class WorkerProcess:
         life, self._life = Pipe(duplex=False)
         with channel, life:
             FORK_SERVER.fork(channel.fileno(), life.fileno())
-        if environment:
-            self.begin(_set_environment, dict(environment))
-            with suppress(LostProcess):
-                list(self.answers())
+        # The fork server may have begun with others.
+        self.begin(_settle, {**os.environ, **(environment or {})}, Path.cwd())
+        with suppress(LostProcess):
+            list(self.answers())
 
     def begin(self, job: Callable[..., Any], *arguments: Any) -> None:
         """Begins a job; that it is lost shows in its answers.
@@ -78,5 +79,7 @@ class WorkerProcess:
         self._channel.close()
 
 
-def _set_environment(variables: Mapping[str, str]) -> None:
-    os.environ.update(variables)
+def _settle(environment: Mapping[str, str], folder: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)

@@ -2,9 +2,9 @@
 
 `python -m tests.benchmarks.engines [--sites 10 50 200] [--json OUT.json]`
 
-Each is `f2l-admin simulate` with two rounds of digits and a cnn-xs, one after the other. ``until_round_1``
-is the time until all sites have been asked for their contexts, ``exchange`` that of the last
-round's tasks and answers. The releases of both are compared.
+Each is `f2l-admin simulate` with two rounds of digits and a cnn-xs, one after the other.
+``until_round_1`` is the time until all sites have been asked for their contexts, ``exchange`` that
+of the last round's tasks and answers. The releases of both are compared.
 """
 
 from __future__ import annotations
