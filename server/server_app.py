@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -51,6 +52,8 @@ def run_rounds(
             the SuperLink has bound to their keys.
     """
     federation = Federation.open(root)
+    # Steps between messages are small: of several threads each waits for the others' cores.
+    torch.set_num_threads(engine.config.threads)
     return Coordinator(
         federation=federation,
         messenger=Messenger(
