@@ -85,7 +85,7 @@ class RayConfig:
 
     Args:
         engine: "local" for processes that this one forks, "ray" for Ray; "auto" takes Ray where
-            ``address`` or ``train_workers`` asks for it.
+            ``address``, ``train_workers`` or ``part_workers`` asks for it.
         address: Address of a Ray cluster, ``host:port`` or "auto"; "" starts one inside this
             process.
         cpus: CPUs of the embedded Ray, or processes of this machine; 0 takes all.
@@ -95,6 +95,10 @@ class RayConfig:
             hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
             them in the retraining's own process, which is faster where a fit takes seconds.
+        memory_mb: Records of more megabytes lie in files of the federation's folder while they are
+            retrained on, and need next to no memory.
+        part_workers: Tasks at a time that work on parts of such records, on any node of the
+            cluster; 0 leaves all of it to the retraining's own process.
         train_failures: Largest number of times that lost processes of these are replaced.
         jobs: Address of Ray's job server, ``http://host:8265``, for retrainings as jobs of a
             remote cluster; "" runs them as tasks.
@@ -110,16 +114,19 @@ class RayConfig:
     generators: int = 1
     train_workers: int = 0
     train_failures: int = 3
+    memory_mb: int = 1000
+    part_workers: int = 0
     jobs: str = ""
     token_file: str = ""
 
     def __post_init__(self) -> None:
         require(self.engine in ("auto", "local", "ray"), self, "engine", '"auto", "local" or "ray"')
-        needs_ray = bool(self.address or self.train_workers)
-        told = '"ray" or "auto" where address or train_workers is set'
-        require(not (self.engine == "local" and needs_ray), self, "engine", told)
+        told = '"ray" or "auto" where address, train_workers or part_workers is set'
+        require(not (self.engine == "local" and self._asks_for_ray), self, "engine", told)
         positive(self, "threads", "generators")
         require(self.train_workers >= 0, self, "train_workers", ">= 0")
+        require(self.memory_mb >= 0, self, "memory_mb", ">= 0")
+        require(self.part_workers >= 0, self, "part_workers", ">= 0")
         require(self.train_failures >= 0, self, "train_failures", ">= 0")
         require(self.cpus >= 0, self, "cpus", ">= 0")
         require(self.task_cpus >= 0, self, "task_cpus", ">= 0")
@@ -133,8 +140,11 @@ class RayConfig:
     @property
     def on_ray(self) -> bool:
         """Whether the heavy work needs Ray."""
-        asked = self.engine == "auto" and bool(self.address or self.train_workers)
-        return asked or self.engine == "ray"
+        return self.engine == "ray" or (self.engine == "auto" and self._asks_for_ray)
+
+    @property
+    def _asks_for_ray(self) -> bool:
+        return bool(self.address or self.train_workers or self.part_workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

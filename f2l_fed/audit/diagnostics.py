@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
-
-_BLOCK = 1 << 14
+from f2l_fed.matrices.blocks import blocks
 
 
 def dispersion(generated: Tensor, real: Tensor) -> float:
@@ -134,11 +133,19 @@ def explained(weights: Tensor, expected: Tensor) -> float:
         1 is perfect, 0 is as good as the mean of the other rows, negative is worse.
     """
     _require_several(weights, "weights", 2)
-    error = (weights.double() - expected).square().sum()
+    return _explained(weights, expected, 0)
+
+
+def _explained(weights: Tensor, expected: Tensor, moved: int) -> float:
+    """The same where each row has the prediction of the row ``moved`` places before it."""
+    error = 0.0
+    for some in blocks(*weights.shape):
+        given = expected[:, some].roll(moved, dims=0)
+        error += float((weights[:, some].double() - given).square().sum())
     # The null is left-one-out as well: x - mean of the others = n / (n - 1) (x - mean).
     n = len(weights)
     null = (n / (n - 1)) ** 2 * _spread(weights) ** 2 * (n - 1)
-    return 1 - float(error / (null or 1e-30))
+    return 1 - error / (null or 1e-30)
 
 
 def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
@@ -153,7 +160,7 @@ def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
     """
     n = len(weights)
     right = explained(weights, held_out_expected)
-    wrong = explained(weights, held_out_expected.roll(1, dims=0))
+    wrong = _explained(weights, held_out_expected, 1)
     return right - wrong + 2 / n
 
 
@@ -217,15 +224,18 @@ def _require_several(rows: Tensor, name: str, minimum: int) -> None:
 
 def _spread(rows: Tensor) -> float:
     # Of the sample, not of a population: a handful of networks must not look collapsed.
-    centred = rows.double() - rows.double().mean(dim=0)
-    return sqrt(float(centred.square().sum()) / (len(rows) - 1))
+    total = 0.0
+    for some in blocks(*rows.shape):
+        block = rows[:, some].double()
+        total += float((block - block.mean(dim=0)).square().sum())
+    return sqrt(total / (len(rows) - 1))
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """(m, n) float64, by blocks of columns; good for finding the nearest, not for its distance."""
     squares = torch.zeros(len(a), len(b), dtype=torch.float64)
-    for start in range(0, a.shape[1], _BLOCK):
-        left, right = (rows[:, start : start + _BLOCK].double() for rows in (a, b))
+    for some in blocks(len(a) + len(b), a.shape[1]):
+        left, right = a[:, some].double(), b[:, some].double()
         centre = right.mean(dim=0)
         left, right = left - centre, right - centre
         squares += left.square().sum(1)[:, None] + right.square().sum(1) - 2 * left @ right.T

@@ -29,6 +29,7 @@ from f2l_fed.codec.config import ChunkVaeConfig
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.pca import PrincipalComponents, principal_components
 from f2l_fed.codec.tensor_names import with_prefix, without_prefix
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from f2l_fed.targets.target import Target
 
@@ -212,6 +213,7 @@ def fit_on_target(fit: FitOnBehaviour) -> FitCodec:
         *,
         common: int,
         rows: int,
+        work: Workspace = IN_MEMORY,  # noqa: ARG001 - a fit by gradients keeps its weights
     ) -> Codec:
         config = ChunkVaeConfig(common=common, rows=rows)
         return fit(weights, symmetry, Behaviour.of(target), config, rng)

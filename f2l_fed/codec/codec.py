@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.target import Target
 
@@ -50,7 +51,10 @@ class Codec(Protocol):
 
 
 class FitCodec(Protocol):
-    """Fits a codec with at most so many coordinates to (n, D) weights of a target."""
+    """Fits a codec with at most so many coordinates to (n, D) weights of a target.
+
+    What is as wide as the weights may lie in a workspace.
+    """
 
     def __call__(
         self,
@@ -61,6 +65,7 @@ class FitCodec(Protocol):
         *,
         common: int,
         rows: int,
+        work: Workspace = IN_MEMORY,
     ) -> Codec: ...
 
 

@@ -6,14 +6,15 @@ of one output row serve all K of them. Those of the common part are kept as weig
 of a network's own, so that decoding is one product which writes every weight where it belongs.
 
 The smaller of the two Gram matrices is decomposed. Weights are read a block of columns at a time,
-twice, and only a block is ever held in float64: beside the weights and the basis itself a fit
-needs memory for one block.
+twice, and only a block is ever held in float64: beside the weights and the basis itself, either of
+which may lie on a disk, a fit needs memory for one block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -23,14 +24,15 @@ from torch.nn import functional
 from f2l_fed.codec.codec import Codec, CodecKind
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.tensor_names import with_prefix, without_prefix
+from f2l_fed.matrices.blocks import blocks, parts
+from f2l_fed.matrices.columns import Columns, Stored
+from f2l_fed.matrices.gram import gram_matrix
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
+from f2l_fed.symmetry.common_part import CommonPart, PlacedCommonPart, rows_of
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from f2l_fed.targets.target import Target
 
-_WIDEST = 32_768
-"""Columns in a block."""
-
-_BLOCK = 2**25
-"""Numbers in a block, so that thousands of records make it narrower and not larger."""
+_Place = Callable[[Tensor, slice, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,12 @@ class PrincipalComponents:
 
     def encode(self, x: Tensor) -> Tensor:
         """(…, p) to (…, k), unit variance over the fitted examples."""
-        found = (x - self.mean) @ self.basis.T
+        found = sum(
+            (x[..., some] - self.mean[some]) @ self.basis[:, some].T
+            for some in blocks(prod(x.shape[:-1]), x.shape[-1])
+        )
+        if not isinstance(found, Tensor):
+            found = x.new_zeros(*x.shape[:-1], len(self.basis))
         return functional.pad(found, (0, len(self.scale) - len(self.basis))) / self.scale
 
     def decode(self, z: Tensor) -> Tensor:
@@ -149,96 +156,71 @@ class PcaCodec:
 
 
 def fit_pca(
-    weights: Tensor | Sequence[Tensor], symmetry: OutputSymmetry, *, common: int, rows: int
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    *,
+    common: int,
+    rows: int,
+    work: Workspace = IN_MEMORY,
 ) -> PcaCodec:
     """Fits a codec.
 
     Args:
-        weights: (n, D) float32, n >= 2; or blocks of its rows in order, each of which may be
-            mapped from a file that is larger than the memory.
+        weights: (n, D) float32, n >= 2.
         symmetry: Coordinates to work in.
         common: Largest number of components of the common part.
         rows: Largest number of components of an output row.
+        work: Where the basis lies, and who works on parts of the weights.
     """
-    blocks = [weights] if isinstance(weights, Tensor) else list(weights)
-
-    def read(index: Tensor) -> Tensor:
-        return torch.cat([block[:, index] for block in blocks])
-
-    head = OutputSymmetry(
-        symmetry.hidden[:0],
-        torch.arange(symmetry.output.numel()).view_as(symmetry.output),
-        symmetry.output.numel(),
-    ).split(read(symmetry.output.flatten()))
-    inner = len(symmetry.hidden)
-
-    def common_columns(start: int, stop: int) -> Tensor:
-        hidden = read(symmetry.hidden[start:stop])
-        mean_rows = head.common[:, max(0, start - inner) : max(0, stop - inner)]
-        return torch.cat([hidden, mean_rows], 1)
-
-    n = sum(map(len, blocks))
-    shared = _components(common_columns, n, inner + head.common.shape[1], common, centre=True)
+    of, place = Stored(weights), PlacedCommonPart(symmetry)
+    deviations = rows_of(of, symmetry).flatten(0, 1)
     return PcaCodec(
         symmetry=symmetry,
-        common=replace(
-            shared,
-            mean=_joined(symmetry, shared.mean[None])[0],
-            basis=_joined(symmetry, shared.basis),
-        ),
-        rows=principal_components(head.rows.flatten(0, 1), rows, centre=False),
-    )
-
-
-def _joined(symmetry: OutputSymmetry, common: Tensor) -> Tensor:
-    return symmetry.join(
-        IsotypicParts(common, common.new_zeros(len(common), *symmetry.output.shape))
+        common=_components(CommonPart(of, symmetry), common, True, symmetry.size, place, work),
+        rows=principal_components(deviations, rows, centre=False),
     )
 
 
 def principal_components(x: Tensor, count: int, *, centre: bool) -> PrincipalComponents:
     """Principal components of (n, p) float32, at most ``count``; without ``centre``, about zero."""
-    n, p = x.shape
-    return _components(lambda start, stop: x[:, start:stop], n, p, count, centre=centre)
+    return _components(Stored(x), count, centre, x.shape[1], _in_place, IN_MEMORY)
 
 
 def _components(
-    columns: Callable[[int, int], Tensor], n: int, p: int, count: int, *, centre: bool
+    x: Columns, count: int, centre: bool, width: int, place: _Place, work: Workspace
 ) -> PrincipalComponents:
-    mean = torch.zeros(p)
+    """The components as rows of so many columns, in which ``place`` writes those of x."""
+    n, p = x.shape
+    mean = torch.zeros(1, width)
     if not n or not p:
-        return PrincipalComponents(mean=mean, basis=torch.zeros(0, p), scale=torch.zeros(0))
-    width = max(1, min(_WIDEST, _BLOCK // n))
-    blocks = [slice(start, min(start + width, p)) for start in range(0, p, width)]
-    gram = torch.zeros(min(n, p), min(n, p), dtype=torch.float64)
-    if n <= p:
-        for block in blocks:
-            x = columns(block.start, block.stop)
-            if centre:
-                mean[block] = x.mean(0)
-            centred = (x - mean[block]).double()
-            gram += centred @ centred.T
-    else:
-        x = columns(0, p)
-        if centre:
-            mean = x.mean(0)
-        for rows in x.split(max(_WIDEST, _BLOCK // p)):
-            centred = (rows - mean).double()
-            gram += centred.T @ centred
-    values, vectors = torch.linalg.eigh(gram)
+        return PrincipalComponents(mean=mean[0], basis=torch.zeros(0, width), scale=torch.zeros(0))
+    gram = gram_matrix(x, centre=centre, work=work)
+    values, vectors = torch.linalg.eigh(gram.matrix)
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
     kept = values > values[:1].clamp(min=1e-30) * 1e-9
     values, vectors = values[kept], vectors[:, kept]
-    if n <= p:
+    basis, means = work.empty(len(values), width), gram.mean.float()
+    place(mean, slice(0, p), means[None])
+    if gram.of_rows:
         mix = (vectors / values.sqrt()).float()
-        basis = torch.empty(len(values), p)
-        for block in blocks:
-            basis[:, block] = ((columns(block.start, block.stop) - mean[block]).T @ mix).T
+        for _ in work.each(_write_basis, parts(n, p), x, means, mix, basis, place):
+            pass
     else:
-        basis = vectors.T.float().contiguous()
+        place(basis, slice(0, p), vectors.T.float())
     return PrincipalComponents(
-        mean=mean, basis=basis, scale=(values / n).sqrt().float().contiguous()
+        mean=mean[0], basis=basis, scale=(values / n).sqrt().float().contiguous()
     )
+
+
+def _write_basis(
+    part: slice, x: Columns, mean: Tensor, mix: Tensor, basis: Tensor, place: _Place
+) -> None:
+    for some in blocks(len(mix), part):
+        place(basis, some, ((x.block(columns=some) - mean[some]).T @ mix).T)
+
+
+def _in_place(into: Tensor, columns: slice, values: Tensor) -> None:
+    into[:, columns] = values
 
 
 def _fit(
@@ -249,8 +231,9 @@ def _fit(
     *,
     common: int,
     rows: int,
+    work: Workspace = IN_MEMORY,
 ) -> Codec:
-    return fit_pca(weights, symmetry, common=common, rows=rows)
+    return fit_pca(weights, symmetry, common=common, rows=rows, work=work)
 
 
 PCA = CodecKind(fit=_fit, from_tensors=PcaCodec.from_tensors)

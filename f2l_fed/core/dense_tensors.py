@@ -66,10 +66,18 @@ def require_finite_rows(rows: int, anchor: Tensor, **tensors: Tensor) -> None:
         if tensor.dim() != 3 or tensor.shape != shape or len(tensor) < rows:
             wanted = f"(n, E, D) with n >= {rows}, the same for all"
             raise _unusable(name, wanted, tuple(tensor.shape))
-        if not bool(tensor.isfinite().all()):
+        if not all_finite(tensor):
             raise _unusable(name, "finite numbers", "some that are not")
     if anchor.shape != (shape or ())[2:] or not bool(anchor.isfinite().all()):
         raise _unusable("anchor", f"finite, {tuple((shape or ())[2:])}", tuple(anchor.shape))
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor are finite, without a copy of them."""
+    if not tensor.numel():
+        return True
+    least, most = tensor.aminmax()
+    return bool(least.isfinite() & most.isfinite())
 
 
 def require_labels(labels: Tensor, count: int, classes: int = 0) -> None:

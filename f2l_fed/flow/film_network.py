@@ -11,6 +11,7 @@ Reference:
 from __future__ import annotations
 
 import math
+import warnings
 from typing import cast
 
 import torch
@@ -62,14 +63,14 @@ class FilmNetwork(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(2 * len(_FREQUENCIES) + 1, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.context = nn.Linear(shape.common, width, bias=False)
-        self.common_in = nn.Linear(2 * shape.common + rows, width)
+        self.context = _linear(shape.common, width, bias=False)
+        self.common_in = _linear(2 * shape.common + rows, width)
         self.common_blocks = nn.ModuleList(FilmBlock(width, width) for _ in range(depth))
-        self.common_out = _zero(nn.Linear(width, shape.common))
+        self.common_out = _zero(_linear(width, shape.common))
         if rows:
-            self.row_in = nn.Linear(2 * shape.width, rows)
+            self.row_in = _linear(2 * shape.width, rows)
             self.row_blocks = nn.ModuleList(FilmBlock(rows, width) for _ in range(depth))
-            self.row_out = _zero(nn.Linear(rows, shape.width))
+            self.row_out = _zero(_linear(rows, shape.width))
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor, known: Tensor) -> Tensor:
         """Evaluates the network.
@@ -144,6 +145,13 @@ def _waves(t: Tensor, known: Tensor) -> Tensor:
     t, known = torch.broadcast_tensors(t, known)
     angles = t[:, None] * _FREQUENCIES
     return torch.cat([angles.sin(), angles.cos(), known[:, None]], dim=1)
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """A layer, also of latents in which there is nothing, as of networks that are all equal."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Initializing zero-element")
+        return nn.Linear(inputs, outputs, bias=bias)
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

@@ -13,7 +13,7 @@ from f2l_fed.aggregate.registry import aggregate
 from f2l_fed.codec.codec import Codec
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.registry import CODECS
-from f2l_fed.codec.round_trip import agreement, unseen_copies
+from f2l_fed.codec.round_trip import RoundTrip, round_trip
 from f2l_fed.core.dense_tensors import require_finite_rows
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.flow_matching import FlowFit, fit_flow
@@ -21,7 +21,9 @@ from f2l_fed.flow.sources.noise import pooled_rms
 from f2l_fed.flow.sources.registry import SOURCES
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Fleet, Generator
-from f2l_fed.prior.families import Families, find_families
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
+from f2l_fed.prior.families import Families, find_families, taken
 from f2l_fed.prior.linear_prior import Expectation, PriorFit, fit_prior, refine_prior, with_gate
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.synthetic_inputs import synthetic_inputs
@@ -30,25 +32,14 @@ from f2l_fed.targets.target import Target
 _COMPARED = 32
 """Networks that are compared with their copies."""
 
+_DRAWN = 64
+"""Networks that are drawn, of which the audit takes the spread."""
+
 _IMAGINED = 4
 """Sites that a fit without any is made on, enough for every part of it."""
 
 _INPUTS = 256
 """Synthetic inputs on which they are compared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundTrip:
-    """Fidelity of decode(encode(.)) for networks that the codec has not seen.
-
-    Args:
-        variance: Share of their variance around the seen ones' mean.
-        agreement: Share of inputs, made without data, on which a network and its copy predict the
-            same class.
-    """
-
-    variance: float
-    agreement: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +50,7 @@ class GeneratorFit:
         generator: The generator.
         held_out: (n, E, D) float32, prediction for each record without those of its site; of a
             mixed fleet, in the family of its network.
-        drawn: (n, D) float32, one network drawn around the first of each site.
+        drawn: (m, D) float32, networks drawn around the first of each site, or of some of many.
         round_trip: Fidelity of a codec for networks that it never saw.
         flow: The velocity field with the course of its fit; of a mixed fleet's largest family.
         families: The families of a mixed fleet; else None.
@@ -142,6 +133,7 @@ def fit_generator(
     before: Expectation | None = None,
     prior: PriorFit | None = None,
     fit_field: FitField = fit_flow,
+    work: Workspace = IN_MEMORY,
 ) -> GeneratorFit:
     """Fits prior, codec and flow on the records of all sites, or on those of each family.
 
@@ -157,45 +149,54 @@ def fit_generator(
         prior: The prior without a gate on these records, where it is known already, or of another
             kind: that around a shared network.
         fit_field: `f2l_fed.flow.fit_flow`, or the same elsewhere.
+        work: Where what is as large as the records lies, and who works on parts of them.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
     if before is not None:
-        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior)
+        prior = refine_prior(before.prior, contexts, before.expected, weights, config.prior, work)
     else:
-        prior = prior or fit_prior(contexts, weights, symmetry, anchor)
+        prior = prior or fit_prior(contexts, weights, symmetry, anchor, work=work)
         if config.prior.gate and symmetry.rows_alone:
             prior = with_gate(prior, contexts, weights)
 
     def fit_around(fit: PriorFit, some: Tensor) -> GeneratorFit:
-        return _fit_around(fit, some, target, config, rng, fit_field)
+        return _fit_around(fit, some, target, config, rng, fit_field, work)
 
     most = 1 if symmetry.rows_alone else config.prior.families
-    found = find_families(contexts, weights, symmetry, anchor, prior, most=most)
-    return fit_around(prior, weights) if found is None else _fit_fleet(found, weights, fit_around)
+    found = find_families(contexts, weights, symmetry, anchor, prior, most=most, work=work)
+    return (
+        fit_around(prior, weights)
+        if found is None
+        else _fit_fleet(found, weights, fit_around, work)
+    )
 
 
 def _fit_fleet(
-    found: Families, weights: Tensor, fit_around: Callable[[PriorFit, Tensor], GeneratorFit]
+    found: Families,
+    weights: Tensor,
+    fit_around: Callable[[PriorFit, Tensor], GeneratorFit],
+    work: Workspace,
 ) -> GeneratorFit:
     """A generator for each family, as one."""
-    rows = [found.labels == family for family in range(len(found.priors))]
-    fits = [fit_around(fit, weights[own]) for fit, own in zip(found.priors, rows, strict=True)]
-    held_out, drawn = torch.empty_like(weights), torch.empty_like(weights[:, 0])
-    for fit, own in zip(fits, rows, strict=True):
-        held_out[own], drawn[own] = fit.held_out, fit.drawn
+    held_out = work.empty(*weights.shape)
+    fits, of = [], [(found.labels == one).nonzero()[:, 0] for one in range(len(found.priors))]
+    for prior, rows in zip(found.priors, of, strict=True):
+        own = taken(weights, rows, work)
+        fits.append(fit_around(prior, own))
+        for place, row in enumerate(rows.tolist()):
+            held_out[row] = fits[-1].held_out[place]
+        work.free(own)
     # A field that is no better than a normal stands for one, so those of all may be used.
     config = max((fit.generator.config for fit in fits), key=lambda one: one.sample.evaluations)
     first, *others = (replace(fit.generator, config=config) for fit in fits)
-    kept = [
-        (fit.round_trip, float(own.float().mean())) for fit, own in zip(fits, rows, strict=True)
-    ]
+    kept = [(fit.round_trip, len(rows) / len(weights)) for fit, rows in zip(fits, of, strict=True)]
     return GeneratorFit(
         generator=replace(first, fleet=Fleet(shares=found.shares, others=tuple(others))),
         held_out=held_out,
-        drawn=drawn,
+        drawn=torch.cat([fit.drawn for fit in fits]),
         round_trip=RoundTrip(
             variance=sum(share * trip.variance for trip, share in kept),
             agreement=sum(share * trip.agreement for trip, share in kept),
@@ -212,14 +213,17 @@ def _fit_around(
     config: GeneratorConfig,
     rng: torch.Generator,
     fit_field: FitField,
+    work: Workspace,
 ) -> GeneratorFit:
     """Codec and flow of the (n, E, D) networks that a prior was fitted on."""
     symmetry, episodes = prior.prior.symmetry, weights.shape[1]
     weights, expected = weights.flatten(0, 1), prior.held_out.flatten(0, 1)
 
     def fit_codec(some: Tensor) -> Codec:
-        size = {"common": config.codec.common, "rows": config.codec.rows}
-        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, **size)
+        common, rows = config.codec.common, config.codec.rows
+        return CODECS[config.codec.kind].fit(
+            some, symmetry, target, rng, common=common, rows=rows, work=work
+        )
 
     codec = fit_codec(weights)
     targets, centres = codec.encode(weights), codec.encode(expected)
@@ -242,13 +246,33 @@ def _fit_around(
         ),
         config=config,
     )
+    drawn = _drawn(generator, expected, episodes, rng, work)
+    inputs = synthetic_inputs(target.input_shape, _INPUTS, rng)
     return GeneratorFit(
         generator=generator,
         held_out=prior.held_out,
-        drawn=generator.sample(expected[::episodes], rng),
-        round_trip=_round_trip(target, fit_codec, weights, episodes, rng),
+        drawn=drawn,
+        round_trip=round_trip(
+            target, fit_codec, weights, inputs, group=episodes, compared=_COMPARED
+        ),
         flow=flow,
     )
+
+
+def _drawn(
+    generator: Generator, expected: Tensor, episodes: int, rng: torch.Generator, work: Workspace
+) -> Tensor:
+    """Networks around the first of each site's (n * E, D) expected ones, or around some of many.
+
+    Few of them are made at a time.
+    """
+    sites = len(expected) // episodes
+    chosen = torch.linspace(0, sites - 1, min(sites, _DRAWN)).long() * episodes
+    noise, drawn = generator.noise(len(chosen), rng), work.empty(len(chosen), expected.shape[1])
+    for some in blocks(expected.shape[1], len(chosen)):
+        with torch.no_grad():
+            drawn[some] = generator.carry(expected[chosen[some]], noise[some])
+    return drawn
 
 
 def fit_without_records(
@@ -268,22 +292,3 @@ def fit_without_records(
     fit = fit_generator(contexts, anchor + contexts, target, symmetry, still, rng, anchor=anchor)
     generator = replace(fit.generator, mean=anchor.clone(), config=config)
     return replace(fit, generator=generator, held_out=fit.held_out[:0], drawn=fit.drawn[:0])
-
-
-def _round_trip(
-    target: Target,
-    fit_codec: Callable[[Tensor], Codec],
-    weights: Tensor,
-    episodes: int,
-    rng: torch.Generator,
-) -> RoundTrip:
-    unseen, copies = unseen_copies(fit_codec, weights, group=episodes)
-    seen = weights[: len(weights) - len(unseen)]
-    lost = (copies - unseen).square().sum()
-    few = slice(0, episodes * _COMPARED, episodes)
-    return RoundTrip(
-        variance=1 - float(lost / (unseen - seen.mean(0)).square().sum().clamp(min=1e-30)),
-        agreement=agreement(
-            target, unseen[few], copies[few], synthetic_inputs(target.input_shape, _INPUTS, rng)
-        ),
-    )

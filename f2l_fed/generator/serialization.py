@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from f2l_fed.errors import ConfigError, ReleaseError
 from f2l_fed.flow import VelocityField
 from f2l_fed.generator.config import GeneratorConfig
 from f2l_fed.generator.generator import Bodies, Fleet, Generator
+from f2l_fed.matrices.workspace import MATRIX, file_of
 from f2l_fed.prior.families import FamilyShares
 from f2l_fed.prior.likeness import LikenessGate
 from f2l_fed.prior.linear_prior import Prior
@@ -182,8 +184,16 @@ def _member(config: GeneratorConfig, tensors: dict[str, Tensor]) -> Generator:
 
 
 def save_matrix(rows: Tensor, path: Path) -> None:
-    """Writes one (n, D) float32 matrix."""
-    save_file({"w": rows.contiguous()}, path)
+    """Writes one (n, D) float32 matrix; one that lies in a file of its own gets a second name."""
+    own = file_of(rows)
+    if own is None:
+        save_file({MATRIX: rows.contiguous()}, path)
+        return
+    try:
+        path.hardlink_to(own)
+    except OSError:
+        # Of another file system.
+        shutil.copyfile(own, path)
 
 
 def load_matrix(path: Path) -> Tensor:
@@ -194,7 +204,7 @@ def load_matrix(path: Path) -> Tensor:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            matrix: Tensor = file.get_tensor("w")
+            matrix: Tensor = file.get_tensor(MATRIX)
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged_matrix(path, got=str(error)) from error
     if matrix.dim() != 2:

@@ -160,8 +160,8 @@ def fit_unconditional(
     symmetry = OutputSymmetry.of(target, enabled=False)
 
     def fit_codec(some: Tensor) -> Codec:
-        size = {"common": config.codec.common, "rows": config.codec.rows}
-        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, **size)
+        common, rows = config.codec.common, config.codec.rows
+        return CODECS[config.codec.kind].fit(some, symmetry, target, rng, common=common, rows=rows)
 
     canonical = None if config.canonical == "never" else _towards_mean(weights, target)
     gain = None

@@ -2,62 +2,37 @@
 
 Networks of different basins, or of unlike kinds of sites, have no mean worth anything, and one
 linear map for all of them goes half-way between them. A family is a cluster of networks by what no
-permutation of the outputs changes. How many there are is decided by the integrated completed
-likelihood of records that the priors have not seen: the likelihood of a site's family, given its
-context, times that of its network, given its family and context. A division that is none costs
-more by the first factor, and by the records that its smaller families lack, than it gains.
-One that holds of networks, but of which contexts say nothing, neither the family nor what differs
-within it, serves no new site: the guess of a family would be worse than the mean of all.
-
-Reference:
-    Biernacki, Celeux, Govaert: Assessing a mixture model for clustering with the integrated
-    completed likelihood. IEEE Transactions on Pattern Analysis and Machine Intelligence 22, 2000.
+permutation of the outputs changes; `f2l_fed.prior.family_search` decides how many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
+from f2l_fed.prior.compact_records import compact_records
+from f2l_fed.prior.family_search import (
+    FEWEST_SITES,
+    by_size,
+    groups_of,
+    membership_of,
+    search,
+    shares_of,
+)
 from f2l_fed.prior.linear_prior import PriorFit, fit_prior
-from f2l_fed.prior.ridge import RidgeFit, fit_ridge
 from f2l_fed.prior.ridge_map import RidgeMap
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 
-_FEWEST_SITES = 8
-"""Sites of a family; fewer are no ground for a prior."""
-
 _MOST_SITES = 1024
-"""Sites among which families are looked for; where there are more, some at random."""
+"""Sites, or records of large networks, among which families are looked for."""
 
-_DIRECTIONS = 32
-"""Most principal directions of the networks in which their likelihood is taken."""
-
-_LEAST_GAIN = 3.0
-"""Logarithm of the factor by which the records of a divided family's sites become likelier.
-
-Sites of one basin with two kinds of images gain up to 2.4, and are predicted no better for it: one
-prior tells these apart by their contexts. Basins gain 5 and more.
-"""
-
-_LEAST_TOLD = 0.1
-"""Logarithm of the factor by which contexts make the records of a division likelier.
-
-Contexts of noise give up to 0.02, those of basins that they don't tell apart 1.9.
-"""
-
-_MOST_IN_VAIN = 3
-"""Divisions in a row without a gain, after which no further one is tried."""
-
-_LEAST_SHARE = 1e-3
-"""Of a family that a context speaks against."""
+_OF_MEAN = 64
+"""Sites of a family that its mean is taken of, where others are joined to it by their distance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +49,7 @@ class FamilyShares:
 
     def __call__(self, contexts: Tensor) -> Tensor:
         """(n, D) probe updates to (n, m) float32, positive with sum 1."""
-        return _shares(self.map(self.symmetry.split(contexts).common))
+        return shares_of(self.map(self.symmetry.split(contexts).common))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +79,7 @@ def find_families(
     one: PriorFit,
     *,
     most: int,
+    work: Workspace = IN_MEMORY,
 ) -> Families | None:
     """The families of some sites' networks; None where one prior predicts them no worse.
 
@@ -116,98 +92,97 @@ def find_families(
         anchor: (D,) float32, where the probes start.
         one: The prior fitted on all of them.
         most: Largest number of families.
+        work: Where the priors of families lie, and who works on parts of the records.
     """
-    if most < 2 or len(weights) < 2 * _FEWEST_SITES:
+    if most < 2 or len(weights) < 2 * FEWEST_SITES:
         return None
-    if len(weights) > _MOST_SITES:
-        return _found_in_sample(contexts, weights, symmetry, anchor, most)
-    directions = _principal_directions(symmetry.split(weights.mean(1)).common)
-
-    def likelihood(of: Tensor, expected: Tensor) -> Tensor:
-        missed = symmetry.split((of - expected).flatten(0, 1)).common @ directions
-        return _log_likelihood(missed.view(*of.shape[:2], -1))
-
-    found, best = None, likelihood(weights, one.held_out)
-    before, in_vain = torch.zeros(len(weights), dtype=torch.int64), 0
-    for labels in _divisions(symmetry.split(weights.mean(1)).common, most):
-        groups = _groups(labels)
-        if len(groups[-1]) < _FEWEST_SITES or in_vain == _MOST_IN_VAIN:
-            continue
-        membership = _membership(contexts, labels, symmetry)
-        shares = _shares(membership.held_out).view(*contexts.shape[:2], -1)
-        score = shares[torch.arange(len(labels)), :, labels].double().log().mean(1)
-        untold = ((labels.bincount()[labels] - 1).double() / (len(labels) - 1)).log()
-        priors = []
-        for rows in groups:
-            own = weights[rows]
-            priors.append(fit_prior(contexts[rows], own, symmetry, anchor))
-            score[rows] += likelihood(own, priors[-1].held_out)
-            untold[rows] += likelihood(own, _means_of_others(own))
-        gained = _exceeds((score - best)[_divided(before, labels)], _LEAST_GAIN)
-        in_vain += 1
-        if gained and _exceeds(score - untold, _LEAST_TOLD):
-            found = _families(contexts, labels, membership, priors, symmetry)
-            best, before, in_vain = score, labels, 0
-    return found
-
-
-def _found_in_sample(
-    contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry, anchor: Tensor, most: int
-) -> Families | None:
-    """The families found among some of the sites; the others belong to the nearest mean."""
-    shuffled = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))
-    some = shuffled[:_MOST_SITES].sort().values
-    one = fit_prior(contexts[some], weights[some], symmetry, anchor)
-    found = find_families(contexts[some], weights[some], symmetry, anchor, one, most=most)
-    if found is None:
+    if len(weights) > _most_sites(contexts):
+        labels = _found_in_sample(contexts, weights, symmetry, anchor, most, work)
+    else:
+        labels = search(compact_records(contexts, weights, symmetry, one, work), most)
+    if labels is None:
         return None
-    rows = symmetry.split(weights.mean(1)).common
-    means = torch.stack([rows[some[own]].mean(0) for own in _groups(found.labels)])
-    labels = _by_size(torch.cdist(rows, means).argmin(1))
-    priors = [fit_prior(contexts[own], weights[own], symmetry, anchor) for own in _groups(labels)]
-    membership = _membership(contexts, labels, symmetry)
-    return _families(contexts, labels, membership, priors, symmetry)
-
-
-def _families(
-    contexts: Tensor,
-    labels: Tensor,
-    membership: RidgeFit,
-    priors: list[PriorFit],
-    symmetry: OutputSymmetry,
-) -> Families:
+    groups = groups_of(labels)
+    priors = [_prior_of(rows, contexts, weights, symmetry, anchor, work) for rows in groups]
+    membership, left_out = membership_of(contexts, labels, symmetry)
     return Families(
         labels=labels,
-        shares=FamilyShares(symmetry=symmetry, map=membership.map),
+        shares=FamilyShares(symmetry=symmetry, map=membership),
         priors=tuple(priors),
-        held_out=_as_new(contexts, _groups(labels), priors, _likeliest(membership, labels)),
+        held_out=_as_new(contexts, groups, priors, _likeliest(left_out, labels), work),
     )
 
 
-def _groups(labels: Tensor) -> list[Tensor]:
-    """The sites of each family."""
-    return [(labels == family).nonzero()[:, 0] for family in range(int(labels.max()) + 1)]
+def _most_sites(contexts: Tensor) -> int:
+    """Sites among which families are looked for; where there are more, some at random.
+
+    Where networks are larger than records are many, the records count.
+    """
+    sites, episodes, size = contexts.shape
+    wide = size > 2 * min(sites, _MOST_SITES) * episodes
+    return _MOST_SITES // episodes if wide else _MOST_SITES
 
 
-def _by_size(labels: Tensor) -> Tensor:
-    """The same labels, numbered by falling size."""
-    order = labels.bincount().argsort(descending=True, stable=True)
-    return order.argsort()[labels]
+def _prior_of(
+    rows: Tensor,
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    anchor: Tensor,
+    work: Workspace,
+) -> PriorFit:
+    """The prior fitted on some of the sites."""
+    given, networks = (taken(some, rows, work) for some in (contexts, weights))
+    fit = fit_prior(given, networks, symmetry, anchor, work=work)
+    for one in (given, networks):
+        work.free(one)
+    return fit
 
 
-def _exceeds(values: Tensor, least: float) -> bool:
-    """Whether the mean of (n,) values is above a limit and two standard errors."""
-    error: float = float(values.std()) / len(values) ** 0.5
-    return float(values.mean()) > max(least, 2 * error)
+def _found_in_sample(
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    anchor: Tensor,
+    most: int,
+    work: Workspace,
+) -> Tensor | None:
+    """The families found among some of the sites; the others belong to the nearest mean."""
+    shuffled = torch.randperm(len(weights), generator=torch.Generator().manual_seed(0))
+    some = shuffled[: _most_sites(contexts)].sort().values
+    given, networks = (taken(one, some, work) for one in (contexts, weights))
+    fit = fit_prior(given, networks, symmetry, anchor, work=work)
+    labels = search(compact_records(given, networks, symmetry, fit, work), most)
+    for one in (given, networks, fit.held_out):
+        work.free(one)
+    if labels is None:
+        return None
+    groups = [some[own] for own in groups_of(labels)]
+    means = symmetry.split(torch.stack([_mean(weights, own[:_OF_MEAN]) for own in groups])).common
+    near = torch.empty(len(weights), dtype=torch.int64)
+    for rows in blocks(weights[0].numel(), len(weights)):
+        common = symmetry.split(weights[rows].mean(1)).common
+        near[rows] = torch.cdist(common, means).argmin(1)
+    return by_size(near)
 
 
-def _means_of_others(rows: Tensor) -> Tensor:
-    """(n, 1, D), for each site of (n, E, D) rows the mean of all others."""
-    means = rows.mean(1, keepdim=True)
-    return (means.sum(0) - means) / (len(rows) - 1)
+def _mean(weights: Tensor, rows: Tensor) -> Tensor:
+    """(D,), the mean network of some sites."""
+    total = torch.zeros(weights.shape[2])
+    for row in rows.tolist():
+        total += weights[row].mean(0)
+    return total / len(rows)
 
 
-def _likeliest(membership: RidgeFit, labels: Tensor) -> Tensor:
+def taken(some: Tensor, rows: Tensor, work: Workspace) -> Tensor:
+    """(m, E, D), the records of some sites."""
+    taken = work.empty(len(rows), *some.shape[1:])
+    for place, row in enumerate(rows.tolist()):
+        taken[place] = some[row]
+    return taken
+
+
+def _likeliest(left_out: Tensor, labels: Tensor) -> Tensor:
     """(n, E) int64, the likeliest family of each record without those of its site.
 
     The families keep their sizes: without one of its sites the own family is a little rarer than
@@ -215,66 +190,26 @@ def _likeliest(membership: RidgeFit, labels: Tensor) -> Tensor:
     """
     hot = functional.one_hot(labels).float()
     rarer = (hot - hot.mean(0)) / (len(hot) - 1)
-    return (membership.held_out.view(len(hot), -1, hot.shape[1]) + rarer[:, None]).argmax(2)
+    return (left_out + rarer[:, None]).argmax(2)
 
 
 def _as_new(
-    contexts: Tensor, groups: list[Tensor], priors: list[PriorFit], chosen: Tensor
+    contexts: Tensor,
+    groups: list[Tensor],
+    priors: list[PriorFit],
+    chosen: Tensor,
+    work: Workspace,
 ) -> Tensor:
     """(n, E, D), the prediction for each context by the prior of its (n, E) chosen family."""
-    expected = torch.empty_like(contexts)
-    for family, (rows, fit) in enumerate(zip(groups, priors, strict=True)):
-        by_family = fit.prior(contexts.flatten(0, 1)).view_as(contexts)
-        by_family[rows] = fit.held_out
-        expected = torch.where((chosen == family)[..., None], by_family, expected)
+    expected = work.empty(*contexts.shape)
+    place = {site: spot for rows in groups for spot, site in enumerate(rows.tolist())}
+    own = {site: family for family, rows in enumerate(groups) for site in rows.tolist()}
+    for site, families in enumerate(chosen.tolist()):
+        for episode, family in enumerate(families):
+            fit = priors[family]
+            expected[site, episode] = (
+                fit.held_out[place[site], episode]
+                if own[site] == family
+                else fit.prior(contexts[site, episode][None])[0]
+            )
     return expected
-
-
-def _divided(before: Tensor, labels: Tensor) -> Tensor:
-    """(n,) bool, the sites whose family is another set of sites than it was."""
-    was, now = (one[:, None] == one for one in (before, labels))
-    return (was != now).any(1)
-
-
-def _membership(contexts: Tensor, labels: Tensor, symmetry: OutputSymmetry) -> RidgeFit:
-    """The regression of membership on contexts; (n * E, m) held-out values."""
-    hot = functional.one_hot(labels).float().repeat_interleave(contexts.shape[1], 0)
-    common = symmetry.split(contexts.flatten(0, 1)).common
-    return fit_ridge(common, hot, group=contexts.shape[1])
-
-
-def _shares(values: Tensor) -> Tensor:
-    return functional.normalize(values.clamp(min=_LEAST_SHARE), p=1, dim=-1)
-
-
-def _divisions(rows: Tensor, most: int) -> Iterator[Tensor]:
-    """(n,) int64 labels by falling size for 2, 3, … clusters of (n, C) rows."""
-    rows = rows.double() - rows.double().mean(0)
-    gram = rows @ rows.T
-    squares = gram.diagonal()
-    distances = (squares[:, None] + squares - 2 * gram).clamp(min=0).sqrt().fill_diagonal_(0)
-    tree = linkage(squareform(distances.numpy(), checks=False), "ward")
-    for number in range(2, min(most, len(rows) // _FEWEST_SITES) + 1):
-        labels = torch.from_numpy(fcluster(tree, number, "maxclust").astype(np.int64)) - 1
-        yield _by_size(labels)
-
-
-def _principal_directions(rows: Tensor) -> Tensor:
-    """(C, q) float32, orthonormal columns."""
-    rows = rows - rows.mean(0)
-    number = max(1, min(_DIRECTIONS, len(rows) // 4))
-    values, vectors = torch.linalg.eigh((rows @ rows.T).double())
-    values, vectors = values[-number:], vectors[:, -number:]
-    kept = values > values[-1].clamp(min=1e-300) * 1e-9
-    directions: Tensor = rows.T.double() @ vectors[:, kept] / values[kept].sqrt()
-    return directions.float()
-
-
-def _log_likelihood(errors: Tensor) -> Tensor:
-    """(n,) float64, of (n, E, q) held-out errors under normals as wide as those of the others."""
-    square = errors.double().square()
-    total, (sites, episodes, _) = square.sum((0, 1)), square.shape
-    others = (total - square.sum(1)) / max(1, (sites - 1) * episodes)
-    others = others.clamp(min=1e-12 * float(total.max()) + 1e-300)[:, None]
-    density: Tensor = -0.5 * (square / others + others.log())
-    return density.sum(2).mean(1)

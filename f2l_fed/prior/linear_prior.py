@@ -25,10 +25,15 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.dense_tensors import require_finite_rows
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.columns import Stored
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.config import PriorConfig
 from f2l_fed.prior.likeness import LikenessGate, fit_gate
-from f2l_fed.prior.ridge import RidgeFit, fit_ridge
+from f2l_fed.prior.ridge import fit_ridge
+from f2l_fed.prior.ridge_fit import RidgeFit
 from f2l_fed.prior.ridge_map import RidgeMap
+from f2l_fed.symmetry.common_part import CommonPart, PlacedCommonPart, rows_of
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 
 _RANK = 256
@@ -114,6 +119,7 @@ def fit_prior(
     anchor: Tensor,
     *,
     gated: bool = False,
+    work: Workspace = IN_MEMORY,
 ) -> PriorFit:
     """Fits the prior on the networks of all sites.
 
@@ -123,6 +129,7 @@ def fit_prior(
         symmetry: Coordinates to fit in.
         anchor: (D,) float32, where the probes start.
         gated: Fit a likeness gate; needs a symmetry and an anchor without output rows.
+        work: Where what is as large as the records lies, and who works on parts of them.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
@@ -132,13 +139,15 @@ def fit_prior(
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     contexts, weights = contexts.detach(), weights.detach()
     anchor = anchor.detach()
-    common, rows, held_out = _regress(
-        contexts, weights - (anchor + contexts), symmetry, standard_errors=1
-    )
+    starts = contexts.flatten(0, 1)
+    updates = Stored(weights.flatten(0, 1), starts, anchor)
+    common, rows, held_out = _regress(contexts, updates, symmetry, 1, work)
+    for some in blocks(*starts.shape):
+        held_out[:, some] += anchor[some] + starts[:, some]
     prior = Prior(symmetry=symmetry, anchor=anchor, common=common.map, rows=_map_of(rows))
     fit = PriorFit(
         prior=prior,
-        held_out=held_out.add_(anchor + contexts),
+        held_out=held_out.view_as(contexts),
         common=common,
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
@@ -175,7 +184,12 @@ def with_gate(fit: PriorFit, contexts: Tensor, weights: Tensor) -> PriorFit:
 
 
 def refine_prior(
-    before: Prior, contexts: Tensor, expected: Tensor, weights: Tensor, config: PriorConfig
+    before: Prior,
+    contexts: Tensor,
+    expected: Tensor,
+    weights: Tensor,
+    config: PriorConfig,
+    work: Workspace = IN_MEMORY,
 ) -> PriorFit:
     """Moves a prior by the updates that came back.
 
@@ -185,20 +199,20 @@ def refine_prior(
         expected: (n, E, D) float32, what was expected of each without the records of its site.
         weights: (n, E, D) float32, what the sites made of it.
         config: How far.
+        work: As in `fit_prior`.
     """
-    updates = weights - expected
+    updates = Stored(weights.flatten(0, 1), expected.flatten(0, 1))
     # These are small and noisy steps of many: each takes the strength that predicts best.
-    common, rows, held_out = _regress(contexts, updates, before.symmetry, standard_errors=0)
+    common, rows, held_out = _regress(contexts, updates, before.symmetry, 0, work)
     prior = Prior(
         symmetry=before.symmetry,
         anchor=before.anchor,
-        common=before.common.plus(common.map, config.rate, _rank(before.symmetry)),
+        common=before.common.plus(common.map, config.rate, _rank(before.symmetry), work),
         rows=before.rows.plus(_map_of(rows), config.rate),
     )
-    held_out = expected + config.rate * held_out
     return PriorFit(
         prior=prior,
-        held_out=held_out,
+        held_out=held_out.mul_(config.rate).view_as(expected).add_(expected),
         common=common,
         rows=rows,
         factors=torch.ones(contexts.shape[:2]),
@@ -206,32 +220,39 @@ def refine_prior(
 
 
 def _regress(
-    contexts: Tensor, targets: Tensor, symmetry: OutputSymmetry, *, standard_errors: float
+    contexts: Tensor,
+    targets: Stored,
+    symmetry: OutputSymmetry,
+    standard_errors: float,
+    work: Workspace,
 ) -> tuple[RidgeFit, RidgeFit | None, Tensor]:
-    episodes, shape = contexts.shape[1], targets.shape
-    x, y = symmetry.split(contexts.flatten(0, 1)), symmetry.split(targets.flatten(0, 1))
-    # These are as large as all records.
-    del targets
+    """The fits of both parts, and (n * E, D) held-out predictions."""
+    episodes, x = contexts.shape[1], Stored(contexts.flatten(0, 1))
+    targets_common = CommonPart(targets, symmetry)
     common = fit_ridge(
-        x.common,
-        y.common,
+        CommonPart(x, symmetry),
+        targets_common,
         group=episodes,
         standard_errors=standard_errors,
         rank=_rank(symmetry),
+        work=work,
     )
-    held_out, rows = y.rows, None
-    if symmetry.classes:
-        # The mean row of a permutation-invariant fit is zero, so there is no intercept.
-        rows = fit_ridge(
-            x.rows.flatten(0, 1),
-            y.rows.flatten(0, 1),
-            group=episodes * symmetry.classes,
-            centre=False,
-            standard_errors=0,
-        )
-        held_out = rows.held_out.view_as(y.rows)
-    del x, y
-    return common, rows, symmetry.join(IsotypicParts(common.held_out, held_out)).view(shape)
+    held_out = common.held_out(
+        targets_common, work.empty(*targets.shape), PlacedCommonPart(symmetry), work
+    )
+    if not symmetry.classes:
+        return common, None, held_out
+    # The mean row of a permutation-invariant fit is zero, so there is no intercept.
+    y = rows_of(targets, symmetry)
+    rows = fit_ridge(
+        rows_of(x, symmetry).flatten(0, 1),
+        y.flatten(0, 1),
+        group=episodes * symmetry.classes,
+        centre=False,
+        standard_errors=0,
+    )
+    held_out[:, symmetry.output] += rows.held_out(y.flatten(0, 1)).view_as(y)
+    return common, rows, held_out
 
 
 def _rank(symmetry: OutputSymmetry) -> int | None:

@@ -4,92 +4,48 @@ One thin decomposition serves features and examples alike: with X = U S Vᵀ the
 V diag(s / (s² + λ)) Uᵀ Y, of rank at most min(n, p), so neither a p x p nor an n x n system is
 ever solved for the larger of the two. Its rank may be bounded: of all maps of a rank, the one
 whose predictions for the examples are nearest to those of the whole map is kept, and of all ranks
-the least with which next to nothing of them is lost.
+the least whose held-out predictions are as good as any.
 
 Only Gram matrices and what is as small are in float64. Features and outputs are read a block at a
-time, so that beside them, the held-out predictions and the map a fit needs memory for a block and
-for an n x r matrix.
+time, each of them twice, so that beside them, the held-out predictions and the map a fit needs
+memory for a block and for an n x r matrix. What is done for a part of the columns can be done
+elsewhere (`f2l_fed.matrices`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from f2l_fed.prior.gram_matrix import blocks, column_means, eigenvectors, gram_matrix
+from f2l_fed.matrices.blocks import blocks, parts
+from f2l_fed.matrices.columns import Columns, as_columns
+from f2l_fed.matrices.gram import GramMatrix, eigenvectors, gram_matrix
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
+from f2l_fed.prior.ridge_fit import RidgeFit, shrinkage, without_group
 from f2l_fed.prior.ridge_map import RidgeMap
 
 _LEAST_RANK, _LOST = 16, 1e-3
-"""Of a map whose rank is bounded: the least, and the share of the outputs' variance that it may
-leave out of its predictions."""
+"""Of a map whose rank is bounded: the least, and the share of the outputs' variance by which its
+held-out predictions may be worse than those of the best rank."""
+
+_SCORED = 2048
+"""Examples by which strengths are compared, at most."""
 
 _EXACT, _OUTPUTS, _MIXED = 1024, 192, 64
 """Examples up to which strengths are compared by all outputs; principal outputs, and mixtures of
 the rest, by which they are where there are more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RidgeFit:
-    """A fitted map with its held-out predictions and its weights of the examples.
-
-    Args:
-        map: The map.
-        strength: λ that cross-validation chose.
-        held_out: (n, q) float32, for each example the prediction of the map fitted without that
-            example's group; exact, not refitted.
-        basis: (n, r) float64, left singular vectors of the features.
-        kept: (r,) float64, share of each that λ leaves, from 0 to 1.
-        mixture: (n, k) float64, weights of the examples' outputs in the map's right factor.
-        mean_weight: Weight of every example in the intercept.
-    """
-
-    map: RidgeMap
-    strength: float
-    held_out: Tensor
-    basis: Tensor
-    kept: Tensor
-    mixture: Tensor
-    mean_weight: float
-
-    def weights(self, x: Tensor) -> Tensor:
-        """Weight of every example's output in a prediction: map(x) = weights(x) y.
-
-        Args:
-            x: (m, p) float32.
-
-        Returns:
-            (m, n) float64.
-        """
-        coordinates = (x - self.map.x_mean) @ self.map.left
-        return coordinates.double() @ self.mixture.T + self.mean_weight
-
-    def held_out_weights(self, group: slice) -> Tensor:
-        """The same for one group of examples and the map fitted without them.
-
-        Args:
-            group: Where they lie.
-
-        Returns:
-            (length of the group, n) float64, zero at the group's own examples.
-        """
-        hat = (self.basis[group] * self.kept) @ self.basis.T + self.mean_weight
-        own = hat[:, group]
-        weights: Tensor = torch.linalg.solve(torch.eye(len(own), dtype=own.dtype) - own, hat)
-        weights[:, group] = 0
-        return weights
-
-
 def fit_ridge(
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | Columns,
+    y: Tensor | Columns,
     *,
     group: int = 1,
     centre: bool = True,
     standard_errors: float = 1.0,
     strengths: int = 25,
     rank: int | None = None,
+    work: Workspace = IN_MEMORY,
 ) -> RidgeFit:
     """Fits y on x.
 
@@ -105,6 +61,7 @@ def fit_ridge(
         strengths: Number of λ on the grid, logarithmic from 1e-6 to 1e2 times the largest
             squared singular value.
         rank: Largest rank of the map; held-out predictions are those of the whole one.
+        work: Where the map lies, and who works on parts of x and y.
 
     Returns:
         See `RidgeFit`; in float32.
@@ -120,92 +77,121 @@ def fit_ridge(
     >>> bool((fit_ridge(x, 3 * x + 1).map(x) - (3 * x + 1)).abs().max() < 0.1)
     True
     """
-    n, offset = len(x), 1.0 if centre else 0.0
-    x_mean, y_mean = column_means(x, centre), column_means(y, centre)
-    u, s, v = _thin_svd(x, x_mean)
-    grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
-    few = _as_far_apart(y, y_mean)
+    x, y = as_columns(x), as_columns(y)
+    n, offset = x.shape[0], 1.0 if centre else 0.0
+    of_x = gram_matrix(x, centre=centre, work=work)
+    u, s, v = _thin_svd(x, of_x)
+    of_y = gram_matrix(y, centre=centre, work=work)
+    few = _as_far_apart(y, of_y)
     seen = u.T @ few
+    grid = _largest_square(s) * torch.logspace(-6, 2, strengths, dtype=torch.float64)
+    rows = _scored(n, group)
+    some, wanted = u[rows], few[rows]
     scores = torch.stack(
         [
-            (few - _without_group(u, _kept(s, one), seen, few, group, offset / n))
-            .square()
-            .sum(1)
-            .view(-1, group)
-            .sum(1)
+            _group_errors(some, shrinkage(s, float(one)), seen, wanted, group, offset / n)
             for one in grid
         ]
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
-    error = scores[best].std(correction=0) / len(scores[best]) ** 0.5
-    strength = grid[int((mean <= mean[best] + standard_errors * error).nonzero().max())]
-    kept = _kept(s, strength)
+    error = scores[best].std(correction=0) / (n / group) ** 0.5
+    within = mean <= mean[best] + standard_errors * error
+    strength = float(grid[int(within.nonzero().max())])
+    kept = shrinkage(s, strength)
     mixture, left = u * kept, torch.eye(len(s), dtype=torch.float64)
     if rank is not None and len(s) > _LEAST_RANK:
         fitted = kept[:, None] * seen
-        left = fitted @ _principal_outputs(fitted, float(few.square().sum()))[:, :rank]
+        left_out = without_group(u, kept, seen, few, group, offset / n)
+        left = fitted @ _principal_outputs(fitted, few, left_out)[:, :rank]
         left = left / left.norm(dim=0)
         mixture = mixture @ left
     left = left / s[:, None]
-    right, held_out = torch.empty(left.shape[1], y.shape[1]), torch.empty(*y.shape)
-    # Of fewer examples than twice the directions, one product with a matrix of their weights.
-    weights = None
-    if n < 2 * len(s):
-        eye = torch.eye(n, dtype=torch.float64)
-        weights = _without_group(u, kept, u.T, eye, group, offset / n)
-    for columns in blocks(n, y.shape[1]):
-        outputs = y[:, columns].double() - y_mean[columns]
-        right[:, columns] = (mixture.T @ outputs).float()
-        found = (
-            _without_group(u, kept, u.T @ outputs, outputs, group, offset / n)
-            if weights is None
-            else weights @ outputs
-        )
-        held_out[:, columns] = (found + y_mean[columns]).float()
     return RidgeFit(
         map=RidgeMap(
-            x_mean=x_mean.float(),
-            y_mean=y_mean.float(),
-            left=_times(v, x, x_mean, u, s, left),
-            right=right,
+            x_mean=of_x.mean.float(),
+            y_mean=of_y.mean.float(),
+            left=_left_factor(v, x, of_x.mean, u, s, left, work),
+            right=_right_factor(y, of_y.mean, mixture, work),
         ),
-        strength=float(strength),
-        held_out=held_out,
+        strength=strength,
+        group=group,
         basis=u,
-        kept=kept,
+        singular=s,
         mixture=mixture,
         mean_weight=offset / n,
     )
 
 
-def _thin_svd(x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def _group_errors(
+    u: Tensor, kept: Tensor, seen: Tensor, y: Tensor, group: int, offset: float
+) -> Tensor:
+    """(number of groups,), the squared error of each by the fit without it."""
+    errors = (y - without_group(u, kept, seen, y, group, offset)).square().sum(1)
+    return errors.view(-1, group).sum(1)
+
+
+def _scored(n: int, group: int) -> Tensor:
+    """The examples by which strengths are compared: all, or some whole groups of many."""
+    groups = torch.arange(n).view(-1, group)
+    if n > _SCORED:
+        chosen = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+        groups = groups[chosen[: max(_SCORED // group, 2)]]
+    return groups.flatten()
+
+
+def _thin_svd(x: Columns, gram: GramMatrix) -> tuple[Tensor, Tensor, Tensor | None]:
     """U (n, r), s (r,), V (p, r) from the smaller Gram matrix; directions of no weight dropped.
 
-    V is None where it is the larger one, see `_times`.
+    V is None where it is the larger one, see `_left_factor`.
     """
     n, p = x.shape
-    values, vectors = eigenvectors(gram_matrix(x, mean))
+    values, vectors = eigenvectors(gram.matrix)
     s = values.sqrt()
-    if n <= p:
+    if gram.of_rows:
         return vectors, s, None
-    u = torch.cat([(x[some].double() - mean) @ vectors / s for some in blocks(p, n)])
+    along = vectors / s
+    u = torch.cat([(x.block(some).double() - gram.mean) @ along for some in blocks(p, n)])
     return u, s, vectors
 
 
-def _times(
-    v: Tensor | None, x: Tensor, mean: Tensor, u: Tensor, s: Tensor, factor: Tensor
+def _left_factor(
+    v: Tensor | None,
+    x: Columns,
+    mean: Tensor,
+    u: Tensor,
+    s: Tensor,
+    factor: Tensor,
+    work: Workspace,
 ) -> Tensor:
     """(p, k) float32, the right singular vectors times an (r, k) factor."""
     if v is not None:
         return (v @ factor).float()
-    product, mix = torch.empty(x.shape[1], factor.shape[1]), u @ (factor / s[:, None])
-    for some in blocks(*x.shape):
-        product[some] = ((x[:, some].double() - mean[some]).T @ mix).float()
+    product, mix = work.empty(x.shape[1], factor.shape[1]), u @ (factor / s[:, None])
+    for _ in work.each(_write_left, parts(*x.shape), x, mean, mix, product):
+        pass
     return product
 
 
-def _as_far_apart(y: Tensor, mean: Tensor) -> Tensor:
+def _write_left(part: slice, x: Columns, mean: Tensor, mix: Tensor, product: Tensor) -> None:
+    for some in blocks(len(mix), part):
+        product[some] = ((x.block(columns=some).double() - mean[some]).T @ mix).float()
+
+
+def _right_factor(y: Columns, mean: Tensor, mixture: Tensor, work: Workspace) -> Tensor:
+    """(k, q) float32, mixtures of the outputs less their mean."""
+    right = work.empty(mixture.shape[1], y.shape[1])
+    for _ in work.each(_write_right, parts(*y.shape), y, mean, mixture, right):
+        pass
+    return right
+
+
+def _write_right(part: slice, y: Columns, mean: Tensor, mixture: Tensor, right: Tensor) -> None:
+    for some in blocks(len(mixture), part):
+        right[:, some] = (mixture.T @ (y.block(columns=some).double() - mean[some])).float()
+
+
+def _as_far_apart(y: Columns, of_y: GramMatrix) -> Tensor:
     """(n, q) less their mean, as few outputs with which errors are as large.
 
     Gram matrices are all that errors depend on: n outputs have the same. Of many examples the
@@ -214,49 +200,32 @@ def _as_far_apart(y: Tensor, mean: Tensor) -> Tensor:
     n, q = y.shape
     many = n > _EXACT and q > _OUTPUTS + _MIXED
     if q <= n and not many:
-        return y.double() - mean
-    values, vectors = torch.linalg.eigh(gram_matrix(y, mean))
-    compact: Tensor = vectors * values.clamp(min=0).sqrt() if q > n else vectors
+        return y.block().double() - of_y.mean
+    values, vectors = torch.linalg.eigh(of_y.matrix)
+    compact: Tensor = vectors * values.clamp(min=0).sqrt() if of_y.of_rows else vectors
     if many:
         rng, rest = torch.Generator().manual_seed(0), len(values) - _OUTPUTS
         mixtures = torch.randn(rest, _MIXED, generator=rng, dtype=torch.float64) / _MIXED**0.5
         compact = torch.cat([compact[:, rest:], compact[:, :rest] @ mixtures], dim=1)
-    if q > n:
+    if of_y.of_rows:
         return compact
-    return torch.cat([(y[some].double() - mean) @ compact for some in blocks(q, n)])
+    return torch.cat([(y.block(some).double() - of_y.mean) @ compact for some in blocks(q, n)])
 
 
-def _principal_outputs(fitted: Tensor, total: float) -> Tensor:
-    """(q, k), the principal directions of (r, q) predictions without those that say least.
+def _principal_outputs(fitted: Tensor, few: Tensor, left_out: Tensor) -> Tensor:
+    """(q, k), the principal directions of predictions that tell something of what was left out.
 
     Args:
-        fitted: Predictions along the left singular vectors.
-        total: The outputs' squares.
+        fitted: (r, q), predictions along the left singular vectors.
+        few: (n, q), the outputs.
+        left_out: (n, q), the prediction of each without its group.
     """
-    values, directions = eigenvectors(fitted.T @ fitted)
-    told = int((values.cumsum(0) > _LOST * total).sum())
-    return directions[:, -max(told, _LEAST_RANK) :].flip(1)
-
-
-def _kept(s: Tensor, strength: Tensor) -> Tensor:
-    """(r,), the share of each direction that a strength leaves."""
-    return s**2 / (s**2 + strength)
+    directions = eigenvectors(fitted.T @ fitted)[1].flip(1)
+    wanted, found = few @ directions, left_out @ directions
+    saved = (2 * wanted * found - found.square()).sum(0).cumsum(0)
+    enough = saved >= saved.max() - _LOST * float(few.square().sum())
+    return directions[:, : max(int(enough.nonzero()[0]) + 1, _LEAST_RANK)]
 
 
 def _largest_square(s: Tensor) -> float:
     return float(s.max()) ** 2 if len(s) else 1.0
-
-
-def _without_group(
-    u: Tensor, kept: Tensor, seen: Tensor, y: Tensor, group: int, offset: float
-) -> Tensor:
-    """(n, q) float64, predictions of the fits that leave a group out: y - (I - H_gg)⁻¹ e_g."""
-    residual = y - u @ (kept[:, None] * seen)
-    blocks = u.view(len(u) // group, group, u.shape[1])
-    hat = blocks * kept @ blocks.transpose(1, 2) + offset
-    errors = residual.view(-1, group, residual.shape[1])
-    if group == 1:
-        return y - (errors / (1 - hat)).view_as(residual)
-    eye = torch.eye(group, dtype=torch.float64)
-    solved: Tensor = torch.linalg.solve(eye - hat, errors)
-    return y - solved.reshape(residual.shape)

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from f2l_fed.core.dense_tensors import require_finite_rows
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.columns import Stored
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.linear_prior import Prior, PriorFit
 from f2l_fed.prior.ridge import fit_ridge
 from f2l_fed.prior.ridge_map import RidgeMap
@@ -26,7 +29,12 @@ _STANDARD_ERRORS = 2.0
 
 
 def fit_around(
-    contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry, anchor: Tensor, around: Tensor
+    contexts: Tensor,
+    weights: Tensor,
+    symmetry: OutputSymmetry,
+    anchor: Tensor,
+    around: Tensor,
+    work: Workspace = IN_MEMORY,
 ) -> PriorFit:
     """Fits the prior around a shared network.
 
@@ -36,22 +44,29 @@ def fit_around(
         symmetry: Without symmetry of the outputs, since labels are shared.
         anchor: (D,) float32, where the contexts start.
         around: (D,) float32, the shared network.
+        work: Where what is as large as the records lies, and who works on parts of them.
 
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
     require_finite_rows(2, anchor, contexts=contexts, weights=weights)
     sites, episodes, size = weights.shape
-    rows = weights.flatten(0, 1)
-    fit = fit_ridge(contexts.flatten(0, 1), rows - around, group=episodes, standard_errors=1)
-    of_site = (weights - around).mean(1)
-    of_others = (of_site.sum(0) - of_site) / (sites - 1)
-    held_out = fit.held_out.view(sites, episodes, size) - of_others[:, None]
-    wanted = weights - around - of_others[:, None]
-    gains = (wanted.square() - (wanted - held_out).square()).flatten(1).double().sum(1)
-    gain, noise = float(gains.mean()), float(gains.std()) / sites**0.5
-    least = _LEAST_GAIN * float(wanted.double().square().sum()) / sites
-    clear = gain > max(least, _STANDARD_ERRORS * noise)
+    updates = Stored(weights.flatten(0, 1), row=around)
+    fit = fit_ridge(contexts.flatten(0, 1), updates, group=episodes, standard_errors=1, work=work)
+    held_out = fit.held_out(updates, work=work).view_as(weights)
+    gained = torch.zeros(sites, dtype=torch.float64)
+    total = 0.0
+    for some in blocks(sites * episodes, size):
+        missed = weights[..., some] - around[some]
+        of_site = missed.mean(1)
+        of_others = ((of_site.sum(0) - of_site) / (sites - 1))[:, None]
+        wanted = missed - of_others
+        held_out[..., some] -= of_others
+        gains = wanted.square() - (wanted - held_out[..., some]).square()
+        gained += gains.flatten(1).double().sum(1)
+        total += float(wanted.double().square().sum())
+    gain, noise = float(gained.mean()), float(gained.std()) / sites**0.5
+    clear = gain > max(_LEAST_GAIN * total / sites, _STANDARD_ERRORS * noise)
     nothing = torch.zeros(0)
     empty = RidgeMap(
         x_mean=nothing, y_mean=nothing, left=torch.zeros(0, 0), right=torch.zeros(0, 0)
@@ -59,13 +74,14 @@ def fit_around(
     mapped = replace(fit.map, y_mean=torch.zeros_like(fit.map.y_mean))
     if not clear:
         mapped = replace(mapped, left=mapped.left[:, :0], right=mapped.right[:0])
-        held_out = torch.zeros_like(held_out)
+        held_out.zero_()
     # Of its own, for a file takes no tensor twice.
     apart = around.clone()
+    held_out += around
     prior = Prior(symmetry=symmetry, anchor=anchor, common=mapped, rows=empty, around=apart)
     return PriorFit(
         prior=prior,
-        held_out=around + held_out,
+        held_out=held_out,
         common=fit,
         rows=None,
         factors=torch.ones(sites, episodes),

@@ -155,7 +155,7 @@ def main() -> None:
         config = replace(
             federation.config.ray, engine="auto", jobs="", address="auto", token_file=""
         )
-        if config.train_workers:
+        if config.train_workers or config.part_workers:
             connect(config)
         retrain_here(arguments.folder, arguments.release, arguments.commit, config)
     except Interrupted as error:

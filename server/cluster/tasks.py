@@ -13,6 +13,7 @@ from torch import Tensor
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
 from f2l_fed.local_training.selection import CandidateSet
+from f2l_fed.matrices.blocks import EachPart, in_turn
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.candidates import CandidateFactory
@@ -40,16 +41,26 @@ def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG
 
 @private_files()
 def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release:
-    """Retrains in this process; Ray Train fits the flow if the configuration says so."""
+    """Retrains in this process; Ray Train fits the flow if the configuration says so.
+
+    Parts of records that lie on a disk are other tasks, if it says so.
+    """
     torch.set_num_threads(config.threads)
     # Left by retrainings that were killed; it may hold latents of sites that are erased by now.
     shutil.rmtree(root / "training", ignore_errors=True)
+    each_part: EachPart = in_turn
+    if config.part_workers:
+        # Ray takes a second and a half to import.
+        from server.cluster.record_parts import PartTasks
+
+        each_part = PartTasks(config=config)
     if not config.train_workers:
-        return retrain(root, id, commit)
+        return retrain(root, id, commit, each_part=each_part)
     # Ray Train takes two seconds to import.
     from server.cluster.flow_training import TrainedFlow
 
-    return retrain(root, id, commit, TrainedFlow(folder=root / "training" / id, config=config))
+    fit_field = TrainedFlow(folder=root / "training" / id, config=config)
+    return retrain(root, id, commit, fit_field, each_part)
 
 
 @private_files()

@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from f2l_fed.core.dense_tensors import all_finite
 from f2l_fed.core.durable_files import fsync_folder, write_atomically
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import ReleaseError
@@ -254,7 +255,7 @@ class ReleaseRegistry:
 def require_finite(generator: Generator, *, where: str) -> None:
     """Raises ReleaseError if a number of the generator is NaN or infinite."""
     for name, tensor in tensors_of(generator).items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise ReleaseError(
                 "the generator is not finite",
                 where=where,

@@ -8,6 +8,7 @@ from f2l_fed.audit.release_limits import decide
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import F2LError, ReleaseError
 from f2l_fed.generator.generator import Generator
+from f2l_fed.matrices.blocks import blocks
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.federation.release_registry import require_finite
@@ -83,14 +84,13 @@ def drift(federation: Federation, release: Release, before: Release) -> float:
     if not old_rows:
         return 0.0
     new_rows = [row_of[before.sites[row]] for row in old_rows]
-    expected = federation.releases.expected(before.id)
-    weights = release_records(federation, before, old_rows).weights.double()
-
-    def missed(rows: torch.Tensor) -> float:
-        return float((rows.flatten(0, 1).double() - weights).square().sum())
-
-    now = federation.releases.expected(release.id)[new_rows]
-    return missed(now) / max(missed(expected[old_rows]), 1e-30)
+    was, now = (federation.releases.expected(one.id) for one in (before, release))
+    missed = [0.0, 0.0]
+    for some in blocks(now[0].numel(), len(old_rows)):
+        weights = release_records(federation, before, old_rows[some]).weights.double()
+        for place, rows in enumerate((was[old_rows[some]], now[new_rows[some]])):
+            missed[place] += float((rows.flatten(0, 1).double() - weights).square().sum())
+    return missed[1] / max(missed[0], 1e-30)
 
 
 def unsound(generator: Generator) -> str:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from f2l_fed.errors import RecordErased
 from f2l_fed.generator.candidates import FittedRecords
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.reading.snapshot import Snapshot
+from f2l_fed.zoo.records import Floats
 from server.federation.folder import Federation
 from server.federation.release import Release
 
@@ -28,11 +32,26 @@ def while_erasing(federation: Federation, job: Callable[[], T]) -> T:
                 raise
 
 
-def read_records(snapshot: Snapshot, records: list[Record]) -> FittedRecords:
-    """Reads the contexts and weights of records, as matrices in their order."""
+def read_records(
+    snapshot: Snapshot, records: list[Record], work: Workspace = IN_MEMORY
+) -> FittedRecords:
+    """Reads the contexts and weights of records, as matrices in their order.
+
+    Args:
+        snapshot: Of the zoo.
+        records: Records of it.
+        work: Where the matrices lie; a few rows are read at a time.
+    """
+
+    def read(rows: Callable[[Sequence[Record]], Floats], width: int) -> Tensor:
+        matrix = work.empty(len(records), width)
+        for some in blocks(width, len(records)):
+            matrix[some] = torch.from_numpy(rows(records[some]))
+        return matrix
+
     return FittedRecords(
-        contexts=torch.from_numpy(snapshot.contexts(records)),
-        weights=torch.from_numpy(snapshot.weights(records)),
+        contexts=read(snapshot.contexts, snapshot.manifest.context_dim),
+        weights=read(snapshot.weights, snapshot.manifest.weight_dim),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -24,6 +26,8 @@ from f2l_fed.generator.generator import Bodies
 from f2l_fed.generator.residual_filter import filter_sites
 from f2l_fed.generator.serialization import BODY
 from f2l_fed.local_training.temperature import fitted_temperature
+from f2l_fed.matrices.blocks import EachPart, in_turn
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.shared_prior import fit_around
 from f2l_fed.targets.body import body_digest
 from f2l_fed.zoo import Record
@@ -39,7 +43,13 @@ _FIELD_STEPS = 100
 """Most gradient steps of the flow's field where heads are generated."""
 
 
-def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) -> Release:
+def retrain(
+    root: Path,
+    id: str,
+    commit: int,
+    fit_field: FitField = fit_flow,
+    each_part: EachPart = in_turn,
+) -> Release:
     """Fits a generator on one snapshot of the zoo and writes it as a candidate.
 
     Args:
@@ -47,15 +57,52 @@ def retrain(root: Path, id: str, commit: int, fit_field: FitField = fit_flow) ->
         id: Id of the new release; a candidate of this id is replaced, so a repetition is harmless.
         commit: The snapshot.
         fit_field: Fits the flow, here or elsewhere.
+        each_part: Works on parts of records that lie on a disk, here or elsewhere.
 
     Raises:
         RoundError: If the snapshot holds too few sites.
     """
     federation = Federation.open(root)
-    return while_erasing(federation, lambda: _retrained(federation, id, commit, fit_field))
+
+    def job() -> Release:
+        with _workspace(federation, id, each_part) as made:
+            return _retrained(federation, id, commit, fit_field, made)
+
+    return while_erasing(federation, job)
 
 
-def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField) -> Release:
+def records_folder(root: Path, id: str) -> Path:
+    """The folder of the records of a retraining that are too many for the memory."""
+    return root / "training" / f"{id}-records"
+
+
+@contextmanager
+def _workspace(
+    federation: Federation, id: str, each_part: EachPart
+) -> Iterator[Callable[[int], Workspace]]:
+    """Makes a workspace for so many numbers, which is emptied at the end."""
+    folder = records_folder(federation.root, id)
+
+    def made(numbers: int) -> Workspace:
+        if 4 * numbers <= federation.config.ray.memory_mb * 1e6:
+            return IN_MEMORY
+        folder.mkdir(parents=True, exist_ok=True)
+        return Workspace(folder=folder, each=each_part)
+
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _retrained(
+    federation: Federation,
+    id: str,
+    commit: int,
+    fit_field: FitField,
+    workspace: Callable[[int], Workspace],
+) -> Release:
     config = federation.config
     snapshot = federation.zoo.snapshot(commit)
     parent = federation.releases.promoted()
@@ -88,8 +135,10 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     if len(used) < config.round.minimum:
         # Sites with a privacy budget return no heads, but bodies.
         used = {}
-    records = read_records(snapshot, [record for rows in used.values() for record in rows])
-    contexts = records.contexts.view(len(used), config.pairs, federation.target.layout.size)
+    rows, size = [one for own in used.values() for one in own], federation.target.layout.size
+    work = workspace(2 * len(rows) * size)
+    records = read_records(snapshot, rows, work)
+    contexts = records.contexts.view(len(used), config.pairs, size)
     weights = records.weights.view_as(contexts)
     prior = None
     if federation.body is not None and used:
@@ -102,7 +151,7 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
     anchor = federation.next_anchor(parent)
     shared = _shared_networks(federation, parent, anchor, weights, list(used.values()))
     if shared is not None:
-        prior = fit_around(contexts, weights, federation.symmetry, anchor, shared.own)
+        prior = fit_around(contexts, weights, federation.symmetry, anchor, shared.own, work)
     rng = generator_for(config.lineage, id, "retrain")
     if used:
         fit = fit_generator(
@@ -113,9 +162,10 @@ def _retrained(federation: Federation, id: str, commit: int, fit_field: FitField
             _settings(federation),
             rng,
             anchor=federation.prior_anchor(parent),
-            before=expectation(federation, parent, list(used), contexts),
+            before=expectation(federation, parent, list(used), contexts, work),
             prior=prior,
             fit_field=fit_field,
+            work=work,
         )
     else:
         fit = fit_without_records(

@@ -6,6 +6,8 @@ from hashlib import sha256
 
 from torch import Tensor
 
+from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.linear_prior import Expectation
 from f2l_fed.zoo import Record
 from f2l_fed.zoo.reading.snapshot import Snapshot
@@ -74,7 +76,11 @@ def _anchor_after(federation: Federation, release: Release | None) -> str:
 
 
 def expectation(
-    federation: Federation, parent: Release | None, sites: list[str], contexts: Tensor
+    federation: Federation,
+    parent: Release | None,
+    sites: list[str],
+    contexts: Tensor,
+    work: Workspace = IN_MEMORY,
 ) -> Expectation | None:
     """The parent's predictions for contexts; None if its probes start from another anchor.
 
@@ -85,6 +91,7 @@ def expectation(
         parent: The release to refine; None before the first.
         sites: The n sites.
         contexts: (n, E, D) float32, of these sites.
+        work: Where the predictions lie.
     """
     if parent is None or federation.body is not None or federation.config.has_shared_network:
         return None
@@ -94,7 +101,11 @@ def expectation(
     if generator.fleet is not None:
         return None
     prior = generator.prior
-    expected = prior(contexts.flatten(0, 1)).view_as(contexts)
+    rows = contexts.flatten(0, 1)
+    made = work.empty(*rows.shape)
+    for some in blocks(rows.shape[1], len(rows)):
+        made[some] = prior(rows[some])
+    expected = made.view_as(contexts)
     without = federation.releases.expected(parent.id)
     row = {site: index for index, site in enumerate(parent.sites)}
     for index, site in enumerate(sites):

@@ -100,18 +100,19 @@ def test_two_workers_fit_the_same_flow_and_a_killed_one_is_replaced(embedded, tm
     assert torch.equal(there[1], here[1])
 
 
-def test_a_retraining_with_a_training_worker_makes_the_release_of_one_without(embedded, tmp_path):
-    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
+def test_a_retraining_shared_among_tasks_makes_the_release_of_one_alone(embedded, tmp_path):
+    # With its records on a disk, which is what tasks share.
+    federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1", "ray.memory_mb=0"))
     commit, made = federation.zoo.snapshot().commit, []
     # As the sites of a simulation do.
     booked = ray.remote(num_cpus=2)(Counter).remote()
-    for workers in (0, 1):
-        engine = RayEngine(RayConfig(engine="ray", train_workers=workers))
+    for shared in ({}, {"train_workers": 1}, {"part_workers": 2}):
+        engine = RayEngine(RayConfig(engine="ray", **shared))
         backend = EngineBackend(root=federation.root, engine=engine)
         release = backend.retrain("00002", commit)
         folder = federation.releases.path / "00002"
         made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
-    assert made[0] == made[1]
+    assert made[0] == made[1] == made[2]
     assert not list((federation.root / "training").iterdir())
     ray.kill(booked)
 

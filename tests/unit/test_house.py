@@ -21,7 +21,7 @@ LAYERS = {
     "f2l_fed": (
         ("errors", "events", "flower"),
         ("core",),
-        ("aggregate", "zoo"),
+        ("aggregate", "matrices", "zoo"),
         ("data", "targets"),
         ("local_training", "symmetry"),
         ("admission", "codec", "prior", "privacy", "wire"),

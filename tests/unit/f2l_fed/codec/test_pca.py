@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from f2l_fed.codec import LatentShape, fit_pca
+from f2l_fed.matrices import blocks
+from f2l_fed.matrices.workspace import Workspace
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from tests.support.small import records, rng, small_target
 
@@ -84,7 +85,8 @@ def test_more_networks_than_weights_take_another_path_to_the_same_components(sym
     )
 
 
-def test_weights_wider_than_one_block_are_encoded_whole():
+def test_weights_wider_than_one_block_are_encoded_whole(monkeypatch):
+    monkeypatch.setattr(blocks, "_BLOCK", 3 * 32_768)
     size = 70_000
     weights = torch.zeros(3, size)
     weights[:, -5:] = torch.randn(3, 5, generator=rng())
@@ -99,26 +101,25 @@ def same(one, other):
 
 
 @both
-def test_weights_in_blocks_of_rows_have_the_components_of_the_whole(symmetric):
-    for count in (12, 120):
-        weights, symmetry = weights_of(count), symmetry_of(symmetric)
-        whole = fit_pca(weights, symmetry, common=9, rows=3)
-        assert same(whole, fit_pca(weights.split([1, 4, count - 5]), symmetry, common=9, rows=3))
+@pytest.mark.parametrize("count", [12, 120])
+def test_on_a_disk_and_in_many_blocks_it_is_the_same_codec(tmp_path, monkeypatch, symmetric, count):
+    weights, symmetry = weights_of(count), symmetry_of(symmetric)
+    whole = fit_pca(weights, symmetry, common=9, rows=3)
+    work = Workspace(folder=tmp_path)
+    stored = work.empty(*weights.shape)
+    stored[:] = weights
+    assert same(whole, fit_pca(stored, symmetry, common=9, rows=3, work=work))
+    monkeypatch.setattr(blocks, "_BLOCK", 7 * count)
+    found = fit_pca(stored, symmetry, common=9, rows=3, work=work)
+    assert found.common.basis.untyped_storage().filename.startswith(str(tmp_path))
+    torch.testing.assert_close(
+        found.decode(found.encode(weights)), whole.decode(whole.encode(weights)), rtol=0, atol=1e-5
+    )
 
 
-def test_weights_may_stay_in_files(tmp_path):
-    weights, symmetry = weights_of(12), symmetry_of(True)
-    for index, block in enumerate(weights.split(6)):
-        np.save(tmp_path / f"{index}.npy", block.numpy())
-    mapped = [
-        torch.from_numpy(np.load(tmp_path / f"{index}.npy", mmap_mode="r+")) for index in range(2)
-    ]
-    found = fit_pca(mapped, symmetry, common=9, rows=3)
-    assert same(found, fit_pca(weights, symmetry, common=9, rows=3))
-
-
-def test_the_output_layer_is_found_however_many_blocks_lie_before_it():
+def test_the_output_layer_is_found_however_many_blocks_lie_before_it(monkeypatch):
     # The second block of columns ends within the mean output row.
+    monkeypatch.setattr(blocks, "_BLOCK", 4 * 32_768)
     size = 2 * 32_768 + 5
     symmetry = OutputSymmetry(torch.arange(size - 6), torch.arange(size - 6, size).view(3, 2), size)
     weights = torch.zeros(4, size)
