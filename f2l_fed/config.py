@@ -18,7 +18,8 @@ from f2l_fed.admission import AdmissionConfig
 from f2l_fed.audit.release_limits import GateConfig
 from f2l_fed.codec.config import CodecConfig
 from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.core.validation import positive, require, share
+from f2l_fed.core.device import DEVICES
+from f2l_fed.core.validation import choice, positive, require, share
 from f2l_fed.data import SplitConfig
 from f2l_fed.data.readers.agreed_scales import ScalingConfig
 from f2l_fed.data.readers.agreed_settings import LONGEST_FEATURE, MOST_FEATURES
@@ -91,6 +92,10 @@ class RayConfig:
         cpus: CPUs of the embedded Ray, or processes of this machine; 0 takes all.
         task_cpus: CPUs that a task reserves; 0 where simulated sites reserve all of them.
         threads: torch threads in a task; more than there are idle cores make it slow.
+        device: Device of the flow's fit and of the draws: "cpu", "cuda", or "auto" for the GPU
+            where there is one. With "cuda" a task without one fails, and the service outside of
+            rounds uses one where it has it. On either a seed means the same networks up to
+            rounding, not to the bit.
         generators: Processes that make candidates at a time, for 16 sites each; one keeps up with
             hundreds of sites, and a second one has to start first.
         train_workers: Processes that share the flow's gradient steps under Ray Train; 0 takes
@@ -111,6 +116,7 @@ class RayConfig:
     cpus: int = 0
     task_cpus: float = 0.0
     threads: int = 1
+    device: str = "cpu"
     generators: int = 1
     train_workers: int = 0
     train_failures: int = 3
@@ -124,6 +130,7 @@ class RayConfig:
         told = '"ray" or "auto" where address, train_workers or part_workers is set'
         require(not (self.engine == "local" and self._asks_for_ray), self, "engine", told)
         positive(self, "threads", "generators")
+        choice(self, "device", DEVICES)
         require(self.train_workers >= 0, self, "train_workers", ">= 0")
         require(self.memory_mb >= 0, self, "memory_mb", ">= 0")
         require(self.part_workers >= 0, self, "part_workers", ">= 0")

@@ -16,6 +16,7 @@ from clients.site.site import Site
 from clients.site.site_examples import Examples, read_site_examples
 from clients.site.site_features import installed_backbone
 from clients.site.site_folder import SiteFolder, state_problem
+from f2l_fed.core.device import device_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.data.readers.findings import DataProblems
 from f2l_fed.errors import F2LError, WireError
@@ -83,6 +84,10 @@ def check(
     problems, remarks = _policy_problems(config.policy), []
     if problem := state_problem(folder.state):
         problems.append(problem)
+    try:
+        device_of(config.device)
+    except F2LError as error:
+        problems.append(str(error))
     if config.server.address:
         now = now or utc_now()
         found = connection_problems(folder, connect=connect, now=now)

@@ -40,6 +40,10 @@ labels = {labels}
 # Folder for the record of everything sent, the site's network and the daemon's log.
 state = "state"
 
+# Device of training and of what is drawn: "cpu", "cuda" for a GPU, or "auto" for that where there
+# is one.
+device = "cpu"
+
 # Port of the daemon's own page, served to this machine alone; 0 for none.
 page = 0
 # Whether that page shows ten examples too, to every account of this machine.

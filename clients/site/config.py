@@ -11,7 +11,8 @@ from clients.site.policy import PolicyConfig
 from clients.site.privacy_budget import PrivacyConfig
 from f2l_fed.core.addresses import split_address
 from f2l_fed.core.config_parsing import from_mapping
-from f2l_fed.core.validation import require, share
+from f2l_fed.core.device import DEVICES
+from f2l_fed.core.validation import choice, require, share
 from f2l_fed.data.readers.config import ReadingConfig
 from f2l_fed.data.readers.labels import label_key
 from f2l_fed.errors import ConfigError
@@ -91,6 +92,8 @@ class SiteConfig:
         server: Connection to the server.
         backbone: The pretrained, frozen network of a federation that adapts one.
         limits: Limits on what the daemon takes of this machine.
+        device: Device of the site's training and of what it draws: "cpu", "cuda", or "auto" for the
+            GPU where there is one.
         page: Port of the daemon's own page, on loopback; 0 for none.
         page_data: Whether that page, which every account of this machine can read, also shows a
             few examples.
@@ -107,6 +110,7 @@ class SiteConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    device: str = "cpu"
     page: int = 0
     page_data: bool = False
 
@@ -116,6 +120,7 @@ class SiteConfig:
             require("\0" not in getattr(self, name), self, name, "a path without a zero byte")
         require("\0" not in self.data.path, self.data, "path", "a path without a zero byte")
         share(self, "validation_fraction")
+        choice(self, "device", DEVICES)
         require(0 <= self.page < 2**16, self, "page", "a port, or 0 for none")
         keys = [label_key(name) for name in self.labels]
         require(len(set(keys)) == len(keys), self, "labels", "different names")

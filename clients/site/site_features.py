@@ -8,6 +8,7 @@ from dataclasses import replace
 from clients.site.site import Site
 from clients.site.site_examples import Examples
 from clients.site.site_folder import SiteFolder
+from f2l_fed.core.device import device_of
 from f2l_fed.core.wording import number_of
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress
@@ -33,6 +34,7 @@ def on_features(
         TargetError: If the site has another backbone or none, or its code does not suit the file;
             without one, if its inputs are texts.
         DataError: If the backbone's file can't be read, or the examples are none of its inputs.
+        ConfigError: If the site is to compute on a GPU, and there is none.
     """
     if frozen is None:
         if site.encoding.text_bytes:
@@ -45,7 +47,9 @@ def on_features(
     backbone = installed_backbone(site)
     backbone.require(frozen)
     parts = (site.train.x, site.validation.x)
-    train, validation = cached_features(site.state, backbone, parts, progress or _logged)
+    device = device_of(site.config.device)
+    told = progress or _logged
+    train, validation = cached_features(site.state, backbone, parts, told, device=device)
     on_results = replace(
         site,
         train=Examples(x=train, y=site.train.y),

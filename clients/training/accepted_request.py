@@ -23,6 +23,7 @@ from clients.site.sent_log import utc_now
 from clients.site.site import Site
 from clients.site.site_features import on_features
 from clients.training.accepted_body import allow_body
+from f2l_fed.core.device import device_of
 from f2l_fed.data.readers.agreed_scales import scales_digest
 from f2l_fed.errors import DataError, LayoutMismatch, PolicyRefusal
 from f2l_fed.local_training.candidate_kinds import ANCHOR, NEAREST
@@ -50,7 +51,8 @@ class AcceptedRequest(Generic[Request_co]):
     Args:
         site: The site that answers; with a body, with its own classes numbered from 0.
         request: A task, or a request for the probes alone.
-        target: The network that is generated: the whole one, or its head as one of its own.
+        target: The network that is generated: the whole one, or its head as one of its own. Like
+            the body, it computes on the site's device.
         body: The body that it sits on, under a head for the site's own number of classes; None
             where whole networks are generated.
     """
@@ -88,7 +90,9 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
         LayoutMismatch: If this installation builds another network by that name, or the anchor or
             a candidate is not a network of this kind.
         DataError: If the site's examples don't suit the network.
+        ConfigError: If the site is to compute on a GPU, and there is none.
     """
+    device = device_of(site.config.device)
     policy, frame, count = site.config.policy, request.frame, len(site.train.y)
     if isinstance(request, Task):
         if app is not None:
@@ -121,11 +125,11 @@ def accept(site: Site, request: Request, *, app: str | None) -> AcceptedRequest[
     if body is not None:
         allow_heads(site, frame)
         allow_body(site, request, body)
-        body = with_classes(body, site.classes)
+        body = with_classes(body, site.classes).to(device)
         target = body.head
     elif request.anchor is not None and not site.config.privacy.epsilon:
         _allow_anchor(site, request, request.anchor, target)
-    return AcceptedRequest(site=site, request=request, target=target, body=body)
+    return AcceptedRequest(site=site, request=request, target=target.to(device), body=body)
 
 
 def require_scales(site: Site, digest: str) -> None:

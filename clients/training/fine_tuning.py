@@ -17,6 +17,7 @@ from clients.site.site import Site
 from clients.site.site_features import on_features
 from clients.training.accepted_request import AcceptedRequest, cached_target
 from clients.training.probe_cache import probes_of
+from f2l_fed.core.device import device_of
 from f2l_fed.core.random_streams import generator_for
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.local_training.candidate_kinds import ANCHOR
@@ -179,6 +180,7 @@ def fine_tune_again(
     site.require_fit(facts.input_shape, facts.classes)
     site, frozen = on_features(site, facts.frozen)
     target = cached_target(facts.target, facts.input_shape, facts.classes, frozen)
+    target = target.to(device_of(site.config.device))
     recipe = start.recipe if steps is None else replace(start.recipe, steps=steps)
     # The stream's name stays: with it, the same start becomes the same network in every version.
     rng = generator_for(facts.lineage, facts.round, site.config.name, "anew")

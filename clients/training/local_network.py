@@ -7,7 +7,10 @@ site with a privacy budget uses all of its examples and spends nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+
+from torch import Tensor
 
 from clients.site.model_store import Model, ModelStart
 from clients.site.policy import ANSWERS
@@ -18,6 +21,7 @@ from clients.training.fine_tuning import FineTuned
 from clients.training.requested_network import made_network
 from clients.training.task import respond_to_probe
 from f2l_fed.generator.candidates import candidates_of_site
+from f2l_fed.generator.generator import Generator
 from f2l_fed.generator.release_file import ReleaseFile
 from f2l_fed.local_training.selection import select_in_parts
 from f2l_fed.targets.head_rows import padded
@@ -61,20 +65,21 @@ def task_from_release(site: Site, release: ReleaseFile) -> Task:
     generator = release.generator(target)
     if task.frame.body_layout:
         probes = padded(probes, target.layout)
-    parts = candidates_of_site(
-        generator,
-        task.frame,
-        site.config.name,
-        probes[0],
-        generator.expect(probes)[0],
-        release.candidates,
-        target.layout,
-    )
+    expected = generator.expect(probes)[0]
+
+    def parts(generator: Generator) -> Iterator[dict[str, Tensor]]:
+        name, config = site.config.name, release.candidates
+        return candidates_of_site(
+            generator, task.frame, name, probes[0], expected, config, target.layout
+        )
+
     if task.frame.body_layout or task.frame.shared is not None:
-        return replace(task, candidates=tuple(parts))
-    train = accept(site, request, app=None).site.train
-    kind, start = select_in_parts(target, parts, train.x, train.y, keep=task.keep)
-    return replace(task, candidates=({kind: start},))
+        return replace(task, candidates=tuple(parts(generator)))
+    accepted = accept(site, request, app=None)
+    train, target = accepted.site.train, accepted.target
+    drawn = parts(generator.to(target.device))
+    kind, start = select_in_parts(target, drawn, train.x, train.y, keep=task.keep)
+    return replace(task, candidates=({kind: start.cpu()},))
 
 
 def _for_itself(site: Site) -> Site:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from f2l_fed.admission.checks import outliers
 from f2l_fed.admission.checks.duplicates import collusion_limit
@@ -17,6 +18,9 @@ from f2l_fed.admission.verdict import Finding, Verdict
 
 _CHUNK = 128
 """Updates compared with all others at once: memory grows with their number, not its square."""
+
+_ROUNDING = 1e-4
+"""More than a cosine of directions in float32 is off."""
 
 
 def review_cohort(
@@ -101,22 +105,46 @@ def _find_colluding(
             groups.setdefault((one.round, one.parent), []).append(row)
     for rows in groups.values():
         sites = [ids[row].site for row in rows]
-        directions = updates[rows].double()
-        limit = collusion_limit(directions, sites, config)
+        directions = updates[rows]
+        limit = collusion_limit(directions.double(), sites, config)
         if limit is None:
             continue
-        # Rows are in order of arrival: of two similar ones, the later is the finding.
-        arrival = {site: place for place, site in enumerate(dict.fromkeys(sites))}
-        order = torch.tensor([arrival[site] for site in sites])
-        largest = torch.cat(
-            [
-                (some @ directions.T).masked_fill_(order >= own[:, None], -1).amax(dim=1)
-                for some, own in zip(directions.split(_CHUNK), order.split(_CHUNK), strict=True)
-            ]
-        )
-        for site, cosine in zip(sites, largest.tolist(), strict=True):
-            if cosine > limit:
-                figures = {"cosine": cosine, "max_allowed": limit}
-                finding = Finding(code="alike", action="quarantine", figures=figures)
-                found.setdefault(site, []).append(finding)
+        for row, cosine in _too_similar(directions, sites, limit):
+            figures = {"cosine": cosine, "max_allowed": limit}
+            finding = Finding(code="alike", action="quarantine", figures=figures)
+            found.setdefault(sites[row], []).append(finding)
     return found
+
+
+def _too_similar(
+    directions: Tensor, sites: Sequence[str], limit: float
+) -> Iterator[tuple[int, float]]:
+    """The rows with a cosine above a limit to one of a site that has arrived before, and that.
+
+    Args:
+        directions: (n, S) float32, of length 1, in order of arrival.
+        sites: The site of each.
+        limit: The cosine.
+    """
+    arrival = {site: place for place, site in enumerate(dict.fromkeys(sites))}
+    places = torch.tensor([arrival[site] for site in sites])
+    order, by = places.sort(stable=True)
+    sorted_rows = directions[by]
+    # Of each site, the rows that have arrived before it.
+    before = torch.searchsorted(order, order)
+    for start in range(0, len(by), _CHUNK):
+        some, own = sorted_rows[start : start + _CHUNK], before[start : start + _CHUNK]
+        others = sorted_rows[: int(own[-1])]
+        if not len(others):
+            continue
+        near = (_largest(some, others, own) > limit - _ROUNDING).nonzero()[:, 0]
+        if len(near):
+            exact = _largest(some[near].double(), others.double(), own[near])
+            pairs = zip((by[start + near]).tolist(), exact.tolist(), strict=True)
+            yield from ((row, cosine) for row, cosine in pairs if cosine > limit)
+
+
+def _largest(some: Tensor, others: Tensor, counts: Tensor) -> Tensor:
+    """(m,) largest cosine of each row to the first so many others; -1 to none."""
+    later = torch.arange(len(others)) >= counts[:, None]
+    return (some @ others.T).masked_fill_(later, -1).amax(dim=1)

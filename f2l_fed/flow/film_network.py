@@ -56,9 +56,12 @@ class FilmNetwork(nn.Module):
         depth: Number of blocks in each stream.
     """
 
+    frequencies: Tensor
+
     def __init__(self, shape: LatentShape, *, width: int, depth: int) -> None:
         super().__init__()
         self.shape = shape
+        self.register_buffer("frequencies", _FREQUENCIES, persistent=False)
         rows = width // 2 if shape.width else 0
         self.time = nn.Sequential(
             nn.Linear(2 * len(_FREQUENCIES) + 1, width), nn.SiLU(), nn.Linear(width, width)
@@ -102,7 +105,7 @@ class FilmNetwork(nn.Module):
             row_entry = functional.linear(seen.rows, row_fixed, self.row_in.bias)
 
         def evaluate(t: Tensor, x: Tensor) -> Tensor:
-            parts, time = shape.split(x), self.time(_waves(t, known))
+            parts, time = shape.split(x), self.time(_waves(t, known, self.frequencies))
             common = torch.addmm(entry, parts.common, state.T)
             if shape.width:
                 rows = row_entry + functional.linear(parts.rows, row_state)
@@ -141,9 +144,9 @@ def guided(network: FilmNetwork, context: Tensor, *, guidance: float = 1.0) -> V
     return lambda t, x: torch.lerp(without(t, x), conditional(t, x), guidance)
 
 
-def _waves(t: Tensor, known: Tensor) -> Tensor:
+def _waves(t: Tensor, known: Tensor, frequencies: Tensor) -> Tensor:
     t, known = torch.broadcast_tensors(t, known)
-    angles = t[:, None] * _FREQUENCIES
+    angles = t[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos(), known[:, None]], dim=1)
 
 

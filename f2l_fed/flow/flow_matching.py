@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec.latent_shape import LatentShape
+from f2l_fed.core.placement import CPU
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.couplings.registry import COUPLINGS
 from f2l_fed.flow.sources.registry import SOURCES
@@ -67,6 +68,7 @@ def fit_flow(
     group: int = 1,
     initial: Initialisations | None = None,
     training: VelocityTraining | None = None,
+    device: torch.device = CPU,
 ) -> FlowFit:
     """Fits the field that carries the source to the targets.
 
@@ -81,6 +83,7 @@ def fit_flow(
         group: Consecutive records that belong to one site, and are in the validation set together.
         initial: Makes random initialisations; only the source "kaiming" needs it.
         training: Where the gradient steps run.
+        device: What computes them; the field is on the CPU again at the end.
 
     Raises:
         ConfigError: If the source is "kaiming" and nothing makes initialisations.
@@ -90,6 +93,7 @@ def fit_flow(
     start = source.start(DiagonalNormal(expected, spread), near)
     size = {"width": config.width, "depth": config.depth}
     field = seeded(rng, lambda: VelocityField(shape, spread, config.source, initial=near, **size))
+    field.to(device)
 
     def examples(picks: Tensor) -> RegressionBatch:
         context, end = expected[picks], targets[picks]
@@ -102,8 +106,16 @@ def fit_flow(
         return RegressionBatch(t, torch.lerp(begin, end, t[:, None]), context, known, end - begin)
 
     course = fit_to_examples(
-        field, examples, len(targets), config, rng, group=group, training=training
+        field,
+        examples,
+        len(targets),
+        config,
+        rng,
+        group=group,
+        training=training,
+        device=device,
     )
+    field.to(CPU)
     return FlowFit(
         field=field,
         loss=course.best,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from f2l_fed.core.placement import CPU, moved
 from f2l_fed.flow.config import FlowConfig
 from f2l_fed.flow.film_network import FilmNetwork
 
@@ -46,6 +47,11 @@ class RegressionBatch:
     def error(self, network: FilmNetwork) -> Tensor:
         """Mean squared error, per coordinate; differentiable."""
         return self.errors(network).mean()
+
+    def to(self, device: torch.device) -> RegressionBatch:
+        """The same examples on a device."""
+        parts = (self.t, self.x, self.context, self.known, self.velocity)
+        return RegressionBatch(*(moved(part, device) for part in parts))
 
     def __getitem__(self, rows: slice) -> RegressionBatch:
         return RegressionBatch(
@@ -185,6 +191,7 @@ def fit_to_examples(
     *,
     group: int = 1,
     training: VelocityTraining | None = None,
+    device: torch.device = CPU,
 ) -> TrainingCurve:
     """Fits a network in place, with some sites for validation; see `regress`.
 
@@ -196,13 +203,15 @@ def fit_to_examples(
         rng: Draws sites and batches.
         group: Consecutive records that belong to one site.
         training: Execution of the steps.
+        device: The network's; examples are made on the CPU and moved.
     """
     validation, train = validation_split(count, config.held_out, rng, group=group)
     # The same noise and times at every validation, so that errors differ by the weights alone.
-    check = examples(validation.repeat_interleave(max(1, CHECKS // group)))
+    check = examples(validation.repeat_interleave(max(1, CHECKS // group))).to(device)
 
     def batch() -> RegressionBatch:
-        return examples(train[torch.randint(len(train), (config.batch,), generator=rng)])
+        picks = torch.randint(len(train), (config.batch,), generator=rng)
+        return examples(train[picks]).to(device)
 
     def validate() -> float:
         return float(check.error(network))

@@ -8,15 +8,17 @@ forward pass for each draw and no gradient. No test example is ever used to choo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from f2l_fed.core.placement import moved
 from f2l_fed.generator.config import CandidatesConfig, SampleConfig
 from f2l_fed.generator.generator import Generator
 from f2l_fed.local_training import candidate_kinds
+from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.local_training.site_streams import draws_stream
 from f2l_fed.targets.head_rows import class_count, cut
 from f2l_fed.targets.layout import WeightLayout
@@ -46,32 +48,39 @@ class FittedRecords:
 
 def candidates_for_training(
     generator: Generator,
-    records: FittedRecords | None,
-    context: Tensor,
+    nearest: Sequence[Tensor | None],
     expected: Tensor,
     config: CandidatesConfig,
     rng: torch.Generator,
-) -> dict[str, Tensor]:
-    """The candidates of a site in a training round.
+) -> CandidateSet:
+    """The candidates of a site in a training round, for each of its episodes.
 
     Args:
         generator: The promoted generator.
-        records: Those that it was fitted on, without the site's own; used for the nearest one
-            alone, and not needed without it.
-        context: (D,) float32, the site's probe.
-        expected: (D,) float32, the prior's prediction for the site.
-        config: How many draws, and whether the nearest record is a candidate.
+        nearest: (D,) float32, for each episode the stored network with the nearest context, none
+            of the site's own; None where that is no candidate, or there is no record.
+        expected: (E, D) float32, the prior's predictions for the site.
+        config: How many draws.
         rng: Draws them.
 
     Returns:
-        (D,) float32 by kind: "prior", "global_mean", "nearest" if it is asked for and there is a
-        record, "sample-0", … (in a mixed fleet with the family: "sample-1-0"). All are of the
-        family of the prediction.
+        (D,) float32 by kind, on the CPU: "prior", "global_mean", perhaps "nearest", "sample-0", …
+        (in a mixed fleet with the family: "sample-1-0"). All are of the family of the prediction.
     """
-    centres = expected.expand(config.training_samples, -1)
-    drawn = _draws(generator, centres, None, rng)
-    near = _nearest(records, context) if config.nearest else {}
-    return _by_kind(generator, near, expected, drawn)
+    there = moved(expected, generator.device)
+    drawn = _draws_each(generator, there, config.training_samples, rng).cpu()
+    made = []
+    for episode, family in enumerate(generator.family_of(there).tolist()):
+        draws = {candidate_kinds.sample(i, family): w for i, w in enumerate(drawn[episode])}
+        made.append(
+            {
+                candidate_kinds.PRIOR: expected[episode],
+                candidate_kinds.GLOBAL_MEAN: generator.members[family].mean.cpu(),
+                **_nearest(nearest[episode]),
+                **draws,
+            }
+        )
+    return tuple(made)
 
 
 def candidates_for_service(
@@ -84,15 +93,24 @@ def candidates_for_service(
     *,
     evaluations: int | None = None,
 ) -> dict[str, Tensor]:
-    """The candidates of a site that uses the service; as `candidates_for_training`.
+    """(D,) float32 by kind, the candidates of a site that uses the service.
 
     In a mixed fleet the draws are from all families, in the share that the context says.
 
     Args:
+        generator: The promoted generator; candidates are on its device.
+        records: Those that it was fitted on, without the site's own; used for the nearest one
+            alone, and not needed without it.
+        context: (D,) float32, the site's probe.
+        expected: (D,) float32, the prior's prediction for the site.
+        config: How many draws, how wide, and whether the nearest record is a candidate.
+        rng: Draws them.
         evaluations: Instead of the generator's own. With 0 nothing but the source is drawn from,
             which for the source "prior" is a normal distribution around the prediction.
     """
-    parts = _parts(generator, records, context, expected, config, rng, evaluations=evaluations)
+    found = records.nearest(context, 1) if records is not None and config.nearest else ()
+    nearest = next(iter(found), None)
+    parts = _parts(generator, nearest, context, expected, config, rng, evaluations=evaluations)
     return {kind: weights for part in parts for kind, weights in part.items()}
 
 
@@ -105,7 +123,7 @@ def candidates_of_site(
     config: CandidatesConfig,
     layout: WeightLayout,
     *,
-    records: FittedRecords | None = None,
+    nearest: Tensor | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """The candidates of a site outside of rounds, at the centre or at the site itself.
 
@@ -117,12 +135,12 @@ def candidates_of_site(
         expected: (D,) float32, the prior's prediction for the site.
         config: How many draws, and how wide.
         layout: Of a network, or of a head for the most classes.
-        records: For the nearest one, where it is a candidate.
+        nearest: (D,) float32, the stored network with the nearest context, where it is a candidate.
 
     Yields:
-        (D,) float32 by kind, some at a time: one head for as many classes as the context has; the
-        prediction around a shared network, and that network where it is another; or prediction,
-        mean and draws, of which few are ever in memory.
+        (D,) float32 by kind, some at a time and on the generator's device: one head for as many
+        classes as the context has; the prediction around a shared network, and that network where
+        it is another; or prediction, mean and draws, of which few are ever in memory.
     """
     if frame.body_layout:
         yield {candidate_kinds.PRIOR: head_of_site(context, expected, layout)}
@@ -130,7 +148,7 @@ def candidates_of_site(
         yield around_shared(generator, expected)
     else:
         rng = draws_stream(frame.lineage, site)
-        yield from _parts(generator, records, context, expected, config, rng)
+        yield from _parts(generator, nearest, context, expected, config, rng)
 
 
 def head_of_site(context: Tensor, expected: Tensor, layout: WeightLayout) -> Tensor:
@@ -157,7 +175,7 @@ def around_shared(generator: Generator, expected: Tensor) -> dict[str, Tensor]:
 
 def _parts(
     generator: Generator,
-    records: FittedRecords | None,
+    nearest: Tensor | None,
     context: Tensor,
     expected: Tensor,
     config: CandidatesConfig,
@@ -170,7 +188,13 @@ def _parts(
     sample = replace(generator.config.sample, temperature=width)
     if evaluations is not None:
         sample = replace(sample, evaluations=evaluations)
-    yield _by_kind(generator, _nearest(records, context) if config.nearest else {}, expected, {})
+    context, expected = (moved(vector, generator.device) for vector in (context, expected))
+    family = int(generator.family_of(expected[None]))
+    yield {
+        candidate_kinds.PRIOR: expected,
+        candidate_kinds.GLOBAL_MEAN: generator.members[family].mean,
+        **_nearest(None if nearest is None else nearest.to(generator.device)),
+    }
     centres = generator.centres(context, expected, config.samples)
     if generator.fleet is not None:
         yield _draws(generator, centres, sample, rng)
@@ -185,6 +209,22 @@ def _parts(
         yield {candidate_kinds.sample(start + index): w for index, w in enumerate(drawn)}
 
 
+def _nearest(weights: Tensor | None) -> dict[str, Tensor]:
+    return {} if weights is None else {candidate_kinds.NEAREST: weights}
+
+
+@torch.no_grad()
+def _draws_each(generator: Generator, expected: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """(E, count, D) float32, networks around each of (E, D) predictions, drawn in their order."""
+    if not count:
+        return expected[:, None][:, :0]
+    if generator.fleet is not None:
+        each = [generator.sample(one.expand(count, -1), rng) for one in expected]
+        return torch.stack(each)
+    noise = torch.cat([generator.noise(count, rng) for _ in expected])
+    return generator.carry(expected, noise).view(len(expected), count, -1)
+
+
 def _draws(
     generator: Generator, centres: Tensor, sample: SampleConfig | None, rng: torch.Generator
 ) -> dict[str, Tensor]:
@@ -194,23 +234,3 @@ def _draws(
     families = generator.family_of(centres).tolist()
     drawn = enumerate(generator.sample(centres, rng, sample))
     return {candidate_kinds.sample(index, families[index]): weights for index, weights in drawn}
-
-
-def _nearest(records: FittedRecords | None, context: Tensor) -> dict[str, Tensor]:
-    found = () if records is None else records.nearest(context, 1)
-    return dict(zip((candidate_kinds.NEAREST,), found, strict=False))
-
-
-def _by_kind(
-    generator: Generator,
-    nearest: Mapping[str, Tensor],
-    expected: Tensor,
-    drawn: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    family = int(generator.family_of(expected[None]))
-    return {
-        candidate_kinds.PRIOR: expected,
-        candidate_kinds.GLOBAL_MEAN: generator.members[family].mean,
-        **nearest,
-        **drawn,
-    }

@@ -91,9 +91,11 @@ class GeneratorFit:
             return "Prior: sites solve their heads with a pull towards it, and need no draws."
         many = f"{len(members)} families of networks, each with its own: " * (len(members) > 1)
         if not flow.step:
+            settings = self.generator.config.flow
+            look = min(settings.steps, settings.look * settings.check_every)
             return (
-                f"{many}Prior and normal draws around it: no flow came below their loss of "
-                f"{flow.normal_loss:.3g} on left-out sites."
+                f"{many}Prior and normal draws around it: within {look} steps no flow came below "
+                f"their loss of {flow.normal_loss:.3g} on left-out sites, and it was left at that."
             )
         losses = (
             f"on left-out sites the flow's loss is {flow.loss:.3g} and that of normal draws "

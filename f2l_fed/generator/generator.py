@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.codec import Codec
+from f2l_fed.core.placement import moved, placed
 from f2l_fed.flow import SOURCES, VelocityField, begin, guided, solve
 from f2l_fed.generator.config import GeneratorConfig, SampleConfig
 from f2l_fed.prior.families import FamilyShares
@@ -69,6 +70,15 @@ class Generator:
     fleet: Fleet | None = None
 
     @property
+    def device(self) -> torch.device:
+        """The device of its tensors and of all that it makes; contexts have to be there, too."""
+        return self.mean.device
+
+    def to(self, device: torch.device) -> Generator:
+        """The same generator on a device."""
+        return self if device == self.device else placed(self, device)
+
+    @property
     def members(self) -> tuple[Generator, ...]:
         """A generator for each family, the largest first; itself alone where there is one."""
         return (self,) if self.fleet is None else (replace(self, fleet=None), *self.fleet.others)
@@ -102,7 +112,7 @@ class Generator:
     def family_of(self, weights: Tensor) -> Tensor:
         """(n,) int64, the family in ``members`` whose mean is nearest to each of (n, D) weights."""
         if self.fleet is None:
-            return torch.zeros(len(weights), dtype=torch.int64)
+            return torch.zeros(len(weights), dtype=torch.int64, device=weights.device)
         split = self.prior.symmetry.split
         means = split(torch.stack([member.mean for member in self.members])).common
         # Differences first: distances between basins are small beside the norms in wide networks.
@@ -144,14 +154,20 @@ class Generator:
     def noise(self, count: int, rng: torch.Generator) -> Tensor:
         """(count, k) float32, what `sample` draws; the same generator state, the same noise.
 
-        Of the largest family, as `carry` is.
+        It is drawn on the CPU, whatever the device. Of the largest family, as `carry` is.
         """
-        return SOURCES[self.config.flow.source].noise(count, self.codec.shape, rng, None)
+        drawn = SOURCES[self.config.flow.source].noise(count, self.codec.shape, rng, None)
+        return moved(drawn, self.device)
 
     def carry(self, expected: Tensor, noise: Tensor, config: SampleConfig | None = None) -> Tensor:
-        """`sample` with (n, k) noise that is given; differentiable in all that it is made from."""
+        """`sample` with (m n, k) noise that is given, m rows for each of n expected networks.
+
+        It is differentiable in all that it is made from.
+        """
         config = config or self.config.sample
         context = self.codec.encode(expected)
+        if (times := len(noise) // max(1, len(expected))) > 1:
+            context, expected = (t.repeat_interleave(times, 0) for t in (context, expected))
         start = begin(
             self.config.flow.source, context, self.spread, noise, temperature=config.temperature
         )

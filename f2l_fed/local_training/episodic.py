@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.core.placement import moved
 from f2l_fed.local_training.config import EpisodesConfig
 from f2l_fed.local_training.finetune import clip_by_norm
 from f2l_fed.local_training.logistic_head import with_ones
@@ -78,15 +79,15 @@ def train_body(
         (B,) float32; the start itself where fewer than two classes have two examples, or nothing
         of the body is trained.
     """
-    theta = weights.detach().clone()
     if steps == 0 or body.is_frozen or not has_episode(y):
-        return theta
+        return weights.detach().clone()
+    theta = weights.detach().to(body.network.device, copy=True)
     momentum = torch.zeros_like(theta)
     for _ in range(steps):
         gradient = episode_gradient(body, theta, x, y, config, rng, loss)
         momentum.mul_(config.momentum).add_(clip_by_norm(gradient, config.max_gradient_norm))
         theta.sub_(momentum, alpha=config.lr)
-    return body.calibrated(theta, x)
+    return body.calibrated(theta, x).to(weights.device)
 
 
 def episode_gradient(
@@ -100,13 +101,14 @@ def episode_gradient(
 ) -> Tensor:
     """(B,) float32, the gradient of the loss of one episode that is drawn; see `train_body`.
 
-    Zero where fewer than two classes have two examples: there is nothing to tell apart.
+    It is where the weights are, and zero where fewer than two classes have two examples: there is
+    nothing to tell apart.
     """
     if not has_episode(y):
         return torch.zeros_like(weights)
     episode = draw_episode(y, config.support, config.query, rng)
     chosen = x[torch.cat([episode.support, episode.query])]
-    chosen = drawn_turn(chosen, config.turns, config.inversion, rng)
+    chosen = moved(drawn_turn(chosen, config.turns, config.inversion, rng), weights.device)
     theta = weights.detach().clone().requires_grad_()
     (gradient,) = torch.autograd.grad((loss or episode_loss)(body, theta, chosen, episode), theta)
     return gradient
@@ -157,7 +159,7 @@ def episode_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -> Te
     scale = body.scale(weights)
     near = _near_scores(scale, support, hot, query)
     ridge = _RIDGE_SCALE * scale * _ridge_scores(support, hot, query)
-    labels = episode.query_labels
+    labels = moved(episode.query_labels, near.device)
     return (functional.cross_entropy(near, labels) + functional.cross_entropy(ridge, labels)) / 2
 
 
@@ -165,7 +167,7 @@ def class_means_loss(body: Body, weights: Tensor, x: Tensor, episode: Episode) -
     """() float32, the loss of class means alone on the queries; arguments as `episode_loss`."""
     support, hot, query = _sides(body, weights, x, episode)
     near = _near_scores(body.scale(weights), support, hot, query)
-    return functional.cross_entropy(near, episode.query_labels)
+    return functional.cross_entropy(near, moved(episode.query_labels, near.device))
 
 
 def _sides(
@@ -175,7 +177,7 @@ def _sides(
     count = len(episode.support)
     features = body.training_features(weights, x)
     hot = functional.one_hot(episode.support_labels).to(features.dtype)
-    return features[:count], hot, features[count:]
+    return features[:count], moved(hot, features.device), features[count:]
 
 
 def _near_scores(scale: Tensor, support: Tensor, hot: Tensor, query: Tensor) -> Tensor:
@@ -188,6 +190,7 @@ def _ridge_scores(support: Tensor, hot: Tensor, query: Tensor) -> Tensor:
     """(q, K) scores of a ridge regression of the support's classes, by its (s, s) Gram matrix."""
     s, q = with_ones(support), with_ones(query)
     strength = _RIDGE * s.square().sum(1).mean().detach()
-    gram = s @ s.T + strength * torch.eye(len(s), dtype=s.dtype)
-    dual: Tensor = torch.linalg.solve(gram, hot - 1 / hot.shape[1])
+    gram = s @ s.T + strength * torch.eye(len(s), dtype=s.dtype, device=s.device)
+    # Never singular; checking that would wait for the device.
+    dual: Tensor = torch.linalg.solve_ex(gram, hot - 1 / hot.shape[1]).result
     return q @ (s.T @ dual)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from f2l_fed.core.placement import moved
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.targets.target import Target
 
@@ -40,10 +41,12 @@ def iterates(
         falling: Whether the learning rate falls linearly, to zero after the last step.
 
     Yields:
-        (D,) float32, a detached tensor that the next step overwrites: copy what you keep. The
-        statistics of batch normalisation are those of the start; see `Target.calibrated`.
+        (D,) float32 on the target's device, a detached tensor that the next step overwrites: copy
+        what you keep. The statistics of batch normalisation are those of the start; see
+        `Target.calibrated`. No step waits for the device.
     """
     target.require(weights, x, y)
+    weights, x, y = (tensor.to(target.device) for tensor in (weights, x, y))
     theta = weights.detach().clone().requires_grad_()
     momentum = torch.zeros_like(weights)
     order = torch.empty(0, dtype=torch.int64)
@@ -54,7 +57,7 @@ def iterates(
             batch_x, batch_y = x, y
         else:
             if len(order) < size:
-                order = torch.randperm(len(x), generator=rng)
+                order = moved(torch.randperm(len(x), generator=rng), target.device)
             batch_x, batch_y, order = x[order[:size]], y[order[:size]], order[size:]
         loss = functional.cross_entropy(target.training_logits(theta, batch_x), batch_y)
         (gradient,) = torch.autograd.grad(loss, theta)
@@ -72,8 +75,11 @@ def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
     >>> clip_by_norm(torch.tensor([3.0, 4.0]), 1.0).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    norm = float(gradient.norm()) if max_norm else 0.0
-    return gradient * (max_norm / norm) if norm > max_norm else gradient
+    if not max_norm:
+        return gradient
+    norm = gradient.norm()
+    # Without asking for the number, so that a GPU is not waited for. NaN stays where it is.
+    return gradient * torch.where(norm > max_norm, max_norm / norm, 1.0)
 
 
 def finetune(
@@ -93,7 +99,8 @@ def finetune(
     that end above their start, in the loss that they descend on, are not taken.
     """
     *_, last = iterates(target, weights, x, y, recipe, rng, pull=pull, falling=falling)
-    return _taken(target, weights, last, x, y, pull).clone() if recipe.steps else last.clone()
+    made = _taken(target, weights, last, x, y, pull) if recipe.steps else last
+    return made.to(weights.device, copy=True)
 
 
 def _taken(
@@ -103,6 +110,7 @@ def _taken(
     made = target.calibrated(last, x)
     if not pull:
         return made
+    start = start.to(made.device)
     before, after = (loss_and_accuracy(target, one, x, y)[0] for one in (start, made))
     worse = not after + pull / 2 * float((made - start).square().sum()) <= before
     return start if worse else made
@@ -112,8 +120,24 @@ def _taken(
 def loss_and_accuracy(target: Target, weights: Tensor, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Mean cross-entropy (nats) and share of correct predictions in [0, 1]."""
     logits = target.logits(weights, x)
+    y = y.to(logits.device)
     loss = functional.cross_entropy(logits, y)
     return float(loss), float((logits.argmax(1) == y).float().mean())
+
+
+@torch.no_grad()
+def losses_of(target: Target, networks: Iterable[Tensor], x: Tensor, y: Tensor) -> list[float]:
+    """Mean cross-entropy (nats) of each of some networks; the target's device is waited for once.
+
+    Args:
+        target: The network.
+        networks: (D,) float32 each.
+        x: (n, *input_shape) float32, on the target's device.
+        y: (n,) int64, there too.
+    """
+    made = (target.logits(weights.to(target.device), x) for weights in networks)
+    losses = [functional.cross_entropy(logits, y) for logits in made]
+    return torch.stack(losses).tolist() if losses else []
 
 
 def accuracy_after(

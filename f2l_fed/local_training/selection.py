@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from f2l_fed.local_training.candidate_kinds import BLEND, group_of, is_sample
-from f2l_fed.local_training.finetune import loss_and_accuracy
+from f2l_fed.local_training.finetune import losses_of
 from f2l_fed.targets.target import Target
 
 CandidateSet = tuple[Mapping[str, Tensor], ...]
@@ -39,13 +39,14 @@ def select_in_parts(
     target: Target, parts: Iterable[Mapping[str, Tensor]], x: Tensor, y: Tensor, *, keep: int = 1
 ) -> tuple[str, Tensor]:
     """`select` among candidates that come some at a time; of the draws only the best stay."""
+    here = x.to(target.device), y.to(target.device)
     candidates: dict[str, Tensor] = {}
     losses: dict[str, float] = {}
     for part in parts:
         for kind, candidate in part.items():
             target.require(candidate, x, y)
             candidates[kind] = candidate
-            losses[kind] = loss_and_accuracy(target, candidate, x, y)[0]
+        losses |= dict(zip(part, losses_of(target, part.values(), *here), strict=True))
         for kinds in _families(losses).values():
             for kind in kinds[keep:]:
                 del candidates[kind], losses[kind]
@@ -55,7 +56,7 @@ def select_in_parts(
         if len(kept) < 2:
             continue
         blend = torch.stack([candidates[kind] for kind in kept]).mean(0)
-        loss = loss_and_accuracy(target, blend, x, y)[0]
+        (loss,) = losses_of(target, [blend], *here)
         if BLEND not in losses or loss < losses[BLEND] or isnan(losses[BLEND]):
             candidates[BLEND], losses[BLEND] = blend, loss
     best = _by_loss(losses, losses)[0]

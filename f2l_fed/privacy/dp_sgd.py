@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.nn import functional
 
+from f2l_fed.core.placement import moved
 from f2l_fed.errors import TargetError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import clip_by_norm
@@ -71,20 +72,22 @@ def private_update(
             remedy="Use a target with group normalisation, or none.",
         )
     rate = sampling_rate(recipe, len(x))
+    device, home = target.device, weights.device
+    weights, x, y = (tensor.to(device) for tensor in (weights, x, y))
     theta, momentum = weights.clone(), torch.zeros_like(weights)
     for _ in range(recipe.steps):
-        drawn = torch.rand(len(x), generator=rng) < rate
+        drawn = moved((torch.rand(len(x), generator=rng) < rate).nonzero()[:, 0], device)
         total = _clipped_sum(target, theta, x[drawn], y[drawn], max_norm)
-        noise = torch.randn(total.shape, generator=rng, dtype=torch.float64)
+        noise = moved(torch.randn(total.shape, generator=rng, dtype=torch.float64), device)
         mean = ((total + noise_multiplier * max_norm * noise) / (rate * len(x))).float()
         momentum = recipe.momentum * momentum + clip_by_norm(mean, recipe.max_gradient_norm)
         theta = theta - recipe.lr * momentum
-    return theta - weights
+    return (theta - weights).to(home)
 
 
 def _clipped_sum(target: Target, theta: Tensor, x: Tensor, y: Tensor, max_norm: float) -> Tensor:
     """(D,) float64, the sum of the examples' gradients, none longer than ``max_norm``."""
-    total = torch.zeros(theta.shape, dtype=torch.float64)
+    total = torch.zeros(theta.shape, dtype=torch.float64, device=theta.device)
     for gradients in _gradients(target, theta, x, y):
         gradients = gradients.double()
         lengths = gradients.norm(dim=1)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from f2l_fed.core.placement import CPU, moved, placed
 from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.adaptation import adapted
 from f2l_fed.targets.adapted_tail import AdaptedTail, CutNetwork, CutTail, FrozenFront, cut_network
@@ -182,20 +183,23 @@ class InstalledBackbone:
 
 
 @torch.no_grad()
-def features_of(backbone: nn.Module, x: Tensor, progress: Progress | None = None) -> Tensor:
+def features_of(
+    backbone: nn.Module, x: Tensor, progress: Progress | None = None, device: torch.device = CPU
+) -> Tensor:
     """The features of many inputs, a batch at a time.
 
     Args:
         backbone: The backbone.
         x: (n, *input_shape) float32.
         progress: Told after each batch.
+        device: What computes them.
 
     Returns:
-        (n, F) float32.
+        (n, F) float32, on the CPU.
     """
-    found = []
+    backbone, found = placed(backbone, device), list[Tensor]()
     for start in range(0, len(x), _BATCH):
-        found.append(backbone(x[start : start + _BATCH]))
+        found.append(backbone(moved(x[start : start + _BATCH], device)).cpu())
         if progress is not None:
             progress(min(start + _BATCH, len(x)), len(x))
     return torch.cat(found)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from f2l_fed.core.placement import placed
 from f2l_fed.errors import TargetError
 from f2l_fed.targets.batch_norm import measuring, with_valid_variances
 from f2l_fed.targets.frozen import kept_in_copies
@@ -88,6 +89,10 @@ class Body:
             trainee=measuring(template, shared) if network.statistics else template,
         )
 
+    def to(self, device: torch.device) -> Body:
+        """The same body, computing on a device; see `Target.device`."""
+        return self if device == self.network.device else placed(self, device)
+
     @property
     def is_frozen(self) -> bool:
         """Whether nothing of the body is trained; then its `SCALE` is not, either."""
@@ -111,15 +116,17 @@ class Body:
         Returns:
             (n, F) float32.
         """
-        tensors = with_valid_variances(self._tensors(weights), self.network.statistics)
-        found: Tensor = functional_call(self.template, tensors, (x,))
-        return found
+        device = self.network.device
+        tensors = self._tensors(weights.to(device))
+        tensors = with_valid_variances(tensors, self.network.statistics)
+        found: Tensor = functional_call(self.template, tensors, (x.to(device),))
+        return found.to(weights.device)
 
     def training_features(self, weights: Tensor, x: Tensor) -> Tensor:
         """`features`, but where there is batch normalisation, by the statistics of these inputs."""
-        return (
-            self._measured(weights, x)[0] if self.network.statistics else self.features(weights, x)
-        )
+        if not self.network.statistics:
+            return self.features(weights, x)
+        return self._measured(weights, x)[0].to(weights.device)
 
     @torch.no_grad()
     def calibrated(self, weights: Tensor, x: Tensor) -> Tensor:
@@ -131,7 +138,7 @@ class Body:
         """
         if not self.network.statistics:
             return weights
-        tensors = self._measured(weights, x)[1]
+        tensors = placed(self._measured(weights, x)[1], weights.device)
         return self.layout.flatten({**self.layout.unflatten(weights), **tensors})
 
     def scale(self, weights: Tensor) -> Tensor:
@@ -172,11 +179,12 @@ class Body:
                 expected="2 or more examples",
                 got=str(len(x)),
             )
-        tensors = self._tensors(weights)
+        device = self.network.device
+        tensors = self._tensors(weights.to(device))
         for name in self.network.statistics:
             # The call overwrites them.
             tensors[name] = tensors[name].detach().clone()
-        found: Tensor = functional_call(self.trainee, tensors, (x,))
+        found: Tensor = functional_call(self.trainee, tensors, (x.to(device),))
         return found, {name: tensors[name] for name in self.network.statistics}
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from f2l_fed.core.durable_files import write_atomically
+from f2l_fed.core.placement import CPU
 from f2l_fed.errors import DataError
 from f2l_fed.targets.backbone import InstalledBackbone, Progress, features_of
 
@@ -30,6 +31,7 @@ def cached_features(
     parts: Sequence[Tensor],
     progress: Progress | None = None,
     make: Callable[[Tensor, Progress | None], Tensor] | None = None,
+    device: torch.device = CPU,
 ) -> list[Tensor]:
     """The features of the parts of a site's examples.
 
@@ -39,6 +41,7 @@ def cached_features(
         parts: (n, *input_shape) float32 each.
         progress: Told while features are made.
         make: Makes the backbone's features of examples; its network if None.
+        device: What this network computes on.
 
     Returns:
         (n, F) float32 for each part, or with an adapted part the values at the cut, (n, C).
@@ -50,7 +53,7 @@ def cached_features(
     path, sizes = state / FEATURES, [len(part) for part in parts]
     key = _digest(backbone, parts)
     if (kept := _read(path, key, sum(sizes))) is None:
-        make = make or partial(features_of, backbone.front())
+        make = make or partial(features_of, backbone.front(), device=device)
         kept = make(torch.cat(list(parts)), progress)
         if strange := int((~kept.isfinite()).any(1).sum()):
             raise DataError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from f2l_fed.core.dense_tensors import oddity, require_floats, require_labels
+from f2l_fed.core.placement import CPU, placed
 from f2l_fed.errors import TargetError, UsageError
 from f2l_fed.targets.batch_norm import measuring, running_statistics, with_valid_variances
 from f2l_fed.targets.frozen import frozen_tensors, kept_in_copies, tensors_digest
@@ -40,6 +41,7 @@ class Target:
             inputs are the data's.
         output_weight: Name of the (K, F) weight of the last linear layer.
         output_bias: Name of its (K,) bias, or None.
+        device: Where the network computes; what it makes is where the weights were that it got.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Target:
     output_weight: str
     output_bias: str | None
     frozen: FrozenPart | None = None
+    device: torch.device = CPU
 
     @classmethod
     def of(
@@ -137,6 +140,10 @@ class Target:
         """The same network, as one on the features of a frozen part."""
         return replace(self, frozen=frozen, layout=replace(self.layout, frozen=frozen.digest))
 
+    def to(self, device: torch.device) -> Target:
+        """The same network, computing on a device."""
+        return self if device == self.device else placed(self, device)
+
     def require(self, weights: Tensor, x: Tensor, y: Tensor) -> None:
         """Requires weights of this network, and labelled examples that suit it.
 
@@ -170,9 +177,10 @@ class Target:
         Returns:
             (batch, K) float32.
         """
-        tensors = with_valid_variances(self.layout.unflatten(weights), self.statistics)
-        output: Tensor = functional_call(self.template, tensors, (x,))
-        return output
+        there = weights.to(self.device)
+        tensors = with_valid_variances(self.layout.unflatten(there), self.statistics)
+        output: Tensor = functional_call(self.template, tensors, (x.to(self.device),))
+        return output.to(weights.device)
 
     def training_logits(self, weights: Tensor, x: Tensor) -> Tensor:
         """`logits`, but where there is batch normalisation, by the statistics of these inputs.
@@ -184,7 +192,7 @@ class Target:
         """
         if not self.statistics:
             return self.logits(weights, x)
-        return self._measured(weights, x)[0]
+        return self._measured(weights, x)[0].to(weights.device)
 
     @torch.no_grad()
     def calibrated(self, weights: Tensor, x: Tensor) -> Tensor:
@@ -202,7 +210,7 @@ class Target:
         """
         if not self.statistics:
             return weights
-        return self.layout.flatten(self._measured(weights, x)[1])
+        return self.layout.flatten(self._measured(weights, x)[1]).to(weights.device)
 
     def tempered(self, weights: Tensor, temperature: float) -> Tensor:
         """The network with its logits divided by a temperature: (D,) float32 to (D,)."""
@@ -223,11 +231,11 @@ class Target:
                 got=str(len(x)),
                 remedy="Use larger batches, or a target with GroupNorm.",
             )
-        tensors = self.layout.unflatten(weights)
+        tensors = self.layout.unflatten(weights.to(self.device))
         for name in self.statistics:
             # The call overwrites them.
             tensors[name] = tensors[name].detach().clone()
-        output: Tensor = functional_call(self.trainee, tensors, (x,))
+        output: Tensor = functional_call(self.trainee, tensors, (x.to(self.device),))
         return output, tensors
 
 

@@ -5,7 +5,7 @@ the shards hold the numbers, the index is a view::
 
     zoo.json                    the manifest; created exclusively
     log/<20 digits>.json        commits, numbered from 1 without gaps; created exclusively
-    shards/<sha256>.safetensors rows of one site, named after the file's own content
+    shards/<sha256>.safetensors rows of one or more sites, named after the file's own content
     index.sqlite                derived from the log; may be deleted at any time
     lock, index.lock, tmp/      locks and unfinished writes; no content
 
@@ -30,8 +30,9 @@ A write first makes the shard durable and then the log entry that names it, both
 temporary file, fsync, an exclusive hard link and fsync of the folder; in an object store through
 one put, of the log entry on condition that its name is free. A shard that no entry names
 was left by a writer that died and means nothing. Erasure goes the other way: first the tombstone,
-then the files; ``Zoo.open`` finishes an interrupted one. The log keeps the name of an erased site
-and the entries' own fields (keys, metrics), never a row.
+then the rows of other sites in the same files, then the files; ``Zoo.open`` finishes an
+interrupted one. The log keeps the name of an erased site and the entries' own fields (keys,
+metrics), never a row.
 
 Format 2
 --------
@@ -39,8 +40,15 @@ A log entry of ``kind`` ``merge`` has ``format`` 2 and is otherwise sealed and c
 others. Its ``shards`` are ``{sha256, site, rows}`` with the keys of records in file order: from
 then on the records of that site with those keys, which earlier entries appended and no tombstone
 covers, lie there and no longer in the shards that named them. Nothing else of them changes. A
-shard whose rows have all moved is deleted when the entry is durable, and not missed. All else
-stays format 1, so a zoo that was never merged is one that older programs read.
+shard whose rows have all moved is deleted when the entry is durable, and not missed.
+
+Format 3
+--------
+A log entry of which a shard has rows of several sites has ``format`` 3. Such a shard has no
+``site``; each of its rows has one beside its other fields, and those of a merge are ``{site, key}``
+instead of keys. Where a site is forgotten, a merge moves the other rows of its shards elsewhere
+before these are deleted; a row that the log has a checksum of may be damaged then, and stays so.
+All else stays as it was, so that older programs read a zoo of whose sites none share a file.
 
 Rule for changes: anything that format 1 does not say gets the next number in ``format`` and in the
 shards' metadata, a reader for both and new golden files; old golden files stay and stay readable.

@@ -46,7 +46,9 @@ def check_records(new: Sequence[NewRecord], manifest: Manifest) -> None:
 def write_rows(
     store: Store, new: Sequence[NewRecord], head: Commit, rows_per_shard: int
 ) -> commit_log.Entry:
-    """Makes the shards durable, one site each, and drafts the entry that will name them.
+    """Makes the shards durable, as few as hold all rows, and drafts the entry that will name them.
+
+    Rows of one site lie together, in the order in which they are given.
 
     Returns:
         The entry that is to follow ``head``.
@@ -54,11 +56,8 @@ def write_rows(
     by_site: dict[str, list[NewRecord]] = {}
     for record in new:
         by_site.setdefault(record.site, []).append(record)
-    parts = [
-        rows[start : start + rows_per_shard]
-        for rows in by_site.values()
-        for start in range(0, len(rows), rows_per_shard)
-    ]
+    rows = [record for mine in by_site.values() for record in mine]
+    parts = [rows[start : start + rows_per_shard] for start in range(0, len(rows), rows_per_shard)]
     number = head.number + 1
     return commit_log.Entry(
         number=number,
@@ -78,11 +77,11 @@ def _write_shard(store: Store, rows: Sequence[NewRecord], commit: int) -> commit
 
 
 def _rows_of_shard(data: Bytes, rows: Sequence[NewRecord], commit: int) -> commit_log.ShardRows:
-    site, sha256 = rows[0].site, hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
     records = tuple(
         Record(
             key=row.key,
-            site=site,
+            site=row.site,
             round=int(row.round),
             parent=row.parent,
             metrics={name: float(value) for name, value in row.metrics.items()},
@@ -95,7 +94,7 @@ def _rows_of_shard(data: Bytes, rows: Sequence[NewRecord], commit: int) -> commi
         )
         for index, row in enumerate(rows)
     )
-    return commit_log.ShardRows(sha256=sha256, site=site, records=records)
+    return commit_log.ShardRows(sha256=sha256, records=records)
 
 
 def _check_names(record: NewRecord) -> None:

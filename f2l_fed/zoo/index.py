@@ -295,14 +295,13 @@ def _fold(db: sqlite3.Connection, commit: Commit, entry: commit_log.Entry) -> No
         (_columns(record) for record in entry.records),
     )
     for move in entry.moves:
-        for position, key in enumerate(move.keys):
-            _move(db, entry.number, key, move, position)
+        for position in range(len(move.rows)):
+            _move(db, entry.number, move, position)
 
 
-def _move(
-    db: sqlite3.Connection, number: int, key: str, move: commit_log.MovedRows, position: int
-) -> None:
-    row = db.execute(_LIVE, (key, move.site)).fetchone()
+def _move(db: sqlite3.Connection, number: int, move: commit_log.MovedRows, position: int) -> None:
+    site, key = move.rows[position]
+    row = db.execute(_LIVE, (key, site)).fetchone()
     if row is None:
         raise commit_log.unfounded_move(number, key)
     id, record = row[0], record_of(row[1:])

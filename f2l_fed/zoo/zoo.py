@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -39,10 +40,6 @@ T = TypeVar("T")
 ATTEMPTS = 100
 VERIFICATIONS = 3
 _LONGEST_PAUSE_S = 0.1
-_COUNTS = """
-SELECT (SELECT count(*) FROM records WHERE site = :site),
-       (SELECT count(*) FROM live WHERE site = :site)
-"""
 _STATS = """
 SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
        count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
@@ -111,7 +108,8 @@ class Zoo:
         store = _store(path)
         zoo = cls(store, manifest.read(store), Index(store, store.index_folder / "index.sqlite"))
         with suppress(ZooError):
-            erasure.resume(zoo._store, zoo._index)
+            if erasure.is_unfinished(zoo._store, zoo._index, zoo.manifest):
+                zoo._sweep()
         return zoo
 
     def append(self, new: Sequence[NewRecord]) -> Commit:
@@ -171,28 +169,14 @@ class Zoo:
         """
 
         def count() -> tuple[Commit, tuple[int, int]]:
-            return self._index.ask(
-                lambda db: (index.head(db), db.execute(_COUNTS, {"site": site}).fetchone())
-            )
+            return self._index.ask(lambda db: (index.head(db), erasure.count(db, site)))
 
         def draft(head: Commit, counts: tuple[int, int]) -> commit_log.Entry | None:
-            ever, now = counts
-            if not ever:
-                raise ZooError(
-                    "no such site",
-                    where=self._store.describe("log"),
-                    got=repr(site),
-                    remedy="Check the name; the zoo never had a record of it.",
-                )
-            if not now:
-                return None
-            return commit_log.Entry(
-                number=head.number + 1, previous=head.sha256, kind="forget", site=site
-            )
+            return erasure.tombstone(self._store, head, site, *counts)
 
         with self._store.lock(shared=False):
             commit = self._commit(count, draft)
-            erasure.sweep(self._store, self._index)
+            self._sweep_alone()
         return commit
 
     def erasures(self) -> dict[str, int]:
@@ -226,7 +210,7 @@ class Zoo:
         self._index.head()
 
     def compact(self) -> Compaction:
-        """Merges each site's small shards, removes needless files and rebuilds the index.
+        """Merges small shards, removes needless files and rebuilds the index.
 
         Needless are shards that were merged, and leftovers of dead writers and interrupted
         erasures.
@@ -236,27 +220,18 @@ class Zoo:
                 then it and the others stay.
         """
 
-        def question() -> tuple[Commit, tuple[Record, ...]]:
-            return self._index.ask(
-                lambda db: (index.head(db), compaction.rows_to_move(db, self.manifest))
-            )
-
-        left = True
-
-        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
-            nonlocal left
-            left = bool(records)
-            return compaction.write(self._store, self.manifest, head, records) if left else None
-
-        try:
-            with self._store.lock(shared=True):
-                while left:
-                    self._commit(question, draft)
-        finally:
-            # Leftovers are removed even if a damaged shard prevented a merge.
-            removed = self._sweep()
+        removed = self._merge()
         self.reindex()
         return removed
+
+    def tidy(self, most: int = compaction.MOST_SMALL) -> None:
+        """Does what `compact` does but for the index, if there are more small shards than ``most``.
+
+        Raises:
+            ZooError: As with `compact`.
+        """
+        if self._index.ask(lambda db: compaction.count_small(db, self.manifest)) > most:
+            self._merge()
 
     def copy_to(self, place: Path | str) -> Commit:
         """Copies the zoo to an empty place, or brings an earlier copy up to date.
@@ -267,7 +242,7 @@ class Zoo:
         Raises:
             ZooError: If the place has anything else, or this zoo is damaged.
         """
-        commit = replicate(self._store, _store(place))
+        commit = replicate(self._store, _store(place), self.manifest)
         # Removes files that new tombstones and merges have made needless in the copy.
         Zoo.open(place)._sweep()
         return commit
@@ -337,32 +312,58 @@ class Zoo:
         Raises:
             ZooError: If a tensor doesn't fit the layout, or there is no context.
         """
-        path = Path(path)
-        weights, found, sha256 = import_file.read_file(path, self.manifest)
-        chosen = found if context is None else context
-        if chosen is None:
-            raise ZooError(
-                "the file has no context",
-                where=str(path),
-                expected=f"a tensor {import_file.CONTEXT} ({self.manifest.context_dim},) F32",
-                remedy="Pass a context, or export the network with its context.",
-            )
+        weights, context, sha256 = import_file.read_with_context(Path(path), self.manifest, context)
         record = NewRecord(
             key=key or f"{round}/{site}/{sha256[:16]}",
             site=site,
             round=round,
             parent=parent,
             weights=weights,
-            context=chosen,
+            context=context,
             metrics=metrics or {},
             status=status,
             reason=reason,
         )
         return self.append([record])
 
+    def _merge(self) -> Compaction:
+        try:
+            with self._store.lock(shared=True):
+                self._move_all(compaction.rows_to_move, check=True)
+        finally:
+            # Leftovers are removed even if a damaged shard prevented a merge.
+            removed = self._sweep()
+        return removed
+
     def _sweep(self) -> Compaction:
         with self._store.lock(shared=False):
-            return erasure.sweep(self._store, self._index)
+            return self._sweep_alone()
+
+    def _sweep_alone(self) -> Compaction:
+        self._move_all(erasure.remaining_rows, check=False)
+        return erasure.sweep(self._store, self._index)
+
+    def _move_all(
+        self,
+        choose: Callable[[sqlite3.Connection, Manifest], tuple[Record, ...]],
+        *,
+        check: bool,
+    ) -> None:
+        """Moves records that a question to the index chooses, as long as it chooses any."""
+        left = True
+
+        def question() -> tuple[Commit, tuple[Record, ...]]:
+            return self._index.ask(lambda db: (index.head(db), choose(db, self.manifest)))
+
+        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
+            nonlocal left
+            left = bool(records)
+            if not left:
+                return None
+            return compaction.write(self._store, self.manifest, head, records, check=check)
+
+        while left:
+            self._commit(question, draft)
 
     def _commit(
         self,

@@ -45,7 +45,9 @@ class EngineBackend:
 
             retrain_as_job(config, self.root, id, commit)
             return Federation.open(self.root).releases.read(id)
-        release: Release = self.engine.run(retrain_here, self.root, id, commit, config)
+        # Ray Train's workers book the GPUs of the flow themselves.
+        job = (retrain_here, self.root, id, commit, config)
+        release: Release = self.engine.run(*job, on_gpu=not config.train_workers)
         return release
 
     def candidates(
@@ -64,7 +66,7 @@ class EngineBackend:
         Yields:
             Site and, for each of its E episodes, its candidates by kind.
         """
-        sites = sorted(probes)
+        sites = list(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
         config = self.engine.config
         streams: deque[Iterator[tuple[str, CandidateSet]]] = deque()
@@ -77,7 +79,7 @@ class EngineBackend:
                 continue
             contexts = stacked(list(known.values()))
             job = (candidates_here, self.root, release, list(known), contexts, config)
-            streams.append(self.engine.stream(*job))
+            streams.append(self.engine.stream(*job, on_gpu=True))
         while streams:
             yield from streams.popleft()
 

@@ -25,18 +25,21 @@ class Engine(Protocol):
     def workers(self) -> int:
         """Number of jobs that are worth running at a time."""
 
-    def run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, job: Callable[..., Any], *arguments: Any, on_gpu: bool = False) -> Any:
         """Runs one job.
 
         Args:
             job: The function.
             arguments: Its arguments, which are copied.
+            on_gpu: Whether it uses a GPU where the settings and the machine have one.
 
         Returns:
             The result of the function.
         """
 
-    def stream(self, job: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    def stream(
+        self, job: Callable[..., Iterator[Any]], *arguments: Any, on_gpu: bool = False
+    ) -> Iterator[Any]:
         """Begins one job that yields, and yields the same while it goes on."""
 
     def gather(

@@ -2,7 +2,9 @@
 
 All workers draw the same batches from the same seed and take their part of each, so that one
 worker does to the bit what the retraining's own process would, and several the same up to rounding.
-Workers and the retraining exchange files in a folder on shared storage.
+Workers and the retraining exchange files in a folder on shared storage. They start only where the
+fit has a point: the retraining's own process takes the steps until a validation is better than the
+start, and mostly none is.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from torch import Tensor, distributed
 
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
+from f2l_fed.core.device import device_of
 from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import RoundError, is_disk_failure
 from f2l_fed.flow import FlowConfig, FlowFit, VelocityField, VelocityTraining, fit_flow
 from f2l_fed.flow.film_network import FilmNetwork
+from server.cluster.gpu_share import gpu_share
 from server.cluster.process_group import LoopbackConfig
 
 _CHECKPOINT = "training.pt"
@@ -61,6 +65,9 @@ class TrainedFlow:
         Raises:
             RoundError: If more workers were lost than may be, or the fit failed.
         """
+        fit = _first_look(targets, expected, spread, shape, config, rng, group)
+        if fit is not None:
+            return fit
         folder = self.folder.absolute()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -80,7 +87,8 @@ class TrainedFlow:
         spread: Tensor,
         rng: torch.Generator,
     ) -> FlowFit:
-        cpus = self.config.task_cpus
+        cpus, gpus = self.config.task_cpus, gpu_share(self.config.device, ray.cluster_resources())
+        resources = {"CPU": cpus} if cpus else _ONE_BYTE
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -89,6 +97,7 @@ class TrainedFlow:
                 "config": config,
                 "group": group,
                 "threads": self.config.threads,
+                "device": self.config.device,
             },
             torch_config=TorchConfig(backend="gloo")
             if self.config.address
@@ -96,7 +105,8 @@ class TrainedFlow:
             scaling_config=ScalingConfig(
                 num_workers=self.config.train_workers,
                 # Something has to be booked, and a simulation's sites book all CPUs.
-                resources_per_worker={"CPU": cpus} if cpus else _ONE_BYTE,
+                resources_per_worker=resources | ({"GPU": gpus} if gpus else {}),
+                use_gpu=gpus > 0,
             ),
             run_config=RunConfig(
                 name="flow",
@@ -131,6 +141,34 @@ class TrainedFlow:
         )
 
 
+class _PromisingError(Exception):
+    """A validation that is better than the start."""
+
+
+def _first_look(
+    targets: Tensor,
+    expected: Tensor,
+    spread: Tensor,
+    shape: LatentShape,
+    config: FlowConfig,
+    rng: torch.Generator,
+    group: int,
+) -> FlowFit | None:
+    """The fit in this process if its start wins; else None, with ``rng`` as it was."""
+    begun = rng.get_state()
+
+    def stop(state: dict[str, Any]) -> None:
+        if state["best_step"]:
+            raise _PromisingError
+
+    look = VelocityTraining(keep=stop)
+    try:
+        return fit_flow(targets, expected, spread, shape, config, rng, group=group, training=look)
+    except _PromisingError:
+        rng.set_state(begun)
+        return None
+
+
 @private_files()
 def _work(settings: dict[str, Any]) -> None:
     """Trains the flow in one worker."""
@@ -157,6 +195,7 @@ def _work(settings: dict[str, Any]) -> None:
             keep=_report,
             last=_last(),
         ),
+        device=device_of(settings["device"], "ray.device"),
     )
     if here.get_world_rank() == 0:
         course = torch.tensor(
@@ -174,8 +213,9 @@ def _alone(_: FilmNetwork) -> None:
 def _averaged(network: FilmNetwork) -> None:
     parameters = [p for p in network.parameters() if p.grad is not None]
     flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    device, flat = flat.device, flat.cpu()
     distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
+    flat = flat.to(device) / distributed.get_world_size()
     start = 0
     for parameter in parameters:
         size = parameter.numel()
@@ -198,5 +238,7 @@ def _last() -> dict[str, Any] | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as folder:
-        state: dict[str, Any] = torch.load(Path(folder) / _CHECKPOINT, weights_only=True)
+        state: dict[str, Any] = torch.load(
+            Path(folder) / _CHECKPOINT, map_location="cpu", weights_only=True
+        )
     return state

@@ -28,6 +28,7 @@ from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import F2LError, RoundError, UsageError
 from server.cluster.authentication import HOW_TO_PROTECT, cluster_token, job_server_is_open
 from server.cluster.connection import connect
+from server.cluster.gpu_share import GPU_SHARE
 from server.cluster.tasks import retrain_here
 from server.federation.folder import Federation
 from server.rounds.run_end import RunEnd, retraining_end_path
@@ -71,7 +72,11 @@ def retrain_as_job(config: RayConfig, root: Path, id: str, commit: int, attempts
             client = _client(config)
             if name not in {job.submission_id for job in client.list_jobs()}:
                 end_path.unlink(missing_ok=True)
-                client.submit_job(entrypoint=line, submission_id=name)
+                client.submit_job(
+                    entrypoint=line,
+                    submission_id=name,
+                    entrypoint_num_gpus=GPU_SHARE if config.device == "cuda" else None,
+                )
             while not (status := client.get_job_status(name)).is_terminal():
                 time.sleep(_POLL_S)
             exit_code = client.get_job_info(name).driver_exit_code

@@ -21,7 +21,8 @@ _LOOK_S = 0.2
 class LocalEngine:
     """The engine on this machine; see `server.cluster.engine.Engine`.
 
-    Processes are kept for the next job, which finds a release open that the last one has read.
+    Processes are kept for the next job, which finds a release open that the last one has read. All
+    of them see the machine's GPUs.
 
     Args:
         config: Says how many processes may work at a time.
@@ -44,7 +45,7 @@ class LocalEngine:
         """Number of CPUs, or as many as the settings allow."""
         return cpus(self._config)
 
-    def run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, job: Callable[..., Any], *arguments: Any, on_gpu: bool = False) -> Any:  # noqa: ARG002
         """Runs one job."""
         outcome = self._outcome(self._begun(job, arguments), job, arguments)
         while True:
@@ -53,7 +54,12 @@ class LocalEngine:
             except StopIteration as end:
                 return end.value
 
-    def stream(self, job: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    def stream(
+        self,
+        job: Callable[..., Iterator[Any]],
+        *arguments: Any,
+        on_gpu: bool = False,  # noqa: ARG002
+    ) -> Iterator[Any]:
         """Begins one job, which stays one item ahead, and yields what it yields."""
         return self._outcome(self._begun(job, arguments), job, arguments)
 

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import F2LError, RoundError
 from server.cluster import connection
+from server.cluster.gpu_share import gpu_share
 from server.rounds.state import Interrupted
 
 _RETRIES = 3
@@ -35,14 +36,16 @@ class RayEngine:
         """Number of CPUs of the cluster."""
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+    def run(self, job: Callable[..., Any], *arguments: Any, on_gpu: bool = False) -> Any:
         """Runs one job as a task."""
         with typed_errors():
-            return ray.get(self._task(job).remote(*arguments))
+            return ray.get(self._task(job, on_gpu).remote(*arguments))
 
-    def stream(self, job: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    def stream(
+        self, job: Callable[..., Iterator[Any]], *arguments: Any, on_gpu: bool = False
+    ) -> Iterator[Any]:
         """Begins one task, and yields what it yields."""
-        return _each(self._task(job, num_returns="streaming").remote(*arguments))
+        return _each(self._task(job, on_gpu, num_returns="streaming").remote(*arguments))
 
     def gather(
         self,
@@ -65,10 +68,12 @@ class RayEngine:
         """Ends the connection to Ray."""
         connection.disconnect()
 
-    def _task(self, job: Callable[..., Any], **options: Any) -> Any:
+    def _task(self, job: Callable[..., Any], on_gpu: bool = False, **options: Any) -> Any:
         # Tasks and not actors: they find processes that have imported everything before.
-        cpus = self.config.task_cpus
-        return ray.remote(num_cpus=cpus, max_retries=_RETRIES, **options)(job)
+        cpus, gpus = self.config.task_cpus, 0.0
+        if on_gpu:
+            gpus = gpu_share(self.config.device, ray.cluster_resources())
+        return ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES, **options)(job)
 
 
 def started_ray(config: RayConfig) -> RayEngine:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
+from f2l_fed.core.device import device_of
 from f2l_fed.core.private_files import private_files
+from f2l_fed.flow import fit_flow
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.matrices.blocks import EachPart, in_turn
 from server.federation.folder import Federation
@@ -29,14 +31,15 @@ def candidates_here(
     made = Federation.open(root).releases.path / id / "generator.safetensors"
     made_ns = made.stat().st_mtime_ns
     with private_files():
-        if not _opened(root, id, made_ns).is_current():
+        if not _opened(root, id, made_ns, config.device).is_current():
             _opened.cache_clear()
-        yield from _opened(root, id, made_ns).candidates(sites, probes)
+        yield from _opened(root, id, made_ns, config.device).candidates(sites, probes)
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Path, id: str, made_ns: int) -> CandidateFactory:  # noqa: ARG001 - part of the key
-    return CandidateFactory.open(Federation.open(root), id)
+def _opened(root: Path, id: str, made_ns: int, device: str) -> CandidateFactory:  # noqa: ARG001
+    # The time of the file is a part of the key.
+    return CandidateFactory.open(Federation.open(root), id, device_of(device, "ray.device"))
 
 
 @private_files()
@@ -55,7 +58,8 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
 
         each_part = PartTasks(config=config)
     if not config.train_workers:
-        return retrain(root, id, commit, each_part=each_part)
+        fit_here = partial(fit_flow, device=device_of(config.device, "ray.device"))
+        return retrain(root, id, commit, fit_here, each_part)
     # Ray Train takes two seconds to import.
     from server.cluster.flow_training import TrainedFlow
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from f2l_fed import events
+from f2l_fed.core.device import device_of
 from f2l_fed.errors import F2LError, WireError
 from f2l_fed.local_training.site_streams import NO_ROUND
 from f2l_fed.wire.messages import ProbeRequest, Task
@@ -166,8 +167,10 @@ class NetworkService:
         if served is None or served.factory.id != promoted.id or not served.factory.is_current():
             self._served = None
             anchor = federation.anchor(promoted)
+            # The GPUs may be a cluster's, and this machine have none.
+            device = device_of("cpu" if federation.config.ray.device == "cpu" else "auto")
             served = self._served = _Served(
-                factory=CandidateFactory.open(federation, promoted.id),
+                factory=CandidateFactory.open(federation, promoted.id, device),
                 request=ProbeRequest(
                     frame=federation.service_frame,
                     anchor=anchor,

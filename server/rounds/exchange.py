@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 
 from torch import Tensor
 
@@ -151,14 +152,17 @@ class Exchange:
                 if site not in current.settled
                 and asked[site, self._check_in.node_of(site)] < (2 if site in current.broken else 1)
             ]
+            if limits.enough < 1 or limits.deadline_s:
+                # An exchange that ends early is not to hear the same sites in each round.
+                missing.sort(key=lambda site: sha256(f"{state.number}/{site}".encode()).digest())
             if not missing or is_over():
                 break
             asked.update((site, self._check_in.node_of(site)) for site in missing)
             requests = self._requests(current, missing, anchor_digest(probed_from), next_anchor)
-            for reply in self._messenger.ask(
+            for look in self._messenger.looks(
                 TASK_ACTION, requests, wait_for_late=True, is_over=is_over
             ):
-                self._take(current, reply)
+                self._take(current, look)
         self._ingest.end_round()
         result = current.result(
             federation,
@@ -212,11 +216,23 @@ class Exchange:
         contexts = self._run_cache.contexts(probed_from, tuple(sites))
         return self._backend.candidates(state.parent, contexts)
 
-    def _take(self, current: RoundExchange, reply: SiteReply) -> None:
-        """Ends one task."""
-        if reply.late:
-            self._ingest.take_late(reply)
-            return
+    def _take(self, current: RoundExchange, look: list[SiteReply]) -> None:
+        """Ends the tasks whose replies have come together, once all that is accepted is durable."""
+        ended = []
+        while look:
+            reply = look.pop(0)
+            if reply.late:
+                self._ingest.take_late(reply)
+            else:
+                ended.append(self._taken(current, reply))
+        self._ingest.commit()
+        for entry, chosen in ended:
+            current.end(entry, chosen)
+
+    def _taken(
+        self, current: RoundExchange, reply: SiteReply
+    ) -> tuple[JournalEntry, tuple[str, ...]]:
+        """Screens one reply; returns how its task ends, and the kinds of the starts chosen."""
         note_answer(self._protocols, reply)
         site, number = reply.request.site, current.state.number
         candidates, bytes_down = current.sent(site)
@@ -226,14 +242,12 @@ class Exchange:
         elif outcome.code not in PASSING:
             # The site has come back as another node; a late reply of its earlier one is ignored.
             self._run_cache.drop_candidates(number, site)
-        current.end(
-            JournalEntry(
-                site=site,
-                code=outcome.code,
-                reason=outcome.reason,
-                finding=outcome.finding,
-                bytes_up=reply.size_bytes,
-                bytes_down=bytes_down,
-            ),
-            outcome.chosen,
+        entry = JournalEntry(
+            site=site,
+            code=outcome.code,
+            reason=outcome.reason,
+            finding=outcome.finding,
+            bytes_up=reply.size_bytes,
+            bytes_down=bytes_down,
         )
+        return entry, outcome.chosen

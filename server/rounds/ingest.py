@@ -1,6 +1,7 @@
 """The way of an update into the zoo: screened, made durable, acknowledged.
 
-An update is acknowledged (an event, a line in the journal) after the zoo has it on disk. The zoo
+An update is acknowledged (an event, a line in the journal) after the zoo has it on disk, together
+with those that were taken with it: syncs and files are as many as commits, not answers. The zoo
 takes a key once, so a reply that comes twice, or again after a crash, counts once. A quarantine
 entry is on disk before it is acknowledged.
 """
@@ -8,6 +9,7 @@ entry is on disk before it is acknowledged.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,13 +17,14 @@ from torch import Tensor
 
 from f2l_fed import events
 from f2l_fed.admission import Finding, Submission, Verdict, new_records
-from f2l_fed.errors import LayoutMismatch, WireError
+from f2l_fed.errors import LayoutMismatch, WireError, ZooError
 from f2l_fed.events import EventLog
 from f2l_fed.local_training.candidate_kinds import ANCHOR
 from f2l_fed.local_training.selection import CandidateSet
 from f2l_fed.quarantine.entry import QuarantineEntry
 from f2l_fed.wire.messages import Update
 from f2l_fed.wire.packing import CountMismatch, unpack_update
+from f2l_fed.zoo import NewRecord
 from server.federation.body_updates import BodyUpdate, BodyUpdates
 from server.federation.folder import Federation
 from server.rounds.journal import Code
@@ -57,6 +60,9 @@ def unanswered(found: Unanswered) -> Outcome:
 
 _STRANGE_START = Outcome("start", "a start that is not among the candidates")
 
+_MOST_WAITING = 64 << 20
+"""Bytes of accepted records that wait for their commit."""
+
 
 class Ingest:
     """The way into zoo and quarantine, for one run.
@@ -84,6 +90,9 @@ class Ingest:
         self._latest: tuple[str, Tensor] | None = None
         # By site, the rounds of its quarantine entries.
         self._quarantined: dict[str, set[int]] = {}
+        # Accepted, and not on disk yet.
+        self._records: list[NewRecord] = []
+        self._bodies: list[tuple[str, BodyUpdate]] = []
 
     def begin_round(self, expected_sites: int, entries: Iterable[QuarantineEntry]) -> None:
         """Notes how many sites are expected and which entries are in quarantine."""
@@ -95,9 +104,12 @@ class Ingest:
     def end_round(self) -> None:
         """Reviews the updates of the round; the admission history is durable on return."""
         self._screening.review()
+        # A damaged file, which prevents a merge, is found by whoever reads it.
+        with suppress(ZooError):
+            self._federation.zoo.tidy()
 
     def take(self, reply: SiteReply, candidates: CandidateSet) -> Outcome:
-        """Screens the reply to a task and makes durable what is accepted or quarantined.
+        """Screens the reply to a task; what is accepted is durable after the next `commit`.
 
         Args:
             reply: To a task.
@@ -128,13 +140,28 @@ class Ingest:
             return Outcome("garbage", str(error))
         return self._admit(reply.request, update, candidates)
 
+    def commit(self) -> None:
+        """Makes durable what was accepted since the last call.
+
+        Raises:
+            ZooError: If zoo or folder can't be written.
+        """
+        if self._records:
+            self._federation.zoo.append(self._records)
+            self._records = []
+        # After the heads: of two files that a crash can part, the body's is missed the least.
+        for release_id, trained in self._bodies:
+            BodyUpdates.of(self._federation.root).keep(release_id, trained)
+        self._bodies = []
+
     def take_late(self, reply: SiteReply) -> None:
-        """Takes the reply to a task whose round went on without it."""
+        """Takes the reply to a task whose round went on without it, and commits."""
         request = reply.request
         candidates = self._run_cache.take_candidates(request.round, request.site)
         if candidates is None:
             return
         outcome = self.take(reply, candidates)
+        self.commit()
         self._log.emit(
             events.SITE_LATE,
             round=request.round,
@@ -208,10 +235,15 @@ class Ingest:
         if len(update.weights):
             outcome = self._screen(submission, update.chosen)
         if update.body is not None and outcome.code == "accepted":
-            # After the heads: of two files that a crash can part, the body's is missed the least.
             trained = BodyUpdate(site=request.site, round=request.round, body=update.body)
-            BodyUpdates.of(self._federation.root).keep(request.release, trained)
+            self._bodies.append((request.release, trained))
+            self._commit_if_much()
         return outcome
+
+    def _commit_if_much(self) -> None:
+        rows = sum(one.weights.nbytes + one.context.nbytes for one in self._records)
+        if rows + sum(trained.body.nbytes for _, trained in self._bodies) > _MOST_WAITING:
+            self.commit()
 
     def _screen(self, submission: Submission, chosen: tuple[str, ...]) -> Outcome:
         if self._screening.holds(submission):
@@ -227,8 +259,10 @@ class Ingest:
         if verdict.action == "quarantine":
             return self._quarantine(submission, verdict)
         self._screening.keep_part(judged)
-        self._federation.zoo.append(new_records(judged.submission))
+        # The next of the same look is compared with it; if the zoo can't take it, the run ends.
         self._screening.remember(judged)
+        self._records += new_records(judged.submission)
+        self._commit_if_much()
         # With a body the head on all of a site's examples is the best context for itself.
         heads = self._federation.body is not None
         contexts = submission.weights if heads else submission.probes

@@ -171,6 +171,24 @@ class Messenger:
         Yields:
             One reply for each request, and the late ones that have come by now.
         """
+        for look in self.looks(kind, requests, wait_for_late=wait_for_late, is_over=is_over):
+            while look:
+                yield look.pop(0)
+
+    def looks(
+        self,
+        kind: str,
+        requests: Iterable[SiteRequest],
+        *,
+        wait_for_late: bool = False,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Iterator[list[SiteReply]]:
+        """The replies of `ask`, together those that one look at Flower has brought.
+
+        Yields:
+            At most ``in_flight`` replies, and as many late ones; never none. The list may be
+            emptied, so that nothing holds a reply that is done with.
+        """
         source = iter(requests)
         pending: dict[str, tuple[RequestHeader, float]] = {}
         exhausted, moved = False, time.monotonic()
@@ -187,28 +205,31 @@ class Messenger:
                 # Nothing may hold the content longer than Flower does.
                 del request
                 if not identifier:
-                    yield SiteReply(header, None, "undeliverable")
+                    yield [SiteReply(header, None, "undeliverable")]
                     continue
                 pending[identifier] = (header, self._due())
                 moved = time.monotonic()
             # Before the pull: a reply that came while a slow one was waited for is not overdue.
             now = time.monotonic()
             messages = self._pull([*pending, *self._some_overdue()])
-            came = bool(messages)
+            came, look = bool(messages), list[SiteReply]()
             while messages:
                 message = messages.pop(0)
                 identifier = message.metadata.reply_to_message_id
                 if identifier in pending:
-                    yield _reply(pending.pop(identifier)[0], message)
+                    look.append(_reply(pending.pop(identifier)[0], message))
                 elif identifier in self._overdue:
                     header = self._overdue.pop(identifier)
                     if not message.has_error():
-                        yield _reply(header, message, late=True)
+                        look.append(_reply(header, message, late=True))
+                del message
+            if look:
+                yield look
             for identifier in [key for key, (_, due) in pending.items() if ended or due < now]:
                 header, _ = pending.pop(identifier)
                 if wait_for_late:
                     self._overdue[identifier] = header
-                yield SiteReply(header, None, "timeout")
+                yield [SiteReply(header, None, "timeout")]
             if came:
                 moved = time.monotonic()
             elif pending:

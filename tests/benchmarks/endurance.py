@@ -1,26 +1,36 @@
 """Endurance: memory, file handles and threads of one process over many rounds.
 
 A small federation on the loopback grid: the server's part, the sites' part and the retraining all
-run in this process, so leaks of any of them show.
+run in this process, so leaks of any of them show. Then the SuperLink's part: Flower's own link
+state behind the intake of replies, in a process of its own, with whole networks of a cnn-xs from
+two nodes that answer eight times a round.
 """
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from f2l_fed.events import ROUND_FINISHED
+from f2l_fed.wire.packing import pack_task, pack_update
+from f2l_fed.wire.reply_bound import reply_bound
 from tests.benchmarks.common import memory_mib, options, write_json
+from tests.benchmarks.messages import EPISODES, cases, task_of, update_of
 from tests.support.inline import run_inline
 from tests.support.small_federation import small_federation
+from tests.support.superlink_state import SuperLinkState, reply_to
 
 SITES = 4
+ANSWERS = 16
 SETTINGS = (
     *("probe.episodes=1", "first.steps=5", "later.steps=3", "flow.steps=20"),
     # A generator of four sites is no good; here it has to pass.
@@ -57,8 +67,29 @@ def endured(out: Path, rounds: int, at: tuple[int, ...], seed: int) -> list[dict
     return found
 
 
+def held_by_superlink(rounds: int, at: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Usage of a process that is nothing but a SuperLink's state, after some of its rounds."""
+    (case,) = (one for one in cases() if one.name == "whole network" and one.protocol == 4)
+    link = SuperLinkState(reply_bound(case.layout, EPISODES))
+    task, update = pack_task(task_of(case)), pack_update(update_of(case), case.layout)
+    store, found = link.state.object_store, list[dict[str, Any]]()
+    for number in range(1, rounds + 1):
+        link.beat()
+        for answer in range(ANSWERS):
+            node = link.nodes[answer % len(link.nodes)]
+            reply = reply_to(asked := link.ask(node, what=task), update)
+            link.send(node, reply)
+            (head,) = link.heard(asked).values()
+            for part in get_all_nested_objects(reply):
+                store.get(part)
+            store.delete(head.metadata.message_id)
+        if number in at:
+            found.append({"round": number, "objects": len(store), **taken()})
+    return found
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     given = options(__doc__ or "", seeds=1)
     torch.set_num_threads(1)
     rounds, at = (40, (10, 20, 30, 40)) if given.quick else (200, (20, 50, 100, 150, 200))
@@ -70,7 +101,13 @@ def main() -> None:
             f"{row['round']:5d} {row['seconds']:6.0f} {row['memory_mib']:12.1f}"
             f" {row['files']:6.0f} {row['threads']:8.0f}"
         )
-    write_json(given.json, {"sites": SITES, "rounds": rounds, "held": rows})
+    rounds, at = (100, (10, 40, 70, 100)) if given.quick else (400, (10, 100, 200, 300, 400))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        link = pool.submit(held_by_superlink, rounds, at).result()
+    print("SuperLink\nround  memory MiB  objects")
+    for row in link:
+        print(f"{row['round']:5d} {row['memory_mib']:11.1f} {row['objects']:8d}")
+    write_json(given.json, {"sites": SITES, "rounds": rounds, "held": rows, "superlink": link})
 
 
 if __name__ == "__main__":

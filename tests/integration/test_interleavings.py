@@ -186,7 +186,7 @@ def test_what_is_left_of_a_round_needs_no_site(tmp_path):
 
 
 def test_an_older_candidate_replaces_no_newer_one_nor_what_was_judged(tmp_path):
-    federation, _ = after_quick_round(tmp_path / "out")
+    federation, _ = after_quick_round(tmp_path / "out", "round.in_flight=3")
     registry, commit = federation.releases, federation.zoo.snapshot().commit
     older = retrain(federation.root, "00002", commit - 1)
     newer = retrain(federation.root, "00002", commit)

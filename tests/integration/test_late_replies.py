@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message
@@ -18,13 +19,15 @@ from clients.client_app import app as honest_app
 from f2l_fed.admission import load_history
 from f2l_fed.core.locks import locked
 from f2l_fed.errors import UsageError
+from f2l_fed.events import SITE_ACCEPTED
 from f2l_fed.wire.messages import PROBE_ACTION, TASK_ACTION
 from server.federation.folder import Federation
+from server.rounds import ingest
 from server.rounds.coordinator import Coordinator
 from server.rounds.journal import Journal
 from tests.support.inline import answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
-from tests.support.small_federation import events, prepared
+from tests.support.small_federation import ANY_RELEASE, events, prepared
 from tests.support.waiting import PATIENCE_S
 
 
@@ -53,6 +56,31 @@ class WithholdingGrid(LoopbackGrid):
             )
 
         return super().pull_messages([i for i in message_ids if ready(i)])
+
+
+def test_answers_that_come_together_are_one_commit_before_any_of_them_is_told(tmp_path):
+    federation, files = prepared(tmp_path / "out", "round.in_flight=4")
+    commits: list[int] = []
+
+    def listen(event: str, fields: dict[str, Any]) -> None:
+        if event == SITE_ACCEPTED:
+            stored = {record.site for record in federation.zoo.snapshot().records()}
+            assert fields["site"] in stored
+            commits.append(federation.zoo.snapshot().commit)
+
+    (state,) = conductor(federation, files, listener=listen).run(1, len(files))
+    assert len(state.accepted) == len(files)
+    # Four sites have a task at first, and the other two come together.
+    assert commits == [1] * 4 + [2] * 2
+    assert len(list((federation.root / "zoo" / "shards").iterdir())) == 2
+
+
+def test_much_that_comes_together_is_written_before_all_of_it_is_read(tmp_path, monkeypatch):
+    federation, files = prepared(tmp_path / "out")
+    monkeypatch.setattr(ingest, "_MOST_WAITING", 1)
+    (state,) = over(federation, files, LoopbackGrid(honest_app, nodes(files))).run(1, len(files))
+    assert len(state.accepted) == len(files)
+    assert federation.zoo.snapshot().commit == len(files)
 
 
 @pytest.mark.parametrize(
@@ -316,3 +344,19 @@ def test_a_silent_node_is_waited_for_once_in_a_round(tmp_path):
     assert (first.sites, len(first.accepted), second.sites) == (6, 5, 6)
     failed = events(tmp_path / "out", "site.failed")
     assert [(line["node"], line["code"]) for line in failed] == [("2", "silent")] * 2
+
+
+def test_an_exchange_that_ends_early_hears_other_sites_in_the_next_round(tmp_path):
+    federation, files = prepared(
+        tmp_path / "out",
+        *ANY_RELEASE,
+        *("round.in_flight=1", "round.enough=0.34", "round.quorum=0.3"),
+        sites=12,
+    )
+    states = over(federation, files, LoopbackGrid(honest_app, nodes(files))).run(2, len(files))
+    assert [state.step for state in states] == ["done"] * 2
+    heard = [set(state.accepted) for state in states]
+    assert [len(sites) for sites in heard] == [5, 5]
+    assert heard[0] != heard[1]
+    names = sorted(path.parent.name for path in files)
+    assert names[:5] not in (sorted(heard[0]), sorted(heard[1]))

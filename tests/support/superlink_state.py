@@ -83,7 +83,9 @@ class SuperLinkState:
         for node in self.nodes:
             assert self.state.activate_node(node, 60)
 
-    def message_to(self, node: int, value: float = 0.5) -> Message:
+    def message_to(
+        self, node: int, value: float = 0.5, *, what: RecordDict | None = None
+    ) -> Message:
         """A message to a node, not sent yet."""
         about = Metadata(
             run_id=self.run,
@@ -96,7 +98,13 @@ class SuperLinkState:
             ttl=3600.0,
             message_type="train.task",
         )
-        return message(about, content(value))
+        return message(about, what or content(value))
+
+    def beat(self) -> None:
+        """The signs of life of the run and the nodes, without which both end after some time."""
+        assert self.state.acknowledge_task_heartbeat(self.task.task_id)
+        for node in self.nodes:
+            assert self.state.acknowledge_node_heartbeat(node, 60)
 
     def announce(self, asked: Message) -> str:
         """Stores the head of a message; the session that its parts are sent in."""
@@ -104,17 +112,17 @@ class SuperLinkState:
         self.state.store_message_and_object_tree(asked, get_object_tree(asked), session)
         return session
 
-    def give(self, node: int, value: float = 0.5) -> Message:
+    def give(self, node: int, value: float = 0.5, *, what: RecordDict | None = None) -> Message:
         """A message that a node has been sent, whole."""
-        asked = self.message_to(node, value)
+        asked = self.message_to(node, value, what=what)
         session = self.announce(asked)
         for id, part in get_all_nested_objects(asked).items():
             assert self.state.store_object(self.run, session, id, part.deflate())
         return asked
 
-    def ask(self, node: int, value: float = 0.5) -> Message:
+    def ask(self, node: int, value: float = 0.5, *, what: RecordDict | None = None) -> Message:
         """A message that a node has been sent, and has received."""
-        asked = self.give(node, value)
+        asked = self.give(node, value, what=what)
         given = fleet_handlers.pull_messages(
             PullMessagesRequest(node=Node(node_id=node)), self.state, self.state.object_store
         )

@@ -29,5 +29,5 @@ def solve(v: Velocity, x: Tensor, *, solver: str, evaluations: int) -> Tensor:
     chosen = SOLVERS[solver]
     steps = max(1, evaluations // chosen.evaluations) if evaluations else 0
     for index in range(steps):
-        x = chosen.step(v, torch.full((1,), index / steps), x, 1 / steps)
+        x = chosen.step(v, torch.full((1,), index / steps, device=x.device), x, 1 / steps)
     return x

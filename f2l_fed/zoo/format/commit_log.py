@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from f2l_fed.errors import ZooError
@@ -16,26 +17,35 @@ from f2l_fed.zoo.storage.store import Bytes, Store
 
 _MAX_BATCH = 64
 _MERGE_FORMAT = 2
-_FORMATS = frozenset({FORMAT, _MERGE_FORMAT})
+_SHARED_FORMAT = 3
+_FORMATS = frozenset({FORMAT, _MERGE_FORMAT, _SHARED_FORMAT})
 _NAME = re.compile(r"log/(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRows:
-    """A shard in a log entry: its file, its one site, its records in row order."""
+    """A shard in a log entry: its file and its records in row order."""
 
     sha256: str
-    site: str
     records: tuple[Record, ...]
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites of its rows."""
+        return frozenset(record.site for record in self.records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovedRows:
-    """A shard of a merge: its file, its one site, the keys of its records in row order."""
+    """A shard of a merge: its file, and site and key of each of its records in row order."""
 
     sha256: str
-    site: str
-    keys: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """The sites of its rows."""
+        return frozenset(site for site, _ in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +96,32 @@ def encode(entry: Entry) -> bytes:
         "previous": entry.previous,
         "kind": entry.kind,
         "shards": [
-            {
-                "sha256": shard.sha256,
-                "site": shard.site,
-                "rows": [record.to_row() for record in shard.records],
-            }
-            for shard in entry.shards
+            *(_appended(shard) for shard in entry.shards),
+            *(_moved(move) for move in entry.moves),
         ],
     }
     if entry.kind == "forget":
         body["site"] = entry.site
-    if entry.kind == "merge":
-        body["shards"] = [
-            {"sha256": move.sha256, "site": move.site, "rows": list(move.keys)}
-            for move in entry.moves
-        ]
-        return seal(body, format=_MERGE_FORMAT)
-    return seal(body)
+    of_shards = (shard.sites for shard in entry.shards)
+    if any(len(sites) > 1 for sites in (*of_shards, *(move.sites for move in entry.moves))):
+        return seal(body, format=_SHARED_FORMAT)
+    return seal(body, format=_MERGE_FORMAT if entry.kind == "merge" else FORMAT)
+
+
+def _appended(shard: ShardRows) -> dict[str, Any]:
+    rows = [record.to_row() for record in shard.records]
+    if len(shard.sites) == 1:
+        return {"sha256": shard.sha256, "site": shard.records[0].site, "rows": rows}
+    sites = (record.site for record in shard.records)
+    shared = [{**row, "site": site} for row, site in zip(rows, sites, strict=True)]
+    return {"sha256": shard.sha256, "rows": shared}
+
+
+def _moved(move: MovedRows) -> dict[str, Any]:
+    if len(move.sites) == 1:
+        (site,) = move.sites
+        return {"sha256": move.sha256, "site": site, "rows": [key for _, key in move.rows]}
+    return {"sha256": move.sha256, "rows": [{"site": s, "key": key} for s, key in move.rows]}
 
 
 def decode(data: Bytes, *, where: str) -> Entry:
@@ -115,10 +134,7 @@ def decode(data: Bytes, *, where: str) -> Entry:
     try:
         number, previous, kind = body["commit"], body["previous"], body["kind"]
         if kind == "merge":
-            moves = tuple(
-                MovedRows(sha256=shard["sha256"], site=shard["site"], keys=tuple(shard["rows"]))
-                for shard in body["shards"]
-            )
+            moves = tuple(_moved_rows(shard) for shard in body["shards"])
             return Entry(number=number, previous=previous, kind=kind, moves=moves)
         return Entry(
             number=number,
@@ -235,8 +251,12 @@ def publish(store: Store, entry: Entry) -> Commit | None:
     )
 
 
-def shards_in_use(store: Store) -> frozenset[str]:
+def shards_in_use(store: Store, until: float = inf) -> frozenset[str]:
     """sha256 of all shards with a row that no tombstone covers and no merge moved, from the log.
+
+    Args:
+        store: The store.
+        until: The last commit that counts.
 
     Raises:
         ZooError: If the log is damaged anywhere.
@@ -246,14 +266,15 @@ def shards_in_use(store: Store) -> frozenset[str]:
     # By site and key; a key that comes twice, which is damage, keeps both of its shards.
     places: dict[str, dict[str, tuple[str, ...]]] = {}
     for _, entry in entries(store):
+        if entry.number > until:
+            break
         places.pop(entry.site, None)
-        for shard in entry.shards:
-            mine = places.setdefault(shard.site, {})
-            for record in shard.records:
-                mine[record.key] = (*mine.get(record.key, ()), shard.sha256)
+        for record in entry.records:
+            mine = places.setdefault(record.site, {})
+            mine[record.key] = (*mine.get(record.key, ()), record.shard)
         for move in entry.moves:
-            mine = places.get(move.site, {})
-            for key in move.keys:
+            for site, key in move.rows:
+                mine = places.get(site, {})
                 if key not in mine:
                     raise unfounded_move(entry.number, key)
                 mine[key] = (move.sha256,)
@@ -271,12 +292,25 @@ def unfounded_move(number: int, key: str) -> ZooError:
 
 
 def _shard_rows(value: dict[str, Any], commit: int) -> ShardRows:
-    sha256, site = value["sha256"], value["site"]
+    sha256 = value["sha256"]
     return ShardRows(
         sha256=sha256,
-        site=site,
         records=tuple(
-            Record.from_row(row, commit=commit, site=site, shard=sha256, row=index)
+            Record.from_row(
+                row,
+                commit=commit,
+                site=value["site"] if "site" in value else row["site"],
+                shard=sha256,
+                row=index,
+            )
             for index, row in enumerate(value["rows"])
         ),
     )
+
+
+def _moved_rows(value: dict[str, Any]) -> MovedRows:
+    if "site" in value:
+        rows = tuple((value["site"], key) for key in value["rows"])
+    else:
+        rows = tuple((row["site"], row["key"]) for row in value["rows"])
+    return MovedRows(sha256=value["sha256"], rows=rows)

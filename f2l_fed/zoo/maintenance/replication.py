@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import time
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo.format import commit_log, manifest, shards
+from f2l_fed.zoo.format.manifest import Manifest
+from f2l_fed.zoo.index import Index
+from f2l_fed.zoo.maintenance.erasure import remaining_rows
 from f2l_fed.zoo.records import GENESIS, Commit
 from f2l_fed.zoo.storage.store import Store
 
+_ATTEMPTS = 100
+_PAUSE_S = 0.1
 
-def replicate(source: Store, target: Store) -> Commit:
+
+def replicate(source: Store, target: Store, about: Manifest) -> Commit:
     """Brings ``target`` up to date with ``source``, commit by commit.
+
+    An erasure that is under way is waited for: if the copy finished it, it would have a commit of
+    its own.
 
     Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
     with the merge: a copy that is interrupted before it lacks them, all others are there.
@@ -22,15 +32,39 @@ def replicate(source: Store, target: Store) -> Commit:
     Raises:
         ZooError: If the source is damaged, or the target is anything but an older copy of it.
     """
+    view = Index(target, target.index_folder / "index.sqlite")
+    for left in reversed(range(_ATTEMPTS)):
+        until = _last(source)
+        try:
+            head = _replicate(source, target, until)
+        except ZooError:
+            # Rows of a file that is gone may have been merged or erased meanwhile.
+            if not left or _last(source) == until:
+                raise
+            continue
+        if not view.ask(lambda db: remaining_rows(db, about)):
+            break
+        time.sleep(_PAUSE_S)
+    return head
+
+
+def _last(store: Store) -> int:
+    return max(commit_log.numbers(store), default=0)
+
+
+def _replicate(source: Store, target: Store, until: int) -> Commit:
     target.prepare()
     (about,) = source.find_all([manifest.NAME])
     if about is None:
         raise ZooError("not a zoo", where=source.describe(manifest.NAME))
     if not target.put_new(manifest.NAME, about) and target.find_all([manifest.NAME]) != [about]:
         raise _another(target, manifest.NAME)
-    in_use = commit_log.shards_in_use(source)
+    # A shard of a later merge has to come with its entry.
+    in_use = commit_log.shards_in_use(source, until)
     head = _common(source, target)
     for commit, entry in commit_log.entries(source, after=head):
+        if commit.number > until:
+            break
         for sha256 in entry.shard_names:
             if sha256 in in_use:
                 _copy_shard(source, target, sha256)
@@ -42,7 +76,7 @@ def replicate(source: Store, target: Store) -> Commit:
 
 def _common(source: Store, target: Store) -> Commit:
     """The last commit of the target, which must be the source's too."""
-    number = max(commit_log.numbers(target), default=0)
+    number = _last(target)
     if number == 0:
         return GENESIS
     file = commit_log.name(number)

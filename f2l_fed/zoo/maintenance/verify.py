@@ -31,7 +31,7 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     entries = _readable_entries(store, faults)
     faults += _repeated_keys(entries)
-    live, void = _places(entries, faults)
+    live, void, mixed = _places(entries, faults)
     present = set(store.names("shards"))
     strays = _strays(store, present - {shards.name(sha256) for sha256 in live.keys() | void})
     for sha256, uses in sorted(live.items()):
@@ -43,7 +43,7 @@ def verify(store: Store, manifest: Manifest) -> tuple[Fault, ...]:
     faults += _stray_faults(strays, {shards.name(sha256) for sha256 in live}, faulty)
     faults += [
         Fault(file=shards.name(sha256), what="it still has erased rows; compact the zoo")
-        for sha256 in sorted(void - live.keys())
+        for sha256 in sorted((void - live.keys()) | mixed)
         if shards.name(sha256) in present
     ]
     return tuple(faults)
@@ -92,34 +92,41 @@ def _moved(store: Store, number: int, absent: Set[int]) -> str:
 
 def _places(
     entries: list[commit_log.Entry], faults: list[Fault]
-) -> tuple[dict[str, list[commit_log.ShardRows]], set[str]]:
-    """The shards with live rows, with their entries, and those with erased rows."""
+) -> tuple[dict[str, list[commit_log.ShardRows]], set[str], set[str]]:
+    """The shards with live rows, with their entries, those with erased rows, and with both."""
     named: dict[str, list[commit_log.ShardRows]] = {}
     known: dict[str, dict[str, Record]] = {}
-    void: set[str] = set()
+    places: dict[str, set[tuple[str, int]]] = {}
+    erased: set[tuple[str, int]] = set()
     for entry in entries:
         if entry.kind == "forget":
             known.pop(entry.site, None)
-            void.update(shard.sha256 for shard in named.pop(entry.site, ()))
+            erased |= places.pop(entry.site, set())
         for shard in (*entry.shards, *_merged(entry, known, faults)):
-            named.setdefault(shard.site, []).append(shard)
-            known.setdefault(shard.site, {}).update({r.key: r for r in shard.records})
-    live: dict[str, list[commit_log.ShardRows]] = {}
-    for site, uses in named.items():
-        for use in uses:
-            if any(known[site].get(record.key) is record for record in use.records):
-                live.setdefault(use.sha256, []).append(use)
-    return live, void
+            named.setdefault(shard.sha256, []).append(shard)
+            for record in shard.records:
+                known.setdefault(record.site, {})[record.key] = record
+                places.setdefault(record.site, set()).add((record.shard, record.row))
+    current = {id(record): record for mine in known.values() for record in mine.values()}
+    live = {
+        sha256: kept
+        for sha256, uses in named.items()
+        if (kept := [use for use in uses if any(id(r) in current for r in use.records)])
+    }
+    # A row that was sent again, to the bit, lies where the erased one did.
+    void = erased - {(record.shard, record.row) for record in current.values()}
+    found = {sha256 for sha256, _ in erased}
+    return live, found, {sha256 for sha256, _ in void} & live.keys()
 
 
 def _merged(
     entry: commit_log.Entry, known: dict[str, dict[str, Record]], faults: list[Fault]
 ) -> Iterator[commit_log.ShardRows]:
     for move in entry.moves:
-        found = [known.get(move.site, {}).get(key) for key in move.keys]
+        found = [known.get(site, {}).get(key) for site, key in move.rows]
         faults += [
             Fault(file=commit_log.name(entry.number), what=f"moves {key}, which is missing")
-            for key, record in zip(move.keys, found, strict=True)
+            for (_, key), record in zip(move.rows, found, strict=True)
             if record is None
         ]
         records = tuple(
@@ -128,7 +135,7 @@ def _merged(
             if record is not None
         )
         if len(records) == len(found):
-            yield commit_log.ShardRows(sha256=move.sha256, site=move.site, records=records)
+            yield commit_log.ShardRows(sha256=move.sha256, records=records)
 
 
 def _repeated_keys(entries: list[commit_log.Entry]) -> Iterator[Fault]:

@@ -74,6 +74,29 @@ def read_file(path: Path, manifest: Manifest) -> tuple[Floats, Floats | None, st
     return weights, found.get(CONTEXT), sha256
 
 
+def read_with_context(
+    path: Path, manifest: Manifest, context: Floats | None
+) -> tuple[Floats, Floats, str]:
+    """Reads one network, with its context where none is given.
+
+    Returns:
+        As `read_file`.
+
+    Raises:
+        ZooError: As with `read_file`, or if there is no context.
+    """
+    weights, found, sha256 = read_file(path, manifest)
+    chosen = found if context is None else context
+    if chosen is None:
+        raise ZooError(
+            "the file has no context",
+            where=str(path),
+            expected=f"a tensor {CONTEXT} ({manifest.context_dim},) F32",
+            remedy="Pass a context, or export the network with its context.",
+        )
+    return weights, chosen, sha256
+
+
 def header(file: BinaryIO, path: Path) -> dict[str, Tensor]:
     """Reads the header of a safetensors file and compares it with the file's size.
 

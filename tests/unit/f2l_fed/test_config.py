@@ -14,6 +14,7 @@ from f2l_fed.local_training.config import Recipe
 
 DEFAULT = FederationConfig()
 WORDS = {
+    "ray.device": "cuda",
     "target.adapt": "head",
     "target.name": "mlp",
     "target.backbone": "ab" * 32,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -27,7 +28,8 @@ def test_a_sound_site_has_no_problems(tmp_path):
 
 def test_every_problem_is_found_at_once(tmp_path):
     (tmp_path / "state").write_text("a file in the way")
-    more = '[policy]\ntargets = "cnn-xl"\nminimum_examples = 99\n'
+    more = 'device = "cuda"\n' if not torch.cuda.is_available() else ""
+    more += '[policy]\ntargets = "cnn-xl"\nminimum_examples = 99\n'
     more += '[server]\naddress = "localhost:1"\nroot_certificates = "ca.crt"\nprivate_key = "k"\n'
     path = digits_site(tmp_path, more=more)
     problems = check(path, target="mlp", classes=2, connect=False).problems
@@ -41,7 +43,9 @@ def test_every_problem_is_found_at_once(tmp_path):
         "more classes than the network has outputs: expected at most 2, got 3",
     ):
         assert [part in problem for problem in problems].count(True) == 1, part
-    assert len(problems) == 7
+    gpu = [problem for problem in problems if "there is no GPU to compute on" in problem]
+    assert len(gpu) == (not torch.cuda.is_available())
+    assert len(problems) == 7 + len(gpu)
 
 
 def test_unusable_data_do_not_hide_what_else_is_wrong(tmp_path):

@@ -10,12 +10,13 @@ from clients.site.site import Site, open_site
 from clients.training import fine_tuning
 from clients.training.accepted_request import AcceptedRequest, accept, target_of
 from f2l_fed.core.random_streams import generator_for
-from f2l_fed.errors import LayoutMismatch
+from f2l_fed.errors import ConfigError, LayoutMismatch
 from f2l_fed.local_training.candidate_kinds import BLEND
 from f2l_fed.local_training.config import LOSSES, Recipe
 from f2l_fed.local_training.finetune import loss_and_accuracy
 from f2l_fed.local_training.selection import select
 from f2l_fed.wire.messages import NUMBERS, Task
+from tests.support.devices import on_devices
 from tests.support.sites import digits_site, frame
 
 
@@ -118,3 +119,25 @@ def test_the_mean_of_the_best_draws_is_a_start_where_the_task_says_so(tmp_path):
     assert one[0].chosen in draws
     assert both[0].chosen == BLEND
     torch.testing.assert_close(both[0].start, trained, rtol=0, atol=1e-6)
+
+
+@on_devices
+def test_a_site_makes_on_its_device_what_the_cpu_makes(tmp_path, device):
+    site = open_site(digits_site(tmp_path / "a", more=f'device = "{device.type}"\n'))
+    request = accept(site, task(), app="")
+    assert request.target.device == device
+    plain = accepted(open_site(digits_site(tmp_path / "b")), task())
+    made, wanted = (
+        fine_tuning.plain_update(one, fine_tuning.fine_tune_episodes(one))
+        for one in (request, plain)
+    )
+    assert made.weights.device == made.probes.device == torch.device("cpu")
+    torch.testing.assert_close(made.weights, wanted.weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made.probes, wanted.probes, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_site_that_is_to_use_a_gpu_and_has_none_answers_nothing(tmp_path):
+    site = open_site(digits_site(tmp_path, more='device = "cuda"\n'))
+    with pytest.raises(ConfigError, match="device: there is no GPU to compute on"):
+        accept(site, task(), app="")

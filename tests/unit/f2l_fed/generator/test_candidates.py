@@ -16,6 +16,7 @@ from f2l_fed.generator.candidates import (
     candidates_for_training,
 )
 from f2l_fed.generator.config import CandidatesConfig
+from f2l_fed.generator.nearest_records import NearestRecords
 from f2l_fed.local_training.candidate_kinds import BLEND
 from f2l_fed.local_training.selection import select
 from f2l_fed.targets import Target
@@ -75,6 +76,15 @@ def test_a_draw_that_overflows_is_not_blended_while_there_are_others():
     assert weights.isfinite().all()
 
 
+def in_training(generator, zoo, context, expected, config, draws):
+    """`candidates_for_training` with one episode, and the arguments of the service."""
+    near = (
+        NearestRecords.of(zoo).weights_for(context[None], [range(0)]) if config.nearest else [None]
+    )
+    (made,) = candidates_for_training(generator, near, expected[None], config, draws)
+    return made
+
+
 def setting(count=10):
     generator = small_generator()
     contexts, weights = records(generator.codec.symmetry.size, count)
@@ -88,7 +98,7 @@ def setting(count=10):
 
 
 @pytest.mark.parametrize("count", [0, 3])
-@pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
+@pytest.mark.parametrize("make", [in_training, candidates_for_service])
 def test_candidates_are_prior_mean_and_draws(make, count):
     generator, _, near, expected = setting()
     config = CandidatesConfig(samples=count, training_samples=count)
@@ -101,7 +111,7 @@ def test_candidates_are_prior_mean_and_draws(make, count):
     assert all(drawn.count(one) == 1 for one in drawn)
 
 
-@pytest.mark.parametrize("make", [candidates_for_training, candidates_for_service])
+@pytest.mark.parametrize("make", [in_training, candidates_for_service])
 def test_the_nearest_record_is_a_candidate_only_where_it_is_asked_for(make):
     generator, zoo, near, expected = setting()
     without = make(generator, zoo, near, expected, CandidatesConfig(), rng(2))
@@ -119,8 +129,8 @@ def test_the_service_draws_wider_than_training():
         offered = make(generator, zoo, near, expected, config, rng(2))
         return torch.stack([w for kind, w in offered.items() if "sample" in kind]).std(0).mean()
 
-    assert spread(candidates_for_service, 3.0) > 1.5 * spread(candidates_for_training, 3.0)
-    assert spread(candidates_for_service, 1.0) == spread(candidates_for_training, 3.0)
+    assert spread(candidates_for_service, 3.0) > 1.5 * spread(in_training, 3.0)
+    assert spread(candidates_for_service, 1.0) == spread(in_training, 3.0)
 
 
 def test_without_evaluations_the_draws_are_normal_around_the_prior():

@@ -109,13 +109,15 @@ def test_draws_of_a_fleet_have_a_temperature_of_their_own():
 def test_a_known_site_is_offered_its_own_expectation_and_family():
     fit, settings = mixed_fit(), CandidatesConfig(samples=20)
     own, context = fit.held_out[1, 0], torch.zeros(fit.held_out.shape[2])
-    for make in (candidates_for_training, candidates_for_service):
-        offered = make(fit.generator, None, context, own, settings, rng())
+    draws = (
+        candidates_for_service(fit.generator, None, context, own, settings, rng()),
+        *candidates_for_training(fit.generator, [None, None], own.expand(2, -1), settings, rng()),
+    )
+    for offered in draws:
         assert torch.equal(offered["prior"], own)
         assert torch.equal(offered["global_mean"], fit.generator.members[1].mean)
-    assert set(
-        by_family(candidates_for_training(fit.generator, None, context, own, settings, rng()))
-    ) == {"sample-1"}
+    assert all(set(by_family(offered)) == {"sample-1"} for offered in draws[1:])
+    assert not torch.equal(draws[1]["sample-1-0"], draws[2]["sample-1-0"])
 
 
 def test_it_comes_back_from_its_file(tmp_path):

@@ -16,6 +16,7 @@ from f2l_fed.generator.fit import fit_generator
 from f2l_fed.prior.linear_prior import fit_prior
 from f2l_fed.symmetry.output_permutation import OutputSymmetry
 from f2l_fed.targets.body import Body
+from tests.support.devices import on_devices
 from tests.support.small import (
     records,
     rng,
@@ -271,3 +272,23 @@ def test_a_prior_that_is_known_already_is_not_fitted_again(monkeypatch):
     monkeypatch.delattr("f2l_fed.generator.fit.fit_prior")
     assert len(plain.generator.prior.gate.centroids)
     assert torch.equal(fitted(known).held_out, plain.held_out)
+
+
+@on_devices
+@both
+@pytest.mark.parametrize("source", ["prior", "gaussian"])
+def test_a_device_draws_the_networks_of_the_cpu(device, symmetric, source):
+    generator = small_generator(symmetric=symmetric, source=source)
+    expected, there = expected_of(generator), generator.to(device)
+    drawn = there.sample(expected.to(device), rng(5))
+    assert drawn.device == there.device == device
+    torch.testing.assert_close(drawn.cpu(), generator.sample(expected, rng(5)), rtol=0, atol=1e-4)
+
+
+def test_rows_of_noise_belong_to_the_predictions_in_turn():
+    generator = small_generator()
+    expected, noise = expected_of(generator, 2), generator.noise(6, rng(5))
+    with torch.no_grad():
+        together = generator.carry(expected, noise)
+        each = generator.carry(expected.repeat_interleave(3, 0), noise)
+    torch.testing.assert_close(together, each, rtol=0, atol=1e-5)

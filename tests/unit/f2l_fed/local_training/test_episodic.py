@@ -9,6 +9,7 @@ from f2l_fed.local_training.config import EpisodesConfig
 from f2l_fed.local_training.episodic import draw_episode, episode_gradient, episode_loss, train_body
 from f2l_fed.targets import build_target
 from f2l_fed.targets.body import Body
+from tests.support.devices import on_devices
 
 BODY = Body.of(build_target("mlp", (6,), 3))
 SMALL = EpisodesConfig(support=2, query=4)
@@ -108,3 +109,13 @@ def test_an_episode_s_gradient_is_that_of_its_loss(inversion):
 def test_without_two_examples_of_two_classes_there_is_no_gradient(labels):
     x, y = torch.randn(len(labels), *BODY.network.input_shape), torch.tensor(labels).long()
     assert not episode_gradient(BODY, BODY.initialise(rng()), x, y, EpisodesConfig(), rng()).any()
+
+
+@on_devices
+def test_a_device_makes_the_body_of_the_cpu(device):
+    x, y = examples()
+    start = BODY.initialise(rng())
+    made = train_body(BODY.to(device), start, x, y, SMALL, 10, rng())
+    assert made.device == start.device
+    wanted = train_body(BODY, start, x, y, SMALL, 10, rng())
+    torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-4)

@@ -15,7 +15,9 @@ from torch.nn import functional
 from f2l_fed.errors import ConfigError
 from f2l_fed.local_training.config import Recipe
 from f2l_fed.local_training.finetune import accuracy_after, finetune, iterates, loss_and_accuracy
-from f2l_fed.targets import Target, build_target
+from f2l_fed.local_training.selection import select
+from f2l_fed.targets import Target, build_target, layout
+from tests.support.devices import Reads, on_devices
 from tests.support.small import examples, rng, small_target
 
 
@@ -165,3 +167,48 @@ def test_pulled_steps_that_end_above_their_start_are_taken_nowhere(lr, is_taken)
     assert not torch.equal(unpulled, start)
     curve = accuracy_after(target, start, train, test, recipe, rng(), (0, 2), pull=0.1)
     assert curve == [loss_and_accuracy(target, one, *test)[1] for one in (start, made)]
+
+
+@on_devices
+@pytest.mark.parametrize("name", ["mlp", "cnn-xs", "resnet20"])
+def test_a_device_makes_the_network_of_the_cpu(device, name):
+    target = build_target(name, (1, 12, 12), 3)
+    x, y = examples(target, 40)
+    weights = target.initialise(rng(1))
+    recipe = Recipe(steps=8, lr=0.05, batch=16)
+    there = target.to(device)
+    made = finetune(there, weights, x, y, recipe, rng(2), pull=0.1)
+    wanted = finetune(target, weights, x, y, recipe, rng(2), pull=0.1)
+    assert made.device == weights.device
+    torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-4)
+    assert loss_and_accuracy(there, made, x, y) == pytest.approx(
+        loss_and_accuracy(target, wanted, x, y), abs=1e-3
+    )
+    offered = {"start": weights, "end": made}
+    kind, chosen = select(there, offered, x, y)
+    assert kind == select(target, offered, x, y)[0]
+    assert torch.equal(chosen, offered[kind])
+
+
+@pytest.mark.parametrize("batch", [0, 16])
+@pytest.mark.parametrize("pull", [0.0, 0.1])
+def test_no_step_reads_a_number(batch, pull):
+    target = build_target("resnet20", (1, 12, 12), 3)
+    x, y = examples(target, 40)
+    start, found = target.initialise(rng(1)), []
+    for steps in (2, 9):
+        with Reads() as reads:
+            finetune(target, start, x, y, Recipe(steps=steps, batch=batch), rng(), pull=pull)
+        found.append(reads.count)
+    assert found[0] == found[1] <= 20
+
+
+def test_all_steps_run_where_no_number_can_be_read(monkeypatch):
+    # Layouts refuse tensors without numbers.
+    monkeypatch.setattr(layout, "oddity", lambda _: "")
+    target = build_target("cnn-xs", (1, 12, 12), 3)
+    x, y = examples(target, 40)
+    there, recipe = target.to(torch.device("meta")), Recipe(steps=5, batch=16)
+    steps = list(iterates(there, target.initialise(rng(1)), x, y, recipe, rng(), pull=0.1))
+    assert len(steps) == 6
+    assert all(theta.is_meta for theta in steps)

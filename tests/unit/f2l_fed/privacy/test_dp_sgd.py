@@ -16,6 +16,7 @@ from f2l_fed.local_training.finetune import finetune
 from f2l_fed.privacy.accountant import Ledger, noise_multiplier_for
 from f2l_fed.privacy.dp_sgd import private_update, sampling_rate
 from f2l_fed.targets import Target, build_target
+from tests.support.devices import on_devices
 from tests.support.small import examples, rng, small_target
 
 
@@ -122,3 +123,15 @@ def test_the_noise_for_a_budget_spends_it_and_no_more(epsilon, parts):
             ledger = ledger.spend(sigma, rate, steps)
         spent[index] = ledger.epsilon(1e-5)
     assert spent[0] <= epsilon < spent[1]
+
+
+@on_devices
+def test_a_device_draws_the_noise_of_the_cpu(device):
+    target = small_target()
+    x, y = examples(target, 30)
+    start, recipe = target.initialise(rng(1)), Recipe(steps=5, lr=0.1, batch=10)
+    made = descent(target.to(device), start, x, y, recipe, noise=1.0, most=1.0)
+    wanted = descent(target, start, x, y, recipe, noise=1.0, most=1.0)
+    assert made.device == start.device
+    torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-4)
+    assert wanted.norm() > 0.1

@@ -12,6 +12,7 @@ from f2l_fed.errors import DataError, TargetError
 from f2l_fed.targets.backbone import features_of
 from f2l_fed.targets.feature_cache import FEATURES, cached_features
 from tests.support.backbones import SHAPE, installed, opened
+from tests.support.devices import on_devices
 from tests.support.small import rng
 
 
@@ -34,6 +35,14 @@ def test_features_are_made_once(tmp_path):
     for part, one, other in zip(parts, first, again, strict=True):
         assert torch.equal(one, other)
         torch.testing.assert_close(one, features_of(backbone.front(), part))
+
+
+@on_devices
+def test_a_device_makes_the_features_of_the_cpu(tmp_path, device):
+    backbone, x = opened(tmp_path), examples(70)
+    (made,) = cached_features(tmp_path, backbone, (x,), device=device)
+    assert made.device == torch.device("cpu")
+    torch.testing.assert_close(made, features_of(backbone.front(), x), rtol=1e-3, atol=1e-4)
 
 
 def test_another_network_makes_its_own(tmp_path):

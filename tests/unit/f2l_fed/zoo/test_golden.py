@@ -12,6 +12,7 @@ from tests.unit.f2l_fed.zoo.samples import LAYOUT, WEIGHTS, keys_of
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "zoo"
 MERGED = GOLDEN.with_name("zoo-merged")
+SHARED = GOLDEN.with_name("zoo-shared")
 FORMATTED = ("zoo.json", "log", "shards")
 
 
@@ -39,6 +40,9 @@ def write_golden(path: Path) -> Zoo:
         ]
     )
     zoo.forget("süd")
+    zoo.append([golden_record(3, "north")])
+    zoo.append([golden_record(4, "öst"), golden_record(4, "north")])
+    zoo.compact()
     return zoo
 
 
@@ -50,9 +54,9 @@ def formatted_files(path: Path) -> dict[str, bytes]:
     }
 
 
-def test_format_1_is_written_to_the_byte(path: Path):
+def test_all_formats_are_written_to_the_byte(path: Path):
     write_golden(path)
-    assert formatted_files(path) == formatted_files(GOLDEN)
+    assert formatted_files(path) == formatted_files(SHARED)
 
 
 def test_format_1_is_read(tmp_path: Path):
@@ -65,17 +69,24 @@ def test_format_1_is_read(tmp_path: Path):
     assert zoo.verify() == ()
 
 
-def test_a_merge_is_written_to_the_byte(path: Path):
-    zoo = write_golden(path)
-    zoo.append([golden_record(3, "north")])
-    zoo.compact()
-    assert formatted_files(path) == formatted_files(MERGED)
+def test_only_a_merge_says_format_2_and_only_shared_files_say_3():
+    for folder, formats in ((MERGED, [1, 1, 1, 2]), (SHARED, [3, 1, 2, 1, 3, 3])):
+        said = [json.loads(file.read_bytes()) for file in sorted((folder / "log").iterdir())]
+        assert [entry["format"] for entry in said] == formats
+        assert json.loads((folder / "zoo.json").read_bytes())["format"] == 1
 
 
-def test_only_a_merge_says_format_2():
-    said = [json.loads(file.read_bytes()) for file in sorted((MERGED / "log").iterdir())]
-    assert [entry["format"] for entry in said] == [1, 1, 1, 2]
-    assert json.loads((MERGED / "zoo.json").read_bytes())["format"] == 1
+def test_a_zoo_with_shared_files_is_read(tmp_path: Path):
+    zoo = Zoo.open(shutil.copytree(SHARED, tmp_path / "zoo"))
+    view = zoo.snapshot()
+    records = view.records(status=None)
+    assert keys_of(records) == ["0/north/0", "1/north/0", "3/north/0", "4/öst/0", "4/north/0"]
+    assert [record.row for record in records] == list(range(5))
+    assert view.weights(records)[:, 0].tolist() == [0, 1, 3, 4, 4]
+    assert zoo.verify() == ()
+    zoo.forget("north")
+    assert keys_of(zoo.snapshot().records(status=None)) == ["4/öst/0"]
+    assert zoo.verify() == ()
 
 
 def test_a_merged_zoo_is_read(tmp_path: Path):

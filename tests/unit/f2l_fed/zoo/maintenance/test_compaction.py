@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +61,14 @@ def apart_from_place(records: tuple[Record, ...]) -> list[tuple[object, ...]]:
     return [(r.key, r.site, r.commit, r.crc32, dict(r.metrics), r.status) for r in records]
 
 
-def test_each_site_gets_one_file_and_no_record_changes_but_its_place(place: Place, filled: Zoo):
+def test_all_sites_get_one_file_and_no_record_changes_but_its_place(place: Place, filled: Zoo):
     before = filled.snapshot().records()
     assert filled.compact().files == len(KEYS)
-    assert len(filled.snapshot().store.names("shards")) == 2
+    assert len(filled.snapshot().store.names("shards")) == 1
     for zoo in (filled, Zoo.open(place)):
         after = zoo.snapshot().records()
         assert apart_from_place(after) == apart_from_place(before)
-        assert [(r.site, r.row) for r in after] == [(site, n) for n in range(6) for site in "ab"]
+        assert [record.row for record in after] == list(range(len(KEYS)))
         require_numbers(zoo, after)
         assert zoo.verify() == ()
         zoo.reindex()
@@ -90,16 +91,14 @@ def test_every_older_snapshot_and_record_goes_on_to_be_readable(filled: Zoo):
 def test_what_is_large_or_alone_is_left_as_it_is(place: Place, monkeypatch: pytest.MonkeyPatch):
     limit_rows(monkeypatch, 4)
     zoo = new_zoo(place)
-    zoo.append(new_records("0/a/0", "1/a/0", "2/a/0"))
-    zoo.append(new_records("3/a/0"))
-    zoo.append(new_records("0/b/0", "1/b/0"))
+    zoo.append(new_records("0/a/0", "1/a/0", "2/b/0"))
     zoo.append([new_record("0/c/0", status="quarantined", reason="norm")])
     for _ in range(2):
         assert zoo.compact().files == 0
-        assert zoo.snapshot().commit == 4
-    zoo.append([new_record("1/c/0")])
+        assert zoo.snapshot().commit == 2
+    zoo.append(new_records("1/c/0", "1/d/0"))
     assert zoo.compact().files == 2
-    assert zoo.snapshot().commit == 6
+    assert zoo.snapshot().commit == 4
 
 
 def test_no_shard_and_no_merge_becomes_larger_than_the_limit(
@@ -109,11 +108,19 @@ def test_no_shard_and_no_merge_becomes_larger_than_the_limit(
     filled.compact()
     store = filled.snapshot().store
     merges = [entry for _, entry in commit_log.entries(store) if entry.kind == "merge"]
-    assert all(sum(len(move.keys) for move in entry.moves) <= 4 for entry in merges)
-    uses = [(r.shard, r.site) for r in filled.snapshot().records()]
-    assert sorted(uses.count(use) for use in set(uses)) == [2, 2, 4, 4]
+    assert [[len(move.rows) for move in entry.moves] for entry in merges] == [[4], [4], [4]]
+    uses = [record.shard for record in filled.snapshot().records()]
+    assert sorted(uses.count(use) for use in set(uses)) == [4, 4, 4]
     require_numbers(filled, filled.snapshot().records())
     assert filled.verify() == ()
+
+
+def test_a_few_small_shards_are_left_until_they_are_many(place: Place, filled: Zoo):
+    filled.tidy(most=len(KEYS))
+    assert filled.snapshot().commit == len(KEYS)
+    filled.tidy(most=len(KEYS) - 1)
+    assert len(filled.snapshot().store.names("shards")) == 1
+    require_numbers(Zoo.open(place), filled.snapshot().records())
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
@@ -172,7 +179,7 @@ def test_an_erasure_of_merged_rows_that_was_interrupted_is_finished_on_opening(
 ):
     filled.compact()
     view = filled.snapshot()
-    (move,) = (m for m in commit_log.read(view.store, view.commit)[1].moves if m.site == "a")
+    (move,) = commit_log.read(view.store, view.commit)[1].moves
     head = commit_log.read(view.store, view.commit)[0]
     commit_log.publish(
         view.store,
@@ -202,12 +209,12 @@ def test_equal_rows_of_two_sites_and_two_rounds_stay_apart(place: Place):
     zoo.append(new_records("2/a/0"))
     zoo.compact()
     view = zoo.snapshot()
-    assert [(r.key, r.row) for r in view.records(site="a")] == [
-        (f"{number}/a/0", number) for number in range(3)
-    ]
+    places = {record.key: record.row for record in view.records()}
+    assert places == {"0/a/0": 0, "1/a/0": 1, "0/b/0": 2, "2/a/0": 3}
     np.testing.assert_array_equal(view.weights(view.records())[:3], [one.weights] * 3)
     assert zoo.verify() == ()
     zoo.forget("a")
+    assert zoo.verify() == ()
     np.testing.assert_array_equal(view.weights(view.records(site="b")), [one.weights])
     zoo.forget("b")
     assert view.store.names("shards") == []
@@ -219,13 +226,33 @@ def test_a_copy_follows_through_merges_and_erasures(place: Place, filled: Zoo, t
     filled.compact()
     for copy in (early, late):
         filled.copy_to(copy)
-        assert len(shard_files(copy)) == 2
+        assert len(shard_files(copy)) == 1
         require_numbers(Zoo.open(copy), filled.snapshot().records())
     filled.forget("a")
     filled.copy_to(early)
     for copy in (Zoo.open(early), Zoo.open(late)):
         assert copy.verify() == ()
     assert len(shard_files(early)) == 1
+
+
+def test_a_copy_waits_for_an_erasure_that_is_under_way(path: Path, tmp_path: Path):
+    zoo, copy = new_zoo(path), tmp_path / "copy"
+    head = zoo.append(new_records("0/a/0", "0/b/0"))
+    tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
+    commit_log.publish(zoo.snapshot().store, tombstone)
+
+    def go_on() -> None:
+        zoo.append(new_records("1/c/0"))
+        Zoo.open(path)
+
+    later = threading.Timer(0.5, go_on)
+    later.start()
+    zoo.copy_to(copy)
+    later.join()
+    assert Zoo.open(copy).verify() == ()
+    zoo.append(new_records("2/c/0"))
+    zoo.copy_to(copy)
+    require_numbers(Zoo.open(copy), zoo.snapshot().records())
 
 
 def test_a_damaged_row_is_not_taken_over_and_nothing_is_deleted(path: Path):
@@ -241,7 +268,7 @@ def test_a_damaged_row_is_not_taken_over_and_nothing_is_deleted(path: Path):
     assert zoo.snapshot().commit == 4
     flip_bit(damaged, damaged.stat().st_size - 1)
     zoo.compact()
-    assert len(shard_files(path)) == 2
+    assert len(shard_files(path)) == 1
     require_numbers(zoo, zoo.snapshot().records())
 
 
@@ -271,13 +298,14 @@ def test_damage_of_a_large_shard_or_of_a_merge_is_found(path: Path):
 @pytest.mark.parametrize(("site", "key"), [("a", "9/a/0"), ("b", "0/a/0"), ("gone", "0/gone/0")])
 def test_a_merge_that_moves_what_is_not_there_is_refused(path: Path, site: str, key: str):
     zoo = new_zoo(path)
-    zoo.append(new_records("0/a/0", "0/gone/0"))
+    zoo.append(new_records("0/a/0"))
+    zoo.append(new_records("0/gone/0"))
     head = zoo.forget("gone")
     kept = shard_files(path)
     store = zoo.snapshot().store
     row = new_record(key)
     sha256 = shards.write(store, [row.weights], [row.context])
-    moved = commit_log.MovedRows(sha256=sha256, site=site, keys=(key,))
+    moved = commit_log.MovedRows(sha256=sha256, rows=((site, key),))
     commit_log.publish(
         store,
         commit_log.Entry(
@@ -304,7 +332,7 @@ def test_a_merge_that_died_before_it_deleted_anything_harms_nothing(path: Path):
     assert opened.verify() == ()
     require_numbers(opened, opened.snapshot().records())
     assert opened.compact().files == len(KEYS)
-    assert len(shard_files(path)) == 2
+    assert len(shard_files(path)) == 1
 
 
 def test_merging_beside_writers_and_readers_loses_nothing(
