@@ -93,7 +93,7 @@ f2l-site status "${sites%% *}/site.toml"
 f2l-site sent "${sites%% *}/site.toml"
 
 say "site ${sites%% *}: a network that is generated for it"
-if f2l-admin release list --json | grep -q '"state": "promoted"'; then
+if f2l-admin release list --json | grep '"state": "promoted"' >/dev/null; then
   f2l-site generate "${sites%% *}/site.toml"
 else
   echo "none yet: the gate has rejected the release, which more sites or rounds make better"

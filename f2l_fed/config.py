@@ -82,12 +82,14 @@ class RoundConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayConfig:
-    """The Ray cluster of the heavy work.
+    """The processes of the heavy work: those of this machine, or a Ray cluster.
 
     Args:
+        engine: "local" for processes that this one forks, "ray" for Ray; "auto" takes Ray where
+            ``address``, ``train_workers`` or ``part_workers`` asks for it.
         address: Address of a Ray cluster, ``host:port`` or "auto"; "" starts one inside this
             process.
-        cpus: CPUs of the embedded Ray; 0 takes all.
+        cpus: CPUs of the embedded Ray, or processes of this machine; 0 takes all.
         task_cpus: CPUs that a task reserves; 0 where simulated sites reserve all of them.
         threads: torch threads in a task; more than there are idle cores make it slow.
         device: Device of the flow's fit and of the draws: "cpu", "cuda", or "auto" for the GPU
@@ -109,6 +111,7 @@ class RayConfig:
             the job server, asks for; "" takes RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
     """
 
+    engine: str = "auto"
     address: str = ""
     cpus: int = 0
     task_cpus: float = 0.0
@@ -123,6 +126,9 @@ class RayConfig:
     token_file: str = ""
 
     def __post_init__(self) -> None:
+        require(self.engine in ("auto", "local", "ray"), self, "engine", '"auto", "local" or "ray"')
+        told = '"ray" or "auto" where address, train_workers or part_workers is set'
+        require(not (self.engine == "local" and self._asks_for_ray), self, "engine", told)
         positive(self, "threads", "generators")
         choice(self, "device", DEVICES)
         require(self.train_workers >= 0, self, "train_workers", ">= 0")
@@ -137,6 +143,15 @@ class RayConfig:
         require(jobs is not None, self, "jobs", 'http://host:port or ""')
         absolute = not self.token_file or self.token_file.startswith("/")
         require(absolute, self, "token_file", 'an absolute path or ""')
+
+    @property
+    def on_ray(self) -> bool:
+        """Whether the heavy work needs Ray."""
+        return self.engine == "ray" or (self.engine == "auto" and self._asks_for_ray)
+
+    @property
+    def _asks_for_ray(self) -> bool:
+        return bool(self.address or self.train_workers or self.part_workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

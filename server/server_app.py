@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -14,8 +15,8 @@ from f2l_fed.core.private_files import private_files
 from f2l_fed.errors import ConfigError
 from f2l_fed.events import Listener
 from f2l_fed.wire.reply_bound import reply_bound
-from server.cluster import connection
-from server.cluster.backend import RayBackend
+from server.cluster.backend import EngineBackend
+from server.cluster.engine import Engine, running_engine
 from server.federation.folder import Federation
 from server.membership.site_protocols import RegisteredProtocols
 from server.membership.site_registry import SiteRegistry
@@ -29,6 +30,7 @@ from server.superlink.reply_guard import guard_replies
 def run_rounds(
     grid: Grid,
     root: Path,
+    engine: Engine,
     *,
     rounds: int,
     sites: int,
@@ -41,6 +43,7 @@ def run_rounds(
     Args:
         grid: Flower's connection to the nodes.
         root: The federation's folder.
+        engine: Runs the heavy work.
         rounds: Number of new rounds.
         sites: Number of nodes to wait for before the first.
         stop: Set from outside to give up.
@@ -49,13 +52,14 @@ def run_rounds(
             the SuperLink has bound to their keys.
     """
     federation = Federation.open(root)
-    connection.connect(federation.config.ray)
+    # Steps between messages are small: of several threads each waits for the others' cores.
+    torch.set_num_threads(engine.config.threads)
     return Coordinator(
         federation=federation,
         messenger=Messenger(
             grid=grid, config=federation.config.round, stop=stop or threading.Event()
         ),
-        backend=RayBackend(root=root, config=federation.config.ray),
+        backend=EngineBackend(root=root, engine=engine),
         log=federation.events(listener),
         names=names or partial(_bound_names, grid),
         protocols=RegisteredProtocols(SiteRegistry(root / "registry")),
@@ -86,15 +90,15 @@ def main(grid: Grid, context: Context) -> None:
         federation = Federation.open(Path(root))
         episodes = federation.config.pairs
         guard_replies(reply_bound(federation.target.layout, episodes, federation.body_layout))
-        run_rounds(
-            grid,
-            Path(root),
-            rounds=int(context.run_config.get("rounds", 1)),
-            sites=int(context.run_config.get("sites", 1)),
-        )
+        with running_engine(federation.config.ray) as engine:
+            run_rounds(
+                grid,
+                Path(root),
+                engine,
+                rounds=int(context.run_config.get("rounds", 1)),
+                sites=int(context.run_config.get("sites", 1)),
+            )
     except Exception as error:
         RunEnd.of(run, error).write(path)
         raise
-    finally:
-        connection.disconnect()
     RunEnd(run=run, outcome="completed").write(path)

@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from f2l_fed.core.durable_files import fsync_folder
+from f2l_fed.core.durable_files import fsync, fsync_folder
 from f2l_fed.errors import DataError
 
 _NAME = re.compile(r"release-([A-Za-z0-9_-]{1,64})-([0-9a-f]{64})\.(safetensors|part)")
@@ -75,7 +74,7 @@ class KeptRelease:
     def finish(self) -> None:
         """Makes the part the whole file, durably, and removes every other one."""
         with self.part.open("rb") as file:
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         self.part.replace(self.path)
         fsync_folder(self.folder)
         for path in self.folder.glob("release-*"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients.site.policy import PolicyConfig, Work
+from f2l_fed.core.durable_files import fsync
 from f2l_fed.errors import PolicyRefusal
 from f2l_fed.wire.protocol import ARRAYS
 from f2l_fed.wire.refusals import Reason, reason_of
@@ -158,7 +159,7 @@ class SentLog:
             # One write, on a line of its own even where a crash has torn the one before.
             file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
 
 
 def utc_now() -> datetime:

@@ -7,6 +7,7 @@ import difflib
 import json
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -31,8 +32,13 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     return _build(kind, values, where, "")
 
 
+@lru_cache(maxsize=128)
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _build(kind: type[T], values: Mapping[str, Any], where: str, prefix: str) -> T:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(Any, kind))
     given: dict[str, Any] = {}
     for key, value in values.items():
         name = prefix + key

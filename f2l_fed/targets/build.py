@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 
 import torch
@@ -71,6 +71,11 @@ def parameter_count(
     _require_both(name, frozen)
     if frozen is not None:
         return frozen.adapted + (frozen.features + 1) * classes
+    return _counted(name, input_shape, classes)
+
+
+@lru_cache(maxsize=32)
+def _counted(name: str, input_shape: tuple[int, ...], classes: int) -> int:
     factory = _factory(name)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
 import torch
 
 from f2l_fed.config import FederationConfig
 from f2l_fed.data import Partition
-from f2l_fed.errors import RoundError
 from f2l_fed.evaluation.arms import HeldOutSite
 from f2l_fed.evaluation.baselines.baseline import CommonWork, TrainingSite, curves
 from f2l_fed.evaluation.baselines.registry import BASELINES
@@ -22,9 +20,7 @@ from f2l_fed.evaluation.summary import summarise
 from f2l_fed.targets import Target, build_target
 from f2l_fed.targets.body import Body
 from f2l_fed.targets.frozen_part import FrozenPart
-from server.cluster.tasks import typed_errors
-
-T = TypeVar("T")
+from server.cluster.engine import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +87,7 @@ def evaluate_baselines(
     held_out: Mapping[str, Any],
     *,
     frozen: FrozenPart | None = None,
+    engine: Engine,
     stop: threading.Event,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ``held_out`` part of a result with the baselines' arms, and their costs.
@@ -102,14 +99,15 @@ def evaluate_baselines(
         parts: Held-out sites by kind; None for a kind without any.
         held_out: As measured without baselines.
         frozen: The frozen part that has made the data; None for none.
+        engine: Runs the jobs.
         stop: Set from outside to stop the measurement.
 
     Raises:
         RoundError: If it was stopped.
         TargetError: If the network has no head that can be taken apart.
     """
-    known = ray.put((config, divided, rounds, frozen, parts))
-    found = measured_side_by_side(config, measure_baseline, BASELINES, known, stop=stop)
+    known = config, divided, rounds, frozen, parts
+    found = engine.gather(measure_baseline, known, each=tuple(BASELINES), stop=stop)
     together = {kind: None if part is None else _copy(part) for kind, part in held_out.items()}
     for one in found:
         for kind, part in together.items():
@@ -123,43 +121,13 @@ def evaluate_baselines(
     return together, costs
 
 
-def measured_side_by_side(
-    config: FederationConfig,
-    measure: Callable[[str, Any], T],
-    keys: Iterable[str],
-    known: Any,
-    *,
-    stop: threading.Event,
-) -> list[T]:
-    """The measurements of several baselines, each in a Ray task.
+def measure_baseline(known: tuple[Any, ...], key: str) -> BaselineMeasurement:
+    """Trains and measures one baseline; runs in a process of its own.
 
     Args:
-        config: The federation's configuration.
-        measure: The measurement, from a baseline's key and what is known.
-        keys: The baselines.
-        known: Reference to an object in Ray's store.
-        stop: Set from outside to stop the measurement.
-
-    Raises:
-        RoundError: If it was stopped.
-    """
-    task: Any = ray.remote(num_cpus=config.ray.task_cpus)(measure)
-    pending = [task.remote(key, known) for key in keys]
-    while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
-        if stop.is_set():
-            raise RoundError("stopped")
-    with typed_errors():
-        found: list[T] = ray.get(pending)
-    return found
-
-
-def measure_baseline(key: str, known: tuple[Any, ...]) -> BaselineMeasurement:
-    """Trains and measures one baseline; runs in a Ray worker.
-
-    Args:
-        key: The baseline.
         known: Configuration, data, rounds, frozen part and held-out sites, as
             `evaluate_baselines` has them.
+        key: The baseline.
     """
     torch.set_num_threads(1)
     config, divided, rounds, frozen, parts = known

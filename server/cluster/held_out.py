@@ -1,4 +1,4 @@
-"""The measurement of held-out sites: all arms of the promoted release, as Ray tasks."""
+"""The measurement of held-out sites: all arms of the promoted release, in jobs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import RoundError
 from f2l_fed.evaluation.arms import HeldOutSite, ServedRelease, confidence, measure, starts
 from f2l_fed.evaluation.confidence import Predictions, summarise_confidence
 from f2l_fed.evaluation.summary import summarise
-from server.cluster.tasks import typed_errors
+from server.cluster.engine import Engine
 from server.federation.folder import Federation
 from server.generator.release_records import release_records, rows_left
 
@@ -25,6 +23,7 @@ def evaluate_held_out(
     federation: Federation,
     parts: Mapping[str, Sequence[HeldOutSite] | None],
     *,
+    engine: Engine,
     stop: threading.Event,
 ) -> dict[str, Any]:
     """The ``held_out`` part of a result.
@@ -33,26 +32,22 @@ def evaluate_held_out(
         federation: A federation with a release; the promoted one is measured, or the newest if none
             is.
         parts: Held-out sites by kind; None for a kind without any.
+        engine: Runs the jobs.
         stop: Set from outside to stop the measurement.
 
     Raises:
         RoundError: If it was stopped.
     """
     release = federation.releases.measured()
-    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    task: Any = ray.remote(num_cpus=federation.config.ray.task_cpus)(measurements_of)
     measured: dict[str, Any] = {}
     for kind, sites in parts.items():
         if sites is None:
             measured[kind] = None
             continue
-        shares = [sites[first::workers] for first in range(workers)]
-        pending = [task.remote(federation.root, release.id, share) for share in shares if share]
-        while ray.wait(pending, num_returns=len(pending), timeout=0.5)[1]:
-            if stop.is_set():
-                raise RoundError("stopped")
-        with typed_errors():
-            found = {name: one for part in ray.get(pending) for name, one in part.items()}
+        shares = [sites[first :: engine.workers] for first in range(engine.workers)]
+        shares, known = [share for share in shares if share], (federation.root, release.id)
+        made = engine.gather(measurements_of, *known, each=shares, stop=stop)
+        found = {name: one for part in made for name, one in part.items()}
         own = [found[site.name] for site in sites]
         measured[kind] = {
             **summarise([one.curves for one in own]),
@@ -85,7 +80,7 @@ def curves_of(
 def measurements_of(
     root: Path, id: str, sites: Sequence[HeldOutSite], arms: Collection[str] | None = None
 ) -> dict[str, SiteMeasurement]:
-    """Measures all arms, or some, by site name; runs in a Ray worker."""
+    """Measures all arms, or some, by site name; runs in a process of its own."""
     torch.set_num_threads(1)
     federation = Federation.open(root)
     config, release = federation.config, served_release(federation, id)

@@ -157,7 +157,9 @@ def main() -> None:
     try:
         federation = Federation.open(arguments.folder)
         # Ray gives its jobs the token in their environment.
-        config = replace(federation.config.ray, jobs="", address="auto", token_file="")
+        config = replace(
+            federation.config.ray, engine="auto", jobs="", address="auto", token_file=""
+        )
         if config.train_workers or config.part_workers:
             connect(config)
         retrain_here(arguments.folder, arguments.release, arguments.commit, config)

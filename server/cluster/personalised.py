@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import ray
 import torch
 from torch import Tensor
 
@@ -23,7 +22,8 @@ from f2l_fed.evaluation.baselines.personalised.method import (
 from f2l_fed.evaluation.baselines.personalised.own_networks import own_networks
 from f2l_fed.evaluation.baselines.personalised.registry import PERSONALISED_BASELINES
 from f2l_fed.targets.frozen_part import FrozenPart
-from server.cluster.baselines import measured_side_by_side, network_of
+from server.cluster.baselines import network_of
+from server.cluster.engine import Engine
 
 
 def personalised_work(
@@ -64,6 +64,7 @@ def evaluate_personalised(
     rounds: int,
     *,
     frozen: FrozenPart | None = None,
+    engine: Engine,
     stop: threading.Event,
 ) -> dict[str, Any]:
     """The ``personalised`` part of a result: the accuracy at training sites by round.
@@ -73,6 +74,7 @@ def evaluate_personalised(
         divided: Its data, with shared labels.
         rounds: Number of rounds.
         frozen: The frozen part that has made the data; None for none.
+        engine: Runs the jobs.
         stop: Set from outside to stop the measurement.
 
     Returns:
@@ -81,21 +83,20 @@ def evaluate_personalised(
     Raises:
         RoundError: If it was stopped.
     """
-    known = ray.put((config, divided, rounds, frozen))
-    keys = tuple(PERSONALISED_BASELINES)
-    found = measured_side_by_side(config, measure_personalised, keys, known, stop=stop)
+    known, keys = (config, divided, rounds, frozen), tuple(PERSONALISED_BASELINES)
+    found = engine.gather(measure_personalised, known, each=keys, stop=stop)
     return {
         "rounds": list(measured_rounds(rounds)),
         "methods": dict(zip(keys, found, strict=True)),
     }
 
 
-def measure_personalised(key: str, known: tuple[Any, ...]) -> dict[str, Any]:
-    """Trains one baseline and measures its sites' networks; runs in a Ray worker.
+def measure_personalised(known: tuple[Any, ...], key: str) -> dict[str, Any]:
+    """Trains one baseline and measures its sites' networks; runs in a process of its own.
 
     Args:
-        key: The baseline.
         known: Configuration, data, rounds and frozen part, as `evaluate_personalised` has them.
+        key: The baseline.
     """
     torch.set_num_threads(1)
     config, divided, rounds, frozen = known

@@ -1,31 +1,26 @@
-"""The jobs of the compute backend, as functions of one process, and the errors of Ray tasks."""
+"""The jobs of the compute backend, as functions of one process."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from f2l_fed.config import RayConfig
 from f2l_fed.core.device import device_of
 from f2l_fed.core.private_files import private_files
-from f2l_fed.errors import F2LError, RoundError
 from f2l_fed.flow import fit_flow
 from f2l_fed.local_training.selection import CandidateSet
-from f2l_fed.matrices.blocks import in_turn
-from server.cluster.record_parts import PartTasks
+from f2l_fed.matrices.blocks import EachPart, in_turn
 from server.federation.folder import Federation
 from server.federation.release import Release
 from server.generator.candidates import CandidateFactory
 from server.generator.gate import objections
 from server.generator.retrain import retrain
-from server.rounds.state import Interrupted
 
 
 def candidates_here(
@@ -56,7 +51,12 @@ def retrain_here(root: Path, id: str, commit: int, config: RayConfig) -> Release
     torch.set_num_threads(config.threads)
     # Left by retrainings that were killed; it may hold latents of sites that are erased by now.
     shutil.rmtree(root / "training", ignore_errors=True)
-    each_part = PartTasks(config=config) if config.part_workers else in_turn
+    each_part: EachPart = in_turn
+    if config.part_workers:
+        # Ray takes a second and a half to import.
+        from server.cluster.record_parts import PartTasks
+
+        each_part = PartTasks(config=config)
     if not config.train_workers:
         fit_here = partial(fit_flow, device=device_of(config.device, "ray.device"))
         return retrain(root, id, commit, fit_here, each_part)
@@ -73,30 +73,3 @@ def objections_here(root: Path, id: str, config: RayConfig) -> tuple[str, ...]:
     torch.set_num_threads(config.threads)
     federation = Federation.open(root)
     return objections(federation, federation.releases.read(id))
-
-
-@contextmanager
-def typed_errors() -> Iterator[None]:
-    """Turns an error of a task or of its worker into a typed error."""
-    try:
-        yield
-    except RayTaskError as error:
-        if isinstance(error.cause, F2LError):
-            raise error.cause from None
-        if isinstance(error.cause, OSError):
-            raise error.cause from error
-        if isinstance(error.cause, RayError):
-            raise _lost_task(error.cause) from error
-        raise RoundError(
-            "a task failed on the cluster", got=f"{type(error.cause).__name__}: {error.cause}"
-        ) from error
-    except RayError as error:
-        raise _lost_task(error) from error
-
-
-def _lost_task(error: RayError) -> Interrupted:
-    return Interrupted(
-        "the cluster lost a task",
-        got=type(error).__name__,
-        remedy="Go on with the round; what sites have sent is in the zoo.",
-    )

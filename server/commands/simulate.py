@@ -16,6 +16,7 @@ from rich.console import Console
 from f2l_fed.core.command_line import INTERRUPTED, interruption_told, tell_interruption
 from f2l_fed.errors import UsageError, visible
 from f2l_fed.wire.enrolment import NAME_RULE, is_name
+from server.cluster.fork_server import FORK_SERVER, OF_SITES
 
 DataOption = Annotated[
     str,
@@ -114,6 +115,9 @@ def simulate(
         console.print(visible(text), highlight=False, markup=False, soft_wrap=True)
 
     try:
+        if not settings.federation.ray.on_ray:
+            # It imports what sites need while the data are read.
+            FORK_SERVER.start(*OF_SITES)
         with ProgressView(console, rounds) as progress:
             progress.stage("data are divided and sites are set up")
             federation, divided = prepare(
@@ -121,7 +125,7 @@ def simulate(
             )
             for remark in remarks:
                 say(f"remark: {remark}")
-            progress.stage("Ray and Flower start")
+            progress.stage("the processes of sites start")
             # Seconds of imports: invalid settings have been reported before.
             from server.simulation.run import run
 

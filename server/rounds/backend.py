@@ -14,7 +14,7 @@ from server.federation.release import Release
 class Backend(Protocol):
     """The compute backend: retrains, makes candidates, judges releases.
 
-    `server.cluster.backend.RayBackend` is one. All methods raise RoundError if the work can't be
+    `server.cluster.backend.EngineBackend` is one. All methods raise RoundError if the work can't be
     done, and Interrupted if it can be done later.
     """
 

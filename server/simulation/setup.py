@@ -116,7 +116,7 @@ def prepare(
     if simulation.rounds < 1:
         raise UsageError("rounds is too small", expected=">= 1", got=str(simulation.rounds))
     ray_config = simulation.config.ray
-    if ray_config.task_cpus and not ray_config.address:
+    if ray_config.on_ray and ray_config.task_cpus and not ray_config.address:
         raise UsageError(
             "a task that reserves CPUs would never run, since the simulated sites reserve all",
             where="ray.task_cpus",

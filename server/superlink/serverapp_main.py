@@ -5,7 +5,6 @@ The libraries that take long to import come first, while the SuperExec sends the
 
 from __future__ import annotations
 
-import ray  # noqa: F401
 import torch  # noqa: F401
 from flwr.superlink.cli.flwr_serverapp import flwr_serverapp
 from flwr.superlink.grid import http_grid

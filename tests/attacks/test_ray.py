@@ -94,7 +94,9 @@ def victim(request, tmp_path_factory) -> Iterator[Victim]:
         small_federation(root, sites=4, settings=FEW)
         words = ["-m", "tests.support.on_cluster", str(root), "1000", "1"]
     else:
-        settings = (word for setting in (*SETTINGS, *FEW) for word in ("--set", setting))
+        settings = (
+            word for setting in (*SETTINGS, *FEW, "ray.engine=ray") for word in ("--set", setting)
+        )
         words = [str(Path(sys.executable).parent / "f2l-admin"), "simulate", *_SIZE, *settings]
         words += ["--out", str(root)]
     with conducting(root, words) as victim:

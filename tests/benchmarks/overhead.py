@@ -1,13 +1,14 @@
 """The cost of a round against a plain Flower FedAvg round: same clients, data and local steps.
 
-Both run on Flower's simulation runtime, each in a process of its own. The FedAvg client opens the
+Both run on the same engine (``--engine local`` or ``ray``), each in a process of its own. The
+FedAvg client opens the
 same site, makes the same local steps from the global model, and measures loss and accuracy before
 and after; the server averages. Ours also makes candidates, lets each site choose among them, gets
 its probe with the answer, screens the update and writes it to disk. Retraining and gate have a
-column of their own. The first round of each is left out: in it Flower's actors start.
+column of their own. The first round of each is left out: in it processes start.
 
-With ``--deployed`` both run on a SuperLink and SuperNodes on loopback, without TLS, four sites; a
-site's every task is then a process that has to import torch.
+With ``--deployed`` both run on a SuperLink and SuperNodes on loopback, without TLS, with the
+daemons' launcher, which forks the process of a task.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,6 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
-from flwr.simulation import run_simulation
 
 from tests.benchmarks.common import SEPARATE, write_json
 
@@ -116,37 +118,42 @@ def averaged(grid: Grid, root: Path, rounds: int, sites: int) -> list[float]:
     return strategy.ends
 
 
-def fedavg(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+def fedavg_sites() -> ClientApp:
+    """The app of FedAvg's sites."""
+    return fedavg_app
+
+
+def fedavg(engine: Any, root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
     """Seconds of every round but the first."""
-    app = ServerApp()
+    from server.simulation.runtime import with_sites
+    from tests.benchmarks import overhead
+
     ends: list[float] = []
 
-    @app.main()
-    def main(grid: Grid, _: Context) -> None:
+    def conduct(grid: Grid) -> None:
         ends.extend(averaged(grid, root, rounds, sites))
 
-    simulated(app, fedavg_app, sites)
+    # Of this module by its name: that of the program is another in each process.
+    app, stop = overhead.fedavg_sites, threading.Event()
+    with_sites(conduct, engine, root / "sites", sites, stop=stop, app=app)
     return [{"round": b - a, "retrain": 0.0} for a, b in itertools.pairwise(ends)]
 
 
-def ours(root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
+def ours(engine: Any, root: Path, rounds: int, sites: int) -> list[dict[str, float]]:
     """Seconds of every round, and of its retraining."""
-    from clients.client_app import app as client_app
     from f2l_fed import events
     from server import server_app
+    from server.simulation.runtime import with_sites
 
     marks: list[tuple[str, float]] = []
 
     def listen(event: str, _: dict[str, Any]) -> None:
         marks.append((event, time.monotonic()))
 
-    app = ServerApp()
+    def conduct(grid: Grid) -> None:
+        server_app.run_rounds(grid, root, engine, rounds=rounds, sites=sites, listener=listen)
 
-    @app.main()
-    def main(grid: Grid, _: Context) -> None:
-        server_app.run_rounds(grid, root, rounds=rounds, sites=sites, listener=listen)
-
-    simulated(app, client_app, sites)
+    with_sites(conduct, engine, root / "sites", sites, stop=threading.Event())
     return split_rounds(marks, events.RETRAINING_STARTED, events.ROUND_FINISHED)
 
 
@@ -175,8 +182,15 @@ def deployed(arm: str, root: Path, rounds: int, sites: int) -> list[dict[str, fl
         bundle = bundle.replace("clients.client_app:app", f"{_HERE}:fedavg_app")
     (app / "pyproject.toml").write_text(bundle)
     files = [root / "sites" / f"site-{number:03d}" / "site.toml" for number in range(sites)]
-    quick = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    with deployment(root.parent / "flower", sites=files, app_dir=app, env=quick) as running:
+    commands = root.parent / "commands"
+    commands.mkdir()
+    line = [sys.executable, "-m", "tests.benchmarks.forked_tasks", arm, "superexec"]
+    forking = commands / "flower-superexec"
+    forking.write_text(f'#!/bin/sh\nexec {shlex.join(line)} "$@"\n')
+    forking.chmod(0o700)
+    quick = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    where = root.parent / "flower"
+    with deployment(where, sites=files, app_dir=app, env=quick, commands=commands) as running:
         settings: dict[str, str | int] = {"workdir": str(root), "rounds": rounds, "sites": sites}
         result = running.run(settings, timeout_s=600)
     if result.status != "finished:completed":
@@ -198,21 +212,6 @@ def split_rounds(marks: list[tuple[str, float]], began: str, ended: str) -> list
     ]
 
 
-def simulated(server_app: ServerApp, client_app: ClientApp, sites: int) -> None:
-    """Runs both on Flower's simulation runtime."""
-    from f2l_fed.config import RayConfig
-    from server.cluster import connection
-
-    connection.connect(RayConfig())
-    run_simulation(
-        server_app=server_app,
-        client_app=client_app,
-        num_supernodes=sites,
-        backend_config={"client_resources": {"num_cpus": 1}},
-    )
-    connection.disconnect()
-
-
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -222,24 +221,35 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--target", default="cnn-xs")
     parser.add_argument("--quick", action="store_true", help="8 sites, 3 rounds")
-    parser.add_argument("--deployed", action="store_true", help="4 sites, 4 rounds, real daemons")
+    parser.add_argument("--deployed", action="store_true", help="16 sites, 4 rounds, real daemons")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--run", nargs=2, metavar=("ARM", "FOLDER"))
     asked = parser.parse_args()
     if asked.quick:
         asked.sites, asked.rounds = 8, 3
     if asked.deployed:
-        asked.sites, asked.rounds = 4, 4
+        asked.sites, asked.rounds = 16, 4
     if asked.run:
         arm, root = asked.run[0], Path(asked.run[1])
+        from f2l_fed.config import RayConfig
+        from server.cluster.engine import running_engine
+
         os.environ["F2L_SITES_ROOT"] = str((root / "sites").absolute())
-        print(json.dumps({"fedavg": fedavg, "ours": ours}[arm](root, asked.rounds, asked.sites)))
+        with running_engine(RayConfig(engine=asked.engine)) as engine:
+            run = {"fedavg": fedavg, "ours": ours}[arm]
+            print(json.dumps(run(engine, root, asked.rounds, asked.sites)))
         return
     rows = [measured(asked, steps) for steps in asked.steps]
     print("| " + " | ".join(rows[0]) + " |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
-    ran = {"deployed": asked.deployed, "sites": asked.sites, "rounds": asked.rounds}
+    ran = {
+        "deployed": asked.deployed,
+        "engine": asked.engine,
+        "sites": asked.sites,
+        "rounds": asked.rounds,
+    }
     write_json(asked.json, {**ran, "rows": rows})
 
 
@@ -254,6 +264,7 @@ def measured(asked: argparse.Namespace, steps: int) -> dict[str, Any]:
                 found[arm] = deployed(arm, root, asked.rounds, asked.sites)
                 continue
             size = ["--sites", str(asked.sites), "--rounds", str(asked.rounds)]
+            size += ["--engine", asked.engine]
             command = [sys.executable, "-m", _HERE, "--run", arm, str(root)]
             done = subprocess.run([*command, *size], stdout=subprocess.PIPE, text=True, check=True)
             found[arm] = json.loads(done.stdout.splitlines()[-1])

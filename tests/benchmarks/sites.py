@@ -106,17 +106,19 @@ def conduct(root: Path, address: str, sites: int) -> None:
     """The server's process."""
     import threading
 
-    from server.cluster import connection
-    from server.cluster.backend import RayBackend
+    from server.cluster.backend import EngineBackend
+    from server.cluster.engine import running_engine
     from server.federation.folder import Federation
     from server.rounds.coordinator import Coordinator
     from server.rounds.messaging import Messenger
     from tests.support.apart import ApartGrid
 
     federation = Federation.open(root)
-    connection.connect(federation.config.ray)
     started = peak_mb()
-    with Client(address, "AF_UNIX") as connection:
+    with (
+        Client(address, "AF_UNIX") as connection,
+        running_engine(federation.config.ray) as engine,
+    ):
         states = Coordinator(
             federation=federation,
             messenger=Messenger(
@@ -124,7 +126,7 @@ def conduct(root: Path, address: str, sites: int) -> None:
                 config=federation.config.round,
                 stop=threading.Event(),
             ),
-            backend=RayBackend(root=root, config=federation.config.ray),
+            backend=EngineBackend(root=root, engine=engine),
             log=federation.events(),
         ).run(ROUNDS, sites)
     for state in states:

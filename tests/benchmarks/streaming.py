@@ -37,8 +37,9 @@ from torch import Tensor, nn
 
 from f2l_fed.config import RayConfig, load_config
 from f2l_fed.zoo import NewRecord
-from server.cluster.backend import RayBackend
+from server.cluster.backend import EngineBackend
 from server.cluster.connection import connect, disconnect
+from server.cluster.ray_engine import RayEngine
 from server.federation.folder import Federation
 from server.generator.gate import objections
 from server.generator.retrain import records_folder, retrain
@@ -185,7 +186,7 @@ def pin(node: Node, core: int) -> None:
 
 def with_nodes(root: Path, config: RayConfig) -> float:
     """Seconds of a retraining on the cluster."""
-    backend = RayBackend(root=root, config=config)
+    backend = EngineBackend(root=root, engine=RayEngine(config))
     commit = Federation.open(root).zoo.snapshot().commit
     start = time.perf_counter()
     backend.retrain("00001", commit)

@@ -45,7 +45,7 @@ from tests.support.relay import Relay, relay
 from tests.support.sites import digits_site
 from tests.support.waiting import PATIENCE_S, holds
 
-pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 
 CUT_S = 60.0
 LITTLE_BYTES = 512

@@ -36,7 +36,7 @@ SITES = ("north", "west")
 LIMIT_S = 3 * PATIENCE_S
 ENDS_S = 2 * PATIENCE_S
 MARK, APP = "== again\n", "server.superlink.serverapp_main"
-pytestmark = [pytest.mark.deployment, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 
 QUICK = {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5"}
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,12 +19,11 @@ from server.commands import server
 from server.commands.admin import app
 from server.federation.folder import Federation
 from server.generator.explanation import explain_site
+from tests.support.commands import in_process
 from tests.support.inline import run_inline
 from tests.support.s3_server import BUCKET, s3_server
 from tests.support.small_federation import SETTINGS, small_federation
-from tests.support.waiting import PATIENCE_S
 
-BIN = Path(sys.executable).parent
 SECRET = "a-secret-of-the-object-store"
 
 
@@ -77,29 +73,18 @@ def test_rounds_and_commands_find_the_zoo_and_no_file_has_a_secret(tmp_path: Pat
     assert not any(SECRET.encode() in file.read_bytes() for file in files_below(tmp_path))
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_simulation_of_own_vectors_on_ray_keeps_its_zoo_in_an_object_store(
-    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.usefixtures("reachable")
+def test_a_simulation_of_own_vectors_keeps_its_zoo_in_an_object_store(tmp_path: Path):
     place, out, mine = f"s3://{BUCKET}/simulated", tmp_path / "out", tmp_path / "mine.npz"
     draws, y = np.random.default_rng(0), np.arange(1200) % 6
     np.savez(mine, x=draws.normal(size=(6, 12))[y] + draws.normal(size=(1200, 12)), y=y)
     small = [word for setting in SETTINGS for word in ("--set", setting)]
-    done = subprocess.run(
-        [
-            *(BIN / "f2l-admin", "simulate", "--data", mine, "--scenario", "dirichlet"),
-            *("--sites", "6", "--held-out", "2", "--rounds", "1", *small),
-            *("--set", f"zoo={place}", "--out", out),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        env={**os.environ, **environment},
+    done = in_process(
+        *("f2l-admin", "simulate", "--data", str(mine), "--scenario", "dirichlet"),
+        *("--sites", "6", "--held-out", "2", "--rounds", "1", *small),
+        *("--set", f"zoo={place}", "--out", str(out)),
     )
     assert done.returncode == 0, done.stderr
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
     assert len(Zoo.open(place).snapshot().records()) == 12
     assert not (out / "zoo").exists()
     assert len(Federation.open(out).releases.ids()) == 1

@@ -23,11 +23,11 @@ from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.config import RayConfig
 from f2l_fed.flow import FlowConfig, FlowFit, fit_flow
 from server.cluster import flow_training
-from server.cluster.backend import RayBackend
+from server.cluster.backend import EngineBackend
 from server.cluster.connection import connect, disconnect
 from server.cluster.flow_training import TrainedFlow
 from server.cluster.held_out import served_release
-from server.cluster.tasks import typed_errors
+from server.cluster.ray_engine import RayEngine, typed_errors
 from server.generator.candidates import CandidateFactory
 from server.rounds import state_files
 from server.rounds.state import Interrupted, is_transient
@@ -107,7 +107,8 @@ def test_a_retraining_shared_among_tasks_makes_the_release_of_one_alone(embedded
     # As the sites of a simulation do.
     booked = ray.remote(num_cpus=2)(Counter).remote()
     for shared in ({}, {"train_workers": 1}, {"part_workers": 2}):
-        backend = RayBackend(root=federation.root, config=RayConfig(**shared))
+        engine = RayEngine(RayConfig(engine="ray", **shared))
+        backend = EngineBackend(root=federation.root, engine=engine)
         release = backend.retrain("00002", commit)
         folder = federation.releases.path / "00002"
         made.append((release, {file.name: file.read_bytes() for file in folder.iterdir()}))
@@ -184,7 +185,7 @@ def test_candidates_are_made_though_a_process_is_killed(embedded, tmp_path):
     draws = rng(3)
     known = served_release(federation, "00001").records.contexts[:2]
     probes = {f"new-{n:03d}": known + 0.01 * torch.randn(2, 1, generator=draws) for n in range(100)}
-    backend = RayBackend(root=federation.root, config=RayConfig(task_cpus=0.5))
+    backend = EngineBackend(root=federation.root, engine=RayEngine(RayConfig(task_cpus=0.5)))
     with killing(b"candidates_here") as killed:
         offered = dict(backend.candidates("00001", probes))
     assert len(killed) == 1
@@ -211,8 +212,9 @@ def ours(pid: int) -> bool:
 def test_a_retraining_whose_process_is_killed_is_repeated(embedded, tmp_path):
     federation = after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
     commit = federation.zoo.snapshot().commit
+    backend = EngineBackend(root=federation.root, engine=RayEngine(RayConfig()))
     with killing(b"retrain_here") as killed:
-        release = RayBackend(root=federation.root, config=RayConfig()).retrain("00002", commit)
+        release = backend.retrain("00002", commit)
     assert len(killed) == 1
     assert federation.releases.read("00002") == release
 

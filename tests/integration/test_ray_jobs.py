@@ -16,7 +16,8 @@ from ray.job_submission import JobSubmissionClient
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import RoundError
 from server.cluster.authentication import cluster_token
-from server.cluster.backend import RayBackend
+from server.cluster.backend import EngineBackend
+from server.cluster.local_engine import LocalEngine
 from server.federation.folder import Federation
 from server.rounds.state import Interrupted
 from tests.support.conducted import after_rounds
@@ -38,6 +39,10 @@ def federation(tmp_path: Path) -> Federation:
     return after_rounds(tmp_path / "out", settings=("probe.anchors=1",))
 
 
+def backend_of(federation: Federation, config: RayConfig) -> EngineBackend:
+    return EngineBackend(root=federation.root, engine=LocalEngine(config))
+
+
 def bearer(config: RayConfig) -> dict[str, str]:
     return {"Authorization": f"Bearer {cluster_token(config)}"}
 
@@ -50,7 +55,7 @@ def jobs_of(config: RayConfig, federation: Federation) -> list[str]:
 
 def test_a_job_makes_the_release_that_the_process_itself_would(config, federation):
     commit = federation.zoo.snapshot().commit
-    backend = RayBackend(root=federation.root, config=config)
+    backend = backend_of(federation, config)
     file = federation.releases.path / "00002/generator.safetensors"
     release = backend.retrain("00002", commit)
     made = file.read_bytes()
@@ -66,7 +71,7 @@ def test_a_job_makes_the_release_that_the_process_itself_would(config, federatio
 
 
 def test_what_can_not_be_done_is_told_and_not_tried_again(config, federation):
-    backend = RayBackend(root=federation.root, config=config)
+    backend = backend_of(federation, config)
     with pytest.raises(RoundError, match="too few sites for a retraining") as error:
         backend.retrain("00002", 0)
     assert not isinstance(error.value, Interrupted)
@@ -74,7 +79,7 @@ def test_what_can_not_be_done_is_told_and_not_tried_again(config, federation):
 
 
 def test_what_the_disk_refused_the_job_is_done_when_there_is_room(config, federation):
-    backend = RayBackend(root=federation.root, config=config)
+    backend = backend_of(federation, config)
     in_the_way = federation.releases.path / ".00002.draft"
     in_the_way.write_bytes(b"")
     commit = federation.zoo.snapshot().commit
@@ -108,7 +113,7 @@ def test_the_job_server_runs_nothing_for_whoever_has_not_its_token(config, feder
         assert asked.status_code in (401, 403)
     wrong = tmp_path / "wrong"
     wrong.write_text("0" * 64)
-    backend = RayBackend(root=federation.root, config=replace(config, token_file=str(wrong)))
+    backend = backend_of(federation, replace(config, token_file=str(wrong)))
     with pytest.raises(Interrupted, match="the job server refuses the token"):
         backend.retrain("00002", federation.zoo.snapshot().commit)
     jobs = JobSubmissionClient(config.jobs, headers=bearer(config)).list_jobs()
@@ -118,6 +123,6 @@ def test_the_job_server_runs_nothing_for_whoever_has_not_its_token(config, feder
 
 def test_without_a_job_server_the_round_is_interrupted(config, federation):
     config = replace(config, jobs="http://127.0.0.1:9")
-    backend = RayBackend(root=federation.root, config=config)
+    backend = backend_of(federation, config)
     with pytest.raises(Interrupted, match="job server can't be reached"):
         backend.retrain("00002", 1)

@@ -1,4 +1,4 @@
-"""`f2l-admin simulate` as a user runs it: a process, Flower's simulation runtime, a real Ray."""
+"""`f2l-admin simulate` as a user runs it, with sites in local processes and once on a real Ray."""
 
 from __future__ import annotations
 
@@ -29,19 +29,32 @@ SMALL = [
 ]
 
 
-def simulate(*arguments: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+ON_RAY = ("--set", "ray.engine=ray")
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return in_process("f2l-admin", "simulate", *arguments)
+
+
+def simulate_apart(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "f2l-admin", "simulate", *arguments],
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=PATIENCE_S,
         env={**os.environ, "COLUMNS": "120"},
     )
 
 
 def without_times(result: dict) -> dict:
+    """A result without what differs from run to run and between the engines."""
     rounds = [{**row, "seconds": 0} for row in result["rounds"]]
-    return {**result, "rounds": rounds, "wall_seconds": 0}
+    settings = {**result["settings"], "ray": {}}
+    return {**result, "rounds": rounds, "settings": settings, "wall_seconds": 0}
+
+
+def releases_in(out: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in out.glob("releases/*/*.safetensors")}
 
 
 def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -54,9 +67,9 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
+def test_a_whole_federation_and_a_second_run_on_ray_with_the_same_seed(tmp_path):
     out = tmp_path / "out"
-    done = simulate(*SMALL, "--out", str(out))
+    done = simulate_apart(*SMALL, "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert "round 2/2: 6 networks accepted, 0 in quarantine, 0 rejected" in done.stderr
     assert str(out / "report.html") in done.stdout
@@ -78,12 +91,14 @@ def test_a_whole_federation_and_a_second_run_with_the_same_seed(tmp_path):
     assert "--force" in refused
     assert json.loads((out / "result.json").read_text()) == result
 
-    again = simulate(*SMALL, "--out", str(out), "--force", "--json")
+    made = releases_in(out)
+    assert set(made) == {"00001", "00002"}
+    again = simulate_apart(*SMALL, *ON_RAY, "--out", str(out), "--force", "--json")
     assert again.returncode == 0, again.stderr
     assert without_times(json.loads(again.stdout)) == without_times(result)
+    assert releases_in(out) == made
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_baselines_stand_beside_the_arms_with_their_costs(tmp_path):
     out = tmp_path / "out"
@@ -111,7 +126,6 @@ def test_baselines_stand_beside_the_arms_with_their_costs(tmp_path):
     assert "Per-FedAvg" in (out / "report.html").read_text()
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_shared_labels_add_the_baselines_own_networks_of_training_sites(tmp_path):
     out = tmp_path / "out"
@@ -130,10 +144,11 @@ def test_shared_labels_add_the_baselines_own_networks_of_training_sites(tmp_path
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
+@pytest.mark.parametrize("engine", [(), ON_RAY], ids=["local", "ray"])
+def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path, engine):
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [BIN / "f2l-admin", "simulate", *SMALL, "--out", str(out), "--rounds", "1000"],
+        [BIN / "f2l-admin", "simulate", *SMALL, *engine, "--out", str(out), "--rounds", "1000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -157,7 +172,6 @@ def test_ctrl_c_ends_every_process_and_says_where_partial_results_are(tmp_path):
     assert holds(lambda: not in_session(process.pid)), f"left behind: {in_session(process.pid)}"
 
 
-@pytest.mark.ray
 @pytest.mark.slow
 def test_sites_with_tables_of_their_own_as_a_spreadsheet_writes_them(tmp_path):
     rng = np.random.default_rng(0)
@@ -184,7 +198,7 @@ def test_sites_with_tables_of_their_own_as_a_spreadsheet_writes_them(tmp_path):
 
 
 def in_session(session: int) -> list[int]:
-    """Living processes of a session; Ray's daemons and workers are in that of their driver."""
+    """Living processes of a session, which is that of all whom the driver has started."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -259,7 +273,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone_even_with_force(tmp_path
         (("--scenario", "fewshot"), "few-shot"),
         (("--set", "target.name=cnn-xl"), "cnn-xs"),
         (("--rounds", "0"), "rounds"),
-        (("--set", "ray.task_cpus=1"), "ray.task_cpus"),
+        (("--set", "ray.engine=ray", "--set", "ray.task_cpus=1"), "ray.task_cpus"),
         (("--data", "nowhere.npz"), "nowhere.npz"),
     ],
 )

@@ -89,13 +89,13 @@ class Deployment:
         texts = {name: (self.folder / f"{name}.log").read_text() for name in self.daemons}
         return "\n".join(f"--- {name}\n{text[-3000:]}" for name, text in texts.items())
 
-    def start(self, name: str, *command: str) -> None:
+    def start(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> None:
         """Starts a daemon at the head of its own process group, writing to ``name``.log."""
         with (self.folder / f"{name}.log").open("wb") as log:
             self.daemons[name] = subprocess.Popen(
                 [str(_BIN / command[0]), *command[1:]],
                 cwd=self.folder,
-                env=self.env,
+                env={**self.env, **(env or {})},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -155,12 +155,18 @@ class Deployment:
 
 @contextmanager
 def deployment(
-    tmp_path: Path, *, sites: Sequence[Path], app_dir: Path, env: Mapping[str, str]
+    tmp_path: Path,
+    *,
+    sites: Sequence[Path],
+    app_dir: Path,
+    env: Mapping[str, str],
+    commands: Path | None = None,
 ) -> Iterator[Deployment]:
     """Starts a SuperLink and one SuperNode for each site, and ends them all.
 
     Each of ``sites`` is a configuration file, which the ClientApp finds as
-    ``context.node_config["site"]``; ``env`` is added to every process's environment.
+    ``context.node_config["site"]``; ``env`` is added to every process's environment. SuperNodes
+    look for commands in the folder ``commands`` first.
     """
     (home := tmp_path / "flwr-home").mkdir(parents=True)
     link_port, *node_ports = ports = free_ports(1 + len(sites))
@@ -184,6 +190,7 @@ def deployment(
                 f"supernode-{number}",
                 *("flower-supernode", "--insecure", "--superlink", link, "--port", str(port)),
                 *("--node-config", str(node_config)),
+                env={"PATH": f"{commands}{os.pathsep}{everything['PATH']}"} if commands else None,
             )
         running.wait_until(lambda: running.open_ports() == ports, "open ports of the SuperNodes")
         yield running

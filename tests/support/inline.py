@@ -27,7 +27,7 @@ from tests.support.loopback import LoopbackGrid
 
 
 class InlineBackend:
-    """A compute backend in this process, without the Ray tasks of `RayBackend`."""
+    """A compute backend in this process, without the processes of `EngineBackend`."""
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation

@@ -43,6 +43,8 @@ SETTINGS = (
     *ANY_RELEASE,
     *("probe.episodes=2", "flow.width=32", "codec.common=4", "codec.rows=2"),
     *("candidates.samples=2", "candidates.training_samples=1"),
+    # Its logs are searched, too.
+    "ray.engine=ray",
 )
 REGISTER = """
 import sys

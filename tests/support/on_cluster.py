@@ -13,8 +13,8 @@ from pathlib import Path
 import ray
 
 from f2l_fed.errors import F2LError
-from server.cluster import connection
-from server.cluster.backend import RayBackend
+from server.cluster.backend import EngineBackend
+from server.cluster.ray_engine import started_ray
 from server.federation.folder import Federation
 from tests.support.inline import conductor
 from tests.support.waiting import holds
@@ -26,11 +26,11 @@ def main() -> None:
     config = federation.config.ray
     files = sorted((federation.root / "sites").glob("*/site.toml"))
     try:
-        connection.connect(config)
+        engine = started_ray(config)
         nodes = int(sys.argv[3])
         if not holds(lambda: sum(node["Alive"] for node in ray.nodes()) >= nodes):
             sys.exit("too few nodes")
-        backend = RayBackend(root=federation.root, config=config)
+        backend = EngineBackend(root=federation.root, engine=engine)
         conductor(federation, files, backend=backend).run(int(sys.argv[2]), len(files))
     except F2LError as error:
         sys.exit(f"{type(error).__name__}: {error}")

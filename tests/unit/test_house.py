@@ -58,11 +58,12 @@ BY_NAME = {
     "f2l_fed/core/lazy_exports.py",
     "f2l_fed/core/lazy_registry.py",
     "f2l_fed/targets/imports.py",
-    "server/simulation/run.py",
+    "server/cluster/fork_server_main.py",
+    "server/simulation/runtime.py",
 }
 """Files that import a module by its name: exports and registries that import at the first use, a
-user's own network, and the sites' app that a simulation runs in its own process although `server`
-never imports `clients`."""
+user's own network, what a fork server is told to import, and the sites' app that a simulation runs
+although `server` never imports `clients`."""
 
 FIRST_WORDS = re.compile(
     r"(What|Whatever|Who|Whoever|Whom|Whose|Where|Wherever|That of|Those|How|Why|As `|Between)\b"

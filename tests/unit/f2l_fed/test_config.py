@@ -24,6 +24,7 @@ WORDS = {
     "sample.solver": "heun",
     "codec.kind": "pca-vae",
     "flow.coupling": "ot",
+    "ray.engine": "ray",
     "ray.address": "ray.example:6379",
     "ray.jobs": "http://ray.example:8265",
     "ray.token_file": "/run/secrets/ray",

@@ -43,6 +43,16 @@ def test_built_in_networks_have_their_published_size(name, classes, parameters):
     assert build_target(name, (1, 28, 28), classes).layout.size == parameters
 
 
+@pytest.mark.parametrize("name", ["cnn-xs", "cnn-s", "cnn-m"])
+def test_the_output_layer_fits_images_of_any_size_that_is_large_enough(name):
+    least = {"cnn-xs": 5, "cnn-s": 20, "cnn-m": 5}[name]
+    with pytest.raises(TargetError, match="too small"):
+        build_target(name, (2, least - 1, least), 3)
+    for side in range(least, least + 12):
+        target, x = build_target(name, (2, side, side + 1), 3), torch.zeros(2, 2, side, side + 1)
+        assert target.logits(torch.zeros(target.layout.size), x).shape == (2, 3)
+
+
 def test_the_medium_network_has_about_eleven_thousand_parameters():
     assert 10_500 < build_target("cnn-m", (1, 28, 28), 10).layout.size < 11_500
 

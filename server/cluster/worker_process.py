@@ -1,0 +1,85 @@
+"""A process of this machine that runs jobs one after another.
+
+It is forked from the fork server, so it begins within milliseconds and shares the memory of all
+that is imported there. It ends when nobody is left who could ask it for anything.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any, Literal
+
+from server.cluster.fork_server import FORK_SERVER
+
+Kind = Literal["yielded", "returned", "raised"]
+
+
+class LostProcess(Exception):
+    """A process that has ended before its job was done."""
+
+
+class WorkerProcess:
+    """A process that runs jobs one after another, with the environment and folder of this one.
+
+    Args:
+        environment: Further variables.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._channel, channel = Pipe()
+        life, self._life = Pipe(duplex=False)
+        with channel, life:
+            FORK_SERVER.fork(channel.fileno(), life.fileno())
+        # The fork server may have begun with others.
+        self.begin(_settle, {**os.environ, **(environment or {})}, Path.cwd())
+        with suppress(LostProcess):
+            list(self.answers())
+
+    def begin(self, job: Callable[..., Any], *arguments: Any) -> None:
+        """Begins a job; that it is lost shows in its answers.
+
+        Args:
+            job: A function of a module.
+            arguments: Its arguments.
+        """
+        request = pickle.dumps((job, arguments), protocol=pickle.HIGHEST_PROTOCOL)
+        # It may have ended.
+        with suppress(OSError):
+            self._channel.send_bytes(request)
+
+    def answers(self) -> Iterator[tuple[Kind, Any]]:
+        """All that the job yields, and at the end what it has returned or raised.
+
+        An error that is neither typed nor an OSError comes as a RoundError.
+
+        Raises:
+            LostProcess: If the process ends before.
+        """
+        kind: Kind = "yielded"
+        while kind == "yielded":
+            try:
+                answer = self._channel.recv_bytes()
+            except (EOFError, OSError) as error:
+                raise LostProcess from error
+            kind, value = pickle.loads(answer)
+            yield kind, value
+
+    def end(self) -> None:
+        """Ends it, whatever it does; who waits for its answers sees it lost."""
+        self._life.close()
+
+    def close(self) -> None:
+        """Ends it for one who waits for none of its answers."""
+        self.end()
+        self._channel.close()
+
+
+def _settle(environment: Mapping[str, str], folder: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
