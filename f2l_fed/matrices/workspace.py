@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -92,42 +92,23 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def packed(value: object) -> tuple[bytes, list[str]]:
-    """A job's arguments for another process: of a mapped matrix only the name of its file.
-
-    Returns:
-        What `pickle.loads` makes them of, and the files, which `written` makes visible elsewhere.
-    """
-    buffer, files = io.BytesIO(), dict[str, None]()
-    _Packer(buffer, files).dump(value)
-    return buffer.getvalue(), list(files)
-
-
-def written(files: Iterable[str]) -> None:
-    """Waits until what was written into mapped files is in them, for processes of other nodes."""
-    for path in files:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def packed(value: object) -> bytes:
+    """A job's arguments for another process: of a mapped matrix only the name of its file."""
+    buffer = io.BytesIO()
+    _Packer(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 class _Packer(pickle.Pickler):
-    def __init__(self, buffer: io.BytesIO, files: dict[str, None]) -> None:
-        super().__init__(buffer, protocol=pickle.HIGHEST_PROTOCOL)
-        self._files = files
-
     def reducer_override(self, value: object) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
         storage = value.untyped_storage()
         if storage.filename is None:
             return NotImplemented
-        path, size = str(storage.filename), storage.nbytes() // _FLOAT_BYTES
-        self._files[path] = None
+        size = storage.nbytes() // _FLOAT_BYTES
         view = (tuple(value.shape), value.stride(), value.storage_offset())
-        return _opened, (path, size, *view)
+        return _opened, (str(storage.filename), size, *view)
 
 
 def _opened(path: str, size: int, shape: Any, stride: Any, offset: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
-from f2l_fed.matrices.workspace import packed, written
+from f2l_fed.matrices.workspace import packed
 from server.cluster.ray_engine import typed_errors
 
 T = TypeVar("T")
@@ -46,9 +46,7 @@ class PartTasks:
         task: Any = ray.remote(
             num_cpus=self.config.task_cpus, max_retries=_RETRIES, scheduling_strategy="SPREAD"
         )(_run)
-        data, files = packed((job, given))
-        written(files)
-        shared = ray.put((data, files))
+        shared = ray.put(packed((job, given)))
         running: deque[Any] = deque()
         for part in some:
             if len(running) == self.config.part_workers:
@@ -63,11 +61,8 @@ def _result(task: Any) -> Any:
         return ray.get(task)
 
 
-def _run(shared: tuple[bytes, list[str]], part: slice, threads: int) -> Any:
+def _run(shared: bytes, part: slice, threads: int) -> Any:
     torch.set_num_threads(threads)
-    data, files = shared
-    job, given = pickle.loads(data)
+    job, given = pickle.loads(shared)  # noqa: S301 - made by the retraining, as all of a task is
     with private_files():
-        found = job(part, *given)
-        written(files)
-    return found
+        return job(part, *given)
