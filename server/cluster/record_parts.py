@@ -63,6 +63,6 @@ def _result(task: Any) -> Any:
 
 def _run(shared: bytes, part: slice, threads: int) -> Any:
     torch.set_num_threads(threads)
-    job, given = pickle.loads(shared)  # noqa: S301 - made by the retraining, as all of a task is
+    job, given = pickle.loads(shared)
     with private_files():
         return job(part, *given)
