@@ -154,6 +154,10 @@ class Ingest:
             BodyUpdates.of(self._federation.root).keep(release_id, trained)
         self._bodies = []
 
+    def drop_uncommitted(self) -> None:
+        """Drops what a failed round could not commit; a site may have been erased since."""
+        self._records, self._bodies = [], []
+
     def take_late(self, reply: SiteReply) -> None:
         """Takes the reply to a task whose round went on without it, and commits."""
         request = reply.request
