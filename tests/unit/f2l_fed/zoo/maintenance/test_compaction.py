@@ -12,7 +12,7 @@ import pytest
 from f2l_fed.errors import RecordErased, ZooError
 from f2l_fed.zoo import Query, Reader, Record, Zoo
 from f2l_fed.zoo.format import commit_log, shards
-from f2l_fed.zoo.maintenance import compaction
+from f2l_fed.zoo.maintenance import compaction, replication
 from f2l_fed.zoo.storage import s3
 from tests.support.waiting import PATIENCE_S
 from tests.unit.f2l_fed.zoo.samples import (
@@ -253,6 +253,25 @@ def test_a_copy_waits_for_an_erasure_that_is_under_way(path: Path, tmp_path: Pat
     zoo.append(new_records("2/c/0"))
     zoo.copy_to(copy)
     require_numbers(Zoo.open(copy), zoo.snapshot().records())
+
+
+def test_a_copy_of_a_zoo_in_the_middle_of_an_erasure_is_refused_and_stays_a_copy(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(replication, "_PAUSE_S", 0)
+    zoo, copy = new_zoo(path), tmp_path / "copy"
+    head = zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.copy_to(copy)
+    tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
+    commit_log.publish(zoo.snapshot().store, tombstone)
+    with pytest.raises(ZooError, match=r"log: an erasure is under way.*Open the zoo and copy"):
+        zoo.copy_to(copy)
+    assert Zoo.open(copy).snapshot().commit == 1
+    zoo.append(new_records("1/c/0"))
+    finished = Zoo.open(path)
+    assert finished.copy_to(copy).number == finished.snapshot().commit == 4
+    assert Zoo.open(copy).verify() == ()
+    require_numbers(Zoo.open(copy), finished.snapshot().records())
 
 
 def test_a_damaged_row_is_not_taken_over_and_nothing_is_deleted(path: Path):
