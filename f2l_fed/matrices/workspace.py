@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f2l_fed.errors import RoundError
 from f2l_fed.matrices.blocks import EachPart, in_turn
 
 _FLOAT_BYTES = 4
@@ -72,12 +73,15 @@ MATRIX = "w"
 
 def file_of(matrix: Tensor) -> Path | None:
     """The safetensors file that holds a matrix and nothing else; None if there is none."""
-    storage = matrix.untyped_storage()
+    storage, head = matrix.untyped_storage(), _header(tuple(matrix.shape))
     if storage.filename is None or not matrix.is_contiguous():
         return None
-    first = len(_header(tuple(matrix.shape))) // _FLOAT_BYTES
+    # A matrix of another shape has the same numbers, but is another file.
+    path, first = Path(storage.filename), len(head) // _FLOAT_BYTES
+    with path.open("rb") as file:
+        same = file.read(len(head)) == head
     whole = storage.nbytes() == (first + matrix.numel()) * _FLOAT_BYTES
-    return Path(storage.filename) if whole and matrix.storage_offset() == first else None
+    return path if same and whole and matrix.storage_offset() == first else None
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
@@ -88,26 +92,54 @@ def _header(shape: tuple[int, ...]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def packed(value: object) -> bytes:
-    """A job's arguments for another process: of a mapped matrix only the name of its file."""
-    buffer = io.BytesIO()
-    _Packer(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
-    return buffer.getvalue()
+def packed(value: object) -> tuple[bytes, list[str]]:
+    """A job's arguments for another process: of a mapped matrix only the name of its file.
+
+    Returns:
+        What `pickle.loads` makes them of, and the files, which `written` makes visible elsewhere.
+    """
+    buffer, files = io.BytesIO(), dict[str, None]()
+    _Packer(buffer, files).dump(value)
+    return buffer.getvalue(), list(files)
+
+
+def written(files: Iterable[str]) -> None:
+    """Waits until what was written into mapped files is in them, for processes of other nodes."""
+    for path in files:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 class _Packer(pickle.Pickler):
+    def __init__(self, buffer: io.BytesIO, files: dict[str, None]) -> None:
+        super().__init__(buffer, protocol=pickle.HIGHEST_PROTOCOL)
+        self._files = files
+
     def reducer_override(self, value: object) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
         storage = value.untyped_storage()
         if storage.filename is None:
             return NotImplemented
-        size = storage.nbytes() // _FLOAT_BYTES
+        path, size = str(storage.filename), storage.nbytes() // _FLOAT_BYTES
+        self._files[path] = None
         view = (tuple(value.shape), value.stride(), value.storage_offset())
-        return _opened, (str(storage.filename), size, *view)
+        return _opened, (path, size, *view)
 
 
 def _opened(path: str, size: int, shape: Any, stride: Any, offset: int) -> Tensor:
+    # Otherwise it would be made, and of zeros.
+    file = Path(path)
+    if not file.is_file() or file.stat().st_size != size * _FLOAT_BYTES:
+        raise RoundError(
+            "a node of the cluster does not see the records of the retraining",
+            where=path,
+            remedy="Mount the federation's folder under the same path on all nodes, "
+            "or set ray.part_workers to 0.",
+        )
     return _mapped(path, size).as_strided(shape, stride, offset)
 
 

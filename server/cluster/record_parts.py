@@ -18,7 +18,8 @@ import torch
 
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
-from f2l_fed.matrices.workspace import packed
+from f2l_fed.matrices.workspace import packed, written
+from server.cluster.ray_engine import typed_errors
 
 T = TypeVar("T")
 
@@ -39,23 +40,34 @@ class PartTasks:
         """See `EachPart`; a task whose process is lost is repeated.
 
         Raises:
-            RayError: If it was lost too often, or the job failed.
+            Interrupted: If it was lost too often.
+            RoundError: If the job failed, or its node does not see the folder.
         """
         task: Any = ray.remote(
             num_cpus=self.config.task_cpus, max_retries=_RETRIES, scheduling_strategy="SPREAD"
         )(_run)
-        shared = ray.put(packed((job, given)))
+        data, files = packed((job, given))
+        written(files)
+        shared = ray.put((data, files))
         running: deque[Any] = deque()
         for part in some:
             if len(running) == self.config.part_workers:
-                yield ray.get(running.popleft())
+                yield _result(running.popleft())
             running.append(task.remote(shared, part, self.config.threads))
         while running:
-            yield ray.get(running.popleft())
+            yield _result(running.popleft())
 
 
-def _run(shared: bytes, part: slice, threads: int) -> Any:
+def _result(task: Any) -> Any:
+    with typed_errors():
+        return ray.get(task)
+
+
+def _run(shared: tuple[bytes, list[str]], part: slice, threads: int) -> Any:
     torch.set_num_threads(threads)
-    job, given = pickle.loads(shared)
+    data, files = shared
+    job, given = pickle.loads(data)
     with private_files():
-        return job(part, *given)
+        found = job(part, *given)
+        written(files)
+    return found

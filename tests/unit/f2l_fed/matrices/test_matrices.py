@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from f2l_fed.errors import RoundError
 from f2l_fed.matrices import blocks
 from f2l_fed.matrices.columns import Stored
 from f2l_fed.matrices.gram import gram_matrix
@@ -42,7 +43,13 @@ def test_a_matrix_of_a_folder_lies_in_it_and_of_none_in_memory(tmp_path):
     matrix[:] = torch.arange(20.0).view(4, 5)
     (file,) = tmp_path.iterdir()
     assert file_of(matrix) == file
-    assert file_of(matrix[1:]) is None is file_of(matrix.flatten()) is file_of(torch.ones(3))
+    assert (
+        file_of(matrix.view(2, 2, 5))
+        is None
+        is file_of(matrix[1:])
+        is file_of(matrix.flatten())
+        is file_of(torch.ones(3))
+    )
     assert torch.equal(load_file(file)["w"], matrix)
     work.free(matrix)
     assert not list(tmp_path.iterdir())
@@ -58,12 +65,17 @@ def test_a_disk_without_room_is_an_error_and_not_the_end_of_the_process(tmp_path
 def test_of_a_mapped_matrix_only_the_name_travels_and_views_stay_views(tmp_path):
     matrix = Workspace(folder=tmp_path).empty(300, 1000)
     matrix[:] = torch.randn(300, 1000, generator=rng())
-    data = packed((Stored(matrix[10:20, ::2]), matrix.T))
+    data, files = packed((Stored(matrix[10:20, ::2]), matrix.T))
     assert len(data) < 2000
+    assert files == [str(file_of(matrix))]
     stored, turned = pickle.loads(data)
     assert torch.equal(stored.matrix, matrix[10:20, ::2])
     turned[0, 10] = 7
     assert matrix[10, 0] == 7 == stored.matrix[0, 0]
+    file_of(matrix).unlink()
+    with pytest.raises(RoundError, match="does not see the records"):
+        pickle.loads(data)
+    assert not list(tmp_path.iterdir())
 
 
 def run(data):
@@ -77,7 +89,7 @@ def test_jobs_in_another_process_give_the_same_bits(tmp_path, monkeypatch, n, p)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
 
         def elsewhere(job, some, *given):
-            waiting = [pool.submit(run, packed((job, part, given))) for part in some]
+            waiting = [pool.submit(run, packed((job, part, given))[0]) for part in some]
             return [one.result() for one in waiting]
 
         work = Workspace(folder=tmp_path, each=elsewhere)
