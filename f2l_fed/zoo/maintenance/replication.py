@@ -73,16 +73,18 @@ def _replicate(source: Store, target: Store, until: int) -> Commit:
         raise _another(target, manifest.NAME)
     # A shard of a later merge has to come with its entry.
     in_use = commit_log.shards_in_use(source, until)
-    head = _common(source, target)
-    for commit, entry in commit_log.entries(source, after=head):
-        if commit.number > until:
-            break
-        for sha256 in entry.shard_names:
-            if sha256 in in_use:
-                _copy_shard(source, target, sha256)
-        if commit_log.publish(target, entry) is None:
-            raise _another(target, commit_log.name(commit.number))
-        head = commit
+    # Who opens the copy between a tombstone and its merge waits for the merge.
+    with target.lock(shared=True):
+        head = _common(source, target)
+        for commit, entry in commit_log.entries(source, after=head):
+            if commit.number > until:
+                break
+            for sha256 in entry.shard_names:
+                if sha256 in in_use:
+                    _copy_shard(source, target, sha256)
+            if commit_log.publish(target, entry) is None:
+                raise _another(target, commit_log.name(commit.number))
+            head = commit
     return head
 
 

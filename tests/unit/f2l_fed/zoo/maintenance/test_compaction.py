@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from f2l_fed.errors import RecordErased, ZooError
-from f2l_fed.zoo import Query, Reader, Record, Zoo
+from f2l_fed.zoo import Commit, Query, Reader, Record, Store, Zoo
 from f2l_fed.zoo.format import commit_log, shards
 from f2l_fed.zoo.maintenance import compaction, replication
 from f2l_fed.zoo.storage import s3
@@ -272,6 +272,33 @@ def test_a_copy_of_a_zoo_in_the_middle_of_an_erasure_is_refused_and_stays_a_copy
     assert finished.copy_to(copy).number == finished.snapshot().commit == 4
     assert Zoo.open(copy).verify() == ()
     require_numbers(Zoo.open(copy), finished.snapshot().records())
+
+
+def test_who_opens_a_copy_while_it_is_made_finishes_no_erasure_in_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    zoo, copy = new_zoo(path), tmp_path / "copy"
+    head = zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.copy_to(copy)
+    tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
+    commit_log.publish(zoo.snapshot().store, tombstone)
+    zoo.append(new_records("1/c/0"))
+    assert Zoo.open(path).snapshot().commit == 4
+    opener, publish = threading.Thread(target=Zoo.open, args=(copy,)), commit_log.publish
+
+    def publish_and_open(store: Store, entry: commit_log.Entry) -> Commit | None:
+        done = publish(store, entry)
+        if entry.kind == "forget":
+            opener.start()
+            # It can't end before the copy has, or ends at once with a commit of its own.
+            opener.join(0.5)
+        return done
+
+    monkeypatch.setattr(commit_log, "publish", publish_and_open)
+    assert zoo.copy_to(copy).number == 4
+    opener.join(PATIENCE_S)
+    assert Zoo.open(copy).snapshot().commit == 4
+    assert Zoo.open(copy).verify() == ()
 
 
 def test_a_damaged_row_is_not_taken_over_and_nothing_is_deleted(path: Path):
