@@ -68,6 +68,9 @@ def refined(federation: Federation) -> tuple[dict[str, Generator], dict[str, Any
     release = federation.releases.promoted()
     assert release is not None
     parent = federation.releases.generator(release.parent)
+    # Where normal draws are as good a release has no evaluations, by which a field could be moved.
+    sample = replace(parent.config.sample, evaluations=federation.config.sample.evaluations)
+    parent = replace(parent, config=replace(parent.config, sample=sample))
     every, drawn = returned(federation, release, parent)
     still = replace(parent.config, sample=SampleConfig(evaluations=0, temperature=0.0))
     rng = generator_for(federation.config.lineage, "refinement")
