@@ -47,6 +47,13 @@ def failing(kind: str) -> None:
     raise ZeroDivisionError("by nought")
 
 
+def marked(folder: Path, _: str, sites: list[str], *_more: object) -> Iterator[tuple[str, None]]:
+    """Stands for what makes the candidates of sites; a file has the number of its process."""
+    (folder / str(os.getpid())).touch()
+    for site in sites:
+        yield site, None
+
+
 def lasting(mark: Path) -> None:
     """Works until the process is ended."""
     mark.touch()

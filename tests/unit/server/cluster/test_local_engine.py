@@ -11,9 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from f2l_fed.config import RayConfig
 from f2l_fed.errors import ConfigError, DataError, RoundError
+from server.cluster import backend
 from server.cluster.engine import running_engine
 from server.cluster.fork_server import FORK_SERVER
 from server.cluster.local_engine import LocalEngine
@@ -93,6 +95,21 @@ def test_a_stop_and_a_close_end_jobs_that_last(engine, tmp_path):
         stop.set()
         with pytest.raises(RoundError, match="stopped"):
             waiting.result()
+
+
+def test_jobs_that_an_exchange_does_not_come_to_are_ended_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "candidates_here", jobs.marked)
+    probes = {f"site-{number:02d}": torch.zeros(1, 1) for number in range(3 * 16)}
+    with running_engine(RayConfig(cpus=2, generators=3)) as engine:
+        offered = backend.EngineBackend(root=tmp_path, engine=engine).candidates("00001", probes)
+        assert next(offered)[0] == "site-00"
+        assert holds(lambda: len(list(tmp_path.iterdir())) == 3)
+        offered.close()
+        begun = [int(mark.name) for mark in tmp_path.iterdir()]
+        assert holds(lambda: not any(map(lives, begun)))
+        # Likewise where a stream is dropped before anybody has read it.
+        engine.stream(jobs.counted, 100_000)
+        assert engine._busy == set()
 
 
 def test_a_fork_server_that_was_killed_is_started_again(engine):
