@@ -22,6 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from f2l_fed.core.durable_files import write_without_waiting
 from server.cluster.worker_process import LostProcess, WorkerProcess
+from server.rounds.state import Interrupted
 
 _RUN = 1
 _LOOK_S = 0.002
@@ -148,8 +149,8 @@ class LocalGrid(Grid):
                 if isinstance(answer, Exception):
                     raise answer
                 reply, self._contexts[node] = answer
-            except LostProcess:
-                reply = _error(message, ErrorCode.UNKNOWN, "the process was lost")
+            except (LostProcess, Interrupted) as error:
+                reply = _error(message, ErrorCode.UNKNOWN, str(error) or "the process was lost")
                 if process is not None:
                     process.close()
                 process = None
