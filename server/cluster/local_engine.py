@@ -101,7 +101,7 @@ class LocalEngine:
     def _begun_outcome(
         self, job: Callable[..., Any], arguments: Sequence[Any]
     ) -> Generator[Any, None, Any]:
-        """Begins a job; yields what it yields, and returns what it returns."""
+        """The outcome of a job that begins now: yields what it yields, returns what it returns."""
         outcome = self._outcome(job, arguments)
         next(outcome)
         return outcome
@@ -109,7 +109,7 @@ class LocalEngine:
     def _outcome(
         self, job: Callable[..., Any], arguments: Sequence[Any]
     ) -> Generator[Any, None, Any]:
-        """As `_begun_outcome`, but yields None before all, when the job has begun."""
+        """The outcome of a job; first it yields None, when the job has begun."""
         yielded, whole, lost = 0, False, 0
         while True:
             process = self._begun(job, arguments)
