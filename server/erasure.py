@@ -76,17 +76,19 @@ def erase_site(
         federations: The federations that the zoo or the releases lie in; none for a zoo alone.
 
     Raises:
-        ZooError: If the site is known nowhere. Step 4 is done all the same, since a writer that
-            died may have left something of it.
+        ZooError: If the site is known nowhere, or a file of the zoo can't be erased. Step 4 is
+            done all the same, since a writer that died may have left something of it.
     """
     affected = affected_releases(releases, site)
     is_known = any(_knows(federation, site) for federation in federations)
     for federation in federations:
         federation.quarantine.forget(site)
     was_stored = site in zoo.erasures() or bool(zoo.snapshot().records(site=site, status=None))
-    commit = zoo.forget(site).number if was_stored else None
-    for federation in federations:
-        erase_beside_zoo(federation, site)
+    try:
+        commit = zoo.forget(site).number if was_stored else None
+    finally:
+        for federation in federations:
+            erase_beside_zoo(federation, site)
     if not (was_stored or is_known):
         raise ZooError(
             "unknown site",

@@ -39,14 +39,14 @@ def select_in_parts(
     target: Target, parts: Iterable[Mapping[str, Tensor]], x: Tensor, y: Tensor, *, keep: int = 1
 ) -> tuple[str, Tensor]:
     """`select` among candidates that come some at a time; of the draws only the best stay."""
-    here = x.to(target.device), y.to(target.device)
     candidates: dict[str, Tensor] = {}
     losses: dict[str, float] = {}
     for part in parts:
         for kind, candidate in part.items():
             target.require(candidate, x, y)
             candidates[kind] = candidate
-        losses |= dict(zip(part, losses_of(target, part.values(), *here), strict=True))
+        x, y = x.to(target.device), y.to(target.device)
+        losses |= dict(zip(part, losses_of(target, part.values(), x, y), strict=True))
         for kinds in _families(losses).values():
             for kind in kinds[keep:]:
                 del candidates[kind], losses[kind]
@@ -56,7 +56,7 @@ def select_in_parts(
         if len(kept) < 2:
             continue
         blend = torch.stack([candidates[kind] for kind in kept]).mean(0)
-        (loss,) = losses_of(target, [blend], *here)
+        (loss,) = losses_of(target, [blend], x, y)
         if BLEND not in losses or loss < losses[BLEND] or isnan(losses[BLEND]):
             candidates[BLEND], losses[BLEND] = blend, loss
     best = _by_loss(losses, losses)[0]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from f2l_fed.errors import RoundError
 from f2l_fed.matrices.blocks import EachPart, in_turn
 
 _FLOAT_BYTES = 4
@@ -72,12 +73,15 @@ MATRIX = "w"
 
 def file_of(matrix: Tensor) -> Path | None:
     """The safetensors file that holds a matrix and nothing else; None if there is none."""
-    storage = matrix.untyped_storage()
+    storage, head = matrix.untyped_storage(), _header(tuple(matrix.shape))
     if storage.filename is None or not matrix.is_contiguous():
         return None
-    first = len(_header(tuple(matrix.shape))) // _FLOAT_BYTES
+    # A matrix of another shape has the same numbers, but is another file.
+    path, first = Path(storage.filename), len(head) // _FLOAT_BYTES
+    with path.open("rb") as file:
+        same = file.read(len(head)) == head
     whole = storage.nbytes() == (first + matrix.numel()) * _FLOAT_BYTES
-    return Path(storage.filename) if whole and matrix.storage_offset() == first else None
+    return path if same and whole and matrix.storage_offset() == first else None
 
 
 def _header(shape: tuple[int, ...]) -> bytes:
@@ -108,6 +112,15 @@ class _Packer(pickle.Pickler):
 
 
 def _opened(path: str, size: int, shape: Any, stride: Any, offset: int) -> Tensor:
+    # Otherwise it would be made, and of zeros.
+    file = Path(path)
+    if not file.is_file() or file.stat().st_size != size * _FLOAT_BYTES:
+        raise RoundError(
+            "a node of the cluster does not see the records of the retraining",
+            where=path,
+            remedy="Mount the federation's folder under the same path on all nodes, "
+            "or set ray.part_workers to 0.",
+        )
     return _mapped(path, size).as_strided(shape, stride, offset)
 
 

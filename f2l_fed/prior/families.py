@@ -163,6 +163,8 @@ def _found_in_sample(
     for rows in blocks(weights[0].numel(), len(weights)):
         common = symmetry.split(weights[rows].mean(1)).common
         near[rows] = torch.cdist(common, means).argmin(1)
+    if int(near.bincount(minlength=len(groups)).min()) < FEWEST_SITES:
+        return None
     return by_size(near)
 
 

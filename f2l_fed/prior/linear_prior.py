@@ -134,7 +134,7 @@ def fit_prior(
     Raises:
         UsageError: If a tensor is of another kind or shape, or not finite.
     """
-    require_finite_rows(1, anchor, contexts=contexts, weights=weights)
+    require_finite_rows(2, anchor, contexts=contexts, weights=weights)
     # One standard error: where the score is flat, hidden layers that are a little too detailed cost
     # far more accuracy than ones that are a little too plain. Output rows show no such bias.
     contexts, weights = contexts.detach(), weights.detach()

@@ -98,6 +98,7 @@ def fit_ridge(
     )
     mean = scores.mean(1)
     best = int(mean.argmin())
+    # Of the mean over all groups, of which those scored are some.
     error = scores[best].std(correction=0) / (n / group) ** 0.5
     within = mean <= mean[best] + standard_errors * error
     strength = float(grid[int(within.nonzero().max())])

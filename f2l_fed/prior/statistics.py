@@ -169,7 +169,13 @@ class PriorStatistics:
     def of(
         cls, contexts: Tensor, weights: Tensor, symmetry: OutputSymmetry, anchor: Tensor
     ) -> PriorStatistics:
-        """The statistics of (n, E, D) contexts and weights around a (D,) anchor."""
+        """The statistics of (n, E, D) contexts and weights around a (D,) anchor.
+
+        Raises:
+            UsageError: If the symmetry has no output rows, as where labels are shared.
+        """
+        if not symmetry.classes:
+            raise UsageError("there are no output rows to add up", where="symmetry")
         x = Stored(contexts.flatten(0, 1))
         y = Stored(weights.flatten(0, 1), x.matrix, anchor)
         return cls(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import sqlite3
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from f2l_fed.errors import ZooError
 from f2l_fed.zoo import append, index
@@ -34,12 +31,9 @@ from f2l_fed.zoo.storage.local import LocalStore
 from f2l_fed.zoo.storage.s3 import S3Store
 from f2l_fed.zoo.storage.store import Store
 from f2l_fed.zoo.transfer import export_file, import_file
+from f2l_fed.zoo.writer import Writer
 
-T = TypeVar("T")
-
-ATTEMPTS = 100
 VERIFICATIONS = 3
-_LONGEST_PAUSE_S = 0.1
 _STATS = """
 SELECT count(*), count(CASE status WHEN 'quarantined' THEN 1 END), count(DISTINCT site),
        count(DISTINCT round), (SELECT count(*) FROM commits) FROM live
@@ -55,6 +49,7 @@ class Zoo:
     def __init__(self, store: Store, about: Manifest, view: Index) -> None:
         self._store = store
         self._index = view
+        self._writer = Writer(store, view, about)
         self.manifest = about
 
     @classmethod
@@ -135,7 +130,7 @@ class Zoo:
             return append.write_rows(self._store, unknown, head, limit) if unknown else None
 
         with self._store.lock(shared=True):
-            return self._commit(known, draft)
+            return self._writer.commit(known, draft)
 
     def snapshot(self, commit: int | None = None) -> Snapshot:
         """The zoo as of a commit, by default the last.
@@ -165,7 +160,9 @@ class Zoo:
             The tombstone's commit; the last one if nothing was left to erase.
 
         Raises:
-            ZooError: If the zoo never had a record of this site.
+            ZooError: If the zoo never had a record of this site. If a file can't be deleted, or
+                rows of other sites in the same file can't be moved: then all other files are
+                deleted, and `open` tries again.
         """
 
         def count() -> tuple[Commit, tuple[int, int]]:
@@ -175,8 +172,8 @@ class Zoo:
             return erasure.tombstone(self._store, head, site, *counts)
 
         with self._store.lock(shared=False):
-            commit = self._commit(count, draft)
-            self._sweep_alone()
+            commit = self._writer.commit(count, draft)
+            erasure.finish(self._writer)
         return commit
 
     def erasures(self) -> dict[str, int]:
@@ -242,9 +239,11 @@ class Zoo:
         Raises:
             ZooError: If the place has anything else, or this zoo is damaged.
         """
-        commit = replicate(self._store, _store(place), self.manifest)
+        copy = _store(place)
+        commit = replicate(self._store, copy, self._index, self.manifest)
         # Removes files that new tombstones and merges have made needless in the copy.
-        Zoo.open(place)._sweep()
+        with copy.lock(shared=False):
+            erasure.sweep(copy, Index(copy, copy.index_folder / "index.sqlite"))
         return commit
 
     def stats(self) -> ZooStats:
@@ -329,7 +328,7 @@ class Zoo:
     def _merge(self) -> Compaction:
         try:
             with self._store.lock(shared=True):
-                self._move_all(compaction.rows_to_move, check=True)
+                self._writer.move(compaction.rows_to_move, check=True)
         finally:
             # Leftovers are removed even if a damaged shard prevented a merge.
             removed = self._sweep()
@@ -337,58 +336,7 @@ class Zoo:
 
     def _sweep(self) -> Compaction:
         with self._store.lock(shared=False):
-            return self._sweep_alone()
-
-    def _sweep_alone(self) -> Compaction:
-        self._move_all(erasure.remaining_rows, check=False)
-        return erasure.sweep(self._store, self._index)
-
-    def _move_all(
-        self,
-        choose: Callable[[sqlite3.Connection, Manifest], tuple[Record, ...]],
-        *,
-        check: bool,
-    ) -> None:
-        """Moves records that a question to the index chooses, as long as it chooses any."""
-        left = True
-
-        def question() -> tuple[Commit, tuple[Record, ...]]:
-            return self._index.ask(lambda db: (index.head(db), choose(db, self.manifest)))
-
-        def draft(head: Commit, records: tuple[Record, ...]) -> commit_log.Entry | None:
-            nonlocal left
-            left = bool(records)
-            if not left:
-                return None
-            return compaction.write(self._store, self.manifest, head, records, check=check)
-
-        while left:
-            self._commit(question, draft)
-
-    def _commit(
-        self,
-        question: Callable[[], tuple[Commit, T]],
-        draft: Callable[[Commit, T], commit_log.Entry | None],
-    ) -> Commit:
-        for attempt in range(ATTEMPTS):
-            head, answer = question()
-            started = time.monotonic()
-            entry = draft(head, answer)
-            if entry is None:
-                return head
-            if time.monotonic() - started > self._store.patience_s:
-                continue
-            commit = commit_log.publish(self._store, entry)
-            if commit is not None:
-                self._index.learn(commit, entry)
-                return commit
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2**attempt)))
-        raise ZooError(
-            "too many concurrent writers",
-            where=self._store.describe("log"),
-            got=f"{ATTEMPTS} lost races",
-            remedy="Repeat; nothing was added.",
-        )
+            return erasure.finish(self._writer)
 
 
 def _store(place: Path | str) -> Store:

@@ -19,6 +19,7 @@ import torch
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
 from f2l_fed.matrices.workspace import packed
+from server.cluster.ray_engine import typed_errors
 
 T = TypeVar("T")
 
@@ -39,7 +40,8 @@ class PartTasks:
         """See `EachPart`; a task whose process is lost is repeated.
 
         Raises:
-            RayError: If it was lost too often, or the job failed.
+            Interrupted: If it was lost too often.
+            RoundError: If the job failed, or its node does not see the folder.
         """
         task: Any = ray.remote(
             num_cpus=self.config.task_cpus, max_retries=_RETRIES, scheduling_strategy="SPREAD"
@@ -48,10 +50,15 @@ class PartTasks:
         running: deque[Any] = deque()
         for part in some:
             if len(running) == self.config.part_workers:
-                yield ray.get(running.popleft())
+                yield _result(running.popleft())
             running.append(task.remote(shared, part, self.config.threads))
         while running:
-            yield ray.get(running.popleft())
+            yield _result(running.popleft())
+
+
+def _result(task: Any) -> Any:
+    with typed_errors():
+        return ray.get(task)
 
 
 def _run(shared: bytes, part: slice, threads: int) -> Any:

@@ -105,6 +105,7 @@ class Exchange:
 
     def begin(self, number: int) -> RoundState:
         """Begins a new round: asks all connected nodes which sites they are."""
+        self._ingest.drop_uncommitted()
         promoted = self._federation.releases.promoted()
         BodyUpdates.of(self._federation.root).drop_all_but(promoted.id if promoted else "")
         is_over = deadline(self._federation.config.round.deadline_s)
@@ -219,15 +220,18 @@ class Exchange:
     def _take(self, current: RoundExchange, look: list[SiteReply]) -> None:
         """Ends the tasks whose replies have come together, once all that is accepted is durable."""
         ended = []
-        while look:
-            reply = look.pop(0)
-            if reply.late:
-                self._ingest.take_late(reply)
-            else:
-                ended.append(self._taken(current, reply))
-        self._ingest.commit()
-        for entry, chosen in ended:
-            current.end(entry, chosen)
+        try:
+            while look:
+                reply = look.pop(0)
+                if reply.late:
+                    self._ingest.take_late(reply)
+                else:
+                    ended.append(self._taken(current, reply))
+        finally:
+            # What was screened before an error is kept: Flower hands out no reply twice.
+            self._ingest.commit()
+            for entry, chosen in ended:
+                current.end(entry, chosen)
 
     def _taken(
         self, current: RoundExchange, reply: SiteReply

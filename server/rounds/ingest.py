@@ -138,7 +138,9 @@ class Ingest:
             return Outcome("count", str(error))
         except (WireError, LayoutMismatch) as error:
             return Outcome("garbage", str(error))
-        return self._admit(reply.request, update, candidates)
+        outcome = self._admit(reply.request, update, candidates)
+        self._commit_if_much()
+        return outcome
 
     def commit(self) -> None:
         """Makes durable what was accepted since the last call.
@@ -153,6 +155,10 @@ class Ingest:
         for release_id, trained in self._bodies:
             BodyUpdates.of(self._federation.root).keep(release_id, trained)
         self._bodies = []
+
+    def drop_uncommitted(self) -> None:
+        """Drops what a failed round could not commit; a site may have been erased since."""
+        self._records, self._bodies = [], []
 
     def take_late(self, reply: SiteReply) -> None:
         """Takes the reply to a task whose round went on without it, and commits."""
@@ -237,7 +243,6 @@ class Ingest:
         if update.body is not None and outcome.code == "accepted":
             trained = BodyUpdate(site=request.site, round=request.round, body=update.body)
             self._bodies.append((request.release, trained))
-            self._commit_if_much()
         return outcome
 
     def _commit_if_much(self) -> None:
@@ -259,10 +264,6 @@ class Ingest:
         if verdict.action == "quarantine":
             return self._quarantine(submission, verdict)
         self._screening.keep_part(judged)
-        # The next of the same look is compared with it; if the zoo can't take it, the run ends.
-        self._screening.remember(judged)
-        self._records += new_records(judged.submission)
-        self._commit_if_much()
         # With a body the head on all of a site's examples is the best context for itself.
         heads = self._federation.body is not None
         contexts = submission.weights if heads else submission.probes
@@ -270,6 +271,9 @@ class Ingest:
         self._run_cache.keep_context(
             self._next_digest(submission.parent), submission.site, contexts[:needed]
         )
+        # The next of the same look is compared with it; if the zoo can't take it, the run ends.
+        self._screening.remember(judged)
+        self._records += new_records(judged.submission)
         return Outcome("accepted", finding=verdict.code, chosen=chosen)
 
     def _quarantine(self, submission: Submission, verdict: Verdict) -> Outcome:

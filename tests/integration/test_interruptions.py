@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import resource
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from flwr.app import Message
+from flwr.app import Context, Message
+from torch import Tensor
 
 from clients.client_app import app as honest_app
 from f2l_fed.config import RoundConfig
+from f2l_fed.errors import ZooError
 from f2l_fed.events import Listener
 from f2l_fed.wire.messages import TASK_ACTION
+from f2l_fed.zoo import Commit, NewRecord, Zoo
+from server.federation.body_updates import BodyUpdates
 from server.federation.folder import Federation
 from server.rounds import state as round_state
 from server.rounds import state_files
+from server.rounds.journal import Journal
+from server.rounds.run_cache import RunCache
 from server.rounds.state import ExchangeResult, Interrupted, begun, exchanged
-from tests.support.inline import InlineBackend, conductor, nodes
+from tests.support.inline import InlineBackend, answering, conductor, nodes
 from tests.support.loopback import LoopbackGrid
 from tests.support.small_federation import ANY_RELEASE, events, prepared
 
@@ -167,3 +174,60 @@ def test_a_round_that_was_aborted_at_any_step_reaches_no_site(tmp_path, moment):
     # What came is kept, and counts for the next one.
     (following,) = conductor(federation, files).run(1, 6)
     assert (following.number, following.promoted) == (2, True)
+
+
+def test_answers_screened_before_an_error_of_the_same_look_are_kept(tmp_path, monkeypatch):
+    body = ("target.adapt=head", "episodes.first=6", "episodes.steps=4", "head.pairs=3")
+    federation, files = prepared(tmp_path / "out", *body)
+    keep, kept = RunCache.keep_context, []
+
+    def fill_at_the_third_answer(cache: RunCache, anchor: str, site: str, probes: Tensor) -> None:
+        kept.append(site)
+        # After the check-in's six.
+        if len(kept) == 6 + 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        keep(cache, anchor, site, probes)
+
+    monkeypatch.setattr(RunCache, "keep_context", fill_at_the_third_answer)
+    with pytest.raises(Interrupted, match="go on with the round"):
+        conductor(federation, files).run(1, 6)
+    bodies, before = BodyUpdates.of(federation.root), kept[6:8]
+    records = federation.zoo.snapshot().records(round=1)
+    assert {record.site for record in records} == bodies.sites("", 1) == set(before)
+    lines = Journal.of(federation.root / "rounds", 1).read()
+    assert [(line.site, line.code) for line in lines] == [(site, "accepted") for site in before]
+    (state,) = conductor(federation, files).run(0, 6)
+    assert (state.step, len(state.accepted)) == ("done", 6)
+    assert len(bodies.sites("", 1)) == 6
+    # The third was asked again, the first two only at the check-in.
+    assert set(kept[9 + 6 :]) == set(kept[:6]) - set(before)
+    assert len(kept) == 9 + 6 + 4
+
+
+class Killed(BaseException):
+    """The end of the conducting process."""
+
+
+def test_what_a_failed_round_could_not_commit_is_not_committed_by_the_next(tmp_path, monkeypatch):
+    federation, files = prepared(tmp_path / "out")
+
+    def kill(message: Message, context: Context) -> Message:
+        raise Killed
+
+    grid = LoopbackGrid(answering(kill), nodes(files))
+    with pytest.raises(Killed):
+        conductor(federation, files, grid=grid).run(1, 6)
+    append, asked = Zoo.append, []
+
+    def refuse_once(zoo: Zoo, new: Sequence[NewRecord]) -> Commit:
+        asked.append(new)
+        if len(asked) == 1:
+            raise ZooError("a log entry is damaged")
+        return append(zoo, new)
+
+    monkeypatch.setattr(Zoo, "append", refuse_once)
+    failed, done = conductor(federation, files).run(1, 6)
+    assert (failed.number, failed.step, done.number, done.step) == (1, "failed", 2, "done")
+    assert len(asked[0]) == 12
+    assert federation.zoo.snapshot().records(round=1) == ()
+    assert len(federation.zoo.snapshot().records(round=2)) == 12

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from f2l_fed.config import load_config
@@ -22,8 +23,10 @@ from tests.support.small_federation import ANY_RELEASE, SETTINGS
 SITES = 24
 
 
-def test_a_zoo_of_two_basins_makes_a_release_of_two_families(tmp_path):
+@pytest.mark.parametrize("memory_mb", [1000, 0], ids=["in memory", "on a disk"])
+def test_a_zoo_of_two_basins_makes_a_release_of_two_families(tmp_path, memory_mb):
     settings = [
+        f"ray.memory_mb={memory_mb}",
         *SETTINGS,
         *ANY_RELEASE,
         "probe.anchors=1",

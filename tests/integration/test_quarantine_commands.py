@@ -130,6 +130,25 @@ def test_a_site_that_has_only_registered_can_be_forgotten_with_its_cached_files(
     assert not cache.has_context("anchor", "north")
 
 
+def test_a_site_is_erased_beside_the_zoo_though_a_file_of_the_zoo_is_missing(federation):
+    size = federation.target.layout.size
+    row = np.ones(size, np.float32)
+    federation.zoo.append(
+        [
+            NewRecord(key=f"1/{site}/0", site=site, round=1, weights=row * place, context=row)
+            for place, site in enumerate(("a", "b"), 1)
+        ]
+    )
+    cache = RunCache.beside(federation.root)
+    cache.keep_context("anchor", "a", torch.zeros(1, 3))
+    store = federation.zoo.snapshot().store
+    store.delete(*store.names("shards"))
+    told = forget(federation, "a")
+    assert isinstance(told.exception, ZooError)
+    assert "the file is missing" in str(told.exception)
+    assert not cache.has_context("anchor", "a")
+
+
 def test_an_unknown_site_is_an_error_and_leftovers_are_removed_all_the_same(federation):
     put(federation, "a")
     stray = federation.quarantine.root / "shards/stray.safetensors"

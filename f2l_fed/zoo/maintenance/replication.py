@@ -6,6 +6,7 @@ import hashlib
 import time
 
 from f2l_fed.errors import ZooError
+from f2l_fed.zoo import index
 from f2l_fed.zoo.format import commit_log, manifest, shards
 from f2l_fed.zoo.format.manifest import Manifest
 from f2l_fed.zoo.index import Index
@@ -17,7 +18,7 @@ _ATTEMPTS = 100
 _PAUSE_S = 0.1
 
 
-def replicate(source: Store, target: Store, about: Manifest) -> Commit:
+def replicate(source: Store, target: Store, view: Index, about: Manifest) -> Commit:
     """Brings ``target`` up to date with ``source``, commit by commit.
 
     An erasure that is under way is waited for: if the copy finished it, it would have a commit of
@@ -26,26 +27,37 @@ def replicate(source: Store, target: Store, about: Manifest) -> Commit:
     Rows that were erased are not copied; their tombstones are. Rows that were merged are copied
     with the merge: a copy that is interrupted before it lacks them, all others are there.
 
+    Args:
+        source: The store of the zoo.
+        target: The store of the copy.
+        view: The index of the source.
+        about: The manifest of the source.
+
     Returns:
         The last commit.
 
     Raises:
-        ZooError: If the source is damaged, or the target is anything but an older copy of it.
+        ZooError: If the source is damaged or stays in the middle of an erasure, or the target is
+            anything but an older copy of it.
     """
-    view = Index(target, target.index_folder / "index.sqlite")
     for left in reversed(range(_ATTEMPTS)):
-        until = _last(source)
+        until, unfinished = view.ask(
+            lambda db: (index.head(db).number, bool(remaining_rows(db, about)))
+        )
+        if unfinished:
+            time.sleep(_PAUSE_S)
+            continue
         try:
-            head = _replicate(source, target, until)
+            return _replicate(source, target, until)
         except ZooError:
             # Rows of a file that is gone may have been merged or erased meanwhile.
             if not left or _last(source) == until:
                 raise
-            continue
-        if not view.ask(lambda db: remaining_rows(db, about)):
-            break
-        time.sleep(_PAUSE_S)
-    return head
+    raise ZooError(
+        "an erasure is under way",
+        where=source.describe("log"),
+        remedy="Open the zoo and copy again; if that is not enough, verify the zoo to see why.",
+    )
 
 
 def _last(store: Store) -> int:
@@ -61,16 +73,18 @@ def _replicate(source: Store, target: Store, until: int) -> Commit:
         raise _another(target, manifest.NAME)
     # A shard of a later merge has to come with its entry.
     in_use = commit_log.shards_in_use(source, until)
-    head = _common(source, target)
-    for commit, entry in commit_log.entries(source, after=head):
-        if commit.number > until:
-            break
-        for sha256 in entry.shard_names:
-            if sha256 in in_use:
-                _copy_shard(source, target, sha256)
-        if commit_log.publish(target, entry) is None:
-            raise _another(target, commit_log.name(commit.number))
-        head = commit
+    # Who opens the copy between a tombstone and its merge waits for the merge.
+    with target.lock(shared=True):
+        head = _common(source, target)
+        for commit, entry in commit_log.entries(source, after=head):
+            if commit.number > until:
+                break
+            for sha256 in entry.shard_names:
+                if sha256 in in_use:
+                    _copy_shard(source, target, sha256)
+            if commit_log.publish(target, entry) is None:
+                raise _another(target, commit_log.name(commit.number))
+            head = commit
     return head
 
 

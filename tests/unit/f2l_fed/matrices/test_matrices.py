@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from f2l_fed.errors import RoundError
 from f2l_fed.matrices import blocks
 from f2l_fed.matrices.columns import Stored
 from f2l_fed.matrices.gram import gram_matrix
@@ -42,7 +43,13 @@ def test_a_matrix_of_a_folder_lies_in_it_and_of_none_in_memory(tmp_path):
     matrix[:] = torch.arange(20.0).view(4, 5)
     (file,) = tmp_path.iterdir()
     assert file_of(matrix) == file
-    assert file_of(matrix[1:]) is None is file_of(matrix.flatten()) is file_of(torch.ones(3))
+    assert (
+        file_of(matrix.view(2, 2, 5))
+        is None
+        is file_of(matrix[1:])
+        is file_of(matrix.flatten())
+        is file_of(torch.ones(3))
+    )
     assert torch.equal(load_file(file)["w"], matrix)
     work.free(matrix)
     assert not list(tmp_path.iterdir())
@@ -64,6 +71,10 @@ def test_of_a_mapped_matrix_only_the_name_travels_and_views_stay_views(tmp_path)
     assert torch.equal(stored.matrix, matrix[10:20, ::2])
     turned[0, 10] = 7
     assert matrix[10, 0] == 7 == stored.matrix[0, 0]
+    file_of(matrix).unlink()
+    with pytest.raises(RoundError, match="does not see the records"):
+        pickle.loads(data)
+    assert not list(tmp_path.iterdir())
 
 
 def run(data):

@@ -72,5 +72,8 @@ def test_one_shard_and_no_examples_are_refused():
     x, y = data()
     with pytest.raises(UsageError, match="left out"):
         fit_statistics([RidgeStatistics.of(x, y)])
+    shared = OutputSymmetry(torch.arange(12), torch.empty(0, 0, dtype=torch.int64), 12)
+    with pytest.raises(UsageError, match="no output rows"):
+        PriorStatistics.of(x[:, None], x[:, None], shared, x[0])
     with pytest.raises(UsageError, match="no examples"):
         RidgeStatistics.of(x[:0], y[:0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -233,26 +232,6 @@ def test_a_copy_follows_through_merges_and_erasures(place: Place, filled: Zoo, t
     for copy in (Zoo.open(early), Zoo.open(late)):
         assert copy.verify() == ()
     assert len(shard_files(early)) == 1
-
-
-def test_a_copy_waits_for_an_erasure_that_is_under_way(path: Path, tmp_path: Path):
-    zoo, copy = new_zoo(path), tmp_path / "copy"
-    head = zoo.append(new_records("0/a/0", "0/b/0"))
-    tombstone = commit_log.Entry(number=2, previous=head.sha256, kind="forget", site="a")
-    commit_log.publish(zoo.snapshot().store, tombstone)
-
-    def go_on() -> None:
-        zoo.append(new_records("1/c/0"))
-        Zoo.open(path)
-
-    later = threading.Timer(0.5, go_on)
-    later.start()
-    zoo.copy_to(copy)
-    later.join()
-    assert Zoo.open(copy).verify() == ()
-    zoo.append(new_records("2/c/0"))
-    zoo.copy_to(copy)
-    require_numbers(Zoo.open(copy), zoo.snapshot().records())
 
 
 def test_a_damaged_row_is_not_taken_over_and_nothing_is_deleted(path: Path):

@@ -8,7 +8,8 @@ import pytest
 
 from f2l_fed.errors import RecordErased, ZooError
 from f2l_fed.zoo import Zoo
-from f2l_fed.zoo.format import commit_log
+from f2l_fed.zoo.format import commit_log, shards
+from f2l_fed.zoo.maintenance import compaction
 from tests.unit.f2l_fed.zoo.samples import (
     flip_bit,
     keys_of,
@@ -186,3 +187,75 @@ def test_nothing_is_deleted_while_the_log_has_a_gap(zoo: Zoo, path: Path):
         with pytest.raises(ZooError, match="a log entry is missing"):
             opened.forget("a")
     assert set(before) <= set(shard_files(path))
+
+
+def test_a_missing_file_holds_up_the_erasure_of_no_other(zoo: Zoo, path: Path):
+    zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.append(new_records("1/a/0", "1/c/0"))
+    zoo.append(new_records("2/a/0"))
+    zoo.append(new_records("3/d/0"))
+    (lost,) = files_with(path, new_record("0/a/0").weights)
+    kept = lost.read_bytes()
+    lost.unlink()
+    for site in ("a", "d"):
+        with pytest.raises(ZooError, match=f"{lost.name}: the file is missing"):
+            zoo.forget(site)
+    assert [row.key for row in zoo.snapshot().records()] == ["0/b/0", "1/c/0"]
+    (moved,) = shard_files(path)
+    assert new_record("1/c/0").weights.tobytes() in moved.read_bytes()
+    lost.write_bytes(kept)
+    assert Zoo.open(path).verify() == ()
+    assert files_with(path, new_record("0/a/0").weights) == []
+
+
+def test_on_a_full_disk_files_of_the_site_alone_are_deleted(
+    zoo: Zoo, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.append(new_records("1/a/0"))
+    write = shards.put
+
+    def refuse(*_: object) -> None:
+        raise ZooError("no space left to write")
+
+    monkeypatch.setattr(shards, "put", refuse)
+    with pytest.raises(ZooError, match="no space left"):
+        zoo.forget("a")
+    assert len(shard_files(path)) == 1
+    assert files_with(path, new_record("1/a/0").weights) == []
+    monkeypatch.setattr(shards, "put", write)
+    assert Zoo.open(path).verify() == ()
+    assert files_with(path, new_record("0/a/0").weights) == []
+
+
+def test_a_file_that_is_left_after_all_others_of_its_site_is_deleted_on_opening(
+    zoo: Zoo, path: Path
+):
+    zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.append(new_records("1/a/0"))
+    before = {file: file.read_bytes() for file in shard_files(path)}
+    zoo.forget("a")
+    # As if a process had died at any of the deletions.
+    for file, data in before.items():
+        file.write_bytes(data)
+        assert Zoo.open(path).verify() == ()
+        assert not file.exists()
+
+
+def test_an_erasure_goes_on_where_another_process_has_moved_the_rows_meanwhile(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    zoo = new_zoo(s3_url)
+    zoo.append(new_records("0/a/0", "0/b/0"))
+    zoo.append(new_records("1/a/0", "1/c/0"))
+    other, write = Zoo.open(s3_url), compaction.write
+
+    def write_late(*asked: object, **options: object) -> commit_log.Entry:
+        monkeypatch.setattr(compaction, "write", write)
+        other.compact()
+        return write(*asked, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compaction, "write", write_late)
+    assert zoo.forget("a").number == 3
+    assert keys_of(zoo.snapshot().records()) == ["0/b/0", "1/c/0"]
+    assert zoo.verify() == ()
