@@ -40,7 +40,11 @@ class WorkerProcess:
         self._channel = Connection(os.dup(self._socket.fileno()))
         life, self._life = Pipe(duplex=False)
         with its, life:
-            FORK_SERVER.fork(its.fileno(), life.fileno())
+            try:
+                FORK_SERVER.fork(its.fileno(), life.fileno())
+            except BaseException:
+                self.close()
+                raise
         # The fork server may have begun with others.
         self._send({**os.environ, **(environment or {})}, Path.cwd())
 

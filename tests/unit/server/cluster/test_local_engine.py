@@ -126,11 +126,14 @@ def test_a_fork_server_that_was_killed_is_started_again(engine):
     busy.close()
 
 
-def test_a_module_that_can_not_be_imported_is_named_at_once(engine, tmp_path, monkeypatch):
+@pytest.mark.parametrize("asked", ["meanwhile", "afterwards"])
+def test_a_module_that_can_not_be_imported_is_named_at_once(engine, tmp_path, monkeypatch, asked):
     (tmp_path / "broken_module.py").write_text('raise ImportError("libblas.so: no such file")')
     monkeypatch.syspath_prepend(tmp_path)
     FORK_SERVER.end()
     FORK_SERVER.start("broken_module")
+    if asked == "afterwards":
+        assert holds(lambda: not lives(FORK_SERVER.pid))
     with pytest.raises(Interrupted, match=r"can't start: got ImportError: libblas\.so") as told:
         engine.run(jobs.total, 1)
     assert "Mend the installation" in str(told.value)
