@@ -60,6 +60,7 @@ class LocalGrid(Grid):
         self._asked: SimpleQueue[Message | None] = SimpleQueue()
         self._answered: dict[str, Message] = {}
         self._serial, self._closed = count(1), False
+        self._fault: Interrupted | None = None
         self._run = Run.create_empty(run_id=_RUN)
         # A message reads its sender from here.
         TaskIdentity.run_id, TaskIdentity.task_id = _RUN, 1
@@ -107,7 +108,13 @@ class LocalGrid(Grid):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to these messages that are there; each is given once."""
+        """The replies to these messages that are there; each is given once.
+
+        Raises:
+            Interrupted: If processes can't start.
+        """
+        if self._fault is not None:
+            raise self._fault
         return [self._answered.pop(one) for one in list(message_ids) if one in self._answered]
 
     def send_and_receive(
@@ -150,7 +157,9 @@ class LocalGrid(Grid):
                     raise answer
                 reply, self._contexts[node] = answer
             except (LostProcess, Interrupted) as error:
-                reply = _error(message, ErrorCode.UNKNOWN, str(error) or "the process was lost")
+                if isinstance(error, Interrupted):
+                    self._fault = error
+                reply = _error(message, ErrorCode.UNKNOWN, "the process was lost")
                 if process is not None:
                     process.close()
                 process = None
