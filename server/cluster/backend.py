@@ -8,9 +8,10 @@ is lost as a whole interrupts the round, which goes on when it is started again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,19 +70,24 @@ class EngineBackend:
         sites = list(probes)
         chunks = [sites[i : i + _SITES_PER_TASK] for i in range(0, len(sites), _SITES_PER_TASK)]
         config = self.engine.config
-        streams: deque[Iterator[tuple[str, CandidateSet]]] = deque()
-        for chunk in chunks:
-            if len(streams) == config.generators:
+        streams: deque[Generator[tuple[str, CandidateSet], None, Any]] = deque()
+        try:
+            for chunk in chunks:
+                if len(streams) == config.generators:
+                    yield from streams.popleft()
+                # Sites that were erased meanwhile are left out.
+                known = {s: context for s in chunk if (context := probes.get(s)) is not None}
+                if not known:
+                    continue
+                contexts = stacked(list(known.values()))
+                job = (candidates_here, self.root, release, list(known), contexts, config)
+                streams.append(self.engine.stream(*job, on_gpu=True))
+            while streams:
                 yield from streams.popleft()
-            # Sites that were erased meanwhile are left out.
-            known = {site: context for site in chunk if (context := probes.get(site)) is not None}
-            if not known:
-                continue
-            contexts = stacked(list(known.values()))
-            job = (candidates_here, self.root, release, list(known), contexts, config)
-            streams.append(self.engine.stream(*job, on_gpu=True))
-        while streams:
-            yield from streams.popleft()
+        finally:
+            # An exchange may end before it has come to these.
+            for stream in streams:
+                stream.close()
 
     def objections(self, id: str) -> tuple[str, ...]:
         """The objections to a candidate release; see `server.generator.gate`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -39,8 +39,8 @@ class Engine(Protocol):
 
     def stream(
         self, job: Callable[..., Iterator[Any]], *arguments: Any, on_gpu: bool = False
-    ) -> Iterator[Any]:
-        """Begins one job that yields, and yields the same while it goes on."""
+    ) -> Generator[Any, None, Any]:
+        """Begins one job that yields, and yields the same while it goes on; closed, it is left."""
 
     def gather(
         self,

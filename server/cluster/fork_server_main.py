@@ -25,7 +25,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from f2l_fed.errors import F2LError, RoundError
+from f2l_fed.errors import F2LError, RoundError, is_disk_failure
 
 _IMPORTED = ("server.cluster.tasks", "server.cluster.held_out")
 
@@ -54,7 +54,12 @@ def main() -> NoReturn:
 
 
 def _work(files: Sequence[int]) -> None:
-    """Runs jobs in a forked process until nobody asks any more."""
+    """Runs jobs in a forked process until nobody asks any more.
+
+    Its first message has the environment and the folder.
+    """
+    # What the fork server tells is for its parent.
+    os.dup2(1, 2)
     channel, life = Connection(files[0]), Connection(files[1], writable=False)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
@@ -62,6 +67,11 @@ def _work(files: Sequence[int]) -> None:
     # Forked processes would all draw the same.
     torch.seed()
     np.random.seed()
+    environment, folder = pickle.loads(channel.recv_bytes())
+    os.environ.clear()
+    os.environ.update(environment)
+    with suppress(OSError):
+        os.chdir(folder)
     while True:
         _answer(channel, channel.recv_bytes())
 
@@ -84,10 +94,22 @@ def _answer(channel: Connection, request: bytes) -> None:
                 tell("yielded", one)
             result = None
         tell("returned", result)
-    except (F2LError, OSError) as error:
-        tell("raised", error)
-    except Exception as error:
-        tell("raised", RoundError("a task failed", got=f"{type(error).__name__}: {error}"))
+    except (Exception, SystemExit) as error:
+        tell("raised", _sendable(error))
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """The error, if it is typed or an OSError and can be sent; a RoundError otherwise."""
+    if isinstance(error, F2LError | OSError):
+        # Not every subclass of an OSError can be read again.
+        with suppress(Exception):
+            pickle.loads(pickle.dumps(error))
+            return error
+    return RoundError(
+        "a task failed",
+        got=f"{type(error).__name__}: {error}",
+        transient=is_disk_failure(error),
+    )
 
 
 if __name__ == "__main__":

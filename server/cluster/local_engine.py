@@ -47,7 +47,7 @@ class LocalEngine:
 
     def run(self, job: Callable[..., Any], *arguments: Any, on_gpu: bool = False) -> Any:  # noqa: ARG002
         """Runs one job."""
-        outcome = self._outcome(self._begun(job, arguments), job, arguments)
+        outcome = self._begun_outcome(job, arguments)
         while True:
             try:
                 next(outcome)
@@ -59,9 +59,9 @@ class LocalEngine:
         job: Callable[..., Iterator[Any]],
         *arguments: Any,
         on_gpu: bool = False,  # noqa: ARG002
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, Any]:
         """Begins one job, which stays one item ahead, and yields what it yields."""
-        return self._outcome(self._begun(job, arguments), job, arguments)
+        return self._begun_outcome(job, arguments)
 
     def gather(
         self,
@@ -84,11 +84,10 @@ class LocalEngine:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-            busy = list(self._busy)
+            for process in self._busy:
+                process.end()
         for process in idle:
             process.close()
-        for process in busy:
-            process.end()
 
     def _begun(self, job: Callable[..., Any], arguments: Sequence[Any]) -> WorkerProcess:
         with self._lock:
@@ -99,13 +98,25 @@ class LocalEngine:
         process.begin(job, *arguments)
         return process
 
-    def _outcome(
-        self, process: WorkerProcess, job: Callable[..., Any], arguments: Sequence[Any]
+    def _begun_outcome(
+        self, job: Callable[..., Any], arguments: Sequence[Any]
     ) -> Generator[Any, None, Any]:
-        """Yields what a job yields; returns what it returns."""
+        """The outcome of a job that begins now: yields what it yields, returns what it returns."""
+        outcome = self._outcome(job, arguments)
+        next(outcome)
+        return outcome
+
+    def _outcome(
+        self, job: Callable[..., Any], arguments: Sequence[Any]
+    ) -> Generator[Any, None, Any]:
+        """The outcome of a job; first it yields None, when the job has begun."""
         yielded, whole, lost = 0, False, 0
         while True:
+            process = self._begun(job, arguments)
             try:
+                if not lost:
+                    # A generator that is dropped comes to its end only if it has come to a yield.
+                    yield None
                 for number, (kind, value) in enumerate(process.answers()):
                     whole = kind != "yielded"
                     if kind == "raised":
@@ -117,15 +128,15 @@ class LocalEngine:
                         yield value
             except LostProcess:
                 lost += 1
-                if lost == _TRIES or self._closed:
+                if lost == _TRIES:
                     raise Interrupted(
                         "the machine lost a task",
-                        got="a process that was killed",
-                        remedy="Go on with the round; what sites have sent is in the zoo.",
+                        got="a process that was killed, as where memory is short",
+                        remedy="Give it more memory or lower ray.memory_mb, then go on with the "
+                        "round; what sites have sent is in the zoo.",
                     ) from None
             finally:
                 self._release(process, whole)
-            process = self._begun(job, arguments)
 
     def _release(self, process: WorkerProcess, whole: bool) -> None:
         with self._lock:

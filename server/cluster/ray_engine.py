@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ class RayEngine:
 
     def stream(
         self, job: Callable[..., Iterator[Any]], *arguments: Any, on_gpu: bool = False
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Begins one task, and yields what it yields."""
         return _each(self._task(job, on_gpu, num_returns="streaming").remote(*arguments))
 
@@ -82,7 +82,7 @@ def started_ray(config: RayConfig) -> RayEngine:
     return RayEngine(config)
 
 
-def _each(stream: Any) -> Iterator[Any]:
+def _each(stream: Any) -> Generator[Any, None, None]:
     with typed_errors():
         for reference in stream:
             yield ray.get(reference)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,17 +30,23 @@ class WorkerProcess:
 
     Args:
         environment: Further variables.
+
+    Raises:
+        Interrupted: If the fork server can't start; also by `answers`.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._channel, channel = Pipe()
+        self._socket, its = socket.socketpair()
+        self._channel = Connection(os.dup(self._socket.fileno()))
         life, self._life = Pipe(duplex=False)
-        with channel, life:
-            FORK_SERVER.fork(channel.fileno(), life.fileno())
+        with its, life:
+            try:
+                FORK_SERVER.fork(its.fileno(), life.fileno())
+            except BaseException:
+                self.close()
+                raise
         # The fork server may have begun with others.
-        self.begin(_settle, {**os.environ, **(environment or {})}, Path.cwd())
-        with suppress(LostProcess):
-            list(self.answers())
+        self._send({**os.environ, **(environment or {})}, Path.cwd())
 
     def begin(self, job: Callable[..., Any], *arguments: Any) -> None:
         """Begins a job; that it is lost shows in its answers.
@@ -47,10 +55,7 @@ class WorkerProcess:
             job: A function of a module.
             arguments: Its arguments.
         """
-        request = pickle.dumps((job, arguments), protocol=pickle.HIGHEST_PROTOCOL)
-        # It may have ended.
-        with suppress(OSError):
-            self._channel.send_bytes(request)
+        self._send(job, arguments)
 
     def answers(self) -> Iterator[tuple[Kind, Any]]:
         """All that the job yields, and at the end what it has returned or raised.
@@ -59,12 +64,14 @@ class WorkerProcess:
 
         Raises:
             LostProcess: If the process ends before.
+            Interrupted: If it never began, since the fork server can't start.
         """
         kind: Kind = "yielded"
         while kind == "yielded":
             try:
                 answer = self._channel.recv_bytes()
             except (EOFError, OSError) as error:
+                FORK_SERVER.check()
                 raise LostProcess from error
             kind, value = pickle.loads(answer)
             yield kind, value
@@ -72,14 +79,18 @@ class WorkerProcess:
     def end(self) -> None:
         """Ends it, whatever it does; who waits for its answers sees it lost."""
         self._life.close()
+        # The fork server may still import, so that there is no process that could end.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Ends it for one who waits for none of its answers."""
         self.end()
         self._channel.close()
+        self._socket.close()
 
-
-def _settle(environment: Mapping[str, str], folder: Path) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
+    def _send(self, *message: Any) -> None:
+        request = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        # It may have ended.
+        with suppress(OSError):
+            self._channel.send_bytes(request)

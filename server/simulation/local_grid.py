@@ -22,6 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from f2l_fed.core.durable_files import write_without_waiting
 from server.cluster.worker_process import LostProcess, WorkerProcess
+from server.rounds.state import Interrupted
 
 _RUN = 1
 _LOOK_S = 0.002
@@ -59,6 +60,7 @@ class LocalGrid(Grid):
         self._asked: SimpleQueue[Message | None] = SimpleQueue()
         self._answered: dict[str, Message] = {}
         self._serial, self._closed = count(1), False
+        self._fault: Interrupted | None = None
         self._run = Run.create_empty(run_id=_RUN)
         # A message reads its sender from here.
         TaskIdentity.run_id, TaskIdentity.task_id = _RUN, 1
@@ -106,7 +108,13 @@ class LocalGrid(Grid):
         return pushed
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to these messages that are there; each is given once."""
+        """The replies to these messages that are there; each is given once.
+
+        Raises:
+            Interrupted: If processes can't start.
+        """
+        if self._fault is not None:
+            raise self._fault
         return [self._answered.pop(one) for one in list(message_ids) if one in self._answered]
 
     def send_and_receive(
@@ -148,7 +156,9 @@ class LocalGrid(Grid):
                 if isinstance(answer, Exception):
                     raise answer
                 reply, self._contexts[node] = answer
-            except LostProcess:
+            except (LostProcess, Interrupted) as error:
+                if isinstance(error, Interrupted):
+                    self._fault = error
                 reply = _error(message, ErrorCode.UNKNOWN, "the process was lost")
                 if process is not None:
                     process.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,14 +54,31 @@ def recorded(site: Path) -> list[str]:
     return [entry["fields"]["code"] for entry in entries]
 
 
-def test_a_slow_site_answers_once_with_one_process(tmp_path):
+@contextmanager
+def starting(folder: Path, busy: BusyMachine) -> Iterator[Callable[[], str]]:
+    """A run of a centre on a busy machine; yields what tells its status."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", busy.environment["PYTHONPATH"])
+            central = stack.enter_context(central_running(folder, *prepare(folder)))
+            link = central.superlink
+            run = link.start({"workdir": str(central.root), "rounds": 1, "sites": 1})
+        yield lambda: link.run(run).status
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern")
+def test_a_slow_site_answers_once_and_a_slow_centre_conducts_a_run_each_with_one_process(tmp_path):
     busy = slowed(tmp_path, seconds=LONG_S, words=("clients.daemon.clientapp_main",))
-    with asked(tmp_path, busy) as (site, run):
+    centre = slowed(tmp_path / "of_centre", seconds=LONG_S, words=("serverapp",))
+    # Both wait at the same time.
+    with starting(tmp_path / "central", centre) as status, asked(tmp_path, busy) as (site, run):
         assert holds(lambda: run.done() or len(busy.starts()) > 1)
         assert len(busy.starts()) == 1
         assert run.result().log_text.count("REPLY") == 1
         assert "'code': 'message-not-understood'" in run.result().log_text
         assert recorded(site) == ["message-not-understood"]
+        assert holds(lambda: status() == "running" or len(centre.starts()) > 1)
+        assert len(centre.starts()) == 1
 
 
 def test_a_task_whose_process_is_killed_before_it_begins_fails_and_the_record_says_so(tmp_path):
@@ -74,15 +91,3 @@ def test_a_task_whose_process_is_killed_before_it_begins_fails_and_the_record_sa
         assert run.result().log_text.count("REPLY") == 1
         assert recorded(site) == ["task-ended"]
         assert "its process ended (signal 9)" in (site.parent / "state/daemon.log").read_text()
-
-
-@pytest.mark.filterwarnings("ignore:GitWildMatchPattern")
-def test_a_slow_centre_conducts_a_run_with_one_process(tmp_path, monkeypatch):
-    busy = slowed(tmp_path, seconds=LONG_S, words=("serverapp",))
-    monkeypatch.setenv("PYTHONPATH", busy.environment["PYTHONPATH"])
-    gateway, control = prepare(tmp_path / "central")
-    with central_running(tmp_path / "central", gateway, control) as central:
-        link = central.superlink
-        run = link.start({"workdir": str(central.root), "rounds": 1, "sites": 1})
-        assert holds(lambda: link.run(run).status == "running" or len(busy.starts()) > 1)
-        assert len(busy.starts()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +40,30 @@ def killed() -> None:
     os.kill(os.getpid(), 9)
 
 
+class OddError(OSError):
+    """An error that can be pickled, and not read again."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(f"{what}, {code}")
+
+
 def failing(kind: str) -> None:
     if kind == "typed":
         raise DataError("no data", where="site.toml", remedy="Send some.")
     if kind == "disk":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full")
+    if kind == "end":
+        sys.exit(3)
+    if kind == "odd":
+        raise OddError("no room", 28)
     raise ZeroDivisionError("by nought")
+
+
+def marked(folder: Path, _: str, sites: list[str], *_more: object) -> Iterator[tuple[str, None]]:
+    """Stands for what makes the candidates of sites; a file has the number of its process."""
+    (folder / str(os.getpid())).touch()
+    for site in sites:
+        yield site, None
 
 
 def lasting(mark: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from server.cluster.fork_server import FORK_SERVER
+from server.rounds.state import Interrupted
 from server.simulation.local_grid import LocalGrid
 from tests.support.jobs import odd_sites
 
@@ -47,6 +49,15 @@ def test_an_exception_of_the_app_and_a_killed_process_are_error_messages(grid):
     lost = asked(grid, "train.die", [1, 2, 3])
     assert [one.error.code for one in lost] == [ErrorCode.UNKNOWN] * 3
     assert [one.has_error() for one in asked(grid, "query.count", [1, 2, 3])] == [False] * 3
+
+
+def test_a_fork_server_that_can_not_start_interrupts_the_server(grid, tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text('raise ImportError("libblas.so: no such file")')
+    monkeypatch.syspath_prepend(tmp_path)
+    FORK_SERVER.end()
+    FORK_SERVER.start("broken_module")
+    with pytest.raises(Interrupted, match=r"can't start: got ImportError: libblas\.so"):
+        asked(grid, "query.count", [1, 2, 3])
 
 
 def test_replies_are_given_once_and_a_closed_grid_gives_none(grid):
