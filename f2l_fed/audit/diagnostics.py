@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from f2l_fed.errors import UsageError
-from f2l_fed.matrices.blocks import blocks
+from f2l_fed.matrices.blocks import blocks, parts
+from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 
 
 def dispersion(generated: Tensor, real: Tensor) -> float:
@@ -28,9 +29,12 @@ def dispersion(generated: Tensor, real: Tensor) -> float:
     >>> dispersion(7 + real / 2, real)
     0.5
     """
-    _require_several(generated, "generated", 2)
     _require_several(real, "real", 2)
-    spread = _spread(real)
+    return _dispersion(generated, _spread(real))
+
+
+def _dispersion(generated: Tensor, spread: float) -> float:
+    _require_several(generated, "generated", 2)
     if spread == 0:
         raise UsageError("the real networks are all equal, so their spread is zero")
     return _spread(generated) / spread
@@ -133,19 +137,63 @@ def explained(weights: Tensor, expected: Tensor) -> float:
         1 is perfect, 0 is as good as the mean of the other rows, negative is worse.
     """
     _require_several(weights, "weights", 2)
-    return _explained(weights, expected, 0)
+    return _squares(weights, expected).explained
 
 
-def _explained(weights: Tensor, expected: Tensor, moved: int) -> float:
-    """The same where each row has the prediction of the row ``moved`` places before it."""
-    error = 0.0
-    for some in blocks(*weights.shape):
-        given = expected[:, some].roll(moved, dims=0)
-        error += float((weights[:, some].double() - given).square().sum())
-    # The null is left-one-out as well: x - mean of the others = n / (n - 1) (x - mean).
-    n = len(weights)
-    null = (n / (n - 1)) ** 2 * _spread(weights) ** 2 * (n - 1)
-    return 1 - error / (null or 1e-30)
+@dataclass(frozen=True, slots=True)
+class _Squares:
+    """Sums of squares over all weights of n networks.
+
+    Args:
+        count: n.
+        error: Of what predictions miss.
+        moved: Of what they would miss, were each that of the network before.
+        spread: Of the networks around their mean.
+    """
+
+    count: int
+    error: float = 0.0
+    moved: float = 0.0
+    spread: float = 0.0
+
+    def __add__(self, other: _Squares) -> _Squares:
+        return _Squares(
+            self.count,
+            self.error + other.error,
+            self.moved + other.moved,
+            self.spread + other.spread,
+        )
+
+    @property
+    def explained(self) -> float:
+        return 1 - self.error / self._null
+
+    @property
+    def conditioning(self) -> float:
+        return (self.moved - self.error) / self._null + 2 / self.count
+
+    @property
+    def _null(self) -> float:
+        # Left-one-out as well: x - mean of the others = n / (n - 1) (x - mean).
+        return (self.count / (self.count - 1)) ** 2 * self.spread or 1e-30
+
+
+def _squares(weights: Tensor, expected: Tensor, work: Workspace = IN_MEMORY) -> _Squares:
+    found = work.each(_squares_of, parts(*weights.shape), weights, expected)
+    return sum(found, _Squares(len(weights)))
+
+
+def _squares_of(part: slice, weights: Tensor, expected: Tensor) -> _Squares:
+    found = _Squares(len(weights))
+    for some in blocks(len(weights), part):
+        block, given = weights[:, some].double(), expected[:, some].double()
+        found += _Squares(
+            len(weights),
+            float((block - given).square().sum()),
+            float((block - given.roll(1, dims=0)).square().sum()),
+            float((block - block.mean(0)).square().sum()),
+        )
+    return found
 
 
 def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
@@ -158,10 +206,8 @@ def conditioning(weights: Tensor, held_out_expected: Tensor) -> float:
         weights: (n, D) float32, one network per site; n >= 2.
         held_out_expected: (n, D) float32, each predicted from its context without its record.
     """
-    n = len(weights)
-    right = explained(weights, held_out_expected)
-    wrong = _explained(weights, held_out_expected, 1)
-    return right - wrong + 2 / n
+    _require_several(weights, "weights", 2)
+    return _squares(weights, held_out_expected).conditioning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +228,12 @@ class Audit:
 
     @classmethod
     def of(
-        cls, weights: Tensor, expected: Tensor, generated: Tensor, held_out: Tensor | None = None
+        cls,
+        weights: Tensor,
+        expected: Tensor,
+        generated: Tensor,
+        held_out: Tensor | None = None,
+        work: Workspace = IN_MEMORY,
     ) -> Audit:
         """Takes all figures.
 
@@ -191,11 +242,14 @@ class Audit:
             expected: (n, D) float32, each predicted without its record.
             generated: (m, D) float32, networks drawn for the same contexts.
             held_out: (h, D) float32, networks that the generator has never seen.
+            work: Who works on parts of the networks.
         """
+        _require_several(weights, "weights", 2)
+        squares = _squares(weights, expected, work)
         return cls(
-            explained=explained(weights, expected),
-            conditioning=conditioning(weights, expected),
-            dispersion=dispersion(generated, weights),
+            explained=squares.explained,
+            conditioning=squares.conditioning,
+            dispersion=_dispersion(generated, sqrt(squares.spread / (len(weights) - 1))),
             memorisation_z=(
                 None if held_out is None else memorisation_z(generated, weights, held_out)
             ),

@@ -25,7 +25,7 @@ from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.ridge_fit import RidgeFit, shrinkage, without_group
 from f2l_fed.prior.ridge_map import RidgeMap
 
-_LEAST_RANK, _LOST = 16, 1e-3
+_LEAST_RANK, _LOST = 32, 1e-3
 """Of a map whose rank is bounded: the least, and the share of the outputs' variance by which its
 held-out predictions may be worse than those of the best rank."""
 

@@ -171,7 +171,7 @@ def _retrained(
         fit = fit_without_records(
             federation.target, federation.symmetry, config.generator, rng, federation.first_start
         )
-    fitted, model, figures = used, fit.model() if used else "", _figures(fit, weights)
+    fitted, model, figures = used, fit.model() if used else "", _figures(fit, weights, work)
     if federation.body is not None and used and (why := _too_few(figures, len(used), config)):
         fit = fit_without_records(
             federation.target, federation.symmetry, config.generator, rng, federation.first_start
@@ -273,11 +273,11 @@ def _temperatures(
     return ((federation.config.probe.shots, found),)
 
 
-def _figures(fit: GeneratorFit, weights: Tensor) -> dict[str, float]:
+def _figures(fit: GeneratorFit, weights: Tensor, work: Workspace) -> dict[str, float]:
     """The figures of a fit; none where there was nothing to fit."""
     if not len(weights):
         return {}
-    audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn)
+    audit = Audit.of(weights[:, 0], fit.held_out[:, 0], fit.drawn, work=work)
     found = {**fit.figures(), **audit.figures()}
     if fit.families is not None:
         # Before a new site has chosen by its own examples, of which family its network is.
