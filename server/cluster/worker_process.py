@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -36,6 +37,7 @@ class WorkerProcess:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._ending = threading.Lock()
         self._socket, its = socket.socketpair()
         self._channel = Connection(os.dup(self._socket.fileno()))
         life, self._life = Pipe(duplex=False)
@@ -78,7 +80,9 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Ends it, whatever it does; who waits for its answers sees it lost."""
-        self._life.close()
+        # Its own thread may end it at the same time, and a handle must not be closed twice.
+        with self._ending:
+            self._life.close()
         # The fork server may still import, so that there is no process that could end.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
