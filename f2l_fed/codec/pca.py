@@ -12,7 +12,7 @@ which may lie on a disk, a fit needs memory for one block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import ClassVar
@@ -25,14 +25,12 @@ from f2l_fed.codec.codec import Codec, CodecKind
 from f2l_fed.codec.latent_shape import LatentShape
 from f2l_fed.codec.tensor_names import with_prefix, without_prefix
 from f2l_fed.matrices.blocks import blocks, parts
-from f2l_fed.matrices.columns import Columns, Stored
+from f2l_fed.matrices.columns import Columns, Place, Stored, place_in_order
 from f2l_fed.matrices.gram import gram_matrix
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.symmetry.common_part import CommonPart, PlacedCommonPart, rows_of
 from f2l_fed.symmetry.output_permutation import IsotypicParts, OutputSymmetry
 from f2l_fed.targets.target import Target
-
-_Place = Callable[[Tensor, slice, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +50,9 @@ class PrincipalComponents:
 
     def encode(self, x: Tensor) -> Tensor:
         """(…, p) to (…, k), unit variance over the fitted examples."""
-        found = sum(
-            (x[..., some] - self.mean[some]) @ self.basis[:, some].T
-            for some in blocks(prod(x.shape[:-1]), x.shape[-1])
-        )
-        if not isinstance(found, Tensor):
-            found = x.new_zeros(*x.shape[:-1], len(self.basis))
+        found = x.new_zeros(*x.shape[:-1], len(self.basis))
+        for some in blocks(prod(x.shape[:-1]), x.shape[-1]):
+            found = found + (x[..., some] - self.mean[some]) @ self.basis[:, some].T
         return functional.pad(found, (0, len(self.scale) - len(self.basis))) / self.scale
 
     def decode(self, z: Tensor) -> Tensor:
@@ -183,11 +178,11 @@ def fit_pca(
 
 def principal_components(x: Tensor, count: int, *, centre: bool) -> PrincipalComponents:
     """Principal components of (n, p) float32, at most ``count``; without ``centre``, about zero."""
-    return _components(Stored(x), count, centre, x.shape[1], _in_place, IN_MEMORY)
+    return _components(Stored(x), count, centre, x.shape[1], place_in_order, IN_MEMORY)
 
 
 def _components(
-    x: Columns, count: int, centre: bool, width: int, place: _Place, work: Workspace
+    x: Columns, count: int, centre: bool, width: int, place: Place, work: Workspace
 ) -> PrincipalComponents:
     """The components as rows of so many columns, in which ``place`` writes those of x."""
     n, p = x.shape
@@ -213,14 +208,10 @@ def _components(
 
 
 def _write_basis(
-    part: slice, x: Columns, mean: Tensor, mix: Tensor, basis: Tensor, place: _Place
+    part: slice, x: Columns, mean: Tensor, mix: Tensor, basis: Tensor, place: Place
 ) -> None:
     for some in blocks(len(mix), part):
         place(basis, some, ((x.block(columns=some) - mean[some]).T @ mix).T)
-
-
-def _in_place(into: Tensor, columns: slice, values: Tensor) -> None:
-    into[:, columns] = values
 
 
 def _fit(

@@ -68,7 +68,7 @@ def require_finite_rows(rows: int, anchor: Tensor, **tensors: Tensor) -> None:
             raise _unusable(name, wanted, tuple(tensor.shape))
         if not all_finite(tensor):
             raise _unusable(name, "finite numbers", "some that are not")
-    if anchor.shape != (shape or ())[2:] or not bool(anchor.isfinite().all()):
+    if anchor.shape != (shape or ())[2:] or not all_finite(anchor):
         raise _unusable("anchor", f"finite, {tuple((shape or ())[2:])}", tuple(anchor.shape))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +48,15 @@ class Stored:
             other = _taken(self.other[rows], columns)
             return found - (other if self.row is None else self.row[columns] + other)
         return found if self.row is None else found - self.row[columns]
+
+
+Place = Callable[[Tensor, slice, Tensor], None]
+"""Writes (n, w) values of some columns into a matrix."""
+
+
+def place_in_order(into: Tensor, columns: slice, values: Tensor) -> None:
+    """`Place` of a matrix whose columns lie as they are numbered."""
+    into[:, columns] = values
 
 
 def _taken(matrix: Tensor, columns: slice | Tensor) -> Tensor:

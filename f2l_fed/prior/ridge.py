@@ -204,9 +204,11 @@ def _as_far_apart(y: Columns, centre: bool, work: Workspace) -> tuple[Tensor, Te
     n, q = y.shape
     if n > _EXACT and _OUTPUTS + _MIXED < q <= _NARROW:
         return sketch(y, _OUTPUTS, _MIXED, centre=centre, work=work)
-    gram = gram_matrix(y, centre=centre, work=work)
     if q <= n:
-        return y.block().double() - gram.mean, gram.mean
+        whole = y.block().double()
+        mean = whole.mean(0) if centre else torch.zeros_like(whole[0])
+        return whole - mean, mean
+    gram = gram_matrix(y, centre=centre, work=work)
     values, vectors = torch.linalg.eigh(gram.matrix)
     return vectors * values.clamp(min=0).sqrt(), gram.mean
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from f2l_fed.matrices.blocks import blocks, parts
-from f2l_fed.matrices.columns import Columns, as_columns
+from f2l_fed.matrices.columns import Columns, Place, as_columns, place_in_order
 from f2l_fed.matrices.workspace import IN_MEMORY, Workspace
 from f2l_fed.prior.ridge_map import RidgeMap
-
-Place = Callable[[Tensor, slice, Tensor], None]
-"""Writes (n, w) values of some columns into a matrix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +44,7 @@ class RidgeFit:
         self,
         y: Tensor | Columns,
         into: Tensor | None = None,
-        place: Place | None = None,
+        place: Place = place_in_order,
         work: Workspace = IN_MEMORY,
     ) -> Tensor:
         """For each example the prediction of the map fitted without its group; exact, no refit.
@@ -56,7 +52,7 @@ class RidgeFit:
         Args:
             y: (n, q), the outputs of the fit.
             into: The matrix to write them into; None for a new one.
-            place: Writes some columns into it; None writes them where they are.
+            place: Writes some columns into it.
             work: Where it lies, and who does it.
 
         Returns:
@@ -68,7 +64,7 @@ class RidgeFit:
         weights = None
         if n < 2 * len(self.singular):
             weights = self._without_group(self.basis.T, torch.eye(n, dtype=torch.float64))
-        given = (as_columns(y), self, weights, into, place or _in_place)
+        given = (as_columns(y), self, weights, into, place)
         for _ in work.each(_predict_left_out, parts(n, q), *given):
             pass
         return into
@@ -118,10 +114,6 @@ def _predict_left_out(
             else weights @ outputs
         )
         place(into, some, (found + mean).float())
-
-
-def _in_place(into: Tensor, columns: slice, values: Tensor) -> None:
-    into[:, columns] = values
 
 
 def shrinkage(s: Tensor, strength: float) -> Tensor:

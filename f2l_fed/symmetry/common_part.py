@@ -39,8 +39,7 @@ class CommonPart:
         hidden, means = _indices(self.symmetry, columns)
         found = []
         if len(hidden):
-            index = run_of(hidden)
-            found.append(self.of.block(rows, index))
+            found.append(self.of.block(rows, hidden))
         if means.shape[1] or not found:
             outputs = self.of.block(rows, means)
             found.append(sqrt(max(self.symmetry.classes, 1)) * outputs.mean(1))
