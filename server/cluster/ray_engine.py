@@ -39,13 +39,13 @@ class RayEngine:
     def run(self, job: Callable[..., Any], *arguments: Any, on_gpu: bool = False) -> Any:
         """Runs one job as a task."""
         with typed_errors():
-            return ray.get(self._task(job, on_gpu).remote(*arguments))
+            return ray.get(self.task(job, on_gpu).remote(*arguments))
 
     def stream(
         self, job: Callable[..., Iterator[Any]], *arguments: Any, on_gpu: bool = False
     ) -> Generator[Any, None, None]:
         """Begins one task, and yields what it yields."""
-        return _each(self._task(job, on_gpu, num_returns="streaming").remote(*arguments))
+        return _each(self.task(job, on_gpu, num_returns="streaming").remote(*arguments))
 
     def gather(
         self,
@@ -55,7 +55,7 @@ class RayEngine:
         stop: threading.Event,
     ) -> list[Any]:
         """Runs several tasks; what they have in common is put into Ray's store once."""
-        task, known = self._task(job), [ray.put(one) for one in common]
+        task, known = self.task(job), [ray.put(one) for one in common]
         pending = [task.remote(*known, one) for one in each]
         while ray.wait(pending, num_returns=len(pending), timeout=_LOOK_S)[1]:
             if stop.is_set():
@@ -68,7 +68,8 @@ class RayEngine:
         """Ends the connection to Ray."""
         connection.disconnect()
 
-    def _task(self, job: Callable[..., Any], on_gpu: bool = False, **options: Any) -> Any:
+    def task(self, job: Callable[..., Any], on_gpu: bool = False, **options: Any) -> Any:
+        """A job as a task that is repeated where its process is lost, with Ray's own options."""
         # Tasks and not actors: they find processes that have imported everything before.
         cpus, gpus = self.config.task_cpus, 0.0
         if on_gpu:

@@ -19,11 +19,9 @@ import torch
 from f2l_fed.config import RayConfig
 from f2l_fed.core.private_files import private_files
 from f2l_fed.matrices.workspace import packed
-from server.cluster.ray_engine import typed_errors
+from server.cluster.ray_engine import RayEngine, typed_errors
 
 T = TypeVar("T")
-
-_RETRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +41,7 @@ class PartTasks:
             Interrupted: If it was lost too often.
             RoundError: If the job failed, or its node does not see the folder.
         """
-        task: Any = ray.remote(
-            num_cpus=self.config.task_cpus, max_retries=_RETRIES, scheduling_strategy="SPREAD"
-        )(_run)
+        task = RayEngine(self.config).task(_run, scheduling_strategy="SPREAD")
         shared = ray.put(packed((job, given)))
         running: deque[Any] = deque()
         for part in some:
